@@ -1,0 +1,169 @@
+"""The folder a run lives in: every file name, and the run.yaml that both the launcher and the ranks read."""
+
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from conf.schema import SUBTYPES, Run
+
+
+@dataclass(frozen=True)
+class RunDir:
+    path: Path
+
+    @property
+    def run_yaml(self) -> Path:
+        return self.path / "run.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.jsonl"
+
+    @property
+    def memory(self) -> Path:
+        return self.path / "memory.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "generations.json"
+
+    @property
+    def stop(self) -> Path:
+        return self.path / "stop"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def accelerate_config(self) -> Path:
+        return self.path / "accelerate.yaml"
+
+    @property
+    def batch_script(self) -> Path:
+        return self.path / "train.sbatch"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "log"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.txt"
+
+    @property
+    def launcher_log(self) -> Path:
+        return self.logs / "launcher.txt"
+
+    @property
+    def exits(self) -> Path:
+        return self.path / "exit"
+
+    def exit_file(self, rank: int) -> Path:
+        return self.exits / f"rank-{rank}.json"
+
+    @property
+    def layouts(self) -> Path:
+        """What each rank found itself to be: world size, wrapper, dtypes."""
+        return self.path / "layout"
+
+    def layout_file(self, rank: int) -> Path:
+        return self.layouts / f"rank-{rank}.json"
+
+    @property
+    def peaks(self) -> Path:
+        """Measured memory of each rank, gathered into memory.json at the end."""
+        return self.path / "peak"
+
+    def peak_file(self, rank: int) -> Path:
+        return self.peaks / f"rank-{rank}.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step}"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def loss_plot(self) -> Path:
+        return self.plots / "loss.png"
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`, or leave it as it was: a reader never sees half of it.
+
+    Raises:
+        OSError: when the folder cannot be written.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def run_as_dict(run: Run) -> dict[str, Any]:
+    """The run as plain dicts, lists and scalars, in the order of the schema."""
+    return asdict(run)
+
+
+def save_run(run: Run, run_dir: RunDir) -> None:
+    write_text_atomically(run_dir.run_yaml, yaml.safe_dump(run_as_dict(run), sort_keys=False, allow_unicode=True))
+
+
+def run_from_dict(values: dict[str, Any]) -> Run:
+    """The typed run of `run_as_dict`.
+
+    Raises:
+        KeyError, omegaconf.errors.OmegaConfBaseException: when a key or value does not belong to the schema.
+    """
+    node = OmegaConf.structured(Run)
+    for group, types in SUBTYPES.items():
+        node[group] = OmegaConf.structured(types[values[group]["name"]])
+    run = OmegaConf.to_object(OmegaConf.merge(node, values))
+    assert isinstance(run, Run)
+    return run
+
+
+def load_run(run_dir: RunDir) -> Run:
+    """Read run.yaml back.
+
+    Raises:
+        FileNotFoundError: where the folder holds no run.
+        yaml.YAMLError, KeyError, omegaconf.errors.OmegaConfBaseException: when run.yaml was damaged or belongs to another version.
+    """
+    return run_from_dict(yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8")))

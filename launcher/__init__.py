@@ -1,0 +1,1 @@
+"""Composes a run, judges whether it fits its node, and launches it. Never imports torch."""

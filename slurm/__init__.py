@@ -1,0 +1,1 @@
+"""Batch script templates; launcher/batch_script.py renders them."""

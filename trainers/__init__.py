@@ -1,0 +1,1 @@
+"""Executes a run inside its ranks. Never imports the launcher."""
