@@ -1,13 +1,49 @@
-"""Fixtures shared by all tests."""
+"""Fixtures and options shared by all tests."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require", default="", help="markers, separated by commas, whose tests fail instead of skipping")
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew instead of comparing with them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """gpu(count) skips itself; torch is imported only where such a test was collected."""
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        if marker is not None:
+            count = int(marker.args[0])
+            item.add_marker(pytest.mark.skipif(cuda_devices() < count, reason=f"needs {count} CUDA devices; here are {cuda_devices()}"))
+
+
+def cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A skipped test whose marker --require names has failed: what was to be shown was not."""
+    report = yield
+    required = set(str(item.config.getoption("--require")).split(",")) & {marker.name for marker in item.iter_markers()}
+    if report.skipped and required:
+        report.outcome = "failed"
+        report.longrepr = f"--require={','.join(sorted(required))}: {item.nodeid} was skipped: {skip_reason(report)}"
+    return report
+
+
+def skip_reason(report: pytest.TestReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,131 @@
+"""A planned run as the text of a Slurm batch script, and what sbatch answers."""
+
+import re
+import shlex
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from conf.schema import Run, Slurm
+from launcher.errors import SubmissionError, Unsafe
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "slurm"
+TEMPLATE = "train.sbatch.j2"
+
+# Words of the ranks' command that only the job knows; they stand as the value of one option each.
+NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
+SHELL_NAMES = {NODE_RANK: "SLURM_NODEID", HEAD: "head", PORT: "port"}
+FILLED_BY_JOB = re.compile(r"(--[a-z-]+=)(\{node_rank\}|\{head\}|\{port\})")
+
+# What each value may be, as sbatch(1) describes it. Every pattern starts with a letter or digit, and none takes white space, quotes, $ or #:
+# a newline would end the directive, and what follows it would run.
+NAME = r"[A-Za-z0-9_][\w.+@:-]*"
+ALLOWED: dict[str, str] = {
+    "name": NAME,
+    "cluster.partition": r"[A-Za-z0-9_][\w.,-]*",
+    "cluster.account": NAME,
+    "cluster.qos": NAME,
+    "cluster.time": r"([0-9]+-)?[0-9]{1,3}:[0-9]{2}:[0-9]{2}",
+    "cluster.gpu_type": r"[A-Za-z0-9_][\w.-]*",
+    "cluster.memory": r"[0-9]+[KMGT]?",
+    "cluster.constraint": r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*",
+    "cluster.reservation": NAME,
+    "cluster.exclude": r"[A-Za-z0-9_][\w.,\[\]-]*",
+    "the run folder": r"/[\w./+@:=,-]*",  # `%` is a pattern to sbatch, and white space would end --output
+}
+
+
+def render(run: Run, run_dir: RunDir, command: tuple[str, ...]) -> str:
+    """The batch script of a settled run on Slurm.
+
+    Args:
+        command: what starts one node's ranks; the values NODE_RANK, HEAD and PORT are filled where the node knows them.
+
+    Raises:
+        Unsafe: for a value that sbatch or the shell could take for more than a value.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.get_template(TEMPLATE).render(
+        directives=directives(run, run_dir),
+        run_dir=shlex.quote(allowed("the run folder", str(run_dir.path))),
+        task=shlex.quote(task(command)),
+    )
+
+
+def directives(run: Run, run_dir: RunDir) -> list[str]:
+    cluster = run.cluster
+    assert isinstance(cluster, Slurm), "cluster=slurm"
+    assert cluster.ranks_per_node is not None, "settle() fills the ranks"
+    folder = allowed("the run folder", str(run_dir.logs))
+    return [
+        f"--job-name={allowed('name', run.name)}",
+        f"--output={folder}/slurm-%j.txt",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=B:USR1@{int(cluster.signal_seconds)}",
+        f"--nodes={int(cluster.nodes)}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={int(cluster.cpus_per_rank) * int(cluster.ranks_per_node)}",
+        *gpu_directive(cluster, bool(run.node.gpus)),
+        *(f"--{option}={value}" for option, value in site_options(cluster)),
+    ]
+
+
+def gpu_directive(cluster: Slurm, on_gpus: bool) -> list[str]:
+    """One GPU per rank."""
+    if not on_gpus:
+        return []
+    kind = "" if cluster.gpu_type is None else allowed("cluster.gpu_type", cluster.gpu_type) + ":"
+    return [f"--gpus-per-node={kind}{cluster.ranks_per_node}"]
+
+
+def site_options(cluster: Slurm) -> list[tuple[str, str]]:
+    """The options that the site asks for, checked; what is not stated is left to the site's defaults."""
+    stated = {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "time": cluster.time,
+        "memory": cluster.memory,
+        "constraint": cluster.constraint,
+        "reservation": cluster.reservation,
+        "exclude": cluster.exclude,
+    }
+    names = {"memory": "mem"}
+    return [(names.get(key, key), allowed(f"cluster.{key}", value)) for key, value in stated.items() if value is not None]
+
+
+def allowed(key: str, value: str) -> str:
+    if re.fullmatch(ALLOWED[key], value) is None:
+        raise Unsafe(f"{key}={value!r} may not stand in a batch script: it must match {ALLOWED[key]}. Change it, or use cluster=local.")
+    return value
+
+
+def task(command: tuple[str, ...]) -> str:
+    """What one node runs, as a line for bash; exec, so that Slurm's signals reach the agent itself."""
+    return "exec " + " ".join(shell_word(word) for word in command)
+
+
+def shell_word(word: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", word):
+        raise Unsafe(f"{word!r} may not stand in a batch script: it holds a control character. Change it, or use cluster=local.")
+    filled = FILLED_BY_JOB.fullmatch(word)
+    return f'{filled[1]}"${SHELL_NAMES[filled[2]]}"' if filled else shlex.quote(word)
+
+
+def sbatch_argv(script: Path) -> tuple[str, ...]:
+    return ("sbatch", "--parsable", str(script))
+
+
+def parse_job_id(stdout: str) -> str:
+    """The job id in what `sbatch --parsable` prints: `123`, or `123;cluster`.
+
+    Raises:
+        SubmissionError: when there is none.
+    """
+    for line in stdout.splitlines():
+        match = re.fullmatch(r"([0-9]+)(;\S+)?", line.strip())
+        if match:
+            return match[1]
+    raise SubmissionError(f"sbatch answered {stdout.strip()!r}, which names no job. Look for the job with `squeue --me`.")
