@@ -1,0 +1,32 @@
+"""How weights become trainable: one module per regime, each with prepare_model(run, model_class) -> PreparedModel."""
+
+import importlib
+from pathlib import Path
+
+from peft import get_peft_model
+from transformers import PreTrainedModel, set_seed
+
+from conf.schema import Lora, Run
+from trainers.model import ModelClass, adapter_dtype, with_saved_base
+from trainers.regimes.prepared import PreparedModel
+
+
+def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> PreparedModel:
+    """The model of a run as its regime trains it. `base_folder` receives the base of an adapter that starts from random weights."""
+    regime = importlib.import_module(f"trainers.regimes.{run.regime.name}")
+    if isinstance(run.regime, Lora) and run.model.init == "random":
+        run = with_saved_base(run, model_class, base_folder)
+    prepared: PreparedModel = regime.prepare_model(run, model_class)
+    return prepared
+
+
+def with_adapter(prepared: PreparedModel, run: Run) -> PreTrainedModel:
+    """The model to hand to a trainer that knows nothing of adapters: wrapped by PEFT where the regime has an adapter."""
+    if prepared.peft_config is None:
+        return prepared.model
+    set_seed(run.training.seed)
+    model = get_peft_model(prepared.model, prepared.peft_config, autocast_adapter_dtype=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(adapter_dtype(run))
+    return model

@@ -1,0 +1,9 @@
+"""Every weight learns."""
+
+from conf.schema import Run
+from trainers.model import ModelClass, load_model
+from trainers.regimes.prepared import PreparedModel
+
+
+def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
+    return PreparedModel(load_model(run, model_class), peft_config=None)

@@ -1,0 +1,61 @@
+"""LoRA on a quantised base (arXiv:2305.14314): 8 and 4 bits by bitsandbytes, 2 bits by HQQ."""
+
+import bitsandbytes
+from accelerate import PartialState
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from conf.schema import Qlora, Run
+from trainers.model import ModelClass, load_model, weight_dtype
+from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
+from trainers.regimes.prepared import PreparedModel
+
+
+def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
+    """Raises ValueError for other numbers of bits, and when one of regime.targets is no linear layer of the model."""
+    assert isinstance(run.regime, Qlora)
+    loaders = {8: load_8bit, 4: load_4bit, 2: load_2bit}
+    if run.regime.bits not in loaders:
+        raise ValueError(f"regime.bits={run.regime.bits} is not supported: choose 8 or 4 (bitsandbytes) or 2 (HQQ).")
+    model = loaders[run.regime.bits](run, model_class)
+    # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
+    return PreparedModel(model, adapter_config(run.regime, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))
+
+
+def load_8bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    return load_model(run, model_class, BitsAndBytesConfig(load_in_8bit=True))
+
+
+def load_4bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    return without_cpu_packing(load_model(run, model_class, nf4_config(run)))
+
+
+def nf4_config(run: Run) -> BitsAndBytesConfig:
+    assert isinstance(run.regime, Qlora)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=run.regime.double_quant,
+        bnb_4bit_compute_dtype=weight_dtype(run),
+        bnb_4bit_quant_storage=weight_dtype(run),  # ZeRO-3 and FSDP split only parameters of a floating dtype, and of one
+    )
+
+
+def without_cpu_packing(model: PreTrainedModel) -> PreTrainedModel:
+    """bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on a CPU with AVX512-BF16; no gradient passes through them afterwards."""
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def load_2bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    from trainers.regimes.hqq import quantise_2bit
+
+    return quantise_2bit(load_model(run, model_class), weight_dtype(run), PartialState().device)
+
+
+def quantised_types(bits: int) -> tuple[type[nn.Module], ...]:
+    from hqq.core.quantize import HQQLinear
+
+    return (*LINEAR_TYPES, HQQLinear) if bits == 2 else LINEAR_TYPES
