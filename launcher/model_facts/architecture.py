@@ -22,7 +22,7 @@ def read_architecture(model: Model) -> dict[str, Any]:
         raise ConfigError(
             "model.path and model.architecture are both null. Set model.path to a folder or a hub id, or choose a preset with model=..."
         )
-    path = folder_config(Path(model.path).expanduser()) if is_folder(model.path) else hub_config(model.path, model.revision)
+    path = folder_config(model.path) if is_folder(model.path) else hub_config(model.path, model.revision)
     return parse_config(path)
 
 
@@ -35,11 +35,12 @@ def is_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or Path(path).exists()
 
 
-def folder_config(folder: Path) -> Path:
+def folder_config(path: str) -> Path:
+    folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"model.path={folder} is not a folder. Give the folder that holds the model, or a hub id such as Qwen/Qwen2.5-7B.")
+        raise ConfigError(f"model.path={path} is not a folder. Give the folder that holds the model, or a hub id such as Qwen/Qwen2.5-7B.")
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"model.path={folder} holds no {CONFIG}. Give the folder that save_pretrained wrote.")
+        raise ConfigError(f"model.path={path} holds no {CONFIG}. Give the folder that save_pretrained wrote.")
     return folder / CONFIG
 
 
@@ -56,33 +57,36 @@ def parse_config(path: Path) -> dict[str, Any]:
 
 
 def hub_config(name: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     try:
-        return Path(hf_hub_download(name, CONFIG, revision=revision))
-    except HFValidationError as error:
+        return fetch_config(name, revision)
+    except errors.HFValidationError as error:
         raise ConfigError(f"model.path={name} is neither a folder that exists nor a hub id. Give a folder, or owner/name.") from error
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise ConfigError(f"model.path={name} is gated on the hub. Accept its licence there and set HF_TOKEN, or give a local folder.") from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise ConfigError(f"model.path={name} is not on the hub, or private. Check the id, set HF_TOKEN, or give a local folder.") from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise ConfigError(f"model.revision={revision} is not a revision of {name}. Give a branch, tag or commit of it.") from error
-    except LocalEntryNotFoundError as error:
-        raise ConfigError(
-            f"model.path={name}: the hub cannot be reached and its {CONFIG} is not cached. Check the id and the network, "
-            "give a local folder, or use a preset (model=...), which needs no network to plan; HF_HUB_OFFLINE=1 uses a cached copy at once."
-        ) from error
-    except EntryNotFoundError as error:
+    except errors.RemoteEntryNotFoundError as error:
         raise ConfigError(f"model.path={name} holds no {CONFIG} on the hub. Choose a repository of transformers weights.") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ConfigError(f"model.path={name}: the hub answered: {str(error).splitlines()[0]} Try again, or give a local folder.") from error
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of httpx or httpx2, whichever the hub uses
+        raise ConfigError(
+            f"model.path={name}: the hub cannot be reached ({first_line(error)}) and no {CONFIG} is cached. Check the id and the network, give a "
+            "local folder, or set HF_HUB_OFFLINE=1 on a machine that has a cached copy. A preset (model=llama3.1_8b) is planned without a network."
+        ) from error
+
+
+def fetch_config(name: str, revision: str | None) -> Path:
+    """The cached copy, renewed where the hub can be asked. Raises what huggingface_hub raises."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str):
+        # One question without retries: hf_hub_download tries a hub that is out of reach for 23 seconds.
+        get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
+    return Path(hf_hub_download(name, CONFIG, revision=revision))
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
