@@ -1,0 +1,136 @@
+"""A throw-away Slurm cluster on one machine: `python lab.py FOLDER` as the first process of a PID namespace; `ready` on stdout when it is up.
+
+No systemd, no cgroups, no GPU: several slurmd on one host, each with its own host name, and character devices that stand for GPUs.
+Everything lies in FOLDER, and every daemon and job ends with this process.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+NODES = ("n1", "n2")
+GPUS = 2  # per node
+SECONDS_TO_START = 40
+
+# cred_expire, KillWait and the scheduler's intervals are short so that a requeued job starts in seconds, not minutes.
+SLURM_CONF = """
+ClusterName=lab
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=100
+SlurmdParameters=config_overrides
+SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0
+ReturnToService=2
+SlurmdTimeout=5
+KillWait=5
+GresTypes=gpu
+NodeName=n[1-{nodes}] NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=8 RealMemory=64000 Gres=gpu:h200:{gpus}
+PartitionName=main Nodes=ALL Default=YES State=UP
+"""
+
+
+def main(folder: Path) -> None:
+    configure(folder, free_ports(1 + len(NODES)))
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    start(folder, "munged", ("munged", "--foreground", "--force", *munge_files(folder)))
+    wait_until(folder, (folder / "munge.sock").is_socket)
+    start(folder, "slurmctld", ("slurmctld", "-D", "-f", str(folder / "slurm.conf")))
+    for node in NODES:
+        start(folder, node, node_argv(folder, node))
+    wait_until(folder, all_idle)
+    print("ready", flush=True)
+    reap_for_ever()
+
+
+def configure(folder: Path, ports: list[int]) -> None:
+    for name in ("state", "dev"):
+        (folder / name).mkdir(parents=True)
+    (folder / "slurm.conf").write_text(
+        SLURM_CONF.format(
+            folder=folder, host=socket.gethostname(), port=ports[0], first_port=ports[1], last_port=ports[-1], nodes=len(NODES), gpus=GPUS
+        )
+    )
+    for number in range(GPUS):
+        os.mknod(folder / f"dev/nvidia{number}", 0o666 | 0o020000, os.makedev(1, 3))  # /dev/null's numbers: Slurm insists on a device
+    (folder / "gres.conf").write_text(f"NodeName=n[1-{len(NODES)}] Name=gpu Type=h200 File={folder}/dev/nvidia[0-{GPUS - 1}]\n")
+    (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n" if major_version() >= 23 else "")  # newer daemons insist on cgroups otherwise
+    names = "".join(f"127.0.0.{10 + number} {node}\n" for number, node in enumerate(NODES, start=1))
+    (folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n{names}")
+    (folder / "munge.key").touch(mode=0o600)
+    (folder / "munge.key").write_bytes(secrets.token_bytes(128))
+
+
+def major_version() -> int:
+    return int(subprocess.run(("slurmctld", "-V"), capture_output=True, text=True, check=True).stdout.split()[1].split(".")[0])
+
+
+def free_ports(count: int) -> list[int]:
+    """Neighbouring ports, since slurm.conf names the nodes' as a range."""
+    while True:
+        first = 20000 + secrets.randbelow(10000)
+        ports = list(range(first, first + count))
+        if all(is_free(port) for port in ports):
+            return ports
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def munge_files(folder: Path) -> tuple[str, ...]:
+    files = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munged.seed"}
+    return tuple(f"--{option}={folder / name}" for option, name in files.items())
+
+
+def node_argv(folder: Path, node: str) -> tuple[str, ...]:
+    """A slurmd with a host name and an /etc/hosts of its own, as on a real node."""
+    script = f"hostname {node} && mount --bind '{folder}/hosts' /etc/hosts && exec slurmd -D -f '{folder}/slurm.conf' -N {node}"
+    return ("unshare", "--mount", "--uts", "sh", "-c", script)
+
+
+def start(folder: Path, name: str, argv: tuple[str, ...]) -> None:
+    with (folder / f"{name}.log").open("ab") as log:
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def all_idle() -> bool:
+    argv = ("timeout", "3", "sinfo", "--noheader", "--Node", "--states=idle", "--format=%N")  # clients retry for minutes without a controller
+    return len(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()) == len(NODES)
+
+
+def wait_until(folder: Path, happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS_TO_START
+    while not happened():
+        if time.monotonic() > end:
+            raise SystemExit("".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.log"))))
+        time.sleep(0.05)
+
+
+def reap_for_ever() -> None:
+    """The first process of a PID namespace inherits every orphan; one that is not waited for stays a zombie."""
+    while True:
+        os.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,54 @@
+"""The options that this suite adds to pytest."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CONFTEST = Path(__file__).parent / "conftest.py"
+SUITE = """
+import pytest
+
+@pytest.mark.distributed
+def test_needs_a_compiler():
+    pytest.skip("no g++ here")
+
+@pytest.fixture
+def cluster():
+    pytest.skip("no daemons")
+
+@pytest.mark.slurm
+def test_needs_a_cluster(cluster):
+    pass
+
+@pytest.mark.slurm
+@pytest.mark.gpu(1000)
+def test_needs_gpus():
+    raise AssertionError("must not run here")
+
+def test_plain():
+    pytest.skip("unmarked")
+"""
+
+
+def run_suite(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    shutil.copy(CONFTEST, folder / "conftest.py")
+    (folder / "test_suite.py").write_text(SUITE)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    distributed\n    slurm\n    gpu(count)\n")
+    argv = (sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *options, str(folder))
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_without_require_everything_skips_with_its_reason(tmp_path: Path) -> None:
+    done = run_suite(tmp_path)
+    assert done.returncode == 0
+    assert "4 skipped" in done.stdout
+    assert "needs 1000 CUDA devices" in done.stdout
+
+
+def test_a_skipped_test_that_is_required_fails_with_its_reason(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, "--require=distributed,slurm")
+    assert done.returncode == 1
+    assert "--require=distributed: test_suite.py::test_needs_a_compiler was skipped: Skipped: no g++ here" in done.stdout
+    assert "--require=slurm: test_suite.py::test_needs_a_cluster was skipped: Skipped: no daemons" in done.stdout
+    assert "1 failed, 2 skipped, 1 error" in done.stdout
