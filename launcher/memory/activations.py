@@ -1,0 +1,139 @@
+"""What one layer, the head and the loss keep for the backward pass, in bytes per token (op-level traces of transformers 5.17)."""
+
+from dataclasses import dataclass
+
+from conf.schema import Lora, Qlora, Run
+from launcher.memory.parameters import adapter_targets
+from launcher.memory.storage import Storage
+from launcher.model_facts import ModelFacts, ModuleKind
+
+# The linear layers whose input is not the normalised residual stream; their inputs are kept elsewhere (attention output, MLP product).
+CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
+
+
+@dataclass(frozen=True)
+class Batch:
+    samples: int
+    length: int
+    masked: bool  # attention is given a mask tensor: padding, packing, or a window shorter than the sequence
+
+    @property
+    def tokens(self) -> int:
+        return self.samples * self.length
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How one layer computes."""
+
+    element: int  # bytes of an operand of a matrix product
+    residual: int  # bytes of an element of the residual stream
+    own_casts: bool  # autocast makes a copy of its input for every layer whose weights are fp32
+    keeps_inputs: bool  # int8 and HQQ layers keep their input although they do not learn (MatMul8bitLt.forward, HQQMatmulNoCacheMul)
+
+
+def arithmetic_of(run: Run, storage: Storage) -> Arithmetic:
+    fp32_stream = storage.compute == 4 or (storage.autocast and run.regime.name == "full")
+    keeps = isinstance(run.regime, Qlora) and run.regime.bits != 4
+    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps)
+
+
+def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (Gemma's gain multiplies in fp32)."""
+    if not learns:
+        return 4 * facts.hidden + 4
+    gain = 4 if facts.family.startswith("gemma") else arithmetic.residual
+    return (4 + gain) * facts.hidden + 4
+
+
+def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    if not facts.qk_norm:
+        return 0
+    heads = facts.heads + facts.kv_heads
+    return (4 + (arithmetic.element if learns else 0)) * heads * facts.head_dim + 4 * heads
+
+
+def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    """Inputs that layers keep for their weights' gradients: two shared ones (attention, MLP), or one cast per layer."""
+    if learns and arithmetic.own_casts:
+        return arithmetic.element * facts.hidden * sum(reads_stream(module) for module in layer_modules(facts))
+    return 2 * arithmetic.element * facts.hidden if learns or arithmetic.keeps_inputs else 0
+
+
+def layer_modules(facts: ModelFacts) -> list[ModuleKind]:
+    """Those of the last layer: the first of the backward pass, and in mixtures never one of the leading dense ones."""
+    return [module for module in facts.modules if module.layers and module.layers[-1] == facts.layers - 1]
+
+
+def last_part(module: ModuleKind) -> str:
+    return module.name.rsplit(".", 1)[-1]
+
+
+def reads_stream(module: ModuleKind) -> bool:
+    return module.kind in ("linear", "router") and last_part(module) not in CLOSING
+
+
+def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str, batch: Batch) -> int:
+    """Flash and memory-efficient kernels: q, k, v, output, log-sum-exp. Eager: fp32 scores, their 16-bit copy, and k and v repeated."""
+    queries, keys, element = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim, arithmetic.element
+    if attention == "eager":
+        copies = 4 + (element if element == 2 else 0)
+        return copies * facts.heads * batch.length + 4 * element * queries
+    kept = element * 2 * (queries + keys) + 4 * facts.heads
+    return kept + (2 * element * (queries - keys) if batch.masked else 0)  # a mask tensor makes transformers repeat k and v
+
+
+def mlp_width(facts: ModelFacts) -> int:
+    """Of the dense MLP of a layer, or of the experts that all tokens share."""
+    return sum(
+        module.inputs for module in layer_modules(facts) if module.kind == "linear" and ".mlp." in module.name and last_part(module) in CLOSING
+    )
+
+
+def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
+    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0)
+    return kept * arithmetic.element * mlp_width(facts)
+
+
+def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic) -> int:
+    """Per routed copy of a token: gathered input, gate and up, activation, product, output; and the router's fp32 scores."""
+    if not any(module.kind == "experts" for module in layer_modules(facts)):
+        return 0
+    return facts.experts_per_token * arithmetic.element * (2 * facts.hidden + 4 * facts.intermediate) + 4 * facts.experts
+
+
+def adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:
+    """Every adapter keeps its input and its inner value; where no cast or dropout makes a copy, q, k, v share one, and so do gate and up."""
+    regime = run.regime
+    if not isinstance(regime, Lora):
+        return 0
+    targets = [module for module in adapter_targets(regime, facts) if module.layers and module.layers[-1] == facts.layers - 1]
+    element = arithmetic.element
+    inner = element * regime.rank * len(targets)
+    dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
+    dora = sum(2 * element * module.outputs for module in targets) if regime.dora else 0  # base and adapter output, scaled by the magnitude
+    if arithmetic.own_casts or regime.dropout > 0:
+        return inner + dropout + dora + element * sum(module.inputs for module in targets)
+    return inner + dora + element * (0 if arithmetic.keeps_inputs else shared_inputs(facts, targets))
+
+
+def shared_inputs(facts: ModelFacts, targets: list[ModuleKind]) -> int:
+    """Distinct inputs of adapters that attention and norms do not keep already."""
+    attention = any(reads_stream(module) and ".mlp." not in module.name for module in targets)
+    mlp = any(reads_stream(module) and ".mlp." in module.name for module in targets)
+    products = sum(module.inputs for module in targets if not reads_stream(module) and ".mlp." in module.name)
+    return facts.hidden * (attention + mlp) + products
+
+
+def layer_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic, batch: Batch, learns: bool) -> int:
+    """Everything that one layer keeps per token."""
+    return (
+        facts.norms_per_layer * norm_bytes(facts, arithmetic, learns)
+        + qk_norm_bytes(facts, arithmetic, learns)
+        + input_bytes(facts, arithmetic, learns)
+        + attention_bytes(facts, arithmetic, run.training.attention, batch)
+        + mlp_bytes(facts, arithmetic, learns)
+        + expert_bytes(facts, arithmetic)
+        + adapter_bytes(run, facts, arithmetic)
+    )

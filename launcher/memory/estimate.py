@@ -1,0 +1,76 @@
+"""From a settled run and its model to a MemoryEstimate: the phases of a step, each as the sum of what is alive then."""
+
+from conf.schema import Run
+from launcher.memory import constants
+from launcher.memory.activations import Batch
+from launcher.memory.host import disk_terms, host_terms
+from launcher.memory.job import Job, doubts_of, job_of, worst_batch
+from launcher.memory.passes import (
+    attention_work_terms,
+    cast_terms,
+    evaluation_term,
+    first_layer_terms,
+    head_cast_terms,
+    last_layer_terms,
+    layer_work_terms,
+    loss_terms,
+    saved_term,
+    stream_terms,
+)
+from launcher.memory.states import (
+    accumulated_terms,
+    gathered_terms,
+    gradient_term,
+    load_terms,
+    reduction_terms,
+    resident_terms,
+    step_terms,
+    whole_tensor_terms,
+)
+from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms
+from launcher.model_facts import ModelFacts
+
+
+def estimate(run: Run, facts: ModelFacts) -> MemoryEstimate:
+    """The memory of the longest batch that `run` allows.
+
+    Raises:
+        ValueError: when the run is not settled.
+    """
+    return estimate_batch(run, facts, worst_batch(run, facts))
+
+
+def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
+    job = job_of(run, facts, batch)
+    phases = phases_of(job)
+    peak = max(phase.bytes for phase in phases)
+    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job))
+
+
+def outside_terms(job: Job) -> Terms:
+    if not job.gpu:
+        return ()
+    context = Term("CUDA context", constants.CUDA_CONTEXT, "NVML used minus torch reserved, one H200")
+    nccl = Term("NCCL", constants.NCCL[job.run.sharding.name], "NVML used minus torch reserved minus context, 2 x H200")
+    return (context, nccl) if job.split.ranks > 1 else (context,)
+
+
+def phases_of(job: Job) -> tuple[Phase, ...]:
+    resident, gathered = resident_terms(job), gathered_terms(job)
+    inside = (*resident, *gathered)
+    accumulated = accumulated_terms(job)
+    forward, backward = loss_terms(job)
+    reduction = reduction_terms(job)
+    return (
+        Phase("load", load_terms(job)),
+        Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), forward)),
+        Phase("backward: loss", (*inside, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
+        Phase("backward: last layer", (*inside, *reduction, *last_layer_terms(job), *layer_work_terms(job))),
+        Phase("backward: last attention", (*inside, *reduction, *last_layer_terms(job), *attention_work_terms(job))),
+        Phase("backward: first layer", (*inside, *reduction, *first_layer_terms(job), *layer_work_terms(job))),
+        Phase("backward: first attention", (*inside, *reduction, *first_layer_terms(job), *attention_work_terms(job))),
+        Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *stream_terms(job, 1))),
+        Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
+        Phase("evaluation", (*inside, evaluation_term(job))),
+        Phase("save", (*resident, *whole_tensor_terms(job))),
+    )

@@ -1,0 +1,71 @@
+"""A run resolved into what the formulas read: counts, bytes per element, the split over ranks, the worst batch."""
+
+from dataclasses import dataclass
+
+from conf.schema import Lora, Run, Zero
+from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
+from launcher.memory.parameters import Census, census_of
+from launcher.memory.sharding import Split, split_of
+from launcher.memory.storage import ENGINES, Storage, storage_of
+from launcher.model_facts import ModelFacts
+
+# Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
+TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "gemma2", "gemma3_text", "phi3"})
+
+
+@dataclass(frozen=True)
+class Job:
+    run: Run
+    facts: ModelFacts
+    census: Census
+    storage: Storage
+    arithmetic: Arithmetic
+    split: Split
+    batch: Batch
+    gpu: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.batch.tokens
+
+    @property
+    def head(self) -> int:
+        return self.facts.vocab * self.facts.hidden
+
+    @property
+    def whole(self) -> bool:
+        """Every weight learns."""
+        return self.census.trained_base == self.census.base
+
+    def layer_saved(self, learns: bool) -> int:
+        """Bytes of one layer of the worst batch; a boolean mask becomes a 16-bit bias inside of every attention call."""
+        mask = self.arithmetic.element * self.batch.samples * self.batch.length**2
+        bias = mask if self.batch.masked and self.run.training.attention == "sdpa" else 0
+        return self.tokens * layer_bytes(self.run, self.facts, self.arithmetic, self.batch, learns) + bias
+
+
+def worst_batch(run: Run, facts: ModelFacts) -> Batch:
+    """Every sample as long as the cutoff; several samples of one batch are padded, and a packed one is block-diagonal: both need a mask."""
+    length = run.data.cutoff
+    window = facts.sliding_window is not None and length > facts.sliding_window
+    return Batch(run.training.micro_batch, length, masked=run.data.packing or run.training.micro_batch > 1 or window)
+
+
+def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
+    storage = storage_of(run)
+    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, storage), split_of(run), batch, gpu=run.node.gpus != 0)
+
+
+def doubts_of(job: Job) -> tuple[str, ...]:
+    """What the formulas only come close to."""
+    run, facts = job.run, job.facts
+    engine = ENGINES[run.sharding.name]
+    rows = (
+        (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
+        (run.stage.name not in ("sft", "pt"), f"stage={run.stage.name}: extra models and passes of this stage are not counted"),
+        (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
+        (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
+        (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),
+        (run.optim.name == "paged_adamw_8bit", "optim=paged_adamw_8bit: its states count as host memory; a step that pages is slow"),
+    )
+    return tuple(text for applies, text in rows if applies)

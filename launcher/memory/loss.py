@@ -1,0 +1,37 @@
+"""Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
+
+from conf.schema import Run
+from launcher.memory.storage import Storage
+from launcher.model_facts import ModelFacts
+
+
+def plain_forward(facts: ModelFacts, storage: Storage, tokens: int) -> int:
+    """Logits, their fp32 copy and the log-softmax; Gemma 2 keeps the logits of before the soft cap (transformers/loss/loss_utils.py)."""
+    logits = storage.compute * tokens * facts.vocab
+    copies = (8 if storage.compute == 2 else 4) * tokens * facts.vocab
+    return logits + copies + (logits if facts.logit_softcap else 0)
+
+
+def plain_backward(facts: ModelFacts, storage: Storage, tokens: int) -> int:
+    """fp32 log-softmax and the gradients of both its sides; the logits are gone by then."""
+    return 12 * tokens * facts.vocab + (storage.compute * tokens * facts.vocab if facts.logit_softcap else 0)
+
+
+def fused_chunk(facts: ModelFacts, tokens: int) -> int:
+    """Tokens whose logits exist at a time: a power of two (liger_kernel/ops/fused_linear_cross_entropy.py)."""
+    chunks = -(-facts.vocab // facts.hidden)
+    return 1 << (-(-tokens // chunks) - 1).bit_length()
+
+
+def fused(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
+    """Logits of one chunk, the input's gradient, and where the head learns its gradient and one product; all made in the forward pass."""
+    chunk = storage.compute * fused_chunk(facts, tokens) * facts.vocab
+    return chunk + storage.compute * tokens * facts.hidden + (storage.gradient + storage.compute) * head
+
+
+def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
+    """At the end of the forward pass, and at the start of the backward pass."""
+    if run.training.loss == "fused":
+        both = fused(facts, storage, tokens, head)
+        return both, both
+    return plain_forward(facts, storage, tokens), plain_backward(facts, storage, tokens)

@@ -1,0 +1,171 @@
+"""How many elements learn, stay, are quantised or are added, and the bytes of the weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from conf.schema import Freeze, Lora, Qlora, Run
+from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, SMALL_TENSOR
+from launcher.memory.storage import Storage
+from launcher.model_facts import ModelFacts, ModuleKind
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class Census:
+    """Elements of the whole model; a tied head counts once, as the embedding."""
+
+    base: int
+    quantised: int  # of base
+    quantised_rows: int  # int8 keeps one scale for each
+    trained: int  # everything with a gradient: base weights, or adapters alone
+    adapters: int
+    small: int  # of trained, in tensors below bitsandbytes' minimum
+    embedding: int  # of trained
+    head: int  # whose gradient the output head receives; a tied head's is the embedding's
+    layer: int  # of trained, in one layer
+    matrices: int  # of trained, in linear layers: what autocast casts
+    largest: int  # largest trained tensor
+    largest_matrix: int  # largest linear layer of the base
+    small_base: int  # norms and biases of the base: ZeRO-3 keeps them whole
+    depth: int  # layers that the backward pass runs through
+    trained_layers: int  # of depth
+
+    @property
+    def trained_base(self) -> int:
+        return self.trained - self.adapters
+
+    @property
+    def frozen(self) -> int:
+        return self.base - self.trained_base
+
+
+def census_of(run: Run, facts: ModelFacts) -> Census:
+    if isinstance(run.regime, Lora):
+        return adapter_census(run.regime, facts)
+    if isinstance(run.regime, Freeze):
+        return base_census(facts, frozen_selection(run.regime, facts))
+    return base_census(facts, lambda module: module.instances)
+
+
+def named(module: ModuleKind, names: list[str]) -> bool:
+    """Whether one of `names` is the module's name or its last parts."""
+    return any(f".{module.name}".endswith(f".{name}") for name in names)
+
+
+def unfrozen_layers(regime: Freeze, layers: int) -> range:
+    """Positive: the last n; negative: the first -n; 0: none."""
+    count = min(abs(regime.layers), layers)
+    return range(layers - count, layers) if regime.layers > 0 else range(count)
+
+
+def frozen_selection(regime: Freeze, facts: ModelFacts) -> Callable[[ModuleKind], int]:
+    """How many instances of a kind learn."""
+    learning = unfrozen_layers(regime, facts.layers)
+
+    def instances(module: ModuleKind) -> int:
+        if named(module, regime.modules):
+            return module.instances
+        return sum(number in learning for number in module.layers)
+
+    return instances
+
+
+def base_census(facts: ModelFacts, instances: Callable[[ModuleKind], int]) -> Census:
+    """Where weights of the model itself learn."""
+    learning = [(module, instances(module)) for module in facts.modules]
+    trained = sum(module.parameters * count for module, count in learning)
+    embedding = sum(module.parameters * count for module, count in learning if module.kind == "embedding")
+    head = sum(module.parameters * count for module, count in learning if module.kind == "head")
+    matrices = sum(module.inputs * module.outputs * count for module, count in learning if module.kind in ("linear", "router"))
+    experts = sum(module.parameters * count for module, count in learning if module.kind == "experts")
+    in_layers = [(module, count) for module, count in learning if module.layers and count]
+    trained_layers = max((count for _, count in in_layers), default=0)
+    lowest = min((module.layers[-count] for module, count in in_layers), default=facts.layers)
+    return Census(
+        base=facts.parameters,
+        quantised=0,
+        quantised_rows=0,
+        trained=trained,
+        adapters=0,
+        small=sum(module.parameters * count for module, count in learning if largest_tensor(module) < SMALL_TENSOR),
+        embedding=embedding,
+        head=facts.vocab * facts.hidden if head or (facts.tied and embedding) else 0,
+        layer=max((sum(module.parameters for module, _ in in_layers if number in module.layers) for number in edges(facts)), default=0),
+        matrices=matrices + experts,
+        largest=max((largest_tensor(module) for module, count in learning if count), default=0),
+        largest_matrix=largest_matrix(facts),
+        small_base=small_elements(facts),
+        depth=facts.layers if embedding else facts.layers - lowest,
+        trained_layers=trained_layers,
+    )
+
+
+def edges(facts: ModelFacts) -> tuple[int, int]:
+    """The layers at both ends: mixtures may begin with dense ones."""
+    return (0, facts.layers - 1)
+
+
+def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
+    """`all-linear`: every linear layer but the head (peft, utils/constants.py INCLUDE_LINEAR_LAYERS_SHORTHAND)."""
+    if ALL_LINEAR in regime.targets:
+        return list(facts.linears)
+    return [module for module in facts.modules if module.kind in ("linear", "head", "embedding") and named(module, regime.targets)]
+
+
+def adapter_elements(regime: Lora, module: ModuleKind) -> int:
+    """A of rank x inputs, B of outputs x rank; dora learns a magnitude per output (arXiv:2402.09353)."""
+    return regime.rank * (module.inputs + module.outputs) + (module.outputs if regime.dora else 0)
+
+
+def adapter_census(regime: Lora, facts: ModelFacts) -> Census:
+    targets = adapter_targets(regime, facts)
+    adapters = sum(adapter_elements(regime, module) * module.instances for module in targets)
+    sides = [(regime.rank * side, module.instances) for module in targets for side in (module.inputs, module.outputs)]
+    quantised = list(facts.linears) if isinstance(regime, Qlora) else []
+    return Census(
+        base=facts.parameters,
+        quantised=sum(module.inputs * module.outputs * module.instances for module in quantised),
+        quantised_rows=sum(module.outputs * module.instances for module in quantised),
+        trained=adapters,
+        adapters=adapters,
+        small=sum(elements * count for elements, count in sides if elements < SMALL_TENSOR),
+        embedding=0,
+        head=0,
+        layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers),
+        matrices=adapters,
+        largest=max((elements for elements, _ in sides), default=0),
+        largest_matrix=largest_matrix(facts),
+        small_base=small_elements(facts),
+        depth=facts.layers,
+        trained_layers=0,
+    )
+
+
+def largest_tensor(module: ModuleKind) -> int:
+    return max(module.parameters, 0) if not module.inputs or module.kind == "experts" else module.inputs * module.outputs * (module.parameters > 0)
+
+
+def largest_matrix(facts: ModelFacts) -> int:
+    return max(module.inputs * module.outputs for module in facts.linears)
+
+
+def small_elements(facts: ModelFacts) -> int:
+    biases = sum((module.parameters - module.inputs * module.outputs) * module.instances for module in facts.linears)
+    return biases + sum(module.parameters * module.instances for module in facts.modules if module.kind == "norm")
+
+
+def quantised_bytes(regime: Qlora, census: Census) -> int:
+    """Weights and scales of the quantised layers (bitsandbytes functional.py and nn/modules.py; hqq core/quantize.py)."""
+    if regime.bits == 8:
+        return census.quantised + 4 * census.quantised_rows
+    if regime.bits == 2:
+        return census.quantised // 4 + census.quantised // HQQ_GROUP * (2 + 2)
+    scales = census.quantised // NF4_BLOCK
+    return census.quantised // 2 + (scales + 4 * scales // NF4_SCALE_BLOCK if regime.double_quant else 4 * scales)
+
+
+def weight_bytes(run: Run, census: Census, storage: Storage) -> int:
+    """Base and adapters as one unsplit rank holds them, without DeepSpeed's masters."""
+    quantised = quantised_bytes(run.regime, census) if isinstance(run.regime, Qlora) else 0
+    return quantised + storage.frozen * (census.frozen - census.quantised) + storage.weight * census.trained

@@ -1,0 +1,102 @@
+"""What ranks split, and the buffers that gathering and reducing cost (arXiv:1910.02054; DeepSpeed 0.19.8; torch fully_shard)."""
+
+from dataclasses import dataclass
+
+from conf.schema import Fsdp, Qlora, Run, Zero
+from launcher.memory.constants import MAX_LIVE, REDUCE_BUCKET, SUB_GROUP
+from launcher.memory.parameters import Census, quantised_bytes
+from launcher.memory.storage import Storage
+from launcher.model_facts import ModelFacts
+
+
+@dataclass(frozen=True)
+class Split:
+    """Over how many ranks each kind of bytes is divided; 1: every rank holds all."""
+
+    ranks: int
+    weights: int
+    gradients: int
+    states: int
+    host_states: bool
+    host_weights: bool
+
+
+def ranks_per_node(run: Run) -> int:
+    ranks = run.cluster.ranks_per_node
+    if ranks is None:
+        raise ValueError("memory is estimated for a settled run: cluster.ranks_per_node is null.")
+    return ranks
+
+
+def split_of(run: Run) -> Split:
+    ranks = run.cluster.nodes * ranks_per_node(run)
+    sharding = run.sharding
+    if isinstance(sharding, Zero):
+        stage = sharding.stage
+        return Split(
+            ranks,
+            weights=ranks if stage == 3 else 1,
+            gradients=ranks if stage >= 2 else 1,
+            states=ranks,
+            host_states=sharding.offload_optimizer,
+            host_weights=sharding.offload_params,
+        )
+    share = ranks if isinstance(sharding, Fsdp) else 1
+    return Split(ranks, share, share, share, host_states=False, host_weights=False)
+
+
+def shards_weights(split: Split) -> bool:
+    return split.weights > 1 or split.host_weights
+
+
+def base_element(run: Run, census: Census, storage: Storage) -> float:
+    """Mean bytes of a gathered base weight."""
+    if not isinstance(run.regime, Qlora):
+        return storage.compute
+    return (quantised_bytes(run.regime, census) + storage.frozen * (census.base - census.quantised)) / census.base
+
+
+def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
+    """Whole weights that a rank holds around the loss."""
+    element = base_element(run, census, storage)
+    head = facts.vocab * facts.hidden
+    if isinstance(run.sharding, Fsdp) and split.ranks > 1:
+        # Two blocks, each with the buffer it is gathered through, and the root group: embedding, last norm and head.
+        root = head if facts.tied else 2 * head
+        return int(element * 4 * largest_layer(facts)) + storage.compute * root
+    if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
+        # runtime/zero/partitioned_parameter_coordinator.py: up to stage3_max_live_parameters stay where they are used again soon, and the head.
+        return int(element * min(census.base, MAX_LIVE)) + storage.compute * head
+    return 0
+
+
+def persistent_bytes(run: Run, census: Census, storage: Storage) -> int:
+    """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto)."""
+    return storage.compute * census.small_base if isinstance(run.sharding, Zero) and run.sharding.stage == 3 else 0
+
+
+def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
+    """Buffers of the backward pass."""
+    if isinstance(run.sharding, Zero):
+        whole_gradient = storage.gradient * census.largest
+        if run.sharding.stage == 3:
+            return storage.gradient * facts.hidden**2 + whole_gradient  # transformers sets reduce_bucket_size=auto to the width squared
+        # Allocated whatever its use (stage_1_and_2.py, ipg_buckets); a gradient larger than it keeps its own buffer.
+        return storage.gradient * REDUCE_BUCKET + (whole_gradient if split.host_states or census.largest > REDUCE_BUCKET else 0)
+    if isinstance(run.sharding, Fsdp) and split.ranks > 1:
+        return 2 * storage.compute * census.layer + storage.compute * (census.embedding + (0 if facts.tied else census.head))
+    return 0
+
+
+def partition_step_bytes(run: Run, census: Census, storage: Storage, split: Split) -> int:
+    """DeepSpeed flattens its partition of the gradients and copies it to the masters' dtype; ZeRO-3 does so by sub-groups."""
+    if not isinstance(run.sharding, Zero) or split.host_states:
+        return 0
+    elements = census.trained // split.states
+    if run.sharding.stage == 3:
+        elements = min(elements, SUB_GROUP)
+    return elements * (storage.gradient + (storage.master if storage.master != storage.gradient else 0))
+
+
+def largest_layer(facts: ModelFacts) -> int:
+    return max(facts.layer_parameters(number) for number in (0, facts.layers - 1))

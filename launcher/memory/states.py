@@ -1,0 +1,88 @@
+"""Weights, states, gradients and their buffers, as terms of a phase."""
+
+from launcher.memory import constants
+from launcher.memory.job import Job
+from launcher.memory.optimizer import state_bytes, step_bytes
+from launcher.memory.parameters import weight_bytes
+from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, shards_weights
+from launcher.memory.terms import Term, Terms
+
+
+def resident_terms(job: Job) -> Terms:
+    storage, split, census = job.storage, job.split, job.census
+    weights = 0 if split.host_weights else weight_bytes(job.run, census, storage) // split.weights
+    optimizer = 0 if split.host_states else 1
+    states = 0 if job.run.optim.name == "paged_adamw_8bit" else state_bytes(job.run, census, storage)
+    return tuple(
+        term
+        for term in (
+            Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {split.weights} rank(s)"),
+            Term("weights that are not split", persistent_bytes(job.run, census, storage), "ZeRO-3: norms and biases"),
+            Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {split.states} rank(s)"),
+            Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
+            Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
+            Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
+            Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "measured on one H200"),
+        )
+        if term.bytes
+    )
+
+
+def flat_gradients(job: Job) -> bool:
+    return job.run.sharding.name.startswith("zero3")
+
+
+def flat_gradient_bytes(job: Job) -> int:
+    return job.storage.gradient * job.census.trained // job.split.gradients if flat_gradients(job) and not job.split.host_states else 0
+
+
+def bucket_bytes(job: Job) -> int:
+    return job.storage.gradient * job.census.trained if job.run.sharding.name == "ddp" and job.split.ranks > 1 else 0
+
+
+def gathered_terms(job: Job) -> Terms:
+    size = gathered_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("gathered weights", size, "whole weights around the loss"),) if size else ()
+
+
+def load_terms(job: Job) -> Terms:
+    weights = 0 if job.split.host_weights else weight_bytes(job.run, job.census, job.storage) // job.split.weights
+    return (Term("weights", weights, "as in training"), *whole_tensor_terms(job))
+
+
+def whole_tensor_terms(job: Job) -> Terms:
+    """Loading and saving handle one whole tensor at a time where weights are split or quantised."""
+    if not (shards_weights(job.split) or job.census.quantised):
+        return ()
+    return (Term("one whole tensor", job.storage.frozen * max(job.head, job.census.largest_matrix), "the largest, in 16 or 32 bits"),)
+
+
+def gradient_term(job: Job, elements: int) -> Term:
+    size = 0 if flat_gradients(job) or job.split.host_states else job.storage.gradient * max(elements, 0) // job.split.gradients
+    return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {job.split.gradients} rank(s)")
+
+
+def accumulated_terms(job: Job) -> Terms:
+    return (gradient_term(job, job.census.trained),) if accumulates(job) else ()
+
+
+def accumulates(job: Job) -> bool:
+    return (job.run.training.accumulation or 1) > 1
+
+
+def step_terms(job: Job) -> Terms:
+    split = partition_step_bytes(job.run, job.census, job.storage, job.split)
+    own = 0 if job.split.host_states else step_bytes(job.run, job.census, job.storage)
+    return tuple(
+        term
+        for term in (
+            Term("flattened gradients", split, "DeepSpeed: the partition in one piece and in the masters' dtype"),
+            Term("temporaries of the step", own, job.run.optim.name),
+        )
+        if term.bytes
+    )
+
+
+def reduction_terms(job: Job) -> Terms:
+    size = reduction_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("reduction buffers", size, "gradients on their way to the other ranks"),) if size else ()

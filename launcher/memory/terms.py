@@ -1,0 +1,78 @@
+"""An estimate is phases; a phase is terms; a term is a number with its source."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from launcher.memory.constants import CACHED, FRAGMENTATION
+
+
+@dataclass(frozen=True)
+class Term:
+    name: str
+    bytes: int
+    source: str  # the formula, or where it was read or measured
+
+
+Terms = tuple[Term, ...]
+
+
+def total(terms: Terms) -> int:
+    return sum(term.bytes for term in terms)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is alive at one moment of a training step, on one rank."""
+
+    name: str
+    terms: Terms
+
+    @cached_property
+    def bytes(self) -> int:
+        return total(self.terms)
+
+    @property
+    def dominant(self) -> Term:
+        return max(self.terms, key=lambda term: term.bytes)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one GPU (on a CPU node: of one rank), of one node's host memory, and of the disk under the run folder."""
+
+    phases: tuple[Phase, ...]
+    outside: Terms  # on the GPU, but not torch's: CUDA context, NCCL
+    host_terms: Terms
+    disk_terms: Terms
+    doubts: tuple[str, ...]  # what the formulas only come close to; shown to the user
+
+    @cached_property
+    def peak(self) -> Phase:
+        return max(self.phases, key=lambda phase: phase.bytes)
+
+    @property
+    def allocated(self) -> int:
+        """torch.cuda.max_memory_allocated."""
+        return self.peak.bytes
+
+    @property
+    def required(self) -> int:
+        """The smallest GPU on which the job still runs: cached blocks are given back before an allocation fails."""
+        return int(self.allocated * (1 + FRAGMENTATION)) + total(self.outside) if self.outside else self.allocated
+
+    @property
+    def nvml(self) -> int:
+        """What nvidia-smi shows where memory is plentiful, cached blocks included."""
+        return int(self.allocated * (1 + CACHED)) + total(self.outside) if self.outside else 0
+
+    @property
+    def host(self) -> int:
+        return total(self.host_terms)
+
+    @property
+    def disk(self) -> int:
+        return total(self.disk_terms)
+
+    @property
+    def approximate(self) -> bool:
+        return bool(self.doubts)
