@@ -98,12 +98,23 @@ class RunDir:
         return self.checkpoints / f"step-{step}"
 
     @property
+    def base(self) -> Path:
+        """The random weights that an adapter was trained on: without them it could not be loaded back."""
+        return self.path / "base"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 
     @property
-    def tokenizer(self) -> Path:
-        return self.path / "tokenizer"
+    def base(self) -> Path:
+        """The random base weights that an adapter was trained on, for runs that started from none."""
+        return self.path / "base"
+
+    @property
+    def prepared(self) -> Path:
+        """Tokenised data, made by rank 0 and read by the others."""
+        return self.path / "prepared"
 
     @property
     def tracking(self) -> Path:

@@ -1,0 +1,1 @@
+"""Checkpoints are written aside, then committed by one rename; only committed ones are ever read."""

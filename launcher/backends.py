@@ -1,0 +1,146 @@
+"""How ranks are started: a run and its folder to one argv and the environment it needs. The only place that writes environment."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from conf.schema import Run
+
+TORCHRUN = "torch.distributed.run"
+ACCELERATE = "accelerate.commands.launch"
+PACKAGES = Path(__file__).resolve().parent.parent  # holds conf, launcher and trainers
+
+# Credentials that no rank has a use for. The hub's and wandb's are handed on only to runs that use them.
+SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "GITHUB_TOKEN",
+    "GH_TOKEN",
+    "GITLAB_TOKEN",
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+    "COMET_API_KEY",
+    "NEPTUNE_API_TOKEN",
+)
+HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+WANDB_SECRETS = ("WANDB_API_KEY",)
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: tuple[str, ...]
+    defaults: tuple[tuple[str, str], ...]  # set where the site has not set them
+    forced: tuple[tuple[str, str], ...]  # set whatever the site says
+    withheld: tuple[str, ...]  # secrets that the ranks have no use for
+
+    def environment(self, site: Mapping[str, str]) -> dict[str, str]:
+        """The whole environment of the ranks: the site's, less the withheld secrets, plus what is set here."""
+        kept = {name: value for name, value in site.items() if name not in self.withheld}
+        extended = {"PATH": with_interpreter(kept.get("PATH", os.defpath)), **python_path(kept.get("PYTHONPATH", ""))}
+        return {**dict(self.defaults), **kept, **extended, **dict(self.forced)}
+
+    def changes(self, site: Mapping[str, str]) -> dict[str, str | None]:
+        """What differs from the site's own environment; None: withheld. This is what a plan shows."""
+        after = self.environment(site)
+        removed: dict[str, str | None] = {name: None for name in self.withheld if name in site}
+        return {**{name: value for name, value in after.items() if site.get(name) != value}, **removed}
+
+
+def command(run: Run, run_dir: RunDir) -> Command:
+    """The command that starts every rank of a run on this machine."""
+    argv = BACKENDS[run.backend.name](run, run_dir)
+    return Command(argv, defaults(run), forced(run), withheld(run))
+
+
+def ranks_on_this_node(run: Run) -> int:
+    assert run.cluster.ranks_per_node is not None, "settle() fills the ranks"
+    return run.cluster.ranks_per_node
+
+
+def torchrun_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    rendezvous = ("--standalone",) if run.backend.port == 0 else ("--master-addr=127.0.0.1", f"--master-port={run.backend.port}")
+    return (
+        *(sys.executable, "-m", TORCHRUN),
+        *("--nnodes=1", f"--nproc-per-node={ranks_on_this_node(run)}", *rendezvous, f"--max-restarts={run.backend.max_restarts}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+def accelerate_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    return (sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "-m", "trainers", str(run_dir.path))
+
+
+BACKENDS = {"torchrun": torchrun_argv, "accelerate": accelerate_argv}
+
+
+def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    """One node's share of a run over several: the three variables are filled where the node knows them."""
+    return (
+        *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={ranks_on_this_node(run)}"),
+        *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", f"--max-restarts={run.backend.max_restarts}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+def accelerate_config(run: Run) -> str:
+    """The file for `accelerate launch`: the process layout and nothing else.
+
+    MULTI_GPU is right on CPUs too: MULTI_CPU without MPI starts one process and exits 0.
+    """
+    lines = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",
+        "use_cpu": "false",
+        "num_machines": "1",
+        "machine_rank": "0",
+        "num_processes": str(ranks_on_this_node(run)),
+        "gpu_ids": "all",
+        "main_process_ip": "127.0.0.1",
+        "main_process_port": str(run.backend.port),
+        "max_restarts": str(run.backend.max_restarts),
+        "mixed_precision": "'no'",
+        "main_training_function": "main",
+        "rdzv_backend": "static" if run.backend.port else "c10d",
+        "same_network": "true",
+        "enable_cpu_affinity": "false",
+        "debug": "false",
+    }
+    return "".join(f"{key}: {value}\n" for key, value in lines.items())
+
+
+def defaults(run: Run) -> tuple[tuple[str, str], ...]:
+    threads = max(1, (os.cpu_count() or 1) // ranks_on_this_node(run))
+    shared = (("OMP_NUM_THREADS", str(threads)), ("TOKENIZERS_PARALLELISM", "false"))
+    # expandable segments keep what the allocator reserves close to what is allocated, so the estimate can be trusted
+    return (*shared, ("PYTORCH_ALLOC_CONF", "expandable_segments:True")) if run.node.gpus else shared
+
+
+def forced(run: Run) -> tuple[tuple[str, str], ...]:
+    """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
+    safe = (("PYTHONSAFEPATH", "1"),)
+    return safe if run.node.gpus else (*safe, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+
+
+def with_interpreter(path: str) -> str:
+    """PATH with the interpreter's folder at its end: ninja lies there, and DeepSpeed compiles with it."""
+    folder = str(Path(sys.executable).parent)
+    return path if folder in path.split(os.pathsep) else f"{path}{os.pathsep}{folder}"
+
+
+def python_path(site: str) -> dict[str, str]:
+    """A checkout that is not installed must be found by the ranks too."""
+    if PACKAGES.name in ("site-packages", "dist-packages"):
+        return {}
+    others = [entry for entry in site.split(os.pathsep) if entry and Path(entry) != PACKAGES]
+    return {"PYTHONPATH": os.pathsep.join([str(PACKAGES), *others])}
+
+
+def withheld(run: Run) -> tuple[str, ...]:
+    from_hub = run.model.path is not None or run.data.sets != ["generated"]
+    hub = () if from_hub else HUB_SECRETS
+    wandb = () if run.tracking.name == "wandb" else WANDB_SECRETS
+    return (*SECRETS, *hub, *wandb)

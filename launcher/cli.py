@@ -1,0 +1,168 @@
+"""The verbs of the command line, and the one place that turns an error into a message and an exit code."""
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from launcher.errors import RegimenError
+
+DESCRIPTION = "Fine-tune language models: described once, judged before it is queued, launched anywhere, resumed bit for bit."
+OVERRIDES = """overrides are key=value or group=choice, as in Hydra:
+  regimen train model=qwen2.5_0.5b data=files data.sets=[my.jsonl] regime=lora regime.rank=32
+without model, data or recipe they mean recipe=demo.
+
+groups and their choices:
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code of the process."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.act(arguments))
+    except RegimenError as error:
+        if str(error):
+            print(f"regimen: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has left; nothing may be flushed to it at exit
+        return 0
+    except Exception:  # noqa: BLE001 - a bug: the traceback is kept for us, the user gets a sentence
+        return report_bug()
+
+
+def report_bug() -> int:
+    handle, name = tempfile.mkstemp(prefix="regimen-bug-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    print(f"regimen: this is a bug in regimen ({traceback.format_exc().splitlines()[-1]}). The traceback is in {name}: please report it.", file=sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="regimen", description=DESCRIPTION)
+    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    add_train(verbs.add_parser)
+    add_plan(verbs.add_parser)
+    add_watching(verbs.add_parser)
+    return top
+
+
+AddParser = Callable[..., argparse.ArgumentParser]
+
+
+def composing(verb: argparse.ArgumentParser) -> None:
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.epilog = OVERRIDES + group_lines()
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help="a folder with groups of your own; repeatable")
+    verb.add_argument("--cfg", nargs="?", const="job", choices=["job"], help="print the composed configuration and do nothing")
+
+
+def add_train(add: AddParser) -> None:
+    train = add("train", help="judge a run, start it, and follow it to its end", description="Judge a run, start it, and follow it to its end.")
+    composing(train)
+    train.add_argument("--multirun", "-m", action="store_true", help="Hydra's multirun: comma-separated values are swept")
+    train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
+    train.add_argument("--dry-run", action="store_true", help="the same as the verb plan")
+    train.set_defaults(act=act_train)
+
+
+def add_plan(add: AddParser) -> None:
+    plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
+    composing(plan)
+    plan.add_argument("--matrix", action="store_true", help="every regime on this node: published need, predicted need, permitted or not")
+    plan.add_argument("--explain", action="store_true", help="every memory term of every phase with its source")
+    plan.add_argument("--json", action="store_true", help="the plan for programs; sizes in bytes")
+    plan.add_argument("--diff", metavar="RUN", help="what differs from that run's configuration")
+    plan.set_defaults(act=act_plan)
+
+
+def add_watching(add: AddParser) -> None:
+    status = add("status", help="list runs, or follow one", description="List runs, or follow one. Reads files only.")
+    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
+    status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
+    status.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(act=act_status)
+    stop = add("stop", help="ask a run to save a checkpoint and stop", description="Ask a run to save a checkpoint and stop.")
+    stop.add_argument("run", metavar="RUN", help="a run folder, or last")
+    stop.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    stop.set_defaults(act=act_stop)
+    doctor = add("doctor", help="check this machine and say what to do", description="Check this machine and say what to do.")
+    doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    doctor.set_defaults(act=act_doctor)
+    supervise = add("supervise", description="Start the ranks of a run folder and stay until they ended (what --detach leaves running).")
+    supervise.add_argument("run", type=Path)
+    supervise.set_defaults(act=act_supervise)
+
+
+def group_lines() -> str:
+    """The groups and choices, read from the folders so that --help needs no Hydra."""
+    root = Path(__file__).resolve().parent.parent / "conf"
+    groups = sorted(folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
+    return "\n".join(f"  {folder.name:<12}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in groups)
+
+
+def act_train(arguments: argparse.Namespace) -> int:
+    from launcher import verbs
+
+    if arguments.cfg:
+        return verbs.show_configuration(arguments.overrides, arguments.config_dir)
+    if arguments.dry_run:
+        return verbs.show_plan(arguments.overrides, arguments.config_dir)
+    if arguments.multirun:
+        from launcher.sweep.multirun import multirun
+
+        return multirun(arguments.overrides, arguments.config_dir)
+    return verbs.train(arguments.overrides, arguments.config_dir, arguments.detach)
+
+
+def act_plan(arguments: argparse.Namespace) -> int:
+    from launcher import verbs
+
+    if arguments.cfg:
+        return verbs.show_configuration(arguments.overrides, arguments.config_dir)
+    if arguments.diff:
+        return verbs.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
+    if arguments.json:
+        return verbs.show_plan_json(arguments.overrides, arguments.config_dir)
+    if arguments.matrix:
+        return verbs.show_matrix(arguments.overrides, arguments.config_dir)
+    if arguments.explain:
+        return verbs.explain(arguments.overrides, arguments.config_dir)
+    return verbs.show_plan(arguments.overrides, arguments.config_dir)
+
+
+def act_status(arguments: argparse.Namespace) -> int:
+    from launcher import verbs
+
+    if arguments.follow:
+        return verbs.follow(arguments.run or "last", arguments.output)
+    return verbs.show_status(arguments.run, arguments.output, arguments.json)
+
+
+def act_stop(arguments: argparse.Namespace) -> int:
+    from launcher import verbs
+
+    return verbs.stop(arguments.run, arguments.output)
+
+
+def act_doctor(arguments: argparse.Namespace) -> int:
+    from launcher.doctor import check_machine, lines
+
+    findings = check_machine(arguments.output)
+    print("\n".join(lines(findings)))
+    return 1 if any(finding.state == "fail" for finding in findings) else 0
+
+
+def act_supervise(arguments: argparse.Namespace) -> int:
+    from launcher import verbs
+
+    return verbs.supervise_folder(arguments.run)

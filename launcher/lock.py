@@ -1,0 +1,111 @@
+"""The lock of a run folder: who works in it, and whether that process still lives."""
+
+import json
+import os
+import secrets
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from launcher.errors import RunLocked
+
+
+@dataclass(frozen=True)
+class Owner:
+    host: str
+    pid: int
+    process_start: int  # clock ticks since boot, from /proc/PID/stat: tells a reused pid from the owner
+    since: float  # seconds since the epoch, for people only
+    nonce: str
+    slurm_job: str | None = None  # a submitted run belongs to its job, whatever host it runs on
+
+
+def this_process() -> Owner:
+    return Owner(socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time(), secrets.token_hex(8))
+
+
+def process_start(pid: int) -> int:
+    """Start time of a process in clock ticks; 0 when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    fields = text.rsplit(")", 1)[1].split()  # the command name may hold spaces and brackets
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def read_owner(run_dir: RunDir) -> Owner | None:
+    try:
+        return Owner(**json.loads(run_dir.lock.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(owner: Owner) -> bool:
+    """Whether the owner may still work. An owner on another host is taken to live: nobody here can know better."""
+    if owner.host != socket.gethostname():
+        return True
+    return process_start(owner.pid) == owner.process_start != 0
+
+
+def acquire(run_dir: RunDir, owner: Owner) -> None:
+    """Become the owner of the folder; a dead owner's lock is taken over.
+
+    Raises:
+        RunLocked: naming host, pid and age of the process that works there.
+    """
+    for _ in range(10):
+        if create(run_dir.lock, owner):
+            return
+        holder = read_owner(run_dir)
+        if holder is None:
+            continue  # released between the two looks
+        if holder.nonce == owner.nonce:
+            return
+        if is_alive(holder):
+            raise RunLocked(locked_message(run_dir, holder))
+        take_over(run_dir.lock, holder)
+    raise RunLocked(f"{run_dir.lock} changes hands too fast: another process starts the same run. Look with `regimen status`.")
+
+
+def create(path: Path, owner: Owner) -> bool:
+    """Write the lock in full under another name, then link it: it is never seen empty."""
+    draft = path.with_name(f".lock-{owner.nonce}")
+    draft.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
+def take_over(path: Path, dead: Owner) -> None:
+    """Remove a dead owner's lock; of several who try, one wins the rename and the others find another owner."""
+    grave = path.with_name(f".lock-dead-{dead.nonce}-{os.getpid()}")
+    try:
+        os.rename(path, grave)
+    except FileNotFoundError:
+        return
+    buried = Owner(**json.loads(grave.read_text(encoding="utf-8")))
+    if buried.nonce != dead.nonce:  # somebody else took over first, and this was theirs: give it back
+        os.link(grave, path)
+    grave.unlink()
+
+
+def release(run_dir: RunDir, owner: Owner) -> None:
+    holder = read_owner(run_dir)
+    if holder is not None and holder.nonce == owner.nonce:
+        run_dir.lock.unlink()
+
+
+def locked_message(run_dir: RunDir, holder: Owner) -> str:
+    age = int(time.time() - holder.since)
+    return (
+        f"{run_dir.path} is in use by process {holder.pid} on {holder.host}, for {age} s. "
+        f"Follow it with `regimen status --follow {run_dir.path}`, or end it with `regimen stop {run_dir.path}`."
+        + ("" if holder.host == socket.gethostname() else f" If that host is gone, remove {run_dir.lock}.")
+    )

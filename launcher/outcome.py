@@ -1,0 +1,42 @@
+"""How a run ended: the ranks' own exit files, since torchrun flattens its workers' codes."""
+
+import json
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from conf.run_dir import RunDir
+
+SAVED = 75
+FAILED = 6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    exit_code: int
+    message: str
+
+
+def read_exits(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The exit files, in the order in which the ranks ended."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.exits.glob("rank-*.json")]
+    return sorted(files, key=lambda entry: float(entry["time"]))
+
+
+def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
+    exits = read_exits(run_dir)
+    failures = [entry for entry in exits if entry["code"] not in (0, SAVED)]
+    if failures:
+        first = failures[0]
+        return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; logs in {run_dir.logs})")
+    if exits and all(entry["code"] == 0 for entry in exits) and agent_code == 0:
+        return Outcome(0, "finished")
+    if exits and any(entry["code"] == SAVED for entry in exits):
+        return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
+    return Outcome(FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact: regimen train resume={run_dir.path}")
+
+
+def killed(agent_code: int) -> str:
+    if agent_code < 0:
+        return f"The ranks' agent was ended by {signal.Signals(-agent_code).name}."
+    return f"The ranks ended without saying why (the agent's exit code is {agent_code}); a rank killed from outside leaves no message, often for host memory."

@@ -1,0 +1,110 @@
+"""One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir, run_as_dict
+from conf.schema import Run
+from launcher.backends import Command, accelerate_config, command
+from launcher.compatibility import incompatibilities
+from launcher.compose import compose
+from launcher.errors import ConfigError
+from launcher.expectations import Expectations, expect
+from launcher.gate import Verdict, judge
+from launcher.memory.estimate import MemoryEstimate, estimate
+from launcher.model_facts import ModelFacts, model_facts, read_architecture
+from launcher.node_facts import NodeFacts, settle_node
+from launcher.settle import check_values, settle
+
+PLANNED_TIME = "TIME"  # stands for the start's date and time in a plan that is not started
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with everything known about it before a folder or a process exists."""
+
+    run: Run
+    facts: ModelFacts
+    node: NodeFacts
+    estimate: MemoryEstimate
+    verdict: Verdict
+    expectations: Expectations
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    judged: Judged
+    run_dir: RunDir
+    command: Command
+    files: tuple[tuple[Path, str], ...]  # written into the run folder before the command starts
+
+    @property
+    def run(self) -> Run:
+        return self.judged.run
+
+
+def judge_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = (), free_disk: int | None = None) -> Judged:
+    return judge_run(compose(overrides, config_dirs))
+
+
+def judge_run(composed: Run) -> Judged:
+    """Settle a composed run on its node, estimate it and judge it.
+
+    Raises:
+        ConfigError: for values, pairs of values or a model that cannot work.
+    """
+    check_values(composed)
+    node = settle_node(composed.node, composed.cluster.nodes)
+    run = settle(composed, node.node)
+    refuse_incompatible(run)
+    run = with_architecture(run)
+    assert run.model.architecture is not None
+    facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+    predicted = estimate(run, facts)
+    verdict = judge(run, facts, predicted, node.gpu_free or None)
+    return Judged(run, facts, node, predicted, verdict, expect(run, facts, predicted))
+
+
+def with_architecture(run: Run) -> Run:
+    """The architecture that was planned with is recorded, so that a random model is built from exactly that."""
+    from dataclasses import replace
+
+    return replace(run, model=replace(run.model, architecture=read_architecture(run.model)))
+
+
+def refuse_incompatible(run: Run) -> None:
+    rules = incompatibilities(run)
+    if rules:
+        raise ConfigError("\n".join(f"{rule.name}: {rule.why} Instead: {rule.instead}" for rule in rules))
+
+
+def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
+    """What `train` does with a judged run in that folder."""
+    run = judged.run
+    files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
+    return LaunchPlan(judged, run_dir, command(run, run_dir), files)
+
+
+def new_run_dir(run: Run, time: str) -> RunDir:
+    return RunDir(Path(run.output).absolute() / run.name / time)
+
+
+def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
+    """The plan for programs: what `--json` prints and plan.json holds. Sizes are bytes, times seconds."""
+    judged = plan.judged
+    return {
+        "run_folder": str(plan.run_dir.path),
+        "run": run_as_dict(judged.run),
+        "parameters": judged.facts.parameters,
+        "memory": judged.estimate.as_dict(),
+        "verdict": judged.verdict.as_dict(),
+        "expected": judged.expectations.as_dict(),
+        "argv": list(plan.command.argv),
+        "environment": plan.command.changes(site),
+        "files": {str(path): text for path, text in plan.files},
+    }
+
+
+JudgeRun = Callable[[Run], Judged]

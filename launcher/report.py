@@ -1,0 +1,117 @@
+"""Plans and verdicts as text for people. The only place that knows GiB."""
+
+import shlex
+from collections.abc import Mapping
+
+from conf.schema import Run
+from launcher.gate import Check, Verdict
+from launcher.plan import Judged, LaunchPlan
+
+GIB = 2**30
+GB = 10**9
+BAR_WIDTH = 32
+
+
+def gib(size: int | float) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def run_sentence(judged: Judged) -> str:
+    """The run, said in one sentence."""
+    run, facts = judged.run, judged.facts
+    place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
+    ranks = run.cluster.ranks_per_node or 1
+    return (
+        f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}, on {', '.join(run.data.sets)}: "
+        f"{plural(run.cluster.nodes * ranks, 'rank')} under {run.sharding.name} through {run.backend.name}, "
+        f"{plural(run.training.effective_batch or 0, 'sample')} a step (micro-batch {run.training.micro_batch} x {ranks * run.cluster.nodes} x accumulation "
+        f"{run.training.accumulation}) of at most {run.data.cutoff} tokens, on {place}."
+    )
+
+
+def regime_phrase(run: Run) -> str:
+    values = vars(run.regime)
+    if "bits" in values:
+        return f"QLoRA in {values['bits']} bits, rank {values['rank']}"
+    if "rank" in values:
+        return f"LoRA of rank {values['rank']}"
+    if "layers" in values:
+        return f"freeze but {values['layers']} layers{' and ' + ', '.join(values['modules']) if values['modules'] else ''}"
+    return "full"
+
+
+def memory_lines(judged: Judged) -> list[str]:
+    """The peak phase by term, against the capacity of one GPU (or of the host)."""
+    estimate = judged.estimate
+    capacity = judged.run.node.gpu_memory or judged.run.node.host_memory
+    lines = [f"memory of one rank, at its peak in the {estimate.peak.name} phase:"]
+    for term in sorted(estimate.peak.terms, key=lambda term: -term.bytes):
+        if term.bytes:
+            lines.append(f"  {term.name:<34}{gib(term.bytes):>12}  {bar(term.bytes, capacity)}")
+    lines.append(f"  {'allocated at the peak':<34}{gib(estimate.allocated):>12}")
+    lines.append(f"  {'needed to run':<34}{gib(estimate.required):>12}" + (f"  of {gib(capacity)}" if capacity else ""))
+    lines.append(f"  {'nvidia-smi will show':<34}{gib(estimate.nvml):>12}" if judged.run.node.gpus else f"  {'host memory of the node':<34}{gib(estimate.host):>12}")
+    if estimate.approximate:
+        lines.append(f"  approximate: no formula of its own for {judged.facts.family}")
+    return lines
+
+
+def bar(size: int, capacity: int | None) -> str:
+    if not capacity:
+        return ""
+    filled = min(BAR_WIDTH, round(BAR_WIDTH * size / capacity))
+    return "█" * filled + "░" * (BAR_WIDTH - filled)
+
+
+def check_line(check: Check) -> str:
+    return f"  {'pass' if check.passed else 'FAIL'}  {check.rule:<16} {check.sentence}"
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    head = "permitted" if verdict.permitted else "REFUSED"
+    return [f"verdict: {head} (gate.mode={verdict.mode})", *(check_line(check) for check in verdict.checks)]
+
+
+def expectation_lines(judged: Judged) -> list[str]:
+    expected = judged.expectations
+    steps = plural(expected.steps, "step") if expected.steps is not None else "an unknown number of steps"
+    tokens = f", {expected.tokens / 1e6:,.1f} M tokens at most" if expected.tokens is not None else ""
+    seconds = f", about {duration(expected.seconds)}" if expected.seconds is not None else ""
+    return [f"expected: {steps}{tokens}{seconds}, {gib(expected.disk)} of disk", f"  ({'; '.join(expected.sources)})"]
+
+
+def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
+    lines = ["command:", "  " + shlex.join(plan.command.argv)]
+    changes = plan.command.changes(site)
+    lines += [f"  with {name}={value}" if value is not None else f"  without {name}" for name, value in changes.items()]
+    return lines
+
+
+def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
+    judged = plan.judged
+    blocks = [
+        [run_sentence(judged)],
+        memory_lines(judged),
+        verdict_lines(judged.verdict),
+        expectation_lines(judged),
+        command_lines(plan, site),
+        [f"run folder: {plan.run_dir.path}"],
+    ]
+    notes = [f"note: {note}" for note in judged.node.notes]
+    return "\n\n".join("\n".join(block) for block in [*blocks, notes] if block)
+
+
+def refusal(judged: Judged) -> str:
+    """Why a run is refused: the rules that fired with both numbers."""
+    failed = [check for check in judged.verdict.checks if not check.passed]
+    return "\n".join(["This run does not fit its node.", *(check_line(check) for check in failed)])

@@ -1,0 +1,153 @@
+"""Checks a run's values and fills what it leaves open: ranks, accumulation, batch. What comes out is what run.yaml records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conf.schema import Cluster, Node, Run, Training
+from launcher.errors import ConfigError
+
+CPU_RANKS = 2  # a CPU node rehearses what several GPUs would do
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One row: the values that a key may hold."""
+
+    key: str
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def one_of(key: str, *names: str) -> Limit:
+    return Limit(key, lambda value: value in names, "one of " + ", ".join(names))
+
+
+def at_least(key: str, least: float) -> Limit:
+    return Limit(key, lambda value: value is None or value >= least, f"at least {least}")
+
+
+def within(key: str, least: float, below: float) -> Limit:
+    return Limit(key, lambda value: least <= value < below, f"at least {least} and below {below}")
+
+
+def positive(key: str) -> Limit:
+    return Limit(key, lambda value: value is None or value > 0, "above 0")
+
+
+LIMITS: tuple[Limit, ...] = (
+    one_of("model.init", "pretrained", "random"),
+    Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
+    at_least("data.cutoff", 8),
+    at_least("data.max_samples", 1),
+    within("data.validation_share", 0, 1),
+    at_least("data.workers", 1),
+    Limit("data.sets", lambda value: len(value) > 0, "at least one data set"),
+    at_least("regime.rank", 1),
+    positive("regime.alpha"),
+    within("regime.dropout", 0, 1),
+    Limit("regime.targets", lambda value: len(value) > 0, "at least one module name, or [all-linear]"),
+    Limit("regime.bits", lambda value: value in (8, 4, 2), "8, 4 or 2"),
+    at_least("optim.lr", 0),
+    at_least("optim.weight_decay", 0),
+    at_least("optim.max_grad_norm", 0),
+    at_least("optim.warmup", 0),
+    within("optim.beta1", 0, 1),
+    within("optim.beta2", 0, 1),
+    one_of(
+        "optim.scheduler", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr"
+    ),
+    positive("training.epochs"),
+    at_least("training.max_steps", 1),
+    at_least("training.micro_batch", 1),
+    at_least("training.accumulation", 1),
+    at_least("training.effective_batch", 1),
+    one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
+    one_of("training.attention", "sdpa", "eager"),
+    one_of("training.loss", "plain", "fused"),
+    positive("training.neftune_alpha"),
+    Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
+    at_least("training.log_interval", 1),
+    at_least("training.dataloader_workers", 0),
+    at_least("checkpoint.interval", 0),
+    at_least("checkpoint.keep", 1),
+    Limit("checkpoint.resume", lambda value: value == "newest" or (value.startswith("step-") and value[5:].isdigit()), "newest, or step-N"),
+    at_least("evaluation.interval", 0),
+    at_least("evaluation.micro_batch", 1),
+    at_least("sharding.bucket_mb", 1),
+    within("backend.port", 0, 65536),
+    at_least("backend.max_restarts", 0),
+    at_least("node.gpus", 0),
+    positive("node.gpu_memory"),
+    positive("node.host_memory"),
+    at_least("cluster.nodes", 1),
+    at_least("cluster.ranks_per_node", 1),
+    at_least("cluster.cpus_per_rank", 1),
+    at_least("cluster.signal_seconds", 1),
+    one_of("gate.mode", "enforce", "advise", "off"),
+    one_of("gate.floor", "strict", "advisory"),
+    within("gate.margin", 0, 1),
+)
+
+
+def check_values(run: Run) -> None:
+    """Refuse a value outside of its range.
+
+    Raises:
+        ConfigError: naming the key, the value and what it may be.
+    """
+    for limit in LIMITS:
+        group, field = limit.key.split(".")
+        values = vars(getattr(run, group))
+        if field in values and not limit.holds(values[field]):
+            raise ConfigError(f"{limit.key}={values[field]} is out of range: it must be {limit.expected}.")
+    if run.model.init == "pretrained" and run.model.path is None:
+        raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
+    if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
+        raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
+    if run.evaluation.best_at_end and not (0 < run.evaluation.interval == run.checkpoint.interval):
+        raise ConfigError(
+            f"evaluation.best_at_end=true compares checkpoints by their evaluation: evaluation.interval ({run.evaluation.interval}) and "
+            f"checkpoint.interval ({run.checkpoint.interval}) must be equal and above 0."
+        )
+    if run.evaluation.best_at_end and run.data.validation_share == 0:
+        raise ConfigError("evaluation.best_at_end=true needs evaluation data: set data.validation_share above 0.")
+
+
+def settle(run: Run, node: Node) -> Run:
+    """The run on `node` with nothing left open; `node` has its GPU count filled.
+
+    Raises:
+        ConfigError: when ranks, GPUs, nodes and batch sizes contradict each other.
+    """
+    cluster = settle_cluster(run.cluster, node)
+    training = settle_batch(run.training, cluster.nodes * (cluster.ranks_per_node or 1))
+    return replace(run, node=node, cluster=cluster, training=training)
+
+
+def settle_cluster(cluster: Cluster, node: Node) -> Cluster:
+    ranks = cluster.ranks_per_node or node.gpus or CPU_RANKS
+    if node.gpus and ranks > node.gpus:
+        raise ConfigError(
+            f"cluster.ranks_per_node={ranks}, but node {node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}: "
+            f"set cluster.ranks_per_node={node.gpus} or less, or state another node."
+        )
+    return replace(cluster, ranks_per_node=ranks)
+
+
+def settle_batch(training: Training, ranks: int) -> Training:
+    one_pass = training.micro_batch * ranks
+    if training.effective_batch is None:
+        accumulation = training.accumulation or 1
+        return replace(training, accumulation=accumulation, effective_batch=one_pass * accumulation)
+    if training.accumulation is not None and training.accumulation * one_pass != training.effective_batch:
+        raise ConfigError(
+            f"training.effective_batch={training.effective_batch} is not micro_batch {training.micro_batch} x {ranks} ranks x "
+            f"accumulation {training.accumulation}: leave training.accumulation out, and it is chosen."
+        )
+    if training.effective_batch % one_pass:
+        raise ConfigError(
+            f"training.effective_batch={training.effective_batch} is no multiple of micro_batch {training.micro_batch} x {ranks} ranks: "
+            f"use {max(1, training.effective_batch // one_pass) * one_pass}, or another training.micro_batch."
+        )
+    return replace(training, accumulation=training.effective_batch // one_pass)

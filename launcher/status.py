@@ -1,0 +1,108 @@
+"""What the runs under an output folder are doing, read from their files alone."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir
+from launcher import journal, lock
+from launcher.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    run_dir: RunDir
+    state: str  # running | queued | finished | stopped | failed | dead (no process, no end) | made
+    step: int
+    of: int
+    loss: float | None
+    eval_loss: float | None
+    updated: float  # seconds since the epoch
+    exit_code: int | None
+    message: str
+
+
+def status_of(run_dir: RunDir) -> RunStatus:
+    history = journal.events(run_dir)
+    last = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
+    entries = list(journal.json_lines(run_dir.progress))
+    newest = entries[-1] if entries else {"step": 0, "of": 0}
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    state, code, message = state_of(run_dir, last)
+    return RunStatus(
+        run_dir, state, newest["step"], newest["of"], losses[-1] if losses else None, evaluations[-1] if evaluations else None,
+        max(float(last["time"]), float(newest.get("time", 0))), code, message,
+    )  # fmt: skip
+
+
+def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, str]:
+    if last["event"] == "end":
+        code = int(last["exit_code"])
+        return {0: "finished", 75: "stopped"}.get(code, "failed"), code, last["message"]
+    owner = lock.read_owner(run_dir)
+    if last["event"] == "submitted":
+        return "queued", None, f"Slurm job {last['job']}"
+    if owner is not None and lock.is_alive(owner):
+        return "running", None, f"process {owner.pid} on {owner.host}"
+    if last["event"] == "made":
+        return "made", None, ""
+    return "dead", None, f"its process is gone; go on with: regimen train resume={run_dir.path}"
+
+
+def find_runs(output: Path) -> Iterator[RunDir]:
+    """Every run folder under `output`, oldest first."""
+    found = [path.parent for pattern in ("*/*/run.yaml", "*/*/*/run.yaml") for path in output.glob(pattern)]
+    for path in sorted(found, key=lambda folder: folder.stat().st_ctime_ns):
+        yield RunDir(path)
+
+
+def last_run(output: Path) -> RunDir:
+    """The run that was started last.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    runs = sorted(find_runs(output), key=lambda run: run.run_yaml.stat().st_mtime_ns)
+    if not runs:
+        raise ConfigError(f"There is no run under {output}. Start one with `regimen train`, or name a run folder.")
+    return runs[-1]
+
+
+def named_run(name: str, output: Path) -> RunDir:
+    """The run folder that `name` means: a path, or `last`."""
+    if name == "last":
+        return last_run(output)
+    run_dir = RunDir(Path(name).absolute())
+    if not run_dir.run_yaml.is_file():
+        raise ConfigError(f"{name} is no run folder: it has no run.yaml. `regimen status` lists the runs under {output}/.")
+    return run_dir
+
+
+def as_dict(status: RunStatus) -> dict[str, Any]:
+    return {
+        "run_folder": str(status.run_dir.path), "state": status.state, "step": status.step, "of": status.of, "loss": status.loss,
+        "eval_loss": status.eval_loss, "updated": status.updated, "exit_code": status.exit_code, "message": status.message,
+    }  # fmt: skip
+
+
+def table(statuses: list[RunStatus]) -> list[str]:
+    rows = [("run", "state", "step", "loss", "evaluation", "age", "")]
+    for status in statuses:
+        rows.append((
+            str(status.run_dir.path), status.state, f"{status.step}/{status.of}", number(status.loss), number(status.eval_loss),
+            f"{int(time.time() - status.updated)} s", status.message if status.state != "finished" else "",
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def to_json(statuses: list[RunStatus]) -> str:
+    return json.dumps([as_dict(status) for status in statuses], indent=1)

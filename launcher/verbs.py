@@ -1,0 +1,273 @@
+"""What each verb does: decide with the pure modules, then act through execute."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from conf.run_dir import RunDir, run_as_dict
+from launcher import execute, journal, lock, ranks, resume, status
+from launcher.backends import Command
+from launcher.compose import compose, compose_config, typed_run
+from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
+from launcher.outcome import Outcome
+from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, judge_run, new_run_dir, plan_as_dict, plan_for
+from launcher.progress import display_for
+from launcher.recommend import alternatives, regime_matrix
+from launcher.report import expectation_lines, explanation_lines, matrix_lines, plan_text, recommendation_lines, run_sentence, verdict_lines
+
+
+def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
+    return judge_run(compose(overrides, config_dirs))
+
+
+def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPlan:
+    """The plan of a run whose folder is not made: of a resumed one it is."""
+    name, others = resume.split_resume(overrides)
+    if name is not None:
+        run_dir = status.named_run(name, resume.output_of(others))
+        return plan_for(judge_run(resume.resumed_run(run_dir, others)), run_dir)
+    decided = judged(overrides, config_dirs)
+    return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
+
+
+def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    plan = unstarted(overrides, config_dirs)
+    print(plan_text(plan, os.environ))
+    if not plan.judged.verdict.permitted:
+        print("\n" + "\n".join(recommendations(plan.judged)))
+        return 3
+    return 0
+
+
+def recommendations(decided: Judged) -> list[str]:
+    changes = alternatives(decided.run, decided.facts, lambda run: judge_run(run).verdict)
+    return recommendation_lines(changes)
+
+
+def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    plan = unstarted(overrides, config_dirs)
+    print(json.dumps(plan_as_dict(plan, dict(os.environ)), indent=1))
+    return 0 if plan.judged.verdict.permitted else 3
+
+
+def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    decided = judged(overrides, config_dirs)
+    print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, lambda run: judge_run(run).verdict))))
+    return 0
+
+
+def explain(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    print("\n".join(explanation_lines(judged(overrides, config_dirs))))
+    return 0
+
+
+def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    config = compose_config(overrides, config_dirs)
+    typed_run(config)
+    print(OmegaConf.to_yaml(config), end="")
+    return 0
+
+
+def show_difference(overrides: Sequence[str], config_dirs: Sequence[Path], name: str) -> int:
+    run_dir = status.named_run(name, resume.output_of(overrides))
+    before = flattened(run_as_dict(resume.recorded_run(run_dir)))
+    after = flattened(run_as_dict(unstarted(overrides, config_dirs).run))
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    print("\n".join(f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}" for key in keys) or f"the same as {run_dir.path}")
+    return 0
+
+
+def flattened(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
+    rank = ranks.started_by_torchrun(os.environ)
+    if rank is not None:
+        return join_torchrun(rank, overrides, config_dirs)
+    name, others = resume.split_resume(overrides)
+    if name is not None:
+        return go_on(status.named_run(name, resume.output_of(others)), others, detached)
+    decided = judged(overrides, config_dirs)
+    announce(decided)
+    if decided.run.cluster.name == "slurm":
+        return submit(decided)
+    return start(plan_for(decided, execute.start_fresh(decided)), detached)
+
+
+def announce(decided: Judged) -> None:
+    """Say what is about to happen; for a refused run, also what would fit."""
+    print(run_sentence(decided) + "\n" + "\n".join([*verdict_lines(decided.verdict), *expectation_lines(decided)]), flush=True)
+    if not decided.verdict.permitted:
+        print("\n".join(recommendations(decided)), flush=True)
+
+
+def start(plan: LaunchPlan, detached: bool) -> int:
+    run_dir = plan.run_dir
+    execute.write_plan(plan, os.environ)
+    print(f"run folder: {run_dir.path}", flush=True)
+    if detached:
+        pid = execute.detach(run_dir)
+        print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
+        return 0
+    return supervised(run_dir, plan.command, execute.own(run_dir))
+
+
+def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
+    from launcher.supervise import supervise
+
+    return ended(run_dir, supervise(run_dir, command, os.environ, owner))
+
+
+def ended(run_dir: RunDir, outcome: Outcome) -> int:
+    """Print how a run ended: what it left for a finished one, the cause for another."""
+    if outcome.exit_code == 0:
+        print("\n".join(leftovers(run_dir)), flush=True)
+        return 0
+    execute.discard_unbegun(run_dir, outcome)
+    raise as_error(outcome)
+
+
+def as_error(outcome: Outcome) -> RegimenError:
+    return BY_EXIT_CODE.get(outcome.exit_code, RegimenError)(outcome.message)
+
+
+def leftovers(run_dir: RunDir) -> list[str]:
+    lines = [f"finished. {summary}" for summary in [closing_summary(run_dir)] if summary]
+    if run_dir.samples.exists():
+        for sample in json.loads(run_dir.samples.read_text(encoding="utf-8")):
+            lines.append(f"asked {sample['when']} training: {sample['prompt']!r}\n  answered: {sample['answer']!r}")
+    lines += [f"model: {run_dir.model}", f"loss: {run_dir.loss_plot}"]
+    return lines
+
+
+def closing_summary(run_dir: RunDir) -> str:
+    losses = [entry["eval_loss"] for entry in journal.json_lines(run_dir.progress) if "eval_loss" in entry]
+    evaluation = f"evaluation loss {losses[0]:.4f} -> {losses[-1]:.4f}. " if len(losses) > 1 else ""
+    if not run_dir.memory.exists():
+        return evaluation
+    memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
+    return f"{evaluation}{memory['sentence']}"
+
+
+def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
+    """Resume a run in its own folder."""
+    run = resume.resumed_run(run_dir, overrides)
+    if status.status_of(run_dir).state == "finished":
+        print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
+        return 0
+    owner = lock.read_owner(run_dir)
+    if owner is not None and lock.is_alive(owner):
+        raise RunLocked(lock.locked_message(run_dir, owner))
+    decided = judge_run(run)
+    if not decided.verdict.permitted:
+        announce(decided)
+        raise execute.gate_refusal(decided)
+    held = execute.own(run_dir)
+    execute.clear_last_attempt(run_dir)
+    plan = plan_for(decided, run_dir)
+    if detached:
+        lock.release(run_dir, held)
+        return start(plan, detached)
+    execute.write_plan(plan, os.environ)
+    print(f"going on in {run_dir.path}", flush=True)
+    return supervised(run_dir, plan.command, held)
+
+
+def supervise_folder(path: Path) -> int:
+    """The body of a detached launch: everything is in the folder already."""
+    run_dir = RunDir(path.absolute())
+    plan = plan_for(judge_run(resume.recorded_run(run_dir)), run_dir)
+    return supervised(run_dir, plan.command, execute.own(run_dir))
+
+
+def submit(decided: Judged) -> int:
+    run_dir = execute.start_fresh(decided)
+    plan = plan_for(decided, run_dir)
+    execute.write_plan(plan, os.environ)
+    try:
+        job = execute.submit(plan)
+    except RegimenError:
+        execute.remove_run_dir(run_dir.path)
+        raise
+    print(f"submitted as Slurm job {job}. run folder: {run_dir.path}", flush=True)
+    return 0
+
+
+def join_torchrun(rank: ranks.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
+    place = ranks.meeting_place(resume.output_of(overrides), rank.job)
+    if rank.rank != 0:
+        answer = ranks.ask(rank, place)
+        if answer.exit_code:
+            ranks.raise_refusal(answer.exit_code)
+        execute.become_trainer(Path(answer.run_folder), os.environ)
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs)
+    except RegimenError as error:
+        ranks.publish(rank, place, "", error.exit_code)
+        raise
+    ranks.remember(rank, place, run_dir.path)
+    ranks.publish(rank, place, str(run_dir.path), 0)
+    execute.become_trainer(run_dir.path, os.environ)
+
+
+def folder_for_torchrun(rank: ranks.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir:
+    """Rank 0: the run folder of this job, made now or found again after an elastic restart."""
+    before = ranks.earlier_run(rank, place)
+    name, others = resume.split_resume(overrides)
+    layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
+    if before is not None or name is not None:
+        run_dir = RunDir(before) if before is not None else status.named_run(str(name), resume.output_of(others))
+        decided = judge_run(resume.resumed_run(run_dir, others if before is None else []))
+        execute.clear_last_attempt(run_dir)
+    else:
+        decided = judged([*overrides, *layout], config_dirs)
+        announce(decided)
+        run_dir = execute.start_fresh(decided)
+    execute.write_plan(plan_for(decided, run_dir), os.environ)
+    journal.record(run_dir, "start", argv=sys.argv, started_by="torchrun")
+    return run_dir
+
+
+def show_status(name: str | None, output: Path, as_json: bool) -> int:
+    folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
+    found = [status.status_of(run_dir) for run_dir in folders]
+    if as_json:
+        print(status.to_json(found))
+    else:
+        print("\n".join(status.table(found)) if found else f"no runs under {output}")
+    return 0
+
+
+def follow(name: str, output: Path) -> int:
+    """Show a run's progress until it ends; ends with the run's own exit code."""
+    run_dir = status.named_run(name, output)
+    with display_for(run_dir, sys.stdout, from_start=True) as display:
+        while (now := status.status_of(run_dir)).state in ("running", "queued", "made"):
+            display.update()
+            time.sleep(0.5)
+        display.update()
+    if now.state == "dead":
+        raise ConfigError(f"{run_dir.path}: {now.message}")
+    return ended(run_dir, Outcome(now.exit_code or 0, now.message))
+
+
+def stop(name: str, output: Path) -> int:
+    run_dir = status.named_run(name, output)
+    state = status.status_of(run_dir)
+    if state.state not in ("running", "queued", "made"):
+        print(f"{run_dir.path} is not running: it is {state.state}.")
+        return 0
+    execute.ask_to_stop(run_dir)
+    print(f"{run_dir.path} is asked to save and stop. Go on later with: regimen train resume={run_dir.path}")
+    return 0

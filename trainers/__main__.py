@@ -1,0 +1,72 @@
+"""One rank: `python -m trainers RUN_FOLDER`. Its end, good or bad, is written to exit/rank-N.json."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from conf.run_dir import RunDir, load_run, write_text_atomically
+from trainers.causes import cause_of
+from trainers.place import Place
+
+PR_SET_PDEATHSIG = 1
+
+
+def place_of_this_rank() -> Place:
+    """Where the starter of this process put it: read once, here."""
+    environment = os.environ
+    return Place(
+        rank=int(environment.get("RANK", 0)),
+        local_rank=int(environment.get("LOCAL_RANK", 0)),
+        world=int(environment.get("WORLD_SIZE", 1)),
+    )
+
+
+def die_with_parent() -> None:
+    """SIGKILL this rank when its agent dies (prctl(2)): torchrun leaves its workers running otherwise."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def redirect_output(path: Path) -> None:
+    """Everything that this process and its libraries print goes to the rank's log."""
+    path.parent.mkdir(exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def main() -> int:
+    die_with_parent()
+    run_dir = RunDir(Path(sys.argv[1]).absolute())
+    place = place_of_this_rank()
+    redirect_output(run_dir.rank_log(place.rank))
+    try:
+        from trainers.run import train
+
+        code, message = train(load_run(run_dir), run_dir, place)
+    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded; the exit code tells the agent
+        traceback.print_exc()
+        code, message = cause_of(error)
+    write_exit(run_dir, place, code, message)
+    return code
+
+
+def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
+    run_dir.exits.mkdir(exist_ok=True)
+    text = json.dumps({"rank": place.rank, "code": code, "message": message, "time": time.time()})
+    write_text_atomically(run_dir.exit_file(place.rank), text)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # work is committed; a library's thread or process group must not keep a finished rank alive

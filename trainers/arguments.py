@@ -1,0 +1,151 @@
+"""A run as keyword arguments of transformers.TrainingArguments, sharding included: the one place where it is applied."""
+
+from typing import Any
+
+from conf.run_dir import RunDir
+from conf.schema import Ddp, Fsdp, Run, Zero
+
+OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adafactor": "adafactor", "sgd": "sgd"}
+STAGING = ".making"  # checkpoints are written here and renamed when they are whole
+
+
+def training_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[str, Any]:
+    """Keyword arguments common to every TrainingArguments."""
+    return {
+        **batch_arguments(run),
+        **optimizer_arguments(run),
+        **precision_arguments(run),
+        **interval_arguments(run, run_dir, has_evaluation),
+        **sharding_arguments(run),
+        "seed": run.training.seed,
+        "data_seed": run.training.seed,
+        "use_cpu": run.node.gpus == 0,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "prediction_loss_only": True,  # no logits are kept over an evaluation
+        "report_to": [] if run.tracking.name == "none" else [run.tracking.name],
+        "run_name": run_dir.path.parent.name + "/" + run_dir.path.name,
+        "neftune_noise_alpha": run.training.neftune_alpha,
+        **loss_arguments(run),
+    }
+
+
+def batch_arguments(run: Run) -> dict[str, Any]:
+    training = run.training
+    return {
+        "per_device_train_batch_size": training.micro_batch,
+        "per_device_eval_batch_size": run.evaluation.micro_batch,
+        "gradient_accumulation_steps": training.accumulation,
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "dataloader_num_workers": training.dataloader_workers,
+        "dataloader_pin_memory": bool(run.node.gpus),
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+    }
+
+
+def optimizer_arguments(run: Run) -> dict[str, Any]:
+    optim = run.optim
+    fused_adamw = "adamw_torch_fused" if run.node.gpus else "adamw_torch"
+    return {
+        "optim": OPTIMIZERS.get(optim.name, fused_adamw),
+        "learning_rate": optim.lr,
+        "weight_decay": optim.weight_decay,
+        "adam_beta1": optim.beta1,
+        "adam_beta2": optim.beta2,
+        "adam_epsilon": optim.eps,
+        "max_grad_norm": optim.max_grad_norm,
+        "lr_scheduler_type": optim.scheduler,
+        "warmup_steps": optim.warmup,
+    }
+
+
+def precision_arguments(run: Run) -> dict[str, Any]:
+    """Autocast flags. Pure bf16 needs none: the weights are loaded in bf16."""
+    precision = run.training.precision
+    # under DeepSpeed these flags choose its engine, and pure bf16 is an engine of bf16 with bf16 masters
+    engine_bf16 = precision == "bf16" and isinstance(run.sharding, Zero)
+    return {"bf16": precision == "bf16_amp" or engine_bf16, "fp16": precision == "fp16_amp", "tf32": None}
+
+
+def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[str, Any]:
+    evaluating = has_evaluation and run.evaluation.interval > 0
+    return {
+        "output_dir": str(run_dir.checkpoints / STAGING),
+        "logging_dir": str(run_dir.tracking),
+        "logging_steps": run.training.log_interval,
+        "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
+        "save_strategy": "steps" if run.checkpoint.interval else "no",
+        "save_steps": run.checkpoint.interval or 1,
+        "eval_strategy": "steps" if evaluating else "no",
+        "eval_steps": run.evaluation.interval or None,
+        "load_best_model_at_end": run.evaluation.best_at_end,
+        "metric_for_best_model": "eval_loss" if run.evaluation.best_at_end else None,
+        "greater_is_better": False if run.evaluation.best_at_end else None,
+    }
+
+
+def loss_arguments(run: Run) -> dict[str, Any]:
+    if run.training.loss == "plain":
+        return {}
+    # of liger's kernels only the loss: the others change the rounding of every layer
+    kernels = {"fused_linear_cross_entropy": True, "cross_entropy": False, "rope": False, "rms_norm": False, "swiglu": False}
+    return {"use_liger_kernel": True, "liger_kernel_config": kernels}
+
+
+def sharding_arguments(run: Run) -> dict[str, Any]:
+    sharding = run.sharding
+    if isinstance(sharding, Zero):
+        return {"deepspeed": deepspeed_config(run, sharding)}
+    if isinstance(sharding, Fsdp):
+        return {"fsdp": True, "fsdp_config": fsdp_config(sharding, run)}
+    assert isinstance(sharding, Ddp)
+    return {"ddp_bucket_cap_mb": sharding.bucket_mb, "ddp_find_unused_parameters": False}
+
+
+def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
+    """DeepSpeed's JSON. Batch sizes and clipping are `auto`: TrainingArguments is their one home."""
+    optimization: dict[str, Any] = {"stage": zero.stage, "overlap_comm": bool(run.node.gpus), "contiguous_gradients": True}
+    if zero.stage == 3:
+        optimization |= {
+            "reduce_bucket_size": "auto",
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_gather_16bit_weights_on_model_save": True,  # without it no model.safetensors is written
+        }
+    if zero.offload_optimizer:
+        optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(run.node.gpus)}
+    if zero.offload_params:
+        optimization["offload_param"] = {"device": "cpu", "pin_memory": bool(run.node.gpus)}
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": optimization,
+        "zero_allow_untested_optimizer": True,
+        **engine_precision(run.training.precision),
+    }
+
+
+def engine_precision(precision: str) -> dict[str, Any]:
+    """DeepSpeed's number formats: its bf16 engine keeps fp32 masters unless told to keep bf16 ones."""
+    if precision == "fp16_amp":
+        return {"fp16": {"enabled": True}}
+    if precision == "bf16_amp":
+        return {"bf16": {"enabled": True}}
+    if precision == "bf16":
+        return {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}}
+    return {"bf16": {"enabled": False}, "fp16": {"enabled": False}}
+
+
+def fsdp_config(sharding: Fsdp, run: Run) -> dict[str, Any]:
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": sharding.reshard_after_forward,
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": False,
+    }

@@ -1,0 +1,86 @@
+"""Writes progress.jsonl on rank 0: loss, learning rate, tokens a second, padding share, time left."""
+
+import json
+import math
+import time
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from conf.run_dir import RunDir
+from trainers.causes import NotANumber
+from trainers.ranks import total
+
+KEPT = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr", "epoch": "epoch", "eval_loss": "eval_loss"}
+
+
+class TokenCount:
+    """Counts the tokens that pass the model's forward in training: all of them, and those that are not padding."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.every, self.real = 0.0, 0.0
+        self.hook = model.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def count(self, module: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tokens = named.get("input_ids")
+        if not module.training or tokens is None:
+            return
+        mask = named.get("attention_mask")
+        self.every += tokens.numel()
+        self.real += float(mask.sum()) if mask is not None and mask.dim() == 2 else tokens.numel()
+
+    def take(self) -> torch.Tensor:
+        counted = torch.tensor([self.every, self.real], dtype=torch.float64)
+        self.every, self.real = 0.0, 0.0
+        return counted
+
+
+class Progress(TrainerCallback):
+    """Every rank takes part, since the counts are summed; only rank 0 writes."""
+
+    def __init__(self, run_dir: RunDir, leads: bool) -> None:
+        self.run_dir, self.leads = run_dir, leads
+        self.tokens: TokenCount | None = None
+        self.began = self.since = 0.0
+        self.first_step = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
+        self.tokens = TokenCount(model)
+        self.began = self.since = time.monotonic()
+        self.first_step = state.global_step
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        logs = logs or {}
+        if "loss" not in logs and "eval_loss" not in logs:
+            return
+        entry = {"step": state.global_step, "of": state.max_steps, "time": round(time.time(), 3)}
+        entry |= {ours: logs[theirs] for theirs, ours in KEPT.items() if theirs in logs}
+        if "loss" in logs:
+            entry |= self.rate(state)
+        if self.leads:
+            with self.run_dir.progress.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        refuse_nan(entry)
+
+    def rate(self, state: TrainerState) -> dict[str, float]:
+        assert self.tokens is not None, "training has begun"
+        every, real = total(self.tokens.take()).tolist()
+        now = time.monotonic()
+        seconds, self.since = max(now - self.since, 1e-9), now
+        per_step = (now - self.began) / max(1, state.global_step - self.first_step)
+        return {
+            "tokens_per_second": round(real / seconds, 1),
+            "padding": round(1 - real / every, 4) if every else 0.0,
+            "eta_seconds": round(per_step * (state.max_steps - state.global_step), 1),
+        }
+
+
+def refuse_nan(entry: dict[str, Any]) -> None:
+    """The logged loss is the mean over ranks, so every rank stops at the same step."""
+    for key in ("loss", "eval_loss"):
+        if key in entry and not math.isfinite(entry[key]):
+            raise NotANumber(
+                f"{key} is {entry[key]} at step {entry['step']}: nothing was saved from it. "
+                "Lower optim.lr, or use training.precision=bf16_amp instead of fp16_amp; then resume from the last checkpoint."
+            )

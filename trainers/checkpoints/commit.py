@@ -1,0 +1,132 @@
+"""The commit of a checkpoint: hash and fsync every file, write the manifest, rename. The rename is the only commit."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conf.run_dir import RunDir
+
+MANIFEST = "manifest.json"
+PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    step: int
+    world: int
+    files: dict[str, tuple[int, str]]  # relative path: (bytes, sha256)
+
+
+def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
+    """Make the staged folder the checkpoint of `step`. Nothing is changed in a checkpoint that is committed already.
+
+    Raises:
+        OSError: when a file cannot be written; the staged folder is left for the next attempt to remove.
+    """
+    target = run_dir.checkpoint(step)
+    if target.exists():
+        shutil.rmtree(staged)
+        return target
+    files = {str(path.relative_to(staged)): describe(path) for path in sorted(staged.rglob("*")) if path.is_file()}
+    manifest = staged / MANIFEST
+    manifest.write_text(json.dumps(asdict(Manifest(step, world, files))), encoding="utf-8")
+    sync(manifest)
+    for folder in [*(path for path in staged.rglob("*") if path.is_dir()), staged]:
+        sync(folder)
+    os.rename(staged, target)
+    sync(target.parent)
+    return target
+
+
+def describe(path: Path) -> tuple[int, str]:
+    """(bytes, sha256) of a file that is on disk when this returns."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return path.stat().st_size, digest
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def committed(run_dir: RunDir) -> list[Path]:
+    """Committed checkpoints, newest step first."""
+    found = [path for path in run_dir.checkpoints.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
+def faults(checkpoint: Path) -> list[str]:
+    """What differs between a checkpoint and its manifest; empty when it is whole."""
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        return [f"{manifest} is missing"]
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        return [f"{manifest} is damaged ({error})"]
+    return [fault for name, (size, digest) in files.items() for fault in file_faults(checkpoint / name, size, digest)]
+
+
+def file_faults(path: Path, size: int, digest: str) -> list[str]:
+    if not path.is_file():
+        return [f"{path} is missing"]
+    if path.stat().st_size != size:
+        return [f"{path} has {path.stat().st_size} bytes instead of {size}"]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return [] if found == digest else [f"{path} was changed since it was saved (its hash differs)"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    checkpoint: Path | None
+    passed_over: list[str]  # faults of newer checkpoints that were not taken
+
+
+def choose(run_dir: RunDir, wanted: str) -> Choice:
+    """The checkpoint to go on from: the newest whole one, or the one that checkpoint.resume names.
+
+    Raises:
+        ValueError: when the named one is not there or not whole.
+    """
+    if wanted != "newest":
+        named = run_dir.checkpoints / wanted
+        problems = faults(named) if named.is_dir() else [f"{named} does not exist"]
+        if problems:
+            there = ", ".join(path.name for path in committed(run_dir)) or "none"
+            raise ValueError(f"checkpoint.resume={wanted} cannot be used: {problems[0]}. Committed checkpoints: {there}.")
+        return Choice(named, [])
+    passed_over: list[str] = []
+    for checkpoint in committed(run_dir):
+        problems = faults(checkpoint)
+        if not problems:
+            return Choice(checkpoint, passed_over)
+        passed_over += problems
+    return Choice(None, passed_over)
+
+
+def prune(run_dir: RunDir, keep: int, protected: frozenset[Path]) -> None:
+    """Remove the oldest committed checkpoints beyond `keep`; what is removed vanishes from the list first."""
+    for checkpoint in committed(run_dir)[keep:]:
+        if checkpoint not in protected:
+            doomed = checkpoint.with_name(f".removing-{checkpoint.name}")
+            os.rename(checkpoint, doomed)
+            shutil.rmtree(doomed)
+
+
+def clear_leftovers(run_dir: RunDir) -> None:
+    """Remove what a killed attempt left half-made or half-removed."""
+    for path in [*run_dir.checkpoints.glob(".*"), *run_dir.path.glob(".making-*")]:
+        shutil.rmtree(path)

@@ -1,0 +1,14 @@
+"""Where a rank stands among the others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    rank: int
+    local_rank: int
+    world: int
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0

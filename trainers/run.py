@@ -1,0 +1,158 @@
+"""The order of a run inside a rank: arguments, data, model, trainer, training, what is left behind."""
+
+import importlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from conf.run_dir import RunDir
+from conf.schema import Run, Zero
+from trainers.callbacks.committing import Committing
+from trainers.callbacks.generating import Generating
+from trainers.callbacks.layout import Layout
+from trainers.callbacks.progress import Progress
+from trainers.callbacks.stopping import Stopping
+from trainers.checkpoints.commit import choose, clear_leftovers, committed
+from trainers.data import build_collator, load_prepared, prepare
+from trainers.data.prepared import PreparedData
+from trainers.errors import DataError
+from trainers.measure import write_memory, write_peak
+from trainers.place import Place
+from trainers.plots import draw_loss
+from trainers.ranks import broadcast, on_rank_zero
+from trainers.regimes import prepare_model
+from trainers.tokenizer import load_tokenizer
+
+DONE, SAVED = 0, 75
+WAIT_SECONDS = 0.2
+
+
+def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
+    """Train one run to its end or to a requested stop; (exit code, message)."""
+    stopping = Stopping(run_dir)
+    set_device(run, place)
+    tokenizer = load_tokenizer(run)
+    data = shared_data(run, tokenizer, run_dir, place)
+    stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
+    arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
+    join_ranks(run)
+    checkpoint = checkpoint_to_resume(run, run_dir)
+    arguments.eval_on_start = data.evaluation is not None and checkpoint is None
+    trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, stopping)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    write_peak(run_dir, place)
+    if stopping.stopped:
+        return SAVED, f"stopped at step {trainer.state.global_step}, saved"
+    if data.evaluation is not None:
+        trainer.evaluate()
+    save_model(trainer, tokenizer, run_dir)
+    on_rank_zero(lambda: close(run_dir), "drawing the plots")
+    return DONE, "finished"
+
+
+def set_device(run: Run, place: Place) -> None:
+    """Every CUDA context of this rank on its own GPU, before any library makes one on GPU 0."""
+    if run.node.gpus:
+        if torch.cuda.device_count() <= place.local_rank:
+            raise ValueError(f"cluster.ranks_per_node: rank {place.local_rank} of this node finds {torch.cuda.device_count()} GPUs. Start fewer ranks.")
+        torch.cuda.set_device(place.local_rank)
+
+
+def join_ranks(run: Run) -> None:
+    """Under ZeRO on CPUs, from_pretrained partitions weights before the Trainer would have made the process group."""
+    if isinstance(run.sharding, Zero) and not run.node.gpus:
+        import deepspeed
+
+        deepspeed.init_distributed("gloo")
+
+
+def build(
+    stage: ModuleType,
+    run: Run,
+    run_dir: RunDir,
+    place: Place,
+    arguments: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    data: PreparedData,
+    stopping: Stopping,
+) -> Trainer:
+    prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
+    if run.node.gpus:
+        torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
+    callbacks: list[TrainerCallback] = [Progress(run_dir, place.leads), stopping, Committing(run_dir, run.checkpoint.keep, place.world)]
+    if run.evaluation.generate is not None:
+        callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
+    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, (data.train, data.evaluation), build_collator(run, tokenizer), callbacks)
+    trainer.add_callback(Layout(lambda: trainer, run_dir, place))
+    return trainer
+
+
+def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
+    """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
+    if place.leads and not run_dir.prepared.exists():
+        making = run_dir.prepared.with_name(f".making-prepared-{os.getpid()}")
+        report = prepare(run, tokenizer, making)
+        print(report, flush=True)
+        os.rename(making, run_dir.prepared)
+    wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
+    data = load_prepared(run_dir.prepared)
+    if len(data.train) < run.training.micro_batch * place.world:
+        raise DataError(
+            f"{len(data.train)} training samples are fewer than one batch of training.micro_batch={run.training.micro_batch} on {place.world} ranks. "
+            "Lower training.micro_batch, or give more data."
+        )
+    return data
+
+
+def wait_for(ready: Callable[[], bool], failure: Path) -> None:
+    while not ready():
+        if failure.exists():
+            raise RuntimeError(f"rank 0 ended before it had prepared the data: {failure}")
+        time.sleep(WAIT_SECONDS)
+
+
+def checkpoint_to_resume(run: Run, run_dir: RunDir) -> Path | None:
+    """The checkpoint to go on from, verified by rank 0 and told to the others; None for a first start.
+
+    Raises:
+        ValueError: when checkpoint.resume names one that is not there or not whole.
+    """
+
+    def find() -> Path | None:
+        run_dir.checkpoints.mkdir(exist_ok=True)
+        clear_leftovers(run_dir)
+        if run.checkpoint.resume != "newest" and not committed(run_dir):
+            return None  # a first start; the key speaks of later ones
+        choice = choose(run_dir, run.checkpoint.resume)
+        for fault in choice.passed_over:
+            print(f"passed over: {fault}", flush=True)
+        return choice.checkpoint
+
+    return broadcast(on_rank_zero(find, "choosing the checkpoint"))
+
+
+def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir) -> None:
+    """Final weights or adapter, and the tokenizer, whole or not at all."""
+    making = run_dir.model.with_name(".making-model")
+    on_rank_zero(lambda: shutil.rmtree(making, ignore_errors=True), "clearing an unfinished model")
+    trainer.save_model(str(making))
+
+    def commit_model() -> None:
+        tokenizer.save_pretrained(making)
+        (making / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.yaml says it all
+        shutil.rmtree(run_dir.model, ignore_errors=True)
+        os.rename(making, run_dir.model)
+
+    on_rank_zero(commit_model, "saving the model")
+
+
+def close(run_dir: RunDir) -> None:
+    draw_loss(run_dir)
+    write_memory(run_dir)
+    shutil.rmtree(run_dir.prepared, ignore_errors=True)
