@@ -1,0 +1,47 @@
+# The commands of this project; `make` alone lists them.
+
+# An interpreter that has everything already: `make demo PYTHON=python3` installs nothing. Empty: .venv is made once.
+PYTHON ?=
+PY := $(or $(PYTHON),.venv/bin/python)
+READY := $(if $(PYTHON),,.venv/.installed)
+SLURM := slurmctld slurmd sbatch munged
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-full lint slurm-packages clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: .venv/.installed ## Make .venv with everything that a developer needs
+
+# Debian's python3 may come without ensurepip; its pip can install into the new environment instead.
+.venv/.installed: pyproject.toml
+	python3 -m venv .venv || { python3 -m venv --clear --without-pip .venv && python3 -m pip --python .venv/bin/python install pip; }
+	.venv/bin/python -m pip install --editable '.[dev]'
+	touch $@
+
+demo: $(READY) ## Train a small model on this machine and show that it learned
+	$(PY) -m launcher train recipe=demo
+
+test: lint slurm-packages ## Check everything that a submission must pass
+	$(PY) -m pytest -m "not long" --require=distributed,slurm
+
+test-full: lint slurm-packages ## The same, and the tests that take minutes
+	$(PY) -m pytest --require=distributed,slurm
+
+lint: $(READY) ## Check format, style, types and the directions of imports
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+
+slurm-packages: ## Install Slurm's daemons for the tests, when root on Debian and they are absent
+	@for program in $(SLURM); do command -v $$program > /dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge; \
+	else echo "Absent:$$missing. As root on Debian: make slurm-packages"; fi
+
+clean: ## Remove what was built; runs in outputs/ stay
+	rm -rf build *.egg-info .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
