@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -87,12 +89,14 @@ def pretrained_model(run: Run, model_class: ModelClass, quantization: Quantizati
     path, revision = run.model.path, run.model.revision or "main"
     if path is None:
         raise ValueError("model.init=pretrained needs model.path, a folder or hub id. Give it, or set model.init=random.")
-    try:
+    with naming_the_path(path):
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    config = with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff)
+    with naming_the_path(path):
         return model_class.from_pretrained(
             path,
             revision=revision,
-            config=with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff),
+            config=config,
             dtype=weight_dtype(run),
             attn_implementation=run.training.attention,
             trust_remote_code=False,
@@ -100,8 +104,16 @@ def pretrained_model(run: Run, model_class: ModelClass, quantization: Quantizati
             quantization_config=quantization,
             device_map=quantised_placement() if quantization is not None else None,
         )
-    except OSError as error:  # what transformers raises for a folder or hub id that lacks the files, or cannot be reached
-        raise ValueError(f"model.path={path} cannot be loaded: {error}") from error
+
+
+@contextmanager
+def naming_the_path(path: str) -> Iterator[None]:
+    """transformers raises OSError for missing or unreachable files, and ValueError for unknown models and for those that bring code."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        wanted = "a folder or hub id with config.json and safetensors files; code that comes with a model is never run"
+        raise ValueError(f"model.path={path} cannot be loaded: it must name {wanted}. {error}") from error
 
 
 def quantised_placement() -> dict[str, torch.device] | None:
@@ -111,13 +123,15 @@ def quantised_placement() -> dict[str, torch.device] | None:
 
 def with_rope_scaling(config: PreTrainedConfig, kind: str | None, cutoff: int) -> PreTrainedConfig:
     """Stretch rotary positions so that `cutoff` tokens fit; unchanged where they fit already."""
-    if kind is None or cutoff <= config.max_position_embeddings:
+    if kind is None:
         return config
     rope = config.to_dict().get("rope_parameters") or {}
     present = rope.get("rope_type")
     if present not in ("default", kind):
         found = f"scales them as {present} already" if present else "has no rotary positions of one kind"
         raise ValueError(f"model.rope_scaling={kind} cannot be applied: {config.model_type} {found}. Set model.rope_scaling=null.")
+    if cutoff <= config.max_position_embeddings:
+        return config
     factor = float(math.ceil(cutoff / config.max_position_embeddings))
     config.rope_parameters = {**rope, "rope_type": kind, "factor": factor, "original_max_position_embeddings": config.max_position_embeddings}
     return config

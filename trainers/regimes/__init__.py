@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
 from conf.schema import Lora, Run
@@ -20,7 +20,7 @@ def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> Prepa
     return prepared
 
 
-def with_adapter(prepared: PreparedModel, run: Run) -> PreTrainedModel:
+def with_adapter(prepared: PreparedModel, run: Run) -> PreTrainedModel | PeftModel:
     """The model to hand to a trainer that knows nothing of adapters: wrapped by PEFT where the regime has an adapter."""
     if prepared.peft_config is None:
         return prepared.model

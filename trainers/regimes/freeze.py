@@ -36,12 +36,13 @@ def chosen_layers(model: PreTrainedModel, count: int) -> list[str]:
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of blocks has a different name in every architecture; in each it is the longest list of modules."""
-    inside = set(model.base_model.modules())
-    stacks = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and module in inside]
-    if not stacks:
+    """The stack of blocks has another name in every architecture; it is the longest list of modules that is in no other list, as experts are."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    if not outermost:
         raise ValueError(f"regime=freeze: {type(model).__name__} has no list of layers. Take regime=full or regime=lora.")
-    return max(stacks, key=lambda stack: len(stack[1]))
+    prefix = max(outermost, key=lambda name: len(lists[name]))
+    return prefix, lists[prefix]
 
 
 def names_part(name: str, chosen: str) -> bool:

@@ -17,10 +17,12 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     """Raises ValueError when one of regime.targets is no linear layer of the model."""
     assert isinstance(run.regime, Lora)
     model = load_model(run, model_class)
-    return PreparedModel(model, adapter_config(run.regime, target_names(model, run.regime.targets, LINEAR_TYPES)))
+    return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, LINEAR_TYPES)))
 
 
-def adapter_config(regime: Lora, targets: list[str]) -> LoraConfig:
+def adapter_config(run: Run, targets: list[str]) -> LoraConfig:
+    regime = run.regime
+    assert isinstance(regime, Lora)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=regime.rank,
@@ -29,6 +31,7 @@ def adapter_config(regime: Lora, targets: list[str]) -> LoraConfig:
         target_modules=targets,
         use_rslora=regime.rslora,
         use_dora=regime.dora,
+        revision=run.model.revision,  # of the base that the adapter belongs to
     )
 
 

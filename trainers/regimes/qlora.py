@@ -19,7 +19,7 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
         raise ValueError(f"regime.bits={run.regime.bits} is not supported: choose 8 or 4 (bitsandbytes) or 2 (HQQ).")
     model = loaders[run.regime.bits](run, model_class)
     # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
-    return PreparedModel(model, adapter_config(run.regime, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))
+    return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))
 
 
 def load_8bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
