@@ -53,7 +53,7 @@ class Command:
 def command(run: Run, run_dir: RunDir) -> Command:
     """The command that starts every rank of a run on this machine."""
     argv = BACKENDS[run.backend.name](run, run_dir)
-    return Command(argv, defaults(run), forced(run), withheld(run))
+    return Command(argv, defaults(run), (*forced(run), *tracking(run, run_dir)), withheld(run))
 
 
 def ranks_on_this_node(run: Run) -> int:
@@ -77,13 +77,28 @@ def accelerate_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
 BACKENDS = {"torchrun": torchrun_argv, "accelerate": accelerate_argv}
 
 
+def node_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    """One node's share of a run on a cluster: the last three are filled where the node knows them."""
+    return NODE_BACKENDS[run.backend.name](run, run_dir, node_rank, head, port)
+
+
 def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
-    """One node's share of a run over several: the three variables are filled where the node knows them."""
     return (
         *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={ranks_on_this_node(run)}"),
         *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", f"--max-restarts={run.backend.max_restarts}"),
         *("-m", "trainers", str(run_dir.path)),
     )
+
+
+def node_accelerate_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "--rdzv-backend=static"),
+        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+NODE_BACKENDS = {"torchrun": node_torchrun_argv, "accelerate": node_accelerate_argv}
 
 
 def accelerate_config(run: Run) -> str:
@@ -95,9 +110,9 @@ def accelerate_config(run: Run) -> str:
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU",
         "use_cpu": "false",
-        "num_machines": "1",
+        "num_machines": str(run.cluster.nodes),
         "machine_rank": "0",
-        "num_processes": str(ranks_on_this_node(run)),
+        "num_processes": str(ranks_on_this_node(run) * run.cluster.nodes),
         "gpu_ids": "all",
         "main_process_ip": "127.0.0.1",
         "main_process_port": str(run.backend.port),
@@ -123,6 +138,16 @@ def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
     safe = (("PYTHONSAFEPATH", "1"),)
     return safe if run.node.gpus else (*safe, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+
+
+def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:
+    """Trackers take their folder and names from the environment alone."""
+    if run.tracking.name == "tensorboard":
+        return (("TENSORBOARD_LOGGING_DIR", str(run_dir.tracking)),)
+    if run.tracking.name == "wandb":
+        named = (("WANDB_PROJECT", run.tracking.project), ("WANDB_ENTITY", run.tracking.entity))
+        return (("WANDB_DIR", str(run_dir.path)), *((name, value) for name, value in named if value is not None))
+    return ()
 
 
 def with_interpreter(path: str) -> str:

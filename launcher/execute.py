@@ -16,7 +16,7 @@ from typing import NoReturn
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher import journal, lock
 from launcher.backends import Command, command
-from launcher.batch_script import parse_job_id, sbatch_argv
+from launcher.batch_script import parse_job_id
 from launcher.errors import ConfigError, DiskError, GateRefused, SubmissionError
 from launcher.outcome import Outcome, outcome_of
 from launcher.plan import Judged, LaunchPlan, new_run_dir, plan_as_dict
@@ -133,15 +133,16 @@ def finish(run_dir: RunDir, agent_code: int) -> Outcome:
     return outcome
 
 
-def submit(plan: LaunchPlan) -> str:
+def submit(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     """Hand the batch script to sbatch; the job id.
 
     Raises:
         SubmissionError: with what sbatch said.
     """
-    argv = sbatch_argv(plan.run_dir.batch_script)
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    try:  # sbatch hands its own environment on to the job
+        done = subprocess.run(
+            plan.command.argv, env=plan.command.environment(site), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+        )
     except FileNotFoundError:
         raise SubmissionError("sbatch is not on the PATH: submit from a node of the cluster, or use cluster=local.") from None
     except subprocess.TimeoutExpired:

@@ -1,15 +1,15 @@
 """One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
-from launcher.backends import Command, accelerate_config, command
+from launcher.backends import Command, accelerate_config, command, node_argv
+from launcher.batch_script import HEAD, NODE_RANK, PORT, render, sbatch_argv
 from launcher.compatibility import incompatibilities
-from launcher.compose import compose
 from launcher.errors import ConfigError
 from launcher.expectations import Expectations, expect
 from launcher.gate import Verdict, judge
@@ -45,10 +45,6 @@ class LaunchPlan:
         return self.judged.run
 
 
-def judge_overrides(overrides: Sequence[str], config_dirs: Sequence[Path] = (), free_disk: int | None = None) -> Judged:
-    return judge_run(compose(overrides, config_dirs))
-
-
 def judge_run(composed: Run) -> Judged:
     """Settle a composed run on its node, estimate it and judge it.
 
@@ -63,14 +59,18 @@ def judge_run(composed: Run) -> Judged:
     assert run.model.architecture is not None
     facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
     predicted = estimate(run, facts)
-    verdict = judge(run, facts, predicted, node.gpu_free or None)
+    verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)))
     return Judged(run, facts, node, predicted, verdict, expect(run, facts, predicted))
+
+
+def free_disk(output: Path) -> int:
+    """Free bytes under the output folder, which need not exist yet."""
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
 
 
 def with_architecture(run: Run) -> Run:
     """The architecture that was planned with is recorded, so that a random model is built from exactly that."""
-    from dataclasses import replace
-
     return replace(run, model=replace(run.model, architecture=read_architecture(run.model)))
 
 
@@ -84,7 +84,11 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     """What `train` does with a judged run in that folder."""
     run = judged.run
     files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
-    return LaunchPlan(judged, run_dir, command(run, run_dir), files)
+    if run.cluster.name != "slurm":
+        return LaunchPlan(judged, run_dir, command(run, run_dir), files)
+    script = render(run, run_dir, node_argv(run, run_dir, NODE_RANK, HEAD, PORT))
+    submission = replace(command(run, run_dir), argv=sbatch_argv(run_dir.batch_script))
+    return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
 
 
 def new_run_dir(run: Run, time: str) -> RunDir:
@@ -106,5 +110,3 @@ def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
         "files": {str(path): text for path, text in plan.files},
     }
 
-
-JudgeRun = Callable[[Run], Judged]

@@ -10,6 +10,10 @@ from typing import Any
 from conf.run_dir import RunDir
 from launcher import journal, lock
 from launcher.errors import ConfigError
+from launcher.outcome import SAVED, outcome_of, read_exits
+
+
+END_STATES = {0: "finished", SAVED: "stopped"}
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,27 @@ def status_of(run_dir: RunDir) -> RunStatus:
 def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, str]:
     if last["event"] == "end":
         code = int(last["exit_code"])
-        return {0: "finished", 75: "stopped"}.get(code, "failed"), code, last["message"]
+        return END_STATES.get(code, "failed"), code, last["message"]
     owner = lock.read_owner(run_dir)
-    if last["event"] == "submitted":
-        return "queued", None, f"Slurm job {last['job']}"
     if owner is not None and lock.is_alive(owner):
         return "running", None, f"process {owner.pid} on {owner.host}"
+    if read_exits(run_dir):  # nobody supervised it: a Slurm job, or ranks that the user started
+        return unsupervised_end(run_dir)
+    if last["event"] == "submitted":
+        return ("running" if run_dir.progress.exists() else "queued"), None, f"Slurm job {last['job']}"
     if last["event"] == "made":
         return "made", None, ""
     return "dead", None, f"its process is gone; go on with: regimen train resume={run_dir.path}"
+
+
+def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
+    """The state that the ranks' exit files tell; as long as some are missing the others are still at work."""
+    ranks = len(list(run_dir.layouts.glob("rank-*.json")))
+    exits = read_exits(run_dir)
+    if len(exits) < ranks and all(entry["code"] == 0 for entry in exits):
+        return "running", None, f"{len(exits)} of {ranks} ranks have ended"
+    outcome = outcome_of(run_dir, 0)
+    return END_STATES.get(outcome.exit_code, "failed"), outcome.exit_code, outcome.message
 
 
 def find_runs(output: Path) -> Iterator[RunDir]:

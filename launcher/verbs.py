@@ -194,7 +194,7 @@ def submit(decided: Judged) -> int:
     plan = plan_for(decided, run_dir)
     execute.write_plan(plan, os.environ)
     try:
-        job = execute.submit(plan)
+        job = execute.submit(plan, os.environ)
     except RegimenError:
         execute.remove_run_dir(run_dir.path)
         raise
@@ -216,6 +216,7 @@ def join_torchrun(rank: ranks.Rank, overrides: Sequence[str], config_dirs: Seque
     except RegimenError as error:
         ranks.publish(rank, place, "", error.exit_code)
         raise
+    execute.own(run_dir)  # the pid stays the same when this process becomes the trainer
     ranks.remember(rank, place, run_dir.path)
     ranks.publish(rank, place, str(run_dir.path), 0)
     execute.become_trainer(run_dir.path, os.environ)

@@ -74,7 +74,6 @@ def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
     evaluating = has_evaluation and run.evaluation.interval > 0
     return {
         "output_dir": str(run_dir.checkpoints / STAGING),
-        "logging_dir": str(run_dir.tracking),
         "logging_steps": run.training.log_interval,
         "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
         "save_strategy": "steps" if run.checkpoint.interval else "no",

@@ -19,8 +19,7 @@ from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
-from trainers.data import build_collator, load_prepared, prepare
-from trainers.data.prepared import PreparedData
+from trainers.data import PreparedData, build_collator, load_prepared, prepare
 from trainers.errors import DataError
 from trainers.measure import write_memory, write_peak
 from trainers.place import Place
@@ -49,11 +48,17 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     write_peak(run_dir, place)
     if stopping.stopped:
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
-    if data.evaluation is not None:
+    if data.evaluation is not None and not evaluated_last(trainer):
         trainer.evaluate()
     save_model(trainer, tokenizer, run_dir)
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
+
+
+def evaluated_last(trainer: Trainer) -> bool:
+    """Whether the weights at hand are those that the last step's evaluation saw."""
+    steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    return bool(steps) and steps[-1] == trainer.state.global_step and not trainer.args.load_best_model_at_end
 
 
 def set_device(run: Run, place: Place) -> None:
@@ -97,8 +102,7 @@ def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, p
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
         making = run_dir.prepared.with_name(f".making-prepared-{os.getpid()}")
-        report = prepare(run, tokenizer, making)
-        print(report, flush=True)
+        print(prepare(run, tokenizer, making).report, flush=True)
         os.rename(making, run_dir.prepared)
     wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
     data = load_prepared(run_dir.prepared)
