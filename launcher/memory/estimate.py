@@ -30,6 +30,8 @@ from launcher.memory.states import (
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms
 from launcher.model_facts import ModelFacts
 
+__all__ = ["MemoryEstimate", "estimate", "estimate_batch"]
+
 
 def estimate(run: Run, facts: ModelFacts) -> MemoryEstimate:
     """The memory of the longest batch that `run` allows.

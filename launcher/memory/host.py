@@ -1,11 +1,12 @@
 """Host memory of one node and disk under the run folder."""
 
-from conf.schema import Lora, Run
+from conf.schema import Fsdp, Lora, Qlora, Run, Zero
 from launcher.memory.constants import DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
 from launcher.memory.job import Job
 from launcher.memory.optimizer import state_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import ranks_per_node
+from launcher.memory.storage import loaded_element
 from launcher.memory.terms import Term
 
 
@@ -26,7 +27,7 @@ def host_terms(job: Job, peak: int) -> tuple[Term, ...]:
         )
     return (
         Term("processes", ranks * RANK_RSS_GPU, "resident set after the imports with CUDA's libraries, per rank"),
-        Term("loading", loading_bytes(job), "weights pass through host memory once"),
+        Term("loading", ranks * loading_bytes(job), "every rank reads the weights into host memory before its GPU gets them"),
         Term("offload", ranks * offload_bytes(job), "DeepSpeed's masters, gradients, states and staging; pinned blocks rounded up to powers of two"),
         Term("paged states", ranks * paged_bytes(job), "bitsandbytes' unified memory, when evicted"),
         workers,
@@ -34,8 +35,16 @@ def host_terms(job: Job, peak: int) -> tuple[Term, ...]:
 
 
 def loading_bytes(job: Job) -> int:
-    """Every local rank reads the checkpoint into host memory before its device gets it."""
-    return ranks_per_node(job.run) * (job.storage.frozen * job.census.frozen + job.storage.weight * job.census.trained_base)
+    """Of one rank on its way to a GPU.
+
+    Quantised layers go to the GPU one by one, but HQQ's from a whole model; random weights are made where they train, but under FSDP on
+    the host; ZeRO-3 reads pages of the file, which are not the process' own.
+    """
+    run = job.run
+    quantised_in_place = isinstance(run.regime, Qlora) and run.regime.bits != 2
+    made_in_place = run.model.init == "random" and not isinstance(run.regime, Lora) and not isinstance(run.sharding, Fsdp)
+    split_in_place = isinstance(run.sharding, Zero) and run.sharding.stage == 3
+    return 0 if quantised_in_place or made_in_place or split_in_place else loaded_element(run) * job.census.base
 
 
 def offload_bytes(job: Job) -> int:

@@ -40,6 +40,8 @@ def step_bytes(run: Run, census: Census, storage: Storage) -> int:
     if run.optim.name == "adafactor":
         # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time.
         return census.largest * (16 if storage.weight == 2 else 8)
+    if run.optim.name == "adamw" and run.node.gpus == 0:
+        return 2 * storage.state * census.largest  # torch/optim/adam.py, one tensor at a time: root of the second moment, and the quotient
     if run.optim.name == "sgd" and run.optim.weight_decay > 0:
         return storage.gradient * census.trained  # torch/optim/sgd.py, foreach: decay makes a second list of gradients
     return 0

@@ -53,6 +53,15 @@ def named(module: ModuleKind, names: list[str]) -> bool:
     return any(f".{module.name}".endswith(f".{name}") for name in names)
 
 
+def full_names(module: ModuleKind) -> list[str]:
+    return [module.name.replace("*", str(number)) for number in module.layers] or [module.name]
+
+
+def names_part(name: str, chosen: list[str]) -> bool:
+    """Whether one of `chosen` is a run of the name's dotted parts, as the freeze regime reads them."""
+    return any(f".{part}." in f".{name}.weight." for part in chosen)
+
+
 def unfrozen_layers(regime: Freeze, layers: int) -> range:
     """Positive: the last n; negative: the first -n; 0: none."""
     count = min(abs(regime.layers), layers)
@@ -60,13 +69,15 @@ def unfrozen_layers(regime: Freeze, layers: int) -> range:
 
 
 def frozen_selection(regime: Freeze, facts: ModelFacts) -> Callable[[ModuleKind], int]:
-    """How many instances of a kind learn."""
+    """How many instances of a kind learn; a tied weight learns under each of its names."""
     learning = unfrozen_layers(regime, facts.layers)
+    tied_head = facts.tied and names_part("lm_head", regime.modules)
 
     def instances(module: ModuleKind) -> int:
-        if named(module, regime.modules):
-            return module.instances
-        return sum(number in learning for number in module.layers)
+        if module.kind == "embedding" and tied_head:
+            return 1
+        chosen = sum(number in learning for number in module.layers)
+        return max(chosen, sum(names_part(name, regime.modules) for name in full_names(module))) if regime.modules else chosen
 
     return instances
 
@@ -110,7 +121,7 @@ def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """`all-linear`: every linear layer but the head (peft, utils/constants.py INCLUDE_LINEAR_LAYERS_SHORTHAND)."""
     if ALL_LINEAR in regime.targets:
         return list(facts.linears)
-    return [module for module in facts.modules if module.kind in ("linear", "head", "embedding") and named(module, regime.targets)]
+    return [module for module in facts.modules if module.kind in ("linear", "head") and named(module, regime.targets)]
 
 
 def adapter_elements(regime: Lora, module: ModuleKind) -> int:

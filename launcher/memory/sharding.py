@@ -38,8 +38,9 @@ def split_of(run: Run) -> Split:
             weights=ranks if stage == 3 else 1,
             gradients=ranks if stage >= 2 else 1,
             states=ranks,
-            host_states=sharding.offload_optimizer,
-            host_weights=sharding.offload_params,
+            # on a CPU node host memory is the device: nothing leaves it
+            host_states=sharding.offload_optimizer and run.node.gpus != 0,
+            host_weights=sharding.offload_params and run.node.gpus != 0,
         )
     share = ranks if isinstance(sharding, Fsdp) else 1
     return Split(ranks, share, share, share, host_states=False, host_weights=False)
@@ -81,8 +82,10 @@ def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storag
         whole_gradient = storage.gradient * census.largest
         if run.sharding.stage == 3:
             return storage.gradient * facts.hidden**2 + whole_gradient  # transformers sets reduce_bucket_size=auto to the width squared
-        # Allocated whatever its use (stage_1_and_2.py, ipg_buckets); a gradient larger than it keeps its own buffer.
-        return storage.gradient * REDUCE_BUCKET + (whole_gradient if split.host_states or census.largest > REDUCE_BUCKET else 0)
+        # stage_1_and_2.py, ipg_buckets: two on a GPU, where reduction overlaps; a gradient larger than a bucket keeps its own buffer.
+        # A GPU gives all of them at once, whatever their use; of a CPU's memory only what is written counts.
+        buckets = 2 * REDUCE_BUCKET if run.node.gpus else min(REDUCE_BUCKET, census.trained)
+        return storage.gradient * buckets + (whole_gradient if split.host_states or census.largest > REDUCE_BUCKET else 0)
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
         return 2 * storage.compute * census.layer + storage.compute * (census.embedding + (0 if facts.tied else census.head))
     return 0

@@ -5,6 +5,7 @@ from launcher.memory.job import Job
 from launcher.memory.optimizer import state_bytes, step_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, shards_weights
+from launcher.memory.storage import loaded_element
 from launcher.memory.terms import Term, Terms
 
 
@@ -47,7 +48,9 @@ def gathered_terms(job: Job) -> Terms:
 
 def load_terms(job: Job) -> Terms:
     weights = 0 if job.split.host_weights else weight_bytes(job.run, job.census, job.storage) // job.split.weights
-    return (Term("weights", weights, "as in training"), *whole_tensor_terms(job))
+    if job.run.model.init == "random" and job.whole and not shards_weights(job.split):
+        weights = max(weights, loaded_element(job.run) * job.census.base)
+    return (Term("weights", weights, "as they are loaded, or made at random where they train"), *whole_tensor_terms(job))
 
 
 def whole_tensor_terms(job: Job) -> Terms:

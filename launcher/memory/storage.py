@@ -25,7 +25,6 @@ class Storage:
     state: int
     compute: int  # of an element in a matrix product
     autocast: bool  # fp32 weights are cast to 16 bits where they are used, and the casts are kept until the forward pass ends
-    row: str  # of the published hardware table, when every weight learns
 
     @property
     def per_parameter(self) -> int:
@@ -42,20 +41,26 @@ class Storage:
 # Masters of 16 bits: DeepSpeed's bf16_master_weights_and_grads with bf16_optimizer_states; it clones the weights for every dtype
 # (runtime/zero/stage_1_and_2.py, single_partition_of_fp32_groups).
 FULL_MEANING: dict[tuple[str, str], Storage] = {
-    ("torch", "bf16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True, row="full_amp"),
-    ("torch", "fp16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True, row="full_amp"),
-    ("torch", "bf16"): Storage(2, 2, 0, 2, compute=2, autocast=False, row="full"),
-    ("torch", "fp32"): Storage(4, 4, 0, 4, compute=4, autocast=False, row="full_amp"),
-    ("deepspeed", "bf16_amp"): Storage(2, 2, 4, 4, compute=2, autocast=False, row="full_amp"),
-    ("deepspeed", "fp16_amp"): Storage(2, 2, 4, 4, compute=2, autocast=False, row="full_amp"),
-    ("deepspeed", "bf16"): Storage(2, 2, 2, 2, compute=2, autocast=False, row="full"),
-    ("deepspeed", "fp32"): Storage(4, 4, 4, 4, compute=4, autocast=False, row="full_amp"),
-    ("fsdp2", "bf16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=False, row="full_amp"),
-    ("fsdp2", "fp16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=False, row="full_amp"),
-    ("fsdp2", "bf16"): Storage(2, 2, 0, 2, compute=2, autocast=False, row="full"),
-    ("fsdp2", "fp32"): Storage(4, 4, 0, 4, compute=4, autocast=False, row="full_amp"),
+    ("torch", "bf16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True),
+    ("torch", "fp16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True),
+    ("torch", "bf16"): Storage(2, 2, 0, 2, compute=2, autocast=False),
+    ("torch", "fp32"): Storage(4, 4, 0, 4, compute=4, autocast=False),
+    ("deepspeed", "bf16_amp"): Storage(2, 2, 4, 4, compute=2, autocast=False),
+    ("deepspeed", "fp16_amp"): Storage(2, 2, 4, 4, compute=2, autocast=False),
+    ("deepspeed", "bf16"): Storage(2, 2, 2, 2, compute=2, autocast=False),
+    ("deepspeed", "fp32"): Storage(4, 4, 4, 4, compute=4, autocast=False),
+    ("fsdp2", "bf16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=False),
+    ("fsdp2", "fp16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=False),
+    ("fsdp2", "bf16"): Storage(2, 2, 0, 2, compute=2, autocast=False),
+    ("fsdp2", "fp32"): Storage(4, 4, 0, 4, compute=4, autocast=False),
 }
 
 
 def storage_of(run: Run) -> Storage:
     return FULL_MEANING[ENGINES[run.sharding.name], run.training.precision]
+
+
+def loaded_element(run: Run) -> int:
+    """Bytes of a weight as it is loaded: what learns is loaded in fp32 unless all is to be 16 bits; DeepSpeed's engine casts it afterwards."""
+    amp = run.training.precision in ("bf16_amp", "fp16_amp")
+    return 4 if run.training.precision == "fp32" or (amp and run.regime.name == "full") else 2

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from launcher.memory.constants import CACHED, FRAGMENTATION
 
@@ -76,3 +77,19 @@ class MemoryEstimate:
     @property
     def approximate(self) -> bool:
         return bool(self.doubts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs; sizes are bytes."""
+        return {
+            "allocated": self.allocated,
+            "required": self.required,
+            "nvml": self.nvml,
+            "host": self.host,
+            "disk": self.disk,
+            "peak": self.peak.name,
+            "phases": {phase.name: {"bytes": phase.bytes, "terms": {term.name: term.bytes for term in phase.terms}} for phase in self.phases},
+            "outside": {term.name: term.bytes for term in self.outside},
+            "host_terms": {term.name: term.bytes for term in self.host_terms},
+            "disk_terms": {term.name: term.bytes for term in self.disk_terms},
+            "doubts": list(self.doubts),
+        }
