@@ -1,11 +1,12 @@
 """Plans and verdicts as text for people. The only place that knows GiB."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from conf.schema import Run
 from launcher.gate import Check, Verdict
 from launcher.plan import Judged, LaunchPlan
+from launcher.recommend import Change, RegimeRow
 
 GIB = 2**30
 GB = 10**9
@@ -115,3 +116,33 @@ def refusal(judged: Judged) -> str:
     """Why a run is refused: the rules that fired with both numbers."""
     failed = [check for check in judged.verdict.checks if not check.passed]
     return "\n".join(["This run does not fit its node.", *(check_line(check) for check in failed)])
+
+
+def explanation_lines(judged: Judged) -> list[str]:
+    """Every phase and term, the peak marked, each with the source of its formula."""
+    estimate = judged.estimate
+    lines = [run_sentence(judged)]
+    for phase in estimate.phases:
+        lines.append(f"\n{phase.name}: {gib(phase.bytes)}{'  <- the peak' if phase is estimate.peak else ''}")
+        lines += [f"  {term.name:<34}{gib(term.bytes):>12}  {term.source}" for term in phase.terms if term.bytes]
+    for title, terms in (("outside of torch, on the GPU", estimate.outside), ("host memory of a node", estimate.host_terms), ("disk", estimate.disk_terms)):
+        lines.append(f"\n{title}: {gib(sum(term.bytes for term in terms))}")
+        lines += [f"  {term.name:<34}{gib(term.bytes):>12}  {term.source}" for term in terms if term.bytes]
+    return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
+
+
+def recommendation_lines(changes: Sequence[Change]) -> list[str]:
+    if not changes:
+        return ["no change of regime, sharding or batch fits this node: state a bigger one."]
+    lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
+    for change in changes:
+        lines.append(f"  {' '.join(change.overrides):<60} peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}")
+    return lines
+
+
+def matrix_lines(judged: Judged, rows: Sequence[RegimeRow]) -> list[str]:
+    """Every regime on this node."""
+    lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
+    for row in rows:
+        lines.append(f"  {row.name:<24}{row.published / GB:>13.1f} GB{gib(row.predicted):>20}  {'permitted' if row.permitted else 'refused: ' + row.why}")
+    return lines

@@ -4,16 +4,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from conf.run_dir import RunDir, run_as_dict
+from conf.schema import Run
 from launcher import execute, journal, lock, ranks, resume, status
 from launcher.backends import Command
 from launcher.compose import compose, compose_config, typed_run
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
+from launcher.gate import Verdict, judge
+from launcher.memory.estimate import estimate
 from launcher.outcome import Outcome
 from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, judge_run, new_run_dir, plan_as_dict, plan_for
 from launcher.progress import display_for
@@ -45,8 +48,17 @@ def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
 
 
 def recommendations(decided: Judged) -> list[str]:
-    changes = alternatives(decided.run, decided.facts, lambda run: judge_run(run).verdict)
-    return recommendation_lines(changes)
+    return recommendation_lines(alternatives(decided.run, decided.facts, judging_like(decided)))
+
+
+def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
+    """Judges variants of a run by the same model; what is free on the GPUs counts on the same node only."""
+
+    def judged_variant(run: Run) -> Verdict:
+        free = decided.node.gpu_free if run.node == decided.run.node else ()
+        return judge(run, decided.facts, estimate(run, decided.facts), free or None)
+
+    return judged_variant
 
 
 def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
@@ -57,7 +69,7 @@ def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int
 
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     decided = judged(overrides, config_dirs)
-    print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, lambda run: judge_run(run).verdict))))
+    print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, judging_like(decided)))))
     return 0
 
 
