@@ -1,5 +1,7 @@
 """FLOPs of one step, by hand for Llama-2-7B, a mixture and a model that fits on paper."""
 
+from functools import cache
+
 from launcher.compose import compose
 from launcher.model_facts import ModelFacts, architecture_source, model_facts, read_architecture
 from launcher.throughput import StepFlops, step_flops
@@ -18,6 +20,7 @@ def step(*overrides: str, tokens: int) -> StepFlops:
     return step_flops(facts_of(run.model.name), run, tokens)
 
 
+@cache
 def facts_of(preset: str) -> ModelFacts:
     model = compose([f"model={preset}", "data=demo"]).model
     return model_facts(read_architecture(model), architecture_source(model))
