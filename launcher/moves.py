@@ -112,7 +112,7 @@ def regime_moves(run: Run) -> list[Move]:
     bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
     adapters = (Move("regime", 32, "adapters learn instead of the weights; learns best with about ten times the learning rate", to_lora),)
     quantising = [
-        Move("regime", 44 - bits, f"adapters on a base of {fewer} bits: some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
+        Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
     ]
     return [*(() if isinstance(run.regime, Lora) else adapters), *quantising]
 
@@ -185,7 +185,9 @@ def overrides_between(before: Run, after: Run) -> tuple[str, ...]:
 def group_overrides(group: str, before: Any, after: Any) -> list[str]:
     if before == after:
         return []
-    if before.name == after.name:
+    if isinstance(after, str):
+        return [f"{group}={after}"]
+    if type(before) is type(after) and vars(before).get("name") == vars(after).get("name"):
         changed = [field.name for field in fields(after) if getattr(before, field.name) != getattr(after, field.name)]
         return [f"{group}.{key}={as_override(getattr(after, key))}" for key in changed]
     target = choice(group, after.name)

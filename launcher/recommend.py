@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from conf.schema import Run
+from conf.schema import Lora, Run, Zero
 from launcher.compatibility import incompatibilities
 from launcher.gate import Verdict, floor_check, judge
 from launcher.hardware_table import published_need, row_of
@@ -45,6 +45,8 @@ class Change:
 
 def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Change, ...]:
     """At most five changes that make a refused run permitted, cheapest first; none of them contains another."""
+    if fits(run, facts):
+        return ()
     found: list[tuple[Moves, Change]] = []
     for moves in candidates(run, facts):
         if any(contains(moves, smaller) for smaller, _ in found):
@@ -66,8 +68,8 @@ def candidates(run: Run, facts: ModelFacts) -> Iterator[Moves]:
     cheap = sorted(combinations(cheap_axes), key=cost)
     frugal = max(cheap, key=len)
     for costly in sorted(costly_combinations(run), key=cost):
-        if can_fit(run, facts, costly, frugal):
-            yield from (costly + moves for moves in cheap if costly + moves)
+        if worth_trying(applied(run, costly), costly) and can_fit(run, facts, costly, frugal):
+            yield from (costly + moves for moves in cheap if costly + moves and worth_trying(applied(run, costly), moves))
 
 
 def combinations(axes: list[list[Move]]) -> list[Moves]:
@@ -79,6 +81,14 @@ def costly_combinations(run: Run) -> list[Moves]:
     """Two costly moves at most, and another node beside sharding and regime."""
     every = combinations([sharding_moves(run), regime_moves(run), cutoff_moves(run), node_moves(run)])
     return [moves for moves in every if len(moves) <= 2 or {move.axis for move in moves} == {"sharding", "regime", "node"}]
+
+
+def worth_trying(moved: Run, moves: Moves) -> bool:
+    """Adapters have too few states for moving or shrinking them to help."""
+    if not isinstance(moved.regime, Lora):
+        return True
+    offloaded = isinstance(moved.sharding, Zero) and moved.sharding.offload_optimizer
+    return not any(move.axis == "optimizer" or (move.axis == "sharding" and offloaded) for move in moves)
 
 
 def cost(moves: Moves) -> int:

@@ -1,6 +1,7 @@
 """A run resolved into what the formulas read: counts, bytes per element, the split over ranks, the worst batch."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from conf.schema import Lora, Run, Zero
 from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
@@ -37,8 +38,17 @@ class Job:
         """Every weight learns."""
         return self.census.trained_base == self.census.base
 
+    @cached_property
+    def learning_layer(self) -> int:
+        """Bytes that a layer whose weights learn saves for its backward pass."""
+        return self.layer_saved(learns=True)
+
+    @cached_property
+    def frozen_layer(self) -> int:
+        return self.layer_saved(learns=False)
+
     def layer_saved(self, learns: bool) -> int:
-        """Bytes of one layer of the worst batch; a boolean mask becomes a 16-bit bias inside of every attention call."""
+        """Of the whole batch; a boolean mask becomes a 16-bit bias inside of every attention call."""
         mask = self.arithmetic.element * self.batch.samples * self.batch.length**2
         bias = mask if self.batch.masked and self.run.training.attention == "sdpa" else 0
         return self.tokens * layer_bytes(self.run, self.facts, self.arithmetic, self.batch, learns) + bias

@@ -19,14 +19,14 @@ def lower_layers_terms(job: Job) -> Terms:
     """Without checkpointing: what every layer but the last saved."""
     if job.run.training.gradient_checkpointing:
         return ()
-    return (Term("saved activations", saved_layers(job) - job.layer_saved(job.census.trained_layers > 0), "layers below the last"),)
+    return (Term("saved activations", saved_layers(job) - last_layer(job), "layers below the last"),)
 
 
 def saved_layers(job: Job) -> int:
     learning = min(job.census.trained_layers, job.census.depth)
-    saved = learning * job.layer_saved(True) if learning else 0
+    saved = learning * job.learning_layer if learning else 0
     if job.census.depth > learning:
-        saved += (job.census.depth - learning) * job.layer_saved(False)
+        saved += (job.census.depth - learning) * job.frozen_layer
     return saved
 
 
@@ -99,12 +99,16 @@ def learns(job: Job) -> bool:
     return job.census.trained_layers > 0
 
 
+def last_layer(job: Job) -> int:
+    return job.learning_layer if learns(job) else job.frozen_layer
+
+
 def layer_work_terms(job: Job) -> Terms:
     facts, element = job.facts, job.arithmetic.element
     inner = mlp_width(facts) + (facts.experts_per_token * facts.intermediate if facts.mixture else 0)
     work = element * (facts.hidden + 2 * inner) * job.tokens
     return (
-        Term("one layer, recomputed", job.layer_saved(learns(job)) + mask_bytes(job), "what a layer saves per token"),
+        Term("one layer, recomputed", last_layer(job) + mask_bytes(job), "what a layer saves per token"),
         Term("MLP gradients", work, "of its inner values and its input"),
         *dequantised_terms(job),
         *dora_terms(job),
@@ -119,7 +123,7 @@ def attention_work_terms(job: Job) -> Terms:
     scores = (4 + arithmetic.element) * facts.heads * job.batch.length
     work = (scores if job.run.training.attention == "eager" else flash) * job.tokens
     return (
-        Term("one layer, recomputed", job.layer_saved(learns(job)) + mask_bytes(job) - freed * job.tokens, "without its MLP and second norm"),
+        Term("one layer, recomputed", last_layer(job) + mask_bytes(job) - freed * job.tokens, "without its MLP and second norm"),
         Term("attention gradients", work, "output, fp32 queries and repeated keys and values; eager: scores"),
     )
 
