@@ -43,6 +43,13 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Run:
 
 def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
     """The composed configuration as OmegaConf holds it, before interpolations are resolved."""
+    config = load_config(checked_overrides(overrides, config_dirs), config_dirs, RunMode.RUN)
+    OmegaConf.set_struct(config, True)
+    return without_hydra(config)
+
+
+def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """What Hydra is given: the overrides with the default recipe, free of secrets and of keys that no type knows."""
     for text in overrides:
         refuse_secret(text, os.environ)
     given = with_default_recipe(overrides)
@@ -50,9 +57,14 @@ def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -
     for folder in config_dirs:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
+    return given
+
+
+def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode) -> DictConfig:
+    """Hydra's composition of checked overrides, its own node included; in MULTIRUN mode swept overrides are left out."""
     loader = config_loader(config_dirs)
     try:
-        config = loader.load_configuration(config_name=CONFIG_NAME, overrides=given, run_mode=RunMode.RUN)
+        return loader.load_configuration(config_name=CONFIG_NAME, overrides=[*given], run_mode=mode)
     except MissingConfigException as error:
         raise ConfigError(missing_choice(error)) from error
     except yaml.YAMLError as error:
@@ -62,8 +74,6 @@ def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
         # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is no list).
         raise ConfigError(f"The configuration cannot be composed: {first_line(error)}") from error
-    OmegaConf.set_struct(config, True)
-    return without_hydra(config)
 
 
 def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:

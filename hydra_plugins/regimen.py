@@ -1,0 +1,55 @@
+"""The names under which Hydra finds our launcher and sweeper; what they do is in launcher/sweep, imported when they are used."""
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GpuPool(Launcher):
+    """Judges all points of a batch, then runs the permitted ones over the GPUs of this machine."""
+
+    def __init__(self, gpus: int | None, slots: int) -> None:
+        self.gpus, self.slots = gpus, slots
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.task_function = task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from launcher.sweep.session import Sweep, resources_here
+
+        sweep = self.task_function
+        assert isinstance(sweep, Sweep), "launcher/sweep/multirun.py hands Hydra a Sweep"
+        objectives = sweep.run_batch(job_overrides, initial_job_idx + 1, resources_here(self.gpus, self.slots))
+        return [job_return(overrides, objective) for overrides, objective in zip(job_overrides, objectives, strict=True)]
+
+
+def job_return(overrides: Sequence[str], objective: float | None) -> JobReturn:
+    """COMPLETED also without an objective: FAILED would end the sweep, and None is a failed trial to Optuna."""
+    done = JobReturn(overrides=[*overrides], status=JobStatus.COMPLETED)
+    done.return_value = objective
+    return done
+
+
+class Grid(Sweeper):
+    """Hydra's basic sweeper without its copy of the overrides on disk."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> list[object]:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from launcher.sweep.grid import combinations
+
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        returns = self.launcher.launch(combinations(parser.parse_overrides(arguments)), initial_job_idx=0)
+        return [done.return_value for done in returns]  # reading the value raises what another launcher's job raised

@@ -1,0 +1,1 @@
+"""Many runs from one command: Hydra's multirun over the GPUs of this machine."""

@@ -1,0 +1,114 @@
+"""One point of a sweep: composed, placed on its share of the machine and judged."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from conf.schema import Node, Run
+from launcher.compose import compose
+from launcher.errors import ConfigError, Unsafe
+from launcher.gate import Verdict
+from launcher.node_facts import stated_or_host_memory
+from launcher.plan import Judged, judge_run
+from launcher.sweep.schedule import Resources
+
+LONGEST_LABEL = 60  # characters; file names end at 255 bytes, and a run's name is read by people
+
+
+@dataclass(frozen=True)
+class Point:
+    number: int  # from 1
+    overrides: tuple[str, ...]
+    varied: tuple[str, ...]  # those that tell this point from the others
+
+
+@dataclass(frozen=True)
+class Permitted:
+    point: Point
+    judged: Judged
+    gpus: int  # 0: it runs on the CPU
+
+
+@dataclass(frozen=True)
+class Result:
+    point: Point
+    state: str  # finished | refused | failed | stopped | not started
+    objective: float | None = None  # the last evaluation loss, else the last loss; finite
+    measure: str = ""  # which of the two
+    run_dir: RunDir | None = None
+    cause: str = ""
+    seconds: float = 0.0
+
+
+def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
+    """The point ready to start, or why it may not."""
+    try:
+        run = on_its_share(compose(point.overrides, config_dirs), resources)
+        judged = judge_run(replace(run, name=named(run.name, point.varied)))
+    except (ConfigError, Unsafe) as error:
+        return Result(point, "refused", cause=str(error).splitlines()[0])
+    if not judged.verdict.permitted:
+        return Result(point, "refused", cause=failed_check(judged.verdict))
+    return Permitted(point, judged, judged.run.node.gpus or 0)
+
+
+def failed_check(verdict: Verdict) -> str:
+    check = next(check for check in verdict.checks if check.binding and not check.passed)
+    return f"{check.rule}: {check.sentence}"
+
+
+def on_its_share(run: Run, resources: Resources) -> Run:
+    """The run on as many GPUs as it has ranks, and with their share of the host memory: other points use the rest.
+
+    Raises:
+        ConfigError: for what one machine with these resources cannot run.
+    """
+    refuse_unshareable(run)
+    wanted = gpus_wanted(run, len(resources.gpus))
+    if wanted > len(resources.gpus):
+        raise ConfigError(
+            f"This point needs {wanted} GPUs, and the sweep has {len(resources.gpus)}: lower cluster.ranks_per_node, or start it on a larger machine."
+        )
+    share = Fraction(wanted, len(resources.gpus)) if wanted else Fraction(1, resources.slots)
+    return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
+
+
+def refuse_unshareable(run: Run) -> None:
+    if run.cluster.name != "local" or run.cluster.nodes > 1:
+        raise ConfigError(
+            f"cluster={run.cluster.name} with {run.cluster.nodes} node(s): the points of a sweep share this machine. Use cluster=local."
+        )
+    if run.backend.port:
+        raise ConfigError(f"backend.port={run.backend.port}: points that run at the same time cannot share a port. Leave backend.port at 0.")
+
+
+def gpus_wanted(run: Run, there: int) -> int:
+    """One GPU a rank, all of the node where no ranks are given; more ranks than the node has GPUs are refused when the run is settled."""
+    on_node = there if run.node.gpus is None else run.node.gpus
+    return min(run.cluster.ranks_per_node or on_node, on_node)
+
+
+def shared_memory(node: Node, share: Fraction) -> int | None:
+    """Bytes of host memory; None where the node's memory is not judged, or is all the point's."""
+    named_without_memory = node.host_memory is None and not node.auto and node.gpus != 0
+    if share == 1 or named_without_memory:
+        return node.host_memory
+    memory, _ = stated_or_host_memory(node, Path("/"))
+    return int(memory * share)
+
+
+def named(name: str, varied: Sequence[str]) -> str:
+    """The run's name with what is special about the point; short, and of characters that every file system takes."""
+    parts = [override.split("=", 1) for override in varied if not override.startswith("name=")]
+    label = "-".join(f"{key.rsplit('.', 1)[-1]}_{safe(value)}" for key, value in parts)
+    if len(label) > LONGEST_LABEL:
+        label = f"{label[: LONGEST_LABEL - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return f"{name}-{label}" if label else name
+
+
+def safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_")

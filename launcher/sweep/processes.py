@@ -1,0 +1,98 @@
+"""Starts the supervisor of a point, signals it, and reads what it left: the side effects of a sweep's runs."""
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from conf.run_dir import RunDir
+from launcher import execute, status
+from launcher.backends import python_path
+from launcher.plan import plan_for
+from launcher.sweep.points import Permitted, Point, Result
+
+
+@dataclass(frozen=True)
+class Running:
+    point: Point
+    run_dir: RunDir
+    gpus: tuple[str, ...]
+    process: "subprocess.Popen[bytes]"
+    log: BinaryIO  # kept open: a run that refuses its data removes its folder, and the cause is in here
+    since: float  # of time.monotonic
+
+
+def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: int) -> dict[str, str]:
+    """What a point sees: its own GPUs, its share of the cores, and these packages whatever lies in the working folder."""
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    return {"OMP_NUM_THREADS": str(threads), **site, **python_path(site.get("PYTHONPATH", "")), "PYTHONSAFEPATH": "1", **visible}
+
+
+def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str, str]) -> Running:
+    """Make the run folder and start its supervisor, in a session of its own; it saves and stops if the sweep dies.
+
+    Raises:
+        DiskError: where the folder cannot be made.
+    """
+    run_dir = execute.start_fresh(permitted.judged)
+    execute.write_plan(plan_for(permitted.judged, run_dir), environment)
+    log = run_dir.launcher_log.open("a+b")
+    process = subprocess.Popen(
+        (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=execute.end_with_parent,
+    )
+    return Running(permitted.point, run_dir, gpus, process, log, time.monotonic())
+
+
+def ask_to_stop(running: Running) -> None:
+    """First request: through the run's stop file, which works before its ranks have begun too."""
+    with contextlib.suppress(FileNotFoundError):  # a run that refuses its data removes its folder before it ends
+        execute.ask_to_stop(running.run_dir)
+
+
+def insist(running: Running) -> None:
+    """Further requests go to the supervisor, which ends and then kills the ranks."""
+    if running.process.poll() is None:
+        os.kill(running.process.pid, signal.SIGTERM)
+
+
+def result_of(running: Running) -> Result:
+    """How an ended point ended."""
+    seconds = time.monotonic() - running.since
+    said = last_words(running.log)
+    running.log.close()
+    if not running.run_dir.path.exists():
+        return Result(running.point, "failed", cause=said, seconds=seconds)
+    now = status.status_of(running.run_dir)
+    if now.state == "finished":
+        objective, measure = objective_of(now)
+        return Result(running.point, "finished", objective, measure, running.run_dir, seconds=seconds)
+    if now.state == "stopped":
+        return Result(running.point, "stopped", run_dir=running.run_dir, cause=now.message, seconds=seconds)
+    cause = now.message if now.state == "failed" else said or now.message
+    return Result(running.point, "failed", run_dir=running.run_dir, cause=cause.splitlines()[0] if cause else "", seconds=seconds)
+
+
+def last_words(log: BinaryIO) -> str:
+    """The last thing that a supervisor said about its end, else its last line."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    said = [line.removeprefix("regimen: ") for line in lines if line.startswith("regimen: ")]
+    return (said or lines or [""])[-1]
+
+
+def objective_of(now: status.RunStatus) -> tuple[float | None, str]:
+    """What a sampler minimises. Never NaN or infinity: the one ends Optuna, the other can become its best."""
+    value, measure = (now.loss, "loss") if now.eval_loss is None else (now.eval_loss, "evaluation loss")
+    return (value, measure) if value is not None and math.isfinite(value) else (None, "")

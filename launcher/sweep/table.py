@@ -1,0 +1,65 @@
+"""The results of a sweep as text, and as an exit code."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from launcher.errors import GateRefused, RanksFailed
+from launcher.report import duration, plural
+from launcher.sweep.points import Point, Result
+from launcher.sweep.processes import Running
+
+HEAD = ("point", "overrides", "state", "loss", "run folder", "cause")
+
+
+def table_lines(results: Sequence[Result]) -> list[str]:
+    """A row for each point, the count of each state, and the best point where there is a choice."""
+    rows = [HEAD, *(row(result) for result in sorted(results, key=lambda result: result.point.number))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+    return [*lines, "", *summary_lines(results)]
+
+
+def row(result: Result) -> tuple[str, ...]:
+    point = result.point
+    return (str(point.number), label(point), result.state, loss(result), str(result.run_dir.path) if result.run_dir else "", result.cause)
+
+
+def label(point: Point) -> str:
+    return " ".join(point.varied or point.overrides)
+
+
+def loss(result: Result) -> str:
+    if result.objective is None:
+        return ""
+    return f"{result.objective:.4f}" + ("" if result.measure == "evaluation loss" else " (training)")
+
+
+def summary_lines(results: Sequence[Result]) -> list[str]:
+    states = Counter(result.state for result in results)
+    counts = f"{plural(len(results), 'point')}: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
+    measured = [result for result in results if result.objective is not None]
+    if len(measured) < 2 or len({result.measure for result in measured}) > 1:
+        return [counts]
+    best = min(measured, key=lambda result: result.objective or 0.0)
+    return [counts, f"best: point {best.point.number}, {best.measure} {best.objective:.4f}: {label(best.point)}"]
+
+
+def started_line(running: Running, gpus: tuple[str, ...]) -> str:
+    """`gpus`: all of the sweep; a person counts them, and no one reads a UUID."""
+    place = f" on GPU {', '.join(str(gpus.index(gpu)) for gpu in running.gpus)}" if running.gpus else ""
+    return f"point {running.point.number} starts{place}: {label(running.point)}  ({running.run_dir.path})"
+
+
+def ended_line(result: Result) -> str:
+    took = f" in {duration(result.seconds)}" if result.seconds else ""
+    measured = f", {result.measure} {result.objective:.4f}" if result.objective is not None else ""
+    cause = f": {result.cause}" if result.cause else ""
+    return f"point {result.point.number} {result.state}{took}{measured}{cause}"
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 only where every point finished."""
+    states = {result.state for result in results}
+    if states == {"finished"}:
+        return 0
+    return GateRefused.exit_code if states == {"refused"} else RanksFailed.exit_code
