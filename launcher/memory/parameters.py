@@ -9,6 +9,7 @@ from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts, ModuleKind
 
 ALL_LINEAR = "all-linear"
+OUTSIDE = (-1,)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def census_of(run: Run, facts: ModelFacts) -> Census:
         return adapter_census(run.regime, facts)
     if isinstance(run.regime, Freeze):
         return base_census(facts, frozen_selection(run.regime, facts))
-    return base_census(facts, lambda module: module.instances)
+    return base_census(facts, places)
 
 
 def named(module: ModuleKind, names: list[str]) -> bool:
@@ -53,8 +54,8 @@ def named(module: ModuleKind, names: list[str]) -> bool:
     return any(f".{module.name}".endswith(f".{name}") for name in names)
 
 
-def full_names(module: ModuleKind) -> list[str]:
-    return [module.name.replace("*", str(number)) for number in module.layers] or [module.name]
+def full_name(module: ModuleKind, place: int) -> str:
+    return module.name.replace("*", str(place))
 
 
 def names_part(name: str, chosen: list[str]) -> bool:
@@ -68,31 +69,34 @@ def unfrozen_layers(regime: Freeze, layers: int) -> range:
     return range(layers - count, layers) if regime.layers > 0 else range(count)
 
 
-def frozen_selection(regime: Freeze, facts: ModelFacts) -> Callable[[ModuleKind], int]:
-    """How many instances of a kind learn; a tied weight learns under each of its names."""
+def places(module: ModuleKind) -> tuple[int, ...]:
+    """The layers that hold one; of a module outside of the layers, one place."""
+    return module.layers or OUTSIDE
+
+
+def frozen_selection(regime: Freeze, facts: ModelFacts) -> Callable[[ModuleKind], tuple[int, ...]]:
+    """The places of a kind that learn; a tied weight learns under each of its names."""
     learning = unfrozen_layers(regime, facts.layers)
     tied_head = facts.tied and names_part("lm_head", regime.modules)
 
-    def instances(module: ModuleKind) -> int:
+    def chosen(module: ModuleKind) -> tuple[int, ...]:
         if module.kind == "embedding" and tied_head:
-            return 1
-        chosen = sum(number in learning for number in module.layers)
-        return max(chosen, sum(names_part(name, regime.modules) for name in full_names(module))) if regime.modules else chosen
+            return OUTSIDE
+        return tuple(place for place in places(module) if place in learning or names_part(full_name(module, place), regime.modules))
 
-    return instances
+    return chosen
 
 
-def base_census(facts: ModelFacts, instances: Callable[[ModuleKind], int]) -> Census:
-    """Where weights of the model itself learn."""
-    learning = [(module, instances(module)) for module in facts.modules]
+def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...]]) -> Census:
+    """Where weights of the model itself learn, at the chosen places of every kind."""
+    selected = [(module, chosen(module)) for module in facts.modules]
+    learning = [(module, len(found)) for module, found in selected]
     trained = sum(module.parameters * count for module, count in learning)
     embedding = sum(module.parameters * count for module, count in learning if module.kind == "embedding")
     head = sum(module.parameters * count for module, count in learning if module.kind == "head")
     matrices = sum(module.inputs * module.outputs * count for module, count in learning if module.kind in ("linear", "router"))
     experts = sum(module.parameters * count for module, count in learning if module.kind == "experts")
-    in_layers = [(module, count) for module, count in learning if module.layers and count]
-    trained_layers = max((count for _, count in in_layers), default=0)
-    lowest = min((module.layers[-count] for module, count in in_layers), default=facts.layers)
+    layers = {place for module, found in selected if module.layers for place in found}
     return Census(
         base=facts.parameters,
         quantised=0,
@@ -102,19 +106,19 @@ def base_census(facts: ModelFacts, instances: Callable[[ModuleKind], int]) -> Ce
         small=sum(module.parameters * count for module, count in learning if largest_tensor(module) < SMALL_TENSOR),
         embedding=embedding,
         head=facts.vocab * facts.hidden if head or (facts.tied and embedding) else 0,
-        layer=max((sum(module.parameters for module, _ in in_layers if number in module.layers) for number in edges(facts)), default=0),
+        layer=max(sum(module.parameters for module, found in selected if number in found) for number in edges(layers)),
         matrices=matrices + experts,
         largest=max((largest_tensor(module) for module, count in learning if count), default=0),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
-        depth=facts.layers if embedding else facts.layers - lowest,
-        trained_layers=trained_layers,
+        depth=facts.layers if embedding else facts.layers - min(layers, default=facts.layers),
+        trained_layers=len(layers),
     )
 
 
-def edges(facts: ModelFacts) -> tuple[int, int]:
-    """The layers at both ends: mixtures may begin with dense ones."""
-    return (0, facts.layers - 1)
+def edges(layers: set[int]) -> tuple[int, ...]:
+    """The lowest and the highest: mixtures may begin with dense ones."""
+    return (min(layers), max(layers)) if layers else (0,)
 
 
 def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:

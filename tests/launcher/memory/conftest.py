@@ -1,0 +1,25 @@
+"""Settled runs and their models for the tests of the memory estimate."""
+
+from collections.abc import Callable
+
+import pytest
+
+from conf.schema import Run
+from launcher.compose import compose
+from launcher.model_facts import ModelFacts, model_facts
+from launcher.settle import settle
+
+Described = Callable[..., tuple[Run, ModelFacts]]
+
+
+@pytest.fixture
+def described() -> Described:
+    """Overrides to a settled run on a stated node and the facts of its model."""
+
+    def describe(*overrides: str) -> tuple[Run, ModelFacts]:
+        run = compose(["model=demo", "data=demo", "node=h200_141", "node.host_memory=400000000000", *overrides])
+        run = settle(run, run.node)
+        assert run.model.architecture is not None
+        return run, model_facts(run.model.architecture, "test")
+
+    return describe
