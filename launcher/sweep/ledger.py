@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,3 +71,7 @@ def facts_of(point: Point, run_dir: RunDir | None) -> dict[str, Any]:
 
 def write_table(sweep_dir: SweepDir, lines: Sequence[str]) -> None:
     write_text_atomically(sweep_dir.table, "\n".join(lines) + "\n")
+
+
+def remove(sweep_dir: SweepDir) -> None:
+    shutil.rmtree(sweep_dir.path)

@@ -9,8 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from launcher.compose import CONFIG_NAME, checked_overrides, config_loader, first_line, load_config
+from launcher.compose import CONFIG_NAME, checked_overrides, config_loader, load_config
 from launcher.errors import ConfigError
+from launcher.hints import first_line
 from launcher.sweep import ledger, table
 from launcher.sweep.grid import fixed_keys
 from launcher.sweep.ledger import SweepDir
@@ -55,7 +56,10 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
 
 
 def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
-    if sweep.results:
-        lines = table.table_lines(sweep.results)
-        ledger.write_table(sweep_dir, lines)
-        say("\n" + "\n".join(lines))
+    """Show and keep the table; a sweep that came to no point leaves no folder."""
+    if not sweep.results:
+        ledger.remove(sweep_dir)
+        return
+    lines = table.table_lines(sweep.results)
+    ledger.write_table(sweep_dir, lines)
+    say("\n" + "\n".join(lines))

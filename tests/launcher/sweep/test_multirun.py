@@ -1,0 +1,93 @@
+"""The way through Hydra, with points that are all refused, so that nothing is started."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import ConfigError, Unsafe
+from launcher.sweep.multirun import multirun
+
+TOO_SMALL = ["recipe=demo", "node=cpu", "node.host_memory=1000000"]
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ledger_of(folder: Path) -> list[dict[str, object]]:
+    (ledger,) = folder.glob("outputs/sweeps/*/ledger.jsonl")
+    return [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_point_is_judged_and_a_sweep_of_refused_ones_ends_with_3(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
+    assert [(event["event"], event["point"]) for event in ledger_of(working_folder)[1:]] == [("refused", 1), ("refused", 2)]
+    (table,) = working_folder.glob("outputs/sweeps/*/table.txt")
+    assert "2 points: 2 refused" in table.read_text(encoding="utf-8")
+    assert table.read_text(encoding="utf-8") in capsys.readouterr().out
+
+
+def test_refused_points_leave_no_run_folder_and_hydra_no_file(working_folder: Path) -> None:
+    multirun([*TOO_SMALL, "regime.rank=8,16"], [])
+    files = {str(path.relative_to(working_folder)).split("/", 3)[-1] for path in working_folder.rglob("*") if path.is_file()}
+    assert files == {"ledger.jsonl", "table.txt"}
+    assert [path.name for path in working_folder.iterdir()] == ["outputs"]
+
+
+def test_hydras_basic_launcher_hands_over_the_points_one_by_one(working_folder: Path) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16", "hydra/launcher=basic"], []) == 3
+    assert [event.get("point") for event in ledger_of(working_folder)] == [None, 1, 2]
+
+
+def test_hydras_basic_sweeper_writes_into_the_folder_of_the_sweep(working_folder: Path) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16", "hydra/sweeper=basic"], []) == 3
+    assert len(list(working_folder.glob("outputs/sweeps/*/multirun.yaml"))) == 1
+    assert [path.name for path in working_folder.iterdir()] == ["outputs"]
+
+
+def test_optuna_goes_on_after_refused_points_and_ends_in_one_message(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "regime.rank=range(1,9)"]
+    assert multirun([*TOO_SMALL, *sweeper], []) == 3
+    assert [event.get("point") for event in ledger_of(working_folder)] == [None, 1, 2, 3]
+    assert "No point finished" in capsys.readouterr().out
+
+
+def test_a_mistake_of_the_whole_sweep_is_one_message_and_no_folder(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean lora"):
+        multirun(["recipe=demo", "regime=loar", "optim.lr=1,2"], [])
+    with pytest.raises(ConfigError, match="keys are neither added nor removed"):
+        multirun(["recipe=demo", "+optim.lrr=1,2"], [])
+    with pytest.raises(ConfigError, match="hydra/sweeper=nope is not a choice"):
+        multirun(["recipe=demo", "hydra/sweeper=nope"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_what_the_sweeper_refuses_leaves_no_folder_of_a_sweep(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="hydra/sweeper=optuna"):
+        multirun([*TOO_SMALL, "optim.lr=interval(0.1,0.2)"], [])
+    assert list(working_folder.glob("outputs/sweeps/*")) == []
+
+
+def test_a_secret_is_refused_before_anything_is_written(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "not-a-real-token")
+    with pytest.raises(Unsafe, match="HF_TOKEN"):
+        multirun([*TOO_SMALL, "model.path=not-a-real-token,x"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_config_folder_of_the_user_is_searched_for_the_points_too(working_folder: Path) -> None:
+    own = working_folder / "own" / "optim"
+    own.mkdir(parents=True)
+    text = (Path(__file__).parents[3] / "conf" / "optim" / "sgd.yaml").read_text(encoding="utf-8")
+    (own / "mine.yaml").write_text(text, encoding="utf-8")
+    assert multirun([*TOO_SMALL, "optim=mine,adamw"], [working_folder / "own"]) == 3
+    assert all("HOST_RAM" in str(event["cause"]) or "FLOOR" in str(event["cause"]) for event in ledger_of(working_folder)[1:])
+
+
+def test_more_gpus_than_there_are_is_said_at_once(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.gpus=99"):
+        multirun([*TOO_SMALL, "hydra.launcher.gpus=99", "optim.lr=1,2"], [])

@@ -1,0 +1,52 @@
+from launcher.sweep.schedule import Placement, Request, Resources, left_over, startable
+
+EIGHT = Resources(tuple("abcdefgh"), 1)
+
+
+def test_the_widest_point_starts_first_and_narrower_ones_fill_what_it_leaves() -> None:
+    waiting = [Request(1, 1), Request(2, 6), Request(3, 4), Request(4, 1)]
+    assert startable(waiting, EIGHT) == [Placement(2, tuple("abcdef")), Placement(1, ("g",)), Placement(4, ("h",))]
+
+
+def test_a_narrow_point_is_not_held_up_by_a_wide_one_that_does_not_fit() -> None:
+    assert startable([Request(1, 4), Request(2, 2)], Resources(("c", "d", "e"), 1)) == [Placement(2, ("c", "d"))]
+
+
+def test_where_a_wide_point_ended_the_next_wide_one_starts_before_narrow_ones_that_came_earlier() -> None:
+    waiting = [Request(1, 1), Request(2, 1), Request(3, 6)]
+    assert startable(waiting, Resources(tuple("abcdef"), 1)) == [Placement(3, tuple("abcdef"))]
+
+
+def test_points_of_one_width_start_in_the_order_of_their_numbers() -> None:
+    waiting = [Request(3, 4), Request(1, 4), Request(2, 4)]
+    assert [placement.number for placement in startable(waiting, EIGHT)] == [1, 2]
+
+
+def test_points_without_gpus_take_slots_beside_those_with() -> None:
+    waiting = [Request(1, 0), Request(2, 8), Request(3, 0)]
+    assert startable(waiting, EIGHT) == [Placement(2, tuple("abcdefgh")), Placement(1, ())]
+
+
+def test_nothing_starts_where_nothing_is_free() -> None:
+    assert startable([Request(1, 1), Request(2, 0)], Resources((), 0)) == []
+
+
+def test_what_is_free_is_all_of_it_less_what_running_points_hold() -> None:
+    assert left_over(Resources(("a", "b", "c"), 2), [("b",), (), ("a",)]) == Resources(("c",), 1)
+
+
+def test_every_point_of_a_long_queue_gets_its_turn() -> None:
+    waiting = dict(enumerate([1, 5, 3, 8, 1, 6, 2, 4, 1, 1], start=1))
+    running: list[Placement] = []
+    order = []
+    while waiting or running:
+        free = left_over(EIGHT, [placement.gpus for placement in running])
+        placements = startable([Request(number, width) for number, width in waiting.items()], free)
+        running += placements
+        order += [placement.number for placement in placements]
+        assert sum(len(placement.gpus) for placement in running) <= 8
+        waiting = {number: width for number, width in waiting.items() if number not in order}
+        running.pop(0)  # the one that started first ends first
+    # by hand: 8 alone; then 6 and 2 fill the eight; 6 ends: 5 and a 1; 2 ends: neither 4 nor 3 fits into two, so the other 1s do
+    assert order[:7] == [4, 6, 7, 2, 1, 5, 9]
+    assert sorted(order) == list(range(1, 11))
