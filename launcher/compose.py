@@ -1,6 +1,5 @@
 """Overrides and YAML files to one typed Run. The only module that touches Hydra's composition."""
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -9,23 +8,21 @@ from pathlib import Path
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from conf.schema import Run, register
+from conf.schema import GROUPS, SUBTYPES, Run, register
 from launcher.errors import ConfigError, Unsafe
+from launcher.hints import composition_message, first_line, missing_choice, nearest_key
 
 CONFIG_NAME = "run"
+BUILT_IN = Path(__file__).resolve().parent.parent / "conf"
 DEFAULT_RECIPE = "recipe=demo"
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
@@ -43,7 +40,9 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Run:
 
 def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
     """The composed configuration as OmegaConf holds it, before interpolations are resolved."""
-    config = load_config(checked_overrides(overrides, config_dirs), config_dirs, RunMode.RUN)
+    given = checked_overrides(overrides, config_dirs)
+    refuse_sweep_settings(given)
+    config = load_config(given, config_dirs, RunMode.RUN)
     OmegaConf.set_struct(config, True)
     return without_hydra(config)
 
@@ -54,9 +53,10 @@ def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
         refuse_secret(text, os.environ)
     given = with_default_recipe(overrides)
     refuse_additions(given)
+    for override in parsed(given):
+        refuse_no_choice(override, config_dirs)
     for folder in config_dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
+        refuse_folder(folder)
     return given
 
 
@@ -68,12 +68,22 @@ def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode
     except MissingConfigException as error:
         raise ConfigError(missing_choice(error)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"A YAML file cannot be read: {error}. Mend it at that line.") from error
+        raise config_error(f"A YAML file cannot be read: {error}. Mend it at that line.") from error
     except ConfigCompositionException as error:
-        raise ConfigError(composition_message(error)) from error
+        raise config_error(composition_message(error)) from error
+    except RecursionError as error:
+        raise ConfigError("The configuration cannot be composed: a defaults list leads back to its own file.") from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
         # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is no list).
-        raise ConfigError(f"The configuration cannot be composed: {first_line(error)}") from error
+        raise config_error(f"The configuration cannot be composed: {first_line(error)}") from error
+
+
+def config_error(message: str) -> ConfigError:
+    """The error with this message, unless it would show a secret that a file or the environment held."""
+    refuse_secret(message, os.environ)
+    return ConfigError(message)
 
 
 def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
@@ -81,7 +91,9 @@ def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
     register()
     search_path = create_config_search_path("pkg://conf")
     for folder in config_dirs:
-        search_path.append(provider="--config-dir", path=f"file://{folder.resolve()}")
+        search_path.prepend(
+            provider="--config-dir", path=f"file://{folder.resolve()}", anchor=SearchPathQuery(provider="schema")
+        )  # Hydra wants it last
     return ConfigLoaderImpl(config_search_path=search_path)
 
 
@@ -101,12 +113,21 @@ def typed_run(config: DictConfig) -> Run:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no value. Set {error.full_key}=...") from error
     except InterpolationResolutionError as error:
-        raise ConfigError(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
+        raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+        raise config_error(f"{error.full_key}: {first_line(error)}") from error
     assert isinstance(run, Run)
     refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
+    refuse_renamed(run)
     return run
+
+
+def refuse_renamed(run: Run) -> None:
+    """The name of a choice decides its type: regime.name=full would keep the adapter's fields under another name."""
+    for group, types in SUBTYPES.items():
+        node = getattr(run, group)
+        if types.get(node.name) is not type(node):
+            raise ConfigError(f"{group}.name={node.name} does not belong to the chosen {group}. Write {group}=CHOICE, one of: {', '.join(types)}.")
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -129,12 +150,54 @@ def refuse_additions(overrides: Sequence[str]) -> None:
         if text.startswith(("+", "~")):
             key = text.lstrip("+~").split("=", 1)[0]
             raise ConfigError(f"{text}: keys are neither added nor removed here. {nearest_key(key)}")
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra's grammar reads them.
+
+    Raises:
+        ConfigError: naming the one that is no key=value.
+    """
     try:
-        OverridesParser.create().parse_overrides([*overrides])
+        return OverridesParser.create().parse_overrides([*overrides])
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override}: cannot be read as key=value: {first_line(error)}") from error
+        raise ConfigError(
+            f"{error.override!r} cannot be read as key=value. Quote a value of special characters or letters beyond ASCII twice: 'key=\"value\"'."
+        ) from error
     except HydraException as error:
         raise ConfigError(first_line(error)) from error
+
+
+def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
+    """Hydra fails on `regime=null` without its key, would merge the choices of a list into one, and would let a choice be renamed."""
+    key, text = override.key_or_group, override.input_line
+    if key == "":
+        raise ConfigError(f"{text!r} names no key: write key=value.")
+    if key.endswith(".name") and key.removesuffix(".name") in SUBTYPES:
+        group = key.removesuffix(".name")
+        raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(SUBTYPES[group])}.")
+    if key not in (*GROUPS, "recipe") or override.is_sweep_override():
+        return
+    value = override.value()
+    if value is None or isinstance(value, (int, float)) or (isinstance(value, list) and key != "recipe"):
+        raise ConfigError(f"{text}: {key} takes one choice: {', '.join(choices(key, config_dirs))}.")
+
+
+def refuse_sweep_settings(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        if re.match(r"hydra[./]", text):
+            raise ConfigError(f"{text} is a setting of sweeps and does nothing for one run: use it with `regimen train -m`.")
+
+
+def refuse_folder(folder: Path) -> None:
+    """A folder of the user's own groups must be there, and must not name a choice that is built in: Hydra would take ours and not say so."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
+    for path in sorted(folder.glob("*/*.yaml")):
+        if (BUILT_IN / path.relative_to(folder)).exists():
+            raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Give the file a name of its own.")
+    for path in folder.glob("*/*.yml"):
+        raise ConfigError(f"{path}: groups are read from files that end in .yaml. Rename it.")
 
 
 def refuse_secret(text: str, environment: "os._Environ[str]") -> None:
@@ -148,55 +211,3 @@ def refuse_secret(text: str, environment: "os._Environ[str]") -> None:
             raise Unsafe(f"The configuration holds the value of ${name}. Leave it in the environment: it is read there.")
     if SECRET_VALUE.search(text):
         raise Unsafe("The configuration holds what looks like an access token. Put it into the environment instead (HF_TOKEN, WANDB_API_KEY).")
-
-
-def missing_choice(error: MissingConfigException) -> str:
-    wanted = (error.missing_cfg_file or "").rsplit("/", 1)
-    if len(wanted) != 2 or error.options is None:
-        return first_line(error)
-    group, name = wanted
-    return f"{group}={name} is not a choice. {did_you_mean(name, error.options)}{group} is one of: {', '.join(sorted(error.options))}."
-
-
-def composition_message(error: ConfigCompositionException) -> str:
-    cause = error.__cause__
-    text = str(error)
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        key = cause.full_key or text
-        return f"{key} is not a key. {nearest_key(key)}"
-    if "You must specify" in text:
-        return text.replace("\n", " ")
-    if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key or 'A value'}: {first_line(cause)}"
-    match = re.search(r"Could not override '([^']+)'", text)
-    if match:
-        return f"{match[1]} is not a key. {nearest_key(match[1])}"
-    return text.splitlines()[0]
-
-
-def nearest_key(key: str) -> str:
-    return did_you_mean(key, known_keys()) + "`regimen train --cfg` shows every key."
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not near and "." not in word:
-        near = [key for key in known if key.rsplit(".", 1)[-1] == word][:1]
-    return f"Did you mean {near[0]}? " if near else ""
-
-
-def known_keys() -> list[str]:
-    """Every dotted key of the schema, over all choices."""
-    from dataclasses import fields
-
-    from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
-
-    keys = ["name", "output", *GROUPS, "recipe"]
-    for group in GROUPS:
-        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else list(SUBTYPES[group].values())
-        keys += [f"{group}.{field.name}" for node in types for field in fields(node)]
-    return list(dict.fromkeys(keys))
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -9,13 +9,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.run_dir import RunDir, load_run, run_as_dict
 from conf.schema import GROUPS, Run
-from launcher.compose import did_you_mean, known_keys
 from launcher.errors import ConfigError
+from launcher.hints import did_you_mean, known_keys
 
 PREFIX = "resume="
 
 # Keys that change neither the model, nor the data, nor the numbers: they may differ on a resume.
-FREE = frozenset({"checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts", "tracking.project", "tracking.entity"})
+FREE = frozenset(
+    {"checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts", "tracking.project", "tracking.entity"}
+)
 
 
 def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -49,7 +51,9 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
     differences = [text for text in (difference(recorded, override) for override in overrides) if text]
     if differences:
         raise ConfigError(
-            f"{run_dir.path} was started with another configuration:\n  " + "\n  ".join(differences) + "\nResume without these, or start a new run with them."
+            f"{run_dir.path} was started with another configuration:\n  "
+            + "\n  ".join(differences)
+            + "\nResume without these, or start a new run with them."
         )
     return with_free_keys(recorded, overrides)
 

@@ -1,12 +1,15 @@
 """Checks a run's values and fills what it leaves open: ranks, accumulation, batch. What comes out is what run.yaml records."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from conf.schema import Cluster, Node, Run, Training
 from launcher.errors import ConfigError
 
+FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
 CPU_RANKS = 2  # a CPU node rehearses what several GPUs would do
 
 
@@ -24,7 +27,7 @@ def one_of(key: str, *names: str) -> Limit:
 
 
 def at_least(key: str, least: float) -> Limit:
-    return Limit(key, lambda value: value is None or value >= least, f"at least {least}")
+    return Limit(key, lambda value: value is None or least <= value < inf, f"at least {least}")
 
 
 def within(key: str, least: float, below: float) -> Limit:
@@ -32,7 +35,12 @@ def within(key: str, least: float, below: float) -> Limit:
 
 
 def positive(key: str) -> Limit:
-    return Limit(key, lambda value: value is None or value > 0, "above 0")
+    return Limit(key, lambda value: value is None or 0 < value < inf, "above 0")
+
+
+def all_words(value: list[str]) -> bool:
+    """OmegaConf lets a list inside of a list of strings pass."""
+    return len(value) > 0 and all(isinstance(word, str) and word != "" for word in value)
 
 
 LIMITS: tuple[Limit, ...] = (
@@ -42,12 +50,13 @@ LIMITS: tuple[Limit, ...] = (
     at_least("data.max_samples", 1),
     within("data.validation_share", 0, 1),
     at_least("data.workers", 1),
-    Limit("data.sets", lambda value: len(value) > 0, "at least one data set"),
+    Limit("data.sets", all_words, "at least one data set, each a word"),
     at_least("regime.rank", 1),
     positive("regime.alpha"),
     within("regime.dropout", 0, 1),
-    Limit("regime.targets", lambda value: len(value) > 0, "at least one module name, or [all-linear]"),
+    Limit("regime.targets", all_words, "at least one module name, or [all-linear]"),
     Limit("regime.bits", lambda value: value in (8, 4, 2), "8, 4 or 2"),
+    one_of("optim.name", "adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"),
     at_least("optim.lr", 0),
     at_least("optim.weight_decay", 0),
     at_least("optim.max_grad_norm", 0),
@@ -55,7 +64,15 @@ LIMITS: tuple[Limit, ...] = (
     within("optim.beta1", 0, 1),
     within("optim.beta2", 0, 1),
     one_of(
-        "optim.scheduler", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr"
+        "optim.scheduler",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
     ),
     positive("training.epochs"),
     at_least("training.max_steps", 1),
@@ -71,10 +88,11 @@ LIMITS: tuple[Limit, ...] = (
     at_least("training.dataloader_workers", 0),
     at_least("checkpoint.interval", 0),
     at_least("checkpoint.keep", 1),
-    Limit("checkpoint.resume", lambda value: value == "newest" or (value.startswith("step-") and value[5:].isdigit()), "newest, or step-N"),
+    Limit("checkpoint.resume", lambda value: value == "newest" or re.fullmatch("step-[0-9]+", value) is not None, "newest, or step-N"),
     at_least("evaluation.interval", 0),
     at_least("evaluation.micro_batch", 1),
     at_least("sharding.bucket_mb", 1),
+    one_of("backend.name", "torchrun", "accelerate"),
     within("backend.port", 0, 65536),
     at_least("backend.max_restarts", 0),
     at_least("node.gpus", 0),
@@ -84,6 +102,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("cluster.ranks_per_node", 1),
     at_least("cluster.cpus_per_rank", 1),
     at_least("cluster.signal_seconds", 1),
+    one_of("tracking.name", "none", "tensorboard", "wandb"),
     one_of("gate.mode", "enforce", "advise", "off"),
     one_of("gate.floor", "strict", "advisory"),
     within("gate.margin", 0, 1),
@@ -96,6 +115,12 @@ def check_values(run: Run) -> None:
     Raises:
         ConfigError: naming the key, the value and what it may be.
     """
+    if FOLDER_NAME.fullmatch(run.name) is None:
+        raise ConfigError(
+            f"name={run.name!r} cannot name a folder: use letters, digits and . _ + = , @ -, at most 200, beginning with a letter or digit."
+        )
+    if run.output == "":
+        raise ConfigError("output='' is no folder: runs are kept under output/name/time.")
     for limit in LIMITS:
         group, field = limit.key.split(".")
         values = vars(getattr(run, group))

@@ -11,7 +11,6 @@ from hydra.types import RunMode
 
 from launcher.compose import CONFIG_NAME, checked_overrides, config_loader, load_config
 from launcher.errors import ConfigError
-from launcher.hints import first_line
 from launcher.sweep import ledger, table
 from launcher.sweep.grid import fixed_keys
 from launcher.sweep.ledger import SweepDir
@@ -48,7 +47,7 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
     except KeyboardInterrupt:
         say("The sweep was asked to stop.")
     except HydraException as error:
-        raise ConfigError(f"The sweep cannot go on: {first_line(error)}") from error
+        raise ConfigError(f"The sweep cannot go on: {str(error).splitlines()[0]}") from error
     except ValueError as error:
         if NO_TRIAL not in str(error):
             raise

@@ -1,0 +1,95 @@
+"""What is wrong with a composition, in words, and the nearest name that is right."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
+
+ALL_KEYS = "`regimen train --cfg` shows every key."
+# Hydra's text about a YAML file whose values do not fit the types; it keeps no exception beside it.
+IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
+
+
+def missing_choice(error: MissingConfigException) -> str:
+    wanted = error.missing_cfg_file or ""
+    group = next((group for group in (*GROUPS, "recipe", "hydra/launcher", "hydra/sweeper") if wanted.startswith(f"{group}/")), None)
+    if group is None or error.options is None:
+        return first_line(error)
+    name = wanted.removeprefix(f"{group}/")
+    return f"{group}={name} is not a choice. {did_you_mean(name, error.options)}{group} is one of: {', '.join(sorted(error.options))}."
+
+
+def composition_message(error: ConfigCompositionException) -> str:
+    cause, text = error.__cause__, str(error)
+    in_file = IN_FILE.match(text)
+    if in_file is not None:
+        return f"In {in_file['file']}.yaml: {file_message(in_file['kind'], in_file['said'], in_file['key'] or '')}"
+    overridden = re.search(r"Could not override '([^']+)'", text)
+    if overridden is not None:
+        return unknown_key(overridden[1])
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return unknown_key(cause.full_key or text)
+    if isinstance(cause, OmegaConfBaseException):
+        return value_message(cause.full_key or "A value", first_line(cause))
+    if text.startswith("Ambiguous value"):
+        return f"{first_line(error)}: several values are a sweep, which needs -m; a list is written key=[a,b]."
+    return text.replace("\n", " ") if "You must specify" in text else first_line(error)
+
+
+def file_message(kind: str, said: str, key: str) -> str:
+    if key.split(".")[0] == "recipe":
+        return "a recipe sets keys of other groups: begin the file with the line `# @package _global_`."
+    if kind in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
+        return f"{unknown_key(key)} A file of your own starts from a choice that is there: `defaults: [lora, _self_]`."
+    return value_message(key, said) if key else said
+
+
+def value_message(key: str, said: str) -> str:
+    return f"{key}=null: this key needs a value." if said.endswith("is not Optional") else f"{key}: {said}"
+
+
+def unknown_key(key: str) -> str:
+    """Why `key` is none, or not here, and what may be meant."""
+    there = choices_with(key)
+    if there:
+        group = key.split(".")[0]
+        return f"{key} is not a key of the chosen {group}, but of {group}={' or '.join(there)}. {ALL_KEYS}"
+    if key.startswith("model.architecture."):
+        field = key.removeprefix("model.architecture.")
+        return f"{key} is not in this model's architecture. Add it with: 'model.architecture={{{field}: VALUE}}'."
+    return f"{key} is not a key. {nearest_key(key)}"
+
+
+def choices_with(key: str) -> list[str]:
+    """The choices of the key's group whose type has it."""
+    group, _, field = key.partition(".")
+    return [name for name, node in SUBTYPES.get(group, {}).items() if field in {there.name for there in fields(node)}]
+
+
+def nearest_key(key: str) -> str:
+    return did_you_mean(key, known_keys()) + ALL_KEYS
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not near and "." not in word:
+        near = [key for key in known if key.rsplit(".", 1)[-1] == word][:1]
+    return f"Did you mean {near[0]}? " if near else ""
+
+
+def known_keys() -> list[str]:
+    """Every dotted key of the schema, over all choices."""
+    keys = ["name", "output", *GROUPS, "recipe"]
+    for group in GROUPS:
+        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else list(SUBTYPES[group].values())
+        keys += [f"{group}.{field.name}" for node in types for field in fields(node)]
+    return list(dict.fromkeys(keys))
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
