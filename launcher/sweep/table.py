@@ -8,6 +8,7 @@ from launcher.report import duration, plural
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
 
+STATES = ("finished", "refused", "failed", "stopped", "not started")
 HEAD = ("point", "overrides", "state", "loss", "run folder", "cause")
 
 
@@ -36,7 +37,7 @@ def loss(result: Result) -> str:
 
 def summary_lines(results: Sequence[Result]) -> list[str]:
     states = Counter(result.state for result in results)
-    counts = f"{plural(len(results), 'point')}: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
+    counts = f"{plural(len(results), 'point')}: " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     measured = [result for result in results if result.objective is not None]
     if len(measured) < 2 or len({result.measure for result in measured}) > 1:
         return [counts]
