@@ -1,0 +1,119 @@
+"""Sweeps with real runs on this machine's CPU: what finishes, what is refused, what a stop leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.distributed
+
+SMALL = ["recipe=demo", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "evaluation.interval=0", "evaluation.generate=null"]
+THREE_STEPS = [*SMALL, "training.max_steps=3"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, python: str, site_environment: dict[str, str]) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts `train -m` in an empty folder; what is left of it at the end of a test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*overrides: str) -> "subprocess.Popen[str]":
+        environment = {**site_environment, "OMP_NUM_THREADS": "1"}
+        argv = (python, "-m", "launcher", "train", "-m", *overrides)
+        process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def ledger_of(folder: Path) -> list[dict[str, Any]]:
+    (ledger,) = folder.glob("outputs/sweeps/*/ledger.jsonl")
+    return [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines that name something under `folder`."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+        if str(folder) in line:
+            lines.append(line)
+    return lines
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+
+
+def training(folder: Path) -> bool:
+    return any('"loss"' in path.read_text(encoding="utf-8") for path in folder.glob("outputs/*/*/progress.jsonl"))
+
+
+def test_permitted_points_finish_side_by_side_and_refused_ones_are_rows(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = sweep(*THREE_STEPS, "model=demo,llama3.1_8b", "node.host_memory=8000000000", "optim.lr=1e-3,2e-3", "hydra.launcher.slots=2")
+    output = process.communicate(timeout=540)[0]
+    assert process.returncode == 6, output
+    assert "4 points: 2 finished, 2 refused" in output
+    assert "best: point" in output
+    events = ledger_of(tmp_path)
+    assert [event["event"] for event in events] == ["sweep", "refused", "refused", "started", "started", "finished", "finished"]
+    assert [event["point"] for event in events[1:3]] == [3, 4]
+    assert all(event["cause"].startswith("PUBLISHED_FLOOR") for event in events[1:3])
+    for event in events[5:]:
+        progress = (Path(event["run_folder"]) / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+        evaluations = [entry["eval_loss"] for entry in map(json.loads, progress) if "eval_loss" in entry]
+        assert event["objective"] == evaluations[-1]
+        assert "supervise" not in processes_in(Path(event["run_folder"]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]
+    assert not [path for pattern in (".hydra", "multirun.yaml", "*.log") for path in tmp_path.rglob(pattern)]
+
+
+def test_hydras_basic_launcher_runs_the_points_one_after_another(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = sweep(*THREE_STEPS, "optim.lr=1e-3,2e-3", "hydra/launcher=basic")
+    output = process.communicate(timeout=540)[0]
+    assert process.returncode == 0, output
+    events = [(event["event"], event.get("point")) for event in ledger_of(tmp_path)]
+    assert events == [("sweep", None), ("started", 1), ("finished", 1), ("started", 2), ("finished", 2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_ctrl_c_saves_the_running_point_starts_no_other_and_leaves_no_process(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = sweep(*SMALL, "training.max_steps=100000", "training.epochs=100000", "optim.lr=1e-3,2e-3", "training.log_interval=1")
+    wait_for(lambda: training(tmp_path), process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 6, output
+    assert "2 points: 1 stopped, 1 not started" in output
+    stopped = next(event for event in ledger_of(tmp_path) if event["event"] == "stopped")
+    assert list((Path(stopped["run_folder"]) / "checkpoints").glob("step-*"))
+    assert processes_in(tmp_path) == []
+
+
+def test_a_killed_sweep_leaves_saved_points_and_no_process(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = sweep(*SMALL, "training.max_steps=100000", "training.epochs=100000", "optim.lr=1e-3,2e-3", "training.log_interval=1")
+    wait_for(lambda: training(tmp_path), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 300
+    while processes_in(tmp_path):
+        assert time.monotonic() < deadline, processes_in(tmp_path)
+        time.sleep(0.2)
+    (journal,) = tmp_path.glob("outputs/*/*/journal.jsonl")
+    assert json.loads(journal.read_text(encoding="utf-8").splitlines()[-1])["exit_code"] == 75
