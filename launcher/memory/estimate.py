@@ -73,6 +73,6 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         Phase("backward: first attention", (*inside, *reduction, *first_layer_terms(job), *attention_work_terms(job))),
         Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *stream_terms(job, 1))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
-        Phase("evaluation", (*inside, evaluation_term(job))),
+        *((Phase("evaluation", (*inside, evaluation_term(job))),) if job.run.data.validation_share > 0 else ()),
         Phase("save", (*resident, *whole_tensor_terms(job))),
     )

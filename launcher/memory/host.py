@@ -27,11 +27,20 @@ def host_terms(job: Job, peak: int) -> tuple[Term, ...]:
         )
     return (
         Term("processes", ranks * RANK_RSS_GPU, "resident set after the imports with CUDA's libraries, per rank"),
-        Term("loading", ranks * loading_bytes(job), "every rank reads the weights into host memory before its GPU gets them"),
-        Term("offload", ranks * offload_bytes(job), "DeepSpeed's masters, gradients, states and staging; pinned blocks rounded up to powers of two"),
+        larger_of(
+            Term("loading", ranks * loading_bytes(job), "every rank reads the weights into host memory before its GPU gets them"),
+            Term(
+                "offload", ranks * offload_bytes(job), "DeepSpeed's masters, gradients, states and staging; pinned blocks rounded up to powers of two"
+            ),
+        ),
         Term("paged states", ranks * paged_bytes(job), "bitsandbytes' unified memory, when evicted"),
         workers,
     )
+
+
+def larger_of(loading: Term, offload: Term) -> Term:
+    """The GPU has the weights before the optimizer's buffers are made."""
+    return max(loading, offload, key=lambda term: term.bytes)
 
 
 def loading_bytes(job: Job) -> int:

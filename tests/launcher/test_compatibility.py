@@ -1,0 +1,45 @@
+import pytest
+
+from launcher.compatibility import RULES, incompatibilities
+from launcher.compose import compose
+from launcher.settle import settle
+
+GPU = ("node=h100_80", "node.gpus=2")
+CPU = ("node=cpu", "node.host_memory=8000000000")
+FORBIDDEN = {
+    "int8-split": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
+    "hqq-split": (*GPU, "regime=qlora", "regime.bits=2", "sharding=zero3"),
+    "hqq-dora": (*GPU, "regime=qlora", "regime.bits=2", "regime.dora=true"),
+    "fused-loss-cpu": (*CPU, "training.loss=fused"),
+    "paged-cpu": (*CPU, "optim=paged_adamw_8bit"),
+    "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
+    "fp16-cpu": (*CPU, "training.precision=fp16_amp"),
+    "offload-8bit": (*GPU, "regime=full", "sharding=zero2_offload", "optim=adamw_8bit"),
+    "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
+}
+
+
+def names(*overrides: str) -> list[str]:
+    run = compose(["model=demo", "data=demo", *overrides])
+    return [rule.name for rule in incompatibilities(settle(run, run.node))]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
+    rule = next(each for each in RULES if each.name == name)
+
+    assert names(*FORBIDDEN[name]) == [name]
+    assert names(*FORBIDDEN[name], *rule.instead.split()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(*GPU, "regime=qlora", "sharding=zero3"), (*GPU, "training.loss=fused", "sharding=fsdp2"), (*CPU, "optim=adamw_8bit", "sharding=zero3")],
+)
+def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
+    assert names(*overrides) == []
+
+
+def test_names_are_unique_and_every_row_says_why():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(rule.why.endswith(".") and "=" in rule.instead for rule in RULES)
