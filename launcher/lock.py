@@ -1,5 +1,6 @@
 """The lock of a run folder: who works in it, and whether that process still lives."""
 
+import fcntl
 import json
 import os
 import secrets
@@ -37,10 +38,19 @@ def process_start(pid: int) -> int:
 
 
 def read_owner(run_dir: RunDir) -> Owner | None:
+    """Who holds the folder; None: nobody.
+
+    Raises:
+        RunLocked: when the lock says nothing, as after a power failure.
+    """
     try:
-        return Owner(**json.loads(run_dir.lock.read_text(encoding="utf-8")))
+        text = run_dir.lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    try:
+        return Owner(**json.loads(text))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise RunLocked(f"{run_dir.lock} is damaged and names no owner. If no process works in that folder, remove it.") from error
 
 
 def is_alive(owner: Owner) -> bool:
@@ -66,14 +76,17 @@ def acquire(run_dir: RunDir, owner: Owner) -> None:
             return
         if is_alive(holder):
             raise RunLocked(locked_message(run_dir, holder))
-        take_over(run_dir.lock, holder)
+        take_over(run_dir, holder)
     raise RunLocked(f"{run_dir.lock} changes hands too fast: another process starts the same run. Look with `regimen status`.")
 
 
 def create(path: Path, owner: Owner) -> bool:
-    """Write the lock in full under another name, then link it: it is never seen empty."""
+    """Write the lock in full under another name, then link it: it is never seen empty, not even after a power failure."""
     draft = path.with_name(f".lock-{owner.nonce}")
-    draft.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(owner)))
+        file.flush()
+        os.fsync(file.fileno())
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -83,17 +96,20 @@ def create(path: Path, owner: Owner) -> bool:
     return True
 
 
-def take_over(path: Path, dead: Owner) -> None:
-    """Remove a dead owner's lock; of several who try, one wins the rename and the others find another owner."""
-    grave = path.with_name(f".lock-dead-{dead.nonce}-{os.getpid()}")
+def take_over(run_dir: RunDir, dead: Owner) -> None:
+    """Remove a dead owner's lock, and only that: whoever removes one holds the kernel's lock on that very file.
+
+    Owners on other hosts are never taken for dead, so the kernel's lock need not reach beyond this host.
+    """
     try:
-        os.rename(path, grave)
+        file = run_dir.lock.open("r+", encoding="utf-8")
     except FileNotFoundError:
         return
-    buried = Owner(**json.loads(grave.read_text(encoding="utf-8")))
-    if buried.nonce != dead.nonce:  # somebody else took over first, and this was theirs: give it back
-        os.link(grave, path)
-    grave.unlink()
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        holder = read_owner(run_dir)
+        if holder is not None and holder.nonce == dead.nonce:
+            run_dir.lock.unlink()
 
 
 def release(run_dir: RunDir, owner: Owner) -> None:
