@@ -49,8 +49,7 @@ def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -
 
 def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
     """What Hydra is given: the overrides with the default recipe, free of secrets and of keys that no type knows."""
-    for text in overrides:
-        refuse_secret(text, os.environ)
+    refuse_secrets(overrides)
     given = with_default_recipe(overrides)
     refuse_additions(given)
     for override in parsed(given):
@@ -198,6 +197,11 @@ def refuse_folder(folder: Path) -> None:
             raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Give the file a name of its own.")
     for path in folder.glob("*/*.yml"):
         raise ConfigError(f"{path}: groups are read from files that end in .yaml. Rename it.")
+
+
+def refuse_secrets(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        refuse_secret(text, os.environ)
 
 
 def refuse_secret(text: str, environment: "os._Environ[str]") -> None:

@@ -1,16 +1,20 @@
 """`resume=`: go on in a run's own folder with its recorded configuration; whatever else is given is compared with it."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.run_dir import RunDir, load_run, run_as_dict
+from conf.run_dir import RunDir, load_run, run_as_dict, run_from_dict
 from conf.schema import GROUPS, Run
+from launcher.compose import parsed, refuse_additions, refuse_secrets
 from launcher.errors import ConfigError
-from launcher.hints import did_you_mean, known_keys
+from launcher.hints import did_you_mean, first_line, known_keys
 
 PREFIX = "resume="
 
@@ -47,58 +51,72 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
     Raises:
         ConfigError: listing every given key that differs from the record.
     """
+    refuse_secrets(overrides)
+    refuse_additions(overrides)
     recorded = run_as_dict(recorded_run(run_dir))
-    differences = [text for text in (difference(recorded, override) for override in overrides) if text]
+    given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
+    for key in given:
+        refuse_unknown(recorded, key)
+    wanted = run_as_dict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))
+    differences = [text for key, value in given.items() for text in difference(recorded, wanted, key, value)]
     if differences:
-        raise ConfigError(
-            f"{run_dir.path} was started with another configuration:\n  "
-            + "\n  ".join(differences)
-            + "\nResume without these, or start a new run with them."
-        )
-    return with_free_keys(recorded, overrides)
+        listed = "\n  ".join(differences)
+        raise ConfigError(f"{run_dir.path} was started with another configuration:\n  {listed}\nResume without these, or start a new run with them.")
+    return with_values(recorded, {key: value for key, value in given.items() if key in FREE})
 
 
-def difference(recorded: dict[str, Any], override: str) -> str | None:
-    key, value = parse(override)
-    if key in FREE:
-        return None
-    there = lookup(recorded, key)
-    same = there.get("name") == value if isinstance(there, dict) else there == value or str(there) == str(value)
-    shown = there.get("name") if isinstance(there, dict) else there
-    return None if same else f"{key}: recorded {shown}, given {value}"
+def one_value(override: Override) -> Any:
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: a run is resumed with one value a key.")
+    return override.value()
 
 
-def parse(override: str) -> tuple[str, Any]:
-    key, found, text = override.partition("=")
-    if not found:
-        raise ConfigError(f"{override} is no override: write key=value.")
-    return key, yaml.safe_load(text)
-
-
-def lookup(recorded: dict[str, Any], key: str) -> Any:
-    if key == "recipe" or (key in GROUPS and not isinstance(recorded.get(key), dict)):
+def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
+    if key == "recipe":
         raise ConfigError("recipe= does nothing on a resume: the recorded configuration is used.")
-    node: Any = recorded
+    group, _, field = key.partition(".")
+    there = recorded.get(group)
+    if group not in recorded or (field and not (isinstance(there, dict) and field.split(".")[0] in there)):
+        raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}Give only what the recorded configuration holds.")
+
+
+def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:
+    """The one line about a key that differs; none for one that does not, or may."""
+    if key in FREE:
+        return []
+    if key in GROUPS:
+        name = recorded[key].get("name", "default")
+        return [] if name == value else [f"{key}: recorded {name}, given {value}"]
+    before, after = lookup(recorded, key), lookup(wanted, key)
+    return [] if before == after else [f"{key}: recorded {before}, given {after}"]
+
+
+def lookup(values: dict[str, Any], key: str) -> Any:
+    node: Any = values
     for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}")
-        node = node[part]
+        node = node.get(part) if isinstance(node, dict) else None
     return node
 
 
-def with_free_keys(recorded: dict[str, Any], overrides: Sequence[str]) -> Run:
-    from conf.run_dir import run_from_dict
+def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Run:
+    """The recorded run with other values in place, typed as the schema types them.
 
-    for override in overrides:
-        key, value = parse(override)
-        if key in FREE:
-            lookup(recorded, key)
-            group, field = key.split(".")
-            recorded[group][field] = value
+    Raises:
+        ConfigError: for a value of the wrong type.
+    """
+    changed = OmegaConf.create(deepcopy(recorded))
+    for key, value in values.items():
+        OmegaConf.update(changed, key, value, merge=False)
     try:
-        return run_from_dict(recorded)
+        return run_from_dict(as_plain_dict(changed))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {error.msg}") from error
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+
+
+def as_plain_dict(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def output_of(overrides: Sequence[str]) -> Path:
