@@ -10,7 +10,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from conf.schema import Node, Run
 from launcher.compose import compose
-from launcher.errors import ConfigError, Unsafe
+from launcher.errors import ConfigError, RegimenError
 from launcher.gate import Verdict
 from launcher.node_facts import stated_or_host_memory
 from launcher.plan import Judged, judge_run
@@ -49,11 +49,17 @@ def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources)
     try:
         run = on_its_share(compose(point.overrides, config_dirs), resources)
         judged = judge_run(replace(run, name=named(run.name, point.varied)))
-    except (ConfigError, Unsafe) as error:
-        return Result(point, "refused", cause=str(error).splitlines()[0])
+    except RegimenError as error:
+        return Result(point, "refused", cause=one_line(str(error)))
     if not judged.verdict.permitted:
         return Result(point, "refused", cause=failed_check(judged.verdict))
     return Permitted(point, judged, judged.run.node.gpus or 0)
+
+
+def one_line(message: str) -> str:
+    """The first line of a message, with the second where the first only announces it."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def failed_check(verdict: Verdict) -> str:

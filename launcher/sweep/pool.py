@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from launcher.errors import RegimenError
 from launcher.supervise import StopRequests
 from launcher.sweep import processes
-from launcher.sweep.points import Permitted, Result
+from launcher.sweep.points import Permitted, Result, one_line
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Request, Resources, left_over, startable
 
@@ -53,7 +53,7 @@ class Pool:
         try:
             running = processes.start(permitted, gpus, environment)
         except RegimenError as error:
-            self.ended(Result(permitted.point, "failed", cause=str(error).splitlines()[0]))
+            self.ended(Result(permitted.point, "failed", cause=one_line(str(error))))
             return
         self.running.append(running)
         self.started(running)

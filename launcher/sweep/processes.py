@@ -15,7 +15,7 @@ from conf.run_dir import RunDir
 from launcher import execute, status
 from launcher.backends import python_path
 from launcher.plan import plan_for
-from launcher.sweep.points import Permitted, Point, Result
+from launcher.sweep.points import Permitted, Point, Result, one_line
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def result_of(running: Running) -> Result:
     if now.state == "stopped":
         return Result(running.point, "stopped", run_dir=running.run_dir, cause=now.message, seconds=seconds)
     cause = now.message if now.state == "failed" else said or now.message
-    return Result(running.point, "failed", run_dir=running.run_dir, cause=cause.splitlines()[0] if cause else "", seconds=seconds)
+    return Result(running.point, "failed", run_dir=running.run_dir, cause=one_line(cause), seconds=seconds)
 
 
 def last_words(log: BinaryIO) -> str:
-    """The last thing that a supervisor said about its end, else its last line."""
+    """The message that a supervisor ended with, else its last line, in one line."""
     log.seek(0)
-    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    said = [line.removeprefix("regimen: ") for line in lines if line.startswith("regimen: ")]
-    return (said or lines or [""])[-1]
+    text = log.read().decode("utf-8", "replace")
+    _, found, message = f"\n{text}".rpartition("\nregimen: ")
+    return one_line(message if found else "\n".join(text.split("\n")[-2:]))
 
 
 def objective_of(now: status.RunStatus) -> tuple[float | None, str]:

@@ -73,6 +73,13 @@ def test_a_value_of_a_wrong_type_makes_a_refused_row_and_no_crash() -> None:
     assert result.cause.startswith("optim.lr: Value 'abc'")
 
 
+def test_data_that_are_not_there_make_a_refused_row() -> None:
+    result = judged("node=cpu", "data=files", "data.sets=[absent.jsonl]")
+    assert isinstance(result, Result)
+    assert result.state == "refused"
+    assert "absent.jsonl" in result.cause
+
+
 def test_a_point_that_does_not_fit_is_refused_with_the_rule_that_fired() -> None:
     result = judged("node=cpu", "node.host_memory=1000000")
     assert isinstance(result, Result)

@@ -48,5 +48,14 @@ def test_the_objective_is_a_finite_loss_or_none(loss: float | None, eval_loss: f
 def test_the_cause_is_the_message_that_the_supervisor_ended_with() -> None:
     log = io.BytesIO(b"step 1/3\nregimen: data.sets=[x]: no such file\nGoodbye\n")
     assert last_words(log) == "data.sets=[x]: no such file"
-    assert last_words(io.BytesIO(b"one\ntwo\n\n")) == "two"
+
+
+def test_a_cause_that_ends_in_a_colon_is_told_with_the_line_below() -> None:
+    assert last_words(io.BytesIO(b"regimen: x.jsonl: 1 of 1 rows cannot be used:\n  line 1: no JSON\n")) == (
+        "x.jsonl: 1 of 1 rows cannot be used: line 1: no JSON"
+    )
+
+
+def test_a_supervisor_that_ended_without_a_message_is_quoted_by_its_last_line() -> None:
+    assert last_words(io.BytesIO(b"one\ntwo\n")) == "two"
     assert last_words(io.BytesIO(b"")) == ""
