@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.run_dir import RunDir
-from conf.schema import Run
+from conf.schema import Run, Slurm
 
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
@@ -29,6 +29,8 @@ SECRETS = (
 HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WANDB_SECRETS = ("WANDB_API_KEY",)
 
+OLDER_NAMES = {"PYTORCH_ALLOC_CONF": ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")}  # torch reads them only where the new name is not set
+
 
 @dataclass(frozen=True)
 class Command:
@@ -41,7 +43,8 @@ class Command:
         """The whole environment of the ranks: the site's, less the withheld secrets, plus what is set here."""
         kept = {name: value for name, value in site.items() if name not in self.withheld}
         extended = {"PATH": with_interpreter(kept.get("PATH", os.defpath)), **python_path(kept.get("PYTHONPATH", ""))}
-        return {**dict(self.defaults), **kept, **extended, **dict(self.forced)}
+        missing = {name: value for name, value in self.defaults if not any(older in kept for older in OLDER_NAMES.get(name, ()))}
+        return {**missing, **kept, **extended, **dict(self.forced)}
 
     def changes(self, site: Mapping[str, str]) -> dict[str, str | None]:
         """What differs from the site's own environment; None: withheld. This is what a plan shows."""
@@ -128,7 +131,8 @@ def accelerate_config(run: Run) -> str:
 
 
 def defaults(run: Run) -> tuple[tuple[str, str], ...]:
-    threads = max(1, (os.cpu_count() or 1) // ranks_on_this_node(run))
+    cluster = run.cluster
+    threads = cluster.cpus_per_rank if isinstance(cluster, Slurm) else max(1, (os.cpu_count() or 1) // ranks_on_this_node(run))
     shared = (("OMP_NUM_THREADS", str(threads)), ("TOKENIZERS_PARALLELISM", "false"))
     # expandable segments keep what the allocator reserves close to what is allocated, so the estimate can be trusted
     return (*shared, ("PYTORCH_ALLOC_CONF", "expandable_segments:True")) if run.node.gpus else shared
@@ -165,7 +169,7 @@ def python_path(site: str) -> dict[str, str]:
 
 
 def withheld(run: Run) -> tuple[str, ...]:
-    from_hub = run.model.path is not None or run.data.sets != ["generated"]
+    from_hub = run.model.path is not None or run.model.tokenizer not in (None, "bytes") or run.data.sets != ["generated"]
     hub = () if from_hub else HUB_SECRETS
     wandb = () if run.tracking.name == "wandb" else WANDB_SECRETS
     return (*SECRETS, *hub, *wandb)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,14 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
     if differences:
         listed = "\n  ".join(differences)
         raise ConfigError(f"{run_dir.path} was started with another configuration:\n  {listed}\nResume without these, or start a new run with them.")
-    return with_values(recorded, {key: value for key, value in given.items() if key in FREE})
+    return forget_machine(with_values(recorded, {key: value for key, value in given.items() if key in FREE}))
+
+
+def forget_machine(run: Run) -> Run:
+    """node=auto is asked again: a run may go on on another machine of the same kind."""
+    if not run.node.auto:
+        return run
+    return replace(run, node=replace(run.node, gpus=None, gpu_name=None, gpu_memory=None, host_memory=None, tflops=None))
 
 
 def one_value(override: Override) -> Any:

@@ -1,0 +1,100 @@
+"""Cells of a training matrix: composing them, running them in few processes, reading what they left."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir, save_run
+from launcher.backends import accelerate_config, command
+from launcher.compatibility import incompatibilities
+from launcher.compose import compose
+from launcher.node_facts import settle_node
+from launcher.settle import check_values, settle
+
+SCRIPT = Path(__file__).with_name("run_cells.py")
+TINY = (
+    "node=cpu", "cluster.ranks_per_node=2", "training.max_steps=3", "training.micro_batch=4", "data.max_samples=64", "evaluation.interval=0",
+    "checkpoint.interval=2", "evaluation.generate=null", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", "optim.lr=1e-2",
+    "optim.warmup=0",
+)  # fmt: skip
+REGIMES = {
+    "full_bf16": ("regime=full", "training.precision=bf16"),
+    "full_amp": ("regime=full", "training.precision=bf16_amp"),
+    "full_fp32": ("regime=full", "training.precision=fp32"),
+    "freeze": ("regime=freeze", "regime.layers=1", "training.precision=fp32"),
+    "lora": ("regime=lora", "training.precision=fp32"),
+    "qlora8": ("regime=qlora", "regime.bits=8", "training.precision=bf16_amp"),
+    "qlora4": ("regime=qlora", "regime.bits=4", "training.precision=bf16_amp"),
+    "qlora2": ("regime=qlora", "regime.bits=2", "training.precision=bf16_amp"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    regime: str
+    sharding: str
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        regime = REGIMES[self.regime]
+        # recipe=demo sets rank and alpha, which only adapters have
+        described = ("recipe=demo",) if "lora" in self.regime else ("model=demo", "data=demo")
+        return (*described, *TINY, *regime, f"sharding={self.sharding}")
+
+    @property
+    def allowed(self) -> bool:
+        return not incompatibilities(self.settled)
+
+    @cached_property
+    def settled(self) -> Any:
+        run = compose(self.overrides)
+        check_values(run)
+        return settle(run, settle_node(run.node, 1).node)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a cell left in its folder."""
+
+    folder: RunDir
+
+    @property
+    def exits(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.exits.glob("rank-*.json"))]
+
+    @property
+    def layouts(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.layouts.glob("rank-*.json"))]
+
+    @property
+    def losses(self) -> list[float]:
+        entries = [json.loads(line) for line in self.folder.progress.read_text().splitlines()]
+        return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+def run_cells(cells: list[Cell], root: Path, backend: str) -> dict[Cell, Left]:
+    """Train all cells in one pair of ranks started by that backend."""
+    left = {}
+    for cell in cells:
+        run_dir = RunDir(root / f"{backend}-{cell.regime}-{cell.sharding}")
+        run_dir.path.mkdir()
+        save_run(cell.settled, run_dir)
+        left[cell] = Left(run_dir)
+    first = RunDir(root / f"{backend}-first-{cells[0].sharding}")
+    first.path.mkdir()
+    run = cells[0].settled
+    run.backend.name = backend
+    if backend == "accelerate":
+        first.accelerate_config.write_text(accelerate_config(run))
+    started = command(run, first)
+    position = started.argv.index("trainers")
+    argv = (*started.argv[: position - 1], str(SCRIPT), *(str(result.folder.path) for result in left.values()))
+    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=900, check=False, cwd=root)
+    if not all(result.exits for result in left.values()):
+        print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
+    return left

@@ -1,0 +1,47 @@
+"""Under torchrun or accelerate: trains the run folders given, one after another in the same processes, so that imports are paid once.
+
+    python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/run_cells.py FOLDER...
+"""
+
+import gc
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from accelerate.state import AcceleratorState, GradientState
+
+from conf.run_dir import RunDir, load_run
+from trainers.__main__ import place_of_this_rank, write_exit
+from trainers.causes import cause_of
+from trainers.run import train
+
+
+def forget_last_cell() -> None:
+    """Accelerate keeps one state a process; a run of its own would have found none."""
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    gc.collect()
+
+
+def main() -> int:
+    place = place_of_this_rank()
+    worst = 0
+    for folder in sys.argv[1:]:
+        run_dir = RunDir(Path(folder))
+        run_dir.logs.mkdir(exist_ok=True)
+        try:
+            code, message = train(load_run(run_dir), run_dir, place)
+        except Exception as error:  # noqa: BLE001 - recorded as a rank records it; the test reads the file
+            run_dir.rank_log(place.rank).write_text(traceback.format_exc(), encoding="utf-8")
+            code, message = cause_of(error)
+        write_exit(run_dir, place, code, message)
+        worst = max(worst, code)
+        forget_last_cell()
+    return worst
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
