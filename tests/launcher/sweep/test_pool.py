@@ -1,0 +1,57 @@
+"""Placement on GPUs that are not there: real supervisors get them by name, the runs themselves compute on the CPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.sweep.points import Permitted, Point, Result, judge_point
+from launcher.sweep.pool import Pool, threads_of
+from launcher.sweep.processes import Running
+from launcher.sweep.schedule import Resources
+
+TWO = Resources(("GPU-a", "GPU-b"), 1)
+ONE_STEP = ["cluster.ranks_per_node=1", "sharding=ddp", "training.max_steps=1", "evaluation.interval=0", "evaluation.generate=null"]
+
+
+def permitted(output: Path, number: int, gpus: int) -> Permitted:
+    overrides = ("recipe=demo", "node=cpu", f"output={output}", *ONE_STEP)
+    point = judge_point(Point(number, overrides, ()), [], TWO)
+    assert isinstance(point, Permitted)
+    return replace(point, gpus=gpus)
+
+
+def visible_devices(running: Running) -> str:
+    entries = Path(f"/proc/{running.process.pid}/environ").read_bytes().decode().split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.distributed
+def test_the_wide_point_gets_both_gpus_and_then_two_narrow_ones_get_one_each(tmp_path: Path) -> None:
+    heard: list[tuple[str, int, str]] = []
+
+    def started(running: Running) -> None:
+        heard.append(("started", running.point.number, visible_devices(running)))
+
+    def ended(result: Result) -> None:
+        heard.append((result.state, result.point.number, result.cause))
+
+    assert Pool(TWO, started, ended, print).run([permitted(tmp_path, number, gpus) for number, gpus in ((1, 1), (2, 2), (3, 1))])
+    assert heard[:4] == [("started", 2, "GPU-a,GPU-b"), ("finished", 2, ""), ("started", 1, "GPU-a"), ("started", 3, "GPU-b")]
+    assert sorted(heard[4:]) == [("finished", 1, ""), ("finished", 3, "")]
+
+
+def test_a_point_whose_folder_cannot_be_made_is_a_failed_row(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    point = permitted(tmp_path, 1, 0)
+    unwritable = replace(point, judged=replace(point.judged, run=replace(point.judged.run, output=str(tmp_path / "file"))))
+    results: list[Result] = []
+    assert Pool(Resources((), 1), lambda running: None, results.append, print).run([unwritable])
+    assert [result.state for result in results] == ["failed"]
+    assert "cannot be made" in results[0].cause
+
+
+def test_the_cores_are_shared_by_as_many_ranks_as_there_are_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert threads_of(permitted(tmp_path, 1, 1), TWO) == 32
+    assert threads_of(permitted(tmp_path, 1, 0), Resources((), 4)) == 16
