@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from conf.schema import Freeze, Lora, Run
-from launcher.memory.parameters import census_of, frozen_selection
+from launcher.memory.parameters import census_of, frozen_selection, places
 from launcher.model_facts import ModelFacts, ModuleKind
 
 
@@ -55,9 +55,5 @@ def learning_elements(facts: ModelFacts, run: Run) -> int:
     census = census_of(run, facts)
     if isinstance(run.regime, Lora):
         return census.adapters
-    instances = frozen_selection(run.regime, facts) if isinstance(run.regime, Freeze) else every_instance
-    return census.head + sum(active_elements(facts, module) * instances(module) for module in facts.modules if module.layers)
-
-
-def every_instance(module: ModuleKind) -> int:
-    return module.instances
+    chosen = frozen_selection(run.regime, facts) if isinstance(run.regime, Freeze) else places
+    return census.head + sum(active_elements(facts, module) * len(chosen(module)) for module in facts.modules if module.layers)
