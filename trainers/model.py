@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from accelerate import PartialState
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.initialization import no_init_weights
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import set_quantized_state
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -39,8 +40,9 @@ def load_model(run: Run, model_class: ModelClass, quantization: QuantizationConf
     if run.model.init == "random":
         if quantization is not None:
             raise ValueError("Random weights are quantised from their files: write them with save_random_base, then load that folder.")
+        build = random_model_from_config if is_deepspeed_zero3_enabled() else whole_random_model
         with torch.device(random_device(run)):
-            return random_model(run, model_class)
+            return build(run, model_class)
     return pretrained_model(run, model_class, quantization)
 
 
@@ -70,9 +72,18 @@ def random_device(run: Run) -> torch.device:
     return torch.device("cpu") if isinstance(run.sharding, Fsdp) else PartialState().device
 
 
-def random_model(run: Run, model_class: ModelClass) -> PreTrainedModel:
-    config = random_config(run)
-    return model_class.from_config(config, dtype=weight_dtype(run), attn_implementation=run.training.attention, trust_remote_code=False)
+def random_model_from_config(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    """Under ZeRO-3 from_config builds and initialises a model in parts."""
+    keywords = {"dtype": weight_dtype(run), "attn_implementation": run.training.attention, "trust_remote_code": False}
+    return model_class.from_config(random_config(run), **keywords)
+
+
+def whole_random_model(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    """The same weights as ZeRO-3 gets from the seed: without no_init_weights, from_config would draw every weight twice, and the seed give others."""
+    with no_init_weights(), set_quantized_state():  # the second is transformers' switch that turns ZeRO-3 off while a model is built
+        model = random_model_from_config(run, model_class)
+    model.init_weights()
+    return model
 
 
 def random_config(run: Run) -> PreTrainedConfig:
@@ -153,6 +164,5 @@ def save_random_base(run: Run, model_class: ModelClass, folder: Path) -> None:
     """Build the random weights on the CPU and write them; the folder appears when it is whole."""
     set_seed(run.training.seed)
     partial = folder.with_name(f".{folder.name}.partial")
-    with set_quantized_state():  # transformers' switch that keeps ZeRO-3 from splitting a model that one rank alone builds
-        random_model(run, model_class).save_pretrained(partial)
+    whole_random_model(run, model_class).save_pretrained(partial)
     os.replace(partial, folder)

@@ -1,5 +1,6 @@
 """What a short training leaves on disk is loaded back with plain transformers and plain PEFT."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ ADAPTERS = {
 
 
 def tiny(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", *overrides])
+    run = compose(["model=demo", "data=demo", *overrides])
+    small = {"hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.02}
+    return replace(run, model=replace(run.model, architecture={**run.model.architecture, **small}))
 
 
 def trained(run: Run, folder: Path, checkpointing: bool) -> nn.Module:
