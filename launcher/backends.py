@@ -74,7 +74,16 @@ def torchrun_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
 
 
 def accelerate_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
-    return (sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "-m", "trainers", str(run_dir.path))
+    return (
+        sys.executable,
+        "-m",
+        ACCELERATE,
+        f"--config_file={run_dir.accelerate_config}",
+        f"--max-restarts={run.backend.max_restarts}",
+        "-m",
+        "trainers",
+        str(run_dir.path),
+    )
 
 
 BACKENDS = {"torchrun": torchrun_argv, "accelerate": accelerate_argv}
@@ -96,7 +105,7 @@ def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, por
 def node_accelerate_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "--rdzv-backend=static"),
-        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}"),
+        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}", f"--max-restarts={run.backend.max_restarts}"),
         *("-m", "trainers", str(run_dir.path)),
     )
 
@@ -119,7 +128,6 @@ def accelerate_config(run: Run) -> str:
         "gpu_ids": "all",
         "main_process_ip": "127.0.0.1",
         "main_process_port": str(run.backend.port),
-        "max_restarts": str(run.backend.max_restarts),
         "mixed_precision": "'no'",
         "main_training_function": "main",
         "rdzv_backend": "static" if run.backend.port else "c10d",
