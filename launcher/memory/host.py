@@ -1,7 +1,7 @@
 """Host memory of one node and disk under the run folder."""
 
 from conf.schema import Fsdp, Lora, Qlora, Run, Zero
-from launcher.memory.constants import DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
+from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
 from launcher.memory.job import Job
 from launcher.memory.optimizer import state_bytes
 from launcher.memory.parameters import weight_bytes
@@ -23,6 +23,7 @@ def host_terms(job: Job, peak: int) -> tuple[Term, ...]:
         return (
             Term("processes", ranks * RANK_RSS_CPU, "resident set after the imports, per rank"),
             Term("training", ranks * peak, "the largest phase, per rank"),
+            Term("heap slack", int(ranks * CPU_SLACK * peak), "malloc and kernels' scratch, measured"),
             workers,
         )
     return (
