@@ -21,13 +21,13 @@ class Manifest:
 
 
 def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
-    """Make the staged folder the checkpoint of `step`. Nothing is changed in a checkpoint that is committed already.
+    """Make the staged folder the checkpoint of `step`. A whole checkpoint of that step stays as it is; a damaged one is replaced.
 
     Raises:
         OSError: when a file cannot be written; the staged folder is left for the next attempt to remove.
     """
     target = run_dir.checkpoint(step)
-    if target.exists():
+    if target.exists() and not faults(target):
         shutil.rmtree(staged)
         return target
     files = {str(path.relative_to(staged)): describe(path) for path in sorted(staged.rglob("*")) if path.is_file()}
@@ -36,6 +36,8 @@ def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
     sync(manifest)
     for folder in [*(path for path in staged.rglob("*") if path.is_dir()), staged]:
         sync(folder)
+    if target.exists():
+        remove(target)
     os.rename(staged, target)
     sync(target.parent)
     return target
@@ -73,10 +75,12 @@ def faults(checkpoint: Path) -> list[str]:
     if not manifest.is_file():
         return [f"{manifest} is missing"]
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        files = [(name, size, digest) for name, (size, digest) in json.loads(manifest.read_text(encoding="utf-8"))["files"].items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         return [f"{manifest} is damaged ({error})"]
-    return [fault for name, (size, digest) in files.items() for fault in file_faults(checkpoint / name, size, digest)]
+    if not files:
+        return [f"{manifest} is damaged (it names no file)"]
+    return [fault for name, size, digest in files for fault in file_faults(checkpoint / name, size, digest)]
 
 
 def file_faults(path: Path, size: int, digest: str) -> list[str]:
@@ -121,12 +125,17 @@ def prune(run_dir: RunDir, keep: int, protected: frozenset[Path]) -> None:
     """Remove the oldest committed checkpoints beyond `keep`; what is removed vanishes from the list first."""
     for checkpoint in committed(run_dir)[keep:]:
         if checkpoint not in protected:
-            doomed = checkpoint.with_name(f".removing-{checkpoint.name}")
-            os.rename(checkpoint, doomed)
-            shutil.rmtree(doomed)
+            remove(checkpoint)
+
+
+def remove(checkpoint: Path) -> None:
+    doomed = checkpoint.with_name(f".removing-{checkpoint.name}")
+    os.rename(checkpoint, doomed)
+    shutil.rmtree(doomed)
 
 
 def clear_leftovers(run_dir: RunDir) -> None:
     """Remove what a killed attempt left half-made or half-removed."""
     for path in [*run_dir.checkpoints.glob(".*"), *run_dir.path.glob(".making-*")]:
-        shutil.rmtree(path)
+        if path.is_dir():
+            shutil.rmtree(path)
