@@ -107,11 +107,6 @@ class RunDir:
         return self.path / "model"
 
     @property
-    def base(self) -> Path:
-        """The random base weights that an adapter was trained on, for runs that started from none."""
-        return self.path / "base"
-
-    @property
     def prepared(self) -> Path:
         """Tokenised data, made by rank 0 and read by the others."""
         return self.path / "prepared"
@@ -145,6 +140,17 @@ def write_text_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove a last line without its end, as a full disk or a killed writer leaves it: the next line would be lost in it."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        text = file.read()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            file.truncate(whole)
 
 
 def run_as_dict(run: Run) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, cut_torn_line
 
 
 def record(run_dir: RunDir, event: str, **facts: Any) -> None:
     """Append one event and make it durable."""
     line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+    cut_torn_line(run_dir.journal)
     with run_dir.journal.open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, cut_torn_line
 from trainers.causes import NotANumber
 from trainers.ranks import total
 
@@ -49,6 +49,8 @@ class Progress(TrainerCallback):
         self.tokens = TokenCount(model)
         self.began = self.since = time.monotonic()
         self.first_step = state.global_step
+        if self.leads:
+            cut_torn_line(self.run_dir.progress)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
