@@ -9,6 +9,7 @@ from conf.run_dir import RunDir
 
 SAVED = 75
 FAILED = 6
+LOST_PEER = 76  # what a rank says when another one has failed
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
     exits = read_exits(run_dir)
     failures = [entry for entry in exits if entry["code"] not in (0, SAVED)]
     if failures:
-        first = failures[0]
+        first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
         return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; logs in {run_dir.logs})")
     if exits and all(entry["code"] == 0 for entry in exits) and agent_code == 0:
         return Outcome(0, "finished")
@@ -39,4 +40,7 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
 def killed(agent_code: int) -> str:
     if agent_code < 0:
         return f"The ranks' agent was ended by {signal.Signals(-agent_code).name}."
-    return f"The ranks ended without saying why (the agent's exit code is {agent_code}); a rank killed from outside leaves no message, often for host memory."
+    return (
+        f"The ranks ended without saying why (the agent's exit code is {agent_code}); "
+        "a rank killed from outside leaves no message, often for host memory."
+    )

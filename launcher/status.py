@@ -12,7 +12,6 @@ from launcher import journal, lock
 from launcher.errors import ConfigError
 from launcher.outcome import SAVED, outcome_of, read_exits
 
-
 END_STATES = {0: "finished", SAVED: "stopped"}
 
 
@@ -33,7 +32,7 @@ def status_of(run_dir: RunDir) -> RunStatus:
     history = journal.events(run_dir)
     last = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
     entries = list(journal.json_lines(run_dir.progress))
-    newest = entries[-1] if entries else {"step": 0, "of": 0}
+    newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": 0}
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
     state, code, message = state_of(run_dir, last)
@@ -110,10 +109,14 @@ def table(statuses: list[RunStatus]) -> list[str]:
     for status in statuses:
         rows.append((
             str(status.run_dir.path), status.state, f"{status.step}/{status.of}", number(status.loss), number(status.eval_loss),
-            f"{int(time.time() - status.updated)} s", status.message if status.state != "finished" else "",
+            f"{int(time.time() - status.updated)} s", first_line(status.message) if status.state != "finished" else "",
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+
+
+def first_line(text: str) -> str:
+    return text.split("\n", 1)[0]
 
 
 def number(value: float | None) -> str:

@@ -2,10 +2,12 @@
 
 import errno
 import traceback
+from pathlib import Path
 
-from trainers.errors import DataError
+from trainers.errors import DataError, RankZeroFailed
 
-CONFIG, DATA, DISK, OUT_OF_MEMORY, NOT_A_NUMBER, BUG = 2, 4, 74, 80, 81, 1
+CONFIG, DATA, DISK, LOST_PEER, OUT_OF_MEMORY, NOT_A_NUMBER, BUG = 2, 4, 74, 76, 80, 81, 1
+PACKAGE = Path(__file__).resolve().parent
 
 
 class NotANumber(ValueError):
@@ -22,25 +24,39 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return OUT_OF_MEMORY, out_of_memory_sentence(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK, f"The disk is full while writing {error.filename or 'a file'}. Free space, then resume: what was committed is intact."
+    if isinstance(error, RankZeroFailed) or is_lost_peer(error):
+        return LOST_PEER, f"Another rank has ended: {first_line(error)}"
     if isinstance(error, ValueError) and is_ours(error):
         return CONFIG, str(error)
-    return BUG, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return BUG, f"{type(error).__name__}: {first_line(error)}"
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether the exception was raised in our own code: a library's ValueError is not a message for users."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and "/trainers/" in frames[-1].filename and "site-packages/" not in frames[-1].filename.rsplit("/trainers/", 1)[0].rsplit("/", 1)[-1]
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
+    return refused or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because a rank at its other end is gone; gloo raises bare RuntimeErrors."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "Connection" in str(error) and "peer" in str(error))
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def out_of_memory_sentence(error: BaseException) -> str:
-    first = next(iter(str(error).splitlines()), "host memory is exhausted")
+    first = first_line(error) or "host memory is exhausted"
     return (
         f"Out of memory: {first} Lower training.micro_batch (training.effective_batch keeps the batch), set training.gradient_checkpointing=true, "
         "or see what `regimen plan` proposes."

@@ -6,11 +6,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from trainers.errors import RankZeroFailed
+
 T = TypeVar("T")
-
-
-class RankZeroFailed(RuntimeError):
-    """Rank 0 has raised the cause; the others end with it."""
 
 
 def device() -> torch.device:
