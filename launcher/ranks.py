@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from conf.run_dir import write_text_atomically
+from conf.run_dir import RunDir, write_text_atomically
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.lock import process_start
 
@@ -68,7 +68,7 @@ class Answer:
 
 
 def earlier_run(rank: Rank, place: Path) -> Path | None:
-    """The folder of the same job before an elastic restart; None for a first start.
+    """The folder of the same job before an elastic restart; None for a first start, also under the id of a job that has finished.
 
     torchrun's restart count stays 0 when only the membership changed, so the agent's identity counts too.
     """
@@ -78,7 +78,7 @@ def earlier_run(rank: Rank, place: Path) -> Path | None:
     before = json.loads(record.read_text(encoding="utf-8"))
     same = rank.unique or before["agent"] == rank.agent or rank.restart > 0
     folder = Path(before["run_folder"])
-    return folder if same and folder.is_dir() else None
+    return folder if same and folder.is_dir() and not RunDir(folder).model.exists() else None
 
 
 def remember(rank: Rank, place: Path, run_folder: Path) -> None:
@@ -91,6 +91,8 @@ def publish(rank: Rank, place: Path, run_folder: str, exit_code: int) -> None:
     Raises:
         RanksFailed: when a rank never asks.
     """
+    for stale in [*place.glob("got-*"), place / "answer.json"]:  # nobody can have acknowledged yet: a crashed job left these
+        stale.unlink(missing_ok=True)
     deadline = time.monotonic() + WAIT_SECONDS
     acknowledged: set[int] = set()
     published: tuple[str, ...] | None = None
@@ -103,7 +105,9 @@ def publish(rank: Rank, place: Path, run_folder: str, exit_code: int) -> None:
         acknowledged = {other for other, question in asked.items() if question and read(place / f"got-{other}") == question}
         if time.monotonic() > deadline:
             missing = sorted(set(range(1, rank.world)) - acknowledged)
-            raise RanksFailed(f"Ranks {missing} did not come to {place} within {WAIT_SECONDS:.0f} s. Is output= on a file system that all nodes share?")
+            raise RanksFailed(
+                f"Ranks {missing} did not come to {place} within {WAIT_SECONDS:.0f} s. Is output= on a file system that all nodes share?"
+            )
         time.sleep(POLL_SECONDS)
     for leftover in [*place.glob("ask-*"), *place.glob("got-*"), place / "answer.json"]:
         leftover.unlink(missing_ok=True)
