@@ -1,9 +1,11 @@
 """Fixtures and options shared by all tests."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -64,3 +66,21 @@ def site_environment() -> dict[str, str]:
 @pytest.fixture
 def python() -> str:
     return sys.executable
+
+
+@pytest.fixture(scope="session")
+def cells() -> ModuleType:
+    """tests/distributed/cells.py: cells of a training matrix, run in few processes."""
+    return load_beside("distributed/cells.py")
+
+
+def load_beside(relative: str) -> ModuleType:
+    """A module of the test folder that is no test itself."""
+    path = Path(__file__).parent / relative
+    spec = importlib.util.spec_from_file_location(f"regimen_tests_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

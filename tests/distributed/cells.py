@@ -18,10 +18,18 @@ from launcher.settle import check_values, settle
 
 SCRIPT = Path(__file__).with_name("run_cells.py")
 TINY = (
-    "node=cpu", "cluster.ranks_per_node=2", "training.max_steps=3", "training.micro_batch=4", "data.max_samples=64", "evaluation.interval=0",
-    "checkpoint.interval=2", "evaluation.generate=null", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", "optim.lr=1e-2",
+    "cluster.ranks_per_node=2",
+    "training.max_steps=3",
+    "training.micro_batch=4",
+    "data.max_samples=64",
+    "evaluation.interval=0",
+    "checkpoint.interval=2",
+    "evaluation.generate=null",
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=128",
+    "optim.lr=1e-2",
     "optim.warmup=0",
-)  # fmt: skip
+)
 REGIMES = {
     "full_bf16": ("regime=full", "training.precision=bf16"),
     "full_amp": ("regime=full", "training.precision=bf16_amp"),
@@ -38,13 +46,14 @@ REGIMES = {
 class Cell:
     regime: str
     sharding: str
+    node: str = "cpu"
 
     @property
     def overrides(self) -> tuple[str, ...]:
         regime = REGIMES[self.regime]
         # recipe=demo sets rank and alpha, which only adapters have
         described = ("recipe=demo",) if "lora" in self.regime else ("model=demo", "data=demo")
-        return (*described, *TINY, *regime, f"sharding={self.sharding}")
+        return (*described, *TINY, *regime, f"sharding={self.sharding}", f"node={self.node}")
 
     @property
     def allowed(self) -> bool:

@@ -1,6 +1,6 @@
 """Under torchrun or accelerate: trains the run folders given, one after another in the same processes, so that imports are paid once.
 
-    python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/run_cells.py FOLDER...
+python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/run_cells.py FOLDER...
 """
 
 import gc

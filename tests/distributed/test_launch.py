@@ -1,0 +1,242 @@
+"""A run from the command line to its end: what is planned is what runs; stopped, killed, resumed, detached."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"regimen_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+line = beside("command_line")
+TINY = beside("cells").TINY
+
+pytestmark = pytest.mark.distributed
+
+STEPS = 150  # a few seconds of work: time enough to look at the ranks and to stop them
+RUN = ("recipe=demo", *TINY, f"training.max_steps={STEPS}", "checkpoint.interval=0", "regime.dropout=0.1", "sharding=ddp")
+SITE = {f"{family}_X": f"kept for {family}" for family in ("NCCL", "NVSHMEM", "TORCH", "CUDA", "UCX", "LD")}
+SECRETS = {"GITHUB_TOKEN": "not-for-any-rank", "WANDB_API_KEY": "not-for-this-run"}
+
+
+def train(*overrides: str) -> tuple[str, ...]:
+    return (*line.MODULE, "train", *overrides)
+
+
+def shadowed(folder: Path) -> Path:
+    """A working folder with packages of the user's own under our names."""
+    for name in ("conf", "trainers", "launcher"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise SystemExit('the {name} of the working folder was imported')\n")
+    return folder
+
+
+def weights(run_dir: Any) -> bytes:
+    return (run_dir.model / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One run that nobody interrupts, looked at while its ranks are alive; its working folder shadows our packages."""
+    folder = shadowed(tmp_path_factory.mktemp("reference"))
+    planned = line.call((*line.SCRIPT, "plan", "--json", *RUN), folder, **SITE, **SECRETS)
+    with line.start((*line.SCRIPT, "train", *RUN), folder, **SITE, **SECRETS) as started:
+        run_dir = line.the_run(folder / "outputs")
+        line.wait_until(line.reached(run_dir, 1), "first step")
+        seen = {"launcher": line.read_process(started.process.pid), "agents": line.agents_of(run_dir), "ranks": line.ranks_of(run_dir)}
+        ended = started.end()
+    return {"planned": planned, "run_dir": run_dir, "ended": ended, **seen}
+
+
+def check_planned(planned: Any, run_dir: Any, launcher: Any, agents: list[Any], ranks: list[Any]) -> None:
+    """The processes that live are those of the plan, variable by variable."""
+    plan = json.loads(planned.out.replace(json.loads(planned.out)["run_folder"], str(run_dir.path)))
+    assert [agent.argv for agent in agents] == [tuple(plan["argv"])]
+    expected = {**launcher.environment, **{name: value for name, value in plan["environment"].items() if value is not None}}
+    withheld = {name for name, value in plan["environment"].items() if value is None}
+    assert withheld == set(SECRETS)
+    assert agents[0].environment == {name: value for name, value in expected.items() if name not in withheld}
+    assert sorted(rank.environment["RANK"] for rank in ranks) == ["0", "1"]
+    for rank in ranks:
+        assert rank.argv[-3:] == ("-m", "trainers", str(run_dir.path))
+        assert {name: rank.environment.get(name) for name in SITE} == SITE
+        assert {name: rank.environment.get(name) for name in plan["environment"]} == plan["environment"]
+
+
+def test_what_plan_prints_is_what_torchrun_runs(reference: dict[str, Any]) -> None:
+    assert reference["planned"].code == 0, reference["planned"].text
+    check_planned(*(reference[name] for name in ("planned", "run_dir", "launcher", "agents", "ranks")))
+
+
+def test_a_run_in_a_folder_with_packages_of_the_same_names_uses_ours(reference: dict[str, Any]) -> None:
+    assert reference["ended"].code == 0, reference["ended"].text
+    assert "of the working folder was imported" not in reference["planned"].text + reference["ended"].text
+    assert max(line.losses(reference["run_dir"])) == STEPS
+    assert reference["run_dir"].loss_plot.is_file()
+    assert [json.loads(path.read_text())["world"] for path in sorted(reference["run_dir"].layouts.glob("*.json"))] == [2, 2]
+
+
+def test_no_process_is_left_by_a_finished_run(reference: dict[str, Any]) -> None:
+    assert reference["ended"].code == 0
+    assert line.processes_of(reference["run_dir"]) == []
+
+
+def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported(tmp_path: Path) -> None:
+    overrides = (*RUN, "backend=accelerate")
+    planned = line.call((*line.MODULE, "plan", "--json", *overrides), tmp_path, **SITE, **SECRETS)
+    with line.start(train(*overrides), tmp_path, **SITE, **SECRETS) as started:
+        run_dir = line.the_run(tmp_path / "outputs")
+        line.wait_until(line.reached(run_dir, 1), "first step")
+        agents, ranks = line.agents_of(run_dir), line.ranks_of(run_dir)
+        check_planned(planned, run_dir, line.read_process(started.process.pid), agents, ranks)
+        os.kill(agents[0].pid, signal.SIGKILL)
+        ended = started.end()
+    assert ended.code == 6
+    assert "SIGKILL" in ended.err
+    assert ended.err.count("regimen: ") == 1
+    assert "Traceback" not in ended.text
+    line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every rank", 10)
+    assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "failed"
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The run of `reference`, asked to stop by Ctrl-C after a few steps, and resumed to its end."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with line.start(train(*RUN), folder) as started:
+        run_dir = line.the_run(folder / "outputs")
+        line.wait_until(line.reached(run_dir, 3), "third step")
+        started.process.send_signal(signal.SIGINT)
+        stopped = started.end()
+    refused = line.call(train("resume=last", "optim.lr=0.5"), folder)
+    at_stop = sorted(path.name for path in run_dir.checkpoints.iterdir())
+    resumed = line.call(train("resume=last"), folder)
+    return {"run_dir": run_dir, "folder": folder, "stopped": stopped, "refused": refused, "at_stop": at_stop, "resumed": resumed}
+
+
+def test_ctrl_c_saves_a_checkpoint_and_ends_with_75(interrupted: dict[str, Any]) -> None:
+    stopped = interrupted["stopped"]
+    assert stopped.code == 75, stopped.text
+    assert [text for text in stopped.err.splitlines() if text] == [
+        f"regimen: stopped and saved. Go on with: regimen train resume={interrupted['run_dir'].path}"
+    ]
+    assert len(interrupted["at_stop"]) == 1
+    step = int(interrupted["at_stop"][0].removeprefix("step-"))
+    assert 3 <= step < STEPS
+
+
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(interrupted: dict[str, Any], reference: dict[str, Any]) -> None:
+    assert interrupted["resumed"].code == 0, interrupted["resumed"].text
+    whole = line.losses(reference["run_dir"])
+    assert sorted(whole) == list(range(1, STEPS + 1))
+    assert line.losses(interrupted["run_dir"]) == whole
+    assert weights(interrupted["run_dir"]) == weights(reference["run_dir"])
+
+
+def test_a_resume_with_another_value_is_refused_naming_both(interrupted: dict[str, Any]) -> None:
+    refused = interrupted["refused"]
+    assert refused.code == 2
+    assert "optim.lr: recorded 0.01, given 0.5" in refused.err
+    assert "Traceback" not in refused.text
+
+
+def test_a_second_resume_says_that_the_run_is_finished(interrupted: dict[str, Any]) -> None:
+    again = line.call(train(f"resume={interrupted['run_dir'].path}"), interrupted["folder"])
+    assert again.code == 0, again.text
+    assert "is finished" in again.out
+    assert len(line.run_folders(interrupted["folder"] / "outputs")) == 1
+
+
+def test_a_killed_launcher_leaves_no_process_and_its_run_goes_on(tmp_path: Path) -> None:
+    overrides = (*RUN, "training.max_steps=60", "checkpoint.interval=2")
+    with line.start(train(*overrides), tmp_path) as started:
+        run_dir = line.the_run(tmp_path / "outputs")
+        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        started.process.kill()
+        line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process", 10)
+    assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "dead"
+    resumed = line.call(train(f"resume={run_dir.path}"), tmp_path)
+    assert resumed.code == 0, resumed.text
+    assert max(line.losses(run_dir)) == 60
+
+
+def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
+    started = line.call((*line.SCRIPT, "train", "--detach", *RUN, "training.max_steps=2000"), shadowed(tmp_path))
+    assert started.code == 0, started.text
+    run_dir = line.the_run(tmp_path / "outputs")
+    line.wait_until(line.reached(run_dir, 1), "first step")
+    assert len(line.ranks_of(run_dir)) == 2  # train has returned and they live
+    owner = json.loads(run_dir.lock.read_text())
+    with line.start((*line.SCRIPT, "status", "--follow", "last"), tmp_path) as follower:
+        second = line.call((*line.SCRIPT, "train", f"resume={run_dir.path}"), tmp_path)
+        listed = json.loads(line.call((*line.SCRIPT, "status", "--json"), tmp_path).out)
+        stop = line.call((*line.SCRIPT, "stop", "last"), tmp_path)
+        followed = follower.end()
+    assert second.code == 73
+    assert f"in use by process {owner['pid']} on {socket.gethostname()}, for " in second.err
+    assert [(entry["run_folder"], entry["state"]) for entry in listed] == [(str(run_dir.path), "running")]
+    assert stop.code == 0, stop.text
+    assert followed.code == 75, followed.text
+    assert "step 1/2000" in followed.out
+    assert "Traceback" not in second.text + followed.text
+    line.wait_until(lambda: not run_dir.lock.exists() and line.processes_of(run_dir) == [], "end of every process", 10)
+
+
+# Full fine-tuning of 7 billion weights in bf16 AMP takes 16 bytes a weight beside activations: no GPU of 24 GiB holds that.
+TOO_LARGE = ("model=qwen2.5_7b", "data=demo", "regime=full", "node=rtx4090_24")
+
+
+def test_a_refused_run_names_both_numbers_and_leaves_nothing(tmp_path: Path) -> None:
+    refused = line.call(train(*TOO_LARGE), tmp_path)
+    assert refused.code == 3
+    assert refused.err.count("regimen: This run does not fit its node.") == 1
+    assert list(tmp_path.iterdir()) == []
+    failed = [text for text in refused.err.splitlines() if "FAIL" in text]
+    assert failed
+    assert all(len([word for word in text.split() if word in ("GiB", "GB")]) >= 2 for text in failed), failed
+    proposals = [text for text in refused.out.splitlines() if " to spare" in text]
+    assert proposals
+    pasted = proposals[0].split(" peak ")[0].split()
+    permitted = line.call((*line.MODULE, "plan", *TOO_LARGE, *pasted), tmp_path)
+    assert permitted.code == 0, permitted.text
+
+
+def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "training.max_steps=20", "evaluation.interval=10"), tmp_path)
+    assert ended.code == 0, ended.text
+    run_dir = line.the_run(tmp_path / "outputs")
+    entries = [json.loads(text) for text in run_dir.progress.read_text().splitlines()]
+    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    assert len(evaluations) == 3
+    assert evaluations == sorted(evaluations, reverse=True)
+    assert run_dir.loss_plot.read_bytes().startswith(b"\x89PNG")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run_dir.base), run_dir.model).eval()
+    tokens = torch.tensor([[66, 67, 68, 69]])
+    with torch.no_grad(), model.disable_adapter():
+        plain = model(tokens).logits
+    with torch.no_grad():
+        learned = model(tokens).logits
+        merged = model.merge_and_unload()(tokens).logits
+    assert not torch.allclose(plain, learned, atol=1e-2)
+    assert torch.allclose(learned, merged, atol=1e-3)  # W + BA rounds once in fp32 where W x + B A x rounds twice
+    shutil.rmtree(run_dir.path)
