@@ -56,7 +56,7 @@ def first_line(error: BaseException) -> str:
 
 
 def out_of_memory_sentence(error: BaseException) -> str:
-    first = first_line(error) or "host memory is exhausted"
+    first = first_line(error) or "host memory is exhausted."
     return (
         f"Out of memory: {first} Lower training.micro_batch (training.effective_batch keeps the batch), set training.gradient_checkpointing=true, "
         "or see what `regimen plan` proposes."
