@@ -1,0 +1,68 @@
+"""A checkpoint that the trainer wrote aside becomes a committed one; old ones go, the needed ones stay."""
+
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from conf.run_dir import RunDir
+from trainers.callbacks.committing import Committing
+from trainers.checkpoints.commit import committed, faults
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    made = RunDir(tmp_path)
+    made.checkpoints.mkdir()
+    return made
+
+
+def save(committing: Committing, step: int, best: int | None = None) -> TrainerState:
+    """What the trainer does before it tells its callbacks."""
+    making = committing.run_dir.checkpoints / ".making"
+    (making / f"checkpoint-{step}").mkdir(parents=True)
+    (making / f"checkpoint-{step}" / "model.safetensors").write_text(f"weights of step {step}")
+    state = TrainerState(global_step=step, max_steps=10, best_global_step=best)
+    if best is not None:
+        state.best_model_checkpoint = str(making / f"checkpoint-{best}")
+    committing.on_save(TrainingArguments(output_dir=str(making)), state, TrainerControl())
+    return state
+
+
+def steps(run_dir: RunDir) -> list[str]:
+    return [checkpoint.name for checkpoint in committed(run_dir)]
+
+
+def test_a_saved_step_is_committed_whole(run_dir: RunDir) -> None:
+    save(Committing(run_dir, keep=2, world=1), 5)
+    assert faults(run_dir.checkpoint(5)) == []
+    assert (run_dir.checkpoint(5) / "model.safetensors").read_text() == "weights of step 5"
+
+
+def test_the_oldest_are_removed(run_dir: RunDir) -> None:
+    committing = Committing(run_dir, keep=2, world=1)
+    for step in (1, 2, 3):
+        save(committing, step)
+    assert steps(run_dir) == ["step-3", "step-2"]
+
+
+def test_the_best_checkpoint_stays_and_is_named_where_it_is(run_dir: RunDir) -> None:
+    committing = Committing(run_dir, keep=1, world=1)
+    for step in (1, 2, 3):
+        state = save(committing, step, best=1)
+    assert steps(run_dir) == ["step-3", "step-1"]
+    assert state.best_model_checkpoint == str(run_dir.checkpoint(1))
+
+
+def test_the_best_checkpoint_of_a_moved_folder_is_found_again(run_dir: RunDir) -> None:
+    state = TrainerState(global_step=3, max_steps=10, best_global_step=1, best_model_checkpoint="/old/place/step-1")
+    Committing(run_dir, keep=1, world=1).on_train_begin(TrainingArguments(output_dir=str(run_dir.path)), state, TrainerControl())
+    assert state.best_model_checkpoint == str(run_dir.checkpoint(1))
+
+
+def test_a_step_that_is_saved_again_stays_as_it_was(run_dir: RunDir) -> None:
+    committing = Committing(run_dir, keep=2, world=1)
+    save(committing, 5)
+    inode = run_dir.checkpoint(5).stat().st_ino
+    save(committing, 5)
+    assert run_dir.checkpoint(5).stat().st_ino == inode

@@ -1,0 +1,107 @@
+"""What progress.jsonl says of a step, and the end of a run whose loss is no number."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from conf.run_dir import RunDir
+from trainers.callbacks.progress import Progress, TokenCount
+from trainers.causes import NotANumber
+
+
+class Model(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return input_ids
+
+
+def begun(run_dir: RunDir, leads: bool = True, step: int = 0) -> tuple[Progress, Model]:
+    progress, model = Progress(run_dir, leads), Model()
+    progress.on_train_begin(arguments(run_dir), TrainerState(global_step=step, max_steps=10), TrainerControl(), model=model)
+    return progress, model
+
+
+def arguments(run_dir: RunDir) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(run_dir.path))
+
+
+def log(progress: Progress, step: int, **logs: float) -> None:
+    progress.on_log(arguments(progress.run_dir), TrainerState(global_step=step, max_steps=10), TrainerControl(), logs=logs)
+
+
+def entries(run_dir: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run_dir.progress.read_text().splitlines()]
+
+
+def test_tokens_are_counted_with_and_without_padding() -> None:
+    model = Model()
+    count = TokenCount(model)
+    model(input_ids=torch.zeros(2, 5), attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]))
+    model(input_ids=torch.zeros(1, 4))  # packed: no mask, nothing is padding
+    assert count.take().tolist() == [14.0, 11.0]
+    assert count.take().tolist() == [0.0, 0.0]
+
+
+def test_tokens_of_an_evaluation_are_not_counted() -> None:
+    model = Model().eval()
+    count = TokenCount(model)
+    model(input_ids=torch.zeros(2, 5))
+    assert count.take().tolist() == [0.0, 0.0]
+
+
+def test_a_logged_loss_becomes_a_line_with_rate_and_time_left(tmp_path: Path) -> None:
+    progress, model = begun(RunDir(tmp_path))
+    model(input_ids=torch.zeros(2, 5), attention_mask=torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]))
+    log(progress, 1, loss=2.5, grad_norm=0.5, learning_rate=1e-4, epoch=0.1, other=3.0)
+    [entry] = entries(RunDir(tmp_path))
+    assert {key: entry[key] for key in ("step", "of", "loss", "grad_norm", "lr", "epoch", "padding")} == {
+        "step": 1,
+        "of": 10,
+        "loss": 2.5,
+        "grad_norm": 0.5,
+        "lr": 1e-4,
+        "epoch": 0.1,
+        "padding": 0.3,
+    }
+    assert entry["tokens_per_second"] > 0
+    assert entry["eta_seconds"] >= 0
+    assert "other" not in entry
+
+
+def test_an_evaluation_is_a_line_without_a_rate(tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path))
+    log(progress, 0, eval_loss=3.0)
+    [entry] = entries(RunDir(tmp_path))
+    assert entry["eval_loss"] == 3.0
+    assert "tokens_per_second" not in entry
+
+
+def test_the_summary_at_the_end_is_no_step(tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path))
+    log(progress, 10, train_runtime=3.0, train_loss=1.0)
+    assert not RunDir(tmp_path).progress.exists()
+
+
+def test_only_the_leading_rank_writes(tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path), leads=False)
+    log(progress, 1, loss=2.5)
+    assert not RunDir(tmp_path).progress.exists()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize(("key", "value"), [("loss", float("nan")), ("loss", float("inf")), ("eval_loss", float("nan"))])
+def test_every_rank_ends_at_a_loss_that_is_no_number(key: str, value: float, leads: bool, tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path), leads)
+    with pytest.raises(NotANumber, match=rf"^{key} is {value} at step 4: .*optim\.lr"):
+        log(progress, 4, **{key: value})
+
+
+def test_lines_after_a_torn_one_are_not_lost_in_it(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.progress.write_text('{"step": 3, "of": 10, "loss": 2.0}\n{"step": 4, "o')
+    progress, _ = begun(run_dir, step=3)
+    log(progress, 4, loss=1.5)
+    assert [entry["step"] for entry in entries(run_dir)] == [3, 4]

@@ -1,0 +1,55 @@
+"""A request to stop, by file or signal, saves and ends the run at the end of the step."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from conf.run_dir import RunDir
+from trainers.callbacks.stopping import SIGNALS, Stopping
+
+
+@pytest.fixture
+def stopping(tmp_path: Path) -> Iterator[Stopping]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield Stopping(RunDir(tmp_path))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def step_end(stopping: Stopping, step: int, of: int = 10) -> TrainerControl:
+    control = TrainerControl()
+    stopping.on_step_end(TrainingArguments(output_dir=str(stopping.run_dir.path)), TrainerState(global_step=step, max_steps=of), control)
+    return control
+
+
+def asked(control: TrainerControl) -> tuple[bool, bool]:
+    return control.should_save, control.should_training_stop
+
+
+def test_a_run_that_nobody_stops_goes_on(stopping: Stopping) -> None:
+    assert asked(step_end(stopping, 3)) == (False, False)
+    assert not stopping.stopped
+
+
+def test_the_stop_file_saves_and_ends(stopping: Stopping) -> None:
+    stopping.run_dir.stop.write_text("stop\n")
+    assert asked(step_end(stopping, 3)) == (True, True)
+    assert stopping.stopped
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_saves_and_ends_at_the_end_of_the_step(number: signal.Signals, stopping: Stopping) -> None:
+    os.kill(os.getpid(), number)
+    assert not stopping.stopped
+    assert asked(step_end(stopping, 3)) == (True, True)
+    assert stopping.stopped
+
+
+def test_a_run_at_its_last_step_finishes_instead(stopping: Stopping) -> None:
+    stopping.run_dir.stop.write_text("stop\n")
+    assert asked(step_end(stopping, 10)) == (False, False)
+    assert not stopping.stopped
