@@ -13,7 +13,7 @@ from launcher.model_facts import ModelFacts
 from launcher.throughput import step_flops
 
 ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie between 0.3 and 0.5
-GENERATED_SAMPLES = 2025  # trainers/data/generated.py makes this many; a test holds the two together
+GENERATED_SAMPLES = 2000  # trainers/data/generated.py makes this many; a test holds the two together
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Expectations:
 
 def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
     samples = count_samples(run.data)
-    trained = None if samples is None else samples - int(samples * run.data.validation_share)
+    trained = None if samples is None else samples - round(samples * run.data.validation_share)
     steps = expected_steps(run, trained)
     assert run.training.effective_batch is not None, "settle() fills the batch"
     step_tokens = run.training.effective_batch * run.data.cutoff

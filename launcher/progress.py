@@ -97,7 +97,7 @@ class Bar:
             self.progress.update(self.task, description="training", completed=entry["step"], total=entry["of"], facts=facts, left=left)
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text, highlight=False, markup=False)
 
 
 @contextmanager
