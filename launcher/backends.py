@@ -176,6 +176,11 @@ def python_path(site: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(PACKAGES), *others])}
 
 
+def launcher_environment(site: Mapping[str, str]) -> dict[str, str]:
+    """For a launcher that outlives this one: these packages, whatever lies in the working folder."""
+    return {**site, **python_path(site.get("PYTHONPATH", "")), "PYTHONSAFEPATH": "1"}
+
+
 def withheld(run: Run) -> tuple[str, ...]:
     from_hub = run.model.path is not None or run.model.tokenizer not in (None, "bytes") or run.data.sets != ["generated"]
     hub = () if from_hub else HUB_SECRETS

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher import journal, lock
-from launcher.backends import Command, command
+from launcher.backends import Command, command, launcher_environment
 from launcher.batch_script import parse_job_id
 from launcher.errors import ConfigError, DiskError, GateRefused, SubmissionError
 from launcher.outcome import Outcome, outcome_of
@@ -74,7 +74,7 @@ def clear_last_attempt(run_dir: RunDir) -> None:
 
 
 def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the agent in a session of its own; it is told to end if this process dies."""
+    """Start the agent in a session of its own; it dies with this process, and the ranks with it: nobody else may write in the folder then."""
     journal.record(run_dir, "start", argv=list(command.argv), host=socket.gethostname())
     with (run_dir.logs / "agent.txt").open("ab") as log:
         return subprocess.Popen(
@@ -84,20 +84,26 @@ def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            preexec_fn=die_with_parent,
         )
 
 
+def die_with_parent() -> None:
+    """In the child: SIGKILL when the parent dies (prctl(2)). On SIGTERM ranks would save for up to 30 s while a resume already begins."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def end_with_parent() -> None:
-    """In the child: SIGTERM when the parent dies, so that a killed launcher leaves no ranks behind (prctl(2))."""
+    """In the child, itself a launcher: SIGTERM when the parent dies, so that it saves and stops."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def detach(run_dir: RunDir) -> int:
+def detach(run_dir: RunDir, site: Mapping[str, str]) -> int:
     """Start a supervisor that outlives this terminal; returns its pid."""
     with run_dir.launcher_log.open("ab") as log:
         process = subprocess.Popen(
             (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
+            env=launcher_environment(site),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -146,7 +152,9 @@ def submit(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     except FileNotFoundError:
         raise SubmissionError("sbatch is not on the PATH: submit from a node of the cluster, or use cluster=local.") from None
     except subprocess.TimeoutExpired:
-        raise SubmissionError("sbatch did not answer in 60 s: the Slurm controller cannot be reached. Try again, or look with `scontrol ping`.") from None
+        raise SubmissionError(
+            "sbatch did not answer in 60 s: the Slurm controller cannot be reached. Try again, or look with `scontrol ping`."
+        ) from None
     if done.returncode != 0:
         raise SubmissionError(f"sbatch refused the job: {done.stderr.strip() or done.stdout.strip()}")
     job = parse_job_id(done.stdout)

@@ -30,7 +30,7 @@ class RunStatus:
 
 def status_of(run_dir: RunDir) -> RunStatus:
     history = journal.events(run_dir)
-    last = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
+    last: dict[str, Any] = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
     entries = list(journal.json_lines(run_dir.progress))
     newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": 0}
     losses = [entry["loss"] for entry in entries if "loss" in entry]
@@ -99,7 +99,7 @@ def named_run(name: str, output: Path) -> RunDir:
 
 def as_dict(status: RunStatus) -> dict[str, Any]:
     return {
-        "run_folder": str(status.run_dir.path), "state": status.state, "step": status.step, "of": status.of, "loss": status.loss,
+        "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": status.loss,
         "eval_loss": status.eval_loss, "updated": status.updated, "exit_code": status.exit_code, "message": status.message,
     }  # fmt: skip
 

@@ -127,7 +127,7 @@ def start(plan: LaunchPlan, detached: bool) -> int:
     execute.write_plan(plan, os.environ)
     print(f"run folder: {run_dir.path}", flush=True)
     if detached:
-        pid = execute.detach(run_dir)
+        pid = execute.detach(run_dir, os.environ)
         print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
         return 0
     return supervised(run_dir, plan.command, execute.own(run_dir))

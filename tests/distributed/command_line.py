@@ -117,7 +117,7 @@ def read_process(pid: int) -> Process | None:
         pairs = [entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") if "=" in entry]
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    return Process(pid, tuple(argv), {name: value for name, value in pairs})
+    return Process(pid, tuple(argv), dict(pairs))
 
 
 def parent_of(stat: Path) -> int:
