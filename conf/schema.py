@@ -164,7 +164,7 @@ class Node:
 class Cluster:
     name: str = MISSING
     nodes: int = MISSING
-    ranks_per_node: int | None = MISSING  # null: one per GPU of the node, one on a CPU node
+    ranks_per_node: int | None = MISSING  # null: one per GPU of the node, two on a CPU node
 
 
 @dataclass
