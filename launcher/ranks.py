@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from conf.run_dir import RunDir, write_text_atomically
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
@@ -145,7 +146,7 @@ class RefusedByRankZero(RegimenError):
     """Rank 0 has printed why; the others end with the same code and say nothing."""
 
 
-def raise_refusal(exit_code: int) -> None:
+def raise_refusal(exit_code: int) -> NoReturn:
     error = RefusedByRankZero("")
     error.exit_code = exit_code if exit_code in BY_EXIT_CODE else 1
     raise error

@@ -226,8 +226,9 @@ def join_torchrun(rank: ranks.Rank, overrides: Sequence[str], config_dirs: Seque
     try:
         run_dir = folder_for_torchrun(rank, place, overrides, config_dirs)
     except RegimenError as error:
+        print(f"regimen: {error}", file=sys.stderr, flush=True)  # before the others end: torchrun then ends this process too
         ranks.publish(rank, place, "", error.exit_code)
-        raise
+        ranks.raise_refusal(error.exit_code)
     execute.own(run_dir)  # the pid stays the same when this process becomes the trainer
     ranks.remember(rank, place, run_dir.path)
     ranks.publish(rank, place, str(run_dir.path), 0)
