@@ -62,9 +62,10 @@ def expected_steps(run: Run, samples: int | None) -> int | None:
 
 
 def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, ...]:
-    counted = "training.max_steps" if run.training.max_steps else f"{samples} samples in {', '.join(run.data.sets)}" if samples is not None else "unknown data"
+    counted = "unknown data" if samples is None else f"{samples} samples in {', '.join(run.data.sets)}"
+    steps = "training.max_steps" if run.training.max_steps else counted
     rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if seconds is not None else "no peak rate is known for this node"
-    return (f"steps: {counted}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
+    return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
 
 
 def count_samples(data: Data) -> int | None:

@@ -40,14 +40,6 @@ def test_overrides_beside_the_demo_win_over_its_values() -> None:
     assert compose(["regime.rank=4"]).regime == Lora("lora", 4, 64.0, 0.0, ["all-linear"], False, False)
 
 
-def test_the_name_follows_the_choices() -> None:
-    assert compose([*DEMO, "regime=qlora"]).name == "sft-qlora-demo"
-
-
-def test_a_value_may_refer_to_another() -> None:
-    assert compose([*DEMO, "name=r${regime.rank}"]).name == "r16"
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -182,7 +174,8 @@ def test_a_secret_in_a_file_is_refused_and_never_shown(field: str, tmp_path: Pat
 
 def test_a_choice_of_ones_own_starts_from_a_built_in_one(tmp_path: Path) -> None:
     own_file(tmp_path, "regime/wide.yaml", "defaults: [qlora, _self_]\nrank: 64\n")
-    run = compose([*DEMO, "regime=wide"], [tmp_path])
+    run = compose([*DEMO, "regime=wide", "name=${regime.name}-r${regime.rank}"], [tmp_path])
+    assert run.name == "qlora-r64"
     assert run.regime == Qlora("qlora", 64, 32.0, 0.0, ["all-linear"], False, False, 4, True)
 
 
@@ -251,7 +244,7 @@ def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:
     assert f"--config-dir {tmp_path / 'none'} is not a folder" in message(config_dir=tmp_path / "none")
 
 
-@pytest.mark.parametrize("group", ["stage", "regime", "optim", "sharding", "backend", "cluster", "tracking", "gate", "node"])
+@pytest.mark.parametrize("group", ["regime", "optim", "sharding", "backend", "cluster", "tracking"])
 def test_every_built_in_choice_composes_and_keeps_its_limits(group: str) -> None:
     for choice in choices(group):
         run = compose([*DEMO, f"{group}={choice}"])
