@@ -72,6 +72,7 @@ def test_a_key_of_another_choice_is_told_as_such() -> None:
         ("regime.rank=", "regime.rank: Value ''"),
         ("regime.rank=null", "regime.rank=null: this key needs a value"),
         ("regime.rank=???", "Set regime.rank="),
+        ("data=files", "data.sets has no value. Set data.sets=..."),
         ("training.gradient_checkpointing=maybe", "training.gradient_checkpointing: Value 'maybe'"),
         ("data.sets=one", "data.sets"),
         ("data.sets=[null]", "data.sets[0]"),
@@ -149,10 +150,6 @@ def test_hydras_own_words_are_no_keys(override: str) -> None:
 )
 def test_an_interpolation_to_nowhere_is_told(value: str, said: str) -> None:
     assert said in message(f"name={value}")
-
-
-def test_a_missing_value_is_asked_for() -> None:
-    assert "data.sets has no value. Set data.sets=..." in message("data=files")
 
 
 @pytest.mark.parametrize("override", [f"name={TOKEN}", "name=correct-horse-battery", "regime.rank=${oc.env:MY_API_KEY}", "name=${oc.env:MY_API_KEY}"])
