@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conf.schema import Freeze, Fsdp, Lora, Qlora, Run, Zero
+from conf.schema import Freeze, Fsdp, Qlora, Run, Zero
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,49 @@ def bits(run: Run) -> int | None:
     return run.regime.bits if isinstance(run.regime, Qlora) else None
 
 
-def splits_weights(run: Run) -> bool:
-    return isinstance(run.sharding, Fsdp) or (isinstance(run.sharding, Zero) and run.sharding.stage == 3)
-
-
 def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
 
 
+# Each row was run with the refusal lifted (benchmarks/refused_pairs.py); what it ended with stands in `why`, the record in benchmarks/results/.
 RULES: tuple[Rule, ...] = (
     Rule(
-        "int8-split",
-        lambda run: bits(run) == 8 and splits_weights(run),
-        "bitsandbytes keeps 8-bit weights as int8 tensors with scales beside them, and ZeRO-3 and FSDP2 split floating tensors only.",
+        "int8-fsdp2",
+        lambda run: bits(run) == 8 and isinstance(run.sharding, Fsdp),
+        "FSDP2 cannot split int8 weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "hqq-fsdp2",
+        lambda run: bits(run) == 2 and isinstance(run.sharding, Fsdp),
+        "FSDP2 cannot split HQQ's packed weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
         "sharding=zero2",
     ),
     Rule(
-        "hqq-split",
-        lambda run: bits(run) == 2 and splits_weights(run),
-        "HQQ packs 2-bit weights into uint8 tensors outside of the module's parameters: ZeRO-3 and FSDP2 do not split them, every rank keeps all.",
+        "hqq-zero3",
+        lambda run: bits(run) == 2 and isinstance(run.sharding, Zero) and run.sharding.stage == 3,
+        "ZeRO-3 has split the weights before HQQ can pack them: the ranks end with `not enough values to unpack (expected 2, got 1)`.",
         "sharding=zero2",
     ),
     Rule(
-        "hqq-dora",
-        lambda run: bits(run) == 2 and isinstance(run.regime, Lora) and run.regime.dora,
-        "DoRA needs the norms of the base weights, and peft cannot read them from HQQ's 2-bit layers.",
-        "regime.dora=false",
+        "8bit-states-fsdp2",
+        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name in ("adamw_8bit", "paged_adamw_8bit"),
+        "bitsandbytes cannot step split weights: "
+        "`Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "adafactor-fsdp2",
+        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name == "adafactor",
+        "Adafactor's factored states are no split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "bf16-offload",
+        lambda run: offloads(run) and run.training.precision == "bf16",
+        "DeepSpeed's CPU Adam keeps fp32 states: `bf16_optimizer_states with ZeRO-Offload requires DeepSpeedCPUAdam constructed with "
+        "fp32_optimizer_states=False`.",
+        "training.precision=bf16_amp",
     ),
     Rule(
         "fused-loss-cpu",
@@ -56,28 +73,10 @@ RULES: tuple[Rule, ...] = (
         "training.loss=plain",
     ),
     Rule(
-        "paged-cpu",
-        lambda run: run.optim.name == "paged_adamw_8bit" and on_cpu(run),
-        "Paged states live in CUDA's unified memory; a CPU node has no CUDA driver to page them.",
-        "optim=adamw",
-    ),
-    Rule(
         "fsdp2-cpu",
         lambda run: isinstance(run.sharding, Fsdp) and on_cpu(run),
         "On a CPU accelerate ignores FSDP2 without a word and runs plain data parallelism: nothing would be split.",
         "sharding=zero3",
-    ),
-    Rule(
-        "fp16-cpu",
-        lambda run: run.training.precision == "fp16_amp" and on_cpu(run),
-        "fp16 training scales its losses on a CUDA device (torch.amp.GradScaler); accelerate refuses fp16 on a CPU.",
-        "training.precision=bf16_amp",
-    ),
-    Rule(
-        "offload-8bit",
-        lambda run: offloads(run) and run.optim.name in ("adamw_8bit", "paged_adamw_8bit"),
-        "Offloaded states are updated on the CPU by DeepSpeed's own Adam; bitsandbytes' 8-bit step would be handed host tensors.",
-        "optim=adamw",
     ),
     Rule(
         "freeze-nothing",

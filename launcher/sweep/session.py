@@ -63,7 +63,7 @@ def say(text: str) -> None:
 
 
 def resources_here(gpus: int | None, slots: int) -> Resources:
-    """The GPUs of this machine that the sweep may use, by UUID: CUDA and NVML count them in different orders.
+    """The GPUs of this machine that the sweep may use, by their number in PCI order: DeepSpeed reads CUDA_VISIBLE_DEVICES as integers.
 
     Raises:
         ConfigError: when more are asked for than are visible.
@@ -73,4 +73,4 @@ def resources_here(gpus: int | None, slots: int) -> Resources:
         raise ConfigError(f"hydra.launcher.gpus={gpus}, but {len(visible)} GPUs are visible here. Leave it out to use all.")
     if slots < 1:
         raise ConfigError(f"hydra.launcher.slots={slots} is out of range: it must be at least 1.")
-    return Resources(tuple(gpu.uuid for gpu in visible[:gpus]), slots)
+    return Resources(tuple(gpu.uuid if gpu.mig else str(gpu.index) for gpu in visible[:gpus]), slots)

@@ -41,6 +41,7 @@ def test_every_regime_trains_on_a_gpu(regime: str, precision: str, checkpointing
         report_to=[],
         disable_tqdm=True,
     )
+    arguments._n_gpu = 1  # a rank sees several GPUs and uses one; without a launcher the Trainer would take all of them
     prepared = prepare_model(run, AutoModelForCausalLM, tmp_path / "base")
     if regime in ("8 bits", "4 bits", "2 bits"):  # the Trainer moves no quantised weights
         assert {parameter.device.type for parameter in prepared.model.parameters()} == {"cuda"}

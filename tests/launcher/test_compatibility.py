@@ -7,14 +7,14 @@ from launcher.settle import settle
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
 FORBIDDEN = {
-    "int8-split": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
-    "hqq-split": (*GPU, "regime=qlora", "regime.bits=2", "sharding=zero3"),
-    "hqq-dora": (*GPU, "regime=qlora", "regime.bits=2", "regime.dora=true"),
+    "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
+    "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
+    "hqq-zero3": (*GPU, "regime=qlora", "regime.bits=2", "sharding=zero3"),
+    "8bit-states-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=adamw_8bit"),
+    "adafactor-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=adafactor"),
+    "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
-    "paged-cpu": (*CPU, "optim=paged_adamw_8bit"),
     "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
-    "fp16-cpu": (*CPU, "training.precision=fp16_amp"),
-    "offload-8bit": (*GPU, "regime=full", "sharding=zero2_offload", "optim=adamw_8bit"),
     "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
 }
 
@@ -34,7 +34,15 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
 
 @pytest.mark.parametrize(
     "overrides",
-    [(*GPU, "regime=qlora", "sharding=zero3"), (*GPU, "training.loss=fused", "sharding=fsdp2"), (*CPU, "optim=adamw_8bit", "sharding=zero3")],
+    [
+        (*GPU, "regime=qlora", "sharding=zero3"),
+        (*GPU, "regime=qlora", "regime.bits=8", "sharding=zero3"),
+        (*GPU, "regime=qlora", "regime.bits=2", "regime.dora=true"),
+        (*GPU, "sharding=zero2_offload", "optim=adamw_8bit"),
+        (*CPU, "training.precision=fp16_amp"),
+        (*GPU, "training.loss=fused", "sharding=fsdp2"),
+        (*CPU, "optim=adamw_8bit", "sharding=zero3"),
+    ],
 )
 def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
     assert names(*overrides) == []
