@@ -52,6 +52,20 @@ def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectatio
     )
 
 
+def refuse_too_few(run: Run, samples: int | None) -> None:
+    """Every rank needs one whole micro batch; what packing or the cutoff takes away is known to the trainers alone.
+
+    Raises:
+        DataError: when there are surely fewer.
+    """
+    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    if samples is not None and samples < ranks * run.training.micro_batch:
+        raise DataError(
+            f"{samples} training samples are fewer than one batch: {ranks} rank{'s' * (ranks > 1)} x training.micro_batch="
+            f"{run.training.micro_batch}. Lower training.micro_batch, use fewer ranks, or give more data."
+        )
+
+
 def expected_steps(run: Run, samples: int | None) -> int | None:
     if run.training.max_steps is not None:
         return run.training.max_steps
@@ -82,7 +96,10 @@ def count_set(entry: str, data: Data) -> int | None:
     if entry == "generated":
         return GENERATED_SAMPLES
     path = file_of(entry, data)
-    return None if path is None else count_records(path)
+    count = None if path is None else count_records(path)
+    if count == 0:
+        raise DataError(f"{path}: holds no records. Give a file with at least one.")
+    return count
 
 
 def file_of(entry: str, data: Data) -> Path | None:

@@ -110,6 +110,22 @@ def settle_auto(node: Node, gpus: Sequence[Gpu]) -> Node:
     )
 
 
+def refuse_absent_gpus(node: Node) -> None:
+    """A named node may be planned for anywhere; ranks start here only if its GPUs are here.
+
+    Raises:
+        ConfigError: when this machine has fewer.
+    """
+    if node.auto or not node.gpus:
+        return
+    found, notes = visible_gpus()
+    if len(found) < node.gpus:
+        raise ConfigError(
+            f"node={node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}, but {len(found)} are visible here. {' '.join((*notes, ''))}"
+            "Start it on such a node, submit it with cluster=slurm, or take node=cpu or node=auto; `regimen plan` works anywhere."
+        )
+
+
 def refuse_mixed(gpus: Sequence[Gpu]) -> None:
     if len({gpu.name for gpu in gpus}) > 1:
         # UUIDs, not indices: CUDA numbers the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID, NVML by PCI bus.

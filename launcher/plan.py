@@ -1,5 +1,6 @@
 """One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from launcher.backends import Command, accelerate_config, command, node_argv
 from launcher.batch_script import HEAD, NODE_RANK, PORT, render, sbatch_argv
 from launcher.compatibility import incompatibilities
 from launcher.errors import ConfigError
-from launcher.expectations import Expectations, expect
+from launcher.expectations import Expectations, expect, refuse_too_few
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, model_facts, read_architecture
@@ -50,6 +51,7 @@ def judge_run(composed: Run) -> Judged:
 
     Raises:
         ConfigError: for values, pairs of values or a model that cannot work.
+        DataError: for data that is not there, or too little.
     """
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
@@ -59,13 +61,16 @@ def judge_run(composed: Run) -> Judged:
     assert run.model.architecture is not None
     facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
     predicted = estimate(run, facts)
+    expected = expect(run, facts, predicted)
+    refuse_too_few(run, expected.samples)
     verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)))
-    return Judged(run, facts, node, predicted, verdict, expect(run, facts, predicted))
+    return Judged(run, facts, node, predicted, verdict, expected)
 
 
 def free_disk(output: Path) -> int:
     """Free bytes under the output folder, which need not exist yet."""
-    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    # not Path.exists, which raises where a folder may not be searched or a name is too long
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if os.path.exists(folder))
     return shutil.disk_usage(there).free
 
 
@@ -109,4 +114,3 @@ def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
         "environment": plan.command.changes(site),
         "files": {str(path): text for path, text in plan.files},
     }
-
