@@ -30,14 +30,15 @@ def plural(count: int, noun: str) -> str:
 def run_sentence(judged: Judged) -> str:
     """The run, said in one sentence."""
     run, facts = judged.run, judged.facts
+    what = f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}"
     place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
-    ranks = run.cluster.ranks_per_node or 1
-    return (
-        f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}, on {', '.join(run.data.sets)}: "
-        f"{plural(run.cluster.nodes * ranks, 'rank')} under {run.sharding.name} through {run.backend.name}, "
-        f"{plural(run.training.effective_batch or 0, 'sample')} a step (micro-batch {run.training.micro_batch} x {ranks * run.cluster.nodes} x accumulation "
-        f"{run.training.accumulation}) of at most {run.data.cutoff} tokens, on {place}."
+    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    started = f"{plural(ranks, 'rank')} under {run.sharding.name} through {run.backend.name}"
+    batch = (
+        f"{plural(run.training.effective_batch or 0, 'sample')} a step (micro-batch {run.training.micro_batch} x {plural(ranks, 'rank')} x "
+        f"accumulation {run.training.accumulation}) of at most {run.data.cutoff} tokens"
     )
+    return f"{what}, on {', '.join(run.data.sets)}: {started}, {batch}, on {place}."
 
 
 def regime_phrase(run: Run) -> str:
@@ -53,18 +54,20 @@ def regime_phrase(run: Run) -> str:
 
 def memory_lines(judged: Judged) -> list[str]:
     """The peak phase by term, against the capacity of one GPU (or of the host)."""
-    estimate = judged.estimate
-    capacity = judged.run.node.gpu_memory or judged.run.node.host_memory
-    lines = [f"memory of one rank, at its peak in the {estimate.peak.name} phase:"]
+    estimate, node = judged.estimate, judged.run.node
+    capacity = node.gpu_memory or node.host_memory
+    lines = [f"memory of one rank, at its peak in the phase {estimate.peak.name}:"]
     for term in sorted(estimate.peak.terms, key=lambda term: -term.bytes):
         if term.bytes:
-            lines.append(f"  {term.name:<34}{gib(term.bytes):>12}  {bar(term.bytes, capacity)}")
-    lines.append(f"  {'allocated at the peak':<34}{gib(estimate.allocated):>12}")
-    lines.append(f"  {'needed to run':<34}{gib(estimate.required):>12}" + (f"  of {gib(capacity)}" if capacity else ""))
-    lines.append(f"  {'nvidia-smi will show':<34}{gib(estimate.nvml):>12}" if judged.run.node.gpus else f"  {'host memory of the node':<34}{gib(estimate.host):>12}")
-    if estimate.approximate:
-        lines.append(f"  approximate: no formula of its own for {judged.facts.family}")
-    return lines
+            lines.append(f"{size_line(term.name, term.bytes)}  {bar(term.bytes, capacity)}")
+    lines.append(size_line("allocated at the peak", estimate.allocated))
+    lines.append(size_line("needed to run", estimate.required) + (f"  of {gib(capacity)}" if capacity else ""))
+    lines.append(size_line("nvidia-smi will show", estimate.nvml) if node.gpus else size_line("host memory of the node", estimate.host))
+    return [*lines, *(f"  approximate: {doubt}" for doubt in estimate.doubts)]
+
+
+def size_line(name: str, size: int) -> str:
+    return f"  {name:<34}{gib(size):>12}"
 
 
 def bar(size: int, capacity: int | None) -> str:
@@ -124,10 +127,11 @@ def explanation_lines(judged: Judged) -> list[str]:
     lines = [run_sentence(judged)]
     for phase in estimate.phases:
         lines.append(f"\n{phase.name}: {gib(phase.bytes)}{'  <- the peak' if phase is estimate.peak else ''}")
-        lines += [f"  {term.name:<34}{gib(term.bytes):>12}  {term.source}" for term in phase.terms if term.bytes]
-    for title, terms in (("outside of torch, on the GPU", estimate.outside), ("host memory of a node", estimate.host_terms), ("disk", estimate.disk_terms)):
+        lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in phase.terms if term.bytes]
+    elsewhere = {"outside of torch, on the GPU": estimate.outside, "host memory of a node": estimate.host_terms, "disk": estimate.disk_terms}
+    for title, terms in elsewhere.items():
         lines.append(f"\n{title}: {gib(sum(term.bytes for term in terms))}")
-        lines += [f"  {term.name:<34}{gib(term.bytes):>12}  {term.source}" for term in terms if term.bytes]
+        lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in terms if term.bytes]
     return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
 
 
@@ -144,5 +148,6 @@ def matrix_lines(judged: Judged, rows: Sequence[RegimeRow]) -> list[str]:
     """Every regime on this node."""
     lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
     for row in rows:
-        lines.append(f"  {row.name:<24}{row.published / GB:>13.1f} GB{gib(row.predicted):>20}  {'permitted' if row.permitted else 'refused: ' + row.why}")
+        verdict = "permitted" if row.permitted else f"refused: {row.why}"
+        lines.append(f"  {row.name:<24}{row.published / GB:>13.1f} GB{gib(row.predicted):>20}  {verdict}")
     return lines

@@ -28,7 +28,7 @@ def layout(trainer: Trainer, place: Place) -> dict[str, Any]:
         "world": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "wrapper": type(engine).__name__,
         "zero_stage": engine.zero_optimization_stage() if type(engine).__name__ == "DeepSpeedEngine" else None,
-        "sharded_parameters": sum(type(parameter.data).__name__ == "DTensor" or hasattr(parameter, "ds_id") for parameter in trainer.model.parameters()),
+        "sharded_parameters": sum(is_split(parameter) for parameter in trainer.model.parameters()),
         "device": str(trainer.args.device),
         "optimizer": type(inner).__name__,
         "trained_dtypes": sorted({str(parameter.dtype) for parameter in trained}),
@@ -36,6 +36,11 @@ def layout(trainer: Trainer, place: Place) -> dict[str, Any]:
         "master_dtypes": master_dtypes(engine),
         "attention": trainer.model.config._attn_implementation,
     }
+
+
+def is_split(parameter: torch.nn.Parameter) -> bool:
+    """Whether this rank holds only its share: FSDP2 makes DTensors, ZeRO-3 leaves its mark on the parameter."""
+    return type(parameter.data).__name__ == "DTensor" or hasattr(parameter, "ds_id")
 
 
 def state_dtypes(optimizer: Any) -> list[str]:

@@ -65,7 +65,8 @@ def set_device(run: Run, place: Place) -> None:
     """Every CUDA context of this rank on its own GPU, before any library makes one on GPU 0."""
     if run.node.gpus:
         if torch.cuda.device_count() <= place.local_rank:
-            raise ValueError(f"cluster.ranks_per_node: rank {place.local_rank} of this node finds {torch.cuda.device_count()} GPUs. Start fewer ranks.")
+            found = torch.cuda.device_count()
+            raise ValueError(f"cluster.ranks_per_node: rank {place.local_rank} of this node finds {found} GPUs. Start fewer ranks.")
         torch.cuda.set_device(place.local_rank)
 
 
@@ -93,7 +94,8 @@ def build(
     callbacks: list[TrainerCallback] = [Progress(run_dir, place.leads), stopping, Committing(run_dir, run.checkpoint.keep, place.world)]
     if run.evaluation.generate is not None:
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
-    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, (data.train, data.evaluation), build_collator(run, tokenizer), callbacks)
+    datasets = (data.train, data.evaluation)
+    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks)
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))
     return trainer
 

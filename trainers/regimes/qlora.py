@@ -1,7 +1,11 @@
 """LoRA on a quantised base (arXiv:2305.14314): 8 and 4 bits by bitsandbytes, 2 bits by HQQ."""
 
+from typing import Any
+
 import bitsandbytes
+import torch
 from accelerate import PartialState
+from bitsandbytes.autograd._functions import MatMul8bitLt
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -23,7 +27,26 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
 
 
 def load_8bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
+    keep_no_inputs_of_frozen_weights()
     return load_model(run, model_class, BitsAndBytesConfig(load_in_8bit=True))
+
+
+def keep_no_inputs_of_frozen_weights() -> None:
+    """bitsandbytes 0.50 keeps the input of every 8-bit layer for the gradient of its weight, which a frozen weight never gets.
+
+    It keeps them as plain attributes, out of reach of gradient checkpointing: 1.5 GiB for Qwen2.5-0.5B at 4 x 1024 tokens on an H200.
+    """
+    if MatMul8bitLt.forward.__name__ == "forgetting":
+        return
+    original = MatMul8bitLt.forward
+
+    def forgetting(ctx: Any, *inputs: Any) -> torch.Tensor:
+        output: torch.Tensor = original(ctx, *inputs)
+        if not ctx.needs_input_grad[1]:
+            ctx.tensors = (None, None, None)
+        return output
+
+    MatMul8bitLt.forward = staticmethod(forgetting)
 
 
 def load_4bit(run: Run, model_class: ModelClass) -> PreTrainedModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 import bitsandbytes
 import pytest
 import torch
+from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
 from hqq.core.quantize import HQQLinear
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -14,7 +15,9 @@ from launcher.compose import compose
 from trainers.regimes import prepare_model
 from trainers.regimes.hqq import quantise_2bit
 from trainers.regimes.prepared import PreparedModel
+from trainers.regimes.qlora import keep_no_inputs_of_frozen_weights
 
+ORIGINAL_FORWARD = MatMul8bitLt.forward  # taken before any test loads 8 bits
 LAYERS = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit, 2: HQQLinear}
 UNTIED = ["model=demo", "data=demo", "model.architecture.tie_word_embeddings=false"]
 
@@ -78,3 +81,27 @@ def test_two_bits_refuse_a_model_without_linear_layers(tmp_path: Path) -> None:
     gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 1, "n_head": 2, "vocab_size": 64}
     with pytest.raises(ValueError, match=r"regime\.bits=2: GPT2LMHeadModel has no nn\.Linear"):
         prepare_model(replace(run, model=replace(run.model, architecture=gpt2)), AutoModelForCausalLM, tmp_path / "base")
+
+
+def test_eight_bits_keep_no_inputs_of_frozen_weights_and_give_the_same_gradient() -> None:
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(16, 32, dtype=torch.float16), torch.randn(4, 32, dtype=torch.float16)
+
+    def gradient() -> tuple[torch.Tensor, list[object]]:
+        state = MatmulLtState()
+        state.threshold, state.has_fp16_weights = 6.0, False
+        state.CB, state.SCB, _ = bitsandbytes.functional.int8_vectorwise_quant(weight)
+        leaf = inputs.clone().requires_grad_()
+        output = MatMul8bitLt.apply(leaf, state.CB, None, None, state)
+        kept = [tensor for tensor in output.grad_fn.tensors if tensor is not None]
+        output.sum().backward()
+        return leaf.grad, kept
+
+    MatMul8bitLt.forward = staticmethod(ORIGINAL_FORWARD)
+    before, kept_before = gradient()
+    keep_no_inputs_of_frozen_weights()
+    after, kept_after = gradient()
+
+    assert kept_before != []
+    assert kept_after == []
+    assert torch.equal(before, after)
