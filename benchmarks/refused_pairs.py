@@ -22,8 +22,15 @@ from launcher.node_facts import settle_node
 from launcher.settle import check_values, settle
 
 SMALL = [
-    "model=demo", "data=demo", "training.max_steps=4", "training.micro_batch=4", "data.max_samples=64", "evaluation.interval=0", "checkpoint.interval=2", "optim.lr=1e-3",
-]  # fmt: skip
+    "model=demo",
+    "data=demo",
+    "training.max_steps=4",
+    "training.micro_batch=4",
+    "data.max_samples=64",
+    "evaluation.interval=0",
+    "checkpoint.interval=2",
+    "optim.lr=1e-3",
+]
 PROBES = {
     "int8-zero3": ["regime=qlora", "regime.bits=8", "sharding=zero3"],
     "int8-fsdp2": ["regime=qlora", "regime.bits=8", "sharding=fsdp2"],
@@ -92,7 +99,8 @@ def messages(run_dir: RunDir) -> str:
 def left(run_dir: RunDir) -> dict[str, object]:
     """What shows whether it did what it was asked: losses and the layout of rank 0."""
     layout = run_dir.layout_file(0)
-    losses = [entry["loss"] for line in run_dir.progress.read_text().splitlines() if "loss" in (entry := json.loads(line))] if run_dir.progress.exists() else []
+    lines = run_dir.progress.read_text().splitlines() if run_dir.progress.exists() else []
+    losses = [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
     log = run_dir.rank_log(0)
     trace = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("  File", "    "))][-4:] if log.exists() else []
     return {"losses": losses, "layout": json.loads(layout.read_text()) if layout.exists() else None, "last_frames": trace}

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 
 STEPS = 20
 LEARNED_SHARE = 0.9
@@ -35,9 +36,15 @@ REGIMES = {
 }
 SHARDINGS = ("ddp", "zero2", "zero3", "fsdp2")
 TINY = [
-    "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", "model.architecture.num_hidden_layers=2", "model.architecture.num_attention_heads=4",
-    "model.architecture.num_key_value_heads=2", "model.architecture.vocab_size=512", "data.cutoff=128", "training.micro_batch=2",
-]  # fmt: skip
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=128",
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.num_attention_heads=4",
+    "model.architecture.num_key_value_heads=2",
+    "model.architecture.vocab_size=512",
+    "data.cutoff=128",
+    "training.micro_batch=2",
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ def overrides(cell: Cell, data: Path, output: Path, tiny: bool) -> list[str]:
         *REGIMES[cell.regime],
         *(["optim.lr=0.0"] if cell.lr_zero else []),
         *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if cell.gpus else "node=cpu"),
-        *(f"training.max_steps={STEPS}", "training.micro_batch=4", "checkpoint.interval=0", "evaluation.interval=0", "optim.warmup=0", "optim.scheduler=constant"),
+        *(f"training.max_steps={STEPS}", "training.micro_batch=4", "checkpoint.interval=0", "evaluation.interval=0"),
+        *("optim.warmup=0", "optim.scheduler=constant"),
         *(f"output={output}", f"name={cell.name.replace('/', '-')}"),
         *(TINY if tiny else []),
     ]
@@ -81,9 +89,13 @@ def run_cell(cell: Cell, data: Path, output: Path, tiny: bool, devices: str | No
     began = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     record: dict[str, object] = {
-        "cell": cell.name, **asdict(cell), "exit_code": done.returncode, "seconds": round(time.monotonic() - began, 1), "concurrent": concurrent,
+        "cell": cell.name,
+        **asdict(cell),
+        "exit_code": done.returncode,
+        "seconds": round(time.monotonic() - began, 1),
+        "concurrent": concurrent,
         "command": ["regimen", *command[3:]],
-    }  # fmt: skip
+    }
     folders = sorted((output / cell.name.replace("/", "-")).glob("*/run.yaml"))
     if done.returncode != 0:
         return {**record, "error": (done.stderr or done.stdout)[-600:]}
@@ -119,17 +131,26 @@ def measured(folder: Path) -> dict[str, object]:
 
 def surroundings() -> dict[str, object]:
     packages = ("torch", "transformers", "peft", "accelerate", "deepspeed", "bitsandbytes", "hqq", "datasets")
-    gpus = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], capture_output=True, text=True, check=False) if has_smi() else None
+    query = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    gpus = subprocess.run(query, capture_output=True, text=True, check=False) if which("nvidia-smi") else None
     return {
-        "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "versions": {name: version(name) for name in packages},
-        "gpus": gpus.stdout.strip().splitlines() if gpus else [], "cpus": os.cpu_count(), "command": " ".join(sys.argv),
-    }  # fmt: skip
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "gpus": gpus.stdout.strip().splitlines() if gpus else [],
+        "cpus": os.cpu_count(),
+        "command": " ".join(sys.argv),
+    }
 
 
-def has_smi() -> bool:
-    from shutil import which
+def finished(paths: list[Path]) -> set[object]:
+    """Names of the cells that ended well in any of these files."""
+    records = [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines()]
+    return {record["cell"] for record in records if record["exit_code"] == 0}
 
-    return which("nvidia-smi") is not None
+
+def summary(record: dict[str, object]) -> str:
+    return f"{record['cell']:<40} exit {record['exit_code']} {record.get('learned', '')} {str(record.get('error', ''))[-300:]}"
 
 
 def main() -> int:
@@ -145,8 +166,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("/tmp/regimen-cells"))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    finished = {record["cell"] for path in [arguments.out, *arguments.earlier] if path.exists() for record in map(json.loads, path.open()) if record.get("exit_code") == 0}
-    cells = [cell for cell in cells_for(arguments.gpus) if cell.name not in finished]
+    done = finished([arguments.out, *arguments.earlier])
+    cells = [cell for cell in cells_for(arguments.gpus) if cell.name not in done]
     cells = [cell for cell in cells if not arguments.only or any(cell.name.startswith(prefix) for prefix in arguments.only)]
     began, facts = time.monotonic(), surroundings()
 
@@ -157,8 +178,8 @@ def main() -> int:
         slots = arguments.devices
         record = run_cell(cell, arguments.data, arguments.output, arguments.tiny, slots[number % len(slots)] if slots else None, arguments.concurrent)
         with arguments.out.open("a") as file:
-            file.write(json.dumps({**record, **{"surroundings": facts}}) + "\n")
-        print(f"{time.monotonic() - began:6.0f} s  {cell.name:<40} exit {record['exit_code']} {record.get('learned', '')} {str(record.get('error', ''))[-300:]}", flush=True)
+            file.write(json.dumps({**record, "surroundings": facts}) + "\n")
+        print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)
 
     with ThreadPoolExecutor(arguments.concurrent) as pool:
         list(pool.map(work, enumerate(cells)))

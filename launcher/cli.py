@@ -41,7 +41,8 @@ def report_bug() -> int:
     handle, name = tempfile.mkstemp(prefix="regimen-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(traceback.format_exc())
-    print(f"regimen: this is a bug in regimen ({traceback.format_exc().splitlines()[-1]}). The traceback is in {name}: please report it.", file=sys.stderr)
+    cause = traceback.format_exc().splitlines()[-1]
+    print(f"regimen: this is a bug in regimen ({cause}). The traceback is in {name}: please report it.", file=sys.stderr)
     return 1
 
 
@@ -61,7 +62,8 @@ def composing(verb: argparse.ArgumentParser) -> None:
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
     verb.epilog = OVERRIDES + group_lines()
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help="a folder with groups of your own; repeatable")
+    own_groups = "a folder with groups of your own; repeatable"
+    verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
     verb.add_argument("--cfg", nargs="?", const="job", choices=["job"], help="print the composed configuration and do nothing")
 
 

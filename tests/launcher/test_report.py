@@ -67,7 +67,7 @@ def test_the_sentence_counts_the_batch() -> None:
     said = run_sentence(
         judged("node=h100_80", "node.gpus=4", "node.host_memory=64000000000", "training.micro_batch=2", "training.effective_batch=24")
     )
-    assert "4 ranks under ddp through torchrun, 24 samples a step (micro-batch 2 x 4 x accumulation 3) of at most 64 tokens, on 4 x H100" in said
+    assert "4 ranks under ddp through torchrun, 24 samples a step (micro-batch 2 x 4 ranks x accumulation 3) of at most 64 tokens" in said
 
 
 def test_the_terms_of_the_peak_add_up_to_it() -> None:
