@@ -18,6 +18,7 @@ from launcher import journal, lock
 from launcher.backends import Command, command, launcher_environment
 from launcher.batch_script import parse_job_id
 from launcher.errors import ConfigError, DiskError, GateRefused, SubmissionError
+from launcher.node_facts import refuse_absent_gpus
 from launcher.outcome import Outcome, outcome_of
 from launcher.plan import Judged, LaunchPlan, new_run_dir, plan_as_dict
 from launcher.report import refusal
@@ -29,11 +30,13 @@ def start_fresh(judged: Judged) -> RunDir:
     """Make the run folder of a judged run.
 
     Raises:
-        GateRefused: before anything is written.
+        GateRefused, ConfigError: before anything is written.
         DiskError: where the output folder cannot be written.
     """
     if not judged.verdict.permitted:
         raise GateRefused(refusal(judged))
+    if judged.run.cluster.name != "slurm":
+        refuse_absent_gpus(judged.run.node)
     refuse_occupied_port(judged.run.backend.port)
     return make_run_dir(judged)
 

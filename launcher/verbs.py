@@ -17,7 +17,6 @@ from launcher.compose import compose, compose_config, typed_run
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import estimate
-from launcher.node_facts import refuse_absent_gpus
 from launcher.outcome import Outcome
 from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, judge_run, new_run_dir, plan_as_dict, plan_for
 from launcher.progress import display_for
@@ -113,7 +112,6 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
     announce(decided)
     if decided.run.cluster.name == "slurm":
         return submit(decided)
-    refuse_absent_gpus(decided.run.node)
     return start(plan_for(decided, execute.start_fresh(decided)), detached)
 
 
