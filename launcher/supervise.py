@@ -1,5 +1,6 @@
 """Watches the ranks of one run until they end: progress, requests to stop, the outcome."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,13 +19,23 @@ GRACE_SECONDS = 300.0  # from a second request to stop until the ranks are kille
 
 
 class StopRequests:
-    """Counts SIGINT and SIGTERM while it is installed; the handler does nothing else."""
+    """Counts SIGINT, SIGTERM and SIGHUP while it is installed; the handlers do nothing else."""
 
     def __init__(self) -> None:
         self.count = 0
         self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.note_hangup)
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    def note_hangup(self, number: int, frame: FrameType | None) -> None:
+        """The terminal is gone, and every further word to it would be an error that ends this process and the ranks with it."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
         self.count += 1
 
     def restore(self) -> None:
