@@ -138,8 +138,8 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def with_default_recipe(overrides: Sequence[str]) -> list[str]:
-    """Nobody who names neither recipe nor model nor data wants an error: they get the demo."""
-    named = {text.split("=", 1)[0].lstrip("+~") for text in overrides}
+    """Nobody who names neither recipe nor model nor data, nor a key of theirs, wants an error: they get the demo."""
+    named = {text.split("=", 1)[0].split(".", 1)[0].lstrip("+~") for text in overrides}
     return [*overrides] if named & {"recipe", "model", "data"} else [DEFAULT_RECIPE, *overrides]
 
 

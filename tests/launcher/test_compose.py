@@ -31,9 +31,14 @@ def test_nothing_said_means_the_demo() -> None:
     assert (run.name, run.model.name, run.data.sets) == ("demo", "demo", ["generated"])
 
 
-def test_a_stated_model_without_data_is_not_filled_up_by_the_demo() -> None:
-    with pytest.raises(ConfigError, match="You must specify 'data'"):
-        compose(["model=demo"])
+@pytest.mark.parametrize("override", ["model=demo", "model.path=/models/a", "data=demo", "data.sets=[a.jsonl]"])
+def test_a_stated_model_or_data_is_not_filled_up_by_the_demo(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"You must specify '(model|data)'"):
+        compose([override])
+
+
+def test_keys_of_other_groups_leave_the_demo_in_place() -> None:
+    assert compose(["optim.lr=0.5", "name=modelled"]).data.sets == ["generated"]
 
 
 def test_overrides_beside_the_demo_win_over_its_values() -> None:
