@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from conf.schema import Cluster, Node, Run, Training
+from conf.schema import SUBTYPES, Cluster, Node, Run, Sharding, Training, Zero
 from launcher.errors import ConfigError
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
@@ -126,6 +126,7 @@ def check_values(run: Run) -> None:
         values = vars(getattr(run, group))
         if field in values and not limit.holds(values[field]):
             raise ConfigError(f"{limit.key}={values[field]} is out of range: it must be {limit.expected}.")
+    refuse_other_sharding(run.sharding)
     if run.model.init == "pretrained" and run.model.path is None:
         raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
@@ -137,6 +138,27 @@ def check_values(run: Run) -> None:
         )
     if run.evaluation.best_at_end and run.data.validation_share == 0:
         raise ConfigError("evaluation.best_at_end=true needs evaluation data: set data.validation_share above 0.")
+
+
+def refuse_other_sharding(sharding: Sharding) -> None:
+    """Plans and reports show the name, the ranks obey the fields: the two must say the same.
+
+    Raises:
+        ConfigError: when they do not, or when weights would be offloaded that are not split.
+    """
+    if not isinstance(sharding, Zero):
+        return
+    meant = f"zero{sharding.stage}{'_offload' if sharding.offload_optimizer else ''}"
+    if sharding.name != meant:
+        names = ", ".join(name for name, node in SUBTYPES["sharding"].items() if node is Zero)
+        raise ConfigError(
+            f"sharding={sharding.name} contradicts sharding.stage={sharding.stage} and sharding.offload_optimizer={sharding.offload_optimizer}. "
+            f"Leave both keys out and write sharding=CHOICE, one of: {names}."
+        )
+    if sharding.offload_params and meant != "zero3_offload":
+        raise ConfigError(
+            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={meant}: take sharding=zero3_offload."
+        )
 
 
 def settle(run: Run, node: Node) -> Run:

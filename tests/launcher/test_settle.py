@@ -156,6 +156,31 @@ def test_the_best_checkpoint_needs_evaluation_data() -> None:
         check_values(composed("evaluation.interval=5", "checkpoint.interval=5", "evaluation.best_at_end=true", "data.validation_share=0"))
 
 
+@pytest.mark.parametrize(
+    ("choice", "override", "said"),
+    [
+        ("zero3", "stage=2", "stage=2 and sharding.offload_optimizer=False"),
+        ("zero2", "stage=3", "stage=3 and sharding.offload_optimizer=False"),
+        ("zero1", "stage=4", "stage=4 and sharding.offload_optimizer=False"),
+        ("zero2", "offload_optimizer=true", "stage=2 and sharding.offload_optimizer=True"),
+        ("zero3_offload", "offload_optimizer=false", "stage=3 and sharding.offload_optimizer=False"),
+    ],
+)
+def test_a_sharding_whose_fields_say_another_name_is_refused(choice: str, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sharding={choice} contradicts sharding\.{said}\. .*one of: zero1, zero2, zero3, zero2_offload, zero3"):
+        check_values(composed(f"sharding={choice}", f"sharding.{override}"))
+
+
+@pytest.mark.parametrize("choice", ["zero1", "zero2", "zero2_offload", "zero3"])
+def test_only_split_weights_are_offloaded(choice: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unlike sharding={choice}: take sharding=zero3_offload"):
+        check_values(composed(f"sharding={choice}", "sharding.offload_params=true"))
+
+
+def test_states_may_be_offloaded_without_the_weights() -> None:
+    check_values(composed("sharding=zero3_offload", "sharding.offload_params=false"))
+
+
 # micro_batch, accumulation, effective_batch, ranks -> accumulation, effective_batch
 @pytest.mark.parametrize(
     ("micro", "accumulation", "effective", "ranks", "settled"),
