@@ -170,5 +170,7 @@ def test_the_matrix_shows_what_cannot_work_under_the_sharding_with_its_reason():
 
     rows = {row.name: row for row in regime_matrix(run, facts, lambda changed: judged(changed, facts))}
 
-    assert "int8" in rows["qlora, 8 bits"].why
+    assert "before HQQ can pack them" in rows["qlora, 2 bits"].why
+    assert not rows["qlora, 2 bits"].permitted
+    assert rows["qlora, 8 bits"].permitted
     assert rows["qlora, 4 bits"].permitted
