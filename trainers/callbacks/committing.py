@@ -17,7 +17,9 @@ class Committing(TrainerCallback):
         self.resumed_from: Path | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The recorded path of the best checkpoint is where it was made, not where it is."""
+        """A run that begins at a step resumes from its checkpoint. The recorded path of the best one is where it was made, not where it is."""
+        if state.global_step:
+            self.resumed_from = self.run_dir.checkpoint(state.global_step)
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
 

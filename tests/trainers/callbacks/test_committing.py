@@ -54,6 +54,30 @@ def test_the_best_checkpoint_stays_and_is_named_where_it_is(run_dir: RunDir) -> 
     assert state.best_model_checkpoint == str(run_dir.checkpoint(1))
 
 
+def begin(committing: Committing, step: int) -> None:
+    state = TrainerState(global_step=step, max_steps=10)
+    committing.on_train_begin(TrainingArguments(output_dir=str(committing.run_dir.path)), state, TrainerControl())
+
+
+def test_the_checkpoint_that_a_run_goes_on_from_stays(run_dir: RunDir) -> None:
+    before = Committing(run_dir, keep=3, world=1)
+    for step in (1, 2, 3):
+        save(before, step)
+    resumed = Committing(run_dir, keep=1, world=1)
+    begin(resumed, 2)  # checkpoint.resume=step-2
+    for step in (3, 4):
+        save(resumed, step)
+    assert steps(run_dir) == ["step-4", "step-2"]
+
+
+def test_a_first_start_protects_nothing(run_dir: RunDir) -> None:
+    committing = Committing(run_dir, keep=1, world=1)
+    begin(committing, 0)
+    for step in (1, 2):
+        save(committing, step)
+    assert steps(run_dir) == ["step-2"]
+
+
 def test_the_best_checkpoint_of_a_moved_folder_is_found_again(run_dir: RunDir) -> None:
     state = TrainerState(global_step=3, max_steps=10, best_global_step=1, best_model_checkpoint="/old/place/step-1")
     Committing(run_dir, keep=1, world=1).on_train_begin(TrainingArguments(output_dir=str(run_dir.path)), state, TrainerControl())
