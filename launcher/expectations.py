@@ -13,6 +13,7 @@ from launcher.model_facts import ModelFacts
 from launcher.throughput import step_flops
 
 ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie between 0.3 and 0.5
+LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
 GENERATED_SAMPLES = 2000  # trainers/data/generated.py makes this many; a test holds the two together
 
 
@@ -131,10 +132,11 @@ def existing(path: Path, what: str) -> Path:
 
 
 def count_records(path: Path) -> int | None:
+    """None: unknown before a library reads the file."""
     if path.suffix == ".jsonl":
         with path.open("rb") as file:
             return sum(1 for line in file if line.strip())
-    if path.suffix == ".json":
+    if path.suffix == ".json" and path.stat().st_size <= LARGEST_LIST:
         try:
             records = json.loads(path.read_text(encoding="utf-8-sig"))
         except (json.JSONDecodeError, UnicodeDecodeError):

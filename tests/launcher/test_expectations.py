@@ -102,6 +102,17 @@ def test_a_json_file_of_another_kind_is_left_to_its_reader(text: str, tmp_path: 
     assert count_samples(data_of(tmp_path, "a.json")) is None
 
 
+def test_a_large_list_is_not_read_whole_only_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.expectations.LARGEST_LIST", 6)
+    (tmp_path / "a.json").write_text("[1, 2]")  # 6 bytes
+    (tmp_path / "b.json").write_text("[1, 2 ]")  # 7 bytes
+    assert count_samples(data_of(tmp_path, "a.json")) == 2
+    assert count_samples(data_of(tmp_path, "b.json")) is None
+    run = composed()
+    said = expect(replace(run, data=data_of(tmp_path, "b.json"), training=replace(run.training, max_steps=None)), *described())
+    assert (said.steps, said.sources[0]) == (None, "steps: unknown data")
+
+
 def test_a_hub_set_is_not_counted(tmp_path: Path) -> None:
     assert count_samples(data_of(tmp_path, "tatsu-lab/alpaca")) is None
 
