@@ -12,8 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from conf.run_dir import RunDir
-from conf.schema import Run, Zero
+from conf.schema import Freeze, Run, Zero
 from trainers.callbacks.committing import Committing
+from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
@@ -36,6 +37,8 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     """Train one run to its end or to a requested stop; (exit code, message)."""
     stopping = Stopping(run_dir)
     set_device(run, place)
+    if place.attempt:
+        join_again(run, place)
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
     stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
@@ -70,6 +73,16 @@ def set_device(run: Run, place: Place) -> None:
         torch.cuda.set_device(place.local_rank)
 
 
+def join_again(run: Run, place: Place) -> None:
+    """The process group of restarted ranks, under keys of its own.
+
+    The agent keeps its store over restarts (pytorch#135712; 2.13 still does): a rank that comes early would find addresses of the dead in it.
+    """
+    store, rank, world = next(torch.distributed.rendezvous("env://"))
+    fresh = torch.distributed.PrefixStore(f"attempt-{place.attempt}", store)
+    torch.distributed.init_process_group("nccl" if run.node.gpus else "gloo", store=fresh, rank=rank, world_size=world)
+
+
 def join_ranks(run: Run) -> None:
     """Under ZeRO on CPUs, from_pretrained partitions weights before the Trainer would have made the process group."""
     if isinstance(run.sharding, Zero) and not run.node.gpus:
@@ -92,6 +105,8 @@ def build(
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
     callbacks: list[TrainerCallback] = [Progress(run_dir, place.leads), stopping, Committing(run_dir, run.checkpoint.keep, place.world)]
+    if isinstance(run.regime, Freeze):
+        callbacks.append(FrozenInputs())
     if run.evaluation.generate is not None:
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
     datasets = (data.train, data.evaluation)
