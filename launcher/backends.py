@@ -11,6 +11,7 @@ from conf.schema import Run, Slurm
 
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
+LAUNCHER = (sys.executable, "-m", "launcher")
 PACKAGES = Path(__file__).resolve().parent.parent  # holds conf, launcher and trainers
 
 # Credentials that no rank has a use for. The hub's and wandb's are handed on only to runs that use them.

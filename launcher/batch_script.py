@@ -10,6 +10,7 @@ from launcher.errors import SubmissionError, Unsafe
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "slurm"
 TEMPLATE = "train.sbatch.j2"
+TIME_LIMIT = "time-limit"  # what the stop file says when Slurm's warning made it, and not the user
 
 # Words of the ranks' command that only the job knows; they stand as the value of one option each.
 NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
@@ -34,11 +35,12 @@ ALLOWED: dict[str, str] = {
 }
 
 
-def render(run: Run, run_dir: RunDir, command: tuple[str, ...]) -> str:
+def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[str, ...]) -> str:
     """The batch script of a settled run on Slurm.
 
     Args:
         command: what starts one node's ranks; the values NODE_RANK, HEAD and PORT are filled where the node knows them.
+        launcher: what starts regimen itself, for the records that the job keeps of its start and end.
 
     Raises:
         Unsafe: for a value that sbatch or the shell could take for more than a value.
@@ -50,6 +52,8 @@ def render(run: Run, run_dir: RunDir, command: tuple[str, ...]) -> str:
         directives=directives(run, run_dir),
         run_dir=shlex.quote(allowed("the run folder", str(run_dir.path))),
         task=shlex.quote(task(command)),
+        launcher=" ".join(shell_word(word) for word in launcher),
+        time_limit=TIME_LIMIT,
     )
 
 
@@ -112,6 +116,22 @@ def shell_word(word: str) -> str:
         raise Unsafe(f"{word!r} may not stand in a batch script: it holds a control character. Change it, or use cluster=local.")
     filled = FILLED_BY_JOB.fullmatch(word)
     return f'{filled[1]}"${SHELL_NAMES[filled[2]]}"' if filled else shlex.quote(word)
+
+
+# sbatch(1): environment variables win over the script's directives. Most are named like their option.
+VARIABLE_OF = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
+# These would split the run into an array, wait for its end, forbid the requeue, or keep the planned environment from the job or its steps;
+# the sizes are what srun(1) reads, left behind by the job from within which this one is submitted.
+CONTRADICTING = (
+    *("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_EXPORT", "SLURM_EXPORT_ENV"),
+    *("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE", "SLURM_CPU_BIND", "SLURM_DISTRIBUTION", "SLURM_GPUS", "SLURM_NTASKS_PER_NODE"),
+)
+
+
+def contradicting_variables(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    """The variables of the site that would override what the script says; they are withheld from sbatch."""
+    options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir)]
+    return (*CONTRADICTING, *(f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}" for option in options))
 
 
 def sbatch_argv(script: Path) -> tuple[str, ...]:

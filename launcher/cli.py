@@ -87,7 +87,11 @@ def add_plan(add: AddParser) -> None:
 
 
 def add_watching(add: AddParser) -> None:
-    status = add("status", help="list runs, or follow one", description="List runs, or follow one. Reads files only.")
+    status = add(
+        "status",
+        help="list runs, or follow one",
+        description="List runs, or follow one. Reads their files; squeue is asked about those that are in Slurm's hands.",
+    )
     status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
     status.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
@@ -103,6 +107,17 @@ def add_watching(add: AddParser) -> None:
     supervise = add("supervise", description="Start the ranks of a run folder and stay until they ended (what --detach leaves running).")
     supervise.add_argument("run", type=Path)
     supervise.set_defaults(act=act_supervise)
+    add_job_records(add)
+
+
+def add_job_records(add: AddParser) -> None:
+    start = add("job-start", description="Record that a Slurm job begins with this run (its batch script calls this).")
+    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again after a warning (its batch script calls this).")
+    for verb, act in ((start, act_job_start), (end, act_job_end)):
+        verb.add_argument("run", type=Path)
+        verb.add_argument("job")
+        verb.set_defaults(act=act)
+    end.add_argument("code", type=int, help="what srun ended with")
 
 
 def group_lines() -> str:
@@ -168,3 +183,17 @@ def act_supervise(arguments: argparse.Namespace) -> int:
     from launcher import verbs
 
     return verbs.supervise_folder(arguments.run)
+
+
+def act_job_start(arguments: argparse.Namespace) -> int:
+    from conf.run_dir import RunDir
+    from launcher import batch_job
+
+    return batch_job.job_start(RunDir(arguments.run), arguments.job)
+
+
+def act_job_end(arguments: argparse.Namespace) -> int:
+    from conf.run_dir import RunDir
+    from launcher import batch_job
+
+    return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code)

@@ -16,8 +16,8 @@ from typing import NoReturn
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher import journal, lock
 from launcher.backends import Command, command, launcher_environment
-from launcher.batch_script import parse_job_id
-from launcher.errors import ConfigError, DiskError, GateRefused, SubmissionError
+from launcher.batch_script import TIME_LIMIT
+from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.node_facts import refuse_absent_gpus
 from launcher.outcome import Outcome, outcome_of
 from launcher.plan import Judged, LaunchPlan, new_run_dir, plan_as_dict
@@ -72,8 +72,20 @@ def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
 def clear_last_attempt(run_dir: RunDir) -> None:
     """What only spoke of the attempt before: causes of its end, a request to stop."""
     run_dir.stop.unlink(missing_ok=True)
+    clear_traces(run_dir)
+
+
+def clear_traces(run_dir: RunDir) -> None:
     for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_warning(run_dir: RunDir) -> bool:
+    """Remove the stop file if Slurm's warning before the time limit made it; one that the user made stays."""
+    warned = run_dir.stop.exists() and run_dir.stop.read_text(encoding="utf-8").strip() == TIME_LIMIT
+    if warned:
+        run_dir.stop.unlink()
+    return warned
 
 
 def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -140,29 +152,6 @@ def finish(run_dir: RunDir, agent_code: int) -> Outcome:
     outcome = outcome_of(run_dir, agent_code)
     journal.record(run_dir, "end", exit_code=outcome.exit_code, message=outcome.message)
     return outcome
-
-
-def submit(plan: LaunchPlan, site: Mapping[str, str]) -> str:
-    """Hand the batch script to sbatch; the job id.
-
-    Raises:
-        SubmissionError: with what sbatch said.
-    """
-    try:  # sbatch hands its own environment on to the job
-        done = subprocess.run(
-            plan.command.argv, env=plan.command.environment(site), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
-        )
-    except FileNotFoundError:
-        raise SubmissionError("sbatch is not on the PATH: submit from a node of the cluster, or use cluster=local.") from None
-    except subprocess.TimeoutExpired:
-        raise SubmissionError(
-            "sbatch did not answer in 60 s: the Slurm controller cannot be reached. Try again, or look with `scontrol ping`."
-        ) from None
-    if done.returncode != 0:
-        raise SubmissionError(f"sbatch refused the job: {done.stderr.strip() or done.stdout.strip()}")
-    job = parse_job_id(done.stdout)
-    journal.record(plan.run_dir, "submitted", job=job)
-    return job
 
 
 def refuse_occupied_port(port: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
-from launcher.backends import Command, accelerate_config, command, node_argv
-from launcher.batch_script import HEAD, NODE_RANK, PORT, render, sbatch_argv
+from launcher.backends import LAUNCHER, Command, accelerate_config, command, node_argv
+from launcher.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
 from launcher.compatibility import incompatibilities
 from launcher.errors import ConfigError
 from launcher.expectations import Expectations, expect, refuse_too_few
@@ -91,8 +91,10 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
     if run.cluster.name != "slurm":
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
-    script = render(run, run_dir, node_argv(run, run_dir, NODE_RANK, HEAD, PORT))
-    submission = replace(command(run, run_dir), argv=sbatch_argv(run_dir.batch_script))
+    script = render(run, run_dir, node_argv(run, run_dir, NODE_RANK, HEAD, PORT), LAUNCHER)
+    on_one_node = command(run, run_dir)
+    withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
+    submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from conf.schema import Run
 from launcher.gate import Check, Verdict
@@ -101,6 +102,11 @@ def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def file_lines(path: Path, text: str) -> list[str]:
+    """A file that the launch writes, indented, so that it can be told from the plan around it."""
+    return [f"file {path}:", *(f"  {line}".rstrip() for line in text.splitlines())]
+
+
 def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     judged = plan.judged
     blocks = [
@@ -109,6 +115,7 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
         verdict_lines(judged.verdict),
         expectation_lines(judged),
         command_lines(plan, site),
+        *(file_lines(path, text) for path, text in plan.files),
         [f"run folder: {plan.run_dir.path}"],
     ]
     notes = [f"note: {note}" for note in judged.node.notes]

@@ -1,4 +1,4 @@
-"""What the runs under an output folder are doing, read from their files alone."""
+"""What the runs under an output folder are doing, read from their files alone; batch_job asks Slurm about those that it still has."""
 
 import json
 import time
@@ -26,6 +26,7 @@ class RunStatus:
     updated: float  # seconds since the epoch
     exit_code: int | None
     message: str
+    job: str | None = None  # the Slurm job that it waits or runs in, until that job has recorded its end
 
 
 def status_of(run_dir: RunDir) -> RunStatus:
@@ -38,7 +39,7 @@ def status_of(run_dir: RunDir) -> RunStatus:
     state, code, message = state_of(run_dir, last)
     return RunStatus(
         run_dir, state, newest["step"], newest["of"], losses[-1] if losses else None, evaluations[-1] if evaluations else None,
-        max(float(last["time"]), float(newest.get("time", 0))), code, message,
+        max(float(last["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
     )  # fmt: skip
 
 
@@ -46,13 +47,13 @@ def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, st
     if last["event"] == "end":
         code = int(last["exit_code"])
         return END_STATES.get(code, "failed"), code, last["message"]
+    if "job" in last:
+        return ("running" if last["event"] == "start" else "queued"), None, f"Slurm job {last['job']}"
     owner = lock.read_owner(run_dir)
     if owner is not None and lock.is_alive(owner):
         return "running", None, f"process {owner.pid} on {owner.host}"
-    if read_exits(run_dir):  # nobody supervised it: a Slurm job, or ranks that the user started
+    if read_exits(run_dir):  # nobody supervised it: ranks that the user started
         return unsupervised_end(run_dir)
-    if last["event"] == "submitted":
-        return ("running" if run_dir.progress.exists() else "queued"), None, f"Slurm job {last['job']}"
     if last["event"] == "made":
         return "made", None, ""
     return "dead", None, f"its process is gone; go on with: regimen train resume={run_dir.path}"
@@ -100,7 +101,7 @@ def named_run(name: str, output: Path) -> RunDir:
 def as_dict(status: RunStatus) -> dict[str, Any]:
     return {
         "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": status.loss,
-        "eval_loss": status.eval_loss, "updated": status.updated, "exit_code": status.exit_code, "message": status.message,
+        "eval_loss": status.eval_loss, "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
     }  # fmt: skip
 
 

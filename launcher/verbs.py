@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
-from launcher import execute, journal, lock, ranks, resume, status
+from launcher import batch_job, execute, journal, lock, ranks, resume, status
 from launcher.backends import Command
 from launcher.compose import compose, compose_config, typed_run
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
@@ -22,6 +22,9 @@ from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, judge_run, new_run_d
 from launcher.progress import display_for
 from launcher.recommend import alternatives, regime_matrix
 from launcher.report import expectation_lines, explanation_lines, matrix_lines, plan_text, recommendation_lines, run_sentence, verdict_lines
+
+ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
+QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed: every question costs the controller
 
 
 def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
@@ -111,7 +114,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
     decided = judged(overrides, config_dirs)
     announce(decided)
     if decided.run.cluster.name == "slurm":
-        return submit(decided)
+        return batch_job.submit_fresh(decided)
     return start(plan_for(decided, execute.start_fresh(decided)), detached)
 
 
@@ -176,6 +179,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     if status.status_of(run_dir).state == "finished":
         print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
         return 0
+    batch_job.refuse_active(run_dir)
     owner = lock.read_owner(run_dir)
     if owner is not None and lock.is_alive(owner):
         raise RunLocked(lock.locked_message(run_dir, owner))
@@ -186,6 +190,8 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     held = execute.own(run_dir)
     execute.clear_last_attempt(run_dir)
     plan = plan_for(decided, run_dir)
+    if run.cluster.name == "slurm":
+        return batch_job.submit_again(plan, held)
     if detached:
         lock.release(run_dir, held)
         return start(plan, detached)
@@ -199,19 +205,6 @@ def supervise_folder(path: Path) -> int:
     run_dir = RunDir(path.absolute())
     plan = plan_for(judge_run(resume.recorded_run(run_dir)), run_dir)
     return supervised(run_dir, plan.command, execute.own(run_dir))
-
-
-def submit(decided: Judged) -> int:
-    run_dir = execute.start_fresh(decided)
-    plan = plan_for(decided, run_dir)
-    execute.write_plan(plan, os.environ)
-    try:
-        job = execute.submit(plan, os.environ)
-    except RegimenError:
-        execute.remove_run_dir(run_dir.path)
-        raise
-    print(f"submitted as Slurm job {job}. run folder: {run_dir.path}", flush=True)
-    return 0
 
 
 def join_torchrun(rank: ranks.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
@@ -255,7 +248,7 @@ def folder_for_torchrun(rank: ranks.Rank, place: Path, overrides: Sequence[str],
 
 def show_status(name: str | None, output: Path, as_json: bool) -> int:
     folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
-    found = [status.status_of(run_dir) for run_dir in folders]
+    found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in folders])
     if as_json:
         print(status.to_json(found))
     else:
@@ -267,10 +260,16 @@ def follow(name: str, output: Path) -> int:
     """Show a run's progress until it ends; ends with the run's own exit code."""
     run_dir = status.named_run(name, output)
     with display_for(run_dir, sys.stdout, from_start=True) as display:
-        while (now := status.status_of(run_dir)).state in ("running", "queued", "made"):
+        ask_slurm_at = time.monotonic()
+        while True:
+            now = status.status_of(run_dir)
+            if now.job is not None and time.monotonic() >= ask_slurm_at:
+                [now] = batch_job.as_slurm_says([now])
+                ask_slurm_at = time.monotonic() + QUEUE_SECONDS
             display.update()
+            if now.state not in ACTIVE:
+                break
             time.sleep(0.5)
-        display.update()
     if now.state == "dead":
         raise ConfigError(f"{run_dir.path}: {now.message}")
     return ended(run_dir, Outcome(now.exit_code or 0, now.message))
@@ -278,10 +277,13 @@ def follow(name: str, output: Path) -> int:
 
 def stop(name: str, output: Path) -> int:
     run_dir = status.named_run(name, output)
-    state = status.status_of(run_dir)
-    if state.state not in ("running", "queued", "made"):
-        print(f"{run_dir.path} is not running: it is {state.state}.")
+    [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
+    if now.state not in ACTIVE:
+        print(f"{run_dir.path} is not running: it is {now.state}.")
         return 0
     execute.ask_to_stop(run_dir)
+    if now.state == "queued" and now.job is not None and batch_job.cancel(run_dir, now.job):
+        print(f"Slurm job {now.job} is cancelled: it was waiting. Submit it again with: regimen train resume={run_dir.path}")
+        return 0
     print(f"{run_dir.path} is asked to save and stop. Go on later with: regimen train resume={run_dir.path}")
     return 0

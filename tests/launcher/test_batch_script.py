@@ -20,6 +20,7 @@ COMMAND = (
     *("/opt/venv/bin/python", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4"),
     *(f"--node-rank={NODE_RANK}", f"--master-addr={HEAD}", f"--master-port={PORT}", "-m", "trainers", str(RUN_DIR.path)),
 )
+LAUNCHER = ("/opt/venv/bin/python", "-m", "launcher")
 
 
 @cache
@@ -52,14 +53,14 @@ def on_gpus() -> Run:
 @pytest.mark.parametrize(("name", "run"), [("cpu", slurm_run()), ("gpu", on_gpus())])
 def test_rendered_scripts_are_the_golden_ones(name: str, run: Run, request: pytest.FixtureRequest) -> None:
     golden = GOLDEN / f"train_{name}.sbatch"
-    text = render(run, RUN_DIR, COMMAND)
+    text = render(run, RUN_DIR, COMMAND, LAUNCHER)
     if request.config.getoption("--update-golden"):
         golden.write_text(text)
     assert text == golden.read_text()
 
 
 def test_only_what_is_stated_becomes_a_directive() -> None:
-    text = render(slurm_run(), RUN_DIR, COMMAND)
+    text = render(slurm_run(), RUN_DIR, COMMAND, LAUNCHER)
     assert not any(option in text for option in ("--partition", "--account", "--qos", "--time", "--mem", "--constraint", "--gpus", "--export"))
 
 
@@ -70,24 +71,24 @@ def test_only_what_is_stated_becomes_a_directive() -> None:
 def test_no_field_takes_more_than_a_value(key: str, attack: str) -> None:
     run = slurm_run(**{key: attack})
     with pytest.raises(Unsafe, match=rf"cluster\.{key}="):
-        render(replace(run, node=replace(run.node, gpus=4)), RUN_DIR, COMMAND)
+        render(replace(run, node=replace(run.node, gpus=4)), RUN_DIR, COMMAND, LAUNCHER)
 
 
 @pytest.mark.parametrize("name", ["demo\n#SBATCH --wrap=id", "$(id)", "-demo", "a b", "a%j/../b"])
 def test_the_name_of_the_run_is_checked(name: str) -> None:
     with pytest.raises(Unsafe, match="name="):
-        render(replace(slurm_run(), name=name), RUN_DIR, COMMAND)
+        render(replace(slurm_run(), name=name), RUN_DIR, COMMAND, LAUNCHER)
 
 
 @pytest.mark.parametrize("folder", ["/a b", "/a%j", "/a\nb", "/a$(id)", "relative", "/a'b"])
 def test_the_run_folder_is_checked(folder: str) -> None:
     with pytest.raises(Unsafe, match="the run folder="):
-        render(slurm_run(), RunDir(Path(folder)), COMMAND)
+        render(slurm_run(), RunDir(Path(folder)), COMMAND, LAUNCHER)
 
 
 def test_words_of_the_command_reach_the_task_as_they_are(tmp_path: Path) -> None:
     words = ("printf", "%s|", "a b", "$(id)", "it's", "`id`", f"--node-rank={NODE_RANK}", f"/x/{NODE_RANK}", "*")
-    script = render(slurm_run(), RUN_DIR, words)
+    script = render(slurm_run(), RUN_DIR, words, LAUNCHER)
     line = next(line for line in script.splitlines() if line.startswith("srun "))
     task = shlex.split(line)[shlex.split(line).index("-c") + 1]
     environment = {"SLURM_NODEID": "1", "PATH": "/usr/bin:/bin"}
@@ -97,7 +98,7 @@ def test_words_of_the_command_reach_the_task_as_they_are(tmp_path: Path) -> None
 
 def test_a_control_character_in_the_command_is_refused() -> None:
     with pytest.raises(Unsafe, match="control character"):
-        render(slurm_run(), RUN_DIR, ("echo", "a\nb"))
+        render(slurm_run(), RUN_DIR, ("echo", "a\nb"), LAUNCHER)
 
 
 def test_every_text_field_of_slurm_has_its_pattern() -> None:
@@ -107,7 +108,7 @@ def test_every_text_field_of_slurm_has_its_pattern() -> None:
 
 def test_bash_can_read_the_script(tmp_path: Path) -> None:
     script = tmp_path / "train.sbatch"
-    script.write_text(render(on_gpus(), RUN_DIR, COMMAND))
+    script.write_text(render(on_gpus(), RUN_DIR, COMMAND, LAUNCHER))
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -76,15 +76,21 @@ def test_a_run_that_goes_on_after_its_end_is_running_again(run_dir: RunDir) -> N
     assert status_of(run_dir).state == "running"
 
 
-def test_a_submitted_run_is_queued_until_it_makes_progress(run_dir: RunDir) -> None:
+def test_a_run_in_the_hands_of_slurm_says_what_its_job_recorded(run_dir: RunDir) -> None:
     journal.record(run_dir, "submitted", job="4711")
-    assert (status_of(run_dir).state, status_of(run_dir).message) == ("queued", "Slurm job 4711")
-    progress(run_dir, {"step": 1, "of": 10, "time": 1.0, "loss": 2.0})
-    assert status_of(run_dir).state == "running"
+    progress(run_dir, {"step": 1, "of": 10, "time": 1.0, "loss": 2.0})  # of an attempt before
+    assert (status_of(run_dir).state, status_of(run_dir).message, status_of(run_dir).job) == ("queued", "Slurm job 4711", "4711")
+    journal.record(run_dir, "start", job="4711", host="n1")
+    leave_exit(run_dir, 0, 75)  # the others are still saving
+    assert (status_of(run_dir).state, status_of(run_dir).exit_code) == ("running", None)
+    journal.record(run_dir, "requeued", job="4711")
+    assert status_of(run_dir).state == "queued"
+    journal.record(run_dir, "end", exit_code=0, message="finished")
+    assert (status_of(run_dir).state, status_of(run_dir).job) == ("finished", None)
 
 
 def test_unsupervised_ranks_that_all_finished_make_a_finished_run(run_dir: RunDir) -> None:
-    journal.record(run_dir, "submitted", job="4711")
+    journal.record(run_dir, "start", started_by="torchrun")
     leave_exit(run_dir, 0, 0)
     run_dir.layout_file(1).write_text("{}")
     assert (status_of(run_dir).state, status_of(run_dir).message) == ("running", "1 of 2 ranks have ended")
@@ -93,7 +99,7 @@ def test_unsupervised_ranks_that_all_finished_make_a_finished_run(run_dir: RunDi
 
 
 def test_one_failed_unsupervised_rank_makes_a_failed_run(run_dir: RunDir) -> None:
-    journal.record(run_dir, "submitted", job="4711")
+    journal.record(run_dir, "start", started_by="torchrun")
     leave_exit(run_dir, 0, 0)
     leave_exit(run_dir, 1, 80, "Out of memory")
     found = status_of(run_dir)
@@ -162,4 +168,5 @@ def test_json_holds_every_field(run_dir: RunDir) -> None:
         "eval_loss": None,
         "exit_code": 75,
         "message": "saved",
+        "job": None,
     }

@@ -16,7 +16,7 @@ print(f"agent {node_rank} start {restarts}", flush=True)
 
 def leave(code: int) -> None:
     (folder / "exit").mkdir(exist_ok=True)
-    (folder / f"exit/rank-{node_rank}.json").write_text(json.dumps({"code": code, "message": "", "rank": int(node_rank)}))
+    (folder / f"exit/rank-{node_rank}.json").write_text(json.dumps({"rank": int(node_rank), "code": code, "message": "as told", "time": time.time()}))
 
 
 if behaviour == "save" and restarts == 0:
