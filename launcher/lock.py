@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import secrets
 import socket
 import time
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ class Owner:
 
 
 def this_process() -> Owner:
-    return Owner(socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time(), secrets.token_hex(8))
+    return Owner(socket.gethostname(), os.getpid(), process_start(os.getpid()), time.time(), os.urandom(8).hex())
 
 
 def process_start(pid: int) -> int:
