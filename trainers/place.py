@@ -8,6 +8,7 @@ class Place:
     rank: int
     local_rank: int
     world: int
+    attempt: int = 0  # how often the agent has restarted the ranks
 
     @property
     def leads(self) -> bool:
