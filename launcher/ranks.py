@@ -5,7 +5,6 @@ Rank 0 composes, judges and publishes the run folder or the refusal through file
 
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -121,7 +120,7 @@ def ask(rank: Rank, place: Path) -> Answer:
         RanksFailed: when rank 0 does not answer.
     """
     place.mkdir(parents=True, exist_ok=True)
-    question = secrets.token_hex(8)
+    question = os.urandom(8).hex()
     write_text_atomically(place / f"ask-{rank.rank}", question)
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
