@@ -18,7 +18,7 @@ from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import estimate
 from launcher.outcome import Outcome
-from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, judge_run, new_run_dir, plan_as_dict, plan_for
+from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, free_disk, judge_run, new_run_dir, plan_as_dict, plan_for
 from launcher.progress import display_for
 from launcher.recommend import alternatives, regime_matrix
 from launcher.report import expectation_lines, explanation_lines, matrix_lines, plan_text, recommendation_lines, run_sentence, verdict_lines
@@ -59,7 +59,7 @@ def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
 
     def judged_variant(run: Run) -> Verdict:
         free = decided.node.gpu_free if run.node == decided.run.node else ()
-        return judge(run, decided.facts, estimate(run, decided.facts), free or None)
+        return judge(run, decided.facts, estimate(run, decided.facts), free or None, free_disk(Path(run.output)))
 
     return judged_variant
 
