@@ -92,12 +92,16 @@ def the_run(output: Path) -> RunDir:
     return found[0]
 
 
-def losses(run_dir: RunDir) -> dict[int, float]:
-    """Training loss of each step."""
+def entries(run_dir: RunDir) -> list[dict[str, Any]]:
+    """What has been logged so far, whole lines only."""
     if not run_dir.progress.exists():
-        return {}
-    lines = [json.loads(line) for line in run_dir.progress.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return {entry["step"]: entry["loss"] for entry in lines if "loss" in entry}
+        return []
+    return [json.loads(line) for line in run_dir.progress.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def losses(run_dir: RunDir) -> dict[int, float]:
+    """Training loss of each step; of a step that was made twice, the second."""
+    return {entry["step"]: entry["loss"] for entry in entries(run_dir) if "loss" in entry}
 
 
 def reached(run_dir: RunDir, step: int) -> Callable[[], bool]:

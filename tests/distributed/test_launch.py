@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -97,12 +96,12 @@ def test_no_process_is_left_by_a_finished_run(reference: dict[str, Any]) -> None
     assert line.processes_of(reference["run_dir"]) == []
 
 
-def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported(tmp_path: Path) -> None:
-    overrides = (*RUN, "backend=accelerate")
+def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported(tmp_path: Path, reference: dict[str, Any]) -> None:
+    overrides = (*RUN, "backend=accelerate", "checkpoint.interval=20")
     planned = line.call((*line.MODULE, "plan", "--json", *overrides), tmp_path, **SITE, **SECRETS)
     with line.start(train(*overrides), tmp_path, **SITE, **SECRETS) as started:
         run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(line.reached(run_dir, 1), "first step")
+        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
         agents, ranks = line.agents_of(run_dir), line.ranks_of(run_dir)
         check_planned(planned, run_dir, line.read_process(started.process.pid), agents, ranks)
         os.kill(agents[0].pid, signal.SIGKILL)
@@ -113,6 +112,16 @@ def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported
     assert "Traceback" not in ended.text
     line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every rank", 10)
     assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "failed"
+    check_goes_on_as(reference["run_dir"], run_dir, tmp_path)
+
+
+def check_goes_on_as(whole: Any, run_dir: Any, folder: Path) -> None:
+    """A resume from the newest checkpoint comes to the same numbers as the run that nobody interrupted."""
+    resumed = line.call(train(f"resume={run_dir.path}"), folder)
+    assert resumed.code == 0, resumed.text
+    assert [entry["step"] for entry in line.entries(run_dir)].count(0) == 1  # it did not begin anew
+    assert line.losses(run_dir) == line.losses(whole)
+    assert weights(run_dir) == weights(whole)
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +172,14 @@ def test_a_second_resume_says_that_the_run_is_finished(interrupted: dict[str, An
     assert len(line.run_folders(interrupted["folder"] / "outputs")) == 1
 
 
-def test_a_killed_launcher_leaves_no_process_and_its_run_goes_on(tmp_path: Path) -> None:
-    overrides = (*RUN, "training.max_steps=60", "checkpoint.interval=2")
-    with line.start(train(*overrides), tmp_path) as started:
+def test_a_killed_launcher_leaves_no_process_and_its_run_goes_on(tmp_path: Path, reference: dict[str, Any]) -> None:
+    with line.start(train(*RUN, "checkpoint.interval=20"), tmp_path) as started:
         run_dir = line.the_run(tmp_path / "outputs")
         line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
         started.process.kill()
         line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process", 10)
     assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "dead"
-    resumed = line.call(train(f"resume={run_dir.path}"), tmp_path)
-    assert resumed.code == 0, resumed.text
-    assert max(line.losses(run_dir)) == 60
+    check_goes_on_as(reference["run_dir"], run_dir, tmp_path)
 
 
 def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
@@ -225,8 +231,7 @@ def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> No
     ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "training.max_steps=20", "evaluation.interval=10"), tmp_path)
     assert ended.code == 0, ended.text
     run_dir = line.the_run(tmp_path / "outputs")
-    entries = [json.loads(text) for text in run_dir.progress.read_text().splitlines()]
-    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    evaluations = [entry["eval_loss"] for entry in line.entries(run_dir) if "eval_loss" in entry]
     assert len(evaluations) == 3
     assert evaluations == sorted(evaluations, reverse=True)
     assert run_dir.loss_plot.read_bytes().startswith(b"\x89PNG")
@@ -239,4 +244,16 @@ def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> No
         merged = model.merge_and_unload()(tokens).logits
     assert not torch.allclose(plain, learned, atol=1e-2)
     assert torch.allclose(learned, merged, atol=1e-3)  # W + BA rounds once in fp32 where W x + B A x rounds twice
-    shutil.rmtree(run_dir.path)
+
+
+def test_a_killed_rank_is_started_again_where_restarts_are_allowed(tmp_path: Path, reference: dict[str, Any]) -> None:
+    with line.start(train(*RUN, "checkpoint.interval=20", "backend.max_restarts=1"), tmp_path) as started:
+        run_dir = line.the_run(tmp_path / "outputs")
+        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        doomed = next(rank for rank in line.ranks_of(run_dir) if rank.environment["RANK"] == "0")
+        os.kill(doomed.pid, signal.SIGKILL)
+        ended = started.end()
+    assert ended.code == 0, ended.text
+    assert [entry["step"] for entry in line.entries(run_dir)].count(0) == 1  # it did not begin anew
+    assert line.losses(run_dir) == line.losses(reference["run_dir"])
+    assert weights(run_dir) == weights(reference["run_dir"])

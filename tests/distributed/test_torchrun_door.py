@@ -100,7 +100,7 @@ def test_two_agents_of_two_ranks_share_one_folder(tmp_path: Path) -> None:
 
 
 def test_an_elastic_restart_goes_on_in_the_same_folder(tmp_path: Path) -> None:
-    overrides = (*RUN, "training.max_steps=60", "checkpoint.interval=5")
+    overrides = (*RUN, "training.max_steps=60", "checkpoint.interval=5", "sharding=zero2")
     with line.start(door("--standalone", "--nproc-per-node=2", "--max-restarts=1", overrides=overrides), tmp_path) as started:
         run_dir = line.the_run(tmp_path / "outputs")
         line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
@@ -111,8 +111,8 @@ def test_an_elastic_restart_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     assert len(line.run_folders(tmp_path / "outputs")) == 1
     events = [json.loads(text) for text in run_dir.journal.read_text().splitlines()]
     assert [event["event"] for event in events].count("start") == 2
-    entries = [json.loads(text) for text in run_dir.progress.read_text().splitlines()]
-    evaluations_before_the_first_step = [entry for entry in entries if entry["step"] == 0]
-    assert len(evaluations_before_the_first_step) == 1  # the second attempt began at a checkpoint
+    assert [entry["step"] for entry in line.entries(run_dir)].count(
+        0
+    ) == 1  # one evaluation before the first step: the second attempt began at a checkpoint
     assert max(line.losses(run_dir)) == 60
     assert (run_dir.model / "adapter_model.safetensors").is_file()
