@@ -14,6 +14,8 @@ ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; it keeps no exception beside it.
 IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
 
+UNCHOSEN = re.compile(r"You must specify '(?P<group>[^']+)'.*Available options:(?P<options>.*)", re.DOTALL)
+
 
 def missing_choice(error: MissingConfigException) -> str:
     wanted = error.missing_cfg_file or ""
@@ -38,7 +40,10 @@ def composition_message(error: ConfigCompositionException) -> str:
         return value_message(cause.full_key or "A value", first_line(cause))
     if text.startswith("Ambiguous value"):
         return f"{first_line(error)}: several values are a sweep, which needs -m; a list is written key=[a,b]."
-    return text.replace("\n", " ") if "You must specify" in text else first_line(error)
+    unchosen = UNCHOSEN.match(text)
+    if unchosen is not None:
+        return f"{unchosen['group']} has no choice. Set {unchosen['group']}=CHOICE, one of: {', '.join(unchosen['options'].split())}."
+    return first_line(error)
 
 
 def file_message(kind: str, said: str, key: str) -> str:

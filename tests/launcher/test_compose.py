@@ -33,7 +33,7 @@ def test_nothing_said_means_the_demo() -> None:
 
 @pytest.mark.parametrize("override", ["model=demo", "model.path=/models/a", "data=demo", "data.sets=[a.jsonl]"])
 def test_a_stated_model_or_data_is_not_filled_up_by_the_demo(override: str) -> None:
-    with pytest.raises(ConfigError, match=r"You must specify '(model|data)'"):
+    with pytest.raises(ConfigError, match=r"(model|data) has no choice\. Set (model|data)=CHOICE, one of: demo, (files|llama2_13b)"):
         compose([override])
 
 
