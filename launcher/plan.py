@@ -91,8 +91,10 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
     if run.cluster.name != "slurm":
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
-    script = render(run, run_dir, node_argv(run, run_dir, NODE_RANK, HEAD, PORT), LAUNCHER)
     on_one_node = command(run, run_dir)
+    # said again on the node: Slurm takes CUDA_VISIBLE_DEVICES out of the steps of a job that asked for no GPU, so that they would see every GPU
+    forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced))
+    script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
     submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
