@@ -10,7 +10,7 @@ import pytest
 
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
-from launcher.batch_script import ALLOWED, HEAD, NODE_RANK, PORT, parse_job_id, render, sbatch_argv
+from launcher.batch_script import ALLOWED, HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
 from launcher.compose import compose
 from launcher.errors import SubmissionError, Unsafe
 
@@ -126,3 +126,10 @@ def test_the_job_id_is_read(stdout: str) -> None:
 def test_an_answer_without_job_id_is_refused(stdout: str) -> None:
     with pytest.raises(SubmissionError, match="names no job"):
         parse_job_id(stdout)
+
+
+def test_only_variables_that_would_change_the_planned_job_are_withheld_from_sbatch() -> None:
+    names = contradicting_variables(on_gpus(), RUN_DIR)
+    assert {"SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_MEM_PER_NODE", "SBATCH_GPUS_PER_NODE", "SBATCH_OPEN_MODE", "SBATCH_EXPORT"} <= set(names)
+    assert not {"SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT"} & set(contradicting_variables(slurm_run(), RUN_DIR))
+    assert not {"SLURM_CONF", "SLURM_CLUSTERS"} & set(names)
