@@ -33,8 +33,16 @@ class Ended:
 
 def environment(**site: str) -> dict[str, str]:
     """This process's environment without what torchrun or pytest left in it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "PYTEST", "REGIMEN"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "PYTEST"))}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **site}
+
+
+def shadowed(folder: Path) -> Path:
+    """A working folder with packages of the user's own under our names."""
+    for name in ("conf", "trainers", "launcher"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise SystemExit('the {name} of the working folder was imported')\n")
+    return folder
 
 
 def call(argv: Sequence[str], cwd: Path, **site: str) -> Ended:

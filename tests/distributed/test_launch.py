@@ -38,14 +38,6 @@ def train(*overrides: str) -> tuple[str, ...]:
     return (*line.MODULE, "train", *overrides)
 
 
-def shadowed(folder: Path) -> Path:
-    """A working folder with packages of the user's own under our names."""
-    for name in ("conf", "trainers", "launcher"):
-        (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text(f"raise SystemExit('the {name} of the working folder was imported')\n")
-    return folder
-
-
 def weights(run_dir: Any) -> bytes:
     return (run_dir.model / "adapter_model.safetensors").read_bytes()
 
@@ -53,7 +45,7 @@ def weights(run_dir: Any) -> bytes:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One run that nobody interrupts, looked at while its ranks are alive; its working folder shadows our packages."""
-    folder = shadowed(tmp_path_factory.mktemp("reference"))
+    folder = line.shadowed(tmp_path_factory.mktemp("reference"))
     planned = line.call((*line.SCRIPT, "plan", "--json", *RUN), folder, **SITE, **SECRETS)
     with line.start((*line.SCRIPT, "train", *RUN), folder, **SITE, **SECRETS) as started:
         run_dir = line.the_run(folder / "outputs")
@@ -119,6 +111,10 @@ def check_goes_on_as(whole: Any, run_dir: Any, folder: Path) -> None:
     """A resume from the newest checkpoint comes to the same numbers as the run that nobody interrupted."""
     resumed = line.call(train(f"resume={run_dir.path}"), folder)
     assert resumed.code == 0, resumed.text
+    check_went_on_as(whole, run_dir)
+
+
+def check_went_on_as(whole: Any, run_dir: Any) -> None:
     assert [entry["step"] for entry in line.entries(run_dir)].count(0) == 1  # it did not begin anew
     assert line.losses(run_dir) == line.losses(whole)
     assert weights(run_dir) == weights(whole)
@@ -183,7 +179,7 @@ def test_a_killed_launcher_leaves_no_process_and_its_run_goes_on(tmp_path: Path,
 
 
 def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
-    started = line.call((*line.SCRIPT, "train", "--detach", *RUN, "training.max_steps=2000"), shadowed(tmp_path))
+    started = line.call((*line.SCRIPT, "train", "--detach", *RUN, "training.max_steps=2000"), line.shadowed(tmp_path))
     assert started.code == 0, started.text
     run_dir = line.the_run(tmp_path / "outputs")
     line.wait_until(line.reached(run_dir, 1), "first step")
@@ -254,6 +250,4 @@ def test_a_killed_rank_is_started_again_where_restarts_are_allowed(tmp_path: Pat
         os.kill(doomed.pid, signal.SIGKILL)
         ended = started.end()
     assert ended.code == 0, ended.text
-    assert [entry["step"] for entry in line.entries(run_dir)].count(0) == 1  # it did not begin anew
-    assert line.losses(run_dir) == line.losses(reference["run_dir"])
-    assert weights(run_dir) == weights(reference["run_dir"])
+    check_went_on_as(reference["run_dir"], run_dir)
