@@ -1,6 +1,7 @@
 """Who may import whom, what starting costs, and that the same name stands for one thing everywhere."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,13 @@ def test_a_stage_or_regime_has_the_same_name_four_times(group: str, folder: str)
     assert choices == set(SUBTYPES[group])
     assert choices <= modules
     assert choices <= tests
+
+
+def test_python_m_launcher_finds_its_own_packages_in_a_folder_that_has_others_of_the_same_name(tmp_path: Path) -> None:
+    for name in ("conf", "trainers", "slurm"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the shadow was imported')")
+    argv = (sys.executable, "-m", "launcher", "plan", "node=cpu")
+    done = subprocess.run(argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "verdict: permitted" in done.stdout
