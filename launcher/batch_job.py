@@ -52,7 +52,7 @@ def refuse_active(run_dir: RunDir) -> None:
     job = status_of(run_dir).job
     if job is None:
         return
-    queued = slurm_commands.queue([job]).get(job)
+    queued = slurm_commands.queue([job], os.environ).get(job)
     if queued is not None and not queued.ended:
         raise RunLocked(
             f"{run_dir.path} belongs to Slurm job {job}: {queued}. "
@@ -66,7 +66,7 @@ def as_slurm_says(found: Sequence[RunStatus]) -> list[RunStatus]:
     if not jobs:
         return [*found]
     try:
-        queue = slurm_commands.queue(jobs)
+        queue = slurm_commands.queue(jobs, os.environ)
     except SubmissionError as error:  # the files are still worth showing
         return [now if now.job is None else replace(now, message=f"{now.message}; unconfirmed: {error}") for now in found]
     return [now if now.job is None else confirmed(now, queue.get(now.job)) for now in found]
@@ -88,8 +88,8 @@ def gone(now: RunStatus, queued: QueuedJob | None) -> RunStatus:
 
 def cancel(run_dir: RunDir, job: str) -> bool:
     """Take a waiting job out of the queue; false when it has started meanwhile."""
-    slurm_commands.cancel_pending(job)
-    queued = slurm_commands.queue([job]).get(job)
+    slurm_commands.cancel_pending(job, os.environ)
+    queued = slurm_commands.queue([job], os.environ).get(job)
     if queued is not None and not queued.ended:
         return False
     journal.record(
@@ -124,7 +124,7 @@ def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
 def queue_again(run_dir: RunDir, job: str) -> int:
     journal.record(run_dir, "requeued", job=job)  # before the deed: Slurm ends this process a moment later
     try:
-        slurm_commands.requeue(job)
+        slurm_commands.requeue(job, os.environ)
     except SubmissionError as error:
         message = f"saved before the time limit, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
         journal.record(run_dir, "end", exit_code=SAVED, message=message)

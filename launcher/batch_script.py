@@ -120,18 +120,23 @@ def shell_word(word: str) -> str:
 
 # sbatch(1): environment variables win over the script's directives. Most are named like their option.
 VARIABLE_OF = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
-# These would split the run into an array, wait for its end, forbid the requeue, or keep the planned environment from the job or its steps;
-# the sizes are what srun(1) reads, left behind by the job from within which this one is submitted.
-CONTRADICTING = (
-    *("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_EXPORT", "SLURM_EXPORT_ENV"),
-    *("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE", "SLURM_CPU_BIND", "SLURM_DISTRIBUTION", "SLURM_GPUS", "SLURM_NTASKS_PER_NODE"),
+# These would split the run into an array, wait for its end, forbid the requeue, or keep the planned environment from the job or its steps.
+UNPLANNED = ("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+# What salloc, sbatch or srun sets in its own job and srun reads as an option: a run submitted from within such a job would get it too.
+LEFT_BY_ANOTHER_JOB = tuple(
+    f"SLURM_{name}"
+    for name in (
+        *("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "MEM_BIND", "CPU_BIND", "CPUS_PER_GPU", "DISTRIBUTION", "DIST_PLANESIZE", "OVERCOMMIT"),
+        *("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "GPU_BIND", "GPU_FREQ", "STEP_GRES", "PROFILE", "THREADS_PER_CORE"),
+        *("NTASKS_PER_CORE", "NTASKS_PER_GPU", "NTASKS_PER_NODE", "NTASKS_PER_SOCKET"),
+    )
 )
 
 
 def contradicting_variables(run: Run, run_dir: RunDir) -> tuple[str, ...]:
     """The variables of the site that would override what the script says; they are withheld from sbatch."""
     options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir)]
-    return (*CONTRADICTING, *(f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}" for option in options))
+    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *(f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}" for option in options))
 
 
 def sbatch_argv(script: Path) -> tuple[str, ...]:

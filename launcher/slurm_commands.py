@@ -11,6 +11,7 @@ from launcher.errors import SubmissionError
 # squeue(1), job state codes
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 ENDED = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"})
+FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_")  # variables that these commands read as options: a filter would hide a job
 SECONDS = {"sbatch": 60, "squeue": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
 
 
@@ -44,13 +45,13 @@ def submit(argv: Sequence[str], environment: Mapping[str, str]) -> str:
     return parse_job_id(done.stdout)
 
 
-def queue(jobs: Sequence[str]) -> dict[str, QueuedJob]:
+def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
     """What Slurm knows of these jobs; those that ended more than some minutes ago are absent.
 
     Raises:
         SubmissionError: when Slurm cannot be asked.
     """
-    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r"))
+    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r"), site)
     if "Invalid job id" in done.stderr:  # said only when it is the single one that is asked for
         return {}
     if done.returncode != 0:
@@ -63,31 +64,31 @@ def parse_queue(stdout: str) -> dict[str, QueuedJob]:
     return {job: QueuedJob(state, reason) for job, state, reason in rows}
 
 
-def cancel_pending(job: str) -> None:
+def cancel_pending(job: str, site: Mapping[str, str]) -> None:
     """Cancel a job that still waits. Slurm itself looks: one that has started meanwhile goes on.
 
     Raises:
         SubmissionError: when Slurm cannot be asked, or refuses.
     """
-    done = ask(("scancel", "--state=PENDING", job))
+    done = ask(("scancel", "--state=PENDING", job), site)
     if done.returncode != 0 and "Invalid job id" not in done.stderr:
         raise SubmissionError(f"scancel failed: {said(done)}")
 
 
-def requeue(job: str) -> None:
+def requeue(job: str, site: Mapping[str, str]) -> None:
     """Queue a running job again; it is ended a moment later.
 
     Raises:
         SubmissionError: when Slurm cannot be asked, or refuses.
     """
-    done = ask(("scontrol", "requeue", job))
+    done = ask(("scontrol", "requeue", job), site)
     if done.returncode != 0:
         raise SubmissionError(f"scontrol requeue failed: {said(done)}")
 
 
-def ask(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run one command; `environment` None: this process's own."""
+def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     name = argv[0]
+    environment = {key: value for key, value in site.items() if not key.startswith(FURTHER_OPTIONS)}
     try:
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS[name], stdin=subprocess.DEVNULL, check=False)
     except FileNotFoundError:

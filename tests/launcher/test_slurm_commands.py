@@ -30,19 +30,19 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 def test_squeue_is_asked_once_about_all_jobs(answer: Answer) -> None:
     asked = answer("squeue", "12|PENDING|Resources\n11|RUNNING|None\n")
-    assert slurm_commands.queue(["11", "12"]) == {"11": QueuedJob("RUNNING", "None"), "12": QueuedJob("PENDING", "Resources")}
+    assert slurm_commands.queue(["11", "12"], os.environ) == {"11": QueuedJob("RUNNING", "None"), "12": QueuedJob("PENDING", "Resources")}
     assert asked.read_text() == "--noheader --states=all --jobs=11,12 --format=%i|%T|%r\n"
 
 
 def test_a_job_that_slurm_has_forgotten_is_absent(answer: Answer) -> None:
     answer("squeue", err="slurm_load_jobs error: Invalid job id specified\n", code=1)
-    assert slurm_commands.queue(["99"]) == {}
+    assert slurm_commands.queue(["99"], os.environ) == {}
 
 
 def test_a_queue_that_cannot_be_read_is_an_error_with_its_cause(answer: Answer) -> None:
     answer("squeue", err="slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", code=1)
     with pytest.raises(SubmissionError, match=r"squeue failed: slurm_load_jobs error: Unable to contact slurm controller \(connect failure\)"):
-        slurm_commands.queue(["11"])
+        slurm_commands.queue(["11"], os.environ)
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,26 @@ def test_warnings_of_a_submission_that_is_accepted_are_passed_on(answer: Answer,
 
 def test_only_a_waiting_job_is_cancelled(answer: Answer) -> None:
     asked = answer("scancel")
-    slurm_commands.cancel_pending("12")
+    slurm_commands.cancel_pending("12", os.environ)
     assert asked.read_text() == "--state=PENDING 12\n"
 
 
 def test_cancelling_a_job_that_is_gone_is_no_error_and_being_refused_is_one(answer: Answer) -> None:
     asked = answer("scancel", err="scancel: error: Kill job error on job id 99: Invalid job id specified\n", code=1)
-    slurm_commands.cancel_pending("99")
+    slurm_commands.cancel_pending("99", os.environ)
     assert asked.read_text() == "--state=PENDING 99\n"
     answer("scancel", err="scancel: error: Kill job error on job id 12: Access/permission denied\n", code=1)
     with pytest.raises(SubmissionError, match="scancel failed: Kill job error on job id 12: Access/permission denied"):
-        slurm_commands.cancel_pending("12")
+        slurm_commands.cancel_pending("12", os.environ)
 
 
 @pytest.mark.parametrize(
-    "act", [lambda: slurm_commands.queue(["1"]), lambda: slurm_commands.cancel_pending("1"), lambda: slurm_commands.requeue("1")]
+    "act",
+    [
+        lambda: slurm_commands.queue(["1"], os.environ),
+        lambda: slurm_commands.cancel_pending("1", os.environ),
+        lambda: slurm_commands.requeue("1", os.environ),
+    ],
 )
 def test_a_machine_without_slurm_is_told(act: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -105,4 +110,10 @@ def test_a_command_that_does_not_answer_is_given_up(answer: Answer, tmp_path: Pa
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     monkeypatch.setitem(slurm_commands.SECONDS, "squeue", 1)
     with pytest.raises(SubmissionError, match="squeue did not answer in 1 s: Slurm cannot be reached"):
-        slurm_commands.queue(["1"])
+        slurm_commands.queue(["1"], os.environ)
+
+
+def test_filters_of_the_site_hide_no_job(answer: Answer, tmp_path: Path) -> None:
+    answer("squeue")
+    (tmp_path / "squeue").write_text('#!/bin/sh\necho "11|RUNNING|$SQUEUE_PARTITION"\n')
+    assert slurm_commands.queue(["11"], {**os.environ, "SQUEUE_PARTITION": "other"}) == {"11": QueuedJob("RUNNING", "")}

@@ -31,7 +31,14 @@ SITE = {
     "GITHUB_TOKEN": "not-for-any-rank",
     "CUDA_VISIBLE_DEVICES": "0",
     # each of these alone would make another job than the planned one, or none
-    **{"SBATCH_PARTITION": "nope", "SBATCH_EXPORT": "NONE", "SLURM_EXPORT_ENV": "NONE", "SLURM_MEM_PER_CPU": "50", "SLURM_MEM_PER_NODE": "60"},
+    **{
+        "SBATCH_PARTITION": "nope",
+        "SBATCH_EXPORT": "NONE",
+        "SLURM_EXPORT_ENV": "NONE",
+        "SLURM_MEM_PER_CPU": "50",
+        "SLURM_MEM_PER_NODE": "60",
+        "SLURM_GPUS": "1",
+    },
 }
 SECONDS = 120.0  # more than any part of a job takes on a busy machine
 
