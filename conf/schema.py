@@ -264,4 +264,3 @@ def register() -> None:
     for group, types in SUBTYPES.items():
         for node in set(types.values()):
             store.store(group=f"schema/{group}", name=node.__name__.lower(), node=node)
-

@@ -6,6 +6,6 @@ from pathlib import Path
 # -m puts the working folder first, where a user may have a conf/ or trainers/ of their own
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from launcher.cli import main  # noqa: E402
+from launcher.cli import main
 
 raise SystemExit(main())

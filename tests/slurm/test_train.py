@@ -209,7 +209,8 @@ def test_a_warning_before_the_time_limit_queues_the_job_again_without_a_trace_in
 
 
 def test_a_stopped_job_has_saved_and_is_submitted_again_by_resume(cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]) -> None:
-    submitted = regimen.submit()
+    """Through accelerate, which must make no difference."""
+    submitted = regimen.submit("backend=accelerate")
     submitted.ranks_at_work()
     assert regimen.call("stop", str(submitted.run_dir.path)).returncode == 0
     job = cluster.wait_for(submitted.job, "COMPLETED", "FAILED")
@@ -217,6 +218,7 @@ def test_a_stopped_job_has_saved_and_is_submitted_again_by_resume(cluster: "Clus
     stopped = regimen.status(submitted.run_dir)
     assert (stopped["state"], stopped["exit_code"], stopped["step"]) == ("stopped", 75, 1)
     script = submitted.run_dir.batch_script.read_text()
+    assert "accelerate.commands.launch" in script
 
     resumed = regimen.call("train", f"resume={submitted.run_dir.path}")
     assert (resumed.returncode, resumed.stderr) == (0, "")
