@@ -128,12 +128,12 @@ def group_lines() -> str:
 
 
 def act_train(arguments: argparse.Namespace) -> int:
-    from launcher import verbs
+    from launcher import show, verbs
 
     if arguments.cfg:
-        return verbs.show_configuration(arguments.overrides, arguments.config_dir)
+        return show.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.dry_run:
-        return verbs.show_plan(arguments.overrides, arguments.config_dir)
+        return show.show_plan(arguments.overrides, arguments.config_dir)
     if arguments.multirun:
         from launcher.sweep.multirun import multirun
 
@@ -142,19 +142,19 @@ def act_train(arguments: argparse.Namespace) -> int:
 
 
 def act_plan(arguments: argparse.Namespace) -> int:
-    from launcher import verbs
+    from launcher import show
 
     if arguments.cfg:
-        return verbs.show_configuration(arguments.overrides, arguments.config_dir)
+        return show.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.diff:
-        return verbs.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
+        return show.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
     if arguments.json:
-        return verbs.show_plan_json(arguments.overrides, arguments.config_dir)
+        return show.show_plan_json(arguments.overrides, arguments.config_dir)
     if arguments.matrix:
-        return verbs.show_matrix(arguments.overrides, arguments.config_dir)
+        return show.show_matrix(arguments.overrides, arguments.config_dir)
     if arguments.explain:
-        return verbs.explain(arguments.overrides, arguments.config_dir)
-    return verbs.show_plan(arguments.overrides, arguments.config_dir)
+        return show.explain(arguments.overrides, arguments.config_dir)
+    return show.show_plan(arguments.overrides, arguments.config_dir)
 
 
 def act_status(arguments: argparse.Namespace) -> int:
