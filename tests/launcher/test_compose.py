@@ -150,7 +150,7 @@ def test_hydras_own_words_are_no_keys(override: str) -> None:
         ),
         ("${stage.nmae}", "name cannot be resolved: Interpolation key 'stage.nmae' not found"),
         ("${name}", "name cannot be resolved"),
-        ("${now:%Y}", "name cannot be resolved: Unsupported interpolation type now"),
+        ("${nowhere:x}", "name cannot be resolved: Unsupported interpolation type nowhere"),
     ],
 )
 def test_an_interpolation_to_nowhere_is_told(value: str, said: str) -> None:
