@@ -94,6 +94,7 @@ class Training:
     max_steps: int | None = MISSING  # overrides epochs
     micro_batch: int = MISSING  # samples per rank and forward pass
     accumulation: int | None = MISSING  # forward passes per optimizer step; null: 1, or what effective_batch needs
+    fit: str = MISSING  # off | auto: auto chooses micro_batch, accumulation, gradient_checkpointing and sharding for effective_batch
     effective_batch: int | None = MISSING  # samples per optimizer step over all ranks; null: micro_batch x accumulation x ranks
     precision: str = MISSING  # bf16_amp | fp16_amp | bf16 | fp32
     gradient_checkpointing: bool = MISSING

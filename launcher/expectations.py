@@ -33,8 +33,7 @@ class Expectations:
 
 
 def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
-    samples = count_samples(run.data)
-    trained = None if samples is None else samples - round(samples * run.data.validation_share)
+    trained = trained_samples(run.data)
     steps = expected_steps(run, trained)
     assert run.training.effective_batch is not None, "settle() fills the batch"
     step_tokens = run.training.effective_batch * run.data.cutoff
@@ -81,6 +80,11 @@ def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, 
     steps = "training.max_steps" if run.training.max_steps else counted
     rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if seconds is not None else "no peak rate is known for this node"
     return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
+
+
+def trained_samples(data: Data) -> int | None:
+    samples = count_samples(data)
+    return None if samples is None else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data) -> int | None:

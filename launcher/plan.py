@@ -12,10 +12,12 @@ from launcher.backends import LAUNCHER, Command, accelerate_config, command, nod
 from launcher.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
 from launcher.compatibility import incompatibilities
 from launcher.errors import ConfigError
-from launcher.expectations import Expectations, expect, refuse_too_few
+from launcher.expectations import Expectations, expect, refuse_too_few, trained_samples
+from launcher.fit import fitted, opened
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, model_facts, read_architecture
+from launcher.moves import choice
 from launcher.node_facts import NodeFacts, settle_node
 from launcher.settle import check_values, settle
 
@@ -32,6 +34,7 @@ class Judged:
     estimate: MemoryEstimate
     verdict: Verdict
     expectations: Expectations
+    fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,56 @@ class LaunchPlan:
 
 
 def judge_run(composed: Run) -> Judged:
-    """Settle a composed run on its node, estimate it and judge it.
+    """Settle a composed run on its node, estimate it and judge it; what training.fit=auto leaves open is chosen.
 
     Raises:
         ConfigError: for values, pairs of values or a model that cannot work.
         DataError: for data that is not there, or too little.
     """
-    check_values(composed)
-    node = settle_node(composed.node, composed.cluster.nodes)
-    run = settle(composed, node.node)
+    return judge_fitted(composed) if composed.training.fit == "auto" else judge_recorded(composed)
+
+
+def judge_recorded(described: Run) -> Judged:
+    """Judge a run that leaves nothing to choose: a recorded one goes on with what was fitted at its start.
+
+    Raises:
+        ConfigError, DataError: as judge_run.
+    """
+    check_values(described)
+    node = settle_node(described.node, described.cluster.nodes)
+    run = settle(described, node.node)
     refuse_incompatible(run)
     run = with_architecture(run)
+    return judged(run, facts_of(run), node, ())
+
+
+def judge_fitted(composed: Run) -> Judged:
+    check_values(composed)
+    node = settle_node(composed.node, composed.cluster.nodes)
+    run = settle(opened(composed), node.node)
+    refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
+    run = with_architecture(run)
+    facts, disk = facts_of(run), free_disk(Path(run.output))
+
+    def enforced(candidate: Run) -> Verdict:
+        strict = replace(candidate, gate=replace(candidate.gate, mode="enforce"))
+        return judge(strict, facts, estimate(candidate, facts), node.gpu_free or None, disk)
+
+    chosen, reasons = fitted(run, facts, enforced, trained_samples(run.data))
+    return judged(chosen, facts, node, reasons)
+
+
+def facts_of(run: Run) -> ModelFacts:
     assert run.model.architecture is not None
-    facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+    return model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+
+
+def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -> Judged:
     predicted = estimate(run, facts)
     expected = expect(run, facts, predicted)
     refuse_too_few(run, expected.samples)
     verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)))
-    return Judged(run, facts, node, predicted, verdict, expected)
+    return Judged(run, facts, node, predicted, verdict, expected, fit)
 
 
 def free_disk(output: Path) -> int:
@@ -114,6 +149,7 @@ def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
         "memory": judged.estimate.as_dict(),
         "verdict": judged.verdict.as_dict(),
         "expected": judged.expectations.as_dict(),
+        "fit": list(judged.fit),
         "argv": list(plan.command.argv),
         "environment": plan.command.changes(site),
         "files": {str(path): text for path, text in plan.files},

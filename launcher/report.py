@@ -53,6 +53,11 @@ def regime_phrase(run: Run) -> str:
     return "full"
 
 
+def fit_lines(judged: Judged) -> list[str]:
+    head, rest = judged.fit[:1], judged.fit[1:]
+    return [*(f"training.fit=auto: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
+
+
 def memory_lines(judged: Judged) -> list[str]:
     """The peak phase by term, against the capacity of one GPU (or of the host)."""
     estimate, node = judged.estimate, judged.run.node
@@ -111,6 +116,7 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     judged = plan.judged
     blocks = [
         [run_sentence(judged)],
+        fit_lines(judged),
         memory_lines(judged),
         verdict_lines(judged.verdict),
         expectation_lines(judged),

@@ -76,6 +76,7 @@ LIMITS: tuple[Limit, ...] = (
     ),
     positive("training.epochs"),
     at_least("training.max_steps", 1),
+    one_of("training.fit", "off", "auto"),
     at_least("training.micro_batch", 1),
     at_least("training.accumulation", 1),
     at_least("training.effective_batch", 1),
@@ -195,6 +196,6 @@ def settle_batch(training: Training, ranks: int) -> Training:
     if training.effective_batch % one_pass:
         raise ConfigError(
             f"training.effective_batch={training.effective_batch} is no multiple of micro_batch {training.micro_batch} x {ranks} ranks: "
-            f"use {max(1, training.effective_batch // one_pass) * one_pass}, or another training.micro_batch."
+            f"use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (training.micro_batch > 1)}."
         )
     return replace(training, accumulation=training.effective_batch // one_pass)

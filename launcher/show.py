@@ -13,7 +13,7 @@ from launcher import resume, status
 from launcher.compose import compose, compose_config, typed_run
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import estimate
-from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, free_disk, judge_run, new_run_dir, plan_as_dict, plan_for
+from launcher.plan import PLANNED_TIME, Judged, LaunchPlan, free_disk, judge_recorded, judge_run, new_run_dir, plan_as_dict, plan_for
 from launcher.recommend import alternatives, regime_matrix
 from launcher.report import explanation_lines, matrix_lines, plan_text, recommendation_lines
 
@@ -27,7 +27,7 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     name, others = resume.split_resume(overrides)
     if name is not None:
         run_dir = status.named_run(name, resume.output_of(others))
-        return plan_for(judge_run(resume.resumed_run(run_dir, others)), run_dir)
+        return plan_for(judge_recorded(resume.resumed_run(run_dir, others)), run_dir)
     decided = judged(overrides, config_dirs)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
 

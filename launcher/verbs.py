@@ -12,9 +12,9 @@ from launcher import batch_job, execute, journal, lock, ranks, resume, status
 from launcher.backends import Command
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
 from launcher.outcome import Outcome
-from launcher.plan import Judged, LaunchPlan, judge_run, plan_for
+from launcher.plan import Judged, LaunchPlan, judge_recorded, plan_for
 from launcher.progress import display_for
-from launcher.report import expectation_lines, run_sentence, verdict_lines
+from launcher.report import expectation_lines, fit_lines, run_sentence, verdict_lines
 from launcher.show import judged, recommendations
 
 ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
@@ -37,7 +37,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
 
 def announce(decided: Judged) -> None:
     """Say what is about to happen; for a refused run, also what would fit."""
-    print(run_sentence(decided) + "\n" + "\n".join([*verdict_lines(decided.verdict), *expectation_lines(decided)]), flush=True)
+    print(run_sentence(decided) + "\n" + "\n".join([*fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]), flush=True)
     if not decided.verdict.permitted:
         print("\n".join(recommendations(decided)), flush=True)
 
@@ -100,7 +100,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     owner = lock.read_owner(run_dir)
     if owner is not None and lock.is_alive(owner):
         raise RunLocked(lock.locked_message(run_dir, owner))
-    decided = judge_run(run)
+    decided = judge_recorded(run)
     if not decided.verdict.permitted:
         announce(decided)
         raise execute.gate_refusal(decided)
@@ -120,7 +120,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
 def supervise_folder(path: Path) -> int:
     """The body of a detached launch: everything is in the folder already."""
     run_dir = RunDir(path.absolute())
-    plan = plan_for(judge_run(resume.recorded_run(run_dir)), run_dir)
+    plan = plan_for(judge_recorded(resume.recorded_run(run_dir)), run_dir)
     return supervised(run_dir, plan.command, execute.own(run_dir))
 
 
@@ -152,7 +152,7 @@ def folder_for_torchrun(rank: ranks.Rank, place: Path, overrides: Sequence[str],
     layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
     if before is not None or name is not None:
         run_dir = RunDir(before) if before is not None else status.named_run(str(name), resume.output_of(others))
-        decided = judge_run(resume.resumed_run(run_dir, others if before is None else []))
+        decided = judge_recorded(resume.resumed_run(run_dir, others if before is None else []))
         execute.clear_last_attempt(run_dir)
     else:
         decided = judged([*overrides, *layout], config_dirs)

@@ -37,6 +37,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("optim.scheduler", "", ["linear", "cosine", "constant", "cosine_with_min_lr"], ["cosin", ""]),
     ("training.epochs", "", [0.01], [0.0, -1.0, INF, NAN]),
     ("training.max_steps", "", [None, 1], [0, -1]),
+    ("training.fit", "", ["off", "auto"], ["on", ""]),
     ("training.micro_batch", "", [1], [0, -1]),
     ("training.accumulation", "", [None, 1], [0]),
     ("training.effective_batch", "", [None, 1], [0]),
