@@ -99,7 +99,7 @@ class Training:
     precision: str = MISSING  # bf16_amp | fp16_amp | bf16 | fp32
     gradient_checkpointing: bool = MISSING
     attention: str = MISSING  # sdpa | eager
-    loss: str = MISSING  # plain | fused (liger-kernel, GPU only)
+    loss: str = MISSING  # plain | chunked | fused (liger-kernel, GPU only)
     neftune_alpha: float | None = MISSING
     seed: int = MISSING
     log_interval: int = MISSING  # steps

@@ -26,6 +26,21 @@ def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
 
 
+# Families whose logits are their head's product and nothing more; tests/trainers/test_loss.py compares the losses of each.
+HEAD_ALONE = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
+)
+
+
+def alters_logits(run: Run) -> bool:
+    """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss; False where it is not read yet."""
+    architecture = run.model.architecture
+    if architecture is None:
+        return False
+    more = architecture.get("final_logit_softcapping") is not None or architecture.get("output_router_logits", False)
+    return more or architecture.get("model_type") not in HEAD_ALONE
+
+
 # Each row was run with the refusal lifted (benchmarks/refused_pairs.py); what it ended with stands in `why`, the record in benchmarks/results/.
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -70,6 +85,12 @@ RULES: tuple[Rule, ...] = (
         "fused-loss-cpu",
         lambda run: run.training.loss == "fused" and on_cpu(run),
         "The fused loss is a Triton kernel of liger-kernel, and Triton compiles for GPUs only.",
+        "training.loss=chunked",
+    ),
+    Rule(
+        "chunked-loss-head",
+        lambda run: run.training.loss == "chunked" and alters_logits(run),
+        "The chunked loss knows the head alone: a soft cap or scale of the logits, a router's loss, or what an untested family does would be lost.",
         "training.loss=plain",
     ),
     Rule(

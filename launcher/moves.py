@@ -47,8 +47,10 @@ def carried(group: str, name: str, before: Regime | Optim) -> Any:
 
 
 def loss_moves(run: Run) -> list[Move]:
-    if run.training.loss == "fused" or run.node.gpus == 0:
+    if run.training.loss == "fused" or (run.training.loss == "chunked" and run.node.gpus == 0):
         return []
+    if run.node.gpus == 0:
+        return [Move("loss", 1, "the same loss in chunks of tokens; the output head is computed twice", lambda run: trained(run, loss="chunked"))]
     return [Move("loss", 1, "the same loss from a fused kernel; needs the gpu extra (liger-kernel)", lambda run: trained(run, loss="fused"))]
 
 

@@ -87,7 +87,7 @@ def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
 
 
 def loss_arguments(run: Run) -> dict[str, Any]:
-    if run.training.loss == "plain":
+    if run.training.loss != "fused":
         return {}
     # of liger's kernels only the loss: the others change the rounding of every layer
     kernels = {"fused_linear_cross_entropy": True, "cross_entropy": False, "rope": False, "rms_norm": False, "swiglu": False}

@@ -50,3 +50,6 @@ RANK_RSS_CPU = int(0.6 * GIB)
 # parameters full and LoRA, fp32 and bf16, one and two ranks, DDP and ZeRO-2) are met within -5 and +10 % of the resident peak.
 CPU_SLACK = 0.2
 DATALOADER_WORKER = int(0.25 * GIB)  # what a forked worker does not share
+
+# trainers/loss.py: tokens whose logits exist at a time under training.loss=chunked.
+LOSS_CHUNK = 512

@@ -76,6 +76,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
         (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
         (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),
+        (run.training.loss == "chunked", "training.loss=chunked: its memory was never measured"),
         (run.optim.name == "paged_adamw_8bit", "optim=paged_adamw_8bit: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -1,6 +1,7 @@
 """Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
 
 from conf.schema import Run
+from launcher.memory.constants import LOSS_CHUNK
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts
 
@@ -29,9 +30,27 @@ def fused(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
     return chunk + storage.compute * tokens * facts.hidden + (storage.gradient + storage.compute) * head
 
 
+def chunked_forward(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
+    """The plain loss of one chunk; the inputs of all chunks are kept to compute them again, which a head that learns does anyway."""
+    return plain_forward(facts, storage, min(tokens, LOSS_CHUNK)) + (0 if head else storage.compute * tokens * facts.hidden)
+
+
+def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
+    """The last chunk, computed again; the gradients of all inputs; where the head learns, the sum of its gradients and one chunk's product."""
+    inputs = (1 if head else 2) * storage.compute * tokens * facts.hidden
+    return plain_backward(facts, storage, min(tokens, LOSS_CHUNK)) + inputs + 2 * storage.compute * head
+
+
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
     """At the end of the forward pass, and at the start of the backward pass."""
     if run.training.loss == "fused":
         both = fused(facts, storage, tokens, head)
         return both, both
+    if run.training.loss == "chunked":
+        return chunked_forward(facts, storage, tokens, head), chunked_backward(facts, storage, tokens, head)
     return plain_forward(facts, storage, tokens), plain_backward(facts, storage, tokens)
+
+
+def evaluation_loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int) -> int:
+    """Of a forward pass without gradients; liger computes whole logits outside of training."""
+    return plain_forward(facts, storage, min(tokens, LOSS_CHUNK) if run.training.loss == "chunked" else tokens)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from launcher.compatibility import RULES, incompatibilities
@@ -14,6 +16,7 @@ FORBIDDEN = {
     "adafactor-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=adafactor"),
     "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
+    "chunked-loss-head": (*CPU, "training.loss=chunked", "model.architecture.model_type=gemma2"),
     "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
     "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
 }
@@ -42,10 +45,20 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*CPU, "training.precision=fp16_amp"),
         (*GPU, "training.loss=fused", "sharding=fsdp2"),
         (*CPU, "optim=adamw_8bit", "sharding=zero3"),
+        (*CPU, "training.loss=chunked"),
+        (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
     ],
 )
 def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
     assert names(*overrides) == []
+
+
+def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
+    run = compose(["model=demo", "data=demo", "training.loss=chunked", *CPU])
+    assert run.model.architecture is not None
+    for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
+        altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
+        assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]
 
 
 def test_names_are_unique_and_every_row_says_why():

@@ -1,5 +1,5 @@
 from launcher.compose import compose
-from launcher.moves import as_override, carried, choice, micro_batches, overrides_between, with_micro_batch
+from launcher.moves import as_override, carried, choice, loss_moves, micro_batches, overrides_between, with_micro_batch
 from launcher.settle import settle
 
 
@@ -52,3 +52,10 @@ def test_micro_batches_keep_the_effective_batch_on_every_rank():
 
 def test_values_are_written_as_hydra_reads_them():
     assert [as_override(value) for value in (None, True, 3, 0.5, ["a", "b"])] == ["null", "true", "3", "0.5", "[a,b]"]
+
+
+def test_without_a_gpu_the_loss_is_chunked_and_with_one_fused():
+    for node, loss in (("cpu", "chunked"), ("h100_80", "fused")):
+        (move,) = loss_moves(described(f"node={node}"))
+        assert move.apply(described()).training.loss == loss
+        assert loss_moves(move.apply(described(f"node={node}"))) == []

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer,
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.arguments import training_arguments
+from trainers.loss import compute_loss_in_chunks
 from trainers.regimes import PreparedModel, with_adapter
 
 MODEL_CLASS = AutoModelForCausalLM
@@ -31,6 +32,8 @@ def build_trainer(
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     train, evaluation = datasets
+    if run.training.loss == "chunked":
+        compute_loss_in_chunks(prepared.model)
     return Trainer(
         model=with_adapter(prepared, run),
         args=arguments,

@@ -1,4 +1,4 @@
-from launcher.memory.loss import fused_chunk, loss_bytes
+from launcher.memory.loss import evaluation_loss_bytes, fused_chunk, loss_bytes
 from launcher.memory.storage import storage_of
 
 
@@ -27,3 +27,31 @@ def test_a_head_that_learns_costs_its_gradient_and_one_product_in_the_fused_loss
     head = 128256 * 4096
 
     assert loss_bytes(run, facts, storage_of(run), 2048, head)[0] - loss_bytes(run, facts, storage_of(run), 2048, 0)[0] == (4 + 2) * head
+
+
+def test_chunked_loss_holds_the_logits_of_512_tokens_and_the_inputs_of_all(described):
+    run, facts = described("model=llama3.1_8b", "training.loss=chunked")
+    inputs = 2 * 2048 * 4096
+
+    assert loss_bytes(run, facts, storage_of(run), 2048, head=0) == (10 * 512 * 128256 + inputs, 12 * 512 * 128256 + 2 * inputs)
+
+
+def test_chunked_loss_of_few_tokens_is_the_plain_loss_and_its_inputs(described):
+    run, facts = described("training.precision=fp32", "training.loss=chunked")
+    inputs = 4 * 64 * 128
+
+    assert loss_bytes(run, facts, storage_of(run), 64, head=0) == (8 * 64 * 264 + inputs, 12 * 64 * 264 + 2 * inputs)
+
+
+def test_a_head_that_learns_sums_its_gradient_over_chunks_and_has_kept_the_inputs_already(described):
+    run, facts = described("model=llama3.1_8b", "regime=full", "training.loss=chunked")
+    head, inputs = 128256 * 4096, 2 * 2048 * 4096
+
+    assert loss_bytes(run, facts, storage_of(run), 2048, head) == (10 * 512 * 128256, 12 * 512 * 128256 + inputs + 2 * 2 * head)
+
+
+def test_only_the_chunked_loss_spares_logits_in_evaluation(described):
+    for loss, tokens in (("plain", 2048), ("fused", 2048), ("chunked", 512)):
+        run, facts = described("model=llama3.1_8b", f"training.loss={loss}")
+
+        assert evaluation_loss_bytes(run, facts, storage_of(run), 2048) == 10 * tokens * 128256

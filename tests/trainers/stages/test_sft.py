@@ -98,6 +98,18 @@ def test_accumulated_passes_make_the_step_of_one_large_pass(tmp_path: Path) -> N
     torch.testing.assert_close(split_weight, weight, rtol=0, atol=1e-5)
 
 
+def test_the_chunked_loss_makes_the_same_steps_and_evaluation(tmp_path: Path) -> None:
+    found = []
+    for loss in ("plain", "chunked"):
+        run = run_of(f"training.loss={loss}", "training.max_steps=3", "training.micro_batch=1", "training.accumulation=2")
+        trainer = trainer_of(run, RunDir(tmp_path), Dataset.from_list([SHORT, LONG]), Dataset.from_list([LONG]))
+        trainer.train()
+        found.append([*logged(trainer, "loss"), *logged(trainer, "grad_norm"), trainer.evaluate()["eval_loss"]])
+    plain, chunked = found
+    assert len(plain) == 7
+    assert chunked == pytest.approx(plain, rel=1e-5)
+
+
 def test_the_given_callbacks_see_every_step(tmp_path: Path) -> None:
     class Steps(TrainerCallback):
         seen: list[int]
