@@ -67,18 +67,16 @@ def judge_recorded(described: Run) -> Judged:
     """
     check_values(described)
     node = settle_node(described.node, described.cluster.nodes)
-    run = settle(described, node.node)
+    run = with_architecture(settle(described, node.node))
     refuse_incompatible(run)
-    run = with_architecture(run)
     return judged(run, facts_of(run), node, ())
 
 
 def judge_fitted(composed: Run) -> Judged:
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
-    run = settle(opened(composed), node.node)
+    run = with_architecture(settle(opened(composed), node.node))
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
-    run = with_architecture(run)
     facts, disk = facts_of(run), free_disk(Path(run.output))
 
     def enforced(candidate: Run) -> Verdict:
