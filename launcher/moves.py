@@ -54,6 +54,12 @@ def loss_moves(run: Run) -> list[Move]:
     return [Move("loss", 1, "the same loss from a fused kernel; needs the gpu extra (liger-kernel)", lambda run: trained(run, loss="fused"))]
 
 
+def attention_moves(run: Run) -> list[Move]:
+    if run.training.attention == "sdpa":
+        return []
+    return [Move("attention", 1, "the same attention without its matrix in memory", lambda run: trained(run, attention="sdpa"))]
+
+
 def checkpointing_moves(run: Run) -> list[Move]:
     if run.training.gradient_checkpointing:
         return []
@@ -80,6 +86,26 @@ def optimizer_moves(run: Run) -> list[Move]:
             lambda run: replace(run, optim=carried("optim", "adamw_8bit", run.optim)),
         )
     ]
+
+
+def disk_moves(run: Run) -> list[Move]:
+    if run.checkpoint.keep == 1:
+        return []
+    note = "only the newest checkpoint is kept"
+    return [Move("disk", 1, note, lambda run: replace(run, checkpoint=replace(run.checkpoint, keep=1)))]
+
+
+def evaluation_moves(run: Run) -> list[Move]:
+    if run.evaluation.micro_batch == 1:
+        return []
+    note = "evaluation sample by sample: the same figures, slower"
+    return [Move("evaluation", 1, note, lambda run: replace(run, evaluation=replace(run.evaluation, micro_batch=1)))]
+
+
+def worker_moves(run: Run) -> list[Move]:
+    if run.training.dataloader_workers == 0:
+        return []
+    return [Move("workers", 2, "every rank makes its own batches: steps may wait for them", lambda run: trained(run, dataloader_workers=0))]
 
 
 SHARDINGS = (

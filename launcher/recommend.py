@@ -6,19 +6,23 @@ from itertools import product
 
 from conf.schema import Lora, Run, Zero
 from launcher.compatibility import incompatibilities
-from launcher.gate import Verdict, floor_check, judge
+from launcher.gate import Verdict, floor_check, ranks
 from launcher.hardware_table import published_need, row_of
 from launcher.memory.estimate import estimate
 from launcher.model_facts import ModelFacts
 from launcher.moves import (
     Move,
+    attention_moves,
     carried,
     checkpointing_moves,
     choice,
     cutoff_moves,
+    disk_moves,
+    evaluation_moves,
     loss_moves,
     micro_batches,
     node_moves,
+    offloading,
     optimizer_moves,
     overrides_between,
     rank_moves,
@@ -26,6 +30,7 @@ from launcher.moves import (
     sharding_moves,
     trained,
     with_micro_batch,
+    worker_moves,
 )
 
 MOST_PROPOSALS = 5
@@ -45,30 +50,46 @@ class Change:
 
 def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Change, ...]:
     """At most five changes that make a refused run permitted, cheapest first; none of them contains another."""
-    if fits(run, facts):
+    verdict = judge_run(run)
+    if passes(verdict):
         return ()
     found: list[tuple[Moves, Change]] = []
-    for moves in candidates(run, facts):
+    for moves in candidates(run, facts, cheap_axes(run, verdict), judge_run):
         if any(contains(moves, smaller) for smaller, _ in found):
             continue
-        changed = first_fitting(run, facts, moves)
-        verdict = judge_run(changed) if changed is not None else None
-        if changed is None or verdict is None or not verdict.permitted:
+        changed = first_fitting(run, moves, judge_run)
+        overrides = () if changed is None else overrides_between(run, left_to_fit(run, changed))
+        if changed is None or not overrides:
             continue
-        found.append((moves, Change(overrides_between(run, changed), needed(changed, facts), verdict.headroom, notes(moves))))
+        found.append((moves, Change(overrides, needed(changed, facts), judge_run(changed).headroom, notes(run, moves))))
         if len(found) == MOST_PROPOSALS:
             break
     return tuple(change for _, change in found)
 
 
-def candidates(run: Run, facts: ModelFacts) -> Iterator[Moves]:
+def cheap_axes(run: Run, verdict: Verdict) -> list[list[Move]]:
+    """Moves that keep what is learned; those that help in one place alone only where it is the tight one."""
+    failed = {check.rule for check in verdict.checks if not check.passed}
+    axes = [
+        attention_moves(run),
+        loss_moves(run),
+        disk_moves(run) if "DISK" in failed else [],
+        evaluation_moves(run) if verdict.phase == "evaluation" else [],
+        checkpointing_moves(run),
+        worker_moves(run) if "HOST_RAM" in failed else [],
+        rank_moves(run),
+        [SMALLER_BATCH] if micro_batches(run)[1:] else [],
+        optimizer_moves(run),
+    ]
+    return [moves for moves in axes if moves]
+
+
+def candidates(run: Run, facts: ModelFacts, cheap_axes: list[list[Move]], judge_run: JudgeRun) -> Iterator[Moves]:
     """Combinations of moves by rising cost; those that even the cheap moves together cannot save are left out."""
-    smaller = [SMALLER_BATCH] if micro_batches(run)[1:] else []
-    cheap_axes = [checked for checked in (loss_moves(run), checkpointing_moves(run), rank_moves(run), smaller, optimizer_moves(run)) if checked]
     cheap = sorted(combinations(cheap_axes), key=cost)
     frugal = max(cheap, key=len)
     for costly in sorted(costly_combinations(run), key=cost):
-        if worth_trying(applied(run, costly), costly) and can_fit(run, facts, costly, frugal):
+        if worth_trying(applied(run, costly), costly) and can_fit(run, facts, costly, frugal, judge_run):
             yield from (costly + moves for moves in cheap if costly + moves and worth_trying(applied(run, costly), moves))
 
 
@@ -84,7 +105,9 @@ def costly_combinations(run: Run) -> list[Moves]:
 
 
 def worth_trying(moved: Run, moves: Moves) -> bool:
-    """Adapters have too few states for moving or shrinking them to help."""
+    """One rank has nothing to split; adapters have too few states for moving or shrinking them to help."""
+    if ranks(moved) == 1 and any(move.axis == "sharding" for move in moves) and not offloading(moved.sharding.name):
+        return False
     if not isinstance(moved.regime, Lora):
         return True
     offloaded = isinstance(moved.sharding, Zero) and moved.sharding.offload_optimizer
@@ -101,7 +124,7 @@ def contains(moves: Moves, smaller: Moves) -> bool:
     return all(costs.get(move.axis, 0) >= move.cost for move in smaller)
 
 
-def can_fit(run: Run, facts: ModelFacts, costly: Moves, frugal: Moves) -> bool:
+def can_fit(run: Run, facts: ModelFacts, costly: Moves, frugal: Moves, judge_run: JudgeRun) -> bool:
     """Whether the costly moves fit with every cheap one that they are compatible with; with the plain loss too, which is less for short batches."""
     moved = applied(run, costly)
     if not floor_allows(moved, facts):
@@ -110,7 +133,7 @@ def can_fit(run: Run, facts: ModelFacts, costly: Moves, frugal: Moves) -> bool:
         if move.axis != "loss" and not incompatibilities(move.apply(moved)):
             moved = move.apply(moved)
     losses = [moved, *(move.apply(moved) for move in frugal if move.axis == "loss")]
-    return any(fits(with_micro_batch(loss, size), facts) for loss in losses for size in micro_batches(loss)[-1:])
+    return any(fits(with_micro_batch(loss, size), judge_run) for loss in losses for size in micro_batches(loss)[-1:])
 
 
 def applied(run: Run, moves: Moves) -> Run:
@@ -119,17 +142,17 @@ def applied(run: Run, moves: Moves) -> Run:
     return run
 
 
-def first_fitting(run: Run, facts: ModelFacts, moves: Moves) -> Run | None:
+def first_fitting(run: Run, moves: Moves, judge_run: JudgeRun) -> Run | None:
     """The run after `moves` with the largest micro-batch that fits; without SMALLER_BATCH only its own, or the nearest that other ranks allow."""
     moved = applied(run, moves)
     sizes = micro_batches(moved)
     if SMALLER_BATCH in moves:
         sizes = [size for size in sizes if size < run.training.micro_batch]
-        if not sizes or not fits(with_micro_batch(moved, sizes[-1]), facts):
+        if not sizes or not fits(with_micro_batch(moved, sizes[-1]), judge_run):
             return None
     else:
         sizes = sizes[:1]
-    return next((changed for changed in (with_micro_batch(moved, size) for size in sizes) if fits(changed, facts)), None)
+    return next((changed for changed in (with_micro_batch(moved, size) for size in sizes) if fits(changed, judge_run)), None)
 
 
 def floor_allows(run: Run, facts: ModelFacts) -> bool:
@@ -137,9 +160,22 @@ def floor_allows(run: Run, facts: ModelFacts) -> bool:
     return check.passed or not check.binding
 
 
-def fits(run: Run, facts: ModelFacts) -> bool:
-    """As the gate decides, where it enforces."""
-    return not incompatibilities(run) and all(check.passed or not check.binding for check in judge(run, facts, estimate(run, facts)).checks)
+def fits(run: Run, judge_run: JudgeRun) -> bool:
+    return not incompatibilities(run) and passes(judge_run(run))
+
+
+def passes(verdict: Verdict) -> bool:
+    """As the gate decides where it enforces."""
+    return all(check.passed or not check.binding for check in verdict.checks)
+
+
+def left_to_fit(run: Run, changed: Run) -> Run:
+    """A proposal does not say what training.fit=auto chooses: pasted, it is chosen again, among combinations that hold the one judged here."""
+    if run.training.fit != "auto":
+        return changed
+    training = run.training
+    chosen = {"micro_batch": training.micro_batch, "accumulation": training.accumulation, "gradient_checkpointing": training.gradient_checkpointing}
+    return replace(trained(changed, **chosen), sharding=run.sharding)
 
 
 def needed(run: Run, facts: ModelFacts) -> int:
@@ -147,8 +183,9 @@ def needed(run: Run, facts: ModelFacts) -> int:
     return predicted.required if run.node.gpus else predicted.host
 
 
-def notes(moves: Moves) -> str:
-    return "; ".join(move.note for move in sorted(moves, key=lambda move: -move.cost))
+def notes(run: Run, moves: Moves) -> str:
+    chosen = ("micro-batch", "checkpointing", "sharding") if run.training.fit == "auto" else ()
+    return "; ".join(move.note for move in sorted(moves, key=lambda move: -move.cost) if move.axis not in chosen)
 
 
 @dataclass(frozen=True)
