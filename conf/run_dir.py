@@ -123,6 +123,10 @@ class RunDir:
     def loss_plot(self) -> Path:
         return self.plots / "loss.png"
 
+    @property
+    def memory_plot(self) -> Path:
+        return self.plots / "memory.png"
+
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, or leave it as it was: a reader never sees half of it.

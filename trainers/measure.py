@@ -1,14 +1,14 @@
-"""What a rank really is and really used: the wrapper around its model, dtypes, peaks of memory."""
+"""What a rank really is and really used: the wrapper around its model, dtypes, its peaks of memory."""
 
 import json
 import resource
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 
 from conf.run_dir import RunDir, write_text_atomically
+from trainers.callbacks.phases import Peaks
 from trainers.place import Place
 
 
@@ -56,39 +56,20 @@ def master_dtypes(engine: Any) -> list[str]:
     return sorted({str(tensor.dtype) for tensor in groups}) if groups else []
 
 
-def write_peak(run_dir: RunDir, place: Place) -> None:
+def write_peak(run_dir: RunDir, place: Place, peaks: Peaks | None) -> None:
+    """peak/rank-N.json. `peaks`: what the phases of this rank took on its GPU; None on a CPU."""
     run_dir.peaks.mkdir(exist_ok=True)
-    write_text_atomically(run_dir.peak_file(place.rank), json.dumps({"rank": place.rank, **peak()}))
+    found = {"rank": place.rank, "host": host_peak(), **(gpu_peak(peaks) if peaks is not None else {})}
+    write_text_atomically(run_dir.peak_file(place.rank), json.dumps(found))
 
 
-def peak() -> dict[str, int]:
-    """Peaks in bytes: what torch allocated and reserved on the GPU, what the process held on the host."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if not torch.cuda.is_available():
-        return {"host": host}
+def host_peak() -> int:
+    """What this process held at most, in bytes; data workers are processes of their own."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def gpu_peak(peaks: Peaks) -> dict[str, Any]:
+    """Bytes: what torch allocated and reserved at most, what the driver counts on the whole GPU now, and the highest of each phase."""
     free, total = torch.cuda.mem_get_info()
-    return {"host": host, "allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved(), "device_used": total - free}
-
-
-def write_memory(run_dir: RunDir) -> None:
-    """memory.json: predicted and measured, per rank. Rank 0, after all ranks wrote their peaks."""
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.peaks.glob("rank-*.json"))]
-    predicted = predicted_memory(run_dir.plan)
-    report = {"predicted": predicted, "measured": measured, "sentence": memory_sentence(predicted, measured)}
-    write_text_atomically(run_dir.memory, json.dumps(report, indent=1))
-
-
-def predicted_memory(plan: Path) -> dict[str, Any]:
-    """Allocated and host bytes as planned; empty for a folder that was made without a plan."""
-    memory = json.loads(plan.read_text(encoding="utf-8"))["memory"] if plan.exists() else {}
-    return {key: memory[key] for key in ("allocated", "required", "nvml", "host") if key in memory}
-
-
-def memory_sentence(predicted: dict[str, Any], measured: list[dict[str, int]]) -> str:
-    """Predicted against measured, in words."""
-    key, scale = ("allocated", 2**30) if any("allocated" in rank for rank in measured) else ("host", 2**30)
-    found = max(rank[key] for rank in measured) if key == "allocated" else sum(rank[key] for rank in measured)
-    if key not in predicted:
-        return f"peak {key} memory: measured {found / scale:.2f} GiB."
-    error = 100 * (predicted[key] - found) / found
-    return f"peak {key} memory: predicted {predicted[key] / scale:.2f} GiB, measured {found / scale:.2f} GiB ({error:+.1f} %)."
+    allocated, reserved = peaks.highest
+    return {"allocated": allocated, "reserved": reserved, "device_used": total - free, "phases": peaks.by_phase}

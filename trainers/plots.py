@@ -1,11 +1,17 @@
-"""Pictures of a run."""
+"""Pictures of a run. `python -m trainers.plots FILE < plan.json` draws the memory of a plan that has not run."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from conf.run_dir import RunDir
+from trainers.comparison import GIB, measured_phase
 
 SMOOTHING = 0.9  # weight of the past in the exponential mean
+SMALL_SHARE = 0.01  # of the highest phase: terms that never reach it are drawn as one
+SMALL = "terms below 1 %"
+OUTSIDE_OF_TORCH = "#bdbdbd"
 
 
 def smoothed(values: list[float], weight: float = SMOOTHING) -> list[float]:
@@ -47,3 +53,75 @@ def draw_loss(run_dir: RunDir) -> None:
     run_dir.plots.mkdir(exist_ok=True)
     figure.savefig(run_dir.loss_plot)
     pyplot.close(figure)
+
+
+def draw_memory(run_dir: RunDir) -> None:
+    """plots/memory.png: the plan's phases, and what was measured of them. A folder that was made without a plan has none."""
+    if not run_dir.plan.exists():
+        return
+    measured = json.loads(run_dir.memory.read_text(encoding="utf-8"))["compared"]["phases"]
+    run_dir.plots.mkdir(exist_ok=True)
+    draw_phases(
+        json.loads(run_dir.plan.read_text(encoding="utf-8")), {name: pair["measured"] for name, pair in measured.items()}, run_dir.memory_plot
+    )
+
+
+def draw_phases(plan: dict[str, Any], measured: dict[str, int], file: Path) -> None:
+    """Every predicted phase as a bar of its terms against the capacity of one GPU (of one rank's share of a CPU node); black: measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    memory = plan["memory"]
+    names, stacks = list(memory["phases"]), stacked(memory)
+    figure, axes = pyplot.subplots(figsize=(10, 5.5), dpi=120)
+    colours = pyplot.get_cmap("tab20").colors
+    below = [0.0] * len(names)
+    for number, (term, sizes) in enumerate(stacks.items()):
+        colour = OUTSIDE_OF_TORCH if term in memory["outside"] else colours[number % len(colours)]
+        axes.barh(names, [size / GIB for size in sizes], left=below, label=term, color=colour)
+        below = [low + size / GIB for low, size in zip(below, sizes, strict=True)]
+    marks = [(measured[phase] / GIB, row) for phase, row in highest_rows(memory).items() if phase in measured]
+    if marks:
+        axes.scatter(*zip(*marks, strict=True), marker="|", s=350, linewidths=2.5, color="black", label="measured, torch alone", zorder=3)
+    capacity = capacity_of(plan["run"])
+    if capacity is not None:
+        axes.axvline(capacity / GIB, color="#cb181d", linewidth=2, label=f"capacity, {capacity / GIB:.1f} GiB")
+    axes.invert_yaxis()
+    axes.set(xlabel="GiB of one rank", title=f"{plan['run']['name']}: predicted memory by phase; needs {memory['required'] / GIB:.2f} GiB")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.tight_layout()
+    figure.savefig(file, format="png")
+    pyplot.close(figure)
+
+
+def highest_rows(memory: dict[str, Any]) -> dict[str, int]:
+    """Of the predicted phases that fall into one measured phase, the row of the highest: its figure is the one to compare."""
+    by_size = sorted(enumerate(memory["phases"].items()), key=lambda row: row[1][1]["bytes"])
+    return {phase: row for row, (name, _) in by_size if (phase := measured_phase(name)) is not None}
+
+
+def stacked(memory: dict[str, Any]) -> dict[str, list[int]]:
+    """Bytes of every term in each phase, in the order of the phases; what torch does not allocate stands outside, on top of all."""
+    phases = [phase["terms"] for phase in memory["phases"].values()]
+    least = SMALL_SHARE * max(phase["bytes"] for phase in memory["phases"].values())
+    terms = dict.fromkeys(term for phase in phases for term in phase)
+    tall = [term for term in terms if max(phase.get(term, 0) for phase in phases) >= least]
+    small = [sum(size for term, size in phase.items() if term not in tall) for phase in phases]
+    stacks = {term: [phase.get(term, 0) for phase in phases] for term in tall}
+    outside = {term: [size] * len(phases) for term, size in memory["outside"].items()}
+    return {**stacks, **({SMALL: small} if any(small) else {}), **outside}
+
+
+def capacity_of(run: dict[str, Any]) -> int | None:
+    """Of one GPU; where there is none, a rank's share of the node."""
+    node = run["node"]
+    if node["gpus"]:
+        return node["gpu_memory"]
+    return node["host_memory"] // run["cluster"]["ranks_per_node"] if node["host_memory"] else None
+
+
+if __name__ == "__main__":
+    draw_phases(json.load(sys.stdin), {}, Path(sys.argv[1]))

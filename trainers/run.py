@@ -4,7 +4,7 @@ import importlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -17,14 +17,16 @@ from trainers.callbacks.committing import Committing
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
 from trainers.callbacks.layout import Layout
+from trainers.callbacks.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
+from trainers.comparison import write_memory
 from trainers.data import PreparedData, build_collator, load_prepared, prepare
 from trainers.errors import DataError
-from trainers.measure import write_memory, write_peak
+from trainers.measure import write_peak
 from trainers.place import Place
-from trainers.plots import draw_loss
+from trainers.plots import draw_loss, draw_memory
 from trainers.ranks import broadcast, on_rank_zero
 from trainers.regimes import prepare_model
 from trainers.tokenizer import load_tokenizer
@@ -36,6 +38,7 @@ WAIT_SECONDS = 0.2
 def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     """Train one run to its end or to a requested stop; (exit code, message)."""
     stopping = Stopping(run_dir)
+    peaks = Peaks(cuda_meter) if run.node.gpus else None
     set_device(run, place)
     if place.attempt:
         join_again(run, place)
@@ -46,14 +49,16 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     join_ranks(run)
     checkpoint = checkpoint_to_resume(run, run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None
-    trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, stopping)
+    watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: what they take is no phase of a step
+    trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    write_peak(run_dir, place)
     if stopping.stopped:
+        write_peak(run_dir, place, peaks)
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
     if data.evaluation is not None and not evaluated_last(trainer):
         trainer.evaluate()
-    save_model(trainer, tokenizer, run_dir)
+    save_measured(trainer, tokenizer, run_dir, peaks)
+    write_peak(run_dir, place, peaks)
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
 
@@ -99,12 +104,12 @@ def build(
     arguments: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
     data: PreparedData,
-    stopping: Stopping,
+    watching: Sequence[TrainerCallback],
 ) -> Trainer:
     prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
-    callbacks: list[TrainerCallback] = [Progress(run_dir, place.leads), stopping, Committing(run_dir, run.checkpoint.keep, place.world)]
+    callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
     if isinstance(run.regime, Freeze):
         callbacks.append(FrozenInputs())
     if run.evaluation.generate is not None:
@@ -158,6 +163,15 @@ def checkpoint_to_resume(run: Run, run_dir: RunDir) -> Path | None:
     return broadcast(on_rank_zero(find, "choosing the checkpoint"))
 
 
+def save_measured(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, peaks: Peaks | None) -> None:
+    """A run without checkpoints saves only here."""
+    if peaks:
+        peaks.end(ELSEWHERE)
+    save_model(trainer, tokenizer, run_dir)
+    if peaks:
+        peaks.end("save")
+
+
 def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir) -> None:
     """Final weights or adapter, and the tokenizer, whole or not at all."""
     making = run_dir.model.with_name(".making-model")
@@ -176,4 +190,5 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: Ru
 def close(run_dir: RunDir) -> None:
     draw_loss(run_dir)
     write_memory(run_dir)
+    draw_memory(run_dir)
     shutil.rmtree(run_dir.prepared, ignore_errors=True)

@@ -1,13 +1,15 @@
-"""Curves from progress.jsonl, those of resumed runs included."""
+"""Curves from progress.jsonl, those of resumed runs included; memory by phase from plan.json."""
 
 import json
 import struct
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conf.run_dir import RunDir
-from trainers.plots import draw_loss, last_of_each_step, smoothed
+from trainers.plots import capacity_of, draw_loss, draw_memory, highest_rows, last_of_each_step, smoothed, stacked
 
 
 def test_the_mean_is_corrected_for_its_start() -> None:
@@ -36,3 +38,57 @@ def test_the_loss_is_drawn_with_and_without_evaluations(evaluations: list[dict[s
     picture = run_dir.loss_plot.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", picture[16:24]) == (960, 540)  # 8 x 4.5 inches at 120 dots an inch
+
+
+TERMS = {"weights": 1000, "norms": 5}
+PLAN: dict[str, Any] = {
+    "run": {"name": "a", "node": {"gpus": 1, "gpu_memory": 24 * 2**30, "host_memory": None}, "cluster": {"ranks_per_node": 2}},
+    "memory": {
+        "required": 1600,
+        "phases": {
+            "load": {"bytes": 1000, "terms": {"weights": 1000}},
+            "backward: loss": {"bytes": 1205, "terms": {**TERMS, "logits": 200}},
+            "backward: end": {"bytes": 1305, "terms": {**TERMS, "gradients": 300}},
+        },
+        "outside": {"CUDA context": 100},
+    },
+}
+
+
+def test_terms_are_stacked_in_order_small_ones_together_and_what_is_not_torchs_on_top() -> None:
+    assert list(stacked(PLAN["memory"]).items()) == [
+        ("weights", [1000, 1000, 1000]),
+        ("logits", [0, 200, 0]),
+        ("gradients", [0, 0, 300]),
+        ("terms below 1 %", [0, 5, 5]),  # 5 of 1305
+        ("CUDA context", [100, 100, 100]),
+    ]
+
+
+def test_a_measured_phase_is_marked_at_the_highest_of_its_predicted_ones() -> None:
+    assert highest_rows(PLAN["memory"]) == {"load": 0, "backward": 2}
+
+
+def test_capacity_is_that_of_a_gpu_or_of_a_ranks_share_of_a_cpu_node() -> None:
+    assert capacity_of(PLAN["run"]) == 24 * 2**30
+    assert capacity_of({"node": {"gpus": 0, "gpu_memory": None, "host_memory": 100}, "cluster": {"ranks_per_node": 4}}) == 25
+    assert capacity_of({"node": {"gpus": 0, "gpu_memory": None, "host_memory": None}, "cluster": {"ranks_per_node": 4}}) is None
+
+
+def test_the_memory_of_a_run_is_drawn_and_one_without_a_plan_draws_nothing(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    draw_memory(run_dir)
+    assert not run_dir.memory_plot.exists()
+    run_dir.plan.write_text(json.dumps(PLAN))
+    run_dir.memory.write_text(json.dumps({"compared": {"phases": {"backward": {"predicted": 1305, "measured": 1300, "error": 0.004}}}}))
+    draw_memory(run_dir)
+    picture = run_dir.memory_plot.read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", picture[16:24]) == (1200, 660)  # 10 x 5.5 inches at 120 dots an inch
+
+
+def test_a_plan_is_drawn_from_standard_input(tmp_path: Path, python: str, site_environment: dict[str, str]) -> None:
+    argv = [python, "-m", "trainers.plots", str(tmp_path / "memory.png")]
+    done = subprocess.run(argv, input=json.dumps(PLAN), env=site_environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "memory.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
