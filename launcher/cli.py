@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(verbs.add_parser)
     add_plan(verbs.add_parser)
     add_watching(verbs.add_parser)
+    add_memory(verbs.add_parser)
     return top
 
 
@@ -82,6 +83,7 @@ def add_plan(add: AddParser) -> None:
     plan.add_argument("--matrix", action="store_true", help="every regime on this node: published need, predicted need, permitted or not")
     plan.add_argument("--explain", action="store_true", help="every memory term of every phase with its source")
     plan.add_argument("--json", action="store_true", help="the plan for programs; sizes in bytes")
+    plan.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity as a PNG file")
     plan.add_argument("--diff", metavar="RUN", help="what differs from that run's configuration")
     plan.set_defaults(act=act_plan)
 
@@ -108,6 +110,17 @@ def add_watching(add: AddParser) -> None:
     supervise.add_argument("run", type=Path)
     supervise.set_defaults(act=act_supervise)
     add_job_records(add)
+
+
+def add_memory(add: AddParser) -> None:
+    what = "compare predicted with measured memory over runs"
+    memory = add("memory", help=what, description=what.capitalize() + ".")
+    verbs = memory.add_subparsers(title="verbs", required=True, metavar="VERB")
+    report = verbs.add_parser("report", help="tabulate the errors of runs", description="Tabulate the errors by run, phase, regime and sharding.")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, last, or a folder that holds runs")
+    report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors as a PNG file")
+    report.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    report.set_defaults(act=act_memory_report)
 
 
 def add_job_records(add: AddParser) -> None:
@@ -152,6 +165,10 @@ def act_plan(arguments: argparse.Namespace) -> int:
         return show.show_plan_json(arguments.overrides, arguments.config_dir)
     if arguments.matrix:
         return show.show_matrix(arguments.overrides, arguments.config_dir)
+    if arguments.picture:
+        from launcher.picture import draw_plan
+
+        return draw_plan(arguments.overrides, arguments.config_dir, arguments.picture)
     if arguments.explain:
         return show.explain(arguments.overrides, arguments.config_dir)
     return show.show_plan(arguments.overrides, arguments.config_dir)
@@ -177,6 +194,12 @@ def act_doctor(arguments: argparse.Namespace) -> int:
     findings = check_machine(arguments.output)
     print("\n".join(lines(findings)))
     return 1 if any(finding.state == "fail" for finding in findings) else 0
+
+
+def act_memory_report(arguments: argparse.Namespace) -> int:
+    from launcher.memory_report import report
+
+    return report(arguments.runs, arguments.output, arguments.picture)
 
 
 def act_supervise(arguments: argparse.Namespace) -> int:

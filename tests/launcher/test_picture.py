@@ -1,0 +1,26 @@
+"""The memory of a plan as a picture."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher import cli
+
+
+def test_a_plan_is_drawn_and_nothing_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "memory.png"
+    assert cli.main(["plan", "node=a100_40", f"output={tmp_path / 'out'}", "--picture", str(picture)]) == 0
+    assert capsys.readouterr().out == f"picture: {picture}\n"
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_run_is_drawn_too_and_ends_as_refused(tmp_path: Path) -> None:
+    picture = tmp_path / "memory.png"
+    assert cli.main(["plan", "model=llama2_70b", "data=demo", "regime=full", "node=rtx4090_24", "--picture", str(picture)]) == 3
+    assert picture.exists()
+
+
+def test_a_folder_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--picture", str(tmp_path)]) == 74
+    assert f"--picture {tmp_path} cannot be written" in capsys.readouterr().err
