@@ -78,7 +78,7 @@ def leftovers(run_dir: RunDir) -> list[str]:
         for sample in json.loads(run_dir.samples.read_text(encoding="utf-8")):
             lines.append(f"asked {sample['when']} training: {sample['prompt']!r}\n  answered: {sample['answer']!r}")
     lines += [f"model: {run_dir.model}", f"loss: {run_dir.loss_plot}"]
-    return lines
+    return [*lines, *([f"memory: {run_dir.memory_plot}"] if run_dir.memory_plot.exists() else [])]
 
 
 def closing_summary(run_dir: RunDir) -> str:
