@@ -1,7 +1,11 @@
 import random
+from collections import Counter
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache
 
+import pytest
 import yaml
 
 from conf.schema import Run
@@ -14,7 +18,25 @@ from launcher.moves import choice
 from launcher.recommend import alternatives, regime_matrix
 from launcher.settle import check_values, settle
 
-JOBS = 200
+COMPOSED = 30
+# Every move that a job without training.fit can be offered.
+PROPOSED_KEYS = {
+    "checkpoint.keep",
+    "data.cutoff",
+    "evaluation.micro_batch",
+    "node",
+    "node.gpus",
+    "optim",
+    "regime",
+    "regime.bits",
+    "sharding",
+    "training.accumulation",
+    "training.attention",
+    "training.dataloader_workers",
+    "training.gradient_checkpointing",
+    "training.loss",
+    "training.micro_batch",
+}
 MODELS = ["qwen2.5_0.5b", "llama3.2_1b", "qwen2.5_7b", "llama3.1_8b", "qwen3_8b", "llama2_13b", "mixtral_8x7b"]
 
 
@@ -26,9 +48,9 @@ def described(*overrides: str) -> tuple[Run, ModelFacts]:
     return run, model_facts(run.model.architecture, "test")
 
 
-def judged(run: Run, facts: ModelFacts) -> Verdict:
+def judged(run: Run, facts: ModelFacts, free: tuple[int, ...] | None = None, free_disk: int | None = None) -> Verdict:
     assert incompatibilities(run) == []
-    return judge(run, facts, estimate(run, facts))
+    return judge(run, facts, estimate(run, facts), free, free_disk)
 
 
 def proposals(*overrides: str):
@@ -36,21 +58,39 @@ def proposals(*overrides: str):
     return alternatives(run, facts, lambda changed: judged(changed, facts))
 
 
-def random_job(source: random.Random) -> list[str]:
+@dataclass(frozen=True)
+class Job:
+    model: str
+    overrides: tuple[str, ...]
+    run: Run
+    facts: ModelFacts
+    free: int | None  # bytes of every GPU that nobody holds
+    free_disk: int | None
+
+    def judge(self, run: Run) -> Verdict:
+        """As the verb plan judges variants: what is free on the GPUs counts on the same node only."""
+        free = (self.free,) if self.free is not None and run.node == self.run.node else None
+        return judged(run, self.facts, free, self.free_disk)
+
+
+def random_overrides(source: random.Random) -> list[str]:
     """Overrides that name few GPUs for what they ask."""
-    regime = source.choice(["regime=full", "regime=full training.precision=bf16", "regime=freeze", "regime=lora regime.rank=64", "regime=qlora"])
-    node = source.choice(["t4_16", "rtx4090_24", "a100_40", "l40s_48", "h100_80"])
+    regimes = ["full", "full training.precision=bf16", "freeze", "lora regime.rank=64", "qlora", "qlora regime.bits=8"]
     return [
-        *regime.split(),
-        f"node={node}",
+        *f"regime={source.choice(regimes)}".split(),
+        f"node={source.choice(['t4_16', 'rtx4090_24', 'a100_40', 'l40s_48', 'h100_80'])}",
         f"node.gpus={source.choice([1, 2, 4, 8])}",
-        *source.choice([[], ["node.host_memory=250000000000"]]),
-        f"sharding={source.choice(['ddp', 'ddp', 'zero2', 'zero3'])}",
-        f"optim={source.choice(['adamw', 'adamw', 'adafactor'])}",
+        *source.choice([[], ["node.host_memory=250000000000"], ["node.host_memory=30000000000"]]),
+        f"sharding={source.choice(['ddp', 'ddp', 'zero1', 'zero2', 'zero3'])}",
+        f"optim={source.choice(['adamw', 'adamw', 'adafactor', 'sgd'])}",
         f"data.cutoff={source.choice([512, 2048, 4096, 8192])}",
         f"training.micro_batch={source.choice([1, 2, 4, 8])}",
-        f"training.accumulation={source.choice([1, 2])}",
+        f"training.accumulation={source.choice([1, 2, 3])}",
         f"training.gradient_checkpointing={source.choice(['true', 'false'])}",
+        f"training.attention={source.choice(['sdpa', 'sdpa', 'eager'])}",
+        f"training.dataloader_workers={source.choice([0, 4])}",
+        f"evaluation.micro_batch={source.choice([1, 8])}",
+        f"checkpoint.keep={source.choice([1, 2, 5])}",
     ]
 
 
@@ -66,42 +106,54 @@ def written(run: Run, overrides: Iterable[str]) -> Run:
     return settle(run, run.node)
 
 
-def test_every_proposal_for_two_hundred_random_refused_jobs_is_permitted_and_keeps_the_effective_batch():
-    source = random.Random(7)
-    bases = {model: compose([f"model={model}", "data=demo", "node=h100_80"]) for model in MODELS}
-    proposed = 0
-    for _ in range(JOBS):
-        model, overrides, run, facts = refused_job(source, bases)
-        for change in alternatives(run, facts, lambda changed, facts=facts: judged(changed, facts)):
-            again = written(bases[model], [*overrides, *change.overrides])
-            verdict = judged(again, facts)
-            assert verdict.permitted, (overrides, change.overrides, [check.sentence for check in verdict.checks])
-            assert verdict.headroom == change.headroom >= 0
-            assert again.training.effective_batch == run.training.effective_batch
-            proposed += 1
-    assert JOBS < proposed <= 5 * JOBS
+@cache
+def base(model: str) -> Run:
+    return compose([f"model={model}", "data=demo", "node=h100_80"])
 
 
-def test_proposals_compose_to_what_was_judged():
-    source = random.Random(11)
-    bases = {model: compose([f"model={model}", "data=demo", "node=h100_80"]) for model in MODELS}
-    for _ in range(4):
-        model, overrides, run, facts = refused_job(source, bases)
-        for change in alternatives(run, facts, lambda changed, facts=facts: judged(changed, facts)):
-            again, _ = described(f"model={model}", *overrides, *change.overrides)
-            assert again.regime == written(bases[model], [*overrides, *change.overrides]).regime
-            assert judged(again, facts).permitted
-            assert again.training.effective_batch == run.training.effective_batch
-
-
-def refused_job(source: random.Random, bases: dict[str, Run]) -> tuple[str, list[str], Run, ModelFacts]:
+def refused_job(source: random.Random) -> Job:
     while True:
-        model, overrides = source.choice(MODELS), random_job(source)
-        run = written(bases[model], overrides)
+        model, overrides = source.choice(MODELS), random_overrides(source)
+        run = written(base(model), overrides)
         assert run.model.architecture is not None
-        facts = model_facts(run.model.architecture, "test")
-        if not judged(run, facts).permitted:
-            return model, overrides, run, facts
+        free = source.choice([None, None, int((run.node.gpu_memory or 0) * source.uniform(0.3, 1))])
+        free_disk = source.choice([None, None, int(10 ** source.uniform(8, 12))])
+        job = Job(model, tuple(overrides), run, model_facts(run.model.architecture, "test"), free, free_disk)
+        if not job.judge(run).permitted:
+            return job
+
+
+@pytest.mark.parametrize(("jobs", "seed"), [(200, 7), pytest.param(1000, 13, marks=pytest.mark.long)])
+def test_every_proposal_for_random_refused_jobs_is_permitted_and_keeps_the_effective_batch(jobs: int, seed: int):
+    source = random.Random(seed)
+    proposed: Counter[str] = Counter()
+    for _ in range(jobs):
+        job = refused_job(source)
+        changes = alternatives(job.run, job.facts, job.judge)
+        assert len({change.overrides for change in changes}) == len(changes) <= 5
+        for change in changes:
+            again = written(base(job.model), [*job.overrides, *change.overrides])
+            verdict = job.judge(again)
+            assert verdict.permitted, (job.overrides, change.overrides, [check.sentence for check in verdict.checks])
+            assert verdict.headroom == change.headroom >= 0
+            assert again != job.run
+            assert again.training.effective_batch == job.run.training.effective_batch
+            assert change.note
+            proposed.update(text.split("=")[0] for text in change.overrides)
+    assert proposed.keys() >= PROPOSED_KEYS
+
+
+def test_a_sample_of_proposals_composes_to_what_was_judged():
+    source = random.Random(11)
+    for _ in range(COMPOSED):
+        job, changes = refused_job(source), ()
+        while not changes:
+            job = refused_job(source)
+            changes = alternatives(job.run, job.facts, job.judge)
+        change = source.choice(changes)
+        again, _ = described(f"model={job.model}", *job.overrides, *change.overrides)
+        assert replace(again, name=job.run.name) == replace(written(base(job.model), [*job.overrides, *change.overrides]), name=job.run.name)
+        assert job.judge(again).permitted
 
 
 def test_a_job_that_fits_is_left_alone():
