@@ -26,9 +26,9 @@ Meter = Callable[[], Reading]  # the highest since it was last asked
 
 def cuda_meter() -> Reading:
     """Asks the host-side allocator alone: the GPU is not waited for."""
-    reading = Reading(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved())
+    statistics = torch.cuda.memory_stats()  # one call: max_memory_allocated and max_memory_reserved would each gather them all
     torch.cuda.reset_peak_memory_stats()
-    return reading
+    return Reading(statistics["allocated_bytes.all.peak"], statistics["reserved_bytes.all.peak"])
 
 
 class Peaks:
