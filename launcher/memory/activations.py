@@ -96,11 +96,12 @@ def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     return kept * arithmetic.element * mlp_width(facts)
 
 
-def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic) -> int:
-    """Per routed copy of a token: gathered input, gate and up, activation, product, output; and the router's fp32 scores."""
+def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    """Per routed copy of a token: gate and up, activation, output; where experts learn, gathered input and product. The router's fp32 scores."""
     if not any(module.kind == "experts" for module in layer_modules(facts)):
         return 0
-    return facts.experts_per_token * arithmetic.element * (2 * facts.hidden + 4 * facts.intermediate) + 4 * facts.experts
+    kept = (2 * facts.hidden + 4 * facts.intermediate) if learns else (facts.hidden + 3 * facts.intermediate)
+    return facts.experts_per_token * arithmetic.element * kept + 4 * facts.experts
 
 
 def adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:
@@ -134,6 +135,6 @@ def layer_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic, batch: Batc
         + input_bytes(facts, arithmetic, learns)
         + attention_bytes(facts, arithmetic, run.training.attention, batch)
         + mlp_bytes(facts, arithmetic, learns)
-        + expert_bytes(facts, arithmetic)
+        + expert_bytes(facts, arithmetic, learns)
         + adapter_bytes(run, facts, arithmetic)
     )

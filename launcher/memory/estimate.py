@@ -6,16 +6,16 @@ from launcher.memory.activations import Batch
 from launcher.memory.host import disk_terms, host_terms
 from launcher.memory.job import Job, doubts_of, job_of, worst_batch
 from launcher.memory.passes import (
-    attention_work_terms,
     cast_terms,
+    end_terms,
     evaluation_term,
-    first_layer_terms,
+    final_state_terms,
     head_cast_terms,
-    last_layer_terms,
-    layer_work_terms,
+    head_terms,
+    layer_phases,
     loss_terms,
+    lower_casts,
     saved_term,
-    stream_terms,
 )
 from launcher.memory.states import (
     accumulated_terms,
@@ -65,13 +65,11 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
     reduction = reduction_terms(job)
     return (
         Phase("load", load_terms(job)),
-        Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), forward)),
+        Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
         Phase("backward: loss", (*inside, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
-        Phase("backward: last layer", (*inside, *reduction, *last_layer_terms(job), *layer_work_terms(job))),
-        Phase("backward: last attention", (*inside, *reduction, *last_layer_terms(job), *attention_work_terms(job))),
-        Phase("backward: first layer", (*inside, *reduction, *first_layer_terms(job), *layer_work_terms(job))),
-        Phase("backward: first attention", (*inside, *reduction, *first_layer_terms(job), *attention_work_terms(job))),
-        Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *stream_terms(job, 1))),
+        *((Phase("backward: head", (*inside, *accumulated, saved_term(job), *lower_casts(job), *head_terms(job))),) if job.census.head else ()),
+        *layer_phases(job, (*inside, *reduction)),
+        Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *end_terms(job))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if job.run.data.validation_share > 0 else ()),
         Phase("save", (*resident, *whole_tensor_terms(job))),

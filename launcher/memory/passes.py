@@ -1,11 +1,18 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Lora
-from launcher.memory.activations import expert_bytes, mlp_bytes, mlp_width, norm_bytes
+from launcher.memory.activations import mlp_width, norm_bytes
 from launcher.memory.job import Job
-from launcher.memory.loss import loss_bytes, plain_forward
+from launcher.memory.layer_backward import frozen_moments, layer_saved, learning_moments
+from launcher.memory.loss import evaluation_loss_bytes, loss_bytes
 from launcher.memory.states import accumulates, gradient_term
-from launcher.memory.terms import Term, Terms
+from launcher.memory.terms import Phase, Term, Terms
+
+LOSS_SOURCES = {
+    "plain": "logits in compute dtype and fp32, log-softmax, gradients",
+    "chunked": "the plain loss of one chunk of tokens at a time",
+    "fused": "liger-kernel: one chunk of logits",
+}
 
 
 def stream_terms(job: Job, layers: int) -> Terms:
@@ -15,36 +22,48 @@ def stream_terms(job: Job, layers: int) -> Terms:
     return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
 
 
+def kept_inputs(job: Job, layers: int) -> int:
+    """Of so many layers: checkpointing keeps the input of each."""
+    return layers if job.run.training.gradient_checkpointing else 0
+
+
 def lower_layers_terms(job: Job) -> Terms:
-    """Without checkpointing: what every layer but the last saved."""
+    """Without checkpointing: what every layer but the last saved, and autocast's copies of their weights."""
     if job.run.training.gradient_checkpointing:
         return ()
-    return (Term("saved activations", saved_layers(job) - last_layer(job), "layers below the last"),)
+    last = layer_saved(job, learns=job.census.trained_layers > 0)
+    saved = Term("saved activations", max(saved_layers(job) - last - unsaved_norm(job), 0), "layers below the last")
+    if not job.storage.autocast:
+        return (saved,)
+    copies = job.storage.compute * max(job.census.matrices - job.census.layer, 0)
+    return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
 
 
 def saved_layers(job: Job) -> int:
-    learning = min(job.census.trained_layers, job.census.depth)
+    learning = min(job.census.trained_layers, job.depth)
     saved = learning * job.learning_layer if learning else 0
-    if job.census.depth > learning:
-        saved += (job.census.depth - learning) * job.frozen_layer
+    if job.depth > learning:
+        saved += (job.depth - learning) * job.frozen_layer
     return saved
 
 
 def saved_term(job: Job) -> Term:
     """What waits for the backward pass when the loss is computed."""
-    (stream,) = stream_terms(job, job.census.depth if job.run.training.gradient_checkpointing else 0)
+    (stream,) = stream_terms(job, kept_inputs(job, job.depth))
     saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job)
     if job.run.training.gradient_checkpointing:
-        return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
-    saved += saved_layers(job) + (0 if job.whole else -first_norm_bytes(job))
+        return Term("saved activations", saved, f"checkpoints of {job.depth} layers, last norm, cos and sin")
+    saved += saved_layers(job) - unsaved_norm(job)
     if job.arithmetic.residual == 4 and job.storage.compute == 2:
         saved += 4 * job.facts.hidden * job.tokens  # the embedding's output in fp32
-    return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
+    return Term("saved activations", max(saved, 0), f"{job.depth} layers, last norm, cos and sin")
 
 
-def first_norm_bytes(job: Job) -> int:
+def unsaved_norm(job: Job) -> int:
     """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all."""
-    return (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens if job.census.depth else 0
+    if job.whole or not job.depth:
+        return 0
+    return (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
 
 def final_norm_bytes(job: Job) -> int:
@@ -60,6 +79,26 @@ def mask_bytes(job: Job) -> int:
     return squares if job.batch.masked else 0
 
 
+def final_state_terms(job: Job) -> Terms:
+    """The model's last hidden states live until its forward pass returns; a head that learns keeps them, but under autocast as a copy."""
+    shared = job.census.head > 0 and not job.storage.autocast
+    size = 0 if shared else job.arithmetic.residual * job.facts.hidden * job.tokens
+    return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
+
+
+def end_terms(job: Job) -> Terms:
+    """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
+    leaf = job.run.training.gradient_checkpointing and not job.census.embedding
+    return (*stream_terms(job, 2 if leaf else 1), *pending_terms(job))
+
+
+def pending_terms(job: Job) -> Terms:
+    """Gradients of one weight that are still to be summed: a tied embedding has one as the head, and an earlier pass may have left one."""
+    pending = (1 if job.facts.tied else 0) + (1 if accumulates(job) else 0)
+    size = job.storage.gradient * job.census.embedding * pending
+    return (Term("gradients to be summed", size, "of the embedding: as the head, and of an earlier pass"),) if size else ()
+
+
 def cast_terms(job: Job) -> Terms:
     if not job.storage.autocast:
         return ()
@@ -73,65 +112,70 @@ def head_cast_terms(job: Job) -> Terms:
     return cast_terms(job)
 
 
-def last_layer_terms(job: Job) -> Terms:
+def reached(job: Job, elements: int) -> Term:
+    """Gradients that exist; where several passes accumulate, all do."""
+    return gradient_term(job, job.census.trained if accumulates(job) else elements)
+
+
+def last_layer_terms(job: Job, gradients: int) -> Terms:
     """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
-    reached = job.census.trained if accumulates(job) else job.census.head
-    count = job.census.depth if job.run.training.gradient_checkpointing else 0
-    return (gradient_term(job, reached), *stream_terms(job, count), *lower_layers_terms(job))
+    return (reached(job, job.census.head + gradients), *stream_terms(job, kept_inputs(job, job.depth)), *lower_layers_terms(job))
 
 
-def first_layer_terms(job: Job) -> Terms:
-    """All gradients but those of this layer and of an untied embedding; of the layer, its last matrix has one."""
-    census = job.census
-    closing = job.facts.hidden * mlp_width(job.facts) if census.trained_base else census.layer
-    below = 0 if job.facts.tied else census.embedding
-    reached = census.trained if accumulates(job) else census.trained - below - census.layer + min(closing, census.layer)
-    return (gradient_term(job, reached), *stream_terms(job, 1))
+def first_layer_terms(job: Job, gradients: int) -> Terms:
+    """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
+    below = 0 if job.facts.tied else job.census.embedding
+    reached_here = reached(job, job.census.trained - below - job.census.layer + gradients)
+    return (reached_here, *stream_terms(job, kept_inputs(job, layers_below(job) + 1)))
+
+
+def frozen_layer_terms(job: Job, gradients: int) -> Terms:
+    return (reached(job, job.census.trained), *stream_terms(job, kept_inputs(job, layers_below(job))))
+
+
+def layers_below(job: Job) -> int:
+    """Layers that the backward pass runs through after the last that learns."""
+    return job.depth - job.census.depth
+
+
+def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
+    """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
+    extra = dora_terms(job)
+    mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
+    unsaved = 0 if job.run.training.gradient_checkpointing else unsaved_norm(job)
+    ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved))]
+    if layers_below(job):
+        ends.append(("frozen", frozen_layer_terms, frozen_moments(job)))
+    return tuple(
+        Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, *extra, mask))
+        for end, around, moments in ends
+        for moment in moments
+    )
+
+
+def phase_name(end: str, moment: str) -> str:
+    return f"backward: {end} {moment}"
+
+
+def lower_casts(job: Job) -> Terms:
+    """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
+    if job.run.training.gradient_checkpointing or not job.storage.autocast:
+        return ()
+    return (Term("autocast copies", job.storage.compute * job.census.matrices, "of the layers' weights, kept by autograd"),)
+
+
+def head_terms(job: Job) -> Terms:
+    """The head's gradient is made in the dtype of the product, beside the logits' gradient; autocast then copies it."""
+    copies = job.storage.gradient if job.storage.autocast else 0
+    logits = 0 if copies else job.storage.compute * job.tokens * job.facts.vocab
+    size = (job.storage.compute + copies) * job.census.head + logits + job.arithmetic.residual * job.facts.hidden * job.tokens
+    return (Term("gradient of the head", size, "in compute dtype and as it is kept"),)
 
 
 def loss_terms(job: Job) -> tuple[Term, Term]:
     forward, backward = loss_bytes(job.run, job.facts, job.storage, job.tokens, job.census.head)
-    source = "liger-kernel: one chunk of logits" if job.run.training.loss == "fused" else "logits in compute dtype and fp32, log-softmax, gradients"
+    source = LOSS_SOURCES[job.run.training.loss]
     return Term("logits and loss", forward, source), Term("logits and loss", backward, source)
-
-
-def learns(job: Job) -> bool:
-    return job.census.trained_layers > 0
-
-
-def last_layer(job: Job) -> int:
-    return job.learning_layer if learns(job) else job.frozen_layer
-
-
-def layer_work_terms(job: Job) -> Terms:
-    facts, element = job.facts, job.arithmetic.element
-    inner = mlp_width(facts) + (facts.experts_per_token * facts.intermediate if facts.mixture else 0)
-    work = element * (facts.hidden + 2 * inner) * job.tokens
-    return (
-        Term("one layer, recomputed", last_layer(job) + mask_bytes(job), "what a layer saves per token"),
-        Term("MLP gradients", work, "of its inner values and its input"),
-        *dequantised_terms(job),
-        *dora_terms(job),
-    )
-
-
-def attention_work_terms(job: Job) -> Terms:
-    facts, arithmetic = job.facts, job.arithmetic
-    freed = mlp_bytes(facts, arithmetic, learns(job)) + expert_bytes(facts, arithmetic) + norm_bytes(facts, arithmetic, learns(job))
-    queries = facts.heads * facts.head_dim
-    flash = arithmetic.element * queries + 4 * queries * (2 if facts.kv_heads < facts.heads else 1)
-    scores = (4 + arithmetic.element) * facts.heads * job.batch.length
-    work = (scores if job.run.training.attention == "eager" else flash) * job.tokens
-    return (
-        Term("one layer, recomputed", last_layer(job) + mask_bytes(job) - freed * job.tokens, "without its MLP and second norm"),
-        Term("attention gradients", work, "output, fp32 queries and repeated keys and values; eager: scores"),
-    )
-
-
-def dequantised_terms(job: Job) -> Terms:
-    return (
-        (Term("one dequantised matrix", 2 * job.census.largest_matrix, "bitsandbytes and HQQ multiply in 16 bits"),) if job.census.quantised else ()
-    )
 
 
 def dora_terms(job: Job) -> Terms:
@@ -141,9 +185,8 @@ def dora_terms(job: Job) -> Terms:
 
 
 def evaluation_term(job: Job) -> Term:
-    """Forward without gradients; liger computes whole logits outside of training."""
+    """Forward without gradients."""
     tokens = job.run.evaluation.micro_batch * job.batch.length
     stream = job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens
-    return Term(
-        "evaluation batch", plain_forward(job.facts, job.storage, tokens) + stream, "logits in compute dtype and fp32, log-softmax; one layer"
-    )
+    loss = evaluation_loss_bytes(job.run, job.facts, job.storage, tokens)
+    return Term("evaluation batch", loss + stream, "logits in compute dtype and fp32, log-softmax; one layer")
