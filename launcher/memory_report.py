@@ -101,7 +101,11 @@ def read(run_dir: RunDir) -> Comparison | Missing:
 
 
 def unmeasured(now: status.RunStatus) -> str:
-    why = {"finished": "an earlier version wrote no memory.json", "stopped": f"stopped at step {now.step}: memory is compared when a run finishes"}
+    why = {
+        "made": "it was never started",
+        "finished": "an earlier version wrote no memory.json",
+        "stopped": f"stopped at step {now.step}: memory is compared when a run finishes",
+    }
     return why.get(now.state, f"{now.state} at step {now.step}" + (f": {status.first_line(now.message)}" if now.message else ""))
 
 

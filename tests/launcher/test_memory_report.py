@@ -86,6 +86,11 @@ def test_a_run_that_did_not_finish_says_how_it_ended(code: int, message: str, wh
     assert read(run_dir) == Missing(str(run_dir.path), why)
 
 
+def test_a_run_that_was_never_started_says_so(tmp_path: Path) -> None:
+    run_dir = made(tmp_path / "a")
+    assert read(run_dir) == Missing(str(run_dir.path), "it was never started")
+
+
 def test_the_median_has_a_sign_and_the_worst_is_the_farthest_from_zero() -> None:
     found = summarise("x", [(0.01, "a"), (-0.04, "b"), (0.02, "c")])
     assert (found.runs, found.median, found.size, found.worst, found.worst_run) == (3, 0.01, 0.02, -0.04, "b")
