@@ -21,6 +21,8 @@ def test_the_phases_of_a_step_hold_what_must_be_alive_in_them(tmp_path: Path) ->
     peaks = Peaks(cuda_meter)
     row = {"input_ids": torch.arange(16), "labels": torch.arange(16)}
     arguments = TrainingArguments(output_dir=str(tmp_path), max_steps=3, report_to=[], disable_tqdm=True, save_strategy="no", bf16=False)
+    assert arguments.n_gpu  # sets the device up
+    arguments._n_gpu = 1  # on a machine with several, the Trainer would make replicas in threads
     Trainer(model=model, args=arguments, train_dataset=[row] * 24, callbacks=[Phases(peaks)]).train()
     found = {phase: size - before for phase, size in peaks.by_phase.items()}
     assert set(found) == {"load", "warm-up", "elsewhere", "forward", "backward", "optimizer step"}
