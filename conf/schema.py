@@ -77,7 +77,7 @@ class Qlora(Lora):
 
 @dataclass
 class Optim:
-    name: str = MISSING  # adamw | adamw_8bit | paged_adamw_8bit | adafactor | sgd
+    name: str = MISSING  # a file of conf/optim
     lr: float = MISSING
     weight_decay: float = MISSING
     beta1: float = MISSING

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conf.schema import Freeze, Fsdp, Qlora, Run, Zero
+from conf.schema import Ddp, Freeze, Fsdp, Qlora, Run, Zero
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ def bits(run: Run) -> int | None:
 def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
 
+
+BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
 
 # Families whose logits are their head's product and nothing more; tests/trainers/test_loss.py compares the losses of each.
 HEAD_ALONE = frozenset(
@@ -62,8 +64,8 @@ RULES: tuple[Rule, ...] = (
         "sharding=zero2",
     ),
     Rule(
-        "8bit-states-fsdp2",
-        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name in ("adamw_8bit", "paged_adamw_8bit"),
+        "bitsandbytes-fsdp2",
+        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name in BITSANDBYTES,
         "bitsandbytes cannot step split weights: "
         "`Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.",
         "sharding=zero3",
@@ -73,6 +75,12 @@ RULES: tuple[Rule, ...] = (
         lambda run: isinstance(run.sharding, Fsdp) and run.optim.name == "adafactor",
         "Adafactor's factored states are no split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
         "sharding=zero3",
+    ),
+    Rule(
+        "muon-split",
+        lambda run: run.optim.name == "muon" and not isinstance(run.sharding, Ddp),
+        "Muon makes whole matrices orthogonal, and this sharding hands it flat or split ones: ZeRO ends with `Param gradient must be a 2D matrix`.",
+        "sharding=ddp",
     ),
     Rule(
         "bf16-offload",

@@ -5,7 +5,18 @@ from typing import Any
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
 
-OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adafactor": "adafactor", "sgd": "sgd"}
+# transformers' names; optim=adamw is chosen by device, and optim=muon is built in trainers/optimizer.py
+OPTIMIZERS = {
+    "adamw_foreach": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion_32bit",
+    "lion_8bit": "lion_8bit",
+    "paged_lion_8bit": "paged_lion_8bit",
+    "sgd": "sgd",
+}
 STAGING = ".making"  # checkpoints are written here and renamed when they are whole
 
 

@@ -25,6 +25,7 @@ from trainers.comparison import write_memory
 from trainers.data import PreparedData, build_collator, load_prepared, prepare
 from trainers.errors import DataError
 from trainers.measure import write_peak
+from trainers.optimizer import choose_optimizer
 from trainers.place import Place
 from trainers.plots import draw_loss, draw_memory
 from trainers.ranks import broadcast, on_rank_zero
@@ -116,6 +117,7 @@ def build(
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
     datasets = (data.train, data.evaluation)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks)
+    choose_optimizer(trainer, run)
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))
     return trainer
 

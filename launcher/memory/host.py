@@ -3,7 +3,7 @@
 from conf.schema import Fsdp, Lora, Qlora, Run, Zero
 from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
 from launcher.memory.job import Job
-from launcher.memory.optimizer import state_bytes
+from launcher.memory.optimizer import PAGED, state_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import ranks_per_node
 from launcher.memory.storage import loaded_element
@@ -69,7 +69,7 @@ def offload_bytes(job: Job) -> int:
 
 
 def paged_bytes(job: Job) -> int:
-    if job.run.optim.name != "paged_adamw_8bit":
+    if job.run.optim.name not in PAGED:
         return 0
     return state_bytes(job.run, job.census, job.storage) // job.split.states
 

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from conf.schema import Lora, Run, Zero
 from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
+from launcher.memory.optimizer import PAGED, UNMEASURED
 from launcher.memory.parameters import Census, census_of
 from launcher.memory.sharding import Split, split_of
 from launcher.memory.storage import ENGINES, Storage, storage_of
@@ -85,6 +86,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
         (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),
         (run.training.loss == "chunked", "training.loss=chunked: its memory was never measured"),
-        (run.optim.name == "paged_adamw_8bit", "optim=paged_adamw_8bit: its states count as host memory; a step that pages is slow"),
+        (run.optim.name in UNMEASURED, f"optim={run.optim.name}: its memory was never measured"),
+        (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -5,29 +5,43 @@ from launcher.memory.constants import STATE_BLOCK
 from launcher.memory.parameters import Census
 from launcher.memory.storage import Storage
 
-BLOCK_WISE = ("adamw_8bit", "paged_adamw_8bit")
+TORCH_ADAMW = ("adamw", "adamw_foreach")
+FP32_STATES = {"paged_adamw": 2, "lion": 1}  # bitsandbytes/optim/optimizer.py: 32-bit states are fp32 whatever the weights are
+BLOCK_WISE = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1, "paged_lion_8bit": 1}  # states
+PAGED = ("paged_adamw", "paged_adamw_8bit", "paged_lion_8bit")
+
+UNMEASURED = ("adamw_foreach", "paged_adamw", "lion", "lion_8bit", "paged_lion_8bit", "muon")
 
 
 def state_bytes(run: Run, census: Census, storage: Storage) -> int:
     """All states of all trained elements, before they are split over ranks."""
     name, trained = run.optim.name, census.trained
-    if name == "adamw":
+    if name in TORCH_ADAMW:
         return 2 * storage.state * trained
+    if name in FP32_STATES:
+        return 4 * FP32_STATES[name] * trained
     if name in BLOCK_WISE:
-        return block_wise_bytes(census, flat=storage.master > 0)
+        return BLOCK_WISE[name] * block_wise_bytes(census, flat=storage.master > 0)
+    if name == "muon":
+        return storage.state * (2 * trained - orthogonalised(census))
     if name == "adafactor":
         return factored_bytes(census)
     return 0  # plain SGD keeps nothing
 
 
 def block_wise_bytes(census: Census, flat: bool) -> int:
-    """Two states of one byte with an fp32 scale per block each; small tensors and embeddings keep fp32 states.
+    """One state of one byte with an fp32 scale per block; small tensors and embeddings keep fp32 states.
 
     transformers/trainer.py registers the embeddings' 32 bits; DeepSpeed hands over one flat tensor, which is neither small nor an embedding.
     """
     exempt = 0 if flat else census.small + census.embedding
     eight_bit = census.trained - exempt
-    return 2 * (eight_bit + 4 * eight_bit // STATE_BLOCK) + 8 * exempt
+    return eight_bit + 4 * eight_bit // STATE_BLOCK + 4 * exempt
+
+
+def orthogonalised(census: Census) -> int:
+    """Elements that Muon keeps one momentum for (trainers/optimizer.py): matrices, but neither stacked experts nor embedding and head."""
+    return census.matrices - census.experts
 
 
 def factored_bytes(census: Census) -> int:
@@ -40,8 +54,23 @@ def step_bytes(run: Run, census: Census, storage: Storage) -> int:
     if run.optim.name == "adafactor":
         # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time.
         return census.largest * (16 if storage.weight == 2 else 8)
-    if run.optim.name == "adamw" and run.node.gpus == 0:
-        return 2 * storage.state * census.largest  # torch/optim/adam.py, one tensor at a time: root of the second moment, and the quotient
+    if run.optim.name == "muon":
+        return muon_step_bytes(run, census, storage)
+    if run.optim.name in TORCH_ADAMW and run.node.gpus == 0:
+        return single_adamw_bytes(census, storage)
+    if run.optim.name == "adamw_foreach":
+        return storage.state * census.trained  # torch/optim/adam.py, _multi_tensor_adam: roots of all second moments at once
     if run.optim.name == "sgd" and run.optim.weight_decay > 0:
         return storage.gradient * census.trained  # torch/optim/sgd.py, foreach: decay makes a second list of gradients
     return 0
+
+
+def single_adamw_bytes(census: Census, storage: Storage) -> int:
+    """torch/optim/adam.py, one tensor at a time: root of the second moment, and the quotient."""
+    return 2 * storage.state * census.largest
+
+
+def muon_step_bytes(run: Run, census: Census, storage: Storage) -> int:
+    """torch/optim/_muon.py, one matrix at a time: the update, two iterates and two Gram matrices in bf16, at most as large as it; then AdamW."""
+    largest = census.largest if census.adapters else census.largest_matrix
+    return max((storage.gradient + 8) * largest, single_adamw_bytes(census, storage) if run.node.gpus == 0 else 0)

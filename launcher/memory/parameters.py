@@ -26,6 +26,7 @@ class Census:
     head: int  # whose gradient the output head receives; a tied head's is the embedding's
     layer: int  # of trained, in one layer
     matrices: int  # of trained, in linear layers: what autocast casts
+    experts: int  # of matrices, in stacked tensors of three dimensions
     largest: int  # largest trained tensor
     largest_matrix: int  # largest linear layer of the base
     small_base: int  # norms and biases of the base: ZeRO-3 keeps them whole
@@ -108,6 +109,7 @@ def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...
         head=facts.vocab * facts.hidden if head or (facts.tied and embedding) else 0,
         layer=max(sum(module.parameters for module, found in selected if number in found) for number in edges(layers)),
         matrices=matrices + experts,
+        experts=experts,
         largest=max((largest_tensor(module) for module, count in learning if count), default=0),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
@@ -149,6 +151,7 @@ def adapter_census(regime: Lora, facts: ModelFacts) -> Census:
         head=0,
         layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers),
         matrices=adapters,
+        experts=0,
         largest=max((elements for elements, _ in sides), default=0),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),

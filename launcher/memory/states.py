@@ -2,7 +2,7 @@
 
 from launcher.memory import constants
 from launcher.memory.job import Job
-from launcher.memory.optimizer import state_bytes, step_bytes
+from launcher.memory.optimizer import PAGED, state_bytes, step_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, shards_weights
 from launcher.memory.storage import loaded_element
@@ -13,7 +13,7 @@ def resident_terms(job: Job) -> Terms:
     storage, split, census = job.storage, job.split, job.census
     weights = 0 if split.host_weights else weight_bytes(job.run, census, storage) // split.weights
     optimizer = 0 if split.host_states else 1
-    states = 0 if job.run.optim.name == "paged_adamw_8bit" else state_bytes(job.run, census, storage)
+    states = 0 if job.run.optim.name in PAGED else state_bytes(job.run, census, storage)
     return tuple(
         term
         for term in (

@@ -110,6 +110,11 @@ def test_fsdp_is_the_second_version_and_saves_whole_weights() -> None:
         ("paged_adamw_8bit", "paged_adamw_8bit", "paged_adamw_8bit"),
         ("adafactor", "adafactor", "adafactor"),
         ("sgd", "sgd", "sgd"),
+        ("adamw_foreach", "adamw_torch", "adamw_torch"),
+        ("paged_adamw", "paged_adamw_32bit", "paged_adamw_32bit"),
+        ("lion", "lion_32bit", "lion_32bit"),
+        ("lion_8bit", "lion_8bit", "lion_8bit"),
+        ("paged_lion_8bit", "paged_lion_8bit", "paged_lion_8bit"),
     ],
 )
 def test_optimizers_go_by_transformers_names(optim: str, cpu: str, gpu: str) -> None:

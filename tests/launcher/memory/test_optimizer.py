@@ -1,3 +1,4 @@
+from launcher.memory.estimate import estimate
 from launcher.memory.optimizer import state_bytes, step_bytes
 from launcher.memory.parameters import census_of
 from launcher.memory.storage import storage_of
@@ -37,3 +38,50 @@ def test_adafactor_keeps_less_than_a_tenth_of_a_byte_per_weight_but_copies_the_l
 
     assert state_bytes(run, census, storage) < 0.1 * census.trained
     assert step_bytes(run, census, storage) == 16 * 128256 * 4096
+
+
+def test_fp32_states_are_fp32_whatever_the_weights_are(described):
+    for precision in ("bf16", "bf16_amp"):
+        assert states(described, "optim=lion", f"training.precision={precision}") == 4 * TOTAL
+        assert states(described, "optim=paged_adamw", f"training.precision={precision}") == 8 * TOTAL
+
+
+def test_lion_in_eight_bits_keeps_half_of_what_adamw_does(described):
+    for lion, adamw in (("lion_8bit", "adamw_8bit"), ("paged_lion_8bit", "paged_adamw_8bit")):
+        assert 2 * states(described, f"optim={lion}") == states(described, f"optim={adamw}")
+
+
+def test_muon_keeps_one_momentum_for_matrices_and_two_states_for_the_rest(described):
+    rest = EMBEDDING + NORMS
+
+    assert states(described, "optim=muon", "training.precision=bf16") == 2 * (TOTAL - rest) + 4 * rest
+
+
+def test_muon_leaves_stacked_experts_to_adamw(described):
+    run, facts = described("model=mixtral_8x7b", "regime=full", "optim=muon", "training.precision=bf16")
+    census = census_of(run, facts)
+    matrices = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 8 * 4096)  # attention and router of every layer
+
+    assert census.experts == 32 * 8 * 3 * 4096 * 14336
+    assert state_bytes(run, census, storage_of(run)) == 4 * census.trained - 2 * matrices
+
+
+def test_a_foreach_step_takes_the_roots_of_all_second_moments(described):
+    for optim, temporaries in (("adamw", 0), ("adamw_foreach", 4 * TOTAL)):
+        run, facts = described("regime=full", f"optim={optim}")
+        assert step_bytes(run, census_of(run, facts), storage_of(run)) == temporaries
+
+
+def test_a_muon_step_works_on_one_matrix_at_a_time(described):
+    run, facts = described("model=llama3.1_8b", "regime=full", "optim=muon", "training.precision=bf16")
+
+    assert step_bytes(run, census_of(run, facts), storage_of(run)) == (2 + 8) * 4096 * 14336
+
+
+def test_paged_states_are_host_memory_and_unmeasured_optimizers_say_so(described):
+    run, facts = described("regime=full", "optim=paged_lion_8bit")
+    found = estimate(run, facts)
+
+    assert "optimizer states" not in {term.name for phase in found.phases for term in phase.terms if term.bytes}
+    assert next(term.bytes for term in found.host_terms if term.name == "paged states") == states(described, "optim=paged_lion_8bit")
+    assert any("never measured" in doubt for doubt in found.doubts)

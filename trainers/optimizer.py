@@ -1,0 +1,66 @@
+"""Muon for the matrices between embedding and head, AdamW for all else, as the one optimizer that a Trainer takes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedModel, Trainer
+
+from conf.schema import Optim, Run
+
+
+class MuonAdamW(Optimizer):
+    """Two optimizers over one list of groups and one table of states: schedules, checkpoints and resuming see a single one.
+
+    An Optimizer by inheritance, since torch's schedules refuse what is none.
+    """
+
+    def __init__(self, muon: Muon, adamw: AdamW) -> None:
+        self.members: tuple[Optimizer, ...] = (muon, adamw)
+        super().__init__([{**group, "member": number} for number, member in enumerate(self.members) for group in member.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Each member steps its groups; they are handed over every time because loading a state dict replaces them."""
+        assert closure is None, "a Trainer computes the loss before the step"
+        for number, member in enumerate(self.members):
+            member.param_groups = [group for group in self.param_groups if group["member"] == number]
+            member.state = self.state
+            member.step()
+
+
+def muon_and_adamw(model: PreTrainedModel, optim: Optim) -> MuonAdamW:
+    """Over the weights that learn.
+
+    The update of a matrix is scaled to the size of AdamW's (arXiv:2502.16982), so that optim.lr suits both; optim.beta1 is the momentum of both.
+
+    Raises:
+        ValueError: when no matrix learns.
+    """
+    ends = end_weights(model)
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    hidden = [weight for weight in learning if weight.ndim == 2 and id(weight) not in ends]
+    chosen = {id(weight) for weight in hidden}
+    rest = [weight for weight in learning if id(weight) not in chosen]
+    if not hidden:
+        raise ValueError("optim=muon: no matrix between embedding and head learns, and it orthogonalises nothing else. Use optim=adamw.")
+    muon = Muon(hidden, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.beta1, adjust_lr_fn="match_rms_adamw")
+    groups = [
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": optim.weight_decay},
+        {"params": [weight for weight in rest if weight.ndim == 1], "weight_decay": 0.0},  # norms and biases
+    ]
+    adamw = AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=hidden[0].is_cuda)
+    return MuonAdamW(muon, adamw)
+
+
+def choose_optimizer(trainer: Trainer, run: Run) -> None:
+    """Have `trainer` build what transformers has no name for; it makes all other optimizers of the arguments."""
+    if run.optim.name == "muon":
+        trainer.optimizer_cls_and_kwargs = (lambda: muon_and_adamw, {"optim": run.optim})
+
+
+def end_weights(model: PreTrainedModel) -> set[int]:
+    """Identities of the embeddings and the output head: their rows are tokens, not directions to be made orthogonal."""
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    return {id(weight) for module in (*embeddings, model.get_output_embeddings()) for weight in module.parameters(recurse=False)}
