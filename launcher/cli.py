@@ -21,7 +21,7 @@ groups and their choices:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of the process."""
-    arguments = parser().parse_args(argv)
+    arguments = parsed_arguments(argv)
     try:
         return int(arguments.act(arguments))
     except RegimenError as error:
@@ -35,6 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception:  # noqa: BLE001 - a bug: the traceback is kept for us, the user gets a sentence
         return report_bug()
+
+
+def parsed_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes one run of positionals only; here overrides may stand between options."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    strange = [text for text in rest if text.startswith("-")] or (rest if "overrides" not in arguments else [])
+    if strange:
+        top.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def report_bug() -> int:
