@@ -182,6 +182,42 @@ def test_a_job_below_the_published_floor_is_offered_another_regime_or_node():
     assert any("node=h200_141" in change.overrides for change in changes)
 
 
+def test_where_the_disk_alone_refuses_fewer_checkpoints_come_first():
+    run, facts = described("model=llama3.2_1b", "node=h200_141", "checkpoint.keep=5")
+    one_less = estimate(run, facts).disk - 1
+
+    changes = alternatives(run, facts, lambda changed: judged(changed, facts, free_disk=one_less))
+
+    assert changes[0].overrides == ("checkpoint.keep=1",)
+    assert changes[0].note == "only the newest checkpoint is kept"
+
+
+def test_memory_that_others_hold_counts_on_this_node_and_not_on_another():
+    run, facts = described("model=llama3.1_8b", "node=a100_40", "data.cutoff=512", "training.micro_batch=4")
+    free = (20 * 2**30,)
+    assert judged(run, facts).permitted
+
+    changes = alternatives(run, facts, lambda changed: judged(changed, facts, free if changed.node == run.node else None))
+
+    here = [change for change in changes if not any(text.startswith("node") for text in change.overrides)]
+    assert here
+    assert len(here) < len(changes)
+    assert all(change.peak * 1.03 <= free[0] for change in here)
+
+
+def test_attention_without_its_matrix_is_the_first_thing_to_try():
+    # eager attention of 32 heads keeps 8192 x 8192 scores of every layer that it does not compute twice
+    changes = proposals("model=llama3.2_1b", "node=a100_40", "data.cutoff=8192", "training.attention=eager", "training.gradient_checkpointing=false")
+
+    assert changes[0].overrides == ("training.attention=sdpa",)
+
+
+def test_one_rank_is_offered_nothing_that_splits():
+    changes = proposals("model=llama3.1_8b", "regime=full", "node=h100_80", "gate.floor=advisory", "data.cutoff=512")
+
+    assert [text for change in changes for text in change.overrides if text.startswith("sharding=")] == ["sharding=zero2_offload"]
+
+
 def test_a_shorter_cutoff_says_that_it_changes_the_data():
     changes = proposals(
         "model=qwen2.5_7b", "regime=qlora", "node=t4_16", "data.cutoff=2048", "training.micro_batch=4", "training.gradient_checkpointing=false"
