@@ -75,17 +75,17 @@ def rank_moves(run: Run) -> list[Move]:
     return [Move("ranks", 3, "one process instead of several: slower", lambda run: replace(run, cluster=replace(run.cluster, ranks_per_node=1)))]
 
 
+IN_EIGHT_BITS = {"adamw": "adamw_8bit", "adamw_foreach": "adamw_8bit", "lion": "lion_8bit"}
+
+
 def optimizer_moves(run: Run) -> list[Move]:
-    if run.optim.name != "adamw":
-        return []
-    return [
-        Move(
-            "optimizer",
-            8,
-            "states in 8 bits: a slightly different optimizer",
-            lambda run: replace(run, optim=carried("optim", "adamw_8bit", run.optim)),
-        )
-    ]
+    def to(name: str) -> Callable[[Run], Run]:
+        return lambda run: replace(run, optim=carried("optim", name, run.optim))
+
+    name = run.optim.name
+    fused = [Move("optimizer", 1, "the same optimizer from a fused kernel", to("adamw"))] if name == "adamw_foreach" and run.node.gpus else []
+    eight_bit = [Move("optimizer", 8, "states in 8 bits: a slightly different optimizer", to(IN_EIGHT_BITS[name]))] if name in IN_EIGHT_BITS else []
+    return [*fused, *eight_bit]
 
 
 def disk_moves(run: Run) -> list[Move]:

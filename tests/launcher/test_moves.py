@@ -1,5 +1,5 @@
 from launcher.compose import compose
-from launcher.moves import as_override, carried, choice, loss_moves, micro_batches, overrides_between, with_micro_batch
+from launcher.moves import as_override, carried, choice, loss_moves, micro_batches, optimizer_moves, overrides_between, with_micro_batch
 from launcher.settle import settle
 
 
@@ -52,6 +52,15 @@ def test_micro_batches_keep_the_effective_batch_on_every_rank():
 
 def test_values_are_written_as_hydra_reads_them():
     assert [as_override(value) for value in (None, True, 3, 0.5, ["a", "b"])] == ["null", "true", "3", "0.5", "[a,b]"]
+
+
+def test_an_optimizer_leads_to_its_fused_kernel_and_to_its_own_states_in_eight_bits():
+    expected = {"adamw_foreach": ["adamw", "adamw_8bit"], "adamw": ["adamw_8bit"], "lion": ["lion_8bit"], "lion_8bit": [], "muon": []}
+    for name, others in expected.items():
+        run = described(f"optim={name}", "optim.lr=0.5")
+        moved = [move.apply(run).optim for move in optimizer_moves(run)]
+        assert [optim.name for optim in moved] == others
+        assert all(optim.lr == 0.5 for optim in moved)
 
 
 def test_without_a_gpu_the_loss_is_chunked_and_with_one_fused():
