@@ -80,6 +80,8 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str, b
         copies = 4 + (element if element == 2 else 0)
         return copies * facts.heads * batch.length + 4 * element * queries
     kept = element * 2 * (queries + keys) + 4 * facts.heads
+    if any(last_part(module) == "qkv_proj" for module in layer_modules(facts)):
+        kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
     return kept + (2 * element * (queries - keys) if batch.masked else 0)  # a mask tensor makes transformers repeat k and v
 
 

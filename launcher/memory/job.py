@@ -12,7 +12,7 @@ from launcher.memory.storage import ENGINES, Storage, storage_of
 from launcher.model_facts import ModelFacts
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
-TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "gemma2", "gemma3_text", "phi3"})
+TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "gemma2", "gemma3_text"})
 
 
 @dataclass(frozen=True)
