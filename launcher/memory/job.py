@@ -39,14 +39,6 @@ class Job:
         """Every weight learns."""
         return self.census.trained_base == self.census.base
 
-    @property
-    def depth(self) -> int:
-        """Layers that the backward pass runs through.
-
-        Checkpointing makes the embedding's output require a gradient (transformers/modeling_utils.py, enable_input_require_grads).
-        """
-        return self.facts.layers if self.run.training.gradient_checkpointing else self.census.depth
-
     @cached_property
     def learning_layer(self) -> int:
         """Bytes that a layer whose weights learn saves for its backward pass."""

@@ -27,16 +27,9 @@ class Weights:
     widest: int  # the largest matrix of the MLP
 
 
-FROZEN = Weights(0, 0, 0, 0, 0)
-
-
 def learning_moments(job: Job, unsaved: int) -> tuple[Moment, ...]:
     """Of a layer that holds weights that learn; of the lowest one, `unsaved` bytes of its first norm were never kept."""
     return moments(job, layer_weights(job), learns=job.census.trained_layers > 0, unsaved=unsaved)
-
-
-def frozen_moments(job: Job) -> tuple[Moment, ...]:
-    return moments(job, FROZEN, learns=False, unsaved=0)
 
 
 def moments(job: Job, weights: Weights, learns: bool, unsaved: int) -> tuple[Moment, ...]:

@@ -3,7 +3,7 @@
 from conf.schema import Lora
 from launcher.memory.activations import mlp_width, norm_bytes
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import frozen_moments, layer_saved, learning_moments
+from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.loss import evaluation_loss_bytes, loss_bytes
 from launcher.memory.states import accumulates, gradient_term
 from launcher.memory.terms import Phase, Term, Terms
@@ -40,28 +40,28 @@ def lower_layers_terms(job: Job) -> Terms:
 
 
 def saved_layers(job: Job) -> int:
-    learning = min(job.census.trained_layers, job.depth)
+    learning = min(job.census.trained_layers, job.census.depth)
     saved = learning * job.learning_layer if learning else 0
-    if job.depth > learning:
-        saved += (job.depth - learning) * job.frozen_layer
+    if job.census.depth > learning:
+        saved += (job.census.depth - learning) * job.frozen_layer
     return saved
 
 
 def saved_term(job: Job) -> Term:
     """What waits for the backward pass when the loss is computed."""
-    (stream,) = stream_terms(job, kept_inputs(job, job.depth))
+    (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
     saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job)
     if job.run.training.gradient_checkpointing:
-        return Term("saved activations", saved, f"checkpoints of {job.depth} layers, last norm, cos and sin")
+        return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
     saved += saved_layers(job) - unsaved_norm(job)
     if job.arithmetic.residual == 4 and job.storage.compute == 2:
         saved += 4 * job.facts.hidden * job.tokens  # the embedding's output in fp32
-    return Term("saved activations", max(saved, 0), f"{job.depth} layers, last norm, cos and sin")
+    return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
 
 
 def unsaved_norm(job: Job) -> int:
     """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all."""
-    if job.whole or not job.depth:
+    if job.whole or not job.census.depth:
         return 0
     return (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
@@ -119,23 +119,14 @@ def reached(job: Job, elements: int) -> Term:
 
 def last_layer_terms(job: Job, gradients: int) -> Terms:
     """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
-    return (reached(job, job.census.head + gradients), *stream_terms(job, kept_inputs(job, job.depth)), *lower_layers_terms(job))
+    return (reached(job, job.census.head + gradients), *stream_terms(job, kept_inputs(job, job.census.depth)), *lower_layers_terms(job))
 
 
 def first_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
     below = 0 if job.facts.tied else job.census.embedding
     reached_here = reached(job, job.census.trained - below - job.census.layer + gradients)
-    return (reached_here, *stream_terms(job, kept_inputs(job, layers_below(job) + 1)))
-
-
-def frozen_layer_terms(job: Job, gradients: int) -> Terms:
-    return (reached(job, job.census.trained), *stream_terms(job, kept_inputs(job, layers_below(job))))
-
-
-def layers_below(job: Job) -> int:
-    """Layers that the backward pass runs through after the last that learns."""
-    return job.depth - job.census.depth
+    return (reached_here, *stream_terms(job, kept_inputs(job, 1)))
 
 
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
@@ -144,8 +135,6 @@ def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
     unsaved = 0 if job.run.training.gradient_checkpointing else unsaved_norm(job)
     ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved))]
-    if layers_below(job):
-        ends.append(("frozen", frozen_layer_terms, frozen_moments(job)))
     return tuple(
         Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, *extra, mask))
         for end, around, moments in ends

@@ -21,7 +21,6 @@ PHASES = {
     "loss": ("backward: loss", "backward: head"),
     "last layer": ("backward: last",),
     "first layer": ("backward: first",),
-    "frozen layers": ("backward: frozen",),
     "end": ("backward: end",),
     "step": ("optimizer step",),
 }

@@ -170,9 +170,11 @@ def quantisation_tensors(model: nn.Module) -> list[torch.Tensor]:
 
 
 def prepare(model: nn.Module, run: Run) -> None:
-    """As transformers' Trainer does."""
+    """As transformers' Trainer does, and after it trainers/callbacks/frozen_inputs.py."""
     if run.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if isinstance(run.regime, Freeze):
+        model.disable_input_require_grads()
     model.train()
 
 
@@ -212,8 +214,6 @@ def watch_backward(model: nn.Module, live: LiveBytes) -> None:
     enter_below(norm, "last layer", live)
     enter_below(layers[-1], "middle layers", live)
     enter_below(layers[lowest + 1], "first layer", live)
-    if lowest:
-        enter_below(layers[lowest], "frozen layers", live)
     enter_below(layers[0], "end", live)
 
 
