@@ -50,12 +50,26 @@ def load_terms(job: Job) -> Terms:
     weights = 0 if job.split.host_weights else weight_bytes(job.run, job.census, job.storage) // job.split.weights
     if job.run.model.init == "random" and job.whole and not shards_weights(job.split):
         weights = max(weights, loaded_element(job.run) * job.census.base)
-    return (Term("weights", weights, "as they are loaded, or made at random where they train"), *whole_tensor_terms(job))
+    loaded = Term("weights", weights, "as they are loaded, or made at random where they train")
+    return (loaded, *untied_head_terms(job), *quantised_matrix_terms(job), *whole_tensor_terms(job))
+
+
+def untied_head_terms(job: Job) -> Terms:
+    """Random weights are drawn for a head too, before it is tied to the embedding; an adapter's random base is drawn on the CPU."""
+    if job.run.model.init != "random" or not job.facts.tied or job.census.adapters or shards_weights(job.split):
+        return ()
+    return (Term("head, before it is tied", loaded_element(job.run) * job.head, "measured on one H200"),)
+
+
+def quantised_matrix_terms(job: Job) -> Terms:
+    if not job.census.quantised:
+        return ()
+    return (Term("one matrix to quantise", job.storage.frozen * job.census.largest_matrix, "the largest, in 16 or 32 bits"),)
 
 
 def whole_tensor_terms(job: Job) -> Terms:
-    """Loading and saving handle one whole tensor at a time where weights are split or quantised."""
-    if not (shards_weights(job.split) or job.census.quantised):
+    """Loading and saving handle one whole tensor at a time where weights are split."""
+    if not shards_weights(job.split):
         return ()
     return (Term("one whole tensor", job.storage.frozen * max(job.head, job.census.largest_matrix), "the largest, in 16 or 32 bits"),)
 
