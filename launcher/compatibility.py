@@ -108,6 +108,13 @@ RULES: tuple[Rule, ...] = (
         "sharding=zero3",
     ),
     Rule(
+        "sdpa-gemma2",
+        lambda run: run.training.attention == "sdpa" and (run.model.architecture or {}).get("model_type") == "gemma2",
+        "Its scores are soft-capped: `Gemma2ForCausalLM does not support an attention implementation through "
+        "torch.nn.functional.scaled_dot_product_attention yet`.",
+        "training.attention=eager",
+    ),
+    Rule(
         "freeze-nothing",
         lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules,
         "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",

@@ -17,7 +17,8 @@ FORBIDDEN = {
     "muon-split": (*GPU, "regime=full", "sharding=zero1", "optim=muon"),
     "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
-    "chunked-loss-head": (*CPU, "training.loss=chunked", "model.architecture.model_type=gemma2"),
+    "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),
+    "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2"),
     "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
     "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
 }
