@@ -103,7 +103,7 @@ def run_cells(cells: list[Cell], root: Path, backend: str) -> dict[Cell, Left]:
     started = command(run, first)
     position = started.argv.index("trainers")
     argv = (*started.argv[: position - 1], str(SCRIPT), *(str(result.folder.path) for result in left.values()))
-    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=900, check=False, cwd=root)
+    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=1500, check=False, cwd=root)
     if not all(result.exits for result in left.values()):
         print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
     return left

@@ -1,0 +1,38 @@
+"""The whole matrix: every allowed pair of regime and sharding under both backends, on two ranks. `make test-full` runs it."""
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(1800)]
+
+REGIMES = ("full_bf16", "full_amp", "full_fp32", "freeze", "lora", "qlora8", "qlora4", "qlora2")
+FAMILIES = {"ddp": ("ddp",), "zero": ("zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")}
+REFUSED = {("qlora2", "zero3"), ("qlora2", "zero3_offload"), ("full_bf16", "zero2_offload"), ("full_bf16", "zero3_offload")}
+PAIRS = [(regime, sharding) for shardings in FAMILIES.values() for sharding in shardings for regime in REGIMES if (regime, sharding) not in REFUSED]
+
+
+@pytest.fixture(scope="module", params=["torchrun", "accelerate"])
+def results(request: pytest.FixtureRequest, cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+    root = tmp_path_factory.mktemp("matrix")
+    found = {}
+    for shardings in FAMILIES.values():
+        members = [cells.Cell(regime, sharding) for regime, sharding in PAIRS if sharding in shardings]
+        found |= {(cell.regime, cell.sharding): left for cell, left in cells.run_cells(members, root, request.param).items()}
+    return found
+
+
+def test_the_pairs_left_out_are_those_that_are_refused(cells: ModuleType) -> None:
+    every = [(regime, sharding) for shardings in FAMILIES.values() for sharding in shardings for regime in REGIMES]
+    assert {pair for pair in every if not cells.Cell(*pair).allowed} == REFUSED
+
+
+@pytest.mark.parametrize(("regime", "sharding"), PAIRS)
+def test_a_pair_trains_saves_and_learns(results: dict[tuple[str, str], Any], regime: str, sharding: str) -> None:
+    left = results[regime, sharding]
+    log = left.folder.rank_log(0)
+    assert [entry["code"] for entry in left.exits] == [0, 0], (left.exits, log.read_text()[-2000:] if log.exists() else "")
+    assert [layout["wrapper"] for layout in left.layouts] == ["DistributedDataParallel" if sharding == "ddp" else "DeepSpeedEngine"] * 2
+    assert left.losses[-1] < left.losses[0]
+    assert (left.folder.checkpoint(2) / "manifest.json").is_file()
