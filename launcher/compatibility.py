@@ -43,7 +43,8 @@ def alters_logits(run: Run) -> bool:
     return more or architecture.get("model_type") not in HEAD_ALONE
 
 
-# Each row was run with the refusal lifted (benchmarks/refused_pairs.py); what it ended with stands in `why`, the record in benchmarks/results/.
+# Rows about sharding were run with the refusal lifted (benchmarks/refused_pairs.py; the record is in benchmarks/results/), but for Muon under FSDP2,
+# which is refused by reasoning; what a run ended with stands in `why`.
 RULES: tuple[Rule, ...] = (
     Rule(
         "int8-fsdp2",
