@@ -1,35 +1,22 @@
 """What a user gets for a mistake: one message that names it, an exit code, and nothing left behind."""
 
-import importlib.util
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import command_line as line
 import pytest
+from cells import TINY as CELL
 
 from conf.run_dir import RunDir, save_run
 from launcher import lock
 from launcher.compose import compose
 
-
-def from_distributed(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"regimen_{name}", Path(__file__).parent / "distributed" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-line = from_distributed("command_line")
-TINY = (*from_distributed("cells").TINY, "cluster.ranks_per_node=1", "sharding=ddp")
+TINY = (*CELL, "cluster.ranks_per_node=1", "sharding=ddp")
 DEMO = ("recipe=demo", *TINY)
 MODEL = ("model=local", "data=demo", "node=cpu")
 FILE = ("model=demo", "data=files", "data.folder=.", "data.template=chatml", *TINY)

@@ -1,30 +1,15 @@
 """A run from the command line to its end: what is planned is what runs; stopped, killed, resumed, detached."""
 
-import importlib.util
 import json
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import command_line as line
 import pytest
-
-
-def beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"regimen_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-line = beside("command_line")
-TINY = beside("cells").TINY
+from cells import TINY
 
 pytestmark = pytest.mark.distributed
 

@@ -1,31 +1,19 @@
 """The same job started as `torchrun ... -m launcher train ...`: one run folder, one refusal, restarts that go on."""
 
-import importlib.util
 import json
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import command_line as line
 import pytest
+from cells import TINY as CELL
 
-
-def beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"regimen_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-line = beside("command_line")
 # How many ranks there are is torchrun's to say.
-TINY = tuple(override for override in beside("cells").TINY if not override.startswith("cluster."))
+TINY = tuple(override for override in CELL if not override.startswith("cluster."))
 
 pytestmark = pytest.mark.distributed
 
