@@ -175,9 +175,13 @@ def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
     if key.endswith(".name") and key.removesuffix(".name") in SUBTYPES:
         group = key.removesuffix(".name")
         raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(SUBTYPES[group])}.")
-    if key not in (*GROUPS, "recipe") or override.is_sweep_override():
+    if override.is_sweep_override():
         return
     value = override.value()
+    if key == "model.architecture" and isinstance(value, dict):  # omegaconf 2.3 cannot merge a table into null
+        raise ConfigError(f"{key} is too long for a command line: write it into a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME.")
+    if key not in (*GROUPS, "recipe"):
+        return
     if value is None or isinstance(value, (int, float)) or (isinstance(value, list) and key != "recipe"):
         raise ConfigError(f"{text}: {key} takes one choice: {', '.join(choices(key, config_dirs))}.")
 

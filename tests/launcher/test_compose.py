@@ -31,6 +31,11 @@ def test_nothing_said_means_the_demo() -> None:
     assert (run.name, run.model.name, run.data.sets) == ("demo", "demo", ["generated"])
 
 
+def test_an_architecture_belongs_in_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"model.architecture .*write it into a file FOLDER/model/NAME.yaml"):
+        compose(["model=local", "model.path=null", "model.architecture={model_type: llama}"])
+
+
 @pytest.mark.parametrize("override", ["model=demo", "model.path=/models/a", "data=demo", "data.sets=[a.jsonl]"])
 def test_a_stated_model_or_data_is_not_filled_up_by_the_demo(override: str) -> None:
     with pytest.raises(ConfigError, match=r"(model|data) has no choice\. Set (model|data)=CHOICE, one of: demo, (files|llama2_13b)"):
