@@ -30,7 +30,16 @@ class Data:
     validation_share: float = MISSING  # 0..1 of the samples, held out
     packing: bool = MISSING  # best-fit packing; attention does not cross samples
     mask_prompt: bool = MISSING  # true: only answers are learned
-    workers: int = MISSING  # processes that tokenise
+    mixing: str = MISSING  # concatenate | interleave_under (ends with the first set used up) | interleave_over (with the last; others repeat)
+    probabilities: list[float] | None = MISSING  # one a set, summing to 1, when interleaving; null: taken in turn
+    evaluation_sets: list[str] = MISSING  # like `sets`, evaluated on instead of validation_share
+    streaming: bool = MISSING  # true: read and tokenised while training; needs training.max_steps
+    buffer: int = MISSING  # samples in hand that a streamed run shuffles and packs
+    on_bad: str = MISSING  # fail | drop: what becomes of rows that cannot be used
+    on_long: str = MISSING  # truncate | drop | fail: what becomes of samples longer than cutoff
+    bad_share: float = MISSING  # 0..1: the largest share of all rows that on_bad and on_long may drop
+    cache: str | None = MISSING  # folder of tokenised data; null: .data under `output`
+    workers: int | None = MISSING  # processes that tokenise; null: every core
 
 
 @dataclass

@@ -83,6 +83,9 @@ def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, 
 
 
 def trained_samples(data: Data) -> int | None:
+    """None where it is not the sum of the sets: mixed sets repeat or end early, and a stream is not counted."""
+    if data.streaming or data.mixing != "concatenate":
+        return None
     samples = count_samples(data)
     return None if samples is None else samples - round(samples * data.validation_share)
 

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from conf.schema import SUBTYPES, Cluster, Node, Run, Sharding, Training, Zero
+from launcher.data_keys import evaluates, refuse_other_data
 from launcher.errors import ConfigError
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
@@ -50,6 +51,11 @@ LIMITS: tuple[Limit, ...] = (
     at_least("data.max_samples", 1),
     within("data.validation_share", 0, 1),
     at_least("data.workers", 1),
+    one_of("data.mixing", "concatenate", "interleave_under", "interleave_over"),
+    at_least("data.buffer", 1),
+    one_of("data.on_bad", "fail", "drop"),
+    one_of("data.on_long", "truncate", "drop", "fail"),
+    Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
     Limit("data.sets", all_words, "at least one data set, each a word"),
     at_least("regime.rank", 1),
     positive("regime.alpha"),
@@ -150,8 +156,9 @@ def check_values(run: Run) -> None:
             f"evaluation.best_at_end=true compares checkpoints by their evaluation: evaluation.interval ({run.evaluation.interval}) and "
             f"checkpoint.interval ({run.checkpoint.interval}) must be equal and above 0."
         )
-    if run.evaluation.best_at_end and run.data.validation_share == 0:
-        raise ConfigError("evaluation.best_at_end=true needs evaluation data: set data.validation_share above 0.")
+    if run.evaluation.best_at_end and not evaluates(run.data):
+        raise ConfigError("evaluation.best_at_end=true needs evaluation data: set data.validation_share above 0, or name data.evaluation_sets.")
+    refuse_other_data(run)
 
 
 def refuse_other_sharding(sharding: Sharding) -> None:

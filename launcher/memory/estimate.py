@@ -1,6 +1,7 @@
 """From a settled run and its model to a MemoryEstimate: the phases of a step, each as the sum of what is alive then."""
 
 from conf.schema import Run
+from launcher.data_keys import evaluates
 from launcher.memory import constants
 from launcher.memory.activations import Batch
 from launcher.memory.host import disk_terms, host_terms
@@ -71,6 +72,6 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         *layer_phases(job, (*inside, *reduction)),
         Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *end_terms(job))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
-        *((Phase("evaluation", (*inside, evaluation_term(job))),) if job.run.data.validation_share > 0 else ()),
+        *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
         Phase("save", (*resident, *whole_tensor_terms(job))),
     )
