@@ -26,7 +26,12 @@ def with_adapter(prepared: PreparedModel, run: Run) -> PreTrainedModel | PeftMod
         return prepared.model
     set_seed(run.training.seed)
     model = get_peft_model(prepared.model, prepared.peft_config, autocast_adapter_dtype=False)
+    hold_adapter(model, run)
+    return model
+
+
+def hold_adapter(model: PeftModel, run: Run) -> None:
+    """Give what learns the dtype of adapters. To be called before there is an optimizer."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype(run))
-    return model
