@@ -5,37 +5,37 @@ import os
 import random
 import shutil
 import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from datasets import Dataset, Features, List, Value, load_from_disk
+from datasets import Dataset, Features, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
+from trainers.data.chat import Sample
+from trainers.data.documents import chunk_row, chunked, packed_chunk_row
+from trainers.data.kinds import KINDS, Kind
 from trainers.data.packing import pack_lengths, packed_row
 from trainers.data.records import refuse_bad_rows
-from trainers.data.report import DataReport
-from trainers.data.samples import Sample
+from trainers.data.report import EMPTY, EQUAL, DataReport
+from trainers.data.rows import IDS, ROWS, tokenise_row
 from trainers.data.sets import read_sets
-from trainers.data.tokens import tokenise_row
 from trainers.errors import DataError
 
-TOKENS = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "labels": List(Value("int32")),
-        "length": Value("int32"),
-        "learned": Value("int32"),
-        "problem": Value("string"),
-    }
-)
-ROWS = ["input_ids", "labels"]
 TRAIN, EVALUATION, REPORT = "train", "evaluation", "report.json"
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Rows of input_ids and labels, and position_ids when packed."""
+    """Rows of the kind that the stage reads (kinds.py):
+
+    text, answers: input_ids, labels, and position_ids when packed
+    pairs: prompt_ids, chosen_ids, rejected_ids
+    labelled: prompt_ids, completion_ids, label
+    prompts: prompt_ids, prompt (its text), answer (the set's own, or "")
+    """
 
     train: Dataset
     evaluation: Dataset | None
@@ -49,20 +49,21 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
         DataError: naming file, record and column, or the key of run.data that leaves too little.
         ValueError: naming a key of run.data.
     """
-    refuse_bad_shares(run.data)
-    tokenised = tokenise_all(read_sets(run.data), run.data, tokenizer)
+    kind = KINDS[run.stage.name]
+    refuse_bad_values(run.data, kind)
+    tokenised = tokenise_all(read_sets(run.data, kind), run.data, tokenizer, kind)
     kept = keep_learnable(tokenised, run.data)
     train, evaluation = split(kept, run.data, run.training.seed)
-    prepared = [pack(part, run.data.cutoff) if run.data.packing else part.select_columns(ROWS) for part in (train, evaluation)]
+    prepared = [finished(part, run.data, kind) for part in (train, evaluation)]
     refuse_too_few(run, len(prepared[0]))
     report = DataReport(
         samples=len(tokenised),
-        truncated=sum(length > run.data.cutoff for length in tokenised["length"]),
-        dropped=len(tokenised) - len(kept),
+        truncated=sum(length > run.data.cutoff for length in tokenised["length"]) if ROWS[kind].cuts else 0,
+        drops=dict(Counter(reason for reason in tokenised["drop"] if reason)),
         train_samples=len(train),
         evaluation_samples=len(evaluation),
         train_rows=len(prepared[0]),
-        tokens=sum(min(length, run.data.cutoff) for length in kept["length"]),
+        tokens=sum(kept["tokens"]),
         learned_tokens=sum(kept["learned"]),
         longest=max(tokenised["length"]),
         cutoff=run.data.cutoff,
@@ -100,15 +101,15 @@ def load_prepared(folder: Path) -> PreparedData:
     return PreparedData(load_from_disk(folder / TRAIN), evaluation, report)
 
 
-def tokenise_all(samples: list[Sample], data: Data, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Columns of tokens.Tokens, one row per sample; samples travel as JSON because their calls have no common schema."""
+def tokenise_all(samples: list[Sample], data: Data, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> Dataset:
+    """Columns of the kind and its counts, one row per sample; samples travel as JSON because their calls have no common schema."""
     rows = Dataset.from_dict({"sample": [json.dumps(sample) for sample in samples]})
     tokenised = rows.map(
         tokenise_row,
-        fn_kwargs={"tokenizer": tokenizer, "cutoff": data.cutoff, "mask_prompt": data.mask_prompt},
-        features=TOKENS,
+        fn_kwargs={"tokenizer": tokenizer, "data": data, "kind": kind},
+        features=ROWS[kind].features,
         remove_columns=["sample"],
-        num_proc=data.workers if data.workers > 1 else None,
+        num_proc=processes(data, len(samples)),
         new_fingerprint=uuid.uuid4().hex,  # nothing is cached, so the tokenizer need not be hashed
     )
     problems = [problem for problem in tokenised["problem"] if problem]
@@ -116,22 +117,36 @@ def tokenise_all(samples: list[Sample], data: Data, tokenizer: PreTrainedTokeniz
     return tokenised
 
 
+def processes(data: Data, samples: int) -> int | None:
+    """Without data.workers every core, but one a thousand samples at most: fewer are done before a process has started."""
+    count = min(os.cpu_count() or 1, samples // 1000) if data.workers is None else data.workers
+    return count if count > 1 else None
+
+
 def keep_learnable(tokenised: Dataset, data: Data) -> Dataset:
-    """The samples in which something is learned.
+    """The samples from which something is learned.
 
     Raises:
         DataError: when more than half would be dropped, which no one wants unnoticed.
     """
-    kept = [index for index, learned in enumerate(tokenised["learned"]) if learned > 0]
-    dropped = len(tokenised) - len(kept)
+    reasons = Counter(reason for reason in tokenised["drop"] if reason)
+    dropped = reasons.total()
     if dropped * 2 > len(tokenised):
-        lengths = sorted(tokenised["length"])
-        raise DataError(
-            f"data.cutoff={data.cutoff} leaves nothing to learn in {dropped} of {len(lengths)} samples: their answers begin later. "
-            f"Samples have {lengths[0]} to {lengths[-1]} tokens, the middle one {lengths[len(lengths) // 2]}: set data.cutoff to {lengths[-1]} "
-            f"to keep everything, or learn prompts too (data.mask_prompt=false)."
+        raise DataError(mostly_dropped(reasons, tokenised["length"], data.cutoff))
+    return tokenised.select([index for index, reason in enumerate(tokenised["drop"]) if not reason]) if dropped else tokenised
+
+
+def mostly_dropped(reasons: Counter[str], lengths: Sequence[int], cutoff: int) -> str:
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    ordered = sorted(lengths)
+    if (reasons[EMPTY] + reasons[EQUAL]) * 2 > reasons.total():
+        return (
+            f"data.sets: {reasons.total()} of {len(ordered)} samples are of no use ({told}). Mend the data, or correct the columns in the registry."
         )
-    return tokenised.select(kept)
+    return (
+        f"data.cutoff={cutoff} leaves nothing to learn in {reasons.total()} of {len(ordered)} samples ({told}). Samples have {ordered[0]} to "
+        f"{ordered[-1]} tokens, the middle one {ordered[len(ordered) // 2]}: set data.cutoff to {ordered[-1]} to keep everything."
+    )
 
 
 def split(samples: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset]:
@@ -147,14 +162,33 @@ def split(samples: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset]:
     return samples.select(train), samples.select(sorted(held_out))
 
 
+def finished(part: Dataset, data: Data, kind: Kind) -> Dataset:
+    """Rows as the stage reads them."""
+    if kind == "text":
+        return chunk(part, data)
+    return pack(part, data.cutoff) if data.packing else part.select_columns(list(ROWS[kind].columns))
+
+
 def pack(samples: Dataset, cutoff: int) -> Dataset:
     ids, labels = list(samples["input_ids"]), list(samples["labels"])
     rows = [packed_row([(ids[index], labels[index]) for index in row]) for row in pack_lengths([len(sample) for sample in ids], cutoff)]
-    features = Features({"input_ids": TOKENS["input_ids"], "labels": TOKENS["labels"], "position_ids": List(Value("int32"))})
-    return Dataset.from_dict({column: [row[column] for row in rows] for column in features}, features=features)
+    return dataset_of(rows, ["input_ids", "labels", "position_ids"])
 
 
-def refuse_bad_shares(data: Data) -> None:
+def chunk(documents: Dataset, data: Data) -> Dataset:
+    chunks = chunked(documents["input_ids"], data.cutoff)
+    if data.packing:
+        return dataset_of([packed_chunk_row(pieces) for pieces in chunks], ["input_ids", "labels", "position_ids"])
+    return dataset_of([chunk_row(pieces) for pieces in chunks], ["input_ids", "labels"])
+
+
+def dataset_of(rows: Sequence[Mapping[str, object]], columns: list[str]) -> Dataset:
+    return Dataset.from_dict({column: [row[column] for row in rows] for column in columns}, features=Features(dict.fromkeys(columns, IDS)))
+
+
+def refuse_bad_values(data: Data, kind: Kind) -> None:
+    if data.packing and kind not in ("text", "answers"):
+        raise ValueError("data.packing=true: only the rows of stage=pt and stage=sft can share a sequence. Set data.packing=false.")
     if not 0 <= data.validation_share < 1:
         raise ValueError(f"data.validation_share={data.validation_share} is no share: set it from 0 (none held out) to below 1.")
     if data.cutoff < 2:

@@ -1,18 +1,24 @@
-"""The registry of data sets: an entry of dataset_info.json becomes a Source, or a message why training on it cannot work."""
+"""The registry of data sets: an entry of dataset_info.json becomes a Source, or a message why it cannot be read."""
 
 import difflib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trainers.data.kinds import Kind
 from trainers.data.layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, kind
 from trainers.errors import DataError
 
 LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
 MEDIA = ("images", "videos", "audios")
-PREFERENCE = ("chosen", "rejected", "kto_tag")
-OTHER_HUBS = ("ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-KEYS = ("file_name", "hf_hub_url", "split", "subset", "folder", "num_samples", "formatting", "ranking", "columns", "tags", *OTHER_HUBS)
+# Sources that are named but not read, and what to do instead.
+OTHER_SOURCES = {
+    "ms_hub_url": "ModelScope is not read here: download the set",
+    "om_hub_url": "Modelers is not read here: download the set",
+    "cloud_file_name": "cloud storage is not read here: download the set",
+    "script_url": "a loading script is code, and code of a data set is never run: save its records",
+}
+KEYS = ("file_name", "hf_hub_url", "split", "subset", "folder", "num_samples", "formatting", "ranking", "columns", "tags", *OTHER_SOURCES)
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,11 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     if not isinstance(entry, dict):
         raise DataError(f"{place}: is a {kind(entry)}; an entry is an object with file_name or hf_hub_url.")
     refuse_unknown_keys(place, entry, KEYS)
-    refuse_other_stages(place, entry)
+    refuse_media(place, entry)
     file, hub_id = text(place, entry, "file_name"), text(place, entry, "hf_hub_url")
     if file is None and hub_id is None:
-        others = [key for key in OTHER_HUBS if key in entry]
-        raise DataError(f"{place}: {' and '.join(others) or 'no source'} cannot be read here. Give file_name (in {path.parent}) or hf_hub_url.")
+        why = "; ".join(f"{key}: {reason}" for key, reason in OTHER_SOURCES.items() if key in entry) or "no source is named"
+        raise DataError(f"{place}: {why}. Give file_name (a file or folder in {path.parent}) or hf_hub_url.")
     return Source(
         name=name,
         file=path.parent / file if file is not None and hub_id is None else None,
@@ -77,21 +83,31 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
     formatting = text(place, entry, "formatting") or "alpaca"
     if formatting not in LAYOUTS:
         raise DataError(f"{place}: formatting={formatting} is unknown. It is one of: {', '.join(LAYOUTS)}.")
-    layout = LAYOUTS[formatting]
-    if "columns" in entry:
-        layout = replace(layout, columns=registered_columns(place, layout, mapping(place, entry, "columns")))
+    columns = mapping(place, entry, "columns") if "columns" in entry else {}
+    refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
+    layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
+    if columns:
+        layout = replace(layout, columns=registered_columns(layout, columns))
     if "tags" in entry:
         layout = replace(layout, tags=registered_tags(place, layout.tags, mapping(place, entry, "tags")))
     return layout
 
 
-def registered_columns(place: str, layout: Layout, given: dict[str, str]) -> Columns:
+def what_it_holds(place: str, entry: dict[str, object], formatting: str, columns: dict[str, str]) -> Kind:
+    ranking = entry.get("ranking", False)
+    if not isinstance(ranking, bool):
+        raise DataError(f"{place}: ranking is a {kind(ranking)}; it must be true or false.")
+    if ranking or {"chosen", "rejected"} <= set(columns):
+        return "pairs"
+    if "kto_tag" in columns:
+        return "labelled"
+    return "text" if formatting == "alpaca" and "prompt" in columns and "response" not in columns else "answers"
+
+
+def registered_columns(layout: Layout, given: dict[str, str]) -> Columns:
     """Columns that an entry names; what it leaves out is not read, except the columns without which there is no sample."""
-    known = tuple(Columns.__dataclass_fields__)
-    refuse_unknown_keys(f"{place}, columns", given, known)
-    if layout.kind == "alpaca" and "prompt" in given and "response" not in given:
-        raise DataError(f"{place}: no response column is named, so this is text for pre-training. stage=sft learns answers: name columns.response.")
-    return replace(layout.columns, **{name: given.get(name, getattr(layout.columns, name) if name in layout.required else None) for name in known})
+    names = Columns.__dataclass_fields__
+    return replace(layout.columns, **{name: given.get(name, getattr(layout.columns, name) if name in layout.required else None) for name in names})
 
 
 def registered_tags(place: str, defaults: Tags, given: dict[str, str]) -> Tags:
@@ -100,16 +116,11 @@ def registered_tags(place: str, defaults: Tags, given: dict[str, str]) -> Tags:
     return replace(defaults, **{known[key]: value for key, value in given.items()})
 
 
-def refuse_other_stages(place: str, entry: dict[str, object]) -> None:
+def refuse_media(place: str, entry: dict[str, object]) -> None:
     columns = entry.get("columns")
-    named = list(columns) if isinstance(columns, dict) else []
-    media = [key for key in MEDIA if key in named or key in entry]
+    media = [key for key in MEDIA if key in entry or (isinstance(columns, dict) and key in columns)]
     if media:
         raise DataError(f"{place}: {', '.join(media)} cannot be trained on; this runner trains on text. Choose another set.")
-    preference = [key for key in PREFERENCE if key in named]
-    if entry.get("ranking") is True or preference:
-        what = "ranking: true" if entry.get("ranking") is True else f"columns.{preference[0]}"
-        raise DataError(f"{place}: {what} marks preference data (answers to compare); stage=sft needs one answer per prompt. Choose another set.")
 
 
 def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], known: tuple[str, ...]) -> None:

@@ -7,8 +7,8 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from trainers.data.chat import Message, RowError, Sample
 from trainers.data.chat_template import marks_answers, template_names
-from trainers.data.samples import Message, RowError, Sample
 
 Span = tuple[int, int]
 
@@ -48,14 +48,31 @@ def render_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Rendere
     Raises:
         RowError: when the template cannot show the sample, or the answers cannot be told from the rest.
     """
+    template = template_for(sample, tokenizer)
+    messages = [for_template(message, template.text) for message in sample["messages"]]
+    rendered = template.render(messages, mark=True) if marks_answers(template.text) else render_turn_by_turn(template, messages)
+    refuse_left_out(sample["messages"], rendered.text)
+    refuse_unmarked(sample["messages"], rendered)
+    return rendered
+
+
+def render_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text after which the model is to answer.
+
+    Raises:
+        RowError: when the template cannot show the sample.
+    """
+    template = template_for(sample, tokenizer)
+    text = template.render([for_template(message, template.text) for message in sample["messages"]], prompt=True).text
+    refuse_left_out(sample["messages"], text)
+    return text
+
+
+def template_for(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Template:
     text = tokenizer.get_chat_template(tools=sample["tools"] or None)
-    template = Template(text, tokenizer.special_tokens_map, sample["tools"] or None)
     if sample["tools"] and "tools" not in text:
         raise RowError(f"the chat template does not show tools. {name_a_template()}")
-    messages = [for_template(message, text) for message in sample["messages"]]
-    rendered = template.render(messages, mark=True) if marks_answers(text) else render_turn_by_turn(template, messages)
-    refuse_left_out(sample["messages"], rendered)
-    return rendered
+    return Template(text, tokenizer.special_tokens_map, sample["tools"] or None)
 
 
 def for_template(message: Message, template: str) -> dict[str, object]:
@@ -84,11 +101,14 @@ def render_turn_by_turn(template: Template, messages: list[dict[str, object]]) -
     return Rendered(whole, answers)
 
 
-def refuse_left_out(messages: list[Message], rendered: Rendered) -> None:
+def refuse_left_out(messages: list[Message], text: str) -> None:
     """Some templates skip roles that they do not know; training would then see less than the data holds."""
     for number, message in enumerate(messages, start=1):
-        if message["role"] in ("system", "tool") and message["content"].strip() not in rendered.text:
+        if message["role"] in ("system", "tool") and message["content"].strip() not in text:
             raise RowError(f"the chat template leaves out message {number} (role {message['role']}). {name_a_template()}")
+
+
+def refuse_unmarked(messages: list[Message], rendered: Rendered) -> None:
     spoken = sum(message["role"] == "assistant" for message in messages)
     if len(rendered.answers) != spoken:
         raise RowError(f"the chat template marks {len(rendered.answers)} of {spoken} answers. {name_a_template()}")

@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 
+# Why a sample is dropped.
+NOTHING_LEARNED = "nothing left to learn"  # most often because the cutoff took the whole answer
+EMPTY = "empty"
+EQUAL = "chosen and rejected are equal"
+NO_ROOM = "no room for an answer"
+PROMPT_TOO_LONG = "prompt too long"
+
 
 @dataclass(frozen=True)
 class DataReport:
     samples: int  # read
     truncated: int  # longer than the cutoff
-    dropped: int  # without anything to learn, most often because the cutoff took the whole answer
+    drops: dict[str, int]  # how many for each reason
     train_samples: int
     evaluation_samples: int
     train_rows: int  # fewer than the samples when packed
@@ -16,10 +23,16 @@ class DataReport:
     longest: int  # tokens of the longest sample, before truncation
     cutoff: int
 
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values())
+
     def sentence(self) -> str:
         rows = f" in {self.train_rows:,} packed rows" if self.train_rows != self.train_samples else ""
+        reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
         return (
-            f"{self.samples:,} samples: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, {self.dropped:,} dropped "
-            f"(nothing left to learn), {self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
+            f"{self.samples:,} samples: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
+            f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, "
+            f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
         )

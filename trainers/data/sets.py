@@ -5,19 +5,26 @@ import re
 from pathlib import Path
 
 from conf.schema import Data
+from trainers.data.chat import Sample
+from trainers.data.conversion import refuse_other_kind
 from trainers.data.generated import generated_records
-from trainers.data.layout import ALPACA, Layout, layout_of_columns
+from trainers.data.kinds import Kind
+from trainers.data.layout import Layout, layout_of_record
 from trainers.data.records import READERS, Records, read_file, read_hub
 from trainers.data.registry import Source, read_registry, registered_source
-from trainers.data.samples import Sample, read_samples
+from trainers.data.samples import read_samples
 from trainers.errors import DataError
 
 GENERATED = "generated"
+LAYOUTS_IN_WORDS = (
+    "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
+    "prompt and completion, or chosen and rejected (trl)"
+)
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
-def read_sets(data: Data) -> list[Sample]:
-    """The samples of every set, one set after the other.
+def read_sets(data: Data, kind: Kind) -> list[Sample]:
+    """The samples of every set, one set after the other, as the kind of rows wants them.
 
     Raises:
         DataError: naming the set, file, record and column that is wrong.
@@ -27,14 +34,14 @@ def read_sets(data: Data) -> list[Sample]:
         raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
     registry = Path(data.folder, data.registry)
     entries = read_registry(registry)
-    return [sample for name in data.sets for sample in read_set(find_source(name, data, registry, entries), data.max_samples)]
+    return [sample for name in data.sets for sample in read_set(find_source(name, data, registry, entries), data.max_samples, kind)]
 
 
 def find_source(name: str, data: Data, registry: Path, entries: dict[str, object]) -> Source:
     if name in entries:
         return registered_source(registry, name, entries[name])
     if name == GENERATED:
-        return Source(name=name, layout=ALPACA)
+        return Source(name=name)
     if Path(name).suffix in READERS:
         inside = Path(data.folder, name)
         return Source(name=name, file=inside if inside.is_file() or not Path(name).is_file() else Path(name))
@@ -50,15 +57,17 @@ def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:
     return f"data.sets: {name} is neither a name in {registry} nor a file ending in {files}, nor `{GENERATED}`, nor a hub id (org/name). {known}"
 
 
-def read_set(source: Source, max_samples: int | None) -> list[Sample]:
-    records = first_records(read_source(source), source.samples, max_samples)
-    return read_samples(records, source.layout or guess_layout(records))
+def read_set(source: Source, max_samples: int | None, kind: Kind) -> list[Sample]:
+    records = first_records(read_source(source, kind), source.samples, max_samples)
+    layout = source.layout or guess_layout(records)
+    refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
+    return read_samples(records, layout, kind)
 
 
-def read_source(source: Source) -> Records:
+def read_source(source: Source, kind: Kind) -> Records:
     if source.hub_id is not None:
         return read_hub(source.hub_id, source.subset, source.split, source.folder)
-    return generated_records() if source.file is None else read_file(source.file)
+    return generated_records(kind) if source.file is None else read_file(source.file)
 
 
 def first_records(records: Records, *limits: int | None) -> Records:
@@ -68,14 +77,11 @@ def first_records(records: Records, *limits: int | None) -> Records:
 
 def guess_layout(records: Records) -> Layout:
     number, record = records.rows[0]
-    names = set(record) if isinstance(record, dict) else set()
-    turns = next((record[name] for name in ("messages", "conversations") if name in names), None) if isinstance(record, dict) else None
-    first = turns[0] if isinstance(turns, list) and turns else None
-    layout = layout_of_columns(names, set(first) if isinstance(first, dict) else set())
+    columns = record if isinstance(record, dict) else {}
+    layout = layout_of_record(columns)
     if layout is None:
         raise DataError(
-            f"{records.place(number)}: the columns ({', '.join(sorted(names)) or 'none'}) fit no known layout: instruction and output (alpaca), "
-            f"conversations of from and value (sharegpt), or messages of role and content (openai). "
-            f"Describe the file in {{}}, or rename its columns."
+            f"{records.place(number)}: the columns ({', '.join(sorted(columns)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
+            f"Describe the file in the registry (data.registry), or rename its columns."
         )
     return layout

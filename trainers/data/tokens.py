@@ -1,12 +1,12 @@
 """A sample as token ids and labels: what is learned and what is masked."""
 
-import json
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
+from trainers.data.chat import Sample, says_nothing
 from trainers.data.rendering import Span, render_sample
-from trainers.data.samples import RowError, Sample
+from trainers.data.report import EMPTY, NOTHING_LEARNED
 
 MASKED = -100  # the label that torch's cross-entropy ignores
 
@@ -15,17 +15,10 @@ class Tokens(TypedDict):
     input_ids: list[int]
     labels: list[int]
     length: int  # before truncation
+    tokens: int  # after it
     learned: int
+    drop: str  # why nothing can be learned of it, or ""
     problem: str
-
-
-def tokenise_row(row: dict[str, str], tokenizer: PreTrainedTokenizerBase, cutoff: int, mask_prompt: bool) -> Tokens:
-    """For datasets.map: a problem is returned, so that one error can list them all."""
-    sample: Sample = json.loads(row["sample"])
-    try:
-        return tokenise(sample, tokenizer, cutoff, mask_prompt)
-    except RowError as error:
-        return {"input_ids": [], "labels": [], "length": 0, "learned": 0, "problem": f"{sample['place']}: {error}"}
 
 
 def tokenise(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int, mask_prompt: bool) -> Tokens:
@@ -40,7 +33,9 @@ def tokenise(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int, ma
     flags = answer_flags(offsets, learned_spans(sample, rendered.answers)) if mask_prompt else [True] * len(ids)
     labels = [token if flag and position > 0 else MASKED for position, (token, flag) in enumerate(zip(ids, flags, strict=True))]
     learned = sum(label != MASKED for label in labels)
-    return {"input_ids": ids, "labels": labels, "length": len(encoded["input_ids"]), "learned": learned, "problem": ""}
+    drop = EMPTY if says_nothing([message for message in sample["messages"] if message["learn"]]) else "" if learned else NOTHING_LEARNED
+    counts = {"length": len(encoded["input_ids"]), "tokens": len(ids), "learned": learned}
+    return {"input_ids": ids, "labels": labels, **counts, "drop": drop, "problem": ""}
 
 
 def learned_spans(sample: Sample, answers: list[Span]) -> list[Span]:

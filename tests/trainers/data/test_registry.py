@@ -41,12 +41,14 @@ def test_a_hub_entry_keeps_subset_split_folder_and_number():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"ms_hub_url": "x/y"}, r"entry mine: ms_hub_url cannot be read here. Give file_name"),
-        ({"script_url": "x"}, r"script_url cannot be read here"),
+        (
+            {"ms_hub_url": "x/y"},
+            r"entry mine: ms_hub_url: ModelScope is not read here: download the set. Give file_name \(a file or folder in data\)",
+        ),
+        ({"script_url": "x"}, r"script_url: a loading script is code, and code of a data set is never run"),
+        ({}, r"entry mine: no source is named. Give file_name"),
         ({"file_name": "a.json", "columns": {"messages": "m", "images": "images"}}, r"images cannot be trained on; this runner trains on text"),
-        ({"file_name": "a.json", "ranking": True}, r"ranking: true marks preference data .* stage=sft needs one answer per prompt"),
-        ({"file_name": "a.json", "columns": {"kto_tag": "label"}}, r"columns.kto_tag marks preference data"),
-        ({"file_name": "a.json", "columns": {"prompt": "text"}}, r"no response column is named, so this is text for pre-training"),
+        ({"file_name": "a.json", "ranking": "yes"}, r"ranking is a text; it must be true or false"),
         ({"file_nme": "a.json"}, r"file_nme is not a key. Did you mean file_name\?"),
         ({"file_name": "a.json", "columns": {"promt": "x"}}, r"columns: promt is not a key. Did you mean prompt\?"),
         ({"file_name": "a.json", "tags": {"rol_tag": "x"}}, r"tags: rol_tag is not a key. Did you mean role_tag\?"),
@@ -85,6 +87,26 @@ def test_every_entry_of_the_real_registry_is_a_source_or_a_clear_error(shared_da
         except DataError as error:
             refused[name] = str(error)
     assert all(f"entry {name}: " in message for name, message in refused.items())
-    ranking = {name for name, entry in entries.items() if entry.get("ranking")}
-    assert ranking | {"mllm_demo", "kto_en_demo", "c4_demo"} <= set(refused)
-    assert not {"alpaca_en_demo", "glaive_toolcall_en_demo", "lima"} & set(refused)
+    assert set(refused) == {name for name, entry in entries.items() if "images" in str(entry) or "videos" in str(entry) or "audios" in str(entry)} | {
+        "deepctrl"  # ModelScope alone
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "holds", "required"),
+    [
+        ({}, "answers", ("prompt", "response")),
+        ({"columns": {"prompt": "text"}}, "text", ("prompt",)),
+        ({"columns": {"prompt": "q", "response": "a"}}, "answers", ("prompt", "response")),
+        ({"columns": {"prompt": "q", "response": "a", "kto_tag": "label"}}, "labelled", ("prompt", "response", "kto_tag")),
+        ({"ranking": True}, "pairs", ("prompt", "chosen", "rejected")),
+        ({"columns": {"prompt": "q", "chosen": "c", "rejected": "r"}}, "pairs", ("prompt", "chosen", "rejected")),
+        ({"formatting": "sharegpt"}, "answers", ("messages",)),
+        ({"formatting": "sharegpt", "ranking": True}, "pairs", ("messages", "chosen", "rejected")),
+        ({"formatting": "openai", "columns": {"messages": "m", "kto_tag": "good"}}, "labelled", ("messages", "kto_tag")),
+    ],
+)
+def test_an_entry_tells_what_its_set_holds(entry: dict[str, object], holds: str, required: tuple[str, ...]):
+    layout = registered_source(REGISTRY, "mine", {"file_name": "mine.json", **entry}).layout
+    assert layout is not None
+    assert (layout.holds, layout.required) == (holds, required)

@@ -2,14 +2,15 @@
 
 import pytest
 
+from trainers.data.chat import Message
 from trainers.data.layout import ALPACA, OPENAI, SHAREGPT, Layout
 from trainers.data.records import Records
-from trainers.data.samples import Message, read_samples
+from trainers.data.samples import read_samples
 from trainers.errors import DataError
 
 
 def read(record: object, layout: Layout) -> list[Message]:
-    return read_samples(Records("f.json", "record", [(1, record)]), layout)[0]["messages"]
+    return read_samples(Records("f.json", "record", [(1, record)]), layout, "answers")[0]["messages"]
 
 
 def said(messages: list[Message]) -> list[tuple[str, str, bool]]:
@@ -65,7 +66,7 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
     conversation = {"conversations": [human("a"), gpt("b")]}
     wrapped = [{"type": "function", "function": {"name": "add"}}]
     for tools, expected in [('[{"name": "add"}]', wrapped), ([{"name": "add"}], wrapped), (wrapped, wrapped), ("", []), ("[]", []), (None, [])]:
-        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT)
+        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT, "answers")
         assert samples[0]["tools"] == expected
 
 
@@ -110,4 +111,4 @@ def test_sharegpt_alternates_strictly_where_openai_may_hold_two_tool_results():
 def test_all_bad_records_are_counted_in_one_error():
     rows: list[tuple[int, object]] = [(1, {"instruction": "a", "output": "b"}), (2, {"instruction": "a"}), (5, 7)]
     with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: is a number"):
-        read_samples(Records("f.jsonl", "line", rows), ALPACA)
+        read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers")

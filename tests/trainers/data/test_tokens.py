@@ -5,8 +5,8 @@ import re
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from trainers.data.chat import Call, Message, RowError, Sample
 from trainers.data.chat_template import named_template
-from trainers.data.samples import Call, Message, RowError, Sample
 from trainers.data.tokens import MASKED, Tokens, answer_flags, tokenise
 from trainers.tokenizer import byte_tokenizer
 

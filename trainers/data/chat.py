@@ -1,0 +1,72 @@
+"""What a conversation is: messages, tool calls, the order of roles, and the sample that a record becomes."""
+
+from typing import Literal, NotRequired, TypedDict
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Call(TypedDict):
+    name: str
+    arguments: dict[str, object]
+
+
+class Message(TypedDict):
+    role: Role
+    content: str
+    learn: bool
+    calls: NotRequired[list[Call]]  # of tools, by an assistant
+
+
+class Sample(TypedDict):
+    place: str  # file or hub id, and record or line
+    messages: list[Message]  # with the answer at the end; of text, pairs and prompts: without it
+    tools: list[dict[str, object]]
+    chosen: NotRequired[list[Message]]  # of pairs: what follows `messages`
+    rejected: NotRequired[list[Message]]
+    label: NotRequired[bool]  # of labelled answers: whether the answer is good
+    answer: NotRequired[str]  # of prompts: the set's own answer, or ""
+
+
+class RowError(ValueError):
+    """What is wrong with one record; read_samples gathers them into one DataError."""
+
+
+# Which roles may follow which. sharegpt alternates strictly; openai data may hold the answers of several tools in a row.
+STRICT: dict[str, tuple[Role, ...]] = {
+    "start": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant",),
+}
+PARALLEL: dict[str, tuple[Role, ...]] = {**STRICT, "tool": ("assistant", "tool")}
+FOLLOWERS = {"alpaca": STRICT, "sharegpt": STRICT, "openai": PARALLEL, "trl": PARALLEL}
+
+
+def plain(role: Role, content: str, learn: bool = True) -> Message:
+    return {"role": role, "content": content, "learn": role == "assistant" and learn}
+
+
+def says_nothing(messages: list[Message]) -> bool:
+    return not any(message["content"].strip() or message.get("calls") for message in messages)
+
+
+def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role, ...]]) -> None:
+    before = "start"
+    for number, message in enumerate(messages, start=1):
+        if message["role"] not in followers[before]:
+            after = "at the start" if before == "start" else f"after {before}"
+            raise RowError(f"message {number} is of role {message['role']}; {after} comes {' or '.join(followers[before])}")
+        before = message["role"]
+
+
+def refuse_no_answer(messages: list[Message]) -> None:
+    last = messages[-1]["role"]
+    if last != "assistant":
+        raise RowError(f"the last message is of role {last}; it must be the assistant's answer, which is what is learned")
+
+
+def refuse_no_question(messages: list[Message]) -> None:
+    last = messages[-1]["role"] if messages else "none"
+    if last not in ("user", "tool"):
+        raise RowError(f"the last message of the prompt is of role {last}; it must be the user's")
