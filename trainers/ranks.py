@@ -19,6 +19,10 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def world_size() -> int:
+    return dist.get_world_size() if distributed() else 1
+
+
 def on_rank_zero(act: Callable[[], T], what: str) -> T | None:
     """Act on rank 0 once every rank is here, and leave together: a failure there ends all ranks.
 

@@ -3,7 +3,8 @@
 The first step allocates the optimizer's states and cuBLAS' workspace in the middle of its phases: it counts as `warm-up`, the rest from step 2 on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +53,7 @@ class Phases(TrainerCallback):
     def __init__(self, peaks: Peaks) -> None:
         self.peaks = peaks
         self.evaluating = False
+        self.answering = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, optimizer: Any = None, **_: Any
@@ -63,12 +65,14 @@ class Phases(TrainerCallback):
         bracket_step(optimizer.optimizer, lambda: self.peaks.end("backward"), lambda: self.peaks.end("optimizer step"))
 
     def before_forward(self, module: torch.nn.Module, *_: Any) -> None:
+        if self.answering:
+            return
         if module.training or not self.evaluating:
             self.peaks.end(ELSEWHERE)
         self.evaluating = not module.training
 
     def after_forward(self, module: torch.nn.Module, *_: Any) -> None:
-        if module.training:
+        if module.training and not self.answering:
             self.peaks.end("forward")
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -84,6 +88,19 @@ class Phases(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.peaks.end("save")
+
+
+@contextmanager
+def answering(callbacks: Iterable[TrainerCallback]) -> Iterator[None]:
+    """What happens inside, answers written and judged, is one phase, `generation`, however many forward passes it takes."""
+    phases = [callback for callback in callbacks if isinstance(callback, Phases)]
+    for watcher in phases:
+        watcher.peaks.end(ELSEWHERE)
+        watcher.answering = True
+    yield
+    for watcher in phases:
+        watcher.peaks.end("generation")
+        watcher.answering = False
 
 
 def bracket_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:

@@ -1,0 +1,1 @@
+"""What stages that learn from their own answers share: sampling prompts, writing answers, judging them."""

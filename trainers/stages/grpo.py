@@ -1,0 +1,122 @@
+"""Group relative policy optimisation (arXiv:2402.03300) through TRL: answers to one prompt are judged against each other.
+
+Every optimizer step writes its answers anew, so that a checkpoint needs no answers and a resumed run goes on exactly.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from conf.run_dir import RunDir
+from conf.schema import Grpo, Run
+from trainers.arguments import training_arguments
+from trainers.callbacks.phases import answering
+from trainers.preferences import AsPrepared, load_reference, settled, with_float_logits
+from trainers.regimes import PreparedModel, with_adapter
+from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
+from trainers.reinforcement.reference import placed_reference
+from trainers.reinforcement.reward_model import Judge, load_judge
+from trainers.rewards import Reward, reward_functions
+
+MODEL_CLASS = AutoModelForCausalLM
+Row = dict[str, Any]  # prompt_ids, prompt, answer
+
+
+class GrpoTrainer(AsPrepared, GRPOTrainer):
+    """TRL's, with prompts that are tokenised already, an order of prompts that survives a resume, and an evaluation that says something."""
+
+    prompt_ids: list[list[int]]
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> RepeatedPrompts:
+        return RepeatedPrompts(
+            len(self.train_dataset),
+            batch=self.args.generation_batch_size // self.num_generations,
+            copies=self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+            epoch=lambda: epoch_of(self.state),
+        )
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Tensor]:
+        self.prompt_ids = [row["prompt_ids"] for row in inputs]
+        if not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        with answering(self.callback_handler.callbacks):
+            return super()._generate_and_score_completions(inputs)
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """TRL would put a second beginning-of-text token before the rendered prompt."""
+        return self.prompt_ids, None, {}
+
+    def _generate_single_turn(self, *arguments: Any, **keywords: Any) -> tuple[list[list[int]], None]:
+        """Without dropout, and out of sight of what counts the tokens of training passes."""
+        training = self.model.training
+        self.model.eval()
+        written = super()._generate_single_turn(*arguments, **keywords)
+        self.model.train(training)
+        return written
+
+    def prediction_step(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, None, None]:
+        """The loss of an evaluation is minus its reward: TRL's own compares each answer with itself alone."""
+        loss, *_ = super().prediction_step(*arguments, **keywords)
+        return torch.full_like(loss, -self._metrics["eval"]["reward"][-1]), None, None
+
+
+def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> GRPOConfig:
+    stage = run.stage
+    assert isinstance(stage, Grpo)
+    reward_functions(stage)  # what cannot be imported is told before the model is loaded
+    return GRPOConfig(
+        **training_arguments(run, run_dir, has_evaluation),
+        num_generations=stage.generations,
+        num_generations_eval=1,
+        max_completion_length=stage.response_length,
+        temperature=stage.temperature,
+        beta=0.0,  # else TRL loads a reference of its own, in fp32; ours is set in build_trainer
+        epsilon=stage.epsilon,
+        loss_type=stage.loss_type,
+        scale_rewards=stage.scale_rewards,
+        router_aux_loss_coef=0.0,  # as in stage=sft
+    )
+
+
+def build_trainer(
+    run: Run,
+    arguments: GRPOConfig,
+    prepared: PreparedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: tuple[Dataset, Dataset | None],
+    collate: Callable[[list[Row]], dict[str, Any]],
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    stage = run.stage
+    assert isinstance(stage, Grpo)
+    train, evaluation = datasets
+    reference = load_reference(run, MODEL_CLASS, prepared) if stage.kl_coef else None
+    judged = [] if stage.reward_model is None else [by_model(load_judge(stage.reward_model, run, tokenizer, arguments))]
+    with_float_logits(prepared.model)
+    trainer = GrpoTrainer(
+        model=with_adapter(prepared, run),
+        reward_funcs=[*reward_functions(stage), *judged],
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.beta = stage.kl_coef
+    trainer.ref_model = None if reference is None else placed_reference(reference, trainer)
+    return settled(trainer, run)
+
+
+def by_model(judge: Judge) -> Reward:
+    def reward_model(prompt_ids: list[list[int]], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+        rows = [prompt + answer for prompt, answer in zip(prompt_ids, completion_ids, strict=True)]
+        return [*judge(rows).tolist()]
+
+    return reward_model
