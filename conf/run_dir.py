@@ -107,6 +107,19 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def evaluations(self) -> Path:
+        """Results of evaluation tasks, made after training."""
+        return self.path / "evaluations"
+
+    @property
     def prepared(self) -> Path:
         """Tokenised data, made by rank 0 and read by the others."""
         return self.path / "prepared"
