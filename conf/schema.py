@@ -30,6 +30,7 @@ class Data:
     validation_share: float = MISSING  # 0..1 of the samples, held out
     packing: bool = MISSING  # best-fit packing; attention does not cross samples
     mask_prompt: bool = MISSING  # true: only answers are learned
+    train_history: bool = MISSING  # of several turns: true: every answer is learned; false: the last alone
     mixing: str = MISSING  # concatenate | interleave_under (ends with the first set used up) | interleave_over (with the last; others repeat)
     probabilities: list[float] | None = MISSING  # one a set, summing to 1, when interleaving; null: taken in turn
     evaluation_sets: list[str] = MISSING  # like `sets`, evaluated on instead of validation_share
