@@ -54,6 +54,38 @@ class Sft(Stage):
 
 
 @dataclass
+class Ppo(Stage):
+    reward_model: str | None = MISSING  # run folder of stage rm, or folder or hub id of a sequence classifier
+    response_length: int = MISSING  # tokens
+    temperature: float = MISSING
+    mini_batches: int = MISSING  # a rollout is mini_batches x effective_batch answers
+    epochs: int = MISSING  # passes over each rollout
+    kl_coef: float = MISSING
+    gamma: float = MISSING
+    lam: float = MISSING
+    cliprange: float = MISSING
+    cliprange_value: float = MISSING
+    vf_coef: float = MISSING
+    missing_eos_penalty: float | None = MISSING
+    whiten_rewards: bool = MISSING
+
+
+@dataclass
+class Grpo(Stage):
+    rewards: list[str] = MISSING  # names of trainers/rewards.py, or module:function
+    reward_packages: list[str] = MISSING  # from which alone `rewards` may import
+    format: str | None = MISSING  # a regular expression
+    reward_model: str | None = MISSING  # as for ppo
+    generations: int = MISSING  # answers to each prompt
+    response_length: int = MISSING  # tokens
+    temperature: float = MISSING
+    kl_coef: float = MISSING
+    epsilon: float = MISSING
+    loss_type: str = MISSING  # dapo | grpo | bnpo | dr_grpo
+    scale_rewards: str = MISSING  # group | batch | none
+
+
+@dataclass
 class Regime:
     name: str = MISSING
 
@@ -236,7 +268,7 @@ class Run:
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
 SUBTYPES: dict[str, dict[str, type]] = {
-    "stage": {"sft": Sft},
+    "stage": {"sft": Sft, "ppo": Ppo, "grpo": Grpo},
     "regime": {"full": Full, "freeze": Freeze, "lora": Lora, "qlora": Qlora},
     "sharding": {
         "ddp": Ddp,
