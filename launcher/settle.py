@@ -9,6 +9,7 @@ from typing import Any
 from conf.schema import SUBTYPES, Cluster, Node, Run, Sharding, Training, Zero
 from launcher.data_keys import evaluates, refuse_other_data
 from launcher.errors import ConfigError
+from launcher.reinforcement import check_groups, check_rewards
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
 CPU_RANKS = 2  # a CPU node rehearses what several GPUs would do
@@ -57,6 +58,21 @@ LIMITS: tuple[Limit, ...] = (
     one_of("data.on_long", "truncate", "drop", "fail"),
     Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
     Limit("data.sets", all_words, "at least one data set, each a word"),
+    at_least("stage.response_length", 1),
+    positive("stage.temperature"),
+    at_least("stage.mini_batches", 1),
+    at_least("stage.epochs", 1),
+    at_least("stage.kl_coef", 0),
+    Limit("stage.gamma", lambda value: 0 <= value <= 1, "between 0 and 1"),
+    Limit("stage.lam", lambda value: 0 <= value <= 1, "between 0 and 1"),
+    positive("stage.cliprange"),
+    positive("stage.cliprange_value"),
+    at_least("stage.vf_coef", 0),
+    at_least("stage.missing_eos_penalty", 0),
+    at_least("stage.generations", 2),
+    positive("stage.epsilon"),
+    one_of("stage.loss_type", "dapo", "grpo", "bnpo", "dr_grpo"),
+    one_of("stage.scale_rewards", "group", "batch", "none"),
     at_least("regime.rank", 1),
     positive("regime.alpha"),
     within("regime.dropout", 0, 1),
@@ -147,6 +163,7 @@ def check_values(run: Run) -> None:
         if field in values and not limit.holds(values[field]):
             raise ConfigError(f"{limit.key}={values[field]} is out of range: it must be {limit.expected}.")
     refuse_other_sharding(run.sharding)
+    check_rewards(run)
     if run.model.init == "pretrained" and run.model.path is None:
         raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
@@ -190,7 +207,9 @@ def settle(run: Run, node: Node) -> Run:
     """
     cluster = settle_cluster(run.cluster, node)
     training = settle_batch(run.training, cluster.nodes * (cluster.ranks_per_node or 1))
-    return replace(run, node=node, cluster=cluster, training=training)
+    settled = replace(run, node=node, cluster=cluster, training=training)
+    check_groups(settled)
+    return settled
 
 
 def settle_cluster(cluster: Cluster, node: Node) -> Cluster:
