@@ -1,30 +1,30 @@
-"""The data of a run, ready for a trainer: read, tokenised, split, packed; the same on every rank."""
+"""The data of a run, ready for a trainer: read, tokenised, split, mixed, packed; the same on every rank."""
 
 import json
 import os
-import random
 import shutil
-import uuid
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from datasets import Dataset, Features, load_from_disk
+import numpy
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
-from trainers.data.chat import Sample
-from trainers.data.documents import chunk_row, chunked, packed_chunk_row
+from trainers.data.chunks import chunks_of, record_count
 from trainers.data.kinds import KINDS, Kind
-from trainers.data.packing import pack_lengths, packed_row
-from trainers.data.records import refuse_bad_rows
-from trainers.data.report import EMPTY, EQUAL, DataReport
-from trainers.data.rows import IDS, ROWS, tokenise_row
-from trainers.data.sets import read_sets
+from trainers.data.problems import refuse_problems, refuse_too_many
+from trainers.data.progress import counter_for
+from trainers.data.report import TOO_LONG, DataReport
+from trainers.data.rows import ROWS
+from trainers.data.selection import Selected, drop_reasons, select
+from trainers.data.sets import sources_of
+from trainers.data.tokenising import Tokenised, Work, tokenise_chunks
+from trainers.data.writing import write_rows
 from trainers.errors import DataError
 
-TRAIN, EVALUATION, REPORT = "train", "evaluation", "report.json"
+TRAIN, EVALUATION, REPORT = "train.arrow", "evaluation.arrow", "report.json"
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,15 @@ class PreparedData:
 
 
 def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData:
-    """Read, tokenise, split and pack the sets of a run.
+    """Read, tokenise, split, mix and pack the sets of a run; what it maps from disk is gone with the process.
 
     Raises:
         DataError: naming file, record and column, or the key of run.data that leaves too little.
         ValueError: naming a key of run.data.
     """
-    kind = KINDS[run.stage.name]
-    refuse_bad_values(run.data, kind)
-    tokenised = tokenise_all(read_sets(run.data, kind), run.data, tokenizer, kind)
-    kept = keep_learnable(tokenised, run.data)
-    train, evaluation = split(kept, run.data, run.training.seed)
-    prepared = [finished(part, run.data, kind) for part in (train, evaluation)]
-    refuse_too_few(run, len(prepared[0]))
-    report = DataReport(
-        samples=len(tokenised),
-        truncated=sum(length > run.data.cutoff for length in tokenised["length"]) if ROWS[kind].cuts else 0,
-        drops=dict(Counter(reason for reason in tokenised["drop"] if reason)),
-        train_samples=len(train),
-        evaluation_samples=len(evaluation),
-        train_rows=len(prepared[0]),
-        tokens=sum(kept["tokens"]),
-        learned_tokens=sum(kept["learned"]),
-        longest=max(tokenised["length"]),
-        cutoff=run.data.cutoff,
-    )
-    return PreparedData(prepared[0], prepared[1] if len(evaluation) else None, report)
+    with tempfile.TemporaryDirectory(prefix="regimen-data-") as folder:
+        build_into(Path(folder), run, tokenizer)
+        return load_prepared(Path(folder))  # a file that is mapped outlives its name
 
 
 def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreparedData:
@@ -79,111 +62,73 @@ def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Prepa
         OSError: when the folder cannot be written.
     """
     if not folder.exists():
-        prepared = build_datasets(run, tokenizer)
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process with the same id that was killed
-        save_prepared(prepared, unfinished)
+        unfinished.mkdir()
+        build_into(unfinished, run, tokenizer)
         os.replace(unfinished, folder)  # readers see all of it or nothing
     return load_prepared(folder)
 
 
-def save_prepared(prepared: PreparedData, folder: Path) -> None:
-    prepared.train.save_to_disk(folder / TRAIN)
-    if prepared.evaluation is not None:
-        prepared.evaluation.save_to_disk(folder / EVALUATION)
-    (folder / REPORT).write_text(json.dumps(asdict(prepared.report)), encoding="utf-8")
-
-
 def load_prepared(folder: Path) -> PreparedData:
-    """What `prepare` left, mapped from disk: the ranks of a node share its memory."""
-    evaluation = load_from_disk(folder / EVALUATION) if (folder / EVALUATION).exists() else None
+    """What was built into a folder, mapped from disk: the ranks of a node share its memory."""
+    evaluation = Dataset.from_file(str(folder / EVALUATION)) if (folder / EVALUATION).exists() else None
     report = DataReport(**json.loads((folder / REPORT).read_text(encoding="utf-8")))
-    return PreparedData(load_from_disk(folder / TRAIN), evaluation, report)
+    return PreparedData(Dataset.from_file(str(folder / TRAIN)), evaluation, report)
 
 
-def tokenise_all(samples: list[Sample], data: Data, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> Dataset:
-    """Columns of the kind and its counts, one row per sample; samples travel as JSON because their calls have no common schema."""
-    rows = Dataset.from_dict({"sample": [json.dumps(sample) for sample in samples]})
-    tokenised = rows.map(
-        tokenise_row,
-        fn_kwargs={"tokenizer": tokenizer, "data": data, "kind": kind},
-        features=ROWS[kind].features,
-        remove_columns=["sample"],
-        num_proc=processes(data, len(samples)),
-        new_fingerprint=uuid.uuid4().hex,  # nothing is cached, so the tokenizer need not be hashed
+def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the rows to train and evaluate on, and the report, into an empty folder."""
+    kind = KINDS[run.stage.name]
+    refuse_bad_values(run.data, kind)
+    work = Work(tokenizer, run.data, kind)
+    with tempfile.TemporaryDirectory(dir=folder) as workshop:
+        samples = tokenised(run.data.sets, work, Path(workshop, "samples.arrow"))
+        selected = select(samples.rows, run.data, run.training.seed)
+        train = write_rows(samples.rows, selected.train, run.data, kind, folder / TRAIN)
+        refuse_too_few(run, len(train))
+        if run.data.evaluation_sets:
+            held_out = tokenised(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
+            evaluated = select(held_out.rows, unmixed(run.data), run.training.seed).train
+            write_rows(held_out.rows, evaluated, run.data, kind, folder / EVALUATION)
+            selected = Selected(selected.train, evaluated)
+        elif selected.evaluation:
+            write_rows(samples.rows, selected.evaluation, run.data, kind, folder / EVALUATION)
+        report = report_on(samples, selected, len(train), work)
+    (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
+def tokenised(names: list[str], work: Work, file: Path) -> Tokenised:
+    """The samples of the named sets, refused where too many of them are of no use."""
+    sources = sources_of(names, work.data)
+    with counter_for(record_count(sources)) as counter:
+        samples = tokenise_chunks(chunks_of(sources, work.data.max_samples, work.kind), len(sources), work, file, counter)
+    refuse_problems(samples.problems, sum(samples.read), work.data)
+    refuse_too_many(len(samples.problems) + drop_reasons(samples.rows)[TOO_LONG], sum(samples.read), work.data)
+    return samples
+
+
+def unmixed(data: Data) -> Data:
+    """Evaluation sees every sample of its sets once."""
+    return replace(data, mixing="concatenate", validation_share=0.0)
+
+
+def report_on(samples: Tokenised, selected: Selected, train_rows: int, work: Work) -> DataReport:
+    facts = samples.rows.with_format("numpy")
+    lengths, kept = facts["length"][:], numpy.asarray([*selected.train, *selected.evaluation])
+    return DataReport(
+        samples=len(samples.rows),
+        unreadable=len(samples.problems),
+        truncated=int(numpy.sum(lengths > work.data.cutoff)) if ROWS[work.kind].cuts else 0,
+        drops=dict(drop_reasons(samples.rows)),
+        train_samples=len(selected.train),
+        evaluation_samples=len(selected.evaluation),
+        train_rows=train_rows,
+        tokens=int(numpy.sum(facts["tokens"][:][kept])),
+        learned_tokens=int(numpy.sum(facts["learned"][:][kept])),
+        longest=int(max(lengths)),
+        cutoff=work.data.cutoff,
     )
-    problems = [problem for problem in tokenised["problem"] if problem]
-    refuse_bad_rows("data.template", problems, len(samples), "Name another template, or mend or remove these rows.")
-    return tokenised
-
-
-def processes(data: Data, samples: int) -> int | None:
-    """Without data.workers every core, but one a thousand samples at most: fewer are done before a process has started."""
-    count = min(os.cpu_count() or 1, samples // 1000) if data.workers is None else data.workers
-    return count if count > 1 else None
-
-
-def keep_learnable(tokenised: Dataset, data: Data) -> Dataset:
-    """The samples from which something is learned.
-
-    Raises:
-        DataError: when more than half would be dropped, which no one wants unnoticed.
-    """
-    reasons = Counter(reason for reason in tokenised["drop"] if reason)
-    dropped = reasons.total()
-    if dropped * 2 > len(tokenised):
-        raise DataError(mostly_dropped(reasons, tokenised["length"], data.cutoff))
-    return tokenised.select([index for index, reason in enumerate(tokenised["drop"]) if not reason]) if dropped else tokenised
-
-
-def mostly_dropped(reasons: Counter[str], lengths: Sequence[int], cutoff: int) -> str:
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    ordered = sorted(lengths)
-    if (reasons[EMPTY] + reasons[EQUAL]) * 2 > reasons.total():
-        return (
-            f"data.sets: {reasons.total()} of {len(ordered)} samples are of no use ({told}). Mend the data, or correct the columns in the registry."
-        )
-    return (
-        f"data.cutoff={cutoff} leaves nothing to learn in {reasons.total()} of {len(ordered)} samples ({told}). Samples have {ordered[0]} to "
-        f"{ordered[-1]} tokens, the middle one {ordered[len(ordered) // 2]}: set data.cutoff to {ordered[-1]} to keep everything."
-    )
-
-
-def split(samples: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and evaluation samples, both in their order; the same for the same seed."""
-    count = round(len(samples) * data.validation_share)
-    if data.validation_share > 0 and not 0 < count < len(samples):
-        raise DataError(
-            f"data.validation_share={data.validation_share} of {len(samples)} samples leaves none to {'evaluate' if count == 0 else 'train'}: "
-            f"set data.validation_share so that both get one, or to 0."
-        )
-    held_out = set(random.Random(seed).sample(range(len(samples)), count))
-    train = [index for index in range(len(samples)) if index not in held_out]
-    return samples.select(train), samples.select(sorted(held_out))
-
-
-def finished(part: Dataset, data: Data, kind: Kind) -> Dataset:
-    """Rows as the stage reads them."""
-    if kind == "text":
-        return chunk(part, data)
-    return pack(part, data.cutoff) if data.packing else part.select_columns(list(ROWS[kind].columns))
-
-
-def pack(samples: Dataset, cutoff: int) -> Dataset:
-    ids, labels = list(samples["input_ids"]), list(samples["labels"])
-    rows = [packed_row([(ids[index], labels[index]) for index in row]) for row in pack_lengths([len(sample) for sample in ids], cutoff)]
-    return dataset_of(rows, ["input_ids", "labels", "position_ids"])
-
-
-def chunk(documents: Dataset, data: Data) -> Dataset:
-    chunks = chunked(documents["input_ids"], data.cutoff)
-    if data.packing:
-        return dataset_of([packed_chunk_row(pieces) for pieces in chunks], ["input_ids", "labels", "position_ids"])
-    return dataset_of([chunk_row(pieces) for pieces in chunks], ["input_ids", "labels"])
-
-
-def dataset_of(rows: Sequence[Mapping[str, object]], columns: list[str]) -> Dataset:
-    return Dataset.from_dict({column: [row[column] for row in rows] for column in columns}, features=Features(dict.fromkeys(columns, IDS)))
 
 
 def refuse_bad_values(data: Data, kind: Kind) -> None:

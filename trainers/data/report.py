@@ -8,11 +8,13 @@ EMPTY = "empty"
 EQUAL = "chosen and rejected are equal"
 NO_ROOM = "no room for an answer"
 PROMPT_TOO_LONG = "prompt too long"
+TOO_LONG = "longer than data.cutoff"  # where data.on_long=drop
 
 
 @dataclass(frozen=True)
 class DataReport:
     samples: int  # read
+    unreadable: int  # records that gave none, where data.on_bad=drop
     truncated: int  # longer than the cutoff
     drops: dict[str, int]  # how many for each reason
     train_samples: int
@@ -30,8 +32,9 @@ class DataReport:
     def sentence(self) -> str:
         rows = f" in {self.train_rows:,} packed rows" if self.train_rows != self.train_samples else ""
         reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
+        unreadable = f" ({self.unreadable:,} further rows could not be read and were dropped)" if self.unreadable else ""
         return (
-            f"{self.samples:,} samples: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
+            f"{self.samples:,} samples{unreadable}: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, "
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from conf.schema import Data
@@ -23,6 +24,20 @@ LAYOUTS_IN_WORDS = (
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
+def sources_of(names: Sequence[str], data: Data) -> list[Source]:
+    """Where the named sets are and how they are laid out.
+
+    Raises:
+        DataError: naming the set or the entry of the registry that is wrong.
+        ValueError: where no set is named.
+    """
+    if not names:
+        raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
+    registry = Path(data.folder, data.registry)
+    entries = read_registry(registry)
+    return [find_source(name, data, registry, entries) for name in names]
+
+
 def read_sets(data: Data, kind: Kind) -> list[Sample]:
     """The samples of every set, one set after the other, as the kind of rows wants them.
 
@@ -30,11 +45,7 @@ def read_sets(data: Data, kind: Kind) -> list[Sample]:
         DataError: naming the set, file, record and column that is wrong.
         ValueError: naming a key of run.data.
     """
-    if not data.sets:
-        raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
-    registry = Path(data.folder, data.registry)
-    entries = read_registry(registry)
-    return [sample for name in data.sets for sample in read_set(find_source(name, data, registry, entries), data.max_samples, kind)]
+    return [sample for source in sources_of(data.sets, data) for sample in read_set(source, data.max_samples, kind)]
 
 
 def find_source(name: str, data: Data, registry: Path, entries: dict[str, object]) -> Source:

@@ -1,0 +1,154 @@
+"""The records of the sets, a chunk at a time: formats with a record a line or a row group are read lazily, others whole."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import pyarrow.parquet
+
+from trainers.data.chat import RowError
+from trainers.data.conversion import refuse_other_kind
+from trainers.data.kinds import Kind
+from trainers.data.layout import Layout
+from trainers.data.records import Records
+from trainers.data.registry import Source
+from trainers.data.sets import guess_layout, read_source
+from trainers.errors import DataError
+
+SIZE = 1000  # records that a process takes at once
+BOM = b"\xef\xbb\xbf"
+
+
+class BrokenJson(RowError):
+    def __init__(self, column: int, reason: str) -> None:
+        super().__init__(reason)
+        self.column = column
+
+
+@dataclass(frozen=True)
+class RawLine:
+    """JSON that the process which tokenises it is to parse."""
+
+    content: bytes
+
+
+Row = tuple[int, object]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    set: int  # position among the sets of the run
+    origin: str  # file or hub id
+    unit: str  # what a number counts: record or line
+    layout: Layout
+    records: list[Row]
+
+    def place(self, number: int) -> str:
+        return f"{self.origin}, {self.unit} {number}"
+
+
+def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, size: int = SIZE) -> Iterator[Chunk]:
+    """Every set in chunks, one set after the other, each cut to its first samples.
+
+    Raises:
+        DataError: naming the set, and the file that cannot be read, is empty or fits no layout or stage.
+    """
+    for number, source in enumerate(sources):
+        origin, unit, rows = opened(source, kind)
+        limits = [limit for limit in (source.samples, max_samples) if limit is not None]
+        rows = islice(rows, min(limits)) if limits else rows
+        first = list(islice(rows, size))
+        layout = source.layout or guess_layout(first_readable(origin, unit, first))
+        refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
+        for records in chain([first], in_parts(rows, size)):
+            yield Chunk(number, origin, unit, layout, records)
+
+
+def in_parts(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while part := list(islice(rows, size)):
+        yield part
+
+
+def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
+    """(origin, unit, records) of a set."""
+    file = source.file if source.hub_id is None else None
+    if file is not None and file.is_file() and file.suffix in LAZY:
+        unit, rows = LAZY[file.suffix]
+        return str(file), unit, rows(file)
+    records = read_source(source, kind)
+    return records.origin, records.unit, iter(records.rows)
+
+
+def first_readable(origin: str, unit: str, rows: Sequence[Row]) -> Records:
+    """The first record whose JSON is whole: its columns tell the layout."""
+    if not rows:
+        raise DataError(f"{origin}: holds no records. Give a file with at least one.")
+    for number, record in rows:
+        try:
+            return Records(origin, unit, [(number, parsed(record))])
+        except RowError:
+            continue
+    number, record = rows[0]
+    raise DataError(f"{origin}, {unit} {number}: {broken(record)}. No record of this file can be read; each line must hold one JSON object.")
+
+
+def broken(record: object) -> str:
+    try:
+        parsed(record)
+    except BrokenJson as error:
+        return f"column {error.column}: {error}"
+    raise AssertionError("only what cannot be parsed comes here")
+
+
+def parsed(record: object) -> object:
+    """The record itself, or what its line holds.
+
+    Raises:
+        BrokenJson: naming the column.
+    """
+    if not isinstance(record, RawLine):
+        return record
+    try:
+        return json.loads(record.content)
+    except json.JSONDecodeError as error:
+        raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise BrokenJson(error.start + 1, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
+    except RecursionError as error:
+        raise BrokenJson(1, "is nested too deeply") from error
+
+
+def lines_of(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            content = line.removeprefix(BOM) if number == 1 else line
+            if content.strip():
+                yield number, RawLine(content)
+
+
+def rows_of_parquet(path: Path) -> Iterator[Row]:
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(SIZE):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}. Write the file again.") from error
+
+
+LAZY: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {".jsonl": ("line", lines_of), ".parquet": ("record", rows_of_parquet)}
+
+
+def record_count(sources: Sequence[Source]) -> int | None:
+    """How many records there are where that costs little: for the time that is left. None: unknown before they are read."""
+    counts = [count_lines(source.file) if source.file is not None and source.file.suffix == ".jsonl" else None for source in sources]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

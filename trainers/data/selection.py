@@ -1,0 +1,77 @@
+"""Which tokenised samples are trained on, in which order, and which are held out."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import pyarrow.compute
+from datasets import Dataset
+
+from conf.schema import Data
+from trainers.data.mixing import mixed_order
+from trainers.data.report import EMPTY, EQUAL, TOO_LONG
+from trainers.errors import DataError
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Positions among the tokenised samples."""
+
+    train: Sequence[int]
+    evaluation: Sequence[int]
+
+
+def select(rows: Dataset, data: Data, seed: int) -> Selected:
+    """The samples to train on, mixed, and those held out; the same for the same seed.
+
+    Raises:
+        DataError: when too many would be dropped, or a side of the split stays empty.
+    """
+    kept = learnable(rows, data)
+    train, evaluation = split(len(kept), data, seed)
+    trained = kept[train]
+    order = mixed_order(rows.with_format("numpy")["set"][:][trained], data, seed)
+    return Selected(trained[order].tolist() if len(trained) else [], kept[evaluation].tolist())
+
+
+def learnable(rows: Dataset, data: Data) -> numpy.ndarray:
+    """Positions of the samples from which something is learned.
+
+    Raises:
+        DataError: when more than half would be dropped, which no one wants unnoticed.
+    """
+    reasons = drop_reasons(rows)
+    useless = reasons.total() - reasons[TOO_LONG]  # data.on_long has a limit of its own
+    if useless * 2 > len(rows):
+        raise DataError(mostly_dropped(reasons, useless, rows, data.cutoff))
+    return numpy.flatnonzero(pyarrow.compute.equal(rows.data.column("drop"), "").to_numpy())
+
+
+def drop_reasons(rows: Dataset) -> Counter[str]:
+    counted = pyarrow.compute.value_counts(rows.data.column("drop")).to_pylist()
+    return Counter({entry["values"]: entry["counts"] for entry in counted if entry["values"]})
+
+
+def mostly_dropped(reasons: Counter[str], useless: int, rows: Dataset, cutoff: int) -> str:
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    if (reasons[EMPTY] + reasons[EQUAL]) * 2 > useless:
+        return f"data.sets: {useless} of {len(rows)} samples are of no use ({told}). Mend the data, or correct the columns in the registry."
+    lengths = numpy.sort(rows.with_format("numpy")["length"][:])
+    return (
+        f"data.cutoff={cutoff} leaves nothing to learn in {useless} of {len(rows)} samples ({told}). Samples have {lengths[0]} to "
+        f"{lengths[-1]} tokens, the middle one {lengths[len(lengths) // 2]}: set data.cutoff to {lengths[-1]} to keep everything."
+    )
+
+
+def split(samples: int, data: Data, seed: int) -> tuple[list[int], list[int]]:
+    """Training and evaluation samples, both in their order; the same for the same seed."""
+    count = round(samples * data.validation_share)
+    if data.validation_share > 0 and not 0 < count < samples:
+        raise DataError(
+            f"data.validation_share={data.validation_share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'}: "
+            f"set data.validation_share so that both get one, or to 0."
+        )
+    held_out = set(random.Random(seed).sample(range(samples), count))
+    return [index for index in range(samples) if index not in held_out], sorted(held_out)

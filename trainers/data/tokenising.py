@@ -1,0 +1,145 @@
+"""Records of the sets as tokens on disk: tokenised by several processes, a few chunks in memory at a time, however many there are."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow.compute
+from datasets import Dataset, Features, Value
+from transformers import PreTrainedTokenizerBase
+
+from conf.schema import Data
+from trainers.data.chat import RowError
+from trainers.data.chunks import BrokenJson, Chunk, parsed
+from trainers.data.conversion import MAKE
+from trainers.data.kinds import Kind
+from trainers.data.problems import Problem
+from trainers.data.progress import Counter
+from trainers.data.report import TOO_LONG
+from trainers.data.rows import ROWS
+from trainers.data.samples import read_sample
+
+AHEAD = 2  # chunks that each process may be ahead of the writer
+FACTS = {"set": Value("int16"), "digest": Value("int64")}  # which set a sample is of; equal samples have equal digests
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs beside the chunk."""
+
+    tokenizer: PreTrainedTokenizerBase
+    data: Data
+    kind: Kind
+
+    @property
+    def features(self) -> Features:
+        return Features({name: feature for name, feature in {**ROWS[self.kind].features, **FACTS}.items() if name != "problem"})
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """One row a sample: the columns of its kind, the counts and FACTS; mapped from disk."""
+
+    rows: Dataset
+    read: list[int]  # records of each set
+    problems: list[Problem]  # records that gave no sample, in order
+
+
+def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, counter: Counter) -> Tokenised:
+    """Tokenise every chunk into `file`, in order.
+
+    Raises:
+        DataError: from reading the chunks.
+    """
+    read, problems = [0] * sets, []
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, work.features.arrow_schema) as writer:
+        for chunk, (batch, found) in each_tokenised(chunks, work):
+            writer.write_batch(batch)
+            read[chunk.set] += len(chunk.records)
+            problems += found
+            counter.add(len(chunk.records), pyarrow.compute.sum(batch.column("tokens")).as_py() or 0)
+    return Tokenised(Dataset.from_file(str(file)), read, problems)
+
+
+Done = tuple[pyarrow.RecordBatch, list[Problem]]
+
+
+def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk, Done]]:
+    workers = work.data.workers or len(os.sched_getaffinity(0))
+    if workers == 1:
+        for chunk in chunks:
+            yield chunk, tokenise_chunk(chunk, work)
+        return
+    # forked: importing the tokenizer's library anew takes seconds a process
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=remember, initargs=(work,)) as pool:
+        waiting: deque[tuple[Chunk, Future[Done]]] = deque()
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(tokenise_remembered, chunk)))
+            if len(waiting) >= AHEAD * workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
+
+
+REMEMBERED: list[Work] = []  # of a worker process: the tokenizer travels once
+
+
+def remember(work: Work) -> None:
+    REMEMBERED[:] = [work]
+
+
+def tokenise_remembered(chunk: Chunk) -> Done:
+    return tokenise_chunk(chunk, REMEMBERED[0])
+
+
+def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
+    rows: list[Mapping[str, object]] = []
+    problems: list[Problem] = []
+    for number, record in chunk.records:
+        try:
+            rows += tokenise_record(chunk, number, parsed(record), work)
+        except RowError as error:
+            column = error.column if isinstance(error, BrokenJson) else None
+            problems.append(Problem(chunk.set, chunk.origin, chunk.unit, number, column, str(error)))
+    return as_batch(rows, chunk.set, work), problems
+
+
+def tokenise_record(chunk: Chunk, number: int, record: object, work: Work) -> list[Mapping[str, object]]:
+    """The rows that one record gives.
+
+    Raises:
+        RowError: when it does not fit the layout, or the template cannot show it.
+    """
+    sample = read_sample(chunk.place(number), record, chunk.layout, work.kind)
+    made = MAKE[chunk.layout.holds][work.kind](sample)
+    return [judged(ROWS[work.kind].tokenise(each, work.tokenizer, work.data), work) for each in made]
+
+
+def judged(row: Mapping[str, object], work: Work) -> Mapping[str, object]:
+    """The row, or what data.on_long makes of one that would be cut."""
+    data = work.data
+    if data.on_long == "truncate" or not ROWS[work.kind].cuts or int(str(row["length"])) <= data.cutoff:
+        return row
+    if data.on_long == "fail":
+        raise RowError(f"has {row['length']} tokens, more than data.cutoff={data.cutoff} (data.on_long=fail)")
+    return {**row, "drop": TOO_LONG}
+
+
+def as_batch(rows: Sequence[Mapping[str, object]], set_number: int, work: Work) -> pyarrow.RecordBatch:
+    schema = work.features.arrow_schema
+    token_columns = [name for name in ROWS[work.kind].columns if name.endswith("_ids")]
+    columns: dict[str, object] = {name: [row[name] for row in rows] for name in schema.names if name not in FACTS}
+    columns["set"] = [set_number] * len(rows)
+    columns["digest"] = [digest([row[name] for name in token_columns]) for row in rows]
+    return pyarrow.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def digest(ids: Sequence[object]) -> int:
+    """64 bits: among a hundred million samples one false pair is to be expected in about 3,700 data sets."""
+    return int.from_bytes(blake2b(repr(ids).encode(), digest_size=8).digest(), signed=True)
