@@ -13,6 +13,19 @@ from trainers.causes import NotANumber
 from trainers.ranks import total
 
 KEPT = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr", "epoch": "epoch", "eval_loss": "eval_loss"}
+# Of the stages that learn from their own answers: kl is of one token, in nats; answer_length in tokens; unfinished the share that did not end.
+ANSWERS = {
+    "reward": "reward",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "answer_length",
+    "completions/clipped_ratio": "unfinished",
+    "policy_loss": "policy_loss",
+    "value_loss": "value_loss",
+    "clip_ratio": "clip_ratio",
+    "clip_ratio/region_mean": "clip_ratio",
+    "eval_reward": "eval_reward",
+}
 
 
 class TokenCount:
@@ -57,7 +70,7 @@ class Progress(TrainerCallback):
         if "loss" not in logs and "eval_loss" not in logs:
             return
         entry = {"step": state.global_step, "of": state.max_steps, "time": round(time.time(), 3)}
-        entry |= {ours: logs[theirs] for theirs, ours in KEPT.items() if theirs in logs}
+        entry |= {ours: logs[theirs] for theirs, ours in {**KEPT, **ANSWERS}.items() if theirs in logs}
         if "loss" in logs:
             entry |= self.rate(state)
         if self.leads:
