@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
-    forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""),) if hides_gpus else ()))
+    forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
     secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
     return Command((sys.executable, "-m", f"trainers.{verb}", str(folder)), QUIET, forced, secrets)
 

@@ -1,0 +1,124 @@
+"""`python -m trainers.chat FOLDER`: a conversation in the terminal; the answers are streamed, Ctrl-C stops one of them."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer, set_seed
+
+from conf.request import Chat, Sampling, load_chat
+from conf.schema import Run
+from trainers.conversation import Turn, prompt_ids, refuse_missing_template, sampling_keywords
+from trainers.trained import load_tokenizer_of, load_trained
+from trainers.verb import perform
+
+HELP = "/system TEXT sets the system prompt and begins anew, /clear begins anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+
+
+@dataclass(frozen=True)
+class Conversation:
+    system: str | None
+    turns: tuple[tuple[str, str], ...]  # questions and answers so far
+
+    def asking(self, question: str) -> list[Turn]:
+        """As the chat template takes it."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        spoken = [{"role": role, "content": text} for turn in self.turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+        return [*system, *spoken, {"role": "user", "content": question}]
+
+
+def chat(run: Run, request: Chat) -> None:
+    tokenizer = load_tokenizer_of(request.trained)
+    refuse_missing_template(tokenizer)
+    model = load_trained(run, request.trained)
+    set_seed(request.sampling.seed)
+    conversation = Conversation(request.system, ())
+    say(f"{run.model.name} after {run.stage.name}, {request.trained.label}. {HELP}")
+    for line in typed_lines():
+        command, _, rest = line.partition(" ")
+        if command == "/exit":
+            return
+        if command == "/clear":
+            conversation = replace(conversation, turns=())
+        elif command == "/system":
+            conversation = Conversation(rest.strip() or None, ())
+        elif command.startswith("/"):
+            say(f"{command} is no command. {HELP}")
+        elif line.strip():
+            answer = answer_aloud(model, tokenizer, request.sampling, conversation.asking(line))
+            conversation = replace(conversation, turns=(*conversation.turns, (line, answer)))
+
+
+def say(text: str) -> None:
+    """For people alone: what is piped holds answers only."""
+    if sys.stdin.isatty():
+        print(text, flush=True)
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines until the end of the input; Ctrl-C at the prompt forgets what was typed."""
+    if not sys.stdin.isatty():
+        yield from (line.rstrip("\n") for line in sys.stdin)
+        return
+    import readline  # noqa: F401 - gives input() a history and its keys
+
+    while True:
+        try:
+            yield input("> ")
+        except KeyboardInterrupt:
+            print(f"\n{HELP}", flush=True)
+        except EOFError:
+            print(flush=True)
+            return
+
+
+def answer_aloud(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, turns: list[Turn]) -> str:
+    """Print the answer as it comes; what came before Ctrl-C is the answer then."""
+    said: list[str] = []
+    for piece in streamed(model, tokenizer, sampling, turns):
+        said.append(piece)
+        print(piece, end="", flush=True)
+    print(flush=True)
+    return "".join(said).strip()
+
+
+def streamed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, turns: list[Turn]) -> Iterator[str]:
+    """Generation runs in a thread, so that this one can hear Ctrl-C; it ends at its next token then.
+
+    Raises:
+        ValueError: when the conversation has outgrown the model's positions.
+    """
+    ids = prompt_ids(tokenizer, turns)
+    room = model.config.get_text_config().max_position_embeddings - len(ids)
+    if room < 1:
+        raise ValueError(f"The conversation has {len(ids)} tokens, which fills the model's positions. Begin anew with /clear.")
+    stop = threading.Event()
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    keywords = sampling_keywords(replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)), tokenizer)
+    batch = torch.tensor([ids], device=model.device)
+
+    def run() -> None:
+        with torch.inference_mode():
+            model.generate(
+                input_ids=batch,
+                attention_mask=torch.ones_like(batch),
+                streamer=pieces,
+                stopping_criteria=[lambda tokens, _: torch.full((len(tokens),), stop.is_set(), device=tokens.device)],
+                **keywords,
+            )
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        done = pool.submit(run)
+        done.add_done_callback(lambda _: pieces.end())  # an error must not leave the reader waiting; a second end is not read
+        try:
+            yield from pieces
+        except KeyboardInterrupt:
+            stop.set()
+        done.result()
+
+
+if __name__ == "__main__":
+    sys.exit(perform(load_chat, chat))

@@ -1,0 +1,42 @@
+"""The frame of `python -m trainers.<verb> FOLDER`: its end, good or bad, is written to exit/rank-0.json of that folder."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from transformers.utils import logging
+
+from conf.run_dir import RunDir, load_run
+from conf.schema import Run
+from trainers.__main__ import write_exit
+from trainers.causes import BUG, cause_of, is_out_of_memory
+from trainers.place import Place
+
+DONE, INTERRUPTED = 0, 130
+ALONE = Place(rank=0, local_rank=0, world=1)
+Request = TypeVar("Request")
+
+
+def perform(load_request: Callable[[Path], Request], work: Callable[[Run, Request], None]) -> int:
+    """Do the work that the folder asks for; the exit code of this process."""
+    folder = RunDir(Path(sys.argv[1]).absolute())
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # of loading and writing weights: in a log they are noise
+    try:
+        work(load_run(folder), load_request(folder.path))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseException as error:  # noqa: BLE001 - whatever ends a verb is recorded; the launcher shows it
+        code, message = cause_of(error)
+        if code == BUG:
+            traceback.print_exc()
+        write_exit(folder, ALONE, code, too_large(error) if is_out_of_memory(error) else message)
+        return code
+    return DONE
+
+
+def too_large(error: BaseException) -> str:
+    first = next(iter(str(error).splitlines()), "host memory is exhausted.")
+    return f"Out of memory: {first} Lower --batch, or take a machine with more memory."
