@@ -1,4 +1,4 @@
-"""What a verb after training is asked to do: the launcher writes it beside a run.yaml, `-m trainers.<verb> FOLDER` reads it."""
+"""What a verb beside training is asked to do: the launcher writes it beside a run.yaml, `-m trainers.<verb> FOLDER` reads it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -71,7 +71,18 @@ class Chat:
     sampling: Sampling
 
 
-def save_request(request: Export | Predict | Evaluate | Chat, folder: Path) -> None:
+@dataclass(frozen=True)
+class Validate:
+    as_json: bool
+    picture: str | None  # the file to draw the lengths into
+
+
+@dataclass(frozen=True)
+class Prepare:
+    pass
+
+
+def save_request(request: Export | Predict | Evaluate | Chat | Validate | Prepare, folder: Path) -> None:
     write_text_atomically(folder / FILE, json.dumps(asdict(request)))
 
 
@@ -92,6 +103,14 @@ def load_evaluate(folder: Path) -> Evaluate:
 def load_chat(folder: Path) -> Chat:
     values = values_in(folder)
     return Chat(**{**values, "sampling": Sampling(**values["sampling"])})
+
+
+def load_validate(folder: Path) -> Validate:
+    return Validate(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def load_prepare(folder: Path) -> Prepare:
+    return Prepare(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
 def values_in(folder: Path) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from conf.request import Chat, Evaluate, Export, Predict, save_request
+from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.backends import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.execute import end_with_parent
 
-Request = Export | Predict | Evaluate | Chat
+Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 
 # Libraries' hints are for programmers; what a user must know we say ourselves.
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
