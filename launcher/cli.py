@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from launcher.after_training import add_after_training
+from launcher.data_options import add_data_verbs
 from launcher.errors import RegimenError
 
 DESCRIPTION = "Fine-tune language models: described once, judged before it is queued, launched anywhere, resumed bit for bit."
@@ -65,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     add_plan(verbs.add_parser)
     add_watching(verbs.add_parser)
     add_memory(verbs.add_parser)
+    add_data_verbs(verbs.add_parser, composing)
+    add_after_training(verbs.add_parser)
     return top
 
 

@@ -48,7 +48,13 @@ def chat(run: Run, request: Chat) -> None:
         elif command.startswith("/"):
             say(f"{command} is no command. {HELP}")
         elif line.strip():
-            answer = answer_aloud(model, tokenizer, request.sampling, conversation.asking(line))
+            ids = prompt_ids(tokenizer, conversation.asking(line))
+            room = model.config.get_text_config().max_position_embeddings - len(ids)
+            if room < 1:
+                print(f"That makes {len(ids)} tokens, more than the model has positions for. Ask less, or begin anew with /clear.", file=sys.stderr)
+                continue
+            sampling = replace(request.sampling, max_new_tokens=min(request.sampling.max_new_tokens, room))
+            answer = answer_aloud(model, tokenizer, sampling, ids)
             conversation = replace(conversation, turns=(*conversation.turns, (line, answer)))
 
 
@@ -75,49 +81,31 @@ def typed_lines() -> Iterator[str]:
             return
 
 
-def answer_aloud(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, turns: list[Turn]) -> str:
-    """Print the answer as it comes; what came before Ctrl-C is the answer then."""
+def answer_aloud(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, ids: list[int]) -> str:
+    """Print the answer as it comes. It is made in a thread, so that this one can hear Ctrl-C; what came before that is the answer then."""
+    stop = threading.Event()
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     said: list[str] = []
-    for piece in streamed(model, tokenizer, sampling, turns):
-        said.append(piece)
-        print(piece, end="", flush=True)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        done = pool.submit(generate, model, ids, pieces, stop, sampling_keywords(sampling, tokenizer))
+        done.add_done_callback(lambda _: pieces.end())  # an error must not leave the reader waiting; a second end is not read
+        try:
+            for piece in pieces:
+                said.append(piece)
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            stop.set()
+        done.result()
     print(flush=True)
     return "".join(said).strip()
 
 
-def streamed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, turns: list[Turn]) -> Iterator[str]:
-    """Generation runs in a thread, so that this one can hear Ctrl-C; it ends at its next token then.
-
-    Raises:
-        ValueError: when the conversation has outgrown the model's positions.
-    """
-    ids = prompt_ids(tokenizer, turns)
-    room = model.config.get_text_config().max_position_embeddings - len(ids)
-    if room < 1:
-        raise ValueError(f"The conversation has {len(ids)} tokens, which fills the model's positions. Begin anew with /clear.")
-    stop = threading.Event()
-    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    keywords = sampling_keywords(replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room)), tokenizer)
+def generate(model: PreTrainedModel, ids: list[int], pieces: TextIteratorStreamer, stop: threading.Event, keywords: dict[str, object]) -> None:
+    """Ends at the next token once `stop` is set."""
     batch = torch.tensor([ids], device=model.device)
-
-    def run() -> None:
-        with torch.inference_mode():
-            model.generate(
-                input_ids=batch,
-                attention_mask=torch.ones_like(batch),
-                streamer=pieces,
-                stopping_criteria=[lambda tokens, _: torch.full((len(tokens),), stop.is_set(), device=tokens.device)],
-                **keywords,
-            )
-
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        done = pool.submit(run)
-        done.add_done_callback(lambda _: pieces.end())  # an error must not leave the reader waiting; a second end is not read
-        try:
-            yield from pieces
-        except KeyboardInterrupt:
-            stop.set()
-        done.result()
+    stopping = [lambda tokens, _: torch.full((len(tokens),), stop.is_set(), device=tokens.device)]
+    with torch.inference_mode():
+        model.generate(input_ids=batch, attention_mask=torch.ones_like(batch), streamer=pieces, stopping_criteria=stopping, **keywords)
 
 
 if __name__ == "__main__":
