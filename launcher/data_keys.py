@@ -21,6 +21,10 @@ def refuse_other_data(run: Run) -> None:
         raise ConfigError(
             f"data.evaluation_sets and data.validation_share={data.validation_share} both ask for evaluation data: leave one of them out."
         )
+    if not data.mask_prompt and not data.train_history:
+        raise ConfigError(
+            "data.mask_prompt=false learns everything, data.train_history=false nothing before the last answer: set one of them to true."
+        )
     if data.probabilities is not None:
         refuse_odd_probabilities(data, data.probabilities)
     if not data.streaming:

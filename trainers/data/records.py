@@ -1,14 +1,21 @@
 """Reads the records of a file or a hub data set, and says exactly where a file is broken."""
 
+import csv
+import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow
 import pyarrow.parquet
 
 from trainers.data.layout import kind
 from trainers.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SHOWN = 20  # bad rows that a message lists
 
@@ -24,15 +31,15 @@ class Records:
 
 
 def read_file(path: Path) -> Records:
-    """Every record of a .json, .jsonl or .parquet file; numbers start at 1.
+    """Every record of a file; numbers start at 1.
 
     Raises:
         DataError: naming the file, and the line and column where it is broken.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file. Correct data.sets, data.folder or the registry.")
     if path.suffix not in READERS:
         raise DataError(f"{path}: files ending in {path.suffix or 'nothing'} are not read. Give a file ending in {', '.join(READERS)}.")
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'there is no such file'}. Correct data.sets, data.folder or the registry.")
     return not_empty(READERS[path.suffix](path))
 
 
@@ -43,6 +50,8 @@ def read_json(path: Path) -> Records:
     except json.JSONDecodeError as error:
         hint = "If it holds one object per line, name it .jsonl." if error.msg == "Extra data" else "Mend the file there."
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. {hint}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: its JSON is nested too deeply to be read. Give a list of flat records.") from error
     if not isinstance(value, list):
         raise DataError(f"{path}: holds {kind(value)}, not a list of records. Put the records into one list, or one per line into a .jsonl file.")
     return Records(str(path), "record", list(enumerate(value, start=1)))
@@ -62,6 +71,30 @@ def read_json_lines(path: Path) -> Records:
     return Records(str(path), "line", rows)
 
 
+def read_csv(path: Path) -> Records:
+    """Every value as text, by the names in the first line; a number is a record's last line."""
+    csv.field_size_limit(sys.maxsize)  # the default of 131,072 characters is less than a long conversation
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows: list[tuple[int, object]] = []
+    uneven: list[str] = []
+    try:
+        for record in reader:
+            if None in record or None in record.values():
+                uneven.append(f"line {reader.line_num}: has {'more' if None in record else 'fewer'} values than the first line has names")
+            rows.append((reader.line_num, record))
+    except csv.Error as error:
+        begin = reader.line_num + 1  # of the broken record; the error may be at the end of the file
+        raise DataError(f"{path}, line {begin}: broken CSV: {error}. Quote values that hold commas, quotes or new lines.") from error
+    refuse_bad_rows(str(path), uneven, len(rows), "Quote values that hold commas, quotes or new lines.")
+    return Records(str(path), "line", rows)
+
+
+def read_lines(path: Path) -> Records:
+    """Each line that is not blank is one document."""
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return Records(str(path), "line", [(number, {"text": line.rstrip("\r")}) for number, line in lines if line.strip()])
+
+
 def read_parquet(path: Path) -> Records:
     try:
         values = pyarrow.parquet.read_table(path).to_pylist()
@@ -78,11 +111,16 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}, line {line}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
 
 
-READERS = {".json": read_json, ".jsonl": read_json_lines, ".parquet": read_parquet}
+READERS = {".json": read_json, ".jsonl": read_json_lines, ".csv": read_csv, ".parquet": read_parquet, ".txt": read_lines}
 
 
 def read_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> Records:
-    """Every record of one split of a hub data set; loading it may download it.
+    """Every record of one split of a hub data set."""
+    return not_empty(Records(hub_id, "record", list(enumerate(load_hub(hub_id, subset, split, folder).to_list(), start=1))))
+
+
+def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> "Dataset":
+    """One split of a hub data set, mapped from disk; loading it may download it.
 
     Raises:
         DataError: when it cannot be loaded.
@@ -90,7 +128,7 @@ def read_hub(hub_id: str, subset: str | None, split: str, folder: str | None) ->
     from datasets import load_dataset
 
     try:
-        loaded = load_dataset(hub_id, name=subset, split=split, data_dir=folder)
+        return load_dataset(hub_id, name=subset, split=split, data_dir=folder)
     except (
         OSError,
         ValueError,
@@ -99,7 +137,18 @@ def read_hub(hub_id: str, subset: str | None, split: str, folder: str | None) ->
         raise DataError(
             f"The hub data set {hub_id} (split {split}) cannot be loaded: {cause}. Check its name, or download it and name the file."
         ) from error
-    return not_empty(Records(hub_id, "record", list(enumerate(loaded.to_list(), start=1))))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The data files of a folder, by name; what is hidden or has another ending (a readme, a script) is passed over.
+
+    Raises:
+        DataError: where there are none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in READERS and not path.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(READERS)}. Correct data.sets, data.folder or the registry.")
+    return files
 
 
 def not_empty(records: Records) -> Records:

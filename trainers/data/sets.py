@@ -2,7 +2,9 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from conf.schema import Data
@@ -11,7 +13,7 @@ from trainers.data.conversion import refuse_other_kind
 from trainers.data.generated import generated_records
 from trainers.data.kinds import Kind
 from trainers.data.layout import Layout, layout_of_record
-from trainers.data.records import READERS, Records, read_file, read_hub
+from trainers.data.records import READERS, Records, files_in, read_file, read_hub
 from trainers.data.registry import Source, read_registry, registered_source
 from trainers.data.samples import read_samples
 from trainers.errors import DataError
@@ -53,9 +55,11 @@ def find_source(name: str, data: Data, registry: Path, entries: dict[str, object
         return registered_source(registry, name, entries[name])
     if name == GENERATED:
         return Source(name=name)
+    local = [path for path in (Path(data.folder, name), Path(name)) if name and path.exists()]
+    if local and (local[0].is_dir() or local[0].suffix in READERS):
+        return Source(name=name, file=local[0])
     if Path(name).suffix in READERS:
-        inside = Path(data.folder, name)
-        return Source(name=name, file=inside if inside.is_file() or not Path(name).is_file() else Path(name))
+        return Source(name=name, file=Path(data.folder, name))
     if HUB_ID.match(name):
         return Source(name=name, hub_id=name)
     raise DataError(unknown_set(name, registry, entries))
@@ -65,14 +69,32 @@ def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:
     near = difflib.get_close_matches(name, [*entries, GENERATED], n=3)
     known = f"Did you mean {', '.join(near)}?" if near else f"{registry} " + (f"has {len(entries)} entries." if entries else "is absent or empty.")
     files = ", ".join(READERS)
-    return f"data.sets: {name} is neither a name in {registry} nor a file ending in {files}, nor `{GENERATED}`, nor a hub id (org/name). {known}"
+    return f"data.sets: {name} is neither a name in {registry} nor a folder, a file ending in {files}, `{GENERATED}` or a hub id (org/name). {known}"
+
+
+def parts_of(source: Source) -> list[Source]:
+    """A folder as its files, anything else as it is."""
+    if source.hub_id is None and source.file is not None and source.file.is_dir():
+        return [replace(source, file=path) for path in files_in(source.file)]
+    return [source]
 
 
 def read_set(source: Source, max_samples: int | None, kind: Kind) -> list[Sample]:
-    records = first_records(read_source(source, kind), source.samples, max_samples)
-    layout = source.layout or guess_layout(records)
-    refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
-    return read_samples(records, layout, kind)
+    samples: list[Sample] = []
+    left = sample_limit(source, max_samples)
+    for part in parts_of(source):
+        records = first_records(read_source(part, kind), left)
+        layout = source.layout or guess_layout(records)
+        refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
+        samples += read_samples(records, layout, kind)
+        left -= len(records.rows)
+        if left == 0:
+            break
+    return samples
+
+
+def sample_limit(source: Source, max_samples: int | None) -> int:
+    return min((limit for limit in (source.samples, max_samples) if limit is not None), default=sys.maxsize)
 
 
 def read_source(source: Source, kind: Kind) -> Records:
@@ -81,8 +103,7 @@ def read_source(source: Source, kind: Kind) -> Records:
     return generated_records(kind) if source.file is None else read_file(source.file)
 
 
-def first_records(records: Records, *limits: int | None) -> Records:
-    count = min((limit for limit in limits if limit is not None), default=len(records.rows))
+def first_records(records: Records, count: int) -> Records:
     return Records(records.origin, records.unit, records.rows[:count])
 
 

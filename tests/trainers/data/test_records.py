@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainers.data.records import read_file, refuse_bad_rows
+from trainers.data.records import files_in, read_file, refuse_bad_rows
 from trainers.errors import DataError
 
 
@@ -33,6 +33,32 @@ def test_parquet_gives_the_same_records(tmp_path: Path):
     assert read_file(tmp_path / "a.parquet").rows == [(1, rows[0]), (2, rows[1])]
 
 
+def test_csv_values_are_text_and_may_hold_new_lines_and_long_texts(tmp_path: Path):
+    long = "w" * 200_000  # the csv module alone would refuse more than 131,072 characters
+    records = read_file(written(tmp_path / "a.csv", f'instruction,output,label\n"a\u2028, ""b""\nc",,true\nq,{long},false\n'))
+    assert records.rows == [
+        (3, {"instruction": 'a\u2028, "b"\nc', "output": "", "label": "true"}),
+        (4, {"instruction": "q", "output": long, "label": "false"}),
+    ]
+
+
+def test_each_line_of_a_text_file_that_is_not_blank_is_a_document(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes("one\u2028still one\r\n\n  \ntwo".encode())
+    assert read_file(tmp_path / "a.txt").rows == [(1, {"text": "one\u2028still one"}), (4, {"text": "two"})]
+
+
+def test_a_folder_gives_its_data_files_by_name(tmp_path: Path):
+    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py"):
+        written(tmp_path / name, "[]")
+    (tmp_path / "d.json").mkdir()
+    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json"]
+
+
+def test_a_folder_without_data_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"the folder holds no file ending in .json"):
+        files_in(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -43,7 +69,12 @@ def test_parquet_gives_the_same_records(tmp_path: Path):
         ("a.jsonl", "", r"a.jsonl: holds no records"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n{', r"(?s)a.jsonl: 2 of 3 rows cannot be used:.*line 2, column 7: broken JSON.*line 3, column 2"),
         ("a.parquet", "no parquet", r"a.parquet: cannot be read as Parquet"),
-        ("a.csv", "x\n1", r"files ending in .csv are not read. Give a file ending in .json, .jsonl, .parquet"),
+        ("a.xml", "<x/>", r"files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"),
+        ("a.csv", "x,y\n1,2\n3\n4,5,6\n", r"(?s)a.csv: 2 of 3 rows cannot be used:.*line 3: has fewer values.*line 4: has more values"),
+        ("a.csv", 'x,y\n1,"2\n', r"a.csv, line 2: broken CSV: unexpected end of data. Quote values"),
+        ("a.csv", "x,y\n", r"a.csv: holds no records"),
+        ("a.txt", "\n \n", r"a.txt: holds no records"),
+        ("a.json", "[" * 100_000, r"a.json: its JSON is nested too deeply"),
     ],
 )
 def test_a_broken_file_is_named_with_the_place(tmp_path: Path, name: str, content: str, message: str):
