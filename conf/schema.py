@@ -49,8 +49,46 @@ class Stage:
 
 
 @dataclass
+class Pt(Stage):
+    pass
+
+
+@dataclass
 class Sft(Stage):
     pass
+
+
+@dataclass
+class Rm(Stage):
+    pass
+
+
+@dataclass
+class Dpo(Stage):
+    loss: str = MISSING  # sigmoid | hinge | ipo | robust
+    beta: float = MISSING
+    label_smoothing: float = MISSING  # assumed share of pairs with their sides exchanged; 0 to below 0.5
+    sft_weight: float = MISSING  # of the next-token loss on chosen answers; 0: none
+    precompute_reference: bool = MISSING  # true: the reference's log-probabilities are computed before training
+
+
+@dataclass
+class Kto(Stage):
+    beta: float = MISSING
+    desirable_weight: float = MISSING
+    undesirable_weight: float = MISSING
+
+
+@dataclass
+class Orpo(Stage):
+    beta: float = MISSING  # weight of the odds ratio
+
+
+@dataclass
+class Simpo(Stage):
+    beta: float = MISSING
+    margin: float = MISSING  # the paper's gamma
+    sft_weight: float = MISSING  # of the next-token loss on chosen answers; 0: none
 
 
 @dataclass
@@ -268,7 +306,7 @@ class Run:
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
 SUBTYPES: dict[str, dict[str, type]] = {
-    "stage": {"sft": Sft, "ppo": Ppo, "grpo": Grpo},
+    "stage": {"pt": Pt, "sft": Sft, "rm": Rm, "dpo": Dpo, "kto": Kto, "orpo": Orpo, "simpo": Simpo, "ppo": Ppo, "grpo": Grpo},
     "regime": {"full": Full, "freeze": Freeze, "lora": Lora, "qlora": Qlora},
     "sharding": {
         "ddp": Ddp,

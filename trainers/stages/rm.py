@@ -1,0 +1,83 @@
+"""Reward modelling: one score a text, higher for the chosen of two answers (Bradley-Terry, as in arXiv:2203.02155), through TRL."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset
+from peft import TaskType
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from conf.run_dir import RunDir
+from conf.schema import Run
+from trainers.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
+from trainers.regimes import PreparedModel, with_adapter
+
+HEAD = "score"  # transformers' name of the linear layer from the last token's state to the reward
+
+
+class RewardModel:
+    """The body of a language model under a new head of one row, drawn from the seed where the files have none."""
+
+    @staticmethod
+    def from_pretrained(path: str, *, config: PreTrainedConfig, **keywords: object) -> PreTrainedModel:
+        config.num_labels = 1
+        return AutoModelForSequenceClassification.from_pretrained(path, config=config, **keywords)
+
+    @staticmethod
+    def from_config(config: PreTrainedConfig, **keywords: object) -> PreTrainedModel:
+        config.num_labels = 1
+        return AutoModelForSequenceClassification.from_config(config, **keywords)
+
+
+MODEL_CLASS = RewardModel
+
+
+class WholeTexts(DataCollatorForPreference):
+    """TRL scores whole texts, and our rows hold a prompt and two completions."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        texts = [{side: row["prompt_ids"] + row[side] for side in ("chosen_ids", "rejected_ids")} for row in examples]
+        batch: dict[str, Tensor] = super().torch_call(texts)
+        return batch
+
+
+class Rm(AsPrepared, RewardTrainer):
+    pass
+
+
+def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> RewardConfig:
+    return RewardConfig(**trl_arguments(run, run_dir, has_evaluation))
+
+
+def build_trainer(
+    run: Run,
+    arguments: RewardConfig,
+    prepared: PreparedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: tuple[Dataset, Dataset | None],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    train, evaluation = datasets
+    with_float_logits(prepared.model)
+    trainer = Rm(
+        model=with_adapter(with_head(prepared), run),
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        data_collator=WholeTexts(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    return settled(trainer, run)
+
+
+def with_head(prepared: PreparedModel) -> PreparedModel:
+    """The head is new: beside an adapter it learns whole, and is saved with it."""
+    if prepared.peft_config is None:
+        return prepared
+    return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[HEAD]))
