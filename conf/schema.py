@@ -169,6 +169,24 @@ class Optim:
 
 
 @dataclass
+class Galore(Optim):
+    rank: int = MISSING  # of the space that a matrix's gradient is projected into
+    update_interval: int = MISSING  # steps between two projections of one matrix
+    scale: float = MISSING  # of the update of projected matrices
+
+
+@dataclass
+class Apollo(Galore):
+    scale_by: str = MISSING  # channel | tensor: what shares one factor between gradient and update
+
+
+@dataclass
+class Badam(Optim):
+    switch_interval: int = MISSING  # steps that one block of layers learns before the next one does
+    order: str = MISSING  # ascending | descending | random: of the blocks
+
+
+@dataclass
 class Training:
     epochs: float = MISSING
     max_steps: int | None = MISSING  # overrides epochs
@@ -308,6 +326,23 @@ class Run:
 SUBTYPES: dict[str, dict[str, type]] = {
     "stage": {"pt": Pt, "sft": Sft, "rm": Rm, "dpo": Dpo, "kto": Kto, "orpo": Orpo, "simpo": Simpo, "ppo": Ppo, "grpo": Grpo},
     "regime": {"full": Full, "freeze": Freeze, "lora": Lora, "qlora": Qlora},
+    "optim": {
+        "adamw": Optim,
+        "adamw_foreach": Optim,
+        "adamw_8bit": Optim,
+        "paged_adamw": Optim,
+        "paged_adamw_8bit": Optim,
+        "adafactor": Optim,
+        "lion": Optim,
+        "lion_8bit": Optim,
+        "paged_lion_8bit": Optim,
+        "muon": Optim,
+        "sgd": Optim,
+        "galore": Galore,
+        "galore_8bit": Galore,
+        "apollo": Apollo,
+        "badam": Badam,
+    },
     "sharding": {
         "ddp": Ddp,
         "zero1": Zero,
@@ -323,7 +358,6 @@ SUBTYPES: dict[str, dict[str, type]] = {
 PLAIN_GROUPS: dict[str, type] = {
     "model": Model,
     "data": Data,
-    "optim": Optim,
     "training": Training,
     "checkpoint": Checkpoint,
     "evaluation": Evaluation,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conf.schema import Ddp, Freeze, Fsdp, Qlora, Run, Zero
+from conf.schema import Badam, Ddp, Freeze, Full, Fsdp, Galore, Lora, Qlora, Run, Zero
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ def bits(run: Run) -> int | None:
 
 def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
+
+
+def ranks(run: Run) -> int:
+    return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
 
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
@@ -82,6 +86,36 @@ RULES: tuple[Rule, ...] = (
         lambda run: run.optim.name == "muon" and not isinstance(run.sharding, Ddp),
         "Muon makes whole matrices orthogonal, and this sharding hands it flat or split ones: ZeRO ends with `Param gradient must be a 2D matrix`.",
         "sharding=ddp",
+    ),
+    Rule(
+        "low-rank-split",
+        lambda run: isinstance(run.optim, Galore) and not isinstance(run.sharding, Ddp),
+        "GaLore and APOLLO project whole matrices, and this sharding hands them flat or split ones: ZeRO ends with `tuple index out of range`.",
+        "sharding=ddp",
+    ),
+    Rule(
+        "low-rank-adapter",
+        lambda run: isinstance(run.optim, Galore) and isinstance(run.regime, Lora),
+        "An adapter's matrices have the rank of the adapter: a projection of them spares no states and adds projectors.",
+        "optim=adamw",
+    ),
+    Rule(
+        "galore-8bit-cpu",
+        lambda run: run.optim.name == "galore_8bit" and on_cpu(run),
+        "galore-torch waits for a GPU after every weight: `Torch not compiled with CUDA enabled`.",
+        "optim=galore",
+    ),
+    Rule(
+        "badam-regime",
+        lambda run: isinstance(run.optim, Badam) and not isinstance(run.regime, Full),
+        "BAdam chooses by itself what learns, one layer of the whole model after the other: frozen layers and adapters would be left out.",
+        "regime=full",
+    ),
+    Rule(
+        "badam-ranks",
+        lambda run: isinstance(run.optim, Badam) and (ranks(run) > 1 or not isinstance(run.sharding, Ddp)),
+        "BAdam changes in training which weights learn, and ranks agree on gradients of those that learned at the start alone.",
+        "sharding=ddp cluster.nodes=1 cluster.ranks_per_node=1",
     ),
     Rule(
         "bf16-offload",

@@ -80,9 +80,8 @@ def nearest_key(key: str) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not near and "." not in word:
-        near = [key for key in known if key.rsplit(".", 1)[-1] == word][:1]
+    fields = [key for key in known if "." in key and key.rsplit(".", 1)[-1] == word]
+    near = fields[:1] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"Did you mean {near[0]}? " if near else ""
 
 

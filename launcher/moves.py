@@ -75,7 +75,7 @@ def rank_moves(run: Run) -> list[Move]:
     return [Move("ranks", 3, "one process instead of several: slower", lambda run: replace(run, cluster=replace(run.cluster, ranks_per_node=1)))]
 
 
-IN_EIGHT_BITS = {"adamw": "adamw_8bit", "adamw_foreach": "adamw_8bit", "lion": "lion_8bit"}
+IN_EIGHT_BITS = {"adamw": "adamw_8bit", "adamw_foreach": "adamw_8bit", "lion": "lion_8bit", "galore": "galore_8bit"}
 
 
 def optimizer_moves(run: Run) -> list[Move]:

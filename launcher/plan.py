@@ -13,6 +13,7 @@ from launcher.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables
 from launcher.compatibility import incompatibilities
 from launcher.errors import ConfigError
 from launcher.expectations import Expectations, expect, refuse_too_few, trained_samples
+from launcher.extras import refuse_absent
 from launcher.fit import fitted, opened
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
@@ -113,6 +114,7 @@ def with_architecture(run: Run) -> Run:
 
 
 def refuse_incompatible(run: Run) -> None:
+    refuse_absent(run)
     rules = incompatibilities(run)
     if rules:
         raise ConfigError("\n".join(f"{rule.name}: {rule.why} Instead: {rule.instead}" for rule in rules))

@@ -1,13 +1,15 @@
-"""Muon for the matrices between embedding and head, AdamW for all else, as the one optimizer that a Trainer takes."""
+"""The optimizer of a run: transformers makes most by name; what it has no name for, or makes otherwise, is built here."""
 
 from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel, Trainer
 
 from conf.schema import Optim, Run
+from trainers.block_wise import badam
+from trainers.learning import hidden_matrices, other_weights
+from trainers.low_rank import apollo, galore, galore_8bit
 
 
 class MuonAdamW(Optimizer):
@@ -38,11 +40,7 @@ def muon_and_adamw(model: PreTrainedModel, optim: Optim) -> MuonAdamW:
     Raises:
         ValueError: when no matrix learns.
     """
-    ends = end_weights(model)
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    hidden = [weight for weight in learning if weight.ndim == 2 and id(weight) not in ends]
-    chosen = {id(weight) for weight in hidden}
-    rest = [weight for weight in learning if id(weight) not in chosen]
+    hidden, rest = hidden_matrices(model), other_weights(model)
     if not hidden:
         raise ValueError("optim=muon: no matrix between embedding and head learns, and it orthogonalises nothing else. Use optim=adamw.")
     muon = Muon(hidden, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.beta1, adjust_lr_fn="match_rms_adamw")
@@ -54,13 +52,17 @@ def muon_and_adamw(model: PreTrainedModel, optim: Optim) -> MuonAdamW:
     return MuonAdamW(muon, adamw)
 
 
+# By name; those that are not here transformers makes from its arguments.
+BUILDERS: dict[str, Callable[[PreTrainedModel, Run], Optimizer]] = {
+    "muon": lambda model, run: muon_and_adamw(model, run.optim),
+    "galore": galore,
+    "galore_8bit": galore_8bit,
+    "apollo": apollo,
+    "badam": badam,
+}
+
+
 def choose_optimizer(trainer: Trainer, run: Run) -> None:
-    """Have `trainer` build what transformers has no name for; it makes all other optimizers of the arguments."""
-    if run.optim.name == "muon":
-        trainer.optimizer_cls_and_kwargs = (lambda: muon_and_adamw, {"optim": run.optim})
-
-
-def end_weights(model: PreTrainedModel) -> set[int]:
-    """Identities of the embeddings and the output head: their rows are tokens, not directions to be made orthogonal."""
-    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    return {id(weight) for module in (*embeddings, model.get_output_embeddings()) for weight in module.parameters(recurse=False)}
+    """Have `trainer` build what transformers does not make."""
+    if run.optim.name in BUILDERS:
+        trainer.optimizer_cls_and_kwargs = (lambda: BUILDERS[run.optim.name], {"run": run})

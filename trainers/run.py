@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from conf.run_dir import RunDir
-from conf.schema import Freeze, Run, Zero
+from conf.schema import Badam, Freeze, Run, Zero
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
@@ -111,7 +111,7 @@ def build(
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
     callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
-    if isinstance(run.regime, Freeze):
+    if isinstance(run.regime, Freeze) or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
     if run.evaluation.generate is not None:
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))

@@ -1,6 +1,6 @@
 """Host memory of one node and disk under the run folder."""
 
-from conf.schema import Fsdp, Lora, Qlora, Run, Zero
+from conf.schema import Badam, Fsdp, Lora, Qlora, Run, Zero
 from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
 from launcher.memory.job import Job
 from launcher.memory.optimizer import PAGED, state_bytes
@@ -77,7 +77,8 @@ def paged_bytes(job: Job) -> int:
 def checkpoint_bytes(job: Job) -> int:
     """What learns, its masters and its states; frozen weights are not saved again."""
     per_element = max(job.storage.weight, job.storage.master)
-    return per_element * job.census.trained + state_bytes(job.run, job.census, job.storage)
+    saved = job.census.base if isinstance(job.run.optim, Badam) else job.census.trained  # BAdam: layers that had their turn have changed too
+    return per_element * saved + state_bytes(job.run, job.census, job.storage)
 
 
 def disk_terms(job: Job) -> tuple[Term, ...]:

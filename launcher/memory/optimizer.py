@@ -1,7 +1,8 @@
 """States of the optimizer and what its step needs beside them."""
 
-from conf.schema import Run
+from conf.schema import Badam, Galore, Run
 from launcher.memory.constants import STATE_BLOCK
+from launcher.memory.low_rank import low_rank_bytes, low_rank_step_bytes
 from launcher.memory.parameters import Census
 from launcher.memory.storage import Storage
 
@@ -10,12 +11,16 @@ FP32_STATES = {"paged_adamw": 2, "lion": 1}  # bitsandbytes/optim/optimizer.py: 
 BLOCK_WISE = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1, "paged_lion_8bit": 1}  # states
 PAGED = ("paged_adamw", "paged_adamw_8bit", "paged_lion_8bit")
 
-UNMEASURED = ("adamw_foreach", "paged_adamw", "lion", "lion_8bit", "paged_lion_8bit", "muon")
+UNMEASURED = ("adamw_foreach", "paged_adamw", "lion", "lion_8bit", "paged_lion_8bit", "muon", "galore", "galore_8bit", "apollo", "badam")
 
 
 def state_bytes(run: Run, census: Census, storage: Storage) -> int:
     """All states of all trained elements, before they are split over ranks."""
     name, trained = run.optim.name, census.trained
+    if isinstance(run.optim, Galore):
+        return low_rank_bytes(run.optim, census, storage)
+    if isinstance(run.optim, Badam):
+        return (8 + (4 if storage.weight == 2 else 0)) * trained  # trainers/block_wise.py: fp32 moments and, of 16-bit weights, a master
     if name in TORCH_ADAMW:
         return 2 * storage.state * trained
     if name in FP32_STATES:
@@ -51,6 +56,10 @@ def factored_bytes(census: Census) -> int:
 
 def step_bytes(run: Run, census: Census, storage: Storage) -> int:
     """Temporaries of the step on one rank: none for fused kernels."""
+    if isinstance(run.optim, Galore):
+        return low_rank_step_bytes(run.optim, census, storage)
+    if isinstance(run.optim, Badam):
+        return badam_step_bytes(run, census, storage)
     if run.optim.name == "adafactor":
         # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time.
         return census.largest * (16 if storage.weight == 2 else 8)
@@ -63,6 +72,12 @@ def step_bytes(run: Run, census: Census, storage: Storage) -> int:
     if run.optim.name == "sgd" and run.optim.weight_decay > 0:
         return storage.gradient * census.trained  # torch/optim/sgd.py, foreach: decay makes a second list of gradients
     return 0
+
+
+def badam_step_bytes(run: Run, census: Census, storage: Storage) -> int:
+    """trainers/block_wise.py: 16-bit gradients become fp32 weight by weight, and the 16-bit one goes; on a CPU AdamW's own temporaries."""
+    casts = 0 if storage.gradient == 4 else 4 * census.largest
+    return casts + (2 * 4 * census.largest if run.node.gpus == 0 else 0)
 
 
 def single_adamw_bytes(census: Census, storage: Storage) -> int:

@@ -1,9 +1,9 @@
 """How many elements learn, stay, are quantised or are added, and the bytes of the weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from conf.schema import Freeze, Lora, Qlora, Run
+from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, SMALL_TENSOR
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts, ModuleKind
@@ -27,6 +27,7 @@ class Census:
     layer: int  # of trained, in one layer
     matrices: int  # of trained, in linear layers: what autocast casts
     experts: int  # of matrices, in stacked tensors of three dimensions
+    shapes: tuple[tuple[int, int, int], ...]  # of matrices without experts: inputs, outputs and how many
     largest: int  # largest trained tensor
     largest_matrix: int  # largest linear layer of the base
     small_base: int  # norms and biases of the base: ZeRO-3 keeps them whole
@@ -47,7 +48,15 @@ def census_of(run: Run, facts: ModelFacts) -> Census:
         return adapter_census(run.regime, facts)
     if isinstance(run.regime, Freeze):
         return base_census(facts, frozen_selection(run.regime, facts))
+    if isinstance(run.optim, Badam):
+        # autocast keeps no copy of a frozen weight for longer than its product, but autograd does: all are counted
+        return replace(base_census(facts, one_block), depth=facts.layers, matrices=facts.parameters)
     return base_census(facts, places)
+
+
+def one_block(module: ModuleKind) -> tuple[int, ...]:
+    """BAdam trains a layer at a time; the last one stands for all, of mixtures too, whose first ones may be dense and smaller."""
+    return module.layers[-1:]
 
 
 def named(module: ModuleKind, names: list[str]) -> bool:
@@ -97,6 +106,7 @@ def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...
     head = sum(module.parameters * count for module, count in learning if module.kind == "head")
     matrices = sum(module.inputs * module.outputs * count for module, count in learning if module.kind in ("linear", "router"))
     experts = sum(module.parameters * count for module, count in learning if module.kind == "experts")
+    shapes = tuple((module.inputs, module.outputs, count) for module, count in learning if module.kind in ("linear", "router") and count)
     layers = {place for module, found in selected if module.layers for place in found}
     return Census(
         base=facts.parameters,
@@ -110,6 +120,7 @@ def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...
         layer=max(sum(module.parameters for module, found in selected if number in found) for number in edges(layers)),
         matrices=matrices + experts,
         experts=experts,
+        shapes=shapes,
         largest=max((largest_tensor(module) for module, count in learning if count), default=0),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
@@ -152,6 +163,7 @@ def adapter_census(regime: Lora, facts: ModelFacts) -> Census:
         layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers),
         matrices=adapters,
         experts=0,
+        shapes=(),
         largest=max((elements for elements, _ in sides), default=0),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
@@ -185,5 +197,7 @@ def quantised_bytes(regime: Qlora, census: Census) -> int:
 
 def weight_bytes(run: Run, census: Census, storage: Storage) -> int:
     """Base and adapters as one unsplit rank holds them, without DeepSpeed's masters."""
+    if isinstance(run.optim, Badam):
+        return storage.weight * census.base  # each layer takes its turn
     quantised = quantised_bytes(run.regime, census) if isinstance(run.regime, Qlora) else 0
     return quantised + storage.frozen * (census.frozen - census.quantised) + storage.weight * census.trained

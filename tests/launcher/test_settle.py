@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES, Node, Run
-from launcher.compose import choices, compose
+from launcher.compose import compose
 from launcher.errors import ConfigError
 from launcher.settle import LIMITS, check_values, settle, settle_batch
 
@@ -39,7 +39,12 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("regime.dropout", "regime=lora", [0.0, 0.999], [-0.1, 1.0, NAN]),
     ("regime.targets", "regime=lora", [["q_proj"]], [[], [""]]),
     ("regime.bits", "regime=qlora", [8, 4, 2], [3, 16, 0]),
-    ("optim.name", "", choices("optim"), ["adam", ""]),
+    ("optim.rank", "optim=galore", [1], [0, -1]),
+    ("optim.update_interval", "optim=galore_8bit", [1], [0]),
+    ("optim.scale", "optim=apollo", [0.25], [0.0, INF, NAN]),
+    ("optim.scale_by", "optim=apollo", ["channel", "tensor"], ["row", ""]),
+    ("optim.switch_interval", "optim=badam", [1], [0]),
+    ("optim.order", "optim=badam", ["ascending", "descending", "random"], ["up", ""]),
     ("optim.lr", "", [0.0], [-1e-9, INF, NAN]),
     ("optim.weight_decay", "", [0.0], [-0.1, NAN]),
     ("optim.max_grad_norm", "", [0.0], [-0.1, NAN]),

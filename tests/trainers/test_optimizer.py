@@ -51,13 +51,19 @@ def losses(trainer: Trainer) -> list[float]:
 
 def held_bytes(optimizer: Any) -> int:
     """Of states as large as a weight; bitsandbytes' scales and code tables are counted too, torch's step numbers are not."""
-    states = [state for of_weight in optimizer.state.values() for key, state in of_weight.items() if torch.is_tensor(state) and key not in SMALL]
+    states = [state for of_weight in optimizer.state.values() for state in tensors(of_weight)]
     return sum({state.data_ptr(): state.numel() * state.element_size() for state in states}.values())
+
+
+def tensors(state: dict[str, Any]) -> list[torch.Tensor]:
+    """Those of a projector too, which is an object of its library."""
+    projector = vars(state["projector"]) if "projector" in state else {}
+    return [value for key, value in {**state, **projector}.items() if torch.is_tensor(value) and key not in SMALL]
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("optim", choices("optim"))
+@pytest.mark.parametrize("optim", [name for name in choices("optim") if name != "galore_8bit"])  # that one needs CUDA
 def test_three_steps_lower_the_loss_and_keep_the_states_that_are_predicted(optim: str, precision: str, tmp_path: Path) -> None:
     run = run_of("regime=full", f"optim={optim}", f"training.precision={precision}", "optim.lr=0.003")
     trainer = trained(run, tmp_path)

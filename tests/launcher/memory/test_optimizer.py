@@ -78,6 +78,61 @@ def test_a_muon_step_works_on_one_matrix_at_a_time(described):
     assert step_bytes(run, census_of(run, facts), storage_of(run)) == (2 + 8) * 4096 * 14336
 
 
+def test_galore_keeps_a_projector_of_the_smaller_side_and_two_moments_of_the_larger(described):
+    projected = 2 * 32 * (2 * (128 + 2 * 128) + 2 * (64 + 2 * 128) + 3 * (128 + 2 * 352))  # q and o, k and v, gate, up and down; rank 32
+
+    assert states(described, "optim=galore", "optim.rank=32", "sharding=ddp") == 4 * projected + 8 * (EMBEDDING + NORMS)
+    assert states(described, "optim=galore", "optim.rank=32", "training.precision=bf16") == 2 * projected + 4 * (EMBEDDING + NORMS)
+
+
+def test_a_decomposition_has_no_more_directions_than_the_smaller_side_but_a_random_projection_has(described):
+    q_and_o, k_and_v, mlp = 2 * (128 + 2 * 128), 2 * (64 + 2 * 128), 3 * (128 + 2 * 352)
+    rest = 8 * (EMBEDDING + NORMS)
+
+    galore = 2 * 128 * (q_and_o + mlp) + 2 * 64 * k_and_v
+    assert states(described, "optim=galore", "optim.rank=200") == 4 * galore + rest
+    apollo = 2 * 200 * (q_and_o + k_and_v + mlp) + 14  # and the norm of the last update of each of 14 matrices
+    assert states(described, "optim=apollo", "optim.rank=200") == 4 * apollo + rest
+
+
+def test_galore_in_eight_bits_keeps_its_projectors_in_the_dtype_of_the_gradients(described):
+    projectors, moments = 2 * 64 * (2 * 128 + 2 * 64 + 3 * 128), 2 * 64 * (4 * 128 + 3 * 352)  # rank 64; every moment has 4096 elements or more
+    blocks = moments + EMBEDDING
+
+    expected = 4 * projectors + 2 * (blocks + 4 * blocks // 256) + 8 * NORMS
+    assert states(described, "optim=galore_8bit", "optim.rank=64") == expected
+
+
+def test_a_projector_is_made_from_a_decomposition_of_the_whole_gradient(described):
+    run, facts = described("regime=full", "optim=galore", "sharding=ddp")
+    census, storage = census_of(run, facts), storage_of(run)
+
+    assert step_bytes(run, census, storage) == 4 * (128 * 352 + 128 * (128 + 352))
+    run, facts = described("regime=full", "optim=apollo", "sharding=ddp")
+    assert step_bytes(run, census, storage) == 2 * 4 * 128 * 352
+
+
+BLOCK = (TOTAL - EMBEDDING - 128) // 2
+
+
+def test_badam_has_gradients_and_states_of_one_layer_and_a_master_of_16_bit_weights(described):
+    assert states(described, "optim=badam", "training.precision=fp32") == 8 * BLOCK
+    assert states(described, "optim=badam", "training.precision=bf16") == (8 + 4) * BLOCK
+
+    run, facts = described("regime=full", "optim=badam", "training.precision=bf16", "sharding=ddp", "node.gpus=1")
+    step = next(phase for phase in estimate(run, facts).phases if phase.name == "optimizer step")
+    found = {term.name: term.bytes for term in step.terms}
+    assert (found["weights"], found["gradients"], found["optimizer states"]) == (2 * TOTAL, 2 * BLOCK, 12 * BLOCK)
+    assert found["temporaries of the step"] == 4 * 128 * 352
+
+
+def test_a_badam_checkpoint_holds_every_weight(described):
+    run, facts = described("regime=full", "optim=badam", "training.precision=bf16", "sharding=ddp", "node.gpus=1")
+    found = {term.name: term.bytes for term in estimate(run, facts).disk_terms}
+
+    assert found["checkpoint in the making"] == 2 * TOTAL + 12 * BLOCK
+
+
 def test_paged_states_are_host_memory_and_unmeasured_optimizers_say_so(described):
     run, facts = described("regime=full", "optim=paged_lion_8bit")
     found = estimate(run, facts)
