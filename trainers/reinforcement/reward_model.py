@@ -48,7 +48,7 @@ def on_each_rank(arguments: TrainingArguments) -> Iterator[None]:
     try:
         yield
     finally:
-        if arguments.hf_deepspeed_config is not None:
+        if arguments.deepspeed is not None:
             set_hf_deepspeed_config(arguments.hf_deepspeed_config)
 
 
