@@ -11,10 +11,10 @@ import pyarrow.parquet
 from trainers.data.chat import RowError
 from trainers.data.conversion import refuse_other_kind
 from trainers.data.kinds import Kind
-from trainers.data.layout import Layout
-from trainers.data.records import Records
+from trainers.data.layout import Layout, layout_of_record
+from trainers.data.records import Records, load_hub
 from trainers.data.registry import Source
-from trainers.data.sets import guess_layout, read_source
+from trainers.data.sets import guess_layout, parts_of, read_source
 from trainers.errors import DataError
 
 SIZE = 1000  # records that a process takes at once
@@ -56,50 +56,74 @@ def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, si
         DataError: naming the set, and the file that cannot be read, is empty or fits no layout or stage.
     """
     for number, source in enumerate(sources):
-        origin, unit, rows = opened(source, kind)
         limits = [limit for limit in (source.samples, max_samples) if limit is not None]
-        rows = islice(rows, min(limits)) if limits else rows
-        first = list(islice(rows, size))
-        layout = source.layout or guess_layout(first_readable(origin, unit, first))
-        refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
-        for records in chain([first], in_parts(rows, size)):
-            yield Chunk(number, origin, unit, layout, records)
+        left = min(limits) if limits else None
+        for part in parts_of(source):
+            if left == 0:
+                break
+            for chunk in chunks_of_part(number, part, left, kind, size):
+                left = None if left is None else left - len(chunk.records)
+                yield chunk
 
 
-def in_parts(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while part := list(islice(rows, size)):
-        yield part
+def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int) -> Iterator[Chunk]:
+    """One file or hub set in chunks, cut to its first `limit` records."""
+    origin, unit, every = opened(part, kind)
+    rows = islice(every, limit)
+    first = list(islice(rows, size))
+    layout = part.layout or guessed_layout(origin, unit, first)
+    refuse_other_kind(f"data.sets: {part.name}", layout.holds, kind)
+    for records in chain([first], in_blocks(rows, size)):
+        yield Chunk(number, origin, unit, layout, records)
+
+
+def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while block := list(islice(rows, size)):
+        yield block
 
 
 def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
     """(origin, unit, records) of a set."""
-    file = source.file if source.hub_id is None else None
-    if file is not None and file.is_file() and file.suffix in LAZY:
+    file = source.file
+    if source.hub_id is None and file is not None and file.is_file() and file.suffix in LAZY:
         unit, rows = LAZY[file.suffix]
         return str(file), unit, rows(file)
+    if source.hub_id is not None:
+        return source.hub_id, "record", iter(enumerate(load_hub(source.hub_id, source.subset, source.split, source.folder), start=1))
     records = read_source(source, kind)
     return records.origin, records.unit, iter(records.rows)
 
 
-def first_readable(origin: str, unit: str, rows: Sequence[Row]) -> Records:
-    """The first record whose JSON is whole: its columns tell the layout."""
+def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:
+    """The layout that the columns of the first good record tell; the others are judged by it.
+
+    Raises:
+        DataError: when none can be read, or none fits a layout.
+    """
     if not rows:
         raise DataError(f"{origin}: holds no records. Give a file with at least one.")
-    for number, record in rows:
-        try:
-            return Records(origin, unit, [(number, parsed(record))])
-        except RowError:
-            continue
-    number, record = rows[0]
-    raise DataError(f"{origin}, {unit} {number}: {broken(record)}. No record of this file can be read; each line must hold one JSON object.")
+    readable = [(number, record) for number, record in map(readable_row, rows) if record is not None]
+    if not readable:
+        number, record = rows[0]
+        raise DataError(f"{origin}, {unit} {number}{broken(record)}. No record of this file can be read; each line must hold one JSON object.")
+    layouts = (layout_of_record(record) for _, record in readable if isinstance(record, dict))
+    return next((layout for layout in layouts if layout is not None), None) or guess_layout(Records(origin, unit, readable[:1]))
+
+
+def readable_row(row: Row) -> Row:
+    """The row with its record parsed; None where it cannot be."""
+    try:
+        return row[0], parsed(row[1])
+    except RowError:
+        return row[0], None
 
 
 def broken(record: object) -> str:
     try:
         parsed(record)
     except BrokenJson as error:
-        return f"column {error.column}: {error}"
-    raise AssertionError("only what cannot be parsed comes here")
+        return f", column {error.column}: {error}"
+    return ": holds null"
 
 
 def parsed(record: object) -> object:
@@ -140,12 +164,27 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: cannot be read as Parquet: {error}. Write the file again.") from error
 
 
-LAZY: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {".jsonl": ("line", lines_of), ".parquet": ("record", rows_of_parquet)}
+def documents_of(path: Path) -> Iterator[Row]:
+    """Each line that is not blank is one document."""
+    for number, raw in lines_of(path):
+        assert isinstance(raw, RawLine)
+        try:
+            yield number, {"text": raw.content.decode().rstrip("\r\n")}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: byte {error.start} of it is not UTF-8. Save the file as UTF-8.") from error
+
+
+LAZY: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {
+    ".jsonl": ("line", lines_of),
+    ".parquet": ("record", rows_of_parquet),
+    ".txt": ("line", documents_of),
+}
 
 
 def record_count(sources: Sequence[Source]) -> int | None:
     """How many records there are where that costs little: for the time that is left. None: unknown before they are read."""
-    counts = [count_lines(source.file) if source.file is not None and source.file.suffix == ".jsonl" else None for source in sources]
+    files = [part.file for source in sources for part in parts_of(source)]
+    counts = [count_lines(file) if file is not None and file.suffix in (".jsonl", ".txt") and file.is_file() else None for file in files]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 

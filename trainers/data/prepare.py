@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
+from trainers.data.cache import cached
 from trainers.data.chunks import chunks_of, record_count
 from trainers.data.kinds import KINDS, Kind
 from trainers.data.problems import refuse_problems, refuse_too_many
@@ -55,19 +56,32 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
 
 
 def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreparedData:
-    """Build the datasets into `folder`, for one rank while the others wait for the folder; what is already there is taken.
+    """Put the datasets into `folder`, for one rank while the others wait for the folder; what is already there is taken.
+
+    They are linked from the cache, which may be deleted at any time.
 
     Raises:
-        DataError, ValueError: as build_datasets.
+        DataError, ValueError: as build_datasets; naming data.cache where it cannot be written.
         OSError: when the folder cannot be written.
     """
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process with the same id that was killed
-        unfinished.mkdir()
-        build_into(unfinished, run, tokenizer)
+        shutil.copytree(prepare_cache(run, tokenizer), unfinished, copy_function=link_or_copy)
         os.replace(unfinished, folder)  # readers see all of it or nothing
     return load_prepared(folder)
+
+
+def prepare_cache(run: Run, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """The folder of the cache that holds the run's datasets, made first where it is not there."""
+    return cached(run, tokenizer, lambda folder: build_into(folder, run, tokenizer))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def load_prepared(folder: Path) -> PreparedData:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data
 from trainers.data.chat import RowError
 from trainers.data.chunks import BrokenJson, Chunk, parsed
-from trainers.data.conversion import MAKE
+from trainers.data.conversion import MAKE, last_answer_alone
 from trainers.data.kinds import Kind
 from trainers.data.problems import Problem
 from trainers.data.progress import Counter
@@ -118,7 +118,8 @@ def tokenise_record(chunk: Chunk, number: int, record: object, work: Work) -> li
     """
     sample = read_sample(chunk.place(number), record, chunk.layout, work.kind)
     made = MAKE[chunk.layout.holds][work.kind](sample)
-    return [judged(ROWS[work.kind].tokenise(each, work.tokenizer, work.data), work) for each in made]
+    learned = made if work.data.train_history else [last_answer_alone(each) for each in made]
+    return [judged(ROWS[work.kind].tokenise(each, work.tokenizer, work.data), work) for each in learned]
 
 
 def judged(row: Mapping[str, object], work: Work) -> Mapping[str, object]:

@@ -14,7 +14,7 @@ from trainers.tokenizer import load_tokenizer
 
 def run_of(folder: Path, answers: list[str], *overrides: str) -> Run:
     (folder / "a.json").write_text(json.dumps([{"instruction": "U", "output": answer} for answer in answers]))
-    return compose(["model=demo", "data=files", "data.sets=[a.json]", f"data.folder={folder}", *overrides])
+    return compose(["model=demo", "data=files", "data.sets=[a.json]", f"data.folder={folder}", f"output={folder}/outputs", *overrides])
 
 
 def built(run: Run) -> PreparedData:
