@@ -125,9 +125,7 @@ def build(
 def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
-        making = run_dir.prepared.with_name(f".making-prepared-{os.getpid()}")
-        print(prepare(run, tokenizer, making).report, flush=True)
-        os.rename(making, run_dir.prepared)
+        print(prepare(run, tokenizer, run_dir.prepared).report.sentence(), flush=True)
     wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
     data = load_prepared(run_dir.prepared)
     if len(data.train) < run.training.micro_batch * place.world:
