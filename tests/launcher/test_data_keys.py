@@ -34,6 +34,7 @@ def test_keys_that_hold_together_pass(overrides: tuple[str, ...]) -> None:
         (("data.mixing=interleave_under", "data.probabilities=[0.0,1.0]"), r"every one must be above 0"),
         (("data.mixing=interleave_under", "data.probabilities=[-0.5,1.5]"), r"every one must be above 0"),
         (("data.evaluation_sets=[c.jsonl]", "data.validation_share=0.1"), r"data.evaluation_sets and data.validation_share=0.1 both"),
+        (("data.mask_prompt=false", "data.train_history=false"), r"set one of them to true"),
         (("data.streaming=true",), r"data.streaming=true has no end.*set training.max_steps"),
         (("data.streaming=true", "training.max_steps=5", "data.validation_share=0.1"), r"cannot hold out data.validation_share=0.1"),
     ],

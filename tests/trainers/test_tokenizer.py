@@ -58,7 +58,9 @@ def test_a_named_template_becomes_the_tokenizers_own_so_that_it_is_saved_with_th
 
 
 def test_an_unknown_template_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"data.template=nope is not a template. It is one of: alpaca, chatml, llama3, qwen"):
+    with pytest.raises(
+        ValueError, match=r"data.template=nope is not a template. It is one of: alpaca, chatml, gemma, llama2, llama3, mistral, phi, qwen"
+    ):
         load_tokenizer(demo_run("data.template=nope"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "templates"
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-CONTROL_TOKEN = re.compile(r"<\|\w+\|>")
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>")  # the second are Gemma's
 
 
 def template_names() -> list[str]:
