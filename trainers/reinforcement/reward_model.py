@@ -67,12 +67,16 @@ def weights_of(source: str) -> str:
 def load_classifier(source: str, folder: str, dtype: torch.dtype) -> PreTrainedModel:
     adapted = (Path(folder) / ADAPTER).is_file()
     base = base_of(Path(source), Path(folder)) if adapted else folder
+    keywords = {"num_labels": 1, "dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        model, told = AutoModelForSequenceClassification.from_pretrained(base, **keywords)
         # merged into the base as it was before any quantisation: an adapter of qlora then judges by slightly other weights than it learned on
         model = PeftModel.from_pretrained(model, folder).merge_and_unload() if adapted else model
     except (OSError, ValueError) as error:
         raise ValueError(f"stage.reward_model={source} cannot be loaded: it must be a run of stage rm or a sequence classifier. {error}") from error
+    if told["missing_keys"] and not adapted:  # an adapter brings the head that its base lacks
+        missing = ", ".join(sorted(told["missing_keys"]))
+        raise ValueError(f"stage.reward_model={source} has no weights for {missing}: it would score at random. Train it with stage=rm.")
     assert isinstance(model, PreTrainedModel)
     return model
 
