@@ -25,9 +25,6 @@ CUBLAS_WORKSPACE = int(0.06 * GIB)
 # Smallest cap that still runs over peak allocated: allocator simulation of four jobs gave 1.2, 1.6, 1.7 and 3.0 %; the middle is taken.
 FRAGMENTATION = 0.0165
 
-# Reserved over allocated, median of the 12 H200 runs with expandable segments (1.7 to 16 %, once 69 % left over from loading).
-CACHED = 0.09
-
 # DeepSpeed 0.19.8, runtime/zero/config.py: the defaults of reduce_bucket_size, stage3_max_live_parameters and sub_group_size, in elements.
 REDUCE_BUCKET = 500_000_000
 MAX_LIVE = 1_000_000_000

@@ -1,5 +1,7 @@
 """From a settled run and its model to a MemoryEstimate: the phases of a step, each as the sum of what is alive then."""
 
+from functools import partial
+
 from conf.schema import Run
 from launcher.data_keys import evaluates
 from launcher.memory import constants
@@ -18,6 +20,8 @@ from launcher.memory.passes import (
     lower_casts,
     saved_term,
 )
+from launcher.memory.replay import reserved_bytes
+from launcher.memory.stage_phases import copy_terms, outside_phases, reference_phases, score_phases
 from launcher.memory.states import (
     accumulated_terms,
     gathered_terms,
@@ -28,7 +32,7 @@ from launcher.memory.states import (
     step_terms,
     whole_tensor_terms,
 )
-from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms
+from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
 from launcher.model_facts import ModelFacts
 
 __all__ = ["MemoryEstimate", "estimate", "estimate_batch"]
@@ -47,7 +51,8 @@ def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
     job = job_of(run, facts, batch)
     phases = phases_of(job)
     peak = max(phase.bytes for phase in phases)
-    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job))
+    replayed = partial(reserved_bytes, job, total(copy_terms(job)))
+    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job), replayed)
 
 
 def outside_terms(job: Job) -> Terms:
@@ -59,14 +64,17 @@ def outside_terms(job: Job) -> Terms:
 
 
 def phases_of(job: Job) -> tuple[Phase, ...]:
-    resident, gathered = resident_terms(job), gathered_terms(job)
+    resident, gathered = (*resident_terms(job), *copy_terms(job)), gathered_terms(job)
     inside = (*resident, *gathered)
     accumulated = accumulated_terms(job)
     forward, backward = loss_terms(job)
     reduction = reduction_terms(job)
     return (
-        Phase("load", load_terms(job)),
+        Phase("load", (*load_terms(job), *copy_terms(job))),
+        *reference_phases(job, (*inside, *accumulated)),
         Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
+        *outside_phases(job, (*inside, *accumulated, saved_term(job), *head_cast_terms(job))),
+        *score_phases(job, (*inside, *accumulated)),
         Phase("backward: loss", (*inside, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
         *((Phase("backward: head", (*inside, *accumulated, saved_term(job), *lower_casts(job), *head_terms(job))),) if job.census.head else ()),
         *layer_phases(job, (*inside, *reduction)),

@@ -1,10 +1,11 @@
 """An estimate is phases; a phase is terms; a term is a number with its source."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from launcher.memory.constants import CACHED, FRAGMENTATION
+from launcher.memory.constants import FRAGMENTATION
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Phase:
         return max(self.terms, key=lambda term: term.bytes)
 
 
+def with_fragments(allocated: int) -> int:
+    return int(allocated * (1 + FRAGMENTATION))
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes of one GPU (on a CPU node: of one rank), of one node's host memory, and of the disk under the run folder."""
@@ -46,6 +51,7 @@ class MemoryEstimate:
     host_terms: Terms
     disk_terms: Terms
     doubts: tuple[str, ...]  # what the formulas only come close to; shown to the user
+    replayed: Callable[[], int] = field(repr=False, compare=False)  # what the allocator reserves; milliseconds, so only when it is asked for
 
     @cached_property
     def peak(self) -> Phase:
@@ -59,12 +65,17 @@ class MemoryEstimate:
     @property
     def required(self) -> int:
         """The smallest GPU on which the job still runs: cached blocks are given back before an allocation fails."""
-        return int(self.allocated * (1 + FRAGMENTATION)) + total(self.outside) if self.outside else self.allocated
+        return with_fragments(self.allocated) + total(self.outside) if self.outside else self.allocated
+
+    @cached_property
+    def reserved(self) -> int:
+        """torch.cuda.max_memory_reserved where memory is plentiful: cached blocks included. No less than what the job can run in."""
+        return max(with_fragments(self.allocated), self.replayed())
 
     @property
     def nvml(self) -> int:
-        """What nvidia-smi shows where memory is plentiful, cached blocks included."""
-        return int(self.allocated * (1 + CACHED)) + total(self.outside) if self.outside else 0
+        """What nvidia-smi shows where memory is plentiful."""
+        return self.reserved + total(self.outside) if self.outside else 0
 
     @property
     def host(self) -> int:
@@ -83,6 +94,7 @@ class MemoryEstimate:
         return {
             "allocated": self.allocated,
             "required": self.required,
+            "reserved": self.reserved if self.outside else self.allocated,
             "nvml": self.nvml,
             "host": self.host,
             "disk": self.disk,

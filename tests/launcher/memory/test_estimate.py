@@ -75,7 +75,7 @@ def test_peak_is_the_largest_phase_and_never_a_sum(described):
 def test_required_lies_between_allocated_and_what_nvidia_smi_shows(described):
     predicted = estimate(*described("model=llama3.1_8b"))
 
-    assert predicted.allocated < predicted.required < predicted.nvml
+    assert predicted.allocated < predicted.required <= predicted.nvml
     assert predicted.required == int(predicted.allocated * 1.0165) + int(1.298 * GIB)
 
 

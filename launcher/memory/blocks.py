@@ -1,0 +1,113 @@
+"""The blocks of a training step that are large enough to shape the allocator's segment, in bytes."""
+
+from dataclasses import dataclass
+
+from conf.schema import Badam, Freeze, Lora
+from launcher.memory.activations import mlp_width
+from launcher.memory.constants import LOSS_CHUNK
+from launcher.memory.job import Job
+from launcher.memory.loss import fused_chunk
+from launcher.memory.parameters import adapter_targets, frozen_selection, one_block, places
+from launcher.memory.passes import final_norm_bytes
+from launcher.memory.states import gathered_terms, reduction_terms, resident_terms
+from launcher.memory.terms import total
+
+WORKSPACE = 32 * 2**20  # of cuBLAS on Hopper, one each for the forward and the backward thread (ATen/cuda/CublasHandlePool.cpp)
+STATES, WORKSPACES = "optimizer states", "cuBLAS workspace"  # terms of resident_terms that the first step makes
+
+
+@dataclass(frozen=True)
+class Blocks:
+    resident: int  # in one piece: made before the first step
+    workspace: int
+    states: tuple[int, ...]  # made at the end of the first step
+    casts: tuple[tuple[int, ...], ...]  # autocast's copies of the weights of every layer that the passes run through
+    gradients: tuple[tuple[int, ...], ...]  # of the same layers
+    embedding: tuple[int, ...]  # gradients
+    head: tuple[int, ...]
+    head_cast: tuple[int, ...]
+    tied: bool
+    layer_input: int
+    pieces: tuple[int, ...]  # what a layer saves: its norms' first, then the rest in parts as large as an inner value of the MLP
+    work: tuple[int, ...]  # what the backward pass of an MLP makes
+    norms: int
+    checkpointing: bool
+    final: int
+    logits: int
+    copy: int  # in fp32
+    kept: int  # log-softmax, and each of its two gradients
+    reduction: tuple[int, ...]
+
+
+def blocks_of(job: Job) -> Blocks:
+    layers, embedding, head = trained_tensors(job)
+    states = state_blocks(job, (*embedding, *(size for layer in layers for size in layer), *head))
+    amp, compute, gradient = job.storage.autocast, job.storage.compute, job.storage.gradient
+    width = job.arithmetic.element * mlp_width(job.facts) * job.tokens
+    logits = logit_tokens(job) * job.facts.vocab
+    return Blocks(
+        resident=resident_bytes(job, made_later=sum(states)),
+        workspace=WORKSPACE if job.gpu else 0,
+        states=states,
+        casts=tuple(tuple(compute * size for size in layer) if amp else () for layer in layers),
+        gradients=tuple(tuple(gradient * size for size in layer) for layer in layers),
+        embedding=tuple(gradient * size for size in embedding),
+        head=(gradient * job.census.head,) if job.census.head else (),
+        head_cast=(compute * job.census.head,) if job.census.head and amp else (),
+        tied=job.facts.tied and bool(embedding),
+        layer_input=job.arithmetic.residual * job.facts.hidden * job.tokens,
+        pieces=pieces_of(job, width),
+        work=(width, width),
+        norms=job.facts.norms_per_layer,
+        checkpointing=job.run.training.gradient_checkpointing,
+        final=final_norm_bytes(job),
+        logits=job.arithmetic.element * logits,
+        copy=4 * logits if job.arithmetic.element == 2 else 0,
+        kept=4 * logits,
+        reduction=tuple(term.bytes for term in reduction_terms(job)),
+    )
+
+
+def trained_tensors(job: Job) -> tuple[list[tuple[int, ...]], tuple[int, ...], tuple[int, ...]]:
+    """Elements of every tensor that learns: by layer, from the lowest that the passes run through; of the embedding; of a head of its own."""
+    facts, regime = job.facts, job.run.regime
+    layers: list[list[int]] = [[] for _ in range(facts.layers)]
+    if isinstance(regime, Lora):
+        for module in adapter_targets(regime, facts):
+            for number in module.layers:
+                layers[number] += [regime.rank * module.inputs, regime.rank * module.outputs]
+        return [tuple(layer) for layer in layers], (), ()
+    chosen = frozen_selection(regime, facts) if isinstance(regime, Freeze) else one_block if isinstance(job.run.optim, Badam) else places
+    learning = [(module, chosen(module)) for module in facts.modules if module.parameters]
+    for module, found in learning:
+        for number in found if module.layers else ():
+            layers[number].append(module.parameters)
+    outside = {kind: tuple(m.parameters for m, found in learning if found and m.kind == kind) for kind in ("embedding", "head")}
+    return [tuple(layer) for layer in layers[facts.layers - job.census.depth :]], outside["embedding"], outside["head"]
+
+
+def state_blocks(job: Job, tensors: tuple[int, ...]) -> tuple[int, ...]:
+    """Two for every tensor, as AdamW makes them; nothing where the engine or the optimizer has them before the first step, or on the host."""
+    stated = sum(term.bytes for term in resident_terms(job) if term.name == STATES)
+    if job.storage.master or not stated or not tensors:
+        return ()
+    share = stated / sum(tensors) / 2
+    return tuple(int(share * size) for size in tensors for _ in range(2))
+
+
+def resident_bytes(job: Job, made_later: int) -> int:
+    there = sum(term.bytes for term in resident_terms(job) if term.name != WORKSPACES)
+    return there - made_later + total(gathered_terms(job))
+
+
+def pieces_of(job: Job, width: int) -> tuple[int, ...]:
+    norms = (4 * job.facts.hidden * job.tokens,) * job.facts.norms_per_layer
+    saved = (job.learning_layer if job.census.trained_layers else job.frozen_layer) - sum(norms)
+    count = max(1, round(saved / width)) if width else 1
+    return (*norms, *(max(saved // count, 0),) * count)
+
+
+def logit_tokens(job: Job) -> int:
+    """Tokens whose logits exist at a time."""
+    tokens = job.tokens
+    return {"plain": tokens, "chunked": min(tokens, LOSS_CHUNK), "fused": min(tokens, fused_chunk(job.facts, tokens))}[job.run.training.loss]
