@@ -17,7 +17,7 @@ from trainers.conversation import generation_config
 from trainers.model import FROZEN, by_precision
 from trainers.model_card import model_card
 from trainers.shards import DTYPES, METADATA, Shape, copy_weights, header_shapes
-from trainers.trained import ADAPTER, load_tokenizer_of, merged, refuse_damaged
+from trainers.trained import ADAPTER, load_tokenizer_of, merged, naming_the_weights, refuse_damaged
 from trainers.verb import perform
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's own file name
@@ -58,7 +58,7 @@ def write_model(run: Run, request: Export, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     classifies = is_classifier(folder)
     if request.form != "adapter":
-        complete_config(folder, tokenizer, classifies)
+        complete_config(folder, tokenizer, dtype_of(request), classifies)
     (folder / "README.md").write_text(model_card(run, request, classifies), encoding="utf-8")
 
 
@@ -74,9 +74,11 @@ def announcement(run: Run, request: Export) -> str:
 
 def write_copy(run: Run, request: Export, folder: Path) -> None:
     source = Path(request.trained.weights)
-    copy_weights(source, folder, dtype_of(request), request.shard_size)
+    with naming_the_weights(request.trained):
+        copy_weights(source, folder, dtype_of(request), request.shard_size)
+        meant = header_shapes(source)
     shutil.copy(source / "config.json", folder)
-    refuse_other_shapes(header_shapes(source), folder)
+    refuse_other_shapes(meant, folder)
 
 
 def write_merged(run: Run, request: Export, folder: Path) -> None:
@@ -89,7 +91,8 @@ def write_merged(run: Run, request: Export, folder: Path) -> None:
 def write_adapter(run: Run, request: Export, folder: Path) -> None:
     source = Path(request.trained.weights)
     dtype = dtype_of(request)
-    tensors = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in load_file(source / ADAPTER_WEIGHTS).items()}
+    with naming_the_weights(request.trained):
+        tensors = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in load_file(source / ADAPTER_WEIGHTS).items()}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=METADATA)
     values = json.loads((source / ADAPTER).read_text(encoding="utf-8"))
     if run.model.init == "pretrained":
@@ -111,11 +114,11 @@ def is_classifier(folder: Path) -> bool:
     return "ForSequenceClassification" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
 
-def complete_config(folder: Path, tokenizer: PreTrainedTokenizerBase, classifies: bool) -> None:
-    """The padding token, which a classifier finds the last token by; the dtype of the files; what ends an answer."""
+def complete_config(folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype | None, classifies: bool) -> None:
+    """The padding token, which a classifier finds the last token by; the dtype of the files where it is another; what ends an answer."""
     path = folder / "config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    values["pad_token_id"] = tokenizer.pad_token_id
+    values |= {"pad_token_id": tokenizer.pad_token_id, **({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")})}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if not classifies:
         generation_config(tokenizer).save_pretrained(folder)

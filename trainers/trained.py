@@ -1,6 +1,8 @@
 """The weights that a run left, as the model that it trained."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import bitsandbytes
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from conf.request import Trained
@@ -45,6 +48,18 @@ def refuse_damaged(trained: Trained) -> None:
             raise ValueError(f"{trained.weights} cannot be used: {found[0]}. Name another checkpoint, or the final model.")
 
 
+@contextmanager
+def naming_the_weights(trained: Trained) -> Iterator[None]:
+    """A file that is cut or missing, and weights that a merge makes NaN, are told by libraries in their own words."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's own words: what is full, what may not be written
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{trained.weights} cannot be used: {first} Name a committed checkpoint (RUN@step-N), or train again.") from error
+
+
 def load_tokenizer_of(trained: Trained) -> PreTrainedTokenizerBase:
     """As training saved it, with its chat template."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(trained.weights)
@@ -59,11 +74,13 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
     """
     refuse_damaged(trained)
     if is_adapter(Path(trained.weights)):
-        model = PeftModel.from_pretrained(load_base(run, trained), trained.weights)
+        base = load_base(run, trained)
+        with naming_the_weights(trained):
+            model = PeftModel.from_pretrained(base, trained.weights)
     else:
-        dtype = by_precision(FROZEN, run.training.precision)
-        keywords = {"dtype": dtype, "attn_implementation": run.training.attention}
-        model = model_class(run).from_pretrained(trained.weights, **keywords)
+        keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": run.training.attention}
+        with naming_the_weights(trained):
+            model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
     if not isinstance(run.regime, Qlora):  # what is quantised was put where it belongs
         model = model.to(PartialState().device)
     return model.eval()
@@ -87,8 +104,8 @@ def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
     refuse_damaged(trained)
     base = load_base(run, trained)
     plain = dequantised(base, dtype) if isinstance(run.regime, Qlora) else base.to(dtype)
-    whole = PeftModel.from_pretrained(plain, trained.weights).merge_and_unload(safe_merge=True)
-    return whole.to(dtype)
+    with naming_the_weights(trained):
+        return PeftModel.from_pretrained(plain, trained.weights).merge_and_unload(safe_merge=True).to(dtype)
 
 
 def dequantised(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
