@@ -30,6 +30,8 @@ SECRETS = (
 HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WANDB_SECRETS = ("WANDB_API_KEY",)
 
+EXPERIMENTAL_STAGES = ("orpo", "simpo", "ppo")  # TRL keeps their trainers under trl.experimental, which warns at each import
+
 OLDER_NAMES = {"PYTORCH_ALLOC_CONF": ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")}  # torch reads them only where the new name is not set
 
 
@@ -150,7 +152,8 @@ def defaults(run: Run) -> tuple[tuple[str, str], ...]:
 def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
     safe = (("PYTHONSAFEPATH", "1"),)
-    return safe if run.node.gpus else (*safe, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if run.stage.name in EXPERIMENTAL_STAGES else ()
+    return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
 
 
 def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:

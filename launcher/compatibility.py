@@ -1,17 +1,8 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from conf.schema import Badam, Ddp, Freeze, Full, Fsdp, Galore, Lora, Qlora, Run, Zero
-
-
-@dataclass(frozen=True)
-class Rule:
-    name: str
-    applies: Callable[[Run], bool]
-    why: str  # what happens when it is tried
-    instead: str  # overrides, ready to paste
+from launcher.rule import Rule
+from launcher.stage_compatibility import STAGE_RULES
 
 
 def on_cpu(run: Run) -> bool:
@@ -155,6 +146,7 @@ RULES: tuple[Rule, ...] = (
         "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",
         "regime.layers=2",
     ),
+    *STAGE_RULES,
 )
 
 

@@ -3,15 +3,28 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.run_dir import RunDir
 from trainers.comparison import GIB, measured_phase
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SMOOTHING = 0.9  # weight of the past in the exponential mean
 SMALL_SHARE = 0.01  # of the highest phase: terms that never reach it are drawn as one
 SMALL = "terms below 1 %"
 OUTSIDE_OF_TORCH = "#bdbdbd"
+# Panels beside the loss: their curves, by the names of progress.jsonl.
+PANELS: dict[str, dict[str, str]] = {
+    "reward": {"reward": "all answers", "reward_chosen": "chosen", "reward_rejected": "rejected", "reward_margin": "lead of the chosen"},
+    "share of pairs in order": {"reward_accuracy": "training"},
+    "log-probability": {"logp_chosen": "chosen", "logp_rejected": "rejected"},
+    "divergence from the reference": {"kl": "training"},
+    "entropy": {"entropy": "training"},
+    "tokens of an answer": {"answer_length": "training"},
+}
+COLOURS = (("#9ecae1", "#08519c"), ("#a1d99b", "#006d2c"), ("#fcbba1", "#a50f15"), ("#bcbddc", "#54278f"))  # raw, smoothed
 
 
 def smoothed(values: list[float], weight: float = SMOOTHING) -> list[float]:
@@ -31,28 +44,56 @@ def last_of_each_step(entries: list[dict[str, Any]], key: str) -> tuple[list[int
 
 
 def draw_loss(run_dir: RunDir) -> None:
-    """plots/loss.png: training loss raw and smoothed, evaluation loss."""
+    """plots/loss.png: training loss raw and smoothed, evaluation loss; beside it a panel for each thing that the stage reports."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     entries = [json.loads(line) for line in run_dir.progress.read_text(encoding="utf-8").splitlines()]
-    steps, losses = last_of_each_step(entries, "loss")
-    evaluated, evaluations = last_of_each_step(entries, "eval_loss")
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120)
-    axes.plot(steps, losses, color="#9ecae1", linewidth=1, label="training")
-    axes.plot(steps, smoothed(losses), color="#08519c", linewidth=2, label="training, smoothed")
-    if evaluated:
-        axes.plot(evaluated, evaluations, color="#d94801", marker="o", linewidth=1.5, label="evaluation")
-    axes.set(xlabel="step", ylabel="loss", title=f"{run_dir.path.parent.name} {run_dir.path.name}")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    panels = reported_panels(entries)
+    rows, columns = panel_grid(1 + len(panels))
+    figure, axes = pyplot.subplots(rows, columns, figsize=(8 * columns, 4.5 * rows), dpi=120, squeeze=False)
+    first, *others = axes.flat
+    draw_curves(first, entries, {"loss": "training"}, "loss")
+    first.set_ylim(bottom=min(0.0, first.get_ylim()[0]))  # a policy's loss may be negative
+    for panel, (title, curves) in zip(others, panels.items(), strict=False):
+        draw_curves(panel, entries, curves, title)
+    for unused in others[len(panels) :]:
+        unused.remove()
+    figure.suptitle(f"{run_dir.path.parent.name} {run_dir.path.name}")
     figure.tight_layout()
     run_dir.plots.mkdir(exist_ok=True)
     figure.savefig(run_dir.loss_plot)
     pyplot.close(figure)
+
+
+def reported_panels(entries: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Of PANELS, those curves that the run has points of."""
+    there = {key for entry in entries for key in entry}
+    found = {title: {key: label for key, label in curves.items() if key in there} for title, curves in PANELS.items()}
+    return {title: curves for title, curves in found.items() if curves}
+
+
+def panel_grid(count: int) -> tuple[int, int]:
+    """(rows, columns): one column for one panel, two for up to four, else three."""
+    columns = 1 if count == 1 else 2 if count <= 4 else 3
+    return -(-count // columns), columns
+
+
+def draw_curves(axes: "Axes", entries: list[dict[str, Any]], curves: dict[str, str], title: str) -> None:
+    """Each curve raw and smoothed; evaluations of the same thing as points."""
+    for (key, label), (pale, strong) in zip(curves.items(), COLOURS, strict=False):
+        steps, values = last_of_each_step(entries, key)
+        axes.plot(steps, values, color=pale, linewidth=1, label=label)
+        axes.plot(steps, smoothed(values), color=strong, linewidth=2, label=f"{label}, smoothed")
+        evaluated, evaluations = last_of_each_step(entries, f"eval_{key}")
+        if evaluated:
+            colour, name = ("#d94801", "evaluation") if len(curves) == 1 else (strong, f"{label}, evaluation")
+            axes.plot(evaluated, evaluations, color=colour, marker="o", linewidth=1.5, label=name)
+    axes.set(xlabel="step", ylabel=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def draw_memory(run_dir: RunDir) -> None:

@@ -62,6 +62,13 @@ NAMES = [
     "enable_liger_kernel",
     "disable_gradient_checkpointing",
     "resume_from_checkpoint",
+    "pref_loss",
+    "pref_beta",
+    "pref_ftx",
+    "dpo_label_smoothing",
+    "simpo_gamma",
+    "kto_chosen_weight",
+    "kto_rejected_weight",
 ]
 
 

@@ -26,6 +26,16 @@ FORBIDDEN = {
     "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2"),
     "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
     "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
+    "packing-stage": (*GPU, "stage=dpo", "data.packing=true"),
+    "loss-stage": (*GPU, "stage=simpo", "training.loss=chunked"),
+    "neftune-stage": (*GPU, "stage=orpo", "training.neftune_alpha=5"),
+    "dropout-stage": (*GPU, "stage=rm", "regime=lora", "regime.dropout=0.1"),
+    "unmasked-stage": (*GPU, "stage=dpo", "data.mask_prompt=false"),
+    "streaming-stage": (*GPU, "stage=dpo", "data.streaming=true", "training.max_steps=10"),
+    "generate-rm": (*GPU, "stage=rm", "evaluation.generate=Hello"),
+    "muon-rm": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
+    "kto-alone": (*GPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),
+    "smoothing-loss": (*GPU, "stage=dpo", "stage.loss=ipo", "stage.label_smoothing=0.1"),
 }
 
 
@@ -53,6 +63,9 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*GPU, "training.loss=fused", "sharding=fsdp2"),
         (*CPU, "optim=adamw_8bit", "sharding=zero3"),
         (*CPU, "training.loss=chunked"),
+        (*CPU, "stage=pt", "training.loss=chunked", "data.packing=true", "training.neftune_alpha=5", "regime.dropout=0.1"),
+        (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
+        (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
         (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conf.run_dir import RunDir
-from trainers.plots import capacity_of, draw_loss, draw_memory, highest_rows, last_of_each_step, smoothed, stacked
+from trainers.plots import capacity_of, draw_loss, draw_memory, highest_rows, last_of_each_step, panel_grid, reported_panels, smoothed, stacked
 
 
 def test_the_mean_is_corrected_for_its_start() -> None:
@@ -38,6 +38,24 @@ def test_the_loss_is_drawn_with_and_without_evaluations(evaluations: list[dict[s
     picture = run_dir.loss_plot.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", picture[16:24]) == (960, 540)  # 8 x 4.5 inches at 120 dots an inch
+
+
+def test_what_the_stage_reports_is_drawn_beside_the_loss(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    step = {"loss": 0.6, "reward_chosen": 0.1, "reward_rejected": -0.1, "reward_accuracy": 0.5}
+    entries = [{"step": 1, **step}, {"step": 2, **step}, {"step": 2, "eval_loss": 0.5, "eval_reward_accuracy": 0.75}]
+    run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert reported_panels(entries) == {
+        "reward": {"reward_chosen": "chosen", "reward_rejected": "rejected"},
+        "share of pairs in order": {"reward_accuracy": "training"},
+    }
+    draw_loss(run_dir)
+    assert struct.unpack(">II", run_dir.loss_plot.read_bytes()[16:24]) == (1920, 1080)  # three panels in two rows of two
+
+
+@pytest.mark.parametrize(("count", "grid"), [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3))])
+def test_panels_are_laid_out_in_rows(count: int, grid: tuple[int, int]) -> None:
+    assert panel_grid(count) == grid
 
 
 TERMS = {"weights": 1000, "norms": 5}

@@ -13,6 +13,20 @@ from trainers.causes import NotANumber
 from trainers.ranks import total
 
 KEPT = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr", "epoch": "epoch", "eval_loss": "eval_loss"}
+# Of the stages that learn from given answers: a reward is what each of them calls so, logps are summed over an answer (orpo, simpo: their mean).
+COMPARISONS = {
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+    "margin": "reward_margin",  # TRL's names in stage=rm
+    "accuracy": "reward_accuracy",
+    "mean_reward": "reward",
+    "logps/chosen": "logp_chosen",
+    "logps/rejected": "logp_rejected",
+    "nll_loss": "nll_loss",
+    "log_odds_chosen": "log_odds",
+}
 # Of the stages that learn from their own answers: kl is of one token, in nats; answer_length in tokens; unfinished the share that did not end.
 ANSWERS = {
     "reward": "reward",
@@ -25,7 +39,9 @@ ANSWERS = {
     "clip_ratio": "clip_ratio",
     "clip_ratio/region_mean": "clip_ratio",
     "eval_reward": "eval_reward",
+    "eval_kl": "eval_kl",
 }
+ALL_KEPT = {**KEPT, **COMPARISONS, **{f"eval_{theirs}": f"eval_{ours}" for theirs, ours in COMPARISONS.items()}, **ANSWERS}
 
 
 class TokenCount:
@@ -37,7 +53,7 @@ class TokenCount:
 
     def count(self, module: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         tokens = named.get("input_ids")
-        if not module.training or tokens is None:
+        if not module.training or tokens is None or not torch.is_grad_enabled():  # a policy may speak as its own reference too
             return
         mask = named.get("attention_mask")
         self.every += tokens.numel()
@@ -70,7 +86,7 @@ class Progress(TrainerCallback):
         if "loss" not in logs and "eval_loss" not in logs:
             return
         entry = {"step": state.global_step, "of": state.max_steps, "time": round(time.time(), 3)}
-        entry |= {ours: logs[theirs] for theirs, ours in {**KEPT, **ANSWERS}.items() if theirs in logs}
+        entry |= {ours: logs[theirs] for theirs, ours in ALL_KEPT.items() if theirs in logs}
         if "loss" in logs:
             entry |= self.rate(state)
         if self.leads:
