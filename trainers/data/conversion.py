@@ -65,9 +65,9 @@ def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
         DataError: naming the set, what it holds, and the stages that it suits.
     """
     if wanted not in MAKE[held]:
-        readers = " and ".join(f"stage={stage}" for stage, kind in KINDS.items() if kind == wanted)
+        readers = ", ".join(stage for stage, kind in KINDS.items() if kind == wanted)
         raise DataError(
-            f"{origin}: holds {WORDS[held]}; {readers} learn from {WORDS[wanted]}. "
+            f"{origin}: holds {WORDS[held]}, not {WORDS[wanted]}, which stage={readers} reads. "
             f"This set suits stage={', '.join(stages_served(held))}: choose one of these stages, or another set."
         )
 

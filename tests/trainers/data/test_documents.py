@@ -1,0 +1,65 @@
+"""Documents of pre-training in chunks."""
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+
+from trainers.data.chat import Sample, plain
+from trainers.data.documents import chunk_row, chunked, packed_chunk_row, tokenise_document
+from trainers.data.report import EMPTY
+from trainers.data.tokens import MASKED
+from trainers.tokenizer import byte_tokenizer
+
+
+def document(text: str) -> Sample:
+    return {"place": "f.txt, line 1", "messages": [plain("user", text)], "tools": []}
+
+
+def test_a_document_is_its_bytes_and_the_end_token():
+    tokenizer = byte_tokenizer()
+    tokens = tokenise_document(document("AB"), tokenizer)
+    assert tokens["input_ids"] == [*tokenizer("AB")["input_ids"], tokenizer.eos_token_id]
+    assert (tokens["length"], tokens["tokens"], tokens["learned"], tokens["drop"]) == (3, 3, 3, "")
+
+
+def test_a_begin_token_that_the_tokenizer_writes_stays_and_an_end_token_is_not_doubled():
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    around = TemplateProcessing(
+        single="<s> $A <|im_end|>", special_tokens=[(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<s>", "<|im_end|>")]
+    )
+    tokenizer.backend_tokenizer.post_processor = around
+    tokens = tokenise_document(document("A"), tokenizer)
+    assert tokenizer.convert_ids_to_tokens(tokens["input_ids"]) == ["<s>", "A", "<|im_end|>"]
+
+
+def test_an_empty_document_is_dropped():
+    assert tokenise_document(document(" \n"), byte_tokenizer())["drop"] == EMPTY
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"model.tokenizer has no end token, which parts documents"):
+        tokenise_document(document("A"), tokenizer)
+
+
+def test_chunks_are_full_and_hold_every_token_once():
+    chunks = list(chunked([[1, 2, 3], [4, 5, 6, 7, 8, 9], [10]], capacity=4))
+    assert chunks == [[[1, 2, 3], [4]], [[5, 6, 7, 8]], [[9], [10]]]
+
+
+def test_a_last_token_alone_is_left_out():
+    assert list(chunked([[1, 2, 3, 4, 5]], capacity=4)) == [[[1, 2, 3, 4]]]
+    assert list(chunked([[1]], capacity=4)) == []
+
+
+def test_every_token_but_the_first_of_a_chunk_is_learned():
+    assert chunk_row([[1, 2, 3], [4]]) == {"input_ids": [1, 2, 3, 4], "labels": [MASKED, 2, 3, 4]}
+
+
+def test_packed_documents_do_not_learn_their_first_token_from_the_document_before():
+    assert packed_chunk_row([[1, 2, 3], [4, 5]]) == {
+        "input_ids": [1, 2, 3, 4, 5],
+        "labels": [MASKED, 2, 3, MASKED, 5],
+        "position_ids": [0, 1, 2, 0, 1],
+    }
