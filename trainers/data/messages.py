@@ -32,7 +32,7 @@ def text_or_messages(record: dict[str, object], column: str, role: Role, tags: T
         return [plain(role, value)]
     if isinstance(value, dict):
         return [read_message(value, tags, f"column {column}")]
-    if value is not None and not isinstance(value, list):
+    if column in record and not isinstance(value, list):
         raise RowError(f"column {column}: is a {kind(value)}; it must be text, a message or a list of messages")
     return message_list(record, column, tags)
 
@@ -51,7 +51,7 @@ def read_history(record: dict[str, object], column: str | None) -> list[tuple[st
 
 def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Message]:
     turns = record.get(column)
-    if turns is None:
+    if column not in record:
         raise missing(record, column)
     if not isinstance(turns, list) or not turns:
         raise RowError(f"column {column}: is {'an empty list' if turns == [] else f'a {kind(turns)}'}; it must be a list of messages")

@@ -1,9 +1,12 @@
 """Records of each layout as messages."""
 
+from dataclasses import replace
+
 import pytest
 
-from trainers.data.chat import Message
-from trainers.data.layout import ALPACA, OPENAI, SHAREGPT, Layout
+from trainers.data.chat import Message, Sample
+from trainers.data.kinds import Kind
+from trainers.data.layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
 from trainers.data.records import Records
 from trainers.data.samples import read_samples
 from trainers.errors import DataError
@@ -112,3 +115,112 @@ def test_all_bad_records_are_counted_in_one_error():
     rows: list[tuple[int, object]] = [(1, {"instruction": "a", "output": "b"}), (2, {"instruction": "a"}), (5, 7)]
     with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: is a number"):
         read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers")
+
+
+def read_as(record: object, layout: Layout, holds: Kind) -> Sample:
+    return read_samples(Records("f.json", "record", [(1, record)]), replace(layout, holds=holds), holds)[0]
+
+
+def pair_of(record: object, layout: Layout) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
+    sample = read_as(record, layout, "pairs")
+    prompt, chosen, rejected = (
+        [(message["role"], message["content"]) for message in part] for part in (sample["messages"], sample["chosen"], sample["rejected"])
+    )
+    return prompt, chosen, rejected
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+SIMPLE = ([("user", "q")], [("assistant", "good")], [("assistant", "bad")])
+
+
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ({"instruction": "q", "chosen": "good", "rejected": "bad"}, ALPACA),
+        ({"conversations": [human("q")], "chosen": gpt("good"), "rejected": gpt("bad")}, SHAREGPT),
+        ({"messages": [user("q")], "chosen": assistant("good"), "rejected": assistant("bad")}, OPENAI),
+        ({"prompt": "q", "chosen": "good", "rejected": "bad"}, TRL),
+        ({"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assistant("bad")]}, TRL),
+        ({"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}, TRL),
+        ({"prompt": "q", "chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}, TRL),
+        ({"chosen": "q good", "rejected": "q bad"}, TRL),
+    ],
+)
+def test_every_layout_of_pairs_gives_a_prompt_and_two_answers(record: dict[str, object], layout: Layout):
+    expected = SIMPLE if record.get("chosen") != "q good" else ([("user", "q")], [("assistant", " good")], [("assistant", " bad")])
+    assert pair_of(record, layout) == expected
+
+
+def test_a_pair_may_have_a_system_message_history_and_several_turns():
+    record = {"instruction": "q", "input": "x", "system": "S", "history": [["h", "r"]], "chosen": "good", "rejected": "bad"}
+    assert pair_of(record, ALPACA)[0] == [("system", "S"), ("user", "h"), ("assistant", "r"), ("user", "q\nx")]
+    turns = [{"from": "system", "value": "S"}, human("h"), gpt("r"), human("q")]
+    assert pair_of({"conversations": turns, "chosen": gpt("good"), "rejected": gpt("bad")}, SHAREGPT)[0] == [
+        *[("system", "S"), ("user", "h")],
+        *[("assistant", "r"), ("user", "q")],
+    ]
+
+
+def test_conversations_of_a_pair_part_where_they_differ():
+    opening = [user("h"), assistant("r"), user("q")]
+    prompt, chosen, rejected = pair_of({"chosen": [*opening, assistant("good")], "rejected": [*opening, assistant("bad")]}, TRL)
+    assert prompt == [("user", "h"), ("assistant", "r"), ("user", "q")]
+    assert (chosen, rejected) == ([("assistant", "good")], [("assistant", "bad")])
+
+
+def test_equal_conversations_keep_an_answer_each_so_that_the_pair_is_counted():
+    same = [user("q"), assistant("a")]
+    assert pair_of({"chosen": same, "rejected": same}, TRL) == ([("user", "q")], [("assistant", "a")], [("assistant", "a")])
+
+
+@pytest.mark.parametrize(("value", "label"), [(True, True), (False, False), ("true", True), (" False ", False)])
+def test_a_label_is_true_or_false_and_text_in_a_csv_file(value: object, label: bool):
+    assert read_as({"instruction": "q", "output": "a", "kto_tag": value}, ALPACA, "labelled")["label"] is label
+
+
+def test_plain_text_is_one_message():
+    assert said(read_as({"text": "t"}, TEXT, "text")["messages"]) == [("user", "t", False)]
+
+
+def test_a_question_without_an_answer_is_a_prompt():
+    records = Records("f.json", "record", [(1, {"conversations": [human("a"), gpt("b"), human("c")]})])
+    assert said(read_samples(records, SHAREGPT, "prompts")[0]["messages"]) == [("user", "a", False), ("assistant", "b", True), ("user", "c", False)]
+
+
+def test_empty_values_as_a_csv_file_has_them_are_none():
+    assert said(read({"instruction": "q", "input": "", "history": "", "system": "", "output": "a"}, ALPACA)) == [
+        ("user", "q", False),
+        ("assistant", "a", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "layout", "holds", "message"),
+    [
+        ({"instruction": "q", "chosen": "a"}, ALPACA, "pairs", r"column rejected is missing; there are instruction, chosen"),
+        ({"instruction": "q", "chosen": "a", "rejected": None}, ALPACA, "pairs", r"column rejected: is a null; it must be text, a message or a list"),
+        ({"instruction": "q", "chosen": "a", "rejected": 3}, ALPACA, "pairs", r"column rejected: is a number; it must be text, a message or a list"),
+        ({"conversations": [human("q"), gpt("a")], "chosen": gpt("b"), "rejected": gpt("c")}, SHAREGPT, "pairs", r"prompt is of role assistant"),
+        ({"conversations": [human("q")], "chosen": gpt("b"), "rejected": human("c")}, SHAREGPT, "pairs", r"message 2 is of role user; after user"),
+        ({"conversations": [human("q")], "chosen": {"from": "gpt"}, "rejected": gpt("c")}, SHAREGPT, "pairs", r"column chosen: value is a null"),
+        ({"chosen": [user("q"), assistant("a")], "rejected": [user("p"), assistant("a")]}, TRL, "pairs", r"share no beginning"),
+        ({"chosen": "good", "rejected": "bad"}, TRL, "pairs", r"share no beginning"),
+        ({"chosen": "good", "rejected": [assistant("bad")]}, TRL, "pairs", r"column rejected: is a list; it must be text, as the other answer"),
+        ({"instruction": "q", "output": "a"}, ALPACA, "labelled", r"column kto_tag is missing"),
+        ({"instruction": "q", "output": "a", "kto_tag": 1}, ALPACA, "labelled", r"column kto_tag: is 1; it must be true or false"),
+        ({"instruction": "q", "output": "a", "kto_tag": "yes"}, ALPACA, "labelled", r"column kto_tag: is 'yes'; it must be true or false"),
+        ({"text": 3}, TEXT, "text", r"column text: is a number; it must be text"),
+        ({"prompt": [assistant("a")]}, TRL, "prompts", r"message 1 is of role assistant; at the start comes system or user"),
+        ({"prompt": [{"role": "system", "content": "s"}]}, TRL, "prompts", r"the last message of the prompt is of role system"),
+    ],
+)
+def test_a_record_that_is_no_pair_label_text_or_prompt_says_why(record: object, layout: Layout, holds: Kind, message: str):
+    with pytest.raises(DataError, match=message):
+        read_as(record, layout, holds)
