@@ -147,7 +147,7 @@ def parsed(record: object) -> object:
 def lines_of(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            content = line.removeprefix(BOM) if number == 1 else line
+            content = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
             if content.strip():
                 yield number, RawLine(content)
 
@@ -169,7 +169,7 @@ def documents_of(path: Path) -> Iterator[Row]:
     for number, raw in lines_of(path):
         assert isinstance(raw, RawLine)
         try:
-            yield number, {"text": raw.content.decode().rstrip("\r\n")}
+            yield number, {"text": raw.content.decode()}
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, line {number}: byte {error.start} of it is not UTF-8. Save the file as UTF-8.") from error
 

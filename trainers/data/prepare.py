@@ -98,11 +98,13 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
         samples = tokenised(run.data.sets, work, Path(workshop, "samples.arrow"))
+        refuse_useless(samples, run.data)
         selected = select(samples.rows, run.data, run.training.seed)
         train = write_rows(samples.rows, selected.train, run.data, kind, folder / TRAIN)
         refuse_too_few(run, len(train))
         if run.data.evaluation_sets:
             held_out = tokenised(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
+            refuse_useless(held_out, run.data)
             evaluated = select(held_out.rows, unmixed(run.data), run.training.seed).train
             write_rows(held_out.rows, evaluated, run.data, kind, folder / EVALUATION)
             selected = Selected(selected.train, evaluated)
@@ -113,13 +115,21 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
 
 
 def tokenised(names: list[str], work: Work, file: Path) -> Tokenised:
-    """The samples of the named sets, refused where too many of them are of no use."""
+    """The samples of the named sets, and what is wrong with their records."""
     sources = sources_of(names, work.data)
     with counter_for(record_count(sources)) as counter:
-        samples = tokenise_chunks(chunks_of(sources, work.data.max_samples, work.kind), len(sources), work, file, counter)
-    refuse_problems(samples.problems, sum(samples.read), work.data)
-    refuse_too_many(len(samples.problems) + drop_reasons(samples.rows)[TOO_LONG], sum(samples.read), work.data)
-    return samples
+        return tokenise_chunks(chunks_of(sources, work.data.max_samples, work.kind), len(sources), work, file, counter)
+
+
+def refuse_useless(samples: Tokenised, data: Data) -> None:
+    """Refuse samples of which more are of no use than data.on_bad, data.on_long and data.bad_share permit.
+
+    Raises:
+        DataError: listing the first records that gave no sample.
+    """
+    read = sum(samples.read)
+    refuse_problems(samples.problems, read, data)
+    refuse_too_many(len(samples.problems) + drop_reasons(samples.rows)[TOO_LONG], read, data)
 
 
 def unmixed(data: Data) -> Data:

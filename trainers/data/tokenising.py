@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow.compute
@@ -71,10 +72,14 @@ Done = tuple[pyarrow.RecordBatch, list[Problem]]
 
 def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk, Done]]:
     workers = work.data.workers or len(os.sched_getaffinity(0))
-    if workers == 1:
-        for chunk in chunks:
-            yield chunk, tokenise_chunk(chunk, work)
-        return
+    rest = iter(chunks)
+    begin = list(islice(rest, 2))
+    if workers == 1 or len(begin) < 2:  # what is one chunk long is done before another process has begun
+        return ((chunk, tokenise_chunk(chunk, work)) for chunk in chain(begin, rest))
+    return tokenised_in_processes(chain(begin, rest), work, workers)
+
+
+def tokenised_in_processes(chunks: Iterable[Chunk], work: Work, workers: int) -> Iterator[tuple[Chunk, Done]]:
     # forked: importing the tokenizer's library anew takes seconds a process
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=remember, initargs=(work,)) as pool:
         waiting: deque[tuple[Chunk, Future[Done]]] = deque()
