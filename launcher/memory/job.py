@@ -8,6 +8,7 @@ from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_
 from launcher.memory.optimizer import PAGED, UNMEASURED
 from launcher.memory.parameters import Census, census_of
 from launcher.memory.sharding import Split, split_of
+from launcher.memory.stages import Copies, copies_of, facts_of_stage, stage_row
 from launcher.memory.storage import ENGINES, Storage, storage_of
 from launcher.model_facts import ModelFacts
 
@@ -25,6 +26,7 @@ class Job:
     split: Split
     batch: Batch
     gpu: bool
+    copies: Copies
 
     @property
     def tokens(self) -> int:
@@ -33,6 +35,10 @@ class Job:
     @property
     def head(self) -> int:
         return self.facts.vocab * self.facts.hidden
+
+    @property
+    def has_reference(self) -> bool:
+        return stage_row(self.run).reference
 
     @property
     def whole(self) -> bool:
@@ -57,14 +63,15 @@ class Job:
 
 def worst_batch(run: Run, facts: ModelFacts) -> Batch:
     """Every sample as long as the cutoff; several samples of one batch are padded, and a packed one is block-diagonal: both need a mask."""
-    length = run.data.cutoff
+    samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff
     window = facts.sliding_window is not None and length > facts.sliding_window
-    return Batch(run.training.micro_batch, length, masked=run.data.packing or run.training.micro_batch > 1 or window)
+    return Batch(samples, length, masked=run.data.packing or samples > 1 or window)
 
 
 def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
-    storage = storage_of(run)
-    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, storage), split_of(run), batch, gpu=run.node.gpus != 0)
+    storage, facts = storage_of(run), facts_of_stage(run, facts)
+    gpu = run.node.gpus != 0
+    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, storage), split_of(run), batch, gpu, copies_of(run))
 
 
 def doubts_of(job: Job) -> tuple[str, ...]:
@@ -73,7 +80,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     engine = ENGINES[run.sharding.name]
     rows = (
         (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
-        (run.stage.name not in ("sft", "pt"), f"stage={run.stage.name}: extra models and passes of this stage are not counted"),
+        (not stage_row(run).measured, f"stage={run.stage.name}: its memory was traced, but never measured"),
         (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
         (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
         (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),

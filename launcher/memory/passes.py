@@ -1,10 +1,11 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Lora
-from launcher.memory.activations import mlp_width, norm_bytes
+from launcher.memory.activations import Batch, mlp_width, norm_bytes
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
-from launcher.memory.loss import evaluation_loss_bytes, loss_bytes
+from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
+from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, gradient_term
 from launcher.memory.terms import Phase, Term, Terms
 
@@ -16,8 +17,8 @@ LOSS_SOURCES = {
 
 
 def stream_terms(job: Job, layers: int) -> Terms:
-    """Inputs of `layers` layers, and the rotary tables."""
-    rotary = 2 * job.arithmetic.residual * job.facts.head_dim * job.tokens
+    """Inputs of `layers` layers, and the rotary tables: one for all samples, unless packing gives each its own positions."""
+    rotary = 2 * job.arithmetic.residual * job.facts.head_dim * job.batch.length * (job.batch.samples if job.run.data.packing else 1)
     stream = layers * job.arithmetic.residual * job.facts.hidden * job.tokens
     return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
 
@@ -162,9 +163,12 @@ def head_terms(job: Job) -> Terms:
 
 
 def loss_terms(job: Job) -> tuple[Term, Term]:
-    forward, backward = loss_bytes(job.run, job.facts, job.storage, job.tokens, job.census.head)
-    source = LOSS_SOURCES[job.run.training.loss]
-    return Term("logits and loss", forward, source), Term("logits and loss", backward, source)
+    found, source = logits_of(job), LOSS_SOURCES[job.run.training.loss]
+    return Term("logits and loss", found.model, source), Term("logits and loss", found.backward, source)
+
+
+def logits_of(job: Job) -> LossBytes:
+    return loss_bytes_of(job.run, job.facts, job.storage, job.batch, job.census.head)
 
 
 def dora_terms(job: Job) -> Terms:
@@ -175,7 +179,11 @@ def dora_terms(job: Job) -> Terms:
 
 def evaluation_term(job: Job) -> Term:
     """Forward without gradients."""
-    tokens = job.run.evaluation.micro_batch * job.batch.length
-    stream = job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens
-    loss = evaluation_loss_bytes(job.run, job.facts, job.storage, tokens)
-    return Term("evaluation batch", loss + stream, "logits in compute dtype and fp32, log-softmax; one layer")
+    batch = Batch(job.run.evaluation.micro_batch * stage_row(job.run).sequences, job.batch.length, job.batch.masked)
+    loss = evaluation_bytes_of(job.run, job.facts, job.storage, batch)
+    return Term("evaluation batch", loss + layer_stream(job, batch.tokens), "logits in compute dtype and fp32, log-softmax; one layer")
+
+
+def layer_stream(job: Job, tokens: int) -> int:
+    """Of one layer at a time, where nothing is saved for a backward pass."""
+    return job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens

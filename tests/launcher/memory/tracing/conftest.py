@@ -1,4 +1,4 @@
-"""The tracer beside these tests."""
+"""The tracers beside these tests."""
 
 import importlib.util
 import sys
@@ -10,7 +10,16 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tracer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("regimen_tests_tracer", Path(__file__).with_name("tracer.py"))
+    return load_beside("tracer")
+
+
+@pytest.fixture(scope="session")
+def stage_tracer() -> ModuleType:
+    return load_beside("stage_tracer")
+
+
+def load_beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"regimen_tests_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,115 @@
+"""Live bytes of one training step of a stage's own trainer: tiny weights on the CPU, real rows, the second step of a real loop."""
+
+import importlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+
+from conf.run_dir import RunDir
+from conf.schema import Freeze, Run
+from trainers.callbacks.frozen_inputs import FrozenInputs
+from trainers.data import build_collator
+from trainers.regimes import prepare_model
+from trainers.tokenizer import load_tokenizer
+
+SHORTER = 8  # tokens by which every second sequence is shorter: batches are padded, as in the worst case that is predicted
+Row = dict[str, Any]
+
+
+def trace_stage(tracer: ModuleType, run: Run, folder: Path) -> dict[str, int]:
+    """The highest live bytes of each phase of the second step; the first one makes the optimizer's states."""
+    trainer = build_trainer(run, RunDir(folder))
+    live = mending(tracer.LiveBytes)()
+    trainer.add_callback(Borders(tracer, trainer, live))
+    with live:
+        trainer.train()
+    peaks: dict[str, int] = live.peaks
+    return peaks
+
+
+def build_trainer(run: Run, run_dir: RunDir) -> Trainer:
+    stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
+    tokenizer = load_tokenizer(run)
+    arguments = stage.build_arguments(run, run_dir, False)
+    arguments.optim = "adamw_torch_fused"  # as on a GPU
+    prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
+    datasets = (Dataset.from_list(rows_of(run)), None)
+    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks_of(run))
+    return trainer
+
+
+def callbacks_of(run: Run) -> list[TrainerCallback]:
+    return [FrozenInputs()] if isinstance(run.regime, Freeze) else []
+
+
+def rows_of(run: Run) -> list[Row]:
+    """As long as the cutoff allows, nearly all of it answer, every second sequence a little shorter."""
+    draw, cutoff = random.Random(0), run.data.cutoff
+    makers: dict[str, Callable[[int], Row]] = {
+        "pt": lambda number: next_tokens(tokens(draw, cutoff - SHORTER * (number % 2))),
+        "kto": lambda number: {"prompt_ids": [5], "completion_ids": tokens(draw, cutoff - 1 - SHORTER * (number % 2)), "label": True},
+    }
+    make = makers.get(run.stage.name, lambda _: pair(draw, cutoff))
+    return [make(number) for number in range(4 * run.training.micro_batch)]
+
+
+def tokens(draw: random.Random, count: int) -> list[int]:
+    return draw.choices(range(10, 250), k=count)
+
+
+def next_tokens(ids: list[int]) -> Row:
+    return {"input_ids": ids, "labels": ids}
+
+
+def pair(draw: random.Random, cutoff: int) -> Row:
+    return {"prompt_ids": [5], "chosen_ids": tokens(draw, cutoff - 1), "rejected_ids": tokens(draw, cutoff - 1 - SHORTER)}
+
+
+def mending(kind: Any) -> Any:
+    """Under any dispatch mode torch scatters a gather's gradient out of place, and in place otherwise (autograd/FunctionsManual, gather_backward)."""
+
+    class Mended(kind):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            in_place = torch.ops.aten.scatter_add_.default if func is torch.ops.aten.scatter_add.default else func
+            return super().__torch_dispatch__(in_place, types, args, kwargs)
+
+    return Mended
+
+
+class Borders(TrainerCallback):
+    """Names the phases of the second step."""
+
+    def __init__(self, tracer: ModuleType, trainer: Trainer, live: Any) -> None:
+        self.tracer, self.trainer, self.live = tracer, trainer, live
+
+    def on_train_begin(self, *_: Any, model: torch.nn.Module, optimizer: Any, **__: Any) -> None:
+        for module in models_of(self.trainer, model):
+            for tensor in (*module.parameters(), *module.buffers()):
+                self.live.hold(tensor)
+        self.tracer.watch_backward(model, self.live)
+        compute_loss = self.trainer.compute_loss
+
+        def bordered(*arguments: Any, **keywords: Any) -> Any:
+            self.live.enter("forward")
+            loss = compute_loss(*arguments, **keywords)
+            self.live.enter("loss")
+            return loss
+
+        self.trainer.compute_loss = bordered  # type: ignore[method-assign]
+        optimizer.optimizer.register_step_pre_hook(lambda *_: self.live.enter("step"))
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.live.enter("elsewhere")
+        if self.trainer.state.global_step == 1:
+            self.live.peaks.clear()
+
+
+def models_of(trainer: Trainer, model: torch.nn.Module) -> list[torch.nn.Module]:
+    reference = vars(trainer).get("ref_model")
+    return [model] if reference is None else [model, reference]
