@@ -30,10 +30,14 @@ def predict(
     found = find_usable(name, output)
     refuse_scorer(found, "predict")
     run = asked_run(found.run, sets, overrides)
-    held_out = run.data == found.run.data and run.data.validation_share > 0 and not everything
+    held_out = run.data == found.run.data and holds_out(run) and not everything
     unnamed = Predict(found.as_request, "", batch, held_out, sampling)
     target = (to or found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}").absolute()
     return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run))
+
+
+def holds_out(run: Run) -> bool:
+    return run.data.validation_share > 0 or run.data.evaluation_sets != []
 
 
 def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> Run:

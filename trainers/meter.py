@@ -1,6 +1,5 @@
 """How far work has come: a bar with rate and time left on a terminal, plain lines in a log."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ Advance = Callable[[int, int], None]  # items and tokens that were done since th
 
 
 @contextmanager
-def meter(what: str, done: int, total: int, out: TextIO = sys.stderr) -> Iterator[Advance]:
+def meter(what: str, done: int, total: int, out: TextIO) -> Iterator[Advance]:
     """`done` of `total` items were there before."""
     if out.isatty():
         with bar(what, done, total) as advance:

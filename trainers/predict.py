@@ -77,7 +77,7 @@ def answer_missing(run: Run, request: Predict, tokenizer: PreTrainedTokenizerBas
         return
     model = load_trained(run, request.trained)
     refuse_too_long(model, questions, request)
-    with file.open("a", encoding="utf-8") as lines, meter("answered", len(there), len(questions)) as advance:
+    with file.open("a", encoding="utf-8") as lines, meter("answered", len(there), len(questions), sys.stderr) as advance:
         for start in range(0, len(missing), request.batch):
             batch = missing[start : start + request.batch]
             entries = predictions(model, tokenizer, request, {index: questions[index] for index in batch})

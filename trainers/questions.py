@@ -13,6 +13,7 @@ from trainers.data.completions import split_ids
 from trainers.data.kinds import KINDS
 from trainers.data.records import refuse_bad_rows
 from trainers.data.rendering import render_prompt
+from trainers.data.report import NOTHING_LEARNED
 from trainers.data.sets import read_sets
 from trainers.data.tokens import MASKED
 from trainers.errors import DataError
@@ -34,11 +35,17 @@ def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Que
     kind = KINDS[run.stage.name]
     if kind == "text":
         raise DataError(f"stage={run.stage.name} holds out plain text, which asks nothing. Name sets with prompts: --data SET.")
-    data = replace(run.data, packing=False, mask_prompt=True)  # both change how samples are laid out, not which are held out
-    evaluation = build_datasets(on_one_rank(run, data), tokenizer).evaluation
-    if evaluation is None:
+    data = replace(run.data, packing=False, mask_prompt=True)  # packing is for rows, and the labels are to show the answers
+    prepared = build_datasets(on_one_rank(run, data), tokenizer)
+    if prepared.evaluation is None:
         raise DataError("The run held no samples out. Name sets (--data SET), or ask its training data (--all).")
-    return [from_row(row, tokenizer) for row in evaluation]
+    unanswered = prepared.report.drops.get(NOTHING_LEARNED, 0)
+    if unanswered and not run.data.mask_prompt:
+        raise DataError(
+            f"The run learned prompts too (data.mask_prompt=false), of {unanswered} samples nothing else, and may have held out some of these: what "
+            "it held out cannot be told any more. Name sets (--data SET), or ask its training data (--all)."
+        )
+    return [from_row(row, tokenizer) for row in prepared.evaluation]
 
 
 def on_one_rank(run: Run, data: Data) -> Run:

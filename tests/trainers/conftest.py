@@ -12,7 +12,6 @@ from conf.run_dir import RunDir, save_run
 from launcher.compose import compose
 from launcher.settle import settle
 from trainers.place import Place
-from trainers.run import train
 
 TINY = (
     *("model=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128"),
@@ -33,6 +32,8 @@ LEARNED = ("data.validation_share=0", "training.max_steps=60", "checkpoint.inter
 
 def trained(folder: Path, *overrides: str) -> RunDir:
     """What `regimen train` leaves, by its own trainer."""
+    from trainers.run import train  # seconds, which tests without a run need not pay
+
     run = compose([*TINY, *overrides])
     run = settle(run, run.node)
     run_dir = RunDir(folder)
