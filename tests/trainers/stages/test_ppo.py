@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Trainer
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.callbacks.committing import Committing
+from trainers.callbacks.phases import Peaks, Phases, Reading
 
 RunOf = Callable[..., Run]
 TrainerOf = Callable[..., Trainer]
@@ -137,3 +138,19 @@ def test_an_evaluation_answers_alike_each_time_and_its_loss_is_minus_its_reward(
     alone = [trainer.evaluate(PROMPTS.select([row]))["eval_loss"] for row in range(7)]
     assert first["eval_loss"] == pytest.approx(sum(alone) / 7, abs=1e-5)
     assert logged(trainer, "eval_reward")[0] == pytest.approx(-sum(alone) / 7, abs=1e-5)
+
+
+def test_writing_and_judging_answers_is_a_phase_of_its_own(ppo_run: RunOf, trainer_of: TrainerOf, tmp_path: Path) -> None:
+    """The meter counts how often it was asked: the second step reads the answers of the first and has no such phase."""
+    asked = 0
+
+    def meter() -> Reading:
+        nonlocal asked
+        asked += 1
+        return Reading(asked, asked)
+
+    peaks = Peaks(meter)
+    trainer_of(ppo_run(*REGIMES["full"], "training.max_steps=2"), tmp_path, PROMPTS, callbacks=(Phases(peaks),)).train()
+    assert list(peaks.by_phase) == ["load", "warm-up", "elsewhere", "forward", "backward", "optimizer step"]
+    borders_of_a_step = 5  # before and after the forward pass, backward, optimizer, the end of the step
+    assert asked == 1 + 2 + 2 * borders_of_a_step
