@@ -60,20 +60,29 @@ def base_element(run: Run, census: Census, storage: Storage) -> float:
 def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
     """Whole weights that a rank holds around the loss."""
     element = base_element(run, census, storage)
-    head = facts.vocab * facts.hidden
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
-        # Two blocks, each with the buffer it is gathered through, and the root group: embedding, last norm and head.
-        root = head if facts.tied else 2 * head
-        return int(element * 4 * largest_layer(facts)) + storage.compute * root
+        # torch/distributed/fsdp/_fully_shard: blocks are given back, but not the root group: embedding, last norm and head.
+        root = facts.vocab * facts.hidden * (1 if facts.tied else 2)
+        return storage.compute * root if run.sharding.reshard_after_forward else int(element * census.base)
     if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
-        # runtime/zero/partitioned_parameter_coordinator.py: up to stage3_max_live_parameters stay where they are used again soon, and the head.
-        return int(element * min(census.base, MAX_LIVE)) + storage.compute * head
+        # runtime/zero/partitioned_parameter_coordinator.py: up to stage3_max_live_parameters stay, as long as they are used again soon.
+        return int(element * min(census.base, MAX_LIVE))
     return 0
 
 
-def persistent_bytes(run: Run, census: Census, storage: Storage) -> int:
-    """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto)."""
-    return storage.compute * census.small_base if isinstance(run.sharding, Zero) and run.sharding.stage == 3 else 0
+def block_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
+    """FSDP2 gathers two blocks while a layer runs, its own and the next one, each through a buffer of the same size."""
+    if not isinstance(run.sharding, Fsdp) or split.ranks == 1 or not run.sharding.reshard_after_forward:
+        return 0
+    return int(base_element(run, census, storage) * 4 * largest_layer(facts))
+
+
+def persistent_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage) -> int:
+    """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto), and its one bucket
+    (stage3.py, __ipg_bucket_flat_buffer), which transformers' reduce_bucket_size=auto makes as large as the width squared."""
+    if not isinstance(run.sharding, Zero) or run.sharding.stage != 3:
+        return 0
+    return storage.compute * census.small_base + storage.gradient * facts.hidden**2
 
 
 def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
@@ -81,13 +90,14 @@ def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storag
     if isinstance(run.sharding, Zero):
         whole_gradient = storage.gradient * census.largest
         if run.sharding.stage == 3:
-            return storage.gradient * facts.hidden**2 + whole_gradient  # transformers sets reduce_bucket_size=auto to the width squared
+            return whole_gradient
         # stage_1_and_2.py, ipg_buckets: two on a GPU, where reduction overlaps; a gradient larger than a bucket keeps its own buffer.
         # A GPU gives all of them at once, whatever their use; of a CPU's memory only what is written counts.
         buckets = 2 * REDUCE_BUCKET if run.node.gpus else min(REDUCE_BUCKET, census.trained)
         return storage.gradient * buckets + (whole_gradient if split.host_states or census.largest > REDUCE_BUCKET else 0)
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
-        return 2 * storage.compute * census.layer + storage.compute * (census.embedding + (0 if facts.tied else census.head))
+        gradients = 2 * storage.compute * census.layer + storage.compute * (census.embedding + (0 if facts.tied else census.head))
+        return gradients + block_bytes(run, facts, census, storage, split)
     return 0
 
 

@@ -18,7 +18,7 @@ def resident_terms(job: Job) -> Terms:
         term
         for term in (
             Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {split.weights} rank(s)"),
-            Term("weights that are not split", persistent_bytes(job.run, census, storage), "ZeRO-3: norms and biases"),
+            Term("weights that are not split", persistent_bytes(job.run, job.facts, census, storage), "ZeRO-3: norms and biases, its bucket"),
             Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {split.states} rank(s)"),
             Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),

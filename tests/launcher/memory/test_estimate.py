@@ -31,15 +31,16 @@ ONE_H200 = [
 ]
 
 # Peak allocated and NVML used, GiB per GPU, of 2 x NVIDIA H200 over NVLink: HF Trainer, DeepSpeed 0.19.8, checkpointing, 2048 tokens a sample.
-# One GPU and DDP trained bf16 weights with bf16 states; DeepSpeed's engine kept fp32 masters.
+# One GPU and DDP trained bf16 weights with bf16 states; DeepSpeed's engine kept fp32 masters. ZeRO-3 ran with DeepSpeed's own bucket of 500 M
+# elements, 0.93 GiB, which is taken off here: the trainers let transformers make it as large as the width squared.
 TWO_H200 = [
     ("llama3.2_1b", 4, ["node.gpus=1", "training.precision=bf16"], 19.34, 22.34),
     ("llama3.2_1b", 4, ["node.gpus=2", "training.precision=bf16"], 21.64, 25.54),
     ("llama3.2_1b", 4, ["node.gpus=2", "sharding=zero1"], 21.64, 31.09),
     ("llama3.2_1b", 4, ["node.gpus=2", "sharding=zero2"], 21.64, 31.09),
-    ("llama3.2_1b", 4, ["node.gpus=2", "sharding=zero3"], 24.45, 30.54),
+    ("llama3.2_1b", 4, ["node.gpus=2", "sharding=zero3"], 23.52, 29.61),
     ("llama3.1_8b", 2, ["node.gpus=2", "sharding=zero2"], 89.81, 99.88),
-    ("llama3.1_8b", 2, ["node.gpus=2", "sharding=zero3"], 69.72, 75.25),
+    ("llama3.1_8b", 2, ["node.gpus=2", "sharding=zero3"], 68.79, 74.32),
 ]
 
 
@@ -56,12 +57,12 @@ def test_peak_allocated_is_within_half_a_percent_of_one_measured_h200(described,
 
 
 @pytest.mark.parametrize(("model", "samples", "overrides", "allocated", "nvml"), TWO_H200)
-def test_sharded_peaks_are_within_two_percent_of_two_measured_h200s_and_nvml_within_a_sixth(described, model, samples, overrides, allocated, nvml):
+def test_sharded_peaks_are_within_half_a_percent_of_two_measured_h200s_and_nvml_within_a_sixth(described, model, samples, overrides, allocated, nvml):
     run, facts = described(f"model={model}", "regime=full", "data.cutoff=2048", f"training.micro_batch={samples}", *overrides)
 
     predicted = estimate_batch(run, facts, Batch(samples, 2048, masked=False))
 
-    assert predicted.allocated / GIB == pytest.approx(allocated, rel=0.02)
+    assert predicted.allocated / GIB == pytest.approx(allocated, rel=0.005)
     assert predicted.nvml / GIB == pytest.approx(nvml, rel=0.16)  # what the allocator caches varies: ZeRO-1 and ZeRO-2 of the 1 B model most
 
 
