@@ -2,7 +2,7 @@
 
 import json
 import re
-from math import gcd
+from math import ceil, floor, gcd
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from conf.run_dir import RunDir
 from conf.schema import Grpo, Ppo, Run
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, DataError
 
 BUILT_IN_REWARDS = ("exact_answer", "contains_answer", "format", "brevity")  # of trainers/rewards.py; a test holds the two together
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -118,6 +118,31 @@ def check_groups(run: Run) -> None:
             f"training.effective_batch={batch} answers are no whole groups of stage.generations={group}: "
             f"set training.effective_batch={' or '.join(str(size) for size in sizes)} (with training.accumulation left out){instead}."
         )
+
+
+def prompts_at_once(run: Run) -> int:
+    """Samples that an optimizer step, or a whole rollout, begins with."""
+    batch = run.training.effective_batch
+    assert batch is not None, "settle() fills the batch"
+    if isinstance(run.stage, Grpo):
+        return batch // run.stage.generations
+    return batch * run.stage.mini_batches if isinstance(run.stage, Ppo) else batch
+
+
+def refuse_too_few_prompts(run: Run, samples: int) -> None:
+    if isinstance(run.stage, (Ppo, Grpo)) and samples < prompts_at_once(run):
+        raise DataError(
+            f"{samples} prompts are fewer than the {prompts_at_once(run)} that stage={run.stage.name} answers at once. "
+            f"Lower training.effective_batch{' or stage.mini_batches' * isinstance(run.stage, Ppo)}, or give more data."
+        )
+
+
+def steps_of_an_epoch(run: Run, samples: int) -> int:
+    """Prompts that fill no rollout wait for the next epoch; a rollout of ppo is read in several passes."""
+    if isinstance(run.stage, Ppo):
+        return samples // prompts_at_once(run) * run.stage.epochs * run.stage.mini_batches
+    whole = samples / prompts_at_once(run)
+    return floor(whole) if isinstance(run.stage, Grpo) else ceil(whole)
 
 
 def nearest_common_multiples(wanted: int, one: int, other: int) -> list[int]:

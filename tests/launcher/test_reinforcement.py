@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir, save_run
+from conf.schema import Run
 from launcher.compose import compose
-from launcher.errors import ConfigError
-from launcher.reinforcement import nearest_common_multiples
+from launcher.errors import ConfigError, DataError
+from launcher.reinforcement import nearest_common_multiples, refuse_too_few_prompts, steps_of_an_epoch
 from launcher.settle import check_values, settle
 
 COMMON = ("model=demo", "data=demo", "node=cpu")
@@ -18,9 +19,13 @@ def check(*overrides: str) -> None:
     check_values(compose([*COMMON, *overrides]))
 
 
+def settled(*overrides: str) -> Run:
+    run = compose([*COMMON, "cluster.ranks_per_node=2", *overrides])
+    return settle(run, run.node)
+
+
 def settled_batch(*overrides: str) -> int | None:
-    run = compose([*COMMON, "stage=grpo", "cluster.ranks_per_node=2", *overrides])
-    return settle(run, run.node).training.effective_batch
+    return settled("stage=grpo", *overrides).training.effective_batch
 
 
 def reward_run(path: Path, stage: str, finished: bool) -> Path:
@@ -119,3 +124,21 @@ def test_what_is_told_instead_passes() -> None:
 def test_nearest_common_multiples_lie_around_the_wanted_number() -> None:
     assert nearest_common_multiples(30, 8, 6) == [24, 48]
     assert nearest_common_multiples(10, 8, 6) == [24]
+
+
+def test_steps_are_counted_from_rollouts() -> None:
+    """Two ranks of 4 make steps of 8; 100 prompts are 6 rollouts of 16, each read in 3 epochs of 2 steps; or 25 steps of 4 prompts with 2 answers."""
+    ppo = settled("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2", "stage.epochs=3")
+    grpo = settled("stage=grpo", "training.micro_batch=4", "stage.generations=2")
+    sft = settled("stage=sft", "training.micro_batch=4")
+    assert [steps_of_an_epoch(run, 100) for run in (ppo, grpo, sft)] == [36, 25, 13]
+    assert [steps_of_an_epoch(run, 103) for run in (ppo, grpo, sft)] == [36, 25, 13]
+
+
+def test_fewer_prompts_than_a_rollout_are_refused() -> None:
+    ppo = settled("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2")
+    refuse_too_few_prompts(ppo, 16)
+    with pytest.raises(DataError, match=r"^15 prompts are fewer than the 16 that stage=ppo answers at once. Lower .* or stage.mini_batches,"):
+        refuse_too_few_prompts(ppo, 15)
+    refuse_too_few_prompts(settled("stage=grpo", "training.micro_batch=4"), 1)
+    refuse_too_few_prompts(settled("stage=sft", "training.micro_batch=4"), 1)
