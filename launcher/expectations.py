@@ -10,6 +10,7 @@ from conf.schema import Data, Run
 from launcher.errors import DataError
 from launcher.memory.estimate import MemoryEstimate
 from launcher.model_facts import ModelFacts
+from launcher.reinforcement import refuse_too_few_prompts, steps_of_an_epoch
 from launcher.throughput import step_flops
 
 ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie between 0.3 and 0.5
@@ -64,6 +65,8 @@ def refuse_too_few(run: Run, samples: int | None) -> None:
             f"{samples} training samples are fewer than one batch: {ranks} rank{'s' * (ranks > 1)} x training.micro_batch="
             f"{run.training.micro_batch}. Lower training.micro_batch, use fewer ranks, or give more data."
         )
+    if samples is not None:
+        refuse_too_few_prompts(run, samples)
 
 
 def expected_steps(run: Run, samples: int | None) -> int | None:
@@ -71,8 +74,7 @@ def expected_steps(run: Run, samples: int | None) -> int | None:
         return run.training.max_steps
     if samples is None or run.data.packing:
         return None
-    assert run.training.effective_batch is not None
-    return ceil(run.training.epochs * ceil(samples / run.training.effective_batch))
+    return ceil(run.training.epochs * steps_of_an_epoch(run, samples))
 
 
 def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, ...]:
