@@ -29,13 +29,15 @@ class Arithmetic:
     element: int  # bytes of an operand of a matrix product
     residual: int  # bytes of an element of the residual stream
     own_casts: bool  # autocast makes a copy of its input for every layer whose weights are fp32
-    keeps_inputs: bool  # int8 and HQQ layers keep their input although they do not learn (MatMul8bitLt.forward, HQQMatmulNoCacheMul)
+    keeps_inputs: bool  # HQQ layers keep their input although they do not learn (HQQMatmulNoCacheMul)
+    casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside bitsandbytes' layers it leaves that to autocast
 
 
 def arithmetic_of(run: Run, storage: Storage) -> Arithmetic:
     fp32_stream = storage.compute == 4 or (storage.autocast and run.regime.name == "full")
-    keeps = isinstance(run.regime, Qlora) and run.regime.bits != 4
-    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps)
+    bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
+    casts_adapted = storage.autocast and bits not in (8, 4)  # peft/tuners/lora/bnb.py, requires_conversion
+    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, bits == 2, casts_adapted)
 
 
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -116,7 +118,7 @@ def adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:
     inner = element * regime.rank * len(targets)
     dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
     dora = sum(2 * element * module.outputs for module in targets) if regime.dora else 0  # base and adapter output, scaled by the magnitude
-    if arithmetic.own_casts or regime.dropout > 0:
+    if arithmetic.casts_adapted or regime.dropout > 0:
         return inner + dropout + dora + element * sum(module.inputs for module in targets)
     return inner + dora + element * (0 if arithmetic.keeps_inputs else shared_inputs(facts, targets))
 

@@ -105,7 +105,7 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     """The layer's forward pass is at its last adapter: beside what is saved there are both norms' outputs, the residual stream, the base's output,
     and the MLP's product with the fp32 copy that PEFT makes of it for an fp32 adapter (tuners/lora/layer.py, _cast_input_dtype)."""
     element, width = job.arithmetic.element, mlp_width(job.facts)
-    inner = (element + (4 if job.storage.autocast and adapts_closing(job) else 0)) * width
+    inner = (element + (4 if job.arithmetic.casts_adapted and adapts_closing(job) else 0)) * width
     stream = (4 * element + job.arithmetic.residual) * job.facts.hidden
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
