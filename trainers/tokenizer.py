@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Pre
 
 from conf.schema import Model, Run
 from trainers.data.chat_template import control_tokens, named_template, template_names
+from trainers.data.kinds import KINDS
 
 BUILT_IN = "bytes"
 SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -28,7 +29,8 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "right"
     if run.data.template is not None:
         tokenizer.chat_template = fitting_template(run.data.template, tokenizer)
-    refuse_missing_template(tokenizer)
+    if KINDS[run.stage.name] != "text" or run.evaluation.generate is not None:
+        refuse_missing_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_token(tokenizer)
     refuse_large_vocabulary(tokenizer, model_vocabulary(run.model))

@@ -75,6 +75,13 @@ def test_a_tokenizer_without_a_chat_template_asks_for_one(tmp_path: Path):
         load_tokenizer(demo_run(f"model.tokenizer={folder}"))
 
 
+def test_plain_text_needs_no_chat_template(tmp_path: Path):
+    folder = saved_tokenizer(tmp_path, ["<unk>", "</s>"], unk_token="<unk>", eos_token="</s>")
+    assert load_tokenizer(demo_run(f"model.tokenizer={folder}", "stage=pt")).chat_template is None
+    with pytest.raises(ValueError, match=r"no chat template"):
+        load_tokenizer(demo_run(f"model.tokenizer={folder}", "stage=pt", "evaluation.generate=Hi"))
+
+
 def test_padding_takes_a_reserved_token_before_the_end_token(tmp_path: Path):
     words = ["<unk>", "</s>", "<|reserved_special_token_0|>", "<|finetune_right_pad_id|>"]
     folder = saved_tokenizer(tmp_path, words, unk_token="<unk>", eos_token="</s>", extra_special_tokens=words[2:])

@@ -1,4 +1,4 @@
-"""Data of supervised fine-tuning: sets, formats, templates, masking, packing, collation."""
+"""The data of every stage: sets, formats, templates, masking, packing, collation."""
 
 from trainers.data.collator import build_collator
 from trainers.data.prepare import PreparedData, build_datasets, load_prepared, prepare

@@ -102,7 +102,9 @@ def tokenise_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: 
 
 def split_ids(sample: Sample, answer: list[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Ids before `answer` and of it, tokenised together: alone, an answer would get the space that some tokenizers put before a text."""
-    rendered = render_sample({**sample, "messages": [*sample["messages"], *answer]}, tokenizer)
+    context = [{**message, "learn": False} for message in sample["messages"]]
+    compared = [{**message, "learn": message["role"] == "assistant"} for message in answer]
+    rendered = render_sample({**sample, "messages": [*context, *compared]}, tokenizer)
     spoken = sum(message["role"] == "assistant" for message in sample["messages"])
     span = (rendered.answers[spoken][0], rendered.answers[-1][1])
     encoded = tokenizer(rendered.text[: span[1]], add_special_tokens=False, return_offsets_mapping=True)

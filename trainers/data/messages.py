@@ -71,7 +71,7 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     spoken = turn.get(tags.role)
     if not isinstance(spoken, str) or spoken not in roles:
         raise RowError(f"{place}: {tags.role}={spoken!r} is not a role; it is one of: {', '.join(map(str, roles))}")
-    content = turn.get(tags.content)
+    content = joined_parts(turn.get(tags.content), place)
     calls = read_calls(turn.get("tool_calls"), place)
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"{place}: {tags.content} is a {kind(content)}; it must be text")
@@ -79,6 +79,16 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
         return {**plain("assistant", ""), "calls": read_calls(content, place)}
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
     return {**message, "calls": calls} if calls else message
+
+
+def joined_parts(content: object, place: str) -> object:
+    """OpenAI's content in parts as one text; anything else as it is."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+        return content
+    for number, part in enumerate(content, start=1):
+        if part["type"] != "text" or not isinstance(part.get("text"), str):
+            raise RowError(f"{place}, part {number}: is of type {part['type']!r}; this runner trains on text")
+    return "".join(part["text"] for part in content)
 
 
 def read_calls(value: object, place: str) -> list[Call]:

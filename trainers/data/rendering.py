@@ -43,14 +43,14 @@ class Template:
 
 
 def render_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The text of a sample and the spans of its answers, learned or not, in order.
+    """The text of a sample and the spans of its answers in order; those that are not learned may be empty.
 
     Raises:
         RowError: when the template cannot show the sample, or the answers cannot be told from the rest.
     """
     template = template_for(sample, tokenizer)
     messages = [for_template(message, template.text) for message in sample["messages"]]
-    rendered = template.render(messages, mark=True) if marks_answers(template.text) else render_turn_by_turn(template, messages)
+    rendered = template.render(messages, mark=True) if marks_answers(template.text) else render_turn_by_turn(template, messages, learned(sample))
     refuse_left_out(sample["messages"], rendered.text)
     refuse_unmarked(sample["messages"], rendered)
     return rendered
@@ -86,17 +86,28 @@ def for_template(message: Message, template: str) -> dict[str, object]:
     return {**plain, "content": "\n".join([*([message["content"]] if message["content"] else []), *(json.dumps(call) for call in calls)])}
 
 
-def render_turn_by_turn(template: Template, messages: list[dict[str, object]]) -> Rendered:
-    """An answer is what a message adds to the prompt before it; that holds only if each rendering begins the next."""
+def learned(sample: Sample) -> list[bool]:
+    return [message["learn"] for message in sample["messages"]]
+
+
+def render_turn_by_turn(template: Template, messages: list[dict[str, object]], wanted: list[bool]) -> Rendered:
+    """An answer is what a message adds to the prompt before it; that holds only if each rendering begins the next.
+
+    Templates of reasoning models write earlier answers without their thoughts: those can be context, not learned.
+    """
     whole = template.render(messages).text
     answers: list[Span] = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
+        if not wanted[index]:
+            answers.append((0, 0))
+            continue
         before = template.render(messages[:index], prompt=True).text
         after = template.render(messages[: index + 1]).text
         if not (after.startswith(before) and whole.startswith(after)):
-            raise RowError(f"the chat template writes message {index + 1} differently once more follows. {name_a_template()}")
+            other = f"Learn the last answer alone (data.train_history=false). {name_a_template()}"
+            raise RowError(f"the chat template writes message {index + 1} differently once more follows. {other}")
         answers.append((len(before), len(after)))
     return Rendered(whole, answers)
 

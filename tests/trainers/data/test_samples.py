@@ -65,6 +65,14 @@ def test_openai_calls_tools_in_parallel_and_leaves_messages_of_weight_0_unlearne
     assert [message["learn"] for message in messages] == [False, False, True, False, False, False]
 
 
+def test_openai_content_in_parts_is_joined_and_other_parts_than_text_are_refused():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": " b"}]
+    answer = {"role": "assistant", "content": "c"}
+    assert said(read({"messages": [{"role": "user", "content": parts}, answer]}, OPENAI))[0] == ("user", "a b", False)
+    with pytest.raises(DataError, match=r"column messages, message 1, part 2: is of type 'image_url'; this runner trains on text"):
+        read({"messages": [{"role": "user", "content": [parts[0], {"type": "image_url", "image_url": {}}]}, answer]}, OPENAI)
+
+
 def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates():
     conversation = {"conversations": [human("a"), gpt("b")]}
     wrapped = [{"type": "function", "function": {"name": "add"}}]

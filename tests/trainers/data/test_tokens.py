@@ -116,10 +116,16 @@ def test_a_template_that_knows_no_calls_gets_them_as_json():
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     template = "{% for m in messages %}[{{ m.role }}:{{ m.content if loop.last or m.role != 'assistant' else '...' }}]{% endfor %}"
-    with pytest.raises(
-        RowError, match=r"writes message 3 differently once more follows. Name a template that takes it: data.template is one of alpaca"
-    ):
+    message = r"writes message 3 differently once more follows. Learn the last answer alone .* Name a template that takes it: data.template is one of"
+    with pytest.raises(RowError, match=message):
         tokenise(TWO_TURNS, tokenizer_with(template), 4096, True)
+
+
+def test_earlier_answers_that_a_template_rewrites_may_be_context():
+    template = "{% for m in messages %}[{{ m.role }}:{{ m.content if loop.last or m.role != 'assistant' else '...' }}]{% endfor %}"
+    template += "{% if add_generation_prompt %}[assistant:{% endif %}"
+    given: Sample = {**TWO_TURNS, "messages": [*({**each, "learn": False} for each in TWO_TURNS["messages"][:-1]), TWO_TURNS["messages"][-1]]}
+    assert learned(given, template) == ["B]"]
 
 
 def test_a_template_that_raises_is_quoted():
