@@ -103,6 +103,11 @@ class RunDir:
         return self.path / "base"
 
     @property
+    def initial_adapter(self) -> Path:
+        """An adapter that changed its base when it was made, as it was before training."""
+        return self.path / "initial_adapter"
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 

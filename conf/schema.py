@@ -147,6 +147,8 @@ class Lora(Regime):
     targets: list[str] = MISSING  # module names; [all-linear]: every linear layer except the output head
     rslora: bool = MISSING
     dora: bool = MISSING
+    init: str = MISSING  # default: the base's own output at the start | pissa | pissa_niter_N: from the base's main directions (exact, or N rounds)
+    lora_plus_ratio: float | None = MISSING  # learning rate of the B matrices over that of the A matrices; null: one for both
 
 
 @dataclass
@@ -215,7 +217,9 @@ class Checkpoint:
 class Evaluation:
     interval: int = MISSING  # steps between evaluations; 0: none but the first and the last
     micro_batch: int = MISSING
-    best_at_end: bool = MISSING  # the final model is the checkpoint with the lowest evaluation loss
+    best_at_end: bool = MISSING  # the final model is the checkpoint that is best by `metric`
+    metric: str = MISSING  # eval_loss, or what the stage evaluates beside it (conf/metrics.py)
+    patience: int | None = MISSING  # evaluations without a better `metric` before training ends; null: it goes to its end
     generate: str | None = MISSING  # a prompt answered before and after training; null: none
 
 

@@ -1,6 +1,6 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
-from conf.schema import Badam, Ddp, Freeze, Full, Fsdp, Galore, Lora, Qlora, Run, Zero
+from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
 from launcher.rule import Rule
 from launcher.stage_compatibility import STAGE_RULES
 
@@ -19,6 +19,11 @@ def offloads(run: Run) -> bool:
 
 def ranks(run: Run) -> int:
     return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+
+
+def keeps_whole_weights(run: Run) -> bool:
+    """Whether every rank holds all weights when the model is built."""
+    return not isinstance(run.sharding, Fsdp) and not (isinstance(run.sharding, Zero) and run.sharding.stage == 3)
 
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
@@ -95,6 +100,18 @@ RULES: tuple[Rule, ...] = (
         lambda run: run.optim.name == "galore_8bit" and on_cpu(run),
         "galore-torch waits for a GPU after every weight: `Torch not compiled with CUDA enabled`.",
         "optim=galore",
+    ),
+    Rule(
+        "pissa-quantised",
+        lambda run: isinstance(run.regime, Qlora) and run.regime.init != "default",
+        "PiSSA takes the adapter out of the base's weights, and these are packed: `Please initialize PiSSA under float32, float16, or bfloat16`.",
+        "regime.init=default",
+    ),
+    Rule(
+        "pissa-split",
+        lambda run: isinstance(run.regime, Lora) and run.regime.init != "default" and not keeps_whole_weights(run),
+        "PiSSA decomposes whole matrices and changes the base, and this sharding has split them by then.",
+        "sharding=zero2",
     ),
     Rule(
         "badam-regime",

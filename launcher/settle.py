@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from conf.metrics import HIGHER_IS_BETTER
 from conf.schema import SUBTYPES, Cluster, Node, Run, Sharding, Training, Zero
-from launcher.data_keys import evaluates, refuse_other_data
+from launcher.data_keys import refuse_other_data
 from launcher.errors import ConfigError
+from launcher.evaluation_keys import refuse_other_evaluation
 from launcher.reinforcement import check_groups, check_rewards
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
@@ -82,6 +84,8 @@ LIMITS: tuple[Limit, ...] = (
     positive("stage.undesirable_weight"),
     at_least("regime.rank", 1),
     positive("regime.alpha"),
+    positive("regime.lora_plus_ratio"),
+    Limit("regime.init", lambda value: re.fullmatch("default|pissa|pissa_niter_[1-9][0-9]*", value) is not None, "default, pissa or pissa_niter_N"),
     within("regime.dropout", 0, 1),
     Limit("regime.targets", all_words, "at least one module name, or [all-linear]"),
     Limit("regime.bits", lambda value: value in (8, 4, 2), "8, 4 or 2"),
@@ -126,6 +130,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("checkpoint.resume", lambda value: value == "newest" or re.fullmatch("step-[0-9]+", value) is not None, "newest, or step-N"),
     at_least("evaluation.interval", 0),
     at_least("evaluation.micro_batch", 1),
+    at_least("evaluation.patience", 1),
+    one_of("evaluation.metric", *HIGHER_IS_BETTER),
     at_least("sharding.bucket_mb", 1),
     one_of("backend.name", "torchrun", "accelerate"),
     within("backend.port", 0, 65536),
@@ -167,13 +173,7 @@ def check_values(run: Run) -> None:
         raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
-    if run.evaluation.best_at_end and not (0 < run.evaluation.interval == run.checkpoint.interval):
-        raise ConfigError(
-            f"evaluation.best_at_end=true compares checkpoints by their evaluation: evaluation.interval ({run.evaluation.interval}) and "
-            f"checkpoint.interval ({run.checkpoint.interval}) must be equal and above 0."
-        )
-    if run.evaluation.best_at_end and not evaluates(run.data):
-        raise ConfigError("evaluation.best_at_end=true needs evaluation data: set data.validation_share above 0, or name data.evaluation_sets.")
+    refuse_other_evaluation(run)
     refuse_other_data(run)
 
 

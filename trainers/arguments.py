@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from conf.metrics import HIGHER_IS_BETTER
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
 
@@ -92,8 +93,8 @@ def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
         "eval_strategy": "steps" if evaluating else "no",
         "eval_steps": run.evaluation.interval or None,
         "load_best_model_at_end": run.evaluation.best_at_end,
-        "metric_for_best_model": "eval_loss" if run.evaluation.best_at_end else None,
-        "greater_is_better": False if run.evaluation.best_at_end else None,
+        "metric_for_best_model": run.evaluation.metric if run.evaluation.best_at_end else None,
+        "greater_is_better": HIGHER_IS_BETTER[run.evaluation.metric] if run.evaluation.best_at_end else None,
     }
 
 

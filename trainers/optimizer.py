@@ -1,12 +1,13 @@
 """The optimizer of a run: transformers makes most by name; what it has no name for, or makes otherwise, is built here."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel, Trainer
 
-from conf.schema import Optim, Run
+from conf.schema import Lora, Optim, Run
 from trainers.block_wise import badam
 from trainers.learning import hidden_matrices, other_weights
 from trainers.low_rank import apollo, galore, galore_8bit
@@ -66,3 +67,29 @@ def choose_optimizer(trainer: Trainer, run: Run) -> None:
     """Have `trainer` build what transformers does not make."""
     if run.optim.name in BUILDERS:
         trainer.optimizer_cls_and_kwargs = (lambda: BUILDERS[run.optim.name], {"run": run})
+    if isinstance(run.regime, Lora) and run.regime.lora_plus_ratio is not None:
+        speed_up_b_matrices(trainer, run.regime.lora_plus_ratio)
+
+
+def speed_up_b_matrices(trainer: Trainer, ratio: float) -> None:
+    """Whatever optimizer `trainer` makes, its B matrices get groups of their own at `ratio` times the learning rate (LoRA+, arXiv:2402.12354)."""
+    create = trainer.create_optimizer
+
+    def create_and_split(model: PreTrainedModel | None = None) -> Optimizer:
+        made_before = trainer.optimizer is not None
+        optimizer: Optimizer = create(model)
+        if not made_before:
+            named = (trainer.model if model is None else model).named_parameters()
+            chosen = {id(weight) for name, weight in named if ".lora_B." in name}
+            optimizer.param_groups = [part for group in optimizer.param_groups for part in split(group, chosen, ratio)]
+        return optimizer
+
+    trainer.create_optimizer = create_and_split
+
+
+def split(group: dict[str, Any], chosen: set[int], ratio: float) -> list[dict[str, Any]]:
+    """The group without the chosen weights, and the chosen ones at their own learning rate."""
+    rest = [weight for weight in group["params"] if id(weight) not in chosen]
+    faster = [weight for weight in group["params"] if id(weight) in chosen]
+    parts = [{**group, "params": rest}, {**group, "params": faster, "lr": group["lr"] * ratio}]
+    return [part for part in parts if part["params"]]

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from conf.run_dir import RunDir
 from conf.schema import Badam, Freeze, Run, Zero
 from trainers.callbacks.committing import Committing
+from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
 from trainers.callbacks.layout import Layout
@@ -30,6 +31,7 @@ from trainers.place import Place
 from trainers.plots import draw_loss, draw_memory
 from trainers.ranks import broadcast, on_rank_zero
 from trainers.regimes import prepare_model
+from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
 from trainers.tokenizer import load_tokenizer
 
 DONE, SAVED = 0, 75
@@ -113,11 +115,15 @@ def build(
     callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
     if isinstance(run.regime, Freeze) or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
+    if run.evaluation.patience is not None:
+        callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
     if run.evaluation.generate is not None:
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
     datasets = (data.train, data.evaluation)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks)
     choose_optimizer(trainer, run)
+    if starts_from_base(run):
+        keep_initial_adapter(trainer, run_dir.initial_adapter)
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))
     return trainer
 
@@ -177,6 +183,8 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: Ru
     making = run_dir.model.with_name(".making-model")
     on_rank_zero(lambda: shutil.rmtree(making, ignore_errors=True), "clearing an unfinished model")
     trainer.save_model(str(making))
+    if run_dir.initial_adapter.exists():
+        save_as_plain_adapter(trainer, making, run_dir.initial_adapter)
 
     def commit_model() -> None:
         tokenizer.save_pretrained(making)

@@ -18,6 +18,8 @@ FORBIDDEN = {
     "low-rank-split": (*GPU, "regime=full", "sharding=zero2", "optim=galore"),
     "low-rank-adapter": (*GPU, "regime=lora", "optim=apollo"),
     "galore-8bit-cpu": (*CPU, "regime=full", "optim=galore_8bit"),
+    "pissa-quantised": (*GPU, "regime=qlora", "regime.init=pissa"),
+    "pissa-split": (*GPU, "regime=lora", "regime.init=pissa_niter_16", "sharding=zero3"),
     "badam-regime": (*GPU, "regime=freeze", "optim=badam", "cluster.ranks_per_node=1"),
     "badam-ranks": (*GPU, "regime=full", "optim=badam"),
     "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),

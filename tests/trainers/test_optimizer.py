@@ -82,6 +82,19 @@ def test_adapters_learn_by_each_new_optimizer(optim: str, tmp_path: Path) -> Non
     assert losses(trainer)[2] < losses(trainer)[0]
 
 
+@pytest.mark.parametrize("optim", ["adamw", "adamw_8bit", "adafactor", "muon", "sgd"])
+def test_b_matrices_learn_at_their_own_rate_by_every_optimizer(optim: str, tmp_path: Path) -> None:
+    rate = {"optim.lr=0.01", "optim.scheduler=constant", "optim.weight_decay=0.1"}
+    trainer = trained(run_of("regime=lora", "regime.rank=8", "regime.lora_plus_ratio=4", f"optim={optim}", *rate), tmp_path)
+    assert trainer.optimizer is not None
+    rates = {id(weight): group["lr"] for group in trainer.optimizer.param_groups for weight in group["params"]}
+    learning = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert len(learning) == len(rates) == 28  # A and B of 7 layers in 2 blocks
+    for name, weight in learning.items():
+        assert rates[id(weight)] == (0.04 if "lora_B" in name else 0.01), name
+    assert losses(trainer)[2] < losses(trainer)[0]
+
+
 def demo_model() -> tuple[PreTrainedModel, Run]:
     run = run_of("regime=full", "training.precision=fp32", "optim=muon", "optim.lr=0.01", "optim.weight_decay=0.1")
     return load_model(run, sft.MODEL_CLASS), run

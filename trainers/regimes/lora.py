@@ -31,6 +31,7 @@ def adapter_config(run: Run, targets: list[str]) -> LoraConfig:
         target_modules=targets,
         use_rslora=regime.rslora,
         use_dora=regime.dora,
+        init_lora_weights=True if regime.init == "default" else regime.init,
         revision=run.model.revision,  # of the base that the adapter belongs to
     )
 
