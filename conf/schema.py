@@ -21,7 +21,7 @@ class Model:
 @dataclass
 class Data:
     name: str = MISSING
-    sets: list[str] = MISSING  # names in the registry, data files, hub ids, or `generated`
+    sets: list[str] = MISSING  # names in the registry, data files, folders of them, hub ids, or `generated`
     folder: str = MISSING  # where the registry and its files lie
     registry: str = MISSING  # file name of the registry in `folder` (LLaMA-Factory's dataset_info.json format)
     template: str | None = MISSING  # null: the tokenizer's own chat template; else a name under trainers/data/templates
