@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.errors import ConfigError
+from launcher.model_facts.census import counted_facts
 from launcher.model_facts.facts import ModelFacts
 from launcher.model_facts.families import FAMILIES, Family
 from launcher.model_facts.fields import Fields
@@ -14,15 +15,13 @@ def model_facts(architecture: Mapping[str, Any], source: str) -> ModelFacts:
     """Exact counts of the model that transformers would build from `architecture`; `source` says in messages where that came from.
 
     Raises:
-        ConfigError: for an unknown architecture, or a field that is missing or impossible.
+        ConfigError: for an architecture that nobody can count, or a field that is missing or impossible.
     """
     name = architecture.get("model_type")
     if not isinstance(name, str):
         raise ConfigError(f"{source}: model_type is missing. Take the config.json that the model was published with.")
     if name not in FAMILIES:
-        raise ConfigError(
-            f"{source}: model_type={name} is not among the architectures that can be counted: {', '.join(FAMILIES)}. Use a model of one of these."
-        )
+        return counted_facts(architecture, source)
     family = FAMILIES[name]
     fields = Fields(architecture, family.defaults, family.own_names, source)
     facts = widths(name, family, fields)
@@ -51,6 +50,7 @@ def widths(name: str, family: Family, fields: Fields) -> ModelFacts:
         experts=fields.size("num_experts") if sparse else 0,
         experts_per_token=fields.size("num_experts_per_tok") if sparse else 0,
         norms_per_layer=family.norms_per_layer,
+        layer_norm=family.layer_norm,
         qk_norm=family.qk_norm,
         logit_softcap="final_logit_softcapping" in family.defaults and fields.lookup("final_logit_softcapping") is not None,
         sliding_window=sliding_window(family, fields),

@@ -37,6 +37,7 @@ class ModelFacts:
     experts: int  # per mixture layer; 0: a dense model
     experts_per_token: int
     norms_per_layer: int  # over the hidden width; those of queries and keys are `qk_norm`
+    layer_norm: bool  # with a bias, by torch's own kernel; else RMS norms
     qk_norm: bool
     logit_softcap: bool
     sliding_window: int | None

@@ -32,6 +32,7 @@ class Family:
     defaults: Mapping[str, int | float | bool | None]
     own_names: Mapping[str, str] = field(default_factory=dict)
     norms_per_layer: int = 2
+    layer_norm: bool = False
     qk_norm: bool = False
     gated_mlp: bool = True
     mlp_ratio: int | None = None  # of the MLP's width to the hidden one, where config.json states none
@@ -97,12 +98,14 @@ FAMILIES: dict[str, Family] = {
             "max_position_embeddings": "n_positions",
             "intermediate_size": "n_inner",
         },
+        layer_norm=True,
         gated_mlp=False,
         mlp_ratio=4,
     ),
     "gpt_neox": Family(
         modules=gpt_neox_modules,
         defaults={"max_position_embeddings": 2048, "tie_word_embeddings": False, "attention_bias": True},
+        layer_norm=True,
         gated_mlp=False,
     ),
     "mixtral": Family(
