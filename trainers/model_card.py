@@ -1,7 +1,7 @@
 """README.md of an exported model: the facts of its run."""
 
 import json
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,18 @@ def facts(run: Run, request: Export) -> dict[str, str]:
         **losses(history),
         "precision of training": run.training.precision,
         "seed": str(run.training.seed),
-        "versions at export": ", ".join(f"{name} {version(name)}" for name in ("regimen", *LIBRARIES)),
+        "versions at export": ", ".join(f"{name} {found}" for name in ("regimen", *LIBRARIES) if (found := installed(name))),
         **({"git commit at export": request.commit} if request.commit else {}),
         "exported from": f"{run.name}, {request.trained.label}",
     }
+
+
+def installed(name: str) -> str | None:
+    """A checkout runs without being installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def regime_text(run: Run) -> str:
