@@ -6,6 +6,7 @@ from typing import TypedDict
 from transformers import PreTrainedTokenizerBase
 
 from trainers.data.chat import Sample
+from trainers.data.encoding import Encode, Steps, finish
 from trainers.data.packing import PackedRow, packed_row
 from trainers.data.report import EMPTY
 from trainers.data.tokens import MASKED
@@ -28,6 +29,15 @@ class ChunkRow(TypedDict):
 
 
 def tokenise_document(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> DocumentTokens:
+    """The row of one document alone.
+
+    Raises:
+        ValueError: where the tokenizer has no end token.
+    """
+    return finish(document_steps(sample, tokenizer), tokenizer)
+
+
+def document_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Steps[DocumentTokens]:
     """The text with the tokens that the tokenizer itself puts around one, and the end token.
 
     Raises:
@@ -36,7 +46,8 @@ def tokenise_document(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Doc
     if tokenizer.eos_token_id is None:
         raise ValueError("model.tokenizer has no end token, which parts documents in pre-training: set eos_token in its tokenizer_config.json.")
     text = sample["messages"][0]["content"]
-    ids = tokenizer(text)["input_ids"]
+    encoding = yield Encode(text, special_tokens=True, offsets=False)
+    ids = encoding.ids
     ids = ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
     return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY, "problem": ""}
 

@@ -15,9 +15,10 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
-from trainers.data.chat import RowError
+from trainers.data.chat import RowError, Sample
 from trainers.data.chunks import BrokenJson, Chunk, parsed
 from trainers.data.conversion import MAKE, last_answer_alone
+from trainers.data.encoding import finish_together
 from trainers.data.kinds import Kind
 from trainers.data.problems import Problem
 from trainers.data.progress import Counter
@@ -104,36 +105,51 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
-    rows: list[Mapping[str, object]] = []
+    numbers: list[int] = []
+    samples: list[Sample] = []
     problems: list[Problem] = []
     for number, record in chunk.records:
         try:
-            rows += tokenise_record(chunk, number, parsed(record), work)
+            made = samples_of(chunk, number, parsed(record), work)
         except RowError as error:
-            column = error.column if isinstance(error, BrokenJson) else None
-            problems.append(Problem(chunk.set, chunk.origin, chunk.unit, number, column, str(error)))
-    return as_batch(rows, chunk.set, work), problems
+            problems.append(problem_of(chunk, number, error))
+        else:
+            samples += made
+            numbers += [number] * len(made)
+    rows: list[Mapping[str, object]] = []
+    steps = [ROWS[work.kind].steps(sample, work.tokenizer, work.data) for sample in samples]
+    for number, made in zip(numbers, finish_together(steps, work.tokenizer), strict=True):
+        row = made if isinstance(made, RowError) else judged(made, work)
+        if isinstance(row, RowError):
+            problems.append(problem_of(chunk, number, row))
+        else:
+            rows.append(row)
+    return as_batch(rows, chunk.set, work), sorted(problems, key=lambda problem: problem.number)
 
 
-def tokenise_record(chunk: Chunk, number: int, record: object, work: Work) -> list[Mapping[str, object]]:
-    """The rows that one record gives.
+def problem_of(chunk: Chunk, number: int, error: RowError) -> Problem:
+    column = error.column if isinstance(error, BrokenJson) else None
+    return Problem(chunk.set, chunk.origin, chunk.unit, number, column, str(error))
+
+
+def samples_of(chunk: Chunk, number: int, record: object, work: Work) -> list[Sample]:
+    """The samples that one record gives.
 
     Raises:
-        RowError: when it does not fit the layout, or the template cannot show it.
+        RowError: when it does not fit the layout.
     """
     sample = read_sample(chunk.place(number), record, chunk.layout, work.kind)
     made = MAKE[chunk.layout.holds][work.kind](sample)
-    learned = made if work.data.train_history else [last_answer_alone(each) for each in made]
-    return [judged(ROWS[work.kind].tokenise(each, work.tokenizer, work.data), work) for each in learned]
+    return made if work.data.train_history else [last_answer_alone(each) for each in made]
 
 
-def judged(row: Mapping[str, object], work: Work) -> Mapping[str, object]:
+def judged(row: Mapping[str, object], work: Work) -> Mapping[str, object] | RowError:
     """The row, or what data.on_long makes of one that would be cut."""
     data = work.data
     if data.on_long == "truncate" or not ROWS[work.kind].cuts or int(str(row["length"])) <= data.cutoff:
         return row
     if data.on_long == "fail":
-        raise RowError(f"has {row['length']} tokens, more than data.cutoff={data.cutoff} (data.on_long=fail)")
+        return RowError(f"has {row['length']} tokens, more than data.cutoff={data.cutoff} (data.on_long=fail)")
     return {**row, "drop": TOO_LONG}
 
 

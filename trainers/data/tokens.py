@@ -5,6 +5,7 @@ from typing import TypedDict
 from transformers import PreTrainedTokenizerBase
 
 from trainers.data.chat import Sample, says_nothing
+from trainers.data.encoding import Encode, Steps, finish
 from trainers.data.rendering import Span, render_sample
 from trainers.data.report import EMPTY, NOTHING_LEARNED
 
@@ -22,19 +23,29 @@ class Tokens(TypedDict):
 
 
 def tokenise(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int, mask_prompt: bool) -> Tokens:
+    """The row of one sample alone.
+
+    Raises:
+        RowError: when the template cannot show the sample.
+    """
+    return finish(answer_steps(sample, tokenizer, cutoff, mask_prompt), tokenizer)
+
+
+def answer_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int, mask_prompt: bool) -> Steps[Tokens]:
     """Ids and labels of equal length, at most `cutoff`; the first label is masked, as nothing comes before it.
 
     Raises:
         RowError: when the template cannot show the sample.
     """
     rendered = render_sample(sample, tokenizer)
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"][:cutoff], encoded["offset_mapping"][:cutoff]
+    encoding = yield Encode(rendered.text)
+    whole = encoding.ids
+    ids, offsets = whole[:cutoff], encoding.offsets[:cutoff]
     flags = answer_flags(offsets, learned_spans(sample, rendered.answers)) if mask_prompt else [True] * len(ids)
     labels = [token if flag and position > 0 else MASKED for position, (token, flag) in enumerate(zip(ids, flags, strict=True))]
     learned = sum(label != MASKED for label in labels)
     drop = EMPTY if says_nothing([message for message in sample["messages"] if message["learn"]]) else "" if learned else NOTHING_LEARNED
-    counts = {"length": len(encoded["input_ids"]), "tokens": len(ids), "learned": learned}
+    counts = {"length": len(whole), "tokens": len(ids), "learned": learned}
     return {"input_ids": ids, "labels": labels, **counts, "drop": drop, "problem": ""}
 
 
