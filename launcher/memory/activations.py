@@ -30,14 +30,14 @@ class Arithmetic:
     residual: int  # bytes of an element of the residual stream
     own_casts: bool  # autocast makes a copy of its input for every layer whose weights are fp32
     keeps_inputs: bool  # HQQ layers keep their input although they do not learn (HQQMatmulNoCacheMul)
-    casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside bitsandbytes' layers it leaves that to autocast
+    casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside quantised layers it leaves that to autocast
 
 
 def arithmetic_of(run: Run, storage: Storage) -> Arithmetic:
     fp32_stream = storage.compute == 4 or (storage.autocast and run.regime.name == "full")
-    bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
-    casts_adapted = storage.autocast and bits not in (8, 4)  # peft/tuners/lora/bnb.py, requires_conversion
-    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, bits == 2, casts_adapted)
+    keeps = isinstance(run.regime, Qlora) and run.regime.bits == 2
+    casts_adapted = storage.autocast and not isinstance(run.regime, Qlora)  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
+    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted)
 
 
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
