@@ -171,8 +171,9 @@ def refuse_too_few(run: Run, rows: int) -> None:
     ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
     needed = ranks * run.training.micro_batch
     if rows < needed:
-        packed = " packed rows (data.packing=true)" if run.data.packing else " samples"
+        filled = run.data.packing or KINDS[run.stage.name] == "text"
+        what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
-            f"{rows}{packed} to train are fewer than one batch: {ranks} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
-            f"Lower training.micro_batch, use fewer ranks, or give more data."
+            f"{rows} {what} to train are fewer than one batch: {ranks} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
+            f"Lower training.micro_batch{' or data.cutoff' if filled else ''}, use fewer ranks, or give more data."
         )

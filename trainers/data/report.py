@@ -30,7 +30,7 @@ class DataReport:
         return sum(self.drops.values())
 
     def sentence(self) -> str:
-        rows = f" in {self.train_rows:,} packed rows" if self.train_rows != self.train_samples else ""
+        rows = f" in {self.train_rows:,} rows" if self.train_rows != self.train_samples else ""
         reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
         unreadable = f" ({self.unreadable:,} further rows could not be read and were dropped)" if self.unreadable else ""
         return (

@@ -82,7 +82,7 @@ def test_packed_rows_hold_every_token_once_with_positions_of_its_sample(tmp_path
     assert [len(row) for row in prepared.train["input_ids"]] == [48, 24]
     assert prepared.train["position_ids"][0] == [*range(25), *range(23)]
     assert prepared.train["labels"][0][25] == -100
-    assert "3 to train in 2 packed rows" in prepared.report.sentence()
+    assert "3 to train in 2 rows" in prepared.report.sentence()
 
 
 def test_packing_keeps_both_sides_of_a_split_apart(tmp_path: Path):

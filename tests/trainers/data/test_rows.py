@@ -42,11 +42,12 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @cache
 def composed() -> Run:
-    return compose(["model=demo", "data=files", "data.sets=[x]", "data.workers=1", "training.micro_batch=1"])
+    return compose(["model=demo", "data=files", "data.sets=[x]", "data.workers=1"])
 
 
-def built(stage: str, sets: list[str], folder: Path, **values: object) -> PreparedData:
+def built(stage: str, sets: list[str], folder: Path, micro_batch: int = 1, **values: object) -> PreparedData:
     run = composed()
+    run.training.micro_batch = micro_batch
     run.stage.name, run.data.sets, run.data.folder = stage, sets, str(folder)
     for key, value in {"cutoff": 4096, "max_samples": 25, "packing": False, "train_history": True, **values}.items():
         setattr(run.data, key, value)
@@ -139,6 +140,12 @@ def test_pre_training_fills_rows_of_the_cutoff(tmp_path: Path):
     assert [text_of(row) for row in prepared.train["input_ids"]] == ["ABC<|im_end|>", "DEFG", "H<|im_end|>"]
     report = prepared.report
     assert (report.samples, report.train_rows, report.tokens, report.truncated, report.dropped) == (2, 3, 10, 0, 0)
+
+
+def test_fewer_rows_of_text_than_one_batch_are_refused_by_their_length(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("ABC\nDEF\n")
+    with pytest.raises(DataError, match=r"1 rows of data.cutoff=64 tokens to train are fewer than one batch: .* = 2. Lower .* or data.cutoff"):
+        built("pt", ["a.txt"], tmp_path, cutoff=64, micro_batch=2)
 
 
 def test_packed_pre_training_keeps_documents_apart(tmp_path: Path):
