@@ -1,6 +1,7 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
+from launcher.regime_compatibility import REGIME_RULES
 from launcher.rule import Rule
 from launcher.stage_compatibility import STAGE_RULES
 
@@ -19,11 +20,6 @@ def offloads(run: Run) -> bool:
 
 def ranks(run: Run) -> int:
     return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-
-
-def keeps_whole_weights(run: Run) -> bool:
-    """Whether every rank holds all weights when the model is built."""
-    return not isinstance(run.sharding, Fsdp) and not (isinstance(run.sharding, Zero) and run.sharding.stage == 3)
 
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
@@ -102,18 +98,6 @@ RULES: tuple[Rule, ...] = (
         "optim=galore",
     ),
     Rule(
-        "pissa-quantised",
-        lambda run: isinstance(run.regime, Qlora) and run.regime.init != "default",
-        "PiSSA takes the adapter out of the base's weights, and these are packed: `Please initialize PiSSA under float32, float16, or bfloat16`.",
-        "regime.init=default",
-    ),
-    Rule(
-        "pissa-split",
-        lambda run: isinstance(run.regime, Lora) and run.regime.init != "default" and not keeps_whole_weights(run),
-        "PiSSA decomposes whole matrices and changes the base, and this sharding has split them by then.",
-        "sharding=zero2",
-    ),
-    Rule(
         "badam-regime",
         lambda run: isinstance(run.optim, Badam) and not isinstance(run.regime, Full),
         "BAdam chooses by itself what learns, one layer of the whole model after the other: frozen layers and adapters would be left out.",
@@ -139,6 +123,12 @@ RULES: tuple[Rule, ...] = (
         "training.loss=chunked",
     ),
     Rule(
+        "chunked-fsdp2",
+        lambda run: run.training.loss == "chunked" and isinstance(run.sharding, Fsdp),
+        "The chunked loss computes the head a second time in the backward pass, where FSDP2 has split it again: `mixed torch.Tensor and DTensor`.",
+        "training.loss=plain",
+    ),
+    Rule(
         "chunked-loss-head",
         lambda run: run.training.loss == "chunked" and alters_logits(run),
         "The chunked loss knows the head alone: a soft cap or scale of the logits, a router's loss, or what an untested family does would be lost.",
@@ -159,10 +149,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "freeze-nothing",
-        lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules,
+        lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules and run.regime.new_blocks == 0,
         "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",
         "regime.layers=2",
     ),
+    *REGIME_RULES,
     *STAGE_RULES,
 )
 
