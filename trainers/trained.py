@@ -12,7 +12,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from conf.request import Trained
@@ -21,6 +21,7 @@ from conf.schema import Lora, Qlora, Run
 from trainers.checkpoints.commit import faults
 from trainers.model import FROZEN, ModelClass, by_precision, on_disk
 from trainers.regimes.prepared import PreparedModel
+from trainers.vocabulary import with_rows
 
 ADAPTER = "adapter_config.json"  # PEFT's own file name
 
@@ -76,7 +77,7 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
     if is_adapter(Path(trained.weights)):
         base = load_base(run, trained)
         with naming_the_weights(trained):
-            model = PeftModel.from_pretrained(base, trained.weights)
+            model = with_trained_adapter(base, run, trained)
     else:
         keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": run.training.attention}
         with naming_the_weights(trained):
@@ -92,7 +93,13 @@ def load_base(run: Run, trained: Trained) -> PreTrainedModel:
     regime = importlib.import_module(f"trainers.regimes.{run.regime.name}")
     base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if run.model.init == "random" else run.model
     prepared: PreparedModel = regime.prepare_model(replace(run, model=base), model_class(run))
-    return prepared.model
+    return with_rows(prepared.model, run, load_tokenizer_of(trained))
+
+
+def with_trained_adapter(base: PreTrainedModel, run: Run, trained: Trained) -> PeftModel:
+    """A checkpoint of a PiSSA run belongs to the base less its main directions, which PEFT finds again: from the seed, as in training."""
+    set_seed(run.training.seed)
+    return PeftModel.from_pretrained(base, trained.weights)
 
 
 def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
@@ -105,7 +112,7 @@ def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
     base = load_base(run, trained)
     plain = dequantised(base, dtype) if isinstance(run.regime, Qlora) else base.to(dtype)
     with naming_the_weights(trained):
-        return PeftModel.from_pretrained(plain, trained.weights).merge_and_unload(safe_merge=True).to(dtype)
+        return with_trained_adapter(plain, run, trained).merge_and_unload(safe_merge=True).to(dtype)
 
 
 def dequantised(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

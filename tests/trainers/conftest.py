@@ -22,6 +22,8 @@ REGIMES = {
     "full": ("regime=full",),
     "freeze": ("regime=freeze", "regime.layers=1"),
     "lora": ("regime=lora", "regime.rank=4"),
+    "dora": ("regime=lora", "regime.rank=4", "regime.dora=true", "regime.rslora=true"),
+    "pissa": ("regime=lora", "regime.rank=4", "regime.init=pissa_niter_4"),
     "qlora8": ("regime=qlora", "regime.bits=8", "regime.rank=4"),
     "qlora4": ("regime=qlora", "regime.bits=4", "regime.rank=4"),
     "qlora2": ("regime=qlora", "regime.bits=2", "regime.rank=4"),

@@ -54,6 +54,8 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
         ("full", "copy", EQUAL),
         ("freeze", "copy", EQUAL),
         ("lora", "merged", MERGED),
+        ("dora", "merged", MERGED),
+        ("pissa", "merged", MERGED),
         ("qlora8", "merged", EIGHT_BITS),
         ("qlora4", "merged", MERGED),
         ("qlora2", "merged", MERGED),
@@ -108,6 +110,13 @@ def test_a_checkpoint_is_exported_as_it_was_at_its_step(finished: Finished, tmp_
     first, last = (logits(AutoModelForCausalLM.from_pretrained(exported(run_dir, tmp_path / f"{step}", "copy", step))) for step in (1, 2))
     assert distance(first, last) > 1e-3
     assert distance(last, logits(AutoModelForCausalLM.from_pretrained(run_dir.model))) == EQUAL
+
+
+def test_a_checkpoint_of_pissa_is_merged_into_the_base_that_it_belongs_to(finished: Finished, tmp_path: Path) -> None:
+    run_dir = finished("sft", "pissa")
+    last, final = (logits(AutoModelForCausalLM.from_pretrained(exported(run_dir, tmp_path / f"{step}", "merged", step))) for step in (2, None))
+    assert distance(last, final) <= MERGED
+    assert distance(final, logits(AutoModelForCausalLM.from_pretrained(run_dir.base))) > 1e-3
 
 
 def test_weights_are_split_into_files_of_at_most_the_asked_size(finished: Finished, tmp_path: Path) -> None:
