@@ -1,9 +1,10 @@
 """Finds, by bisection to 0.5 %, the smallest GPU on which a job still runs, and runs it again 1 and 2 % below and above.
 
-    python benchmarks/memory_caps.py --out RESULTS.jsonl            one H200; a cap on torch's allocator makes it smaller
-    python benchmarks/memory_caps.py --verdicts RESULTS.jsonl       no GPU: what the gate says at -10 to +10 % of each need
+    python benchmarks/memory_caps.py --out TRIALS.jsonl             one H200; a cap on torch's allocator makes it smaller
+    python benchmarks/memory_caps.py --verdicts TRIALS.jsonl        no GPU: what the gate says at -10 to +10 % of each need
 
-Every trial is a run of its own, by the trainer itself (capped.py); it ran if it ended with 0, and it did not fit if it ended with 80.
+Every trial is a run of its own, by the trainer itself (capped.py), and a line of its own; it ran if it ended with 0, and it did not fit if it ended
+with 80. Trials that the file already holds are not made again.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,46 +68,74 @@ def trial(job: MemoryCell, cap: int, work: Path) -> int:
     return code
 
 
-def bisect(job: MemoryCell, predicted: int, work: Path) -> dict[str, object]:
-    """Caps in bytes of allocator; the need of the job is the smallest that ran, and the context."""
-    trials: list[tuple[int, int]] = []
+class Trials:
+    """What is known of one job: caps in bytes of allocator, and the exit code of the run under each."""
 
-    def runs(cap: int) -> bool:
-        trials.append((cap, trial(job, cap, work)))
-        if trials[-1][1] not in (RAN, DOES_NOT_FIT):
-            raise RuntimeError(f"{job.name} ended with {trials[-1][1]} at {cap}")
-        return trials[-1][1] == RAN
+    def __init__(self, job: MemoryCell, predicted: int, path: Path, work: Path, facts: dict[str, object]) -> None:
+        self.job, self.predicted, self.path, self.work, self.facts = job, predicted, path, work, facts
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.known = {line["cap"]: line["code"] for line in lines if line["cell"] == job.name}
 
-    low, high = int(BELOW * predicted), int(ABOVE * predicted)
-    while (high - low) / high > RESOLUTION:
-        middle = (low + high) // 2
-        low, high = (low, middle) if runs(middle) else (middle, high)
-    need = high + CUDA_CONTEXT
-    confirmed = {f"{offset:+.2f}": runs(int(need * (1 + offset)) - CUDA_CONTEXT) for offset in CONFIRMED}
-    return {"trials": trials, "smallest_cap": high, "need": need, "confirmed": confirmed}
+    def runs(self, cap: int) -> bool:
+        """Whether the job runs under `cap`, tried unless it is known."""
+        if cap not in self.known:
+            code = trial(self.job, cap, self.work)
+            if code not in (RAN, DOES_NOT_FIT):
+                raise RuntimeError(f"{self.job.name} ended with {code} at {cap}")
+            self.known[cap] = code
+            line = {"cell": self.job.name, "predicted": self.predicted, "cap": cap, "code": code, "surroundings": self.facts}
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{self.job.name} {'ran' if code == RAN else 'did not fit'} at {cap / self.predicted:.4f} of the predicted peak", flush=True)
+        return self.known[cap] == RAN
 
 
-def verdicts(record: dict, data: Path, shapes: Path) -> dict[str, bool]:
+def bracket(trials: dict[int, int], predicted: int) -> tuple[int, int]:
+    """The largest cap that did not fit and the smallest that ran; where none is known, the ends of the bisection."""
+    failed = [cap for cap, code in trials.items() if code == DOES_NOT_FIT]
+    ran = [cap for cap, code in trials.items() if code == RAN]
+    return max(failed, default=int(BELOW * predicted)), min(ran, default=int(ABOVE * predicted))
+
+
+def bisect(trials: Trials) -> None:
+    while True:
+        low, high = bracket(trials.known, trials.predicted)
+        if (high - low) / high <= RESOLUTION:
+            break
+        trials.runs((low + high) // 2)
+    for offset in CONFIRMED:
+        trials.runs(int((high + CUDA_CONTEXT) * (1 + offset)) - CUDA_CONTEXT)
+
+
+def verdicts(job: MemoryCell, need: int, data: Path, shapes: Path) -> dict[float, bool]:
     """Whether the gate's own estimate permits the job on a card of the need and so much more."""
-    job = next(job for job in JOBS if job.name == record["cell"])
     judged = judged_job(job, data, shapes, ["node=h200_141", "node.gpus=1", "gate.mode=enforce", "gate.floor=advisory"])
     found = {}
     for offset in OFFSETS:
-        card = replace(judged.run.node, gpu_memory=int(record["need"] * (1 + offset)))
+        card = replace(judged.run.node, gpu_memory=int(need * (1 + offset)))
         checks = judge(replace(judged.run, node=card), judged.facts, judged.estimate).checks
-        found[f"{offset:+.2f}"] = all(check.passed for check in checks if check.rule == "GPU_PEAK")
+        found[offset] = all(check.passed for check in checks if check.rule == "GPU_PEAK")
     return found
 
 
-def report(records: list[dict], data: Path, shapes: Path) -> None:
+def report(lines: list[dict], data: Path, shapes: Path) -> None:
+    """The need of a job is the smallest cap that ran, with the context; jobs that are not bisected to the resolution are left out."""
     right = total = 0
-    for record in records:
-        found = verdicts(record, data, shapes)
-        wrong_permits = [offset for offset, permitted in found.items() if permitted and float(offset) < 0]
-        wrong_refusals = [offset for offset, permitted in found.items() if not permitted and float(offset) >= 0.02]
-        right += sum(permitted == (float(offset) > 0) for offset, permitted in found.items())
+    for job in JOBS:
+        known = {line["cap"]: line["code"] for line in lines if line["cell"] == job.name}
+        predicted = next((line["predicted"] for line in lines if line["cell"] == job.name), 1)
+        low, high = bracket(known, predicted)
+        if not known or (high - low) / high > RESOLUTION:
+            continue
+        need = high + CUDA_CONTEXT
+        found = verdicts(job, need, data, shapes)
+        permits = [f"{offset:+.0%}" for offset, permitted in found.items() if permitted and offset < 0]
+        refusals = [f"{offset:+.0%}" for offset, permitted in found.items() if not permitted and offset >= 0.02]
+        right += sum(permitted == (offset > 0) for offset, permitted in found.items())
         total += len(found)
-        print(f"{record['cell']:<50} need {record['need'] / GIB:6.2f} GiB  permits below: {wrong_permits}  refusals from +2 %: {wrong_refusals}")
+        print(
+            f"{job.name:<45} needs {need / 1e9:5.1f} GB, {high / predicted:.4f} of the peak predicted then; permits below {permits}, refusals {refusals}"
+        )
     print(f"{right} of {total} verdicts agree with the need")
 
 
@@ -126,15 +154,11 @@ def main() -> int:
     jobs = {job.name: job for job in JOBS if not arguments.only or any(part in job.name for part in arguments.only)}
     predicted = {name: judged_job(job, data, shapes, ["node=h200_141", "node.gpus=1"]).estimate.allocated for name, job in jobs.items()}
     queue = Queue({name: int(ABOVE * size) + 2 * CUDA_CONTEXT for name, size in predicted.items()}, 136 * GIB, arguments.concurrent)
-    facts, began, writing = surroundings(), time.monotonic(), threading.Lock()
+    facts = surroundings()
 
     def work() -> None:
         while (name := queue.take()) is not None:
-            record = {"cell": name, "predicted": predicted[name], **bisect(jobs[name], predicted[name], arguments.work), "surroundings": facts}
-            with writing, arguments.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            share = record["smallest_cap"] / predicted[name]
-            print(f"{time.monotonic() - began:6.0f} s  {name}: the smallest cap is {share:.4f} of the predicted peak", flush=True)
+            bisect(Trials(jobs[name], predicted[name], arguments.out, arguments.work, facts))
             queue.give_back(name)
 
     threads = [threading.Thread(target=work) for _ in range(arguments.concurrent)]
