@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conf.schema import Model, Run
+from trainers.conversation import answer_end
 from trainers.data.chat_template import control_tokens, named_template, template_names
 from trainers.data.kinds import KINDS
 
@@ -29,6 +30,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "right"
     if run.data.template is not None:
         tokenizer.chat_template = fitting_template(run.data.template, tokenizer)
+        tokenizer.eos_token = end_token(tokenizer)
     if KINDS[run.stage.name] != "text" or run.evaluation.generate is not None:
         refuse_missing_template(tokenizer)
     if tokenizer.pad_token is None:
@@ -94,6 +96,12 @@ def fitting_template(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
             f"Take data.template=alpaca, which needs no tokens of its own, or a model.tokenizer that has them."
         )
     return template
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that ends an answer in the named template: whoever generates with this tokenizer stops there."""
+    end = answer_end(tokenizer)
+    return tokenizer.eos_token if end is None else str(tokenizer.convert_ids_to_tokens(end))
 
 
 def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -57,6 +57,14 @@ def test_a_named_template_becomes_the_tokenizers_own_so_that_it_is_saved_with_th
     assert text.endswith("### Instruction:\nHi\n\n### Response:\n")
 
 
+def test_the_token_that_ends_an_answer_in_a_named_template_is_the_end_token(tmp_path: Path):
+    control = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special = {"bos_token": control[0], "eos_token": control[1], "extra_special_tokens": control[2:]}
+    folder = saved_tokenizer(tmp_path, ["<unk>", *control], unk_token="<unk>", **special)
+    assert load_tokenizer(demo_run(f"model.tokenizer={folder}", "data.template=llama3")).eos_token == "<|eot_id|>"
+    assert load_tokenizer(demo_run(f"model.tokenizer={folder}", "data.template=alpaca")).eos_token == "<|end_of_text|>"
+
+
 def test_an_unknown_template_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"data.template=nope is not a template. It is one of: alpaca, chatml, gemma, llama2, llama3, mistral, phi, qwen"

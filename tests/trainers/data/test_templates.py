@@ -64,7 +64,7 @@ EXPECTED: dict[str, Segments] = {
         ("Hello, you.<|end|>", True),
         ("\n<|user|>\nBye?<|end|>\n<|assistant|>\n", False),
         ("Good bye.<|end|>", True),
-        ("\n</s>", False),
+        ("\n<|endoftext|>", False),
     ],
 }
 EXPECTED["qwen"] = EXPECTED["chatml"]
