@@ -40,7 +40,9 @@ def predict(run: Run, request: Predict) -> None:
 
 
 def settings_text(run: Run, request: Predict) -> str:
-    asked = {"trained": asdict(request.trained), "data": asdict(run.data), "held_out": request.held_out, "sampling": asdict(request.sampling)}
+    """What decides about the answers; of the run its name and time, since folders may be moved as a whole."""
+    weights = [*Path(request.trained.run_folder).parts[-2:], request.trained.label]
+    asked = {"weights": weights, "data": asdict(run.data), "held_out": request.held_out, "sampling": asdict(request.sampling)}
     return json.dumps(asked, indent=1) + "\n"
 
 

@@ -9,14 +9,15 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data, Run
 from trainers.data import build_datasets
 from trainers.data.chat import RowError, Sample, plain
-from trainers.data.completions import split_ids
+from trainers.data.completions import tokenise_labelled, tokenise_prompt
 from trainers.data.kinds import KINDS
 from trainers.data.records import refuse_bad_rows
-from trainers.data.rendering import render_prompt
 from trainers.data.report import NOTHING_LEARNED
 from trainers.data.sets import read_sets
 from trainers.data.tokens import MASKED
 from trainers.errors import DataError
+
+UNCUT = 2**31  # tokens: answers are references here, and whole
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Qu
 
 def from_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Question:
     if sample["answer"] == "":
-        return Question(tokenizer(render_prompt(sample, tokenizer), add_special_tokens=False)["input_ids"], [], "")
-    prompt, answer = split_ids(sample, [plain("assistant", sample["answer"])], tokenizer)
-    return Question(prompt, answer, sample["answer"].strip())
+        return Question(tokenise_prompt(sample, tokenizer, UNCUT)["prompt_ids"], [], "")
+    answered = {**sample, "messages": [*sample["messages"], plain("assistant", sample["answer"])], "label": True}
+    row = tokenise_labelled(answered, tokenizer, UNCUT)
+    return Question(row["prompt_ids"], row["completion_ids"], sample["answer"].strip())

@@ -144,6 +144,19 @@ def test_named_sets_are_asked_whole_and_a_prompt_beyond_the_cutoff_is_named(fini
         questions_of_sets(replace(run.data, cutoff=8), tokenizer)
 
 
+def test_of_pairs_the_chosen_answer_is_the_reference_and_prompts_alone_have_none(learned: RunDir, tmp_path: Path) -> None:
+    pair = {"prompt": "What is the sky?", "chosen": "Blue.", "rejected": "Green."}
+    for name, row in (("pairs", pair), ("prompts", {"prompt": "What is the sky?"})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    run = load_run(learned)
+    run = replace(run, data=replace(run.data, sets=["pairs.jsonl", "prompts.jsonl"], folder=str(tmp_path)))
+    predict(run, request_of(learned, tmp_path / "p"))
+    one, two = read_predictions(tmp_path / "p" / "predictions.jsonl")
+    assert one["prompt"] == two["prompt"]
+    assert (one["prediction"], one["reference"], one["tokens"]) == ("Blue.", "Blue.", 6)  # five bytes and the end
+    assert (two["prediction"], two["reference"], two["tokens"], two["loss"]) == ("Blue.", "", 0, 0.0)
+
+
 def test_the_last_answer_is_the_last_run_of_learned_labels() -> None:
     assert last_answer([-100, 5, 6, -100, -100, 7, 8, -100]) == (5, 7)
     assert last_answer([1, 2, 3]) == (0, 3)
