@@ -1,5 +1,7 @@
 """A sample as token ids and labels: what is learned and what is masked."""
 
+from bisect import bisect_left
+from operator import eq
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
@@ -41,9 +43,11 @@ def answer_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int
     encoding = yield Encode(rendered.text)
     whole = encoding.ids
     ids, offsets = whole[:cutoff], encoding.offsets[:cutoff]
-    flags = answer_flags(offsets, learned_spans(sample, rendered.answers)) if mask_prompt else [True] * len(ids)
-    labels = [token if flag and position > 0 else MASKED for position, (token, flag) in enumerate(zip(ids, flags, strict=True))]
-    learned = sum(label != MASKED for label in labels)
+    learned_ranges = answer_ranges(offsets, learned_spans(sample, rendered.answers)) if mask_prompt else [(0, len(ids))]
+    labels = [MASKED] * len(ids)
+    for first, after in learned_ranges:
+        labels[max(first, 1) : after] = ids[max(first, 1) : after]
+    learned = len(labels) - labels.count(MASKED)
     drop = EMPTY if says_nothing([message for message in sample["messages"] if message["learn"]]) else "" if learned else NOTHING_LEARNED
     counts = {"length": len(whole), "tokens": len(ids), "learned": learned}
     return {"input_ids": ids, "labels": labels, **counts, "drop": drop, "problem": ""}
@@ -56,13 +60,21 @@ def learned_spans(sample: Sample, answers: list[Span]) -> list[Span]:
 
 def answer_flags(offsets: list[Span], spans: list[Span]) -> list[bool]:
     """Whether each token begins within one of the spans, both in ascending order."""
-    flags: list[bool] = []
-    index = previous_end = 0
-    for begin, end in offsets:
-        # A tokenizer that trims offsets gives a lone space no width, at the place where it ends.
-        start = previous_end if begin == end else begin
-        while index < len(spans) and start >= spans[index][1]:
-            index += 1
-        flags.append(index < len(spans) and start >= spans[index][0])
-        previous_end = end
+    flags = [False] * len(offsets)
+    for first, after in answer_ranges(offsets, spans):
+        flags[first:after] = [True] * (after - first)
     return flags
+
+
+def answer_ranges(offsets: list[Span], spans: list[Span]) -> list[tuple[int, int]]:
+    """The tokens [first, after) that begin within each span."""
+    begins = token_begins(offsets)
+    return [(bisect_left(begins, begin), bisect_left(begins, end)) for begin, end in spans]
+
+
+def token_begins(offsets: list[Span]) -> list[int]:
+    begins = [begin for begin, _ in offsets]
+    ends = [end for _, end in offsets]
+    if any(map(eq, begins, ends)):  # a tokenizer that trims offsets gives a lone space no width, at the place where it ends
+        begins = [previous if begin == end else begin for begin, end, previous in zip(begins, ends, [0, *ends[:-1]], strict=True)]
+    return begins
