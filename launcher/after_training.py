@@ -38,7 +38,8 @@ def add_export(add: AddParser) -> None:
 def add_predict(add: AddParser) -> None:
     verb = add_verb(add, "predict", "answer the prompts of data sets, and score the answers (ROUGE, BLEU, loss)", act_predict)
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data.sets, data.folder, data.registry, data.max_samples, data.cutoff")
-    verb.add_argument("--data", nargs="+", default=[], metavar="SET", help="the same as data.sets=[SET,...]; default: the run's own held-out samples")
+    held_out = "default: the run's own held-out samples"
+    verb.add_argument("--data", action="append", default=[], metavar="SET", help=f"the same as data.sets=[SET]; repeatable; {held_out}")
     verb.add_argument("--all", action="store_true", help="of the run's own data, also what it was trained on")
     verb.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/predictions/NAME; an interrupted prediction goes on there")
     verb.add_argument("--batch", default=8, type=int, metavar="N", help="prompts at a time (default: %(default)s)")
@@ -47,7 +48,8 @@ def add_predict(add: AddParser) -> None:
 
 def add_evaluate(add: AddParser) -> None:
     verb = add_verb(add, "evaluate", "run tasks of lm-evaluation-harness", act_evaluate)
-    verb.add_argument("--tasks", nargs="+", required=True, metavar="TASK", help="names as `lm_eval --tasks list` shows them")
+    names = "names, separated by commas, as `lm_eval --tasks list` shows them"
+    verb.add_argument("--tasks", required=True, type=lambda text: text.split(","), metavar="TASK,...", help=names)
     verb.add_argument("--include", type=Path, metavar="FOLDER", help="a folder of task files of your own")
     verb.add_argument("--shots", type=int, metavar="N", help="examples before each question (default: as the task says)")
     verb.add_argument("--limit", type=int, metavar="N", help="only the first samples of each task")

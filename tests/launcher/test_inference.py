@@ -119,7 +119,7 @@ def test_evaluate_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     run_dir = finished_run(tmp_path)
     run_dir.evaluations.mkdir()
     (run_dir.evaluations / "final-a-b.json").write_text("mine")
-    assert main(["evaluate", str(tmp_path), "--tasks", "a", "b"]) == 2
+    assert main(["evaluate", str(tmp_path), "--tasks", "a,b"]) == 2
     assert "final-a-b.json is there already" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--tasks", "a", "--include", str(tmp_path / "no")]) == 2
     assert "no is not a folder" in capsys.readouterr().err
