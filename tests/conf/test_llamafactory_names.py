@@ -58,6 +58,7 @@ NAMES = [
     "preprocessing_num_workers",
     "deepspeed",
     "train_on_prompt",
+    "mask_history",
     "rope_scaling",
     "enable_liger_kernel",
     "disable_gradient_checkpointing",

@@ -1,5 +1,7 @@
 """Records become samples of the kind that a stage learns from."""
 
+import json
+
 from trainers.data.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.conversion import MAKE
 from trainers.data.kinds import Kind
@@ -40,6 +42,7 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sam
     if system and sample["messages"][0]["role"] != "system":
         sample["messages"] = [plain("system", system), *sample["messages"]]
     refuse_misplaced(sample, layout, wanted)
+    refuse_no_text(sample)
     return sample
 
 
@@ -104,6 +107,21 @@ def read_label(record: dict[str, object], column: str | None) -> bool:
     if not isinstance(label, bool):
         raise RowError(f"column {column}: is {value!r}; it must be true or false")
     return label
+
+
+def refuse_no_text(sample: Sample) -> None:
+    """JSON may escape half of a surrogate pair, as a text that was cut in the middle of an emoji has it; no tokenizer takes that."""
+    messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
+    texts = [*(message["content"] for message in messages), *(json.dumps(part, ensure_ascii=False) for part in structures(sample, messages))]
+    for value in texts:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(f"holds half of a surrogate pair ({value[error.start]!r}), which is no character") from error
+
+
+def structures(sample: Sample, messages: list[Message]) -> list[object]:
+    return [part for part in (sample["tools"], *(message.get("calls") for message in messages)) if part]
 
 
 def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind) -> None:
