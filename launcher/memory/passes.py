@@ -6,7 +6,7 @@ from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
-from launcher.memory.states import accumulates, gradient_term
+from launcher.memory.states import accumulates, gradient_term, root_terms
 from launcher.memory.terms import Phase, Term, Terms
 
 LOSS_SOURCES = {
@@ -90,14 +90,17 @@ def final_state_terms(job: Job) -> Terms:
 def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
-    return (*stream_terms(job, 2 if leaf else 1), *pending_terms(job))
+    return (*stream_terms(job, 2 if leaf else 1), *pending_terms(job), *root_terms(job))
 
 
 def pending_terms(job: Job) -> Terms:
-    """Gradients of one weight that are still to be summed: a tied embedding has one as the head, and an earlier pass may have left one."""
-    pending = (1 if job.facts.tied else 0) + (1 if accumulates(job) else 0)
-    size = job.storage.gradient * job.census.embedding * pending
-    return (Term("gradients to be summed", size, "of the embedding: as the head, and of an earlier pass"),) if size else ()
+    """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
+    autocast's copy between them torch adds the two into a third (measured: csrc/autograd/input_buffer.cpp); an earlier pass may have left one;
+    and where gradients are split, the whole one is still there while its share is made."""
+    tied = 0 if not job.facts.tied else 1 if job.storage.autocast else 2
+    whole = 1 if job.storage.master and job.split.ranks > 1 else 0
+    size = job.storage.gradient * job.census.embedding * (tied + whole + (1 if accumulates(job) else 0))
+    return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
 
 
 def cast_terms(job: Job) -> Terms:
@@ -157,7 +160,7 @@ def lower_casts(job: Job) -> Terms:
 def head_terms(job: Job) -> Terms:
     """The head's gradient is made in the dtype of the product, beside the logits' gradient; autocast then copies it."""
     copies = job.storage.gradient if job.storage.autocast else 0
-    logits = 0 if copies else job.storage.compute * job.tokens * job.facts.vocab
+    logits = 0 if copies else job.storage.compute * job.logit_tokens * job.facts.vocab
     size = (job.storage.compute + copies) * job.census.head + logits + job.arithmetic.residual * job.facts.hidden * job.tokens
     return (Term("gradient of the head", size, "in compute dtype and as it is kept"),)
 

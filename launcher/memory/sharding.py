@@ -71,17 +71,27 @@ def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage
 
 
 def block_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
-    """FSDP2 gathers two blocks while a layer runs, its own and the next one, each through a buffer of the same size."""
+    """FSDP2 gathers the block whose layer runs."""
     if not isinstance(run.sharding, Fsdp) or split.ranks == 1 or not run.sharding.reshard_after_forward:
         return 0
-    return int(base_element(run, census, storage) * 4 * largest_layer(facts))
+    return int(base_element(run, census, storage) * largest_layer(facts))
 
 
-def persistent_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage) -> int:
-    """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto), and its one bucket
-    (stage3.py, __ipg_bucket_flat_buffer), which transformers' reduce_bucket_size=auto makes as large as the width squared."""
-    if not isinstance(run.sharding, Zero) or run.sharding.stage != 3:
+def root_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
+    """FSDP2 reduces the gradients of embedding and head last: whole, and once more as one piece. The head's whole one waits since the loss."""
+    if not isinstance(run.sharding, Fsdp) or split.ranks == 1:
         return 0
+    return storage.compute * (2 * census.embedding + (0 if facts.tied else census.head))
+
+
+def persistent_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
+    """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto), and its one bucket
+    (stage3.py, __ipg_bucket_flat_buffer), which transformers' reduce_bucket_size=auto makes as large as the width squared. ZeRO-1 and 2 with offload:
+    one gradient on its way to the host."""
+    if not isinstance(run.sharding, Zero):
+        return 0
+    if run.sharding.stage != 3:
+        return storage.gradient * census.largest if split.host_states else 0  # stage_1_and_2.py, temp_grad_buffer_for_gpu_offload
     return storage.compute * census.small_base + storage.gradient * facts.hidden**2
 
 
@@ -94,10 +104,9 @@ def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storag
         # stage_1_and_2.py, ipg_buckets: two on a GPU, where reduction overlaps; a gradient larger than a bucket keeps its own buffer.
         # A GPU gives all of them at once, whatever their use; of a CPU's memory only what is written counts.
         buckets = 2 * REDUCE_BUCKET if run.node.gpus else min(REDUCE_BUCKET, census.trained)
-        return storage.gradient * buckets + (whole_gradient if split.host_states or census.largest > REDUCE_BUCKET else 0)
+        return storage.gradient * buckets + (whole_gradient if census.largest > REDUCE_BUCKET else 0)
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
-        gradients = 2 * storage.compute * census.layer + storage.compute * (census.embedding + (0 if facts.tied else census.head))
-        return gradients + block_bytes(run, facts, census, storage, split)
+        return storage.compute * census.head + block_bytes(run, facts, census, storage, split)  # the head's gradient is whole until the end
     return 0
 
 

@@ -4,7 +4,7 @@ from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.optimizer import PAGED, state_bytes, step_bytes
 from launcher.memory.parameters import weight_bytes
-from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, shards_weights
+from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, root_bytes, shards_weights
 from launcher.memory.storage import loaded_element
 from launcher.memory.terms import Term, Terms
 
@@ -18,7 +18,11 @@ def resident_terms(job: Job) -> Terms:
         term
         for term in (
             Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {split.weights} rank(s)"),
-            Term("weights that are not split", persistent_bytes(job.run, job.facts, census, storage), "ZeRO-3: norms and biases, its bucket"),
+            Term(
+                "weights that are not split",
+                persistent_bytes(job.run, job.facts, census, storage, split),
+                "norms, biases, a bucket; offload: one gradient",
+            ),
             Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {split.states} rank(s)"),
             Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
@@ -51,7 +55,14 @@ def load_terms(job: Job) -> Terms:
     if job.run.model.init == "random" and job.whole and not shards_weights(job.split):
         weights = max(weights, loaded_element(job.run) * job.census.base)
     loaded = Term("weights", weights, "as they are loaded, or made at random where they train")
-    return (loaded, *untied_head_terms(job), *quantised_matrix_terms(job), *whole_tensor_terms(job))
+    return (loaded, *untied_head_terms(job), *quantised_matrix_terms(job), *whole_tensor_terms(job), *flat_copy_terms(job))
+
+
+def flat_copy_terms(job: Job) -> Terms:
+    """DeepSpeed's ZeRO-1 and 2 put what learns into one piece (stage_1_and_2.py, flatten_dense_tensors_aligned)."""
+    if not job.storage.master or job.split.host_states or shards_weights(job.split):
+        return ()
+    return (Term("weights in one piece", job.storage.weight * job.census.trained, "DeepSpeed flattens them, and lets the first ones go after it"),)
 
 
 def untied_head_terms(job: Job) -> Terms:
@@ -103,3 +114,8 @@ def step_terms(job: Job) -> Terms:
 def reduction_terms(job: Job) -> Terms:
     size = reduction_bytes(job.run, job.facts, job.census, job.storage, job.split)
     return (Term("reduction buffers", size, "gradients on their way to the other ranks"),) if size else ()
+
+
+def root_terms(job: Job) -> Terms:
+    size = root_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("gradients of embedding and head", size, "FSDP2: whole, and in one piece to be reduced"),) if size else ()
