@@ -74,4 +74,4 @@ def save_rollout(rollout: Rollout, file: Path) -> None:
 
 
 def load_rollout(file: Path, device: torch.device) -> Rollout:
-    return Rollout(**load_file(file, device=str(device)))
+    return Rollout(**{name: tensor.to(device) for name, tensor in load_file(file).items()})
