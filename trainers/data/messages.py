@@ -141,3 +141,5 @@ def parse_json(value: str, what: str) -> object:
         return json.loads(value)
     except json.JSONDecodeError as error:
         raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise RowError(f"{what} is JSON nested too deeply") from error

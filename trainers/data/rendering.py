@@ -39,6 +39,8 @@ class Template:
             )
         except TemplateError as error:
             raise RowError(f"the chat template refuses it: {error}. {name_a_template()}") from error
+        except RecursionError as error:
+            raise RowError("its tools or calls are nested too deeply") from error
         return Rendered(texts[0], spans[0] if mark else [])
 
 

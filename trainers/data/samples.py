@@ -112,7 +112,7 @@ def read_label(record: dict[str, object], column: str | None) -> bool:
 def refuse_no_text(sample: Sample) -> None:
     """JSON may escape half of a surrogate pair, as a text that was cut in the middle of an emoji has it; no tokenizer takes that."""
     messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
-    texts = [*(message["content"] for message in messages), *(json.dumps(part, ensure_ascii=False) for part in structures(sample, messages))]
+    texts = [*(message["content"] for message in messages), *structures(sample, messages)]
     for value in texts:
         try:
             value.encode()
@@ -120,8 +120,12 @@ def refuse_no_text(sample: Sample) -> None:
             raise RowError(f"holds half of a surrogate pair ({value[error.start]!r}), which is no character") from error
 
 
-def structures(sample: Sample, messages: list[Message]) -> list[object]:
-    return [part for part in (sample["tools"], *(message.get("calls") for message in messages)) if part]
+def structures(sample: Sample, messages: list[Message]) -> list[str]:
+    """Tools and calls as the text that templates make of them."""
+    try:
+        return [json.dumps(part, ensure_ascii=False) for part in (sample["tools"], *(message.get("calls") for message in messages)) if part]
+    except RecursionError as error:
+        raise RowError("its tools or calls are nested too deeply") from error
 
 
 def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind) -> None:

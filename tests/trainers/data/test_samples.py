@@ -104,6 +104,12 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
             r"message 2: the function call is broken JSON at line 1",
         ),
         ({"conversations": [human("a"), {"from": "function_call", "value": '{"name": 1}'}]}, SHAREGPT, r"must be an object with name"),
+        ({"conversations": [human("a"), gpt("b")], "tools": "[" * 100_000}, SHAREGPT, r"column tools is JSON nested too deeply"),
+        (
+            {"conversations": [human("a"), gpt("b")], "tools": '[{"a":' * 490 + "1" + "}]" * 490},
+            SHAREGPT,
+            r"its tools or calls are nested too deeply",
+        ),
         ({"instruction": "a", "output": "cut \ud83d"}, ALPACA, r"record 1: holds half of a surrogate pair \('\\ud83d'\)"),
         ({"conversations": [human("a"), gpt("b")], "tools": [{"name": "\udc00"}]}, SHAREGPT, r"holds half of a surrogate pair"),
         ({"conversations": [human("a"), gpt("b")], "tools": "[1]"}, SHAREGPT, r"column tools: must be a list of tools"),
