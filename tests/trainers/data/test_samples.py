@@ -108,7 +108,7 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
         (
             {"conversations": [human("a"), gpt("b")], "tools": '[{"a":' * 490 + "1" + "}]" * 490},
             SHAREGPT,
-            r"its tools or calls are nested too deeply",
+            r"nested too deeply",
         ),
         ({"instruction": "a", "output": "cut \ud83d"}, ALPACA, r"record 1: holds half of a surrogate pair \('\\ud83d'\)"),
         ({"conversations": [human("a"), gpt("b")], "tools": [{"name": "\udc00"}]}, SHAREGPT, r"holds half of a surrogate pair"),
