@@ -6,11 +6,12 @@ from typing import Any
 from conf.run_dir import RunDir, write_text_atomically
 
 # The measured phase that a predicted one falls into, by the first word of its name. The whole model's forward pass computes the loss;
-# gathering and reducing happen inside of the passes.
+# gathering and reducing happen inside of the passes. A loss outside of the model follows its forward pass, which is the border.
 MEASURED_IN = {
     "load": "load",
     "forward": "forward",
-    "loss": "forward",
+    "loss": "backward",
+    "generation": "generation",
     "gather": "backward",
     "reduce": "backward",
     "backward": "backward",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -55,9 +56,13 @@ def settled(trainer: Trainer, run: Run) -> Trainer:
 
 
 def with_float_logits(model: PreTrainedModel) -> PreTrainedModel:
-    """Have `model` answer logits in fp32: TRL sums log-probabilities in their dtype, and a sum of -100 in bf16 is off by up to 0.25."""
+    """Have `model` answer logits in fp32: TRL sums log-probabilities in their dtype, and a sum of -100 in bf16 is off by up to 0.25.
+
+    Under the signature it had: TRL reads there whether the logits of answers alone can be asked for.
+    """
     narrow = model.forward
 
+    @wraps(narrow)
     def forward(*args: Any, **keywords: Any) -> Any:
         output = narrow(*args, **keywords)
         output.logits = output.logits.float()

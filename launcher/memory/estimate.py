@@ -21,7 +21,7 @@ from launcher.memory.passes import (
     saved_term,
 )
 from launcher.memory.replay import reserved_bytes
-from launcher.memory.stage_phases import copy_terms, outside_phases, reference_phases, score_phases
+from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases, score_phases
 from launcher.memory.states import (
     accumulated_terms,
     gathered_terms,
@@ -71,6 +71,7 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
     reduction = reduction_terms(job)
     return (
         Phase("load", (*load_terms(job), *copy_terms(job))),
+        *answer_phases(job, inside),
         *reference_phases(job, (*inside, *accumulated)),
         Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
         *outside_phases(job, (*inside, *accumulated, saved_term(job), *head_cast_terms(job))),

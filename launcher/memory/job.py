@@ -8,7 +8,7 @@ from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_
 from launcher.memory.optimizer import PAGED, UNMEASURED
 from launcher.memory.parameters import Census, census_of
 from launcher.memory.sharding import Split, split_of
-from launcher.memory.stages import Copies, copies_of, facts_of_stage, stage_row
+from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
 from launcher.memory.storage import ENGINES, Storage, storage_of
 from launcher.model_facts import ModelFacts
 
@@ -37,8 +37,9 @@ class Job:
         return self.facts.vocab * self.facts.hidden
 
     @property
-    def has_reference(self) -> bool:
-        return stage_row(self.run).reference
+    def logit_tokens(self) -> int:
+        """Tokens whose logits the loss reads."""
+        return self.batch.samples * (answer_length(self.run) + 1) if answer_length(self.run) else self.tokens
 
     @property
     def whole(self) -> bool:
@@ -63,7 +64,7 @@ class Job:
 
 def worst_batch(run: Run, facts: ModelFacts) -> Batch:
     """Every sample as long as the cutoff; several samples of one batch are padded, and a packed one is block-diagonal: both need a mask."""
-    samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff
+    samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff + answer_length(run)
     window = facts.sliding_window is not None and length > facts.sliding_window
     return Batch(samples, length, masked=run.data.packing or samples > 1 or window)
 
@@ -81,6 +82,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     rows = (
         (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
         (not stage_row(run).measured, f"stage={run.stage.name}: its memory was traced, but never measured"),
+        (judged(run), "stage.reward_model counts as large as the model that learns"),
         (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
         (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
         (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),

@@ -1,11 +1,12 @@
-"""Logits of the preference stages, whose losses TRL 1.12 computes outside of the model, from logits that trainers/preferences.py makes fp32."""
+"""Logits of the stages whose losses come from log-probabilities: TRL 1.12 over logits that trainers/preferences.py makes fp32, and our own ppo."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from conf.schema import Dpo, Run, Simpo
 from launcher.memory.activations import Batch
 from launcher.memory.loss import evaluation_loss_bytes, loss_bytes
-from launcher.memory.stages import Loss, stage_row
+from launcher.memory.stages import Loss, answer_length, stage_row
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts
 
@@ -28,11 +29,23 @@ def loss_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch, h
     if kind in (Loss.NEXT_TOKEN, Loss.SCORE):
         forward, backward = loss_bytes(run, facts, storage, batch.tokens, head)
         return LossBytes(forward, 0, backward)
-    logits = float_logits(facts, batch)
-    outside = {Loss.DPO: dpo_outside, Loss.KTO: kto_outside, Loss.ORPO: orpo_outside, Loss.SIMPO: simpo_outside}[kind]
-    return LossBytes(
-        returned_logits(facts, storage, batch), outside(run, facts, batch), log_probability_backward(logits, batch) + waiting(run, logits)
-    )
+    read = read_batch(run, batch)
+    logits = float_logits(facts, answered(read) if answer_length(run) else read)
+    backward = log_probability_backward(logits, read) + waiting(run, logits)
+    if kind is Loss.PPO:
+        return LossBytes(ppo_logits(facts, storage, read), 0, backward)
+    return LossBytes(returned_logits(facts, storage, read), OUTSIDE[kind](run, facts, read), backward)
+
+
+def read_batch(run: Run, batch: Batch) -> Batch:
+    """The tokens whose logits are made: all, or of answers that the policy wrote those and one before (logits_to_keep)."""
+    length = answer_length(run)
+    return replace(batch, length=length + 1) if length else batch
+
+
+def answered(read: Batch) -> Batch:
+    """Each token of an answer is foretold by the one before it."""
+    return replace(read, length=read.length - 1)
 
 
 def evaluation_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> int:
@@ -77,7 +90,11 @@ def dpo_outside(run: Run, facts: ModelFacts, batch: Batch) -> int:
 
 def entropy_bytes(facts: ModelFacts, batch: Batch) -> int:
     """trl/trainer/utils.py, entropy_from_logits: a copy, since the logits are a slice, and the distribution of one chunk of it."""
-    return float_logits(facts, batch) + DISTRIBUTION * FLOAT * min(ENTROPY_ROWS, batch.tokens) * facts.vocab
+    return float_logits(facts, batch) + distribution_bytes(facts, batch)
+
+
+def distribution_bytes(facts: ModelFacts, batch: Batch) -> int:
+    return DISTRIBUTION * FLOAT * min(ENTROPY_ROWS, batch.tokens) * facts.vocab
 
 
 def kto_outside(run: Run, facts: ModelFacts, batch: Batch) -> int:
@@ -95,6 +112,27 @@ def simpo_outside(run: Run, facts: ModelFacts, batch: Batch) -> int:
     """trl/experimental/cpo/cpo_trainer.py, concatenated_forward: one row's exponentials, or the chosen half as in orpo."""
     logits = float_logits(facts, batch)
     return 2 * logits if learns_chosen(run) else logits + logits // batch.samples
+
+
+def grpo_outside(run: Run, facts: ModelFacts, batch: Batch) -> int:
+    """trl/trainer/grpo_trainer.py, _get_per_token_logps_and_entropies: the logits, themselves over the temperature, and one chunk's distribution."""
+    return float_logits(facts, batch) + float_logits(facts, answered(batch)) + distribution_bytes(facts, answered(batch))
+
+
+def ppo_logits(facts: ModelFacts, storage: Storage, batch: Batch) -> int:
+    """trainers/reinforcement/policy.py, log_probabilities: logits, their fp32 copy and that over the temperature; then one chunk's distribution."""
+    logits = float_logits(facts, answered(batch))
+    copy = logits if storage.compute < FLOAT else 0
+    return storage.compute * batch.tokens * facts.vocab + logits + max(copy, distribution_bytes(facts, answered(batch)))
+
+
+OUTSIDE: dict[Loss, Callable[[Run, ModelFacts, Batch], int]] = {
+    Loss.DPO: dpo_outside,
+    Loss.KTO: kto_outside,
+    Loss.ORPO: orpo_outside,
+    Loss.SIMPO: simpo_outside,
+    Loss.GRPO: grpo_outside,
+}
 
 
 def reference_bytes(facts: ModelFacts, storage: Storage, batch: Batch) -> int:

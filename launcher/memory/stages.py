@@ -1,9 +1,9 @@
-"""What each stage holds and runs beside the model that learns: one row a stage, and no other file of the launcher asks for its name."""
+"""What each stage holds and runs beside the model that learns: one row a stage. The other formulas ask this table, not for names."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from conf.schema import Dpo, Lora, Run
+from conf.schema import Dpo, Grpo, Lora, Ppo, Run
 from launcher.model_facts import ModelFacts, ModuleKind
 
 
@@ -16,13 +16,8 @@ class Loss(Enum):
     KTO = "kto"
     ORPO = "orpo"
     SIMPO = "simpo"
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Whole models that a rank keeps beside the one that learns."""
-
-    reference: int = 0  # the model as it was before training, frozen, in the dtype that is computed in
+    PPO = "ppo"
+    GRPO = "grpo"
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class StageRow:
     loss: Loss
     sequences: int = 1  # of one sample of a micro-batch
     reference: bool = False  # what learns is compared with the model as it was before training
-    forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns
+    forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
     measured: bool = False  # on a GPU
 
 
@@ -42,19 +37,55 @@ STAGES: dict[str, StageRow] = {
     "kto": StageRow(Loss.KTO, reference=True, forwards=3),  # own and mismatched answers by the reference, mismatched ones by the policy
     "orpo": StageRow(Loss.ORPO, sequences=2),
     "simpo": StageRow(Loss.SIMPO, sequences=2),
-    "ppo": StageRow(Loss.NEXT_TOKEN, reference=True, forwards=2),
-    "grpo": StageRow(Loss.NEXT_TOKEN, forwards=1),
+    "ppo": StageRow(Loss.PPO, reference=True, forwards=4),  # answers written, then read by policy, reference and reward model
+    "grpo": StageRow(Loss.GRPO, reference=True, forwards=2),  # answers written, and read by the reference
 }
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Whole models that a rank keeps beside the one that learns. None holds a model of values: PPO's are a head on the policy."""
+
+    reference: int  # the model as it was before training, frozen, in the dtype that is computed in
+    reward: int  # the same for the model that judges answers; taken to be as large as the one that learns
 
 
 def stage_row(run: Run) -> StageRow:
     return STAGES[run.stage.name]
 
 
+def compares(run: Run) -> bool:
+    """Whether log-probabilities of the reference are computed."""
+    return stage_row(run).reference and not (isinstance(run.stage, Grpo) and run.stage.kl_coef == 0)
+
+
+def precomputes(run: Run) -> bool:
+    """Whether that is over before training begins."""
+    return isinstance(run.stage, Dpo) and run.stage.precompute_reference
+
+
+def judged(run: Run) -> bool:
+    """Whether a reward model is held."""
+    return isinstance(run.stage, (Ppo, Grpo)) and run.stage.reward_model is not None
+
+
 def copies_of(run: Run) -> Copies:
     """With adapters the reference is the base itself, its adapter switched off."""
-    adapters, precomputed = isinstance(run.regime, Lora), isinstance(run.stage, Dpo) and run.stage.precompute_reference
-    return Copies(reference=1 if stage_row(run).reference and not adapters and not precomputed else 0)
+    reference = compares(run) and not precomputes(run) and not isinstance(run.regime, Lora)
+    return Copies(int(reference), int(judged(run)))
+
+
+def answer_length(run: Run) -> int:
+    """Tokens that the policy writes after a prompt of data.cutoff; 0 where the data hold the answers."""
+    return run.stage.response_length if isinstance(run.stage, (Ppo, Grpo)) else 0
+
+
+def forwards_of(run: Run) -> float:
+    """Passes without gradients, for each pass that learns."""
+    row = stage_row(run)
+    if isinstance(run.stage, Ppo):
+        return row.forwards / run.stage.epochs
+    return row.forwards - (row.reference and not compares(run)) - precomputes(run)
 
 
 def facts_of_stage(run: Run, facts: ModelFacts) -> ModelFacts:

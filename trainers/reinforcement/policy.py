@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ def add_value_head(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), f"{VALUE_HEAD}.weight", f"{VALUE_HEAD}.bias"}
     plain = model.forward
 
+    @wraps(plain)  # transformers reads in the signature whether it may ask for the last token's logits alone
     def forward(*args: Any, answers: Tensor | None = None, temperature: float = 1.0, **keywords: Any) -> Any:
         if answers is None:
             return plain(*args, **keywords)

@@ -54,10 +54,11 @@ class GrpoTrainer(AsPrepared, GRPOTrainer):
         return self.prompt_ids, None, {}
 
     def _generate_single_turn(self, *arguments: Any, **keywords: Any) -> tuple[list[list[int]], None]:
-        """Without dropout, and out of sight of what counts the tokens of training passes."""
+        """Without dropout, out of sight of what counts the tokens of training passes, and in the precision of those: TRL unwraps the model first."""
         training = self.model.training
         self.model.eval()
-        written = super()._generate_single_turn(*arguments, **keywords)
+        with self.accelerator.autocast():
+            written = super()._generate_single_turn(*arguments, **keywords)
         self.model.train(training)
         return written
 

@@ -1,29 +1,36 @@
 """Live bytes of one training step of a stage's own trainer: tiny weights on the CPU, real rows, the second step of a real loop."""
 
 import importlib
+import inspect
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
-from conf.schema import Freeze, Run
+from conf.schema import Freeze, Ppo, Run
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.data import build_collator
 from trainers.regimes import prepare_model
 from trainers.tokenizer import load_tokenizer
 
+ANSWERING = {"grpo": "_generate_and_score_completions", "ppo": "roll_out"}  # methods in which answers are written and judged
 SHORTER = 8  # tokens by which every second sequence is shorter: batches are padded, as in the worst case that is predicted
 Row = dict[str, Any]
 
 
 def trace_stage(tracer: ModuleType, run: Run, folder: Path) -> dict[str, int]:
     """The highest live bytes of each phase of the second step; the first one makes the optimizer's states."""
+    if isinstance(run.stage, Ppo):
+        judge = folder / str(run.stage.reward_model)
+        write_reward_model(run, judge)
+        run = replace(run, stage=replace(run.stage, reward_model=str(judge)))
     trainer = build_trainer(run, RunDir(folder))
     live = mending(tracer.LiveBytes)()
     trainer.add_callback(Borders(tracer, trainer, live))
@@ -56,11 +63,16 @@ def rows_of(run: Run) -> list[Row]:
         "kto": lambda number: {"prompt_ids": [5], "completion_ids": tokens(draw, cutoff - 1 - SHORTER * (number % 2)), "label": True},
     }
     make = makers.get(run.stage.name, lambda _: pair(draw, cutoff))
-    return [make(number) for number in range(4 * run.training.micro_batch)]
+    return prompts(draw, cutoff) if run.stage.name in ANSWERING else [make(number) for number in range(4 * run.training.micro_batch)]
 
 
 def tokens(draw: random.Random, count: int) -> list[int]:
     return draw.choices(range(10, 250), k=count)
+
+
+def prompts(draw: random.Random, cutoff: int) -> list[Row]:
+    """Both are answered at once. A random model of thousands of tokens hardly ever writes the one that ends an answer: all are as long as may be."""
+    return [{"prompt_ids": tokens(draw, length), "prompt": "", "answer": ""} for length in (cutoff, cutoff - SHORTER)]
 
 
 def next_tokens(ids: list[int]) -> Row:
@@ -102,7 +114,19 @@ class Borders(TrainerCallback):
             return loss
 
         self.trainer.compute_loss = bordered  # type: ignore[method-assign]
+        for method in ANSWERING.values():
+            if method in dir(self.trainer):
+                setattr(self.trainer, method, self.generating(getattr(self.trainer, method)))
         optimizer.optimizer.register_step_pre_hook(lambda *_: self.live.enter("step"))
+
+    def generating(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def bordered(*arguments: Any, **keywords: Any) -> Any:
+            self.live.enter("generation")
+            result = method(*arguments, **keywords)
+            self.live.enter("elsewhere")
+            return result
+
+        return bordered
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.live.enter("elsewhere")
@@ -111,5 +135,14 @@ class Borders(TrainerCallback):
 
 
 def models_of(trainer: Trainer, model: torch.nn.Module) -> list[torch.nn.Module]:
-    reference = vars(trainer).get("ref_model")
-    return [model] if reference is None else [model, reference]
+    judge = vars(trainer).get("judge")
+    held = [] if judge is None else [cell.cell_contents for cell in inspect.unwrap(judge).__closure__]
+    others = [vars(trainer).get("ref_model"), vars(trainer).get("reference"), *held]
+    return [model, *(other for other in others if isinstance(other, torch.nn.Module))]
+
+
+def write_reward_model(run: Run, folder: Path) -> None:
+    """As large as the model that learns, with its tokenizer."""
+    config = AutoConfig.for_model(**(run.model.architecture or {}), num_labels=1)
+    AutoModelForSequenceClassification.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    load_tokenizer(run).save_pretrained(folder)

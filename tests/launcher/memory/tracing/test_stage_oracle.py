@@ -12,9 +12,11 @@ from launcher.model_facts import model_facts
 
 CUDA_ONLY = ("cuBLAS workspace", "attention gradients")
 TOLERANCE = 0.01
+LOOSER = 0.04  # of the phase in which answers are written, which is no peak
 
 # A phase of the trace and the beginnings of those phases of the estimate that lie in it.
 PHASES = {
+    "generation": ("generation",),
     "forward": ("forward", "loss"),
     "loss": ("backward: loss", "backward: head"),
     "last layer": ("backward: last",),
@@ -38,16 +40,27 @@ FULL, LORA, BF16 = ("regime=full",), ("regime=lora",), ("regime=full", "training
 FREEZE = ("regime=freeze", "regime.layers=2")
 PLAIN = "training.gradient_checkpointing=false"
 PAIRS = ("dpo", "orpo", "simpo")
+ANSWERS = "stage.response_length=24"
+GRPO = (ANSWERS, "stage.generations=2", "training.micro_batch=4")
+PPO = (ANSWERS, "stage.epochs=1", "stage.reward_model=judge")
 STAGES = ("pt", "rm", *PAIRS, "kto")
 
 CELLS = [
     *((stage, regime) for stage in STAGES for regime in (FULL, LORA)),
+    ("grpo", (*FULL, *GRPO)),
+    ("grpo", (*LORA, *GRPO, "stage.kl_coef=0.1")),
+    ("ppo", (*FULL, *PPO)),
+    ("ppo", (*LORA, *PPO)),
     ("dpo", BF16),
     ("dpo", (*FULL, "stage.sft_weight=0.5")),
     ("dpo", (*LORA, "stage.precompute_reference=true")),
     ("simpo", (*LORA, "stage.sft_weight=0.5")),
 ]
 MORE_CELLS = [
+    ("grpo", (*FULL, *GRPO, "stage.kl_coef=0.1")),
+    ("grpo", (*BF16, *GRPO)),
+    ("ppo", (*BF16, *PPO)),
+    ("ppo", (*FULL, *PPO, PLAIN)),
     *((stage, (*regime, PLAIN)) for stage in STAGES for regime in (FULL, BF16)),
     *((stage, BF16) for stage in STAGES if stage != "dpo"),
     *((stage, FREEZE) for stage in ("pt", "dpo", "kto")),
@@ -74,12 +87,14 @@ def predicted(run):
 
 
 def assert_step_agrees(described, tracer, stage_tracer, folder, stage, overrides):
-    traced = stage_tracer.trace_stage(tracer, described_stage(described, stage, overrides, "node=cpu", "cluster.ranks_per_node=1"), folder)
+    run = described_stage(described, stage, overrides, "node=cpu", "cluster.ranks_per_node=1")
+    traced = stage_tracer.trace_stage(tracer, run, folder)
     estimated = predicted(described_stage(described, stage, overrides, "node.gpus=1"))
 
     assert {"forward", "loss", "last layer", "first layer", "step"} <= set(traced)
     errors = {phase: estimated[phase] / traced[phase] - 1 for phase in PHASES if phase in traced}
-    assert all(abs(error) <= TOLERANCE for error in errors.values()), {phase: f"{error:+.2%}" for phase, error in errors.items()}
+    allowed = {phase: LOOSER if phase == "generation" else TOLERANCE for phase in errors}
+    assert all(abs(error) <= allowed[phase] for phase, error in errors.items()), {phase: f"{error:+.2%}" for phase, error in errors.items()}
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=name_of)
