@@ -18,6 +18,8 @@ from launcher.settle import check_values
 from launcher.trained import Found, find_usable
 from launcher.verb_process import run_verb
 
+FILE_NAME = 200  # characters of the tasks' names in a file name, which ends at 255 bytes
+
 # Of these keys alone a prediction may have other values than its run: they say what is asked, not what was trained.
 ASKED = ("data.sets", "data.folder", "data.registry", "data.max_samples", "data.cutoff")
 
@@ -86,7 +88,7 @@ def evaluate(
         raise ConfigError(f"--include {include} is not a folder. Give the folder that holds your task files.")
     found = find_usable(name, output)
     refuse_scorer(found, "evaluate")
-    target = (to or found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)}.json").absolute()
+    target = (to or found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)[:FILE_NAME]}.json").absolute()
     if target.exists():
         raise ConfigError(f"{target} is there already, and nothing is overwritten. Remove it, or name another file with --to.")
     folder = None if include is None else str(include.absolute())

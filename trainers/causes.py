@@ -22,8 +22,9 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return NOT_A_NUMBER, str(error)
     if is_out_of_memory(error):
         return OUT_OF_MEMORY, out_of_memory_sentence(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DISK, f"The disk is full while writing {error.filename or 'a file'}. Free space, then resume: what was committed is intact."
+    if is_full_disk(error):
+        written = error.filename if isinstance(error, OSError) and error.filename else "a file"
+        return DISK, f"The disk is full while writing {written}. Free space, then resume: what was committed is intact."
     if isinstance(error, RankZeroFailed) or is_lost_peer(error):
         return LOST_PEER, f"Another rank has ended: {first_line(error)}"
     if isinstance(error, ValueError) and is_ours(error):
@@ -35,6 +36,13 @@ def is_ours(error: BaseException) -> bool:
     """Whether the exception was raised in our own code: a library's ValueError is not a message for users."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    from safetensors import SafetensorError
+
+    told = isinstance(error, SafetensorError) and "(os error 28)" in str(error)  # safetensors 0.8 keeps the number in its text alone
+    return told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

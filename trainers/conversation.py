@@ -21,10 +21,14 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     Raises:
         ValueError: when there is neither.
     """
-    found = {tokenizer.eos_token_id, answer_end(tokenizer)} - {None}
+    found = end_tokens(tokenizer)
     if not found:
         raise ValueError("The tokenizer has no end token, and its chat template ends answers with none: generation would never stop.")
-    return sorted(found)
+    return found
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return sorted({tokenizer.eos_token_id, answer_end(tokenizer)} - {None})
 
 
 def answer_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -47,7 +51,7 @@ def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """What ends and what pads an answer; how to sample is for those who use the model."""
-    return GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=stop_tokens(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    return GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end_tokens(tokenizer) or None, pad_token_id=tokenizer.pad_token_id)
 
 
 def sampling_keywords(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:

@@ -10,7 +10,7 @@ from conf.request import Evaluate, load_evaluate
 from conf.run_dir import write_text_atomically
 from conf.schema import Run
 from trainers.trained import load_tokenizer_of, load_trained
-from trainers.verb import perform
+from trainers.verb import naming_the_target, perform
 
 
 def evaluate(run: Run, request: Evaluate) -> None:
@@ -19,8 +19,11 @@ def evaluate(run: Run, request: Evaluate) -> None:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    target = Path(request.target)
     tasks = TaskManager(include_path=request.include)
     refuse_unknown(request.tasks, set(tasks.all_tasks))
+    with naming_the_target(target):  # before hours of work
+        target.parent.mkdir(parents=True, exist_ok=True)
     model = HFLM(pretrained=load_trained(run, request.trained), tokenizer=load_tokenizer_of(request.trained), batch_size=request.batch)
     found = simple_evaluate(
         model=model,
@@ -34,8 +37,6 @@ def evaluate(run: Run, request: Evaluate) -> None:
         random_seed=run.training.seed,
     )
     results = kept(run, request, found)
-    target = Path(request.target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(target, json.dumps(results, indent=1, default=str) + "\n")
     print("\n".join(lines(results["results"])))
     print(f"results: {target}", flush=True)

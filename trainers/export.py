@@ -18,7 +18,7 @@ from trainers.model import FROZEN, by_precision
 from trainers.model_card import model_card
 from trainers.shards import DTYPES, METADATA, Shape, copy_weights, header_shapes
 from trainers.trained import ADAPTER, load_tokenizer_of, merged, naming_the_weights, refuse_damaged
-from trainers.verb import perform
+from trainers.verb import naming_the_target, perform
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's own file name
 MAKING = ".making-"
@@ -27,10 +27,7 @@ MAKING = ".making-"
 def export(run: Run, request: Export) -> None:
     """Raises ValueError when the weights cannot be used, when merging gives NaN, or when what was written is not what was meant."""
     target = Path(request.target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(target)
-    making = target.with_name(f"{MAKING}{target.name}-{os.getpid()}")
-    making.mkdir()
+    making = make_aside(target)
     try:
         write_model(run, request, making)
         for path in making.iterdir():
@@ -41,6 +38,15 @@ def export(run: Run, request: Export) -> None:
     print(f"exported: {target}", flush=True)
     if request.push is not None:
         push(target, request.push, request.private)
+
+
+def make_aside(target: Path) -> Path:
+    making = target.with_name(f"{MAKING}{target.name}-{os.getpid()}")
+    with naming_the_target(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(target)
+        making.mkdir()
+    return making
 
 
 def clear_abandoned(target: Path) -> None:

@@ -20,7 +20,7 @@ from trainers.meter import meter
 from trainers.questions import Question, held_out_questions, questions_of_sets
 from trainers.scores import Prediction, scores
 from trainers.trained import load_tokenizer_of, load_trained, refuse_damaged
-from trainers.verb import perform
+from trainers.verb import naming_the_target, perform
 
 SETTINGS, PREDICTIONS, SCORES = "settings.json", "predictions.jsonl", "scores.json"
 
@@ -58,7 +58,8 @@ def owned(folder: Path, settings: str) -> Iterator[None]:
         raise ValueError(f"{folder} holds other files and no prediction. Name another folder with --to.")
     if path.exists() and path.read_text(encoding="utf-8") != settings:
         raise ValueError(f"{folder} holds a prediction of other data or with other settings. Remove it, or name another folder with --to.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming_the_target(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with (folder / SETTINGS).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

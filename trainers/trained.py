@@ -18,6 +18,7 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Lora, Qlora, Run
+from trainers.causes import is_full_disk
 from trainers.checkpoints.commit import faults
 from trainers.model import FROZEN, ModelClass, by_precision, on_disk
 from trainers.regimes.prepared import PreparedModel
@@ -55,7 +56,7 @@ def naming_the_weights(trained: Trained) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_full_disk(error) or (isinstance(error, OSError) and error.errno is not None):
             raise  # the disk's own words: what is full, what may not be written
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{trained.weights} cannot be used: {first} Name a committed checkpoint (RUN@step-N), or train again.") from error

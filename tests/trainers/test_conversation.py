@@ -51,3 +51,10 @@ def test_temperature_zero_is_greedy_and_another_samples_among_all_tokens() -> No
     assert sampling_keywords(Sampling(5, 0.0, 1.0, 0), tokenizer)["do_sample"] is False
     sampled = sampling_keywords(Sampling(5, 0.7, 0.9, 0), tokenizer)
     assert (sampled["do_sample"], sampled["temperature"], sampled["top_p"], sampled["top_k"], sampled["max_new_tokens"]) == (True, 0.7, 0.9, 0, 5)
+
+
+def test_what_has_no_end_can_still_be_exported() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.chat_template = None
+    assert generation_config(tokenizer).eos_token_id is None
