@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,17 @@ class Cell:
     regime: str
     sharding: str
     node: str = "cpu"
+    stage: str = "sft"
+    further: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> tuple[str, ...]:
         regime = REGIMES[self.regime]
         # recipe=demo sets rank and alpha, which only adapters have
         described = ("recipe=demo",) if "lora" in self.regime else ("model=demo", "data=demo")
-        return (*described, *TINY, *regime, f"sharding={self.sharding}", f"node={self.node}")
+        # more than one row an evaluated batch, as kto needs
+        places = (f"sharding={self.sharding}", f"node={self.node}", f"stage={self.stage}", "evaluation.micro_batch=4")
+        return (*described, *TINY, *regime, *places, *self.further)
 
     @property
     def allowed(self) -> bool:
@@ -90,12 +95,27 @@ def run_cells(cells: list[Cell], root: Path, backend: str) -> dict[Cell, Left]:
     """Train all cells in one pair of ranks started by that backend."""
     left = {}
     for cell in cells:
-        run_dir = RunDir(root / f"{backend}-{cell.regime}-{cell.sharding}")
+        run_dir = RunDir(root / f"{backend}-{cell.stage}-{cell.regime}-{cell.sharding}")
         run_dir.path.mkdir()
         save_run(cell.settled, run_dir)
         left[cell] = Left(run_dir)
+    train_folders(left, root, backend)
+    return left
+
+
+def resume_cells(left: dict[Cell, Left], root: Path, backend: str, step: int) -> None:
+    """Train trained cells again from their checkpoint of that step, in new processes; progress.jsonl gets the repeated steps."""
+    for cell, result in left.items():
+        run = cell.settled
+        save_run(replace(run, checkpoint=replace(run.checkpoint, resume=f"step-{step}")), result.folder)
+        shutil.rmtree(result.folder.exits)  # as the launcher does: ranks that wait for data look there for a failure
+    train_folders(left, root, backend)
+
+
+def train_folders(left: dict[Cell, Left], root: Path, backend: str) -> None:
+    cells = list(left)
     first = RunDir(root / f"{backend}-first-{cells[0].sharding}")
-    first.path.mkdir()
+    first.path.mkdir(exist_ok=True)
     run = cells[0].settled
     run.backend.name = backend
     if backend == "accelerate":
@@ -106,4 +126,3 @@ def run_cells(cells: list[Cell], root: Path, backend: str) -> dict[Cell, Left]:
     done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=1500, check=False, cwd=root)
     if not all(result.exits for result in left.values()):
         print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
-    return left
