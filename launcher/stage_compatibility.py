@@ -6,6 +6,7 @@ from launcher.rule import Rule
 
 NEXT_TOKEN = ("pt", "sft")  # transformers' own trainer over input_ids and labels
 COMPARING = ("rm", "dpo", "kto", "orpo", "simpo")  # TRL's trainers over given answers
+ANSWERING = ("ppo", "grpo")  # the answers are the model's own
 
 STAGE_RULES: tuple[Rule, ...] = (
     Rule(
@@ -33,6 +34,12 @@ STAGE_RULES: tuple[Rule, ...] = (
         "regime.dropout=0",
     ),
     Rule(
+        "dropout-ppo",
+        lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and run.stage.name == "ppo",
+        "An answer must be as likely when it is learned from as when it was written, so every dropout is off: the key would have no effect.",
+        "regime.dropout=0",
+    ),
+    Rule(
         "unmasked-stage",
         lambda run: not run.data.mask_prompt and run.stage.name not in NEXT_TOKEN,
         "This stage compares answers; prompts are never learned in it (orpo learns those of chosen answers in any case).",
@@ -40,8 +47,8 @@ STAGE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "streaming-stage",
-        lambda run: run.data.streaming and run.stage.name in COMPARING,
-        "TRL's trainers of this stage read rows by their number.",
+        lambda run: run.data.streaming and run.stage.name in (*COMPARING, *ANSWERING),
+        "The trainers of this stage read rows by their number.",
         "data.streaming=false training.max_steps=null",
     ),
     Rule(
@@ -51,9 +58,9 @@ STAGE_RULES: tuple[Rule, ...] = (
         "evaluation.generate=null",
     ),
     Rule(
-        "muon-rm",
-        lambda run: run.optim.name == "muon" and run.stage.name == "rm",
-        "Muon makes matrices orthogonal, and the head of a reward model is one row: only its direction would be learned.",
+        "muon-head",
+        lambda run: run.optim.name == "muon" and run.stage.name in ("rm", "ppo"),
+        "Muon makes matrices orthogonal, and the head for rewards or values is one row: only its direction would be learned.",
         "optim=adamw",
     ),
     Rule(

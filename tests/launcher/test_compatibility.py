@@ -42,7 +42,8 @@ FORBIDDEN = {
     "unmasked-stage": (*GPU, "stage=dpo", "data.mask_prompt=false"),
     "streaming-stage": (*GPU, "stage=dpo", "data.streaming=true", "training.max_steps=10"),
     "generate-rm": (*GPU, "stage=rm", "evaluation.generate=Hello"),
-    "muon-rm": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
+    "dropout-ppo": (*GPU, "stage=ppo", "regime=lora", "regime.dropout=0.1"),
+    "muon-head": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
     "kto-alone": (*GPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),
     "smoothing-loss": (*GPU, "stage=dpo", "stage.loss=ipo", "stage.label_smoothing=0.1"),
 }
@@ -74,6 +75,8 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*CPU, "training.loss=chunked"),
         (*CPU, "stage=pt", "training.loss=chunked", "data.packing=true", "training.neftune_alpha=5", "regime.dropout=0.1"),
         (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
+        (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
+        (*CPU, "stage=grpo", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
         (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
         (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
     ],
