@@ -35,6 +35,7 @@ def training_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "label_names": ["labels"],
+        "accelerator_config": {"dispatch_batches": False},  # of a stream each rank reads its own share; rank 0 could not cut padded batches of others
         "prediction_loss_only": True,  # no logits are kept over an evaluation
         "report_to": [] if run.tracking.name == "none" else [run.tracking.name],
         "run_name": run_dir.path.parent.name + "/" + run_dir.path.name,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
@@ -38,9 +38,9 @@ class PreparedData:
     prompts: prompt_ids, prompt (its text), answer (the set's own, or "")
     """
 
-    train: Dataset
+    train: Dataset | IterableDataset
     evaluation: Dataset | None
-    report: DataReport
+    report: DataReport | None  # None of a stream, which is not counted beforehand
 
 
 def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData:

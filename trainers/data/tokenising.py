@@ -105,6 +105,12 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
+    rows, problems = rows_of_chunk(chunk, work)
+    return as_batch(rows, chunk.set, work), problems
+
+
+def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[Mapping[str, object]], list[Problem]]:
+    """A row for each sample, and what is wrong with the records that gave none."""
     numbers: list[int] = []
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -124,7 +130,7 @@ def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
             problems.append(problem_of(chunk, number, row))
         else:
             rows.append(row)
-    return as_batch(rows, chunk.set, work), sorted(problems, key=lambda problem: problem.number)
+    return rows, sorted(problems, key=lambda problem: problem.number)
 
 
 def problem_of(chunk: Chunk, number: int, error: RowError) -> Problem:
