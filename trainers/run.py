@@ -24,6 +24,7 @@ from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
 from trainers.comparison import write_memory
 from trainers.data import PreparedData, build_collator, load_prepared, prepare
+from trainers.data.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
 from trainers.measure import write_peak
 from trainers.optimizer import choose_optimizer
@@ -129,6 +130,13 @@ def build(
 
 
 def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
+    if not run.data.streaming:
+        return prepared_once(run, tokenizer, run_dir, place)
+    held_out = prepared_once(evaluation_run(run), tokenizer, run_dir, place).train if run.data.evaluation_sets else None
+    return PreparedData(streamed_rows(run, tokenizer), held_out, None)
+
+
+def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
         print(prepare(run, tokenizer, run_dir.prepared).report.sentence(), flush=True)
