@@ -15,6 +15,8 @@ class Model:
     init: str = MISSING  # pretrained | random: random builds from the architecture and the seed, and downloads nothing
     tokenizer: str | None = MISSING  # folder or hub id; null: the model's own; bytes: the built-in byte-level one
     architecture: dict[str, Any] | None = MISSING  # the contents of config.json, so that planning works offline
+    added_tokens: list[str] = MISSING  # that the tokenizer is to know as one each; they get embeddings of their own, which begin at the mean
+    vocab_multiple: int = MISSING  # embedding and head get rows up to a multiple of it; 1: as many as there are tokens
     rope_scaling: str | None = MISSING  # null | linear | dynamic | yarn, applied up to data.cutoff
 
 
@@ -137,6 +139,7 @@ class Full(Regime):
 class Freeze(Regime):
     layers: int = MISSING  # n > 0: the last n layers learn; n < 0: the first -n; 0: only `modules`
     modules: list[str] = MISSING  # further modules that learn, by name or suffix (norm, lm_head, ...)
+    new_blocks: int = MISSING  # blocks that are inserted, evenly over the depth, and learn; they change nothing at the start
 
 
 @dataclass
@@ -149,6 +152,7 @@ class Lora(Regime):
     dora: bool = MISSING
     init: str = MISSING  # default: the base's own output at the start | pissa | pissa_niter_N: from the base's main directions (exact, or N rounds)
     lora_plus_ratio: float | None = MISSING  # learning rate of the B matrices over that of the A matrices; null: one for both
+    adapter: str | None = MISSING  # folder of an adapter, or of the run that trained one, which goes on learning; null: a new one
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
+from launcher.adapter import with_adapter_folder
 from launcher.backends import LAUNCHER, Command, accelerate_config, command, node_argv
 from launcher.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
 from launcher.compatibility import incompatibilities
@@ -18,6 +19,7 @@ from launcher.fit import fitted, opened
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, model_facts, read_architecture
+from launcher.model_facts.grown import grown
 from launcher.moves import choice
 from launcher.node_facts import NodeFacts, settle_node
 from launcher.settle import check_values, settle
@@ -68,7 +70,7 @@ def judge_recorded(described: Run) -> Judged:
     """
     check_values(described)
     node = settle_node(described.node, described.cluster.nodes)
-    run = with_architecture(settle(described, node.node))
+    run = with_adapter_folder(with_architecture(settle(described, node.node)))
     refuse_incompatible(run)
     return judged(run, facts_of(run), node, ())
 
@@ -76,7 +78,7 @@ def judge_recorded(described: Run) -> Judged:
 def judge_fitted(composed: Run) -> Judged:
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
-    run = with_architecture(settle(opened(composed), node.node))
+    run = with_adapter_folder(with_architecture(settle(opened(composed), node.node)))
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
     facts, disk = facts_of(run), free_disk(Path(run.output))
 
@@ -90,7 +92,7 @@ def judge_fitted(composed: Run) -> Judged:
 
 def facts_of(run: Run) -> ModelFacts:
     assert run.model.architecture is not None
-    return model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+    return grown(model_facts(run.model.architecture, run.model.path or f"model={run.model.name}"), run)
 
 
 def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -> Judged:

@@ -50,6 +50,8 @@ def all_words(value: list[str]) -> bool:
 LIMITS: tuple[Limit, ...] = (
     one_of("model.init", "pretrained", "random"),
     Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
+    at_least("model.vocab_multiple", 1),
+    Limit("model.added_tokens", lambda value: len(set(value)) == len(value) and (not value or all_words(value)), "words, each once"),
     at_least("data.cutoff", 8),
     at_least("data.max_samples", 1),
     within("data.validation_share", 0, 1),
@@ -85,6 +87,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("regime.rank", 1),
     positive("regime.alpha"),
     positive("regime.lora_plus_ratio"),
+    at_least("regime.new_blocks", 0),
     Limit("regime.init", lambda value: re.fullmatch("default|pissa|pissa_niter_[1-9][0-9]*", value) is not None, "default, pissa or pissa_niter_N"),
     within("regime.dropout", 0, 1),
     Limit("regime.targets", all_words, "at least one module name, or [all-linear]"),

@@ -10,7 +10,7 @@ from torch.optim.adamw import adamw
 from transformers import PreTrainedModel
 
 from conf.schema import Badam, Run
-from trainers.regimes.freeze import decoder_layers
+from trainers.regimes.layers import decoder_layers
 
 
 class BlockAdamW(Optimizer):

@@ -32,8 +32,10 @@ from trainers.place import Place
 from trainers.plots import draw_loss, draw_memory
 from trainers.ranks import broadcast, on_rank_zero
 from trainers.regimes import prepare_model
+from trainers.regimes.continued import load_adapter
 from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
 from trainers.tokenizer import load_tokenizer
+from trainers.vocabulary import grown
 
 DONE, SAVED = 0, 75
 WAIT_SECONDS = 0.2
@@ -110,7 +112,7 @@ def build(
     data: PreparedData,
     watching: Sequence[TrainerCallback],
 ) -> Trainer:
-    prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
+    prepared = grown(prepare_model(run, stage.MODEL_CLASS, run_dir.base), run, tokenizer)
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
     callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
@@ -123,6 +125,7 @@ def build(
     datasets = (data.train, data.evaluation)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks)
     choose_optimizer(trainer, run)
+    load_adapter(trainer, run)
     if starts_from_base(run):
         keep_initial_adapter(trainer, run_dir.initial_adapter)
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conf.schema import Model, Run
+from conf.vocabulary import vocabulary_rows
 from trainers.conversation import answer_end
 from trainers.data.chat_template import control_tokens, named_template, template_names
 from trainers.data.kinds import KINDS
@@ -28,6 +29,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     """
     tokenizer = byte_tokenizer() if run.model.tokenizer == BUILT_IN else pretrained_tokenizer(run.model)
     tokenizer.padding_side = "right"
+    add_tokens(tokenizer, run.model)
     if run.data.template is not None:
         tokenizer.chat_template = fitting_template(run.data.template, tokenizer)
         tokenizer.eos_token = end_token(tokenizer)
@@ -35,7 +37,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
         refuse_missing_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_token(tokenizer)
-    refuse_large_vocabulary(tokenizer, model_vocabulary(run.model))
+    refuse_large_vocabulary(tokenizer, vocabulary_rows(run.model, model_vocabulary(run.model)), set(run.model.added_tokens))
     return tokenizer
 
 
@@ -121,8 +123,17 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.eos_token
 
 
+def add_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
+    """Raises ValueError when the tokenizer has one of them already: its trained row would begin anew."""
+    known = tokenizer.get_vocab()
+    for token in model.added_tokens:
+        if token in known:
+            raise ValueError(f"model.added_tokens: {token} is a token of this tokenizer already. Leave it out.")
+    tokenizer.add_tokens(list(model.added_tokens))
+
+
 def model_vocabulary(model: Model) -> int:
-    """Rows of the embedding."""
+    """Rows of the embedding as it is loaded."""
     if model.architecture is not None:
         return int(model.architecture.get("text_config", model.architecture)["vocab_size"])
     if model.path is None:
@@ -134,11 +145,11 @@ def model_vocabulary(model: Model) -> int:
     return int(config.get_text_config().vocab_size)
 
 
-def refuse_large_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+def refuse_large_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, added: set[str]) -> None:
     """Text and control tokens must have embeddings; a marker for images may lie beyond them (Gemma 3 1B: id 262144 of 262144 rows)."""
     needed = {tokenizer.pad_token, tokenizer.eos_token, tokenizer.bos_token} | control_tokens(str(tokenizer.chat_template))
     vocabulary = tokenizer.get_vocab()
-    largest = max([tokenizer.vocab_size - 1, *(vocabulary[token] for token in needed if token in vocabulary)])
+    largest = max([tokenizer.vocab_size - 1, *(vocabulary[token] for token in needed | added if token in vocabulary)])
     if largest >= rows:
         raise ValueError(
             f"model.tokenizer uses {largest + 1} ids, but the model has {rows} embeddings: take the model's own tokenizer (model.tokenizer=null), "

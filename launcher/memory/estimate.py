@@ -6,6 +6,7 @@ from conf.schema import Run
 from launcher.data_keys import evaluates
 from launcher.memory import constants
 from launcher.memory.activations import Batch
+from launcher.memory.added_tokens import merged_terms
 from launcher.memory.host import disk_terms, host_terms
 from launcher.memory.job import Job, doubts_of, job_of, worst_batch
 from launcher.memory.passes import (
@@ -65,7 +66,7 @@ def outside_terms(job: Job) -> Terms:
 
 def phases_of(job: Job) -> tuple[Phase, ...]:
     resident, gathered = (*resident_terms(job), *copy_terms(job)), gathered_terms(job)
-    inside = (*resident, *gathered)
+    inside = (*resident, *gathered, *merged_terms(job))
     accumulated = accumulated_terms(job)
     forward, backward = loss_terms(job)
     reduction = reduction_terms(job)

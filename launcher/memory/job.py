@@ -86,6 +86,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
         (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
         (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),
+        (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
         (run.training.loss == "chunked", "training.loss=chunked: its memory was never measured"),
         (run.optim.name in UNMEASURED, f"optim={run.optim.name}: its memory was never measured"),
         (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),

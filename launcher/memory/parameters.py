@@ -7,6 +7,7 @@ from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, SMALL_TENSOR
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts, ModuleKind
+from launcher.model_facts.grown import new_places
 
 ALL_LINEAR = "all-linear"
 OUTSIDE = (-1,)
@@ -45,7 +46,7 @@ class Census:
 
 def census_of(run: Run, facts: ModelFacts) -> Census:
     if isinstance(run.regime, Lora):
-        return adapter_census(run.regime, facts)
+        return adapter_census(run.regime, facts, added_rows(run, facts))
     if isinstance(run.regime, Freeze):
         return base_census(facts, frozen_selection(run.regime, facts))
     if isinstance(run.optim, Badam):
@@ -86,7 +87,7 @@ def places(module: ModuleKind) -> tuple[int, ...]:
 
 def frozen_selection(regime: Freeze, facts: ModelFacts) -> Callable[[ModuleKind], tuple[int, ...]]:
     """The places of a kind that learn; a tied weight learns under each of its names."""
-    learning = unfrozen_layers(regime, facts.layers)
+    learning = new_places(facts.layers, regime.new_blocks) or unfrozen_layers(regime, facts.layers)
     tied_head = facts.tied and names_part("lm_head", regime.modules)
 
     def chosen(module: ModuleKind) -> tuple[int, ...]:
@@ -146,9 +147,14 @@ def adapter_elements(regime: Lora, module: ModuleKind) -> int:
     return regime.rank * (module.inputs + module.outputs) + (module.outputs if regime.dora else 0)
 
 
-def adapter_census(regime: Lora, facts: ModelFacts) -> Census:
+def added_rows(run: Run, facts: ModelFacts) -> int:
+    """Elements of the rows of added tokens, which learn beside an adapter: of the embedding, and of a head of its own."""
+    return len(run.model.added_tokens) * facts.hidden * (1 if facts.tied else 2)
+
+
+def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
     targets = adapter_targets(regime, facts)
-    adapters = sum(adapter_elements(regime, module) * module.instances for module in targets)
+    adapters = rows + sum(adapter_elements(regime, module) * module.instances for module in targets)
     sides = [(regime.rank * side, module.instances) for module in targets for side in (module.inputs, module.outputs)]
     quantised = list(facts.linears) if isinstance(regime, Qlora) else []
     return Census(

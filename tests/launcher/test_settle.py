@@ -17,6 +17,8 @@ INF, NAN = float("inf"), float("nan")
 BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("model.init", "", ["random"], ["", "Random", "scratch"]),
     ("model.rope_scaling", "", [None, "linear", "dynamic", "yarn"], ["", "ntk"]),
+    ("model.vocab_multiple", "", [1, 64], [0]),
+    ("model.added_tokens", "", [[], ["<a>", "<b>"]], [[""], ["<a>", "<a>"]]),
     ("data.cutoff", "", [8], [7, 0, -1]),
     ("data.max_samples", "", [None, 1], [0, -1]),
     ("data.validation_share", "", [0.0, 0.999], [-0.001, 1.0, NAN]),
@@ -36,6 +38,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("stage.undesirable_weight", "stage=kto", [0.01], [0.0, -1.0, NAN]),
     ("regime.rank", "regime=lora", [1], [0, -4]),
     ("regime.alpha", "regime=lora", [0.001], [0.0, -1.0, INF, NAN]),
+    ("regime.new_blocks", "regime=freeze", [0], [-1]),
     ("regime.lora_plus_ratio", "regime=lora", [None, 16.0], [0.0, INF, NAN]),
     ("regime.init", "regime=lora", ["default", "pissa", "pissa_niter_16"], ["", "pissa_niter_0", "olora"]),
     ("regime.dropout", "regime=lora", [0.0, 0.999], [-0.1, 1.0, NAN]),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from conf.run_dir import RunDir
 from conf.schema import Run
+from launcher.adapter import with_adapter_folder
 from launcher.compose import compose
 from launcher.plan import refuse_incompatible
 from launcher.settle import check_values, settle
@@ -36,11 +37,15 @@ SMALL = (
     "optim.lr=1e-2",
     "optim.warmup=0",
 )
+TOKENS = 'model.added_tokens=["What is","The answer"]'
 VARIANTS = {
     "galore": ("regime=full", "optim=galore", "optim.rank=8", "optim.update_interval=3"),
     "apollo": ("regime=full", "optim=apollo", "optim.rank=8", "optim.update_interval=3"),
     "badam": ("regime=full", "optim=badam", "optim.switch_interval=3", "training.precision=bf16", "training.gradient_checkpointing=true"),
     "lora plus": ("regime=lora", "regime.lora_plus_ratio=8"),
+    "new blocks": ("regime=freeze", "regime.layers=0", "regime.new_blocks=1"),
+    "added tokens, full": ("regime=full", TOKENS, "model.vocab_multiple=64"),
+    "added tokens, lora": ("regime=lora", TOKENS),
     "pissa": ("regime=lora", "regime.rank=4", "regime.init=pissa"),
 }
 
@@ -48,7 +53,7 @@ VARIANTS = {
 def described(folder: Path, *overrides: str) -> Run:
     run = compose([*SMALL, f"output={folder}", *overrides])
     check_values(run)
-    run = settle(run, run.node)
+    run = with_adapter_folder(settle(run, run.node))
     refuse_incompatible(run)
     return run
 
@@ -79,6 +84,23 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_as_one_that_never_stopped(var
     assert train(described(tmp_path, *VARIANTS[variant]), run_dir, Place(0, 0, 1)) == (0, "finished")
     assert losses(run_dir) == {step: straight[step] for step in (3, 4)}
     torch.testing.assert_close(weights(run_dir), final, rtol=0, atol=0)
+
+
+def test_an_adapter_that_goes_on_learning_starts_where_it_ended(tmp_path: Path) -> None:
+    first = started(tmp_path, "regime=lora")
+    (tmp_path / "second").mkdir()
+    overrides = ("regime=lora", f"regime.adapter={first.path}", "optim.lr=0", "training.max_steps=2")
+    second = started(tmp_path / "second", *overrides)
+    torch.testing.assert_close(weights(second), weights(first), rtol=0, atol=0)
+    assert losses(second)[1] < losses(first)[1]
+
+
+def test_an_adapter_of_other_layers_is_refused(tmp_path: Path) -> None:
+    first = started(tmp_path, "regime=lora", "regime.targets=[q_proj]")
+    other = described(tmp_path, "regime=lora", f"regime.adapter={first.path}", "regime.targets=[q_proj,v_proj]")
+    (tmp_path / "second").mkdir()
+    with pytest.raises(ValueError, match=r"has no base_model\.model\.model\.layers\.0\.self_attn\.v_proj\.lora_A\.weight: set regime\.targets"):
+        train(other, RunDir(tmp_path / "second"), Place(0, 0, 1))
 
 
 def test_a_run_whose_evaluations_get_no_better_ends_early_with_its_best_checkpoint(tmp_path: Path) -> None:

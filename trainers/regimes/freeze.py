@@ -1,14 +1,15 @@
-"""Some layers and named modules learn, the rest of the model stays as it is."""
+"""Some layers, named modules or inserted blocks learn, the rest of the model stays as it is."""
 
 import difflib
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from conf.schema import Freeze, Run
 from trainers.model import ModelClass, load_model, trained_dtype
+from trainers.regimes.layers import decoder_layers
+from trainers.regimes.new_blocks import insert_blocks
 from trainers.regimes.prepared import PreparedModel
 
 
@@ -16,7 +17,8 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     """Raises ValueError when regime.layers or regime.modules name what the model does not have, or nothing at all."""
     assert isinstance(run.regime, Freeze)
     model = load_model(run, model_class)
-    chosen = [*chosen_layers(model, run.regime.layers), *run.regime.modules]
+    new = insert_blocks(model, run.regime.new_blocks) if run.regime.new_blocks else []
+    chosen = [*new, *chosen_layers(model, run.regime.layers), *run.regime.modules]
     if not chosen:
         raise ValueError("regime.layers=0 with no regime.modules: nothing would learn. Choose layers (2: the last two) or modules.")
     for name in run.regime.modules:
@@ -33,16 +35,6 @@ def chosen_layers(model: PreTrainedModel, count: int) -> list[str]:
     total = len(layers)
     indices = range(total - count, total) if count > 0 else range(-count)
     return [f"{prefix}.{index}" for index in indices]
-
-
-def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The stack of blocks has another name in every architecture; it is the longest list of modules that is in no other list, as experts are."""
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    if not outermost:
-        raise ValueError(f"regime=freeze: {type(model).__name__} has no list of layers. Take regime=full or regime=lora.")
-    prefix = max(outermost, key=lambda name: len(lists[name]))
-    return prefix, lists[prefix]
 
 
 def names_part(name: str, chosen: str) -> bool:

@@ -4,6 +4,7 @@ import pytest
 
 from launcher.memory.parameters import census_of, quantised_bytes, weight_bytes
 from launcher.memory.storage import FULL_MEANING
+from launcher.model_facts.grown import grown
 
 # The demo model: width 128, MLP 352, 4 heads and 2 key-value heads of 32, 2 layers, 264 tokens, tied.
 Q_OR_O, K_OR_V, MLP = 128 * 128, 128 * 64, 128 * 352
@@ -48,6 +49,25 @@ def test_adapters_have_rank_times_inputs_plus_outputs_of_every_linear_layer(desc
     sides = (128 + 128) * 2 + (128 + 64) * 2 + (128 + 352) * 3
     assert census.trained == census.adapters == 4 * sides * 2
     assert census.trained_base == 0
+
+
+def test_rows_of_added_tokens_learn_beside_an_adapter(described):
+    plain = census_of(*described("regime=lora"))
+    tokens = census_of(*described("regime=lora", 'model.added_tokens=["<a>","<b>","<c>"]'))
+    untied = census_of(*described("regime=lora", 'model.added_tokens=["<a>","<b>","<c>"]', "model.architecture.tie_word_embeddings=false"))
+
+    assert tokens.trained - plain.trained == 3 * 128
+    assert untied.trained - plain.trained == 2 * 3 * 128
+
+
+def test_inserted_blocks_learn_and_nothing_below_the_first_is_entered(described):
+    run, facts = described("regime=freeze", "regime.layers=0", "regime.new_blocks=1")
+    census = census_of(run, grown(facts, run))
+
+    assert (census.base, census.trained, census.trained_layers) == (TOTAL + LAYER, LAYER, 1)
+    assert census.depth == 1  # the new block is the third of three
+    run, facts = described("regime=freeze", "regime.layers=0", "regime.new_blocks=2")
+    assert census_of(run, grown(facts, run)).depth == 3  # the first new block is the second of four
 
 
 def test_dora_adds_one_magnitude_per_output(described):

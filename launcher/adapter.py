@@ -1,0 +1,59 @@
+"""The adapter that a run goes on training: read and compared with the run before any process starts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir
+from conf.schema import Lora, Run
+from launcher.errors import ConfigError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's file names
+KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}  # ours, PEFT's
+
+
+def with_adapter_folder(run: Run) -> Run:
+    """The run with the folder that holds the adapter in place of the run folder that it may have named.
+
+    Raises:
+        ConfigError: when there is no LoRA adapter, or it is of another shape or base than the run's.
+    """
+    regime = run.regime
+    if not isinstance(regime, Lora) or regime.adapter is None:
+        return run
+    folder = adapter_folder(Path(regime.adapter).expanduser())
+    refuse_other_adapter(run, regime, folder, read_config(folder))
+    return replace(run, regime=replace(regime, adapter=str(folder)))
+
+
+def adapter_folder(given: Path) -> Path:
+    for folder in (given, RunDir(given).model):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder.resolve()
+    raise ConfigError(
+        f"regime.adapter={given} holds no adapter: name the folder with {CONFIG} and {WEIGHTS}, or the run folder of a finished run of regime=lora."
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder / CONFIG} cannot be read: {error}. Save the adapter again.") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ConfigError(f"{folder / CONFIG} describes no LoRA adapter: only those can go on learning here.")
+    return config
+
+
+def refuse_other_adapter(run: Run, regime: Lora, folder: Path, config: dict[str, Any]) -> None:
+    for key, theirs in KEYS.items():
+        wanted, found = getattr(regime, key), config.get(theirs, False)
+        if wanted != found:
+            raise ConfigError(f"regime.{key}={wanted}, but the adapter in {folder} has {found}: set regime.{key}={str(found).lower()}.")
+    base = config.get("base_model_name_or_path")
+    if run.model.init == "pretrained" and run.model.path is not None and base and Path(base).name != Path(run.model.path).name:
+        raise ConfigError(
+            f"regime.adapter={folder} was trained on {base}, and this run's model is {run.model.path}. Set model.path to that base; where it only "
+            f"has another name here, write this one into {CONFIG}."
+        )
