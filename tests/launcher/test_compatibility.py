@@ -79,7 +79,7 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*CPU, "stage=pt", "training.loss=chunked", "data.packing=true", "training.neftune_alpha=5", "regime.dropout=0.1"),
         (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
         (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
-        (*CPU, "stage=grpo", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
+        (*CPU, "stage=grpo", "stage.generations=2", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
         (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
         (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
     ],
