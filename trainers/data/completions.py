@@ -23,7 +23,6 @@ class PairTokens(TypedDict):
     tokens: int  # of both sequences, after it
     learned: int
     drop: str
-    problem: str
 
 
 class LabelledTokens(TypedDict):
@@ -34,7 +33,6 @@ class LabelledTokens(TypedDict):
     tokens: int
     learned: int
     drop: str
-    problem: str
 
 
 class PromptTokens(TypedDict):
@@ -45,7 +43,6 @@ class PromptTokens(TypedDict):
     tokens: int
     learned: int
     drop: str
-    problem: str
 
 
 def tokenise_pair(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> PairTokens:
@@ -78,7 +75,7 @@ def pair_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) 
         drop = NO_ROOM if room == 0 else EQUAL if chosen == rejected else ""
     learned = len(chosen) + len(rejected)
     ids = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-    return {**ids, "length": length, "tokens": 2 * common + learned, "learned": learned, "drop": drop, "problem": ""}
+    return {**ids, "length": length, "tokens": 2 * common + learned, "learned": learned, "drop": drop}
 
 
 def tokenise_labelled(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> LabelledTokens:
@@ -103,7 +100,7 @@ def labelled_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: i
     drop = EMPTY if says_nothing([last]) else NO_ROOM if room == 0 else ""
     ids = {"prompt_ids": prompt, "completion_ids": completion}
     counts = {"length": length, "tokens": len(prompt) + len(completion), "learned": len(completion)}
-    return {**ids, "label": sample["label"], **counts, "drop": drop, "problem": ""}
+    return {**ids, "label": sample["label"], **counts, "drop": drop}
 
 
 def tokenise_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> PromptTokens:
@@ -126,7 +123,7 @@ def prompt_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int
     ids = encoding.ids
     drop = EMPTY if says_nothing(sample["messages"][-1:]) else PROMPT_TOO_LONG if len(ids) > cutoff else ""
     kept = {"prompt_ids": ids, "prompt": text, "answer": sample["answer"]}
-    return {**kept, "length": len(ids), "tokens": len(ids), "learned": 0, "drop": drop, "problem": ""}
+    return {**kept, "length": len(ids), "tokens": len(ids), "learned": 0, "drop": drop}
 
 
 def split_ids(sample: Sample, answer: list[Message], tokenizer: PreTrainedTokenizerBase) -> Steps[tuple[list[int], list[int]]]:

@@ -20,7 +20,6 @@ class DocumentTokens(TypedDict):
     tokens: int
     learned: int
     drop: str
-    problem: str
 
 
 class ChunkRow(TypedDict):
@@ -49,7 +48,7 @@ def document_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Steps[
     encoding = yield Encode(text, special_tokens=True, offsets=False)
     ids = encoding.ids
     ids = ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
-    return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY, "problem": ""}
+    return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY}
 
 
 def chunked(documents: Iterable[list[int]], capacity: int) -> Iterator[Pieces]:

@@ -17,7 +17,7 @@ from trainers.data.tokens import answer_steps
 MakeRow = Callable[[Sample, PreTrainedTokenizerBase, Data], Steps[Mapping[str, object]]]
 
 IDS = List(Value("int32"))
-COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("int32"), "drop": Value("string"), "problem": Value("string")}
+COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("int32"), "drop": Value("string")}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Work:
 
     @property
     def features(self) -> Features:
-        return Features({name: feature for name, feature in {**ROWS[self.kind].features, **FACTS}.items() if name != "problem"})
+        return Features({**ROWS[self.kind].features, **FACTS})
 
 
 @dataclass(frozen=True)

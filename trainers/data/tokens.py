@@ -21,7 +21,6 @@ class Tokens(TypedDict):
     tokens: int  # after it
     learned: int
     drop: str  # why nothing can be learned of it, or ""
-    problem: str
 
 
 def tokenise(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int, mask_prompt: bool) -> Tokens:
@@ -50,7 +49,7 @@ def answer_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int
     learned = len(labels) - labels.count(MASKED)
     drop = EMPTY if says_nothing([message for message in sample["messages"] if message["learn"]]) else "" if learned else NOTHING_LEARNED
     counts = {"length": len(whole), "tokens": len(ids), "learned": learned}
-    return {"input_ids": ids, "labels": labels, **counts, "drop": drop, "problem": ""}
+    return {"input_ids": ids, "labels": labels, **counts, "drop": drop}
 
 
 def learned_spans(sample: Sample, answers: list[Span]) -> list[Span]:
