@@ -306,6 +306,7 @@ class Gate:
     mode: str = MISSING  # enforce | advise | off
     floor: str = MISSING  # strict | advisory: whether the published table alone may refuse
     margin: float = MISSING  # share of the predicted peak kept free
+    canary: bool = MISSING  # where a local run is within the estimate's uncertainty of the limit, two real steps decide
 
 
 @dataclass

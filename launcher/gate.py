@@ -29,6 +29,7 @@ class Verdict:
     phase: str  # of the predicted peak
     term: str  # the largest of that phase
     headroom: int  # bytes left in the tightest place of the predicted checks; negative: missing
+    close: str  # how near the limit is, where it lies within the estimate's uncertainty; else empty
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +46,22 @@ def judge(run: Run, facts: ModelFacts, estimate: MemoryEstimate, free: tuple[int
         checks = (floor_check(run, facts), *gpu, *host, *disk)
     permitted = run.gate.mode != "enforce" or all(check.passed or not check.binding for check in checks)
     predicted = [check.have - check.need for check in checks if check.rule in ("GPU_PEAK", "HOST_RAM")]
-    return Verdict(permitted, run.gate.mode, checks, estimate.peak.name, estimate.peak.dominant.name, min(predicted, default=0))
+    dominant = estimate.peak.dominant.name
+    return Verdict(permitted, run.gate.mode, checks, estimate.peak.name, dominant, min(predicted, default=0), closeness(run, estimate, checks))
+
+
+def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> str:
+    """A sentence where what is there lies so near what is needed, margin and uncertainty taken together, that the estimate alone cannot know."""
+    device = next((check for check in checks if check.rule == ("GPU_PEAK" if run.node.gpus else "HOST_RAM")), None)
+    if device is None:
+        return ""
+    share, predicted = estimate.uncertainty.share, estimate.required if run.node.gpus else estimate.host
+    if not predicted * (1 - share) <= device.have < predicted * (1 + max(share, run.gate.margin)):
+        return ""
+    return (
+        f"{gib(predicted)} are predicted and {gib(device.have)} are there: the limit lies within the margin of {run.gate.margin:.1%} or the "
+        f"estimate's uncertainty of ±{share:.1%} ({estimate.uncertainty.source})"
+    )
 
 
 def ranks(run: Run) -> int:

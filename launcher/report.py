@@ -69,6 +69,7 @@ def memory_lines(judged: Judged) -> list[str]:
     lines.append(size_line("allocated at the peak", estimate.allocated))
     lines.append(size_line("needed to run", estimate.required) + (f"  of {gib(capacity)}" if capacity else ""))
     lines.append(size_line("nvidia-smi will show", estimate.nvml) if node.gpus else size_line("host memory of the node", estimate.host))
+    lines.append(f"  uncertainty: ±{estimate.uncertainty.share:.1%} ({estimate.uncertainty.source})")
     return [*lines, *(f"  approximate: {doubt}" for doubt in estimate.doubts)]
 
 
@@ -89,7 +90,8 @@ def check_line(check: Check) -> str:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     head = "permitted" if verdict.permitted else "REFUSED"
-    return [f"verdict: {head} (gate.mode={verdict.mode})", *(check_line(check) for check in verdict.checks)]
+    close = [f"  close: {verdict.close}."] if verdict.close else []
+    return [f"verdict: {head} (gate.mode={verdict.mode})", *(check_line(check) for check in verdict.checks), *close]
 
 
 def expectation_lines(judged: Judged) -> list[str]:

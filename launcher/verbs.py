@@ -10,6 +10,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from launcher import batch_job, execute, journal, lock, ranks, resume, status
 from launcher.backends import Command
+from launcher.canary import after_canary
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError, RunLocked
 from launcher.outcome import Outcome
 from launcher.plan import Judged, LaunchPlan, judge_recorded, plan_for
@@ -28,7 +29,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
     name, others = resume.split_resume(overrides)
     if name is not None:
         return go_on(status.named_run(name, resume.output_of(others)), others, detached)
-    decided = judged(overrides, config_dirs)
+    decided = after_canary(judged(overrides, config_dirs))
     announce(decided)
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_fresh(decided)
@@ -100,7 +101,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     owner = lock.read_owner(run_dir)
     if owner is not None and lock.is_alive(owner):
         raise RunLocked(lock.locked_message(run_dir, owner))
-    decided = judge_recorded(run)
+    decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
         announce(decided)
         raise execute.gate_refusal(decided)

@@ -34,6 +34,7 @@ from launcher.memory.states import (
     whole_tensor_terms,
 )
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
+from launcher.memory.uncertainty import uncertainty_of
 from launcher.model_facts import ModelFacts
 
 __all__ = ["MemoryEstimate", "estimate", "estimate_batch"]
@@ -53,7 +54,7 @@ def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
     phases = phases_of(job)
     peak = max(phase.bytes for phase in phases)
     replayed = partial(reserved_bytes, job, total(copy_terms(job)))
-    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job), replayed)
+    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job), uncertainty_of(job), replayed)
 
 
 def outside_terms(job: Job) -> Terms:

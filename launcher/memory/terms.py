@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from launcher.memory.constants import FRAGMENTATION
+from launcher.memory.uncertainty import Uncertainty
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class MemoryEstimate:
     host_terms: Terms
     disk_terms: Terms
     doubts: tuple[str, ...]  # what the formulas only come close to; shown to the user
+    uncertainty: Uncertainty
     replayed: Callable[[], int] = field(repr=False, compare=False)  # what the allocator reserves; milliseconds, so only when it is asked for
 
     @cached_property
@@ -104,4 +106,5 @@ class MemoryEstimate:
             "host_terms": {term.name: term.bytes for term in self.host_terms},
             "disk_terms": {term.name: term.bytes for term in self.disk_terms},
             "doubts": list(self.doubts),
+            "uncertainty": {"share": self.uncertainty.share, "source": self.uncertainty.source},
         }
