@@ -70,6 +70,11 @@ NAMES = [
     "simpo_gamma",
     "kto_chosen_weight",
     "kto_rejected_weight",
+    "reward_model",
+    "ppo_epochs",
+    "ppo_buffer_size",
+    "ppo_whiten_rewards",
+    "max_new_tokens",
 ]
 
 
