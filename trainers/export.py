@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from conf.request import Export, load_export
+from conf.run_dir import RunDir
 from conf.schema import Qlora, Run
 from trainers.checkpoints.commit import sync
 from trainers.conversation import generation_config
 from trainers.model import FROZEN, by_precision
-from trainers.model_card import model_card
+from trainers.model_card import model_card, public
 from trainers.shards import DTYPES, METADATA, Shape, copy_weights, header_shapes
 from trainers.trained import ADAPTER, load_tokenizer_of, merged, naming_the_weights, refuse_damaged
 from trainers.verb import naming_the_target, perform
@@ -101,9 +102,14 @@ def write_adapter(run: Run, request: Export, folder: Path) -> None:
         tensors = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in load_file(source / ADAPTER_WEIGHTS).items()}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=METADATA)
     values = json.loads((source / ADAPTER).read_text(encoding="utf-8"))
-    if run.model.init == "pretrained":
-        values["base_model_name_or_path"] = run.model.path
+    values["base_model_name_or_path"] = base_name(run, request)
     (folder / ADAPTER).write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def base_name(run: Run, request: Export) -> str:
+    """Where PEFT looks for the base when it is not told; what is published names no folder of this machine."""
+    base = str(run.model.path) if run.model.init == "pretrained" else str(RunDir(Path(request.trained.run_folder)).base)
+    return public(base) if request.push is not None else base
 
 
 WRITERS = {"copy": write_copy, "merged": write_merged, "adapter": write_adapter}

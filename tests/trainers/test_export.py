@@ -91,6 +91,7 @@ def test_an_adapter_exported_alone_is_used_on_its_base(finished: Finished, tmp_p
     back = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run_dir.base), folder)
     assert distance(logits(back), logits(load_trained(load_run(run_dir), trained_of(run_dir)))) == EQUAL
     assert not (folder / "generation_config.json").exists()
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(run_dir.base)
     assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < sum(path.stat().st_size for path in run_dir.base.glob("*.safetensors"))
 
 
@@ -265,6 +266,7 @@ def test_a_push_sends_the_exported_files_with_the_token_of_the_environment(
     [commit] = [body for path, _, body in hub.seen if path == "/api/models/owner/tiny/commit/main"]
     sent = {entry["value"]["path"]: entry["value"]["content"] for entry in map(json.loads, commit.splitlines()) if entry["key"] == "file"}
     assert {name: base64.b64decode(content) for name, content in sent.items()} == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert all(str(tmp_path.parent).encode() not in path.read_bytes() for path in folder.iterdir())  # nor any path of this machine
     said = "".join(capfd.readouterr())
     assert "pushed: " in said
     assert TOKEN not in said

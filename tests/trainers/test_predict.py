@@ -18,8 +18,8 @@ from conf.schema import Run
 from trainers.data import build_datasets
 from trainers.errors import DataError
 from trainers.predict import predict, read_predictions
-from trainers.questions import held_out_questions, last_answer, questions_of_sets
-from trainers.tokenizer import load_tokenizer
+from trainers.questions import from_row, held_out_questions, last_answer, questions_of_sets
+from trainers.tokenizer import byte_tokenizer, load_tokenizer
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0.0, top_p=1.0, seed=0)
 ANSWERS = {"What is the sky?": "Blue.", "What is grass?": "Green.", "What is snow?": "White as milk.", "What is coal?": "Black."}
@@ -155,6 +155,21 @@ def test_of_pairs_the_chosen_answer_is_the_reference_and_prompts_alone_have_none
     assert one["prompt"] == two["prompt"]
     assert (one["prediction"], one["reference"], one["tokens"]) == ("Blue.", "Blue.", 6)  # five bytes and the end
     assert (two["prediction"], two["reference"], two["tokens"], two["loss"]) == ("Blue.", "", 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "reference"),
+    [
+        ({"input_ids": [65, 66, 67, 68], "labels": [-100, -100, 67, 68]}, [67, 68], "de"),
+        ({"prompt_ids": [65, 66], "chosen_ids": [67], "rejected_ids": [68]}, [67], "d"),
+        ({"prompt_ids": [65, 66], "completion_ids": [67], "label": True}, [67], "d"),
+        ({"prompt_ids": [65, 66], "completion_ids": [67], "label": False}, [], ""),  # a bad answer is no reference
+        ({"prompt_ids": [65, 66], "prompt": "cd", "answer": "7"}, [], "7"),
+    ],
+)
+def test_a_row_of_each_kind_gives_its_prompt_and_its_good_answer(row: dict[str, Any], answer: list[int], reference: str) -> None:
+    question = from_row(row, byte_tokenizer())
+    assert (question.prompt_ids, question.answer_ids, question.reference) == ([65, 66], answer, reference)
 
 
 def test_the_last_answer_is_the_last_run_of_learned_labels() -> None:
