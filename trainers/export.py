@@ -1,5 +1,6 @@
 """`python -m trainers.export FOLDER`: a trained model as files that plain transformers or PEFT load; made aside, then renamed."""
 
+import glob
 import json
 import os
 import shutil
@@ -33,7 +34,8 @@ def export(run: Run, request: Export) -> None:
         write_model(run, request, making)
         for path in making.iterdir():
             sync(path)
-        os.rename(making, target)
+        with naming_the_target(target):
+            os.rename(making, target)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     print(f"exported: {target}", flush=True)
@@ -52,7 +54,7 @@ def make_aside(target: Path) -> Path:
 
 def clear_abandoned(target: Path) -> None:
     """Remove what killed exports of the same name left."""
-    for path in target.parent.glob(f"{MAKING}{target.name}-*"):
+    for path in target.parent.glob(f"{MAKING}{glob.escape(target.name)}-*"):
         if not Path("/proc", path.name.rpartition("-")[2]).exists():
             shutil.rmtree(path)
 
