@@ -110,8 +110,9 @@ class PpoTrainer(Trainer):
         return -written.scores.mean(), None, None
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
-        kind = "eval" if "eval_loss" in logs else "train"
-        super().log({**logs, **self.measures[kind].take()}, *arguments, **keywords)
+        """In place: what an evaluation logs is what it answers, and the best checkpoint may be chosen by any of it."""
+        logs.update(self.measures["eval" if "eval_loss" in logs else "train"].take())
+        super().log(logs, *arguments, **keywords)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """With what else no other file of a checkpoint holds. DeepSpeed's and FSDP's own files hold the head."""
