@@ -9,6 +9,7 @@ from typing import Any
 from conf.schema import Data, Run
 from launcher.errors import DataError
 from launcher.memory.estimate import MemoryEstimate
+from launcher.memory.stages import sample_tokens
 from launcher.model_facts import ModelFacts
 from launcher.reinforcement import refuse_too_few_prompts, steps_of_an_epoch
 from launcher.throughput import step_flops
@@ -37,7 +38,7 @@ def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectatio
     trained = trained_samples(run.data)
     steps = expected_steps(run, trained)
     assert run.training.effective_batch is not None, "settle() fills the batch"
-    step_tokens = run.training.effective_batch * run.data.cutoff
+    step_tokens = run.training.effective_batch * sample_tokens(run)
     flops = step_flops(facts, run, step_tokens)
     peak = None if not (run.node.gpus and run.node.tflops) else run.node.tflops * 1e12 * run.cluster.nodes * (run.cluster.ranks_per_node or 1)
     seconds = None if steps is None or peak is None else steps * flops.hardware / (peak * ASSUMED_MFU)

@@ -2,7 +2,8 @@
 
 "Fastest" is an order, not a prediction of time: three factors are multiplied, and only comparisons matter.
 
-1. Operations. Recomputed activations are counted exactly (launcher/throughput.py): a third more for full training, up to half more for adapters.
+1. Operations. Recomputed activations are counted exactly (launcher/throughput.py): a third more for full training, up to half more for adapters;
+   so are the passes without gradients that a stage makes (launcher/memory/stages.py).
 2. Passes. Every forward and backward pass costs as much as PASS_TOKENS tokens more (launches, small matrices), so larger micro-batches come first;
    from SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory, comes first.
 3. Sharding. What it adds to a step, in SLOWDOWN: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
@@ -20,6 +21,7 @@ from conf.schema import Run, Sharding
 from launcher.compatibility import incompatibilities
 from launcher.errors import ConfigError
 from launcher.gate import Verdict, ranks
+from launcher.memory.stages import sample_tokens
 from launcher.model_facts import ModelFacts
 from launcher.moves import choice, offloading, trained, with_micro_batch
 from launcher.recommend import JudgeRun
@@ -92,14 +94,14 @@ def shardings(run: Run) -> list[Sharding]:
 
 def micro_batches(run: Run, samples: int | None) -> list[int]:
     share = (run.training.effective_batch or 0) // ranks(run)
-    saturated = ceil(SATURATED_TOKENS / run.data.cutoff)
+    saturated = ceil(SATURATED_TOKENS / sample_tokens(run))
     there = share if samples is None else max(1, samples // ranks(run))
     return [size for size in range(1, min(share, saturated, there) + 1) if share % size == 0]
 
 
 def slowness(run: Run, facts: ModelFacts) -> float:
-    tokens = run.training.micro_batch * run.data.cutoff
-    operations = step_flops(facts, run, (run.training.effective_batch or 0) * run.data.cutoff).hardware
+    tokens = run.training.micro_batch * sample_tokens(run)
+    operations = step_flops(facts, run, (run.training.effective_batch or 0) * sample_tokens(run)).hardware
     return operations * (1 + PASS_TOKENS / min(tokens, SATURATED_TOKENS)) * SLOWDOWN[run.sharding.name]
 
 

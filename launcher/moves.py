@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 import conf
-from conf.schema import PLAIN_GROUPS, SUBTYPES, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
+from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
+from launcher.memory.stages import Loss, copies_of, stage_row
 
 CHOICES = Path(conf.__file__).parent
 LARGEST_NODE = 8  # GPUs
@@ -47,11 +48,24 @@ def carried(group: str, name: str, before: Regime | Optim) -> Any:
 
 
 def loss_moves(run: Run) -> list[Move]:
+    if stage_row(run).loss is not Loss.NEXT_TOKEN:
+        return []
     if run.training.loss == "fused" or (run.training.loss == "chunked" and run.node.gpus == 0):
         return []
     if run.node.gpus == 0:
         return [Move("loss", 1, "the same loss in chunks of tokens; the output head is computed twice", lambda run: trained(run, loss="chunked"))]
     return [Move("loss", 1, "the same loss from a fused kernel; needs the gpu extra (liger-kernel)", lambda run: trained(run, loss="fused"))]
+
+
+def reference_moves(run: Run) -> list[Move]:
+    """Of the stages that hold a reference, one can ask it before training."""
+    if not isinstance(run.stage, Dpo) or not copies_of(run).reference:
+        return []
+
+    def beforehand(run: Run) -> Run:
+        return replace(run, stage=replace(run.stage, precompute_reference=True)) if isinstance(run.stage, Dpo) else run
+
+    return [Move("reference", 2, "the reference is asked once, before training, and no copy of it stays", beforehand)]
 
 
 def attention_moves(run: Run) -> list[Move]:

@@ -26,6 +26,7 @@ from launcher.moves import (
     optimizer_moves,
     overrides_between,
     rank_moves,
+    reference_moves,
     regime_moves,
     sharding_moves,
     trained,
@@ -73,6 +74,7 @@ def cheap_axes(run: Run, verdict: Verdict) -> list[list[Move]]:
     axes = [
         attention_moves(run),
         loss_moves(run),
+        reference_moves(run),
         disk_moves(run) if "DISK" in failed else [],
         evaluation_moves(run) if verdict.phase == "evaluation" else [],
         checkpointing_moves(run),

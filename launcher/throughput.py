@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from conf.schema import Freeze, Lora, Run
 from launcher.memory.parameters import census_of, frozen_selection, places
+from launcher.memory.stages import answer_length, facts_of_stage, forwards_of
 from launcher.model_facts import ModelFacts, ModuleKind
 
 
@@ -22,12 +23,13 @@ class Work:
 
 
 def step_flops(facts: ModelFacts, run: Run, tokens: int) -> StepFlops:
-    """FLOPs of one optimizer step over `tokens` tokens in samples of data.cutoff.
+    """FLOPs of one optimizer step that learns from `tokens` tokens in sequences of data.cutoff and, where answers are written, those.
 
     A matrix takes 2 FLOPs per element and token forward, 2 for the gradient of its input and 2 for its own (arXiv:2001.08361, section 2.1).
     A frozen matrix has no gradient of its own, and what lies below the lowest learning layer is not run backward. Attention has two products
     forward and four backward; recomputation is hardware work but not the model's (arXiv:2205.05198, section 5; arXiv:2204.02311, appendix B).
     """
+    facts = facts_of_stage(run, facts)
     census = census_of(run, facts)
     head = facts.hidden * facts.vocab
     whole, backward = layer_work(facts, run, 0), layer_work(facts, run, facts.layers - census.depth)
@@ -35,14 +37,14 @@ def step_flops(facts: ModelFacts, run: Run, tokens: int) -> StepFlops:
     # Nothing below the head learns: its input needs no gradient.
     inputs = backward.matrices + 2 * backward.attention + (head if census.depth else 0) + census.adapters
     repeated = backward.matrices + backward.attention + census.adapters if run.training.gradient_checkpointing else 0
-    model = 2 * tokens * (forward + inputs + learning_elements(facts, run))
+    model = 2 * tokens * (forward + inputs + learning_elements(facts, run)) + int(2 * tokens * forward * forwards_of(run))
     return StepFlops(model=model, hardware=model + 2 * tokens * repeated)
 
 
 def layer_work(facts: ModelFacts, run: Run, lowest: int) -> Work:
     """The layers from number `lowest` on; a causal token sees half of its sample on average."""
     matrices = sum(active_elements(facts, module) * sum(number >= lowest for number in module.layers) for module in facts.modules)
-    return Work(matrices, (facts.layers - lowest) * facts.heads * facts.head_dim * run.data.cutoff)
+    return Work(matrices, (facts.layers - lowest) * facts.heads * facts.head_dim * (run.data.cutoff + answer_length(run)))
 
 
 def active_elements(facts: ModelFacts, module: ModuleKind) -> int:

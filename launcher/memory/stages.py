@@ -80,6 +80,11 @@ def answer_length(run: Run) -> int:
     return run.stage.response_length if isinstance(run.stage, (Ppo, Grpo)) else 0
 
 
+def sample_tokens(run: Run) -> int:
+    """Tokens at most that learning from one sample runs over."""
+    return stage_row(run).sequences * (run.data.cutoff + answer_length(run))
+
+
 def forwards_of(run: Run) -> float:
     """Passes without gradients, for each pass that learns."""
     row = stage_row(run)
