@@ -16,9 +16,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from cell_runs import surroundings
 from memory_cells import GIB, Queue, overrides, write_samples
 from memory_grid import CHUNKED, FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
-from sft_cells import surroundings
 
 from launcher.backends import command
 from launcher.compose import compose

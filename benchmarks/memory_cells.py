@@ -20,8 +20,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from cell_runs import entries, surroundings
 from memory_grid import ONE_GPU, SHAPES, TWO_GPUS, MemoryCell, write_shapes
-from sft_cells import entries, surroundings
 
 from launcher.compose import compose
 from launcher.plan import judge_run
