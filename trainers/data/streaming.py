@@ -27,6 +27,7 @@ from trainers.errors import DataError
 TOGETHER = 64  # records that are tokenised at once
 JUDGED_AFTER = 1000  # records: a share of fewer says little
 Record = tuple[Chunk, int, object]  # with its number
+Key = tuple[int, str, int]  # set, file and number of a record
 Row = Mapping[str, list[int]]
 
 
@@ -137,12 +138,11 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     read, kept = 0, 0
     problems: list[Problem] = []
     while part := list(islice(records, TOGETHER)):
-        for chunk in regrouped(part):
-            rows, found = rows_of_chunk(chunk, work)
-            learned = [row for row in rows if not row["drop"]]
-            yield from learned
-            kept += len(learned)
-            problems += told(found, work.data)
+        rows, found = rows_of_records(part, work)
+        problems += told(found, work.data)
+        learned = [row for row in rows if not row["drop"]]
+        yield from learned
+        kept += len(learned)
         read += len(part)
         if read >= JUDGED_AFTER:
             refuse_problems(problems, read, work.data)
@@ -163,12 +163,33 @@ def told(found: list[Problem], data: Data) -> list[Problem]:
     return found
 
 
+def rows_of_records(records: list[Record], work: Work) -> tuple[list[Row], list[Problem]]:
+    """The rows in the order of their records, though those of one file are encoded together."""
+    made: dict[Key, list[Row]] = {key_of(record): [] for record in records}
+    problems: list[Problem] = []
+    for chunk in regrouped(records):
+        rows, found = rows_of_chunk(chunk, work)
+        for number, row in rows:
+            made[chunk.set, chunk.origin, number].append(row)
+        problems += found
+    return [row for record in records for row in made[key_of(record)]], problems
+
+
+def key_of(record: Record) -> Key:
+    chunk, number, _ = record
+    return chunk.set, chunk.origin, number
+
+
 def regrouped(records: list[Record]) -> list[Chunk]:
-    """Records of the same file together, so that their texts are encoded at once."""
-    groups: dict[tuple[int, str], list[Record]] = {}
+    """One chunk a file; a record that a small set gives twice is in it once."""
+    groups: dict[tuple[int, str], dict[int, Record]] = {}
     for record in records:
-        groups.setdefault((record[0].set, record[0].origin), []).append(record)
-    return [replace(group[0][0], records=[(number, content) for _, number, content in group]) for group in groups.values()]
+        groups.setdefault(key_of(record)[:2], {})[record[1]] = record
+    chunks = [next(iter(group.values()))[0] for group in groups.values()]
+    return [
+        replace(chunk, records=[(number, content) for _, number, content in group.values()])
+        for chunk, group in zip(chunks, groups.values(), strict=True)
+    ]
 
 
 def packed(rows: Iterator[Row], size: int, cutoff: int) -> Iterator[Row]:

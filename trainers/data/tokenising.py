@@ -106,11 +106,11 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     rows, problems = rows_of_chunk(chunk, work)
-    return as_batch(rows, chunk.set, work), problems
+    return as_batch([row for _, row in rows], chunk.set, work), problems
 
 
-def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[Mapping[str, object]], list[Problem]]:
-    """A row for each sample, and what is wrong with the records that gave none."""
+def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Mapping[str, object]]], list[Problem]]:
+    """A row for each sample, with its record's number, and what is wrong with the records that gave none."""
     numbers: list[int] = []
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -122,14 +122,14 @@ def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[Mapping[str, object]],
         else:
             samples += made
             numbers += [number] * len(made)
-    rows: list[Mapping[str, object]] = []
+    rows: list[tuple[int, Mapping[str, object]]] = []
     steps = [ROWS[work.kind].steps(sample, work.tokenizer, work.data) for sample in samples]
     for number, made in zip(numbers, finish_together(steps, work.tokenizer), strict=True):
         row = made if isinstance(made, RowError) else judged(made, work)
         if isinstance(row, RowError):
             problems.append(problem_of(chunk, number, row))
         else:
-            rows.append(row)
+            rows.append((number, row))
     return rows, sorted(problems, key=lambda problem: problem.number)
 
 

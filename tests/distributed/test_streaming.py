@@ -1,0 +1,46 @@
+"""A stream on two ranks: each reads a share of its own, and a resumed run goes on where it was."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from launcher.compose import compose
+from launcher.node_facts import settle_node
+from launcher.settle import check_values, settle
+
+pytestmark = pytest.mark.distributed
+
+
+@dataclass(frozen=True)
+class StreamCell:
+    """A cell of tests/distributed/cells.py on a stream."""
+
+    sharding: str
+    folder: str
+    regime: str = "stream"
+
+    @cached_property
+    def settled(self) -> Any:
+        streaming = ("data.streaming=true", "data.buffer=10", "training.max_steps=4", "checkpoint.interval=2", "training.dataloader_workers=1")
+        data = ("data=files", f"data.folder={self.folder}", "data.sets=[a.jsonl]", "data.evaluation_sets=[a.jsonl]", "data.cutoff=64")
+        common = ("recipe=demo", "evaluation.generate=null", "evaluation.interval=0", "optim.warmup=0", f"output={self.folder}/outputs")
+        run = compose([*common, *data, *streaming, "node=cpu", f"sharding={self.sharding}", "training.micro_batch=2"])
+        check_values(run)
+        return settle(run, settle_node(run.node, 1).node)
+
+
+def test_two_ranks_stream_and_resume_with_the_same_losses(cells: ModuleType, tmp_path: Path) -> None:
+    rows = [json.dumps({"instruction": f"what is {number}", "output": "x" * (1 + number % 17)}) for number in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    left = cells.run_cells([StreamCell(sharding, str(tmp_path)) for sharding in ("ddp", "zero2")], tmp_path, "torchrun")
+    cells.resume_cells(left, tmp_path, "torchrun", 2)
+    for cell, result in left.items():
+        assert [entry["code"] for entry in result.exits] == [0, 0], (cell.sharding, result.exits)
+        first, again = result.losses[:4], result.losses[4:]
+        assert len(set(first)) == 4
+        assert again == first[2:]
