@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from conf.schema import Qlora, Run
+from conf.schema import Badam, Galore, Qlora, Run
 from launcher.errors import ConfigError
 
 GB = 10**9  # the table counts in decimal gigabytes
@@ -41,6 +41,8 @@ def row_of(run: Run) -> Row:
     regime = run.regime
     if isinstance(regime, Qlora):
         return qlora_row(regime.bits)
+    if regime.name == "full" and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
+        return LORA
     if regime.name == "full":
         # Masters, gradients and states in fp32 take the same 16 bytes per parameter with autocast and without.
         return FULL if run.training.precision == "bf16" else FULL_AMP

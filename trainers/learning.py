@@ -19,4 +19,5 @@ def other_weights(model: PreTrainedModel) -> list[nn.Parameter]:
 def end_weights(model: PreTrainedModel) -> set[int]:
     """Identities of the embeddings and the output head: their rows are tokens, not directions."""
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    return {id(weight) for module in (*embeddings, model.get_output_embeddings()) for weight in module.parameters(recurse=False)}
+    head = model.get_output_embeddings()  # a model of scores has none
+    return {id(weight) for module in (*embeddings, *([] if head is None else [head])) for weight in module.parameters(recurse=False)}

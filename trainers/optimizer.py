@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel, Trainer
 
@@ -11,6 +12,7 @@ from conf.schema import Lora, Optim, Run
 from trainers.block_wise import badam
 from trainers.learning import hidden_matrices, other_weights
 from trainers.low_rank import apollo, galore, galore_8bit
+from trainers.regimes import hold_adapter
 
 
 class MuonAdamW(Optimizer):
@@ -67,8 +69,22 @@ def choose_optimizer(trainer: Trainer, run: Run) -> None:
     """Have `trainer` build what transformers does not make."""
     if run.optim.name in BUILDERS:
         trainer.optimizer_cls_and_kwargs = (lambda: BUILDERS[run.optim.name], {"run": run})
+    if isinstance(trainer.model, PeftModel):
+        keep_adapter_dtype(trainer, trainer.model, run)
     if isinstance(run.regime, Lora) and run.regime.lora_plus_ratio is not None:
         speed_up_b_matrices(trainer, run.regime.lora_plus_ratio)
+
+
+def keep_adapter_dtype(trainer: Trainer, model: PeftModel, run: Run) -> None:
+    """A Trainer that resumes reads the adapter with peft's load_adapter, which makes 16-bit ones fp32: they are put right before there are states."""
+    create = trainer.create_optimizer
+
+    def hold_and_create(wrapped: PreTrainedModel | None = None) -> Optimizer:
+        if trainer.optimizer is None:
+            hold_adapter(model, run)
+        return create(wrapped)
+
+    trainer.create_optimizer = hold_and_create
 
 
 def speed_up_b_matrices(trainer: Trainer, ratio: float) -> None:

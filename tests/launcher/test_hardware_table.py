@@ -103,6 +103,10 @@ def test_the_need_is_rounded_up_to_a_byte() -> None:
         (["regime=qlora", "regime.bits=8"], QLORA_8),
         (["regime=qlora"], QLORA_4),
         (["regime=qlora", "regime.bits=2"], QLORA_2),
+        (["regime=full", "training.precision=bf16", "optim=galore"], LORA),
+        (["regime=full", "training.precision=bf16", "optim=apollo"], LORA),
+        (["regime=full", "training.precision=bf16", "optim=badam"], LORA),
+        (["regime=freeze", "optim=galore"], FREEZE),
     ],
 )
 def test_row_of_a_run(overrides: list[str], row: Row) -> None:

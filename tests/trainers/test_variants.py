@@ -46,6 +46,8 @@ VARIANTS = {
     "new blocks": ("regime=freeze", "regime.layers=0", "regime.new_blocks=1"),
     "added tokens, full": ("regime=full", TOKENS, "model.vocab_multiple=64"),
     "added tokens, lora": ("regime=lora", TOKENS),
+    "adapters in bf16": ("regime=lora", "training.precision=bf16"),
+    "added tokens, qlora": ("regime=qlora", TOKENS, "training.precision=bf16"),
     "pissa": ("regime=lora", "regime.rank=4", "regime.init=pissa"),
 }
 
