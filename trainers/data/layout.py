@@ -81,12 +81,18 @@ def layout_of_record(record: dict[str, object]) -> Layout | None:
     if "instruction" in names and (holds == "pairs" or "output" in names):
         return with_tag(replace(ALPACA, holds=holds), tag)
     if holds == "pairs":
-        return replace(TRL, holds="pairs")
+        return None if lacks_prompt(record) else replace(TRL, holds="pairs")
     if {"prompt", "completion"} <= names:
         return replace(TRL, holds="labelled" if "label" in names else "answers")
     if "prompt" in names:
         return replace(TRL, holds="prompts")
     return TEXT if "text" in names else None
+
+
+def lacks_prompt(record: dict[str, object]) -> bool:
+    """Texts to compare beside a text of another name, a question most likely: what both answers begin with is then no prompt."""
+    others = [value for name, value in record.items() if name not in ("chosen", "rejected")]
+    return "prompt" not in record and isinstance(record["chosen"], str) and any(isinstance(value, str) for value in others)
 
 
 def with_tag(layout: Layout, tag: str | None) -> Layout:

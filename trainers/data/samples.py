@@ -78,9 +78,9 @@ def answer_text(record: dict[str, object], column: str) -> str:
 
 
 def split_texts(chosen: str, rejected: str) -> tuple[list[Message], list[Message], list[Message]]:
-    """TRL's implicit prompt: the beginning that both texts share."""
+    """TRL's implicit prompt: the words with which both texts begin."""
     common = shared_length(chosen, rejected, min(len(chosen), len(rejected)))
-    prompt = chosen[:common].rstrip(" ")
+    prompt = chosen[: max(0, *(chosen.rfind(space, 0, common) for space in " \n"))]
     if not prompt.strip():
         raise RowError("chosen and rejected share no beginning, so there is no prompt; give the prompt in a column of its own")
     return [plain("user", prompt)], [plain("assistant", chosen[len(prompt) :])], [plain("assistant", rejected[len(prompt) :])]

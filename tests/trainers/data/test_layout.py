@@ -28,6 +28,8 @@ TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         ({"prompt": "q", "completion": "a", "label": True}, "trl", "labelled"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "trl", "pairs"),
         ({"chosen": CHAT, "rejected": CHAT}, "trl", "pairs"),
+        ({"chosen": "q a", "rejected": "q b", "score": 1.5}, "trl", "pairs"),
+        ({"id": "7", "chosen": CHAT, "rejected": CHAT}, "trl", "pairs"),
         ({"prompt": "q", "chosen": CHAT, "rejected": CHAT, "messages": CHAT}, "trl", "pairs"),  # as ultrafeedback_binarized
         ({"prompt": CHAT[:1]}, "trl", "prompts"),
     ],
@@ -38,6 +40,9 @@ def test_the_columns_of_the_first_record_tell_layout_and_kind(record: dict[str, 
     assert (layout.kind, layout.holds) == (kind, holds)
 
 
-@pytest.mark.parametrize("record", [{}, {"words": "t"}, {"messages": "text"}, {"conversations": []}, {"instruction": "q"}, {"chosen": "a"}])
+ORCA = {"system": "s", "question": "q", "chosen": "The cat", "rejected": "The dog"}  # the prompt is not "The"
+
+
+@pytest.mark.parametrize("record", [{}, {"words": "t"}, {"messages": "text"}, {"conversations": []}, {"instruction": "q"}, {"chosen": "a"}, ORCA])
 def test_columns_that_fit_nothing_give_no_layout(record: dict[str, object]):
     assert layout_of_record(record) is None

@@ -191,6 +191,13 @@ def test_conversations_of_a_pair_part_where_they_differ():
     assert (chosen, rejected) == ([("assistant", "good")], [("assistant", "bad")])
 
 
+def test_an_implicit_prompt_ends_with_a_whole_word():
+    opening = "Human: Who?\n\nAssistant:"
+    prompt, chosen, rejected = pair_of({"chosen": f"{opening} Hello", "rejected": f"{opening} Hey"}, TRL)
+    assert prompt == [("user", opening)]
+    assert (chosen, rejected) == ([("assistant", " Hello")], [("assistant", " Hey")])
+
+
 def test_equal_conversations_keep_an_answer_each_so_that_the_pair_is_counted():
     same = [user("q"), assistant("a")]
     assert pair_of({"chosen": same, "rejected": same}, TRL) == ([("user", "q")], [("assistant", "a")], [("assistant", "a")])
@@ -228,6 +235,7 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
         ({"conversations": [human("q")], "chosen": {"from": "gpt"}, "rejected": gpt("c")}, SHAREGPT, "pairs", r"column chosen: value is a null"),
         ({"chosen": [user("q"), assistant("a")], "rejected": [user("p"), assistant("a")]}, TRL, "pairs", r"share no beginning"),
         ({"chosen": "good", "rejected": "bad"}, TRL, "pairs", r"share no beginning"),
+        ({"chosen": "goodness", "rejected": "goodwill"}, TRL, "pairs", r"share no beginning"),
         ({"chosen": "good", "rejected": [assistant("bad")]}, TRL, "pairs", r"column rejected: is a list; it must be text, as the other answer"),
         ({"instruction": "q", "output": "a"}, ALPACA, "labelled", r"column kto_tag is missing"),
         ({"instruction": "q", "output": "a", "kto_tag": 1}, ALPACA, "labelled", r"column kto_tag: is 1; it must be true or false"),
