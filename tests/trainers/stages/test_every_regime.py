@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from conf.run_dir import RunDir
 from conf.schema import Qlora, Run
 from trainers.callbacks.committing import Committing
+from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.regimes.hqq import quantise_2bit
 from trainers.regimes.qlora import without_cpu_packing
 
@@ -95,3 +96,14 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_same_losses(
     resumed.train(resume_from_checkpoint=str(run_dir.checkpoint(2)))
     assert logged(resumed, "loss") == logged(whole, "loss")
     assert logged(resumed, "grad_norm") == logged(whole, "grad_norm")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_backward_pass_stays_out_of_frozen_layers(
+    stage: str, tmp_path: Path, run_of: Callable[..., Run], rows_of: Callable[..., Any], trainer_of: Callable[..., Trainer]
+) -> None:
+    """transformers and TRL both hang hooks on the embeddings where activations are checkpointed."""
+    run = run_of(stage, *REGIMES["freeze"], "training.gradient_checkpointing=true")
+    trainer = trainer_of(run, tmp_path, rows_of(stage), callbacks=(FrozenInputs(),))
+    trainer.train()
+    assert not trainer.model.get_input_embeddings()._forward_hooks
