@@ -35,12 +35,20 @@ class Verdict:
         return asdict(self)
 
 
-def judge(run: Run, facts: ModelFacts, estimate: MemoryEstimate, free: tuple[int, ...] | None = None, free_disk: int | None = None) -> Verdict:
-    """The verdict on a settled run; `free` holds the free bytes of every GPU where they are known, `free_disk` those under the run folder."""
+def judge(
+    run: Run,
+    facts: ModelFacts,
+    estimate: MemoryEstimate,
+    free: tuple[int, ...] | None = None,
+    free_disk: int | None = None,
+    users: tuple[str, ...] = (),
+) -> Verdict:
+    """The verdict on a settled run; `free` holds the free bytes of every GPU where they are known, `free_disk` those under the run folder, `users`
+    the processes that hold memory on a GPU, by GPU."""
     if run.gate.mode == "off":
         checks: tuple[Check, ...] = ()
     else:
-        gpu = (gpu_check(run, estimate, free),) if run.node.gpus else ()
+        gpu = (gpu_check(run, estimate, free, users),) if run.node.gpus else ()
         disk = (disk_check(estimate, free_disk),) if free_disk is not None else ()
         host = (host_check(run, estimate, run.node.host_memory),) if run.node.host_memory is not None else ()
         checks = (floor_check(run, facts), *gpu, *host, *disk)
@@ -84,14 +92,15 @@ def floor_hint(strict: bool) -> str:
     return "; gate.floor=advisory relies on the prediction alone" if strict else "; gate.floor=advisory makes this a warning"
 
 
-def gpu_check(run: Run, estimate: MemoryEstimate, free: tuple[int, ...] | None) -> Check:
+def gpu_check(run: Run, estimate: MemoryEstimate, free: tuple[int, ...] | None, users: tuple[str, ...]) -> Check:
     """Every rank needs the same, so the fullest GPU decides."""
     capacity = run.node.gpu_memory or 0
     have = min(capacity, *free) if free else capacity
     need = int(estimate.required * (1 + run.gate.margin))
     largest = estimate.peak.dominant
     predicted = f"predicted {gib(estimate.required)} in phase {estimate.peak.name}, most of it for {largest.name}, {gib(largest.bytes)}"
-    found = f"{gib(have)} {'is free' if have < capacity else 'is there'}"
+    held = f" ({'; '.join(users)})" if users and have < capacity else ""
+    found = f"{gib(have)} {'is free' if have < capacity else 'is there'}{held}"
     return Check("GPU_PEAK", need, have, need <= have, True, f"a GPU needs {gib(need)} ({predicted}; gate.margin={run.gate.margin:g}); {found}.")
 
 

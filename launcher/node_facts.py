@@ -54,6 +54,7 @@ class NodeFacts:
     host_memory_source: str
     gpu_free: tuple[int, ...]  # bytes, per GPU of this machine; empty where the node is not this machine
     notes: tuple[str, ...]
+    gpu_users: tuple[str, ...] = ()  # who holds memory on the GPUs of this machine, one sentence a GPU
 
 
 def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
@@ -71,11 +72,12 @@ def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
     gpus, notes = visible_gpus()
     settled = settle_auto(node, gpus)
     taken = gpus[: settled.gpus]
+    users = tuple(f"GPU {gpu.index}: {', '.join(gpu.users)}" for gpu in taken if gpu.users)
     notes += tuple(f"GPU {gpu.index} is in use: {', '.join(gpu.users)}." for gpu in taken if gpu.users)
     if nodes > 1:
         notes += (f"node=auto looked at this machine alone; the {nodes} nodes are taken to be like it.",)
     memory, source = stated_or_host_memory(node, root)
-    return NodeFacts(replace(settled, host_memory=memory), source, tuple(gpu.free for gpu in taken), notes)
+    return NodeFacts(replace(settled, host_memory=memory), source, tuple(gpu.free for gpu in taken), notes, users)
 
 
 def settle_named(node: Node, root: Path) -> NodeFacts:

@@ -18,7 +18,7 @@ from launcher.extras import refuse_absent
 from launcher.fit import fitted, opened
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
-from launcher.model_facts import ModelFacts, model_facts, read_architecture
+from launcher.model_facts import ModelFacts, is_folder, model_facts, read_architecture, refuse_other_weights
 from launcher.model_facts.grown import grown
 from launcher.moves import choice
 from launcher.node_facts import NodeFacts, settle_node
@@ -92,14 +92,31 @@ def judge_fitted(composed: Run) -> Judged:
 
 def facts_of(run: Run) -> ModelFacts:
     assert run.model.architecture is not None
-    return grown(model_facts(run.model.architecture, run.model.path or f"model={run.model.name}"), run)
+    facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+    if run.model.init == "pretrained" and run.model.path is not None and is_folder(run.model.path):
+        refuse_other_weights(Path(run.model.path).expanduser(), run.model.architecture, facts)
+    refuse_too_long(run, facts)
+    return grown(facts, run)
+
+
+def refuse_too_long(run: Run, facts: ModelFacts) -> None:
+    """Beyond its positions a model with learned ones fails, and one with rotary ones answers noise.
+
+    Raises:
+        ConfigError: for a cutoff that the model has no positions for.
+    """
+    if facts.max_positions and run.data.cutoff > facts.max_positions and run.model.rope_scaling is None:
+        raise ConfigError(
+            f"data.cutoff={run.data.cutoff} is longer than the {facts.max_positions} positions of {run.model.name}. "
+            f"Set data.cutoff={facts.max_positions} or less, or stretch rotary positions with model.rope_scaling=yarn, linear or dynamic."
+        )
 
 
 def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -> Judged:
     predicted = estimate(run, facts)
     expected = expect(run, facts, predicted)
     refuse_too_few(run, expected.samples)
-    verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)))
+    verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)), node.gpu_users)
     return Judged(run, facts, node, predicted, verdict, expected, fit)
 
 

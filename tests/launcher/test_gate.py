@@ -115,3 +115,11 @@ def test_a_verdict_is_written_with_both_numbers_of_every_check():
 
     assert written["permitted"] is False
     assert {"rule", "need", "have", "passed", "binding", "sentence"} == set(written["checks"][0])
+
+
+def test_the_verdict_names_who_holds_the_memory_that_is_missing():
+    run, facts, predicted = described("regime=lora", "node=h100_80", "node.gpus=1")
+    crowded = judge(run, facts, predicted, (5 * GB,), users=("GPU 0: process 4711 holds 70000 MiB",))
+
+    assert not crowded.permitted
+    assert "4.66 GiB is free (GPU 0: process 4711 holds 70000 MiB)" in check(crowded, "GPU_PEAK").sentence

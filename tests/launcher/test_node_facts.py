@@ -9,9 +9,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from conf.schema import Node
+from launcher.compose import compose
 from launcher.errors import ConfigError
+from launcher.gate import judge
 from launcher.host_memory import host_memory
+from launcher.memory.estimate import estimate
+from launcher.model_facts import model_facts
 from launcher.node_facts import NodeFacts, peak_tflops, settle_node
+from launcher.settle import settle as settle_run
 
 AUTO = Node(name="auto", auto=True, gpus=None, gpu_name=None, gpu_memory=None, host_memory=None, tflops=None)
 H200_TOTAL = 150754820096
@@ -212,6 +217,19 @@ def test_more_gpus_than_visible_are_refused(settle: Settle) -> None:
 def test_processes_on_a_gpu_are_told(settle: Settle) -> None:
     facts = settle(Board(processes=((4711, 2**30), (4712, None))))
     assert facts.notes == ("GPU 0 is in use: process 4711 holds 1024 MiB, process 4712.",)
+    assert facts.gpu_users == ("GPU 0: process 4711 holds 1024 MiB, process 4712",)
+
+
+def test_a_mig_instance_is_the_capacity_that_the_gate_judges(settle: Settle) -> None:
+    facts = settle(mig_board())
+    run = compose(["model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "cluster.ranks_per_node=1"])
+    run = settle_run(replace(run, node=facts.node), facts.node)
+    described = model_facts(run.model.architecture or {}, "test")
+
+    verdict = judge(run, described, estimate(run, described), facts.gpu_free)
+
+    (peak,) = (check for check in verdict.checks if check.rule == "GPU_PEAK")
+    assert peak.have == 20900000000  # of the slice, not of the board
 
 
 def mig_board() -> Board:
