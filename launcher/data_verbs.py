@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.request import Prepare, Validate
 from conf.schema import Run
 from launcher.compose import compose
-from launcher.settle import check_values, settle
+from launcher.settle import check_values
 from launcher.verb_process import run_verb
 
 WITHOUT_GPU = "node=cpu"
@@ -30,7 +30,7 @@ def described(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Run:
     named = any(text.startswith("node=") for text in overrides)
     composed = compose(overrides if named else [*overrides, WITHOUT_GPU], config_dirs)
     check_values(composed)
-    return settle(replace(composed, cluster=replace(composed.cluster, ranks_per_node=1)), replace(composed.node, gpus=0))
+    return replace(composed, cluster=replace(composed.cluster, nodes=1, ranks_per_node=1), node=replace(composed.node, gpus=0))
 
 
 def asks_hub(run: Run) -> bool:
