@@ -9,6 +9,7 @@ from conf.request import Export
 from conf.schema import Qlora
 from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.host_memory import host_memory
+from launcher.memory.storage import storage_of
 from launcher.plan import facts_of, free_disk
 from launcher.report import gib
 from launcher.trained import Found, find_trained, refuse_missing_base
@@ -16,7 +17,6 @@ from launcher.verb_process import run_verb, working_commit
 
 Form = Literal["copy", "merged", "adapter"]
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-COMPUTED_IN = {"bf16_amp": "bf16", "fp16_amp": "fp16", "bf16": "bf16", "fp32": "fp32"}  # dtype of the weights in a forward pass
 SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>MB|GB|MiB|GiB)")
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 PROCESS = 2**30  # what torch, transformers and peft occupy themselves: 0.7 GiB measured on CPU builds
@@ -76,7 +76,8 @@ def refuse_repository(push: str | None) -> None:
 
 def exported_bytes(found: Found, form: Form, dtype: str | None) -> int:
     if form == "merged":
-        return facts_of(found.run).parameters * BYTES[dtype or COMPUTED_IN[found.run.training.precision]]
+        each = BYTES[dtype] if dtype is not None else storage_of(found.run).compute
+        return facts_of(found.run).parameters * each
     on_disk = sum(path.stat().st_size for path in found.weights.glob("*.safetensors"))
     return on_disk * 2 if dtype == "fp32" else on_disk  # at most: what is fp32 already stays as large
 
