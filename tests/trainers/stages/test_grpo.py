@@ -153,3 +153,14 @@ def test_progress_tells_rewards_divergence_entropy_and_lengths(grpo_run: RunOf, 
     assert len(lines) == 2
     for key in ("loss", "reward", "kl", "entropy", "answer_length", "unfinished", "clip_ratio", "eta_seconds"):
         assert f'"{key}": ' in lines[0], key
+
+
+@pytest.mark.parametrize("regime", ["full", "lora"])
+def test_only_the_tokens_of_answers_get_logits(regime: str, grpo_run: RunOf, trainer_of: TrainerOf, tmp_path: Path) -> None:
+    """A prompt of thousands of tokens would have gigabytes of them."""
+    trainer = trainer_of(grpo_run(*REGIMES[regime], "stage.rewards=[brevity]", "training.max_steps=1"), tmp_path, PROMPTS)
+    widths: list[int] = []
+    head = trainer.model.get_output_embeddings()
+    head.register_forward_hook(lambda _, __, logits: widths.append(logits.shape[1]) if logits.requires_grad else None)
+    trainer.train()
+    assert widths == [6 + 1]

@@ -15,6 +15,7 @@ from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.phases import Peaks, Phases, Reading
+from trainers.callbacks.stopping import Stopping
 
 RunOf = Callable[..., Run]
 TrainerOf = Callable[..., Trainer]
@@ -152,3 +153,17 @@ def test_writing_and_judging_answers_is_a_phase_of_its_own(ppo_run: RunOf, train
     assert list(peaks.by_phase) == ["load", "warm-up", "elsewhere", "forward", "backward", "optimizer step"]
     borders_of_a_step = 5  # before and after the forward pass, backward, optimizer, the end of the step
     assert asked == 1 + 2 + 2 * borders_of_a_step
+
+
+def test_a_stop_in_the_middle_of_a_rollout_leaves_a_checkpoint_that_keeps_it(
+    ppo_run: RunOf, trainer_of: TrainerOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.callbacks.stopping.SIGNALS", ())  # pytest keeps its own handlers
+    run, run_dir = ppo_run(*REGIMES["full"], "training.max_steps=4", "checkpoint.interval=0"), RunDir(tmp_path)
+    run_dir.checkpoints.mkdir()
+    run_dir.stop.touch()
+    stopping = Stopping(run_dir)
+    trainer = trainer_of(run, tmp_path, PROMPTS, callbacks=(stopping, Committing(run_dir, keep=9, world=1)))
+    trainer.train()
+    assert (stopping.stopped, trainer.state.global_step) == (True, 1)
+    assert {"manifest.json", "rollout_0.safetensors", "value_head.safetensors"} <= {path.name for path in run_dir.checkpoint(1).iterdir()}
