@@ -133,9 +133,8 @@ def report(lines: list[dict], data: Path, shapes: Path) -> None:
         refusals = [f"{offset:+.0%}" for offset, permitted in found.items() if not permitted and offset >= 0.02]
         right += sum(permitted == (offset > 0) for offset, permitted in found.items())
         total += len(found)
-        print(
-            f"{job.name:<45} needs {need / 1e9:5.1f} GB, {high / predicted:.4f} of the peak predicted then; permits below {permits}, refusals {refusals}"
-        )
+        share = f"{high / predicted:.4f} of the peak predicted then"
+        print(f"{job.name:<45} needs {need / 1e9:5.1f} GB, {share}; permits below {permits}, refusals {refusals}")
     print(f"{right} of {total} verdicts agree with the need")
 
 

@@ -11,13 +11,11 @@ FREEZE = "regime=freeze"
 OFF = "training.gradient_checkpointing=false"
 CHUNKED, FUSED = "training.loss=chunked", "training.loss=fused"
 
-HEAD = """defaults: [/schema/model@_here_, _self_]
+HEAD = """defaults: [local, _self_]
 name: {name}
 path: null
-revision: null
 init: random
 tokenizer: bytes
-rope_scaling: null
 architecture: {{{shape}}}
 """
 
