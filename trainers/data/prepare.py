@@ -52,7 +52,9 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
     """
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as folder:
         build_into(Path(folder), run, tokenizer)
-        return load_prepared(Path(folder))  # a file that is mapped outlives its name
+        prepared = load_prepared(Path(folder))  # a file that is mapped outlives its name
+    refuse_too_few(run, len(prepared.train))
+    return prepared
 
 
 def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreparedData:
@@ -101,7 +103,6 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
         refuse_useless(samples, run.data)
         selected = select(samples.rows, run.data, run.training.seed)
         train = write_rows(samples.rows, selected.train, run.data, kind, folder / TRAIN)
-        refuse_too_few(run, len(train))
         if run.data.evaluation_sets:
             held_out = tokenised(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
             refuse_useless(held_out, run.data)
