@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
 from conf.run_dir import RunDir
-from conf.schema import Regime, Run
+from conf.schema import Regime, Run, Zero
 from trainers.arguments import training_arguments
 from trainers.data.collator import TENSOR_CORE_WIDTH
 from trainers.model import FROZEN, ModelClass, by_precision, load_model
@@ -79,7 +79,7 @@ def load_reference(run: Run, model_class: ModelClass, prepared: PreparedModel) -
     if run.model.init == "pretrained":  # a regime in which nothing learns loads no fp32 masters
         run = replace(run, regime=Regime("reference"))
     reference = load_model(run, model_class).requires_grad_(False)
-    if not run.sharding.name.startswith("zero"):  # DeepSpeed's engine has the dtype of the run by itself
+    if not isinstance(run.sharding, Zero):  # DeepSpeed's engine has the dtype of the run by itself
         reference = reference.to(by_precision(FROZEN, run.training.precision))
     return with_float_logits(reference)
 

@@ -52,8 +52,13 @@ def refuse_unknown_module(model: PreTrainedModel, chosen: str) -> None:
 
 
 def train_only(model: PreTrainedModel, chosen: list[str], dtype: torch.dtype) -> None:
-    """Freeze all but the chosen modules, which are held in `dtype`; a tied weight learns under each of its names."""
+    """Freeze all but the chosen modules."""
     model.requires_grad_(False)
+    train_too(model, chosen, dtype)
+
+
+def train_too(model: PreTrainedModel, chosen: list[str], dtype: torch.dtype) -> None:
+    """Have the chosen modules learn, held in `dtype`; a tied weight learns under each of its names."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if any(names_part(name, part) for part in chosen):
             parameter.requires_grad_(True)

@@ -12,9 +12,11 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
-from conf.schema import Run
+from conf.schema import Freeze, Run
+from trainers.model import trained_dtype
 from trainers.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
+from trainers.regimes.freeze import train_too
 
 HEAD = "score"  # transformers' name of the linear layer from the last token's state to the reward
 
@@ -65,7 +67,7 @@ def build_trainer(
     train, evaluation = datasets
     with_float_logits(prepared.model)
     trainer = Rm(
-        model=with_adapter(with_head(prepared), run),
+        model=with_adapter(with_head(run, prepared), run),
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluation,
@@ -76,8 +78,10 @@ def build_trainer(
     return settled(trainer, run)
 
 
-def with_head(prepared: PreparedModel) -> PreparedModel:
-    """The head is new: beside an adapter it learns whole, and is saved with it."""
-    if prepared.peft_config is None:
-        return prepared
-    return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[HEAD]))
+def with_head(run: Run, prepared: PreparedModel) -> PreparedModel:
+    """The head is new: it learns in every regime, and is saved with an adapter."""
+    if prepared.peft_config is not None:
+        return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[HEAD]))
+    if isinstance(run.regime, Freeze):
+        train_too(prepared.model, [HEAD], trained_dtype(run))
+    return prepared

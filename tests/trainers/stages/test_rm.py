@@ -62,6 +62,18 @@ def test_the_head_learns_beside_an_adapter_and_is_saved_with_it(
     assert json.loads((tmp_path / "base" / "config.json").read_text())["id2label"] == {"0": "LABEL_0"}
 
 
+def test_the_head_learns_beside_frozen_layers_too(
+    tmp_path: Path, run_of: Callable[..., Run], rows_of: Callable[..., Any], trainer_of: Callable[..., Trainer]
+) -> None:
+    trainer = trainer_of(run_of("rm", "regime=freeze", "regime.layers=1", "training.precision=bf16_amp"), tmp_path, rows_of("rm"))
+    before = trainer.model.score.weight.detach().clone()
+    trainer.train()
+    learning = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] if name == "score.weight" else name.split(".")[2] for name in learning} == {"score", "1"}
+    assert trainer.model.score.weight.dtype == torch.float32
+    assert (trainer.model.score.weight - before).abs().max() > 1e-3
+
+
 def test_a_text_is_the_prompt_and_one_answer() -> None:
     rows = [{"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]}, {"prompt_ids": [6], "chosen_ids": [7], "rejected_ids": [8]}]
     batch = WholeTexts(pad_token_id=0)(rows)
