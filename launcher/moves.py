@@ -202,10 +202,10 @@ def trained(run: Run, **values: Any) -> Run:
 
 
 def micro_batches(run: Run) -> list[int]:
-    """Those that keep the effective batch on the run's ranks, largest first, none above the run's own."""
+    """Those that keep the effective batch on the run's ranks, largest first, none above the run's own or below what the stage needs."""
     ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
     share, rest = divmod(run.training.effective_batch or 0, ranks)
-    return [] if rest else [size for size in range(min(run.training.micro_batch, share), 0, -1) if share % size == 0]
+    return [] if rest else [size for size in range(min(run.training.micro_batch, share), stage_row(run).least - 1, -1) if share % size == 0]
 
 
 def with_micro_batch(run: Run, size: int) -> Run:

@@ -24,6 +24,7 @@ class Loss(Enum):
 class StageRow:
     loss: Loss
     sequences: int = 1  # of one sample of a micro-batch
+    least: int = 1  # samples of a micro-batch
     reference: bool = False  # what learns is compared with the model as it was before training
     forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
     measured: bool = False  # on a GPU
@@ -34,7 +35,7 @@ STAGES: dict[str, StageRow] = {
     "sft": StageRow(Loss.NEXT_TOKEN, measured=True),
     "rm": StageRow(Loss.SCORE, sequences=2),
     "dpo": StageRow(Loss.DPO, sequences=2, reference=True, forwards=1),
-    "kto": StageRow(Loss.KTO, reference=True, forwards=3),  # own and mismatched answers by the reference, mismatched ones by the policy
+    "kto": StageRow(Loss.KTO, least=2, reference=True, forwards=3),  # own and mismatched answers by the reference, mismatched ones by the policy
     "orpo": StageRow(Loss.ORPO, sequences=2),
     "simpo": StageRow(Loss.SIMPO, sequences=2),
     "ppo": StageRow(Loss.PPO, reference=True, forwards=4),  # answers written, then read by policy, reference and reward model

@@ -11,6 +11,7 @@ import yaml
 from conf.schema import Run
 from launcher.compatibility import incompatibilities
 from launcher.compose import compose
+from launcher.errors import ConfigError
 from launcher.gate import Verdict, judge
 from launcher.memory.estimate import estimate
 from launcher.model_facts import ModelFacts, model_facts
@@ -111,9 +112,25 @@ def base(model: str) -> Run:
     return compose([f"model={model}", "data=demo", "node=h100_80"])
 
 
-def refused_job(source: random.Random) -> Job:
+STAGES = {
+    **{stage: (f"stage={stage}",) for stage in ("pt", "rm", "dpo", "kto", "orpo", "simpo")},
+    "ppo": ("stage=ppo", "stage.reward_model=judge", "stage.response_length=512"),
+    "grpo": ("stage=grpo", "stage.generations=2", "stage.kl_coef=0.1", "stage.response_length=512"),
+}
+
+
+def can_start(model: str, overrides: list[str]) -> bool:
+    try:
+        return incompatibilities(written(base(model), overrides)) == []
+    except ConfigError:  # answers that are no whole groups
+        return False
+
+
+def refused_job(source: random.Random, stage: tuple[str, ...] = ()) -> Job:
     while True:
-        model, overrides = source.choice(MODELS), random_overrides(source)
+        model, overrides = source.choice(MODELS), [*random_overrides(source), *stage]
+        if stage and not can_start(model, overrides):
+            continue
         run = written(base(model), overrides)
         assert run.model.architecture is not None
         free = source.choice([None, None, int((run.node.gpu_memory or 0) * source.uniform(0.3, 1))])
@@ -128,19 +145,46 @@ def test_every_proposal_for_random_refused_jobs_is_permitted_and_keeps_the_effec
     source = random.Random(seed)
     proposed: Counter[str] = Counter()
     for _ in range(jobs):
-        job = refused_job(source)
-        changes = alternatives(job.run, job.facts, job.judge)
-        assert len({change.overrides for change in changes}) == len(changes) <= 5
-        for change in changes:
-            again = written(base(job.model), [*job.overrides, *change.overrides])
-            verdict = job.judge(again)
-            assert verdict.permitted, (job.overrides, change.overrides, [check.sentence for check in verdict.checks])
-            assert verdict.headroom == change.headroom >= 0
-            assert again != job.run
-            assert again.training.effective_batch == job.run.training.effective_batch
-            assert change.note
-            proposed.update(text.split("=")[0] for text in change.overrides)
+        proposed.update(checked_proposals(refused_job(source)))
     assert proposed.keys() >= PROPOSED_KEYS
+
+
+def checked_proposals(job: Job) -> Counter[str]:
+    """The keys that are proposed for it."""
+    changes = alternatives(job.run, job.facts, job.judge)
+    assert len({change.overrides for change in changes}) == len(changes) <= 5
+    for change in changes:
+        again = written(base(job.model), [*job.overrides, *change.overrides])
+        verdict = job.judge(again)
+        assert verdict.permitted, (job.overrides, change.overrides, [check.sentence for check in verdict.checks])
+        assert verdict.headroom == change.headroom >= 0
+        assert again != job.run
+        assert again.training.effective_batch == job.run.training.effective_batch
+        assert change.note
+    return Counter(text.split("=")[0] for change in changes for text in change.overrides)
+
+
+@pytest.mark.parametrize("jobs", [6, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_proposal_for_refused_jobs_of_every_stage_is_permitted(stage: str, jobs: int):
+    source = random.Random(stage)
+
+    proposed = [checked_proposals(refused_job(source, STAGES[stage])) for _ in range(jobs)]
+
+    assert any(proposed)
+    assert ("training.loss" in Counter(key for keys in proposed for key in keys)) <= (stage == "pt")
+
+
+def test_the_reference_of_dpo_can_be_asked_before_training():
+    # 8 B weights in bf16 with gradients and two states are 64 GB of 141; a copy of 16 GB and 7 GB of logits beside them are too much with 60 GB held
+    run, facts = described("model=llama3.1_8b", "stage=dpo", "regime=full", "training.precision=bf16", "node=h200_141", "data.cutoff=512")
+    with_copy = estimate(run, facts).required
+    free = (with_copy - 10 * 2**30,)
+
+    changes = alternatives(run, facts, lambda changed: judged(changed, facts, free if changed.node == run.node else None))
+
+    assert changes[0].overrides == ("stage.precompute_reference=true",)
+    assert with_copy - changes[0].peak >= 2 * facts.parameters
 
 
 def test_a_sample_of_proposals_composes_to_what_was_judged():
