@@ -90,7 +90,7 @@ def draw_curves(axes: "Axes", entries: list[dict[str, Any]], curves: dict[str, s
         evaluated, evaluations = last_of_each_step(entries, f"eval_{key}")
         if evaluated:
             colour, name = ("#d94801", "evaluation") if len(curves) == 1 else (strong, f"{label}, evaluation")
-            axes.plot(evaluated, evaluations, color=colour, marker="o", linewidth=1.5, label=name)
+            axes.plot(evaluated, evaluations, color=colour, marker="o", linestyle="--", linewidth=1, label=name)
     axes.set(xlabel="step", ylabel=title)
     axes.grid(alpha=0.3)
     axes.legend()
