@@ -1,7 +1,6 @@
 """A task of lm-evaluation-harness from a local file, on a run that learned its answers by heart; nothing is downloaded."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,9 +57,11 @@ def test_a_task_of_the_users_own_is_scored(
     assert "colours                 acc                 0.6667" in capsys.readouterr().out
 
 
-def test_an_unknown_task_is_named_with_its_neighbours(finished: Callable[[str, str], RunDir], learned: RunDir, tasks: Path) -> None:
-    from trainers.evaluate import evaluate
+def test_an_unknown_task_is_named_with_its_neighbours() -> None:
+    from trainers.evaluate import refuse_unknown
 
-    with pytest.raises(ValueError, match=r"--tasks colour is no task\. Near names: colours"):
-        evaluate(load_run(learned), request_of(learned, tasks, "colour"))
-    assert not (tasks.parent / "results").exists()
+    refuse_unknown(("colours",), {"colours", "sums"})
+    with pytest.raises(ValueError, match=r"--tasks colour is no task\. Near names: colours\."):
+        refuse_unknown(("sums", "colour"), {"colours", "sums"})
+    with pytest.raises(ValueError, match=r"--tasks x is no task\. `lm_eval --tasks list`"):
+        refuse_unknown(("x",), {"colours", "sums"})
