@@ -64,7 +64,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     Rule(
         "new-blocks-split",
         lambda run: inserts(run) and isinstance(run.sharding, Zero) and run.sharding.stage == 3,
-        "ZeRO-3 has split the weights before blocks can be copied.",
+        "ZeRO-3 has split the weights before blocks can be copied: the ranks end with an AssertionError of DeepSpeed.",
         "sharding=zero2",
     ),
     Rule(
@@ -88,7 +88,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     Rule(
         "rows-split",
         lambda run: (adds_rows(run) or run.model.vocab_multiple > 1) and splits_early(run),
-        "This sharding has split the embedding before rows can be added to it.",
+        "This sharding has split the embedding before it can grow: under ZeRO-3 `index 260 is out of bounds for dimension 0 with size 2`.",
         "sharding=zero2",
     ),
     Rule(

@@ -47,7 +47,7 @@ def test_keys_of_other_groups_leave_the_demo_in_place() -> None:
 
 
 def test_overrides_beside_the_demo_win_over_its_values() -> None:
-    assert compose(["regime.rank=4"]).regime == Lora("lora", 4, 64.0, 0.0, ["all-linear"], False, False)
+    assert compose(["regime.rank=4"]).regime == Lora("lora", 4, 64.0, 0.0, ["all-linear"], False, False, "default", None, None)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_choice_of_ones_own_starts_from_a_built_in_one(tmp_path: Path) -> None
     own_file(tmp_path, "regime/wide.yaml", "defaults: [qlora, _self_]\nrank: 64\n")
     run = compose([*DEMO, "regime=wide", "name=${regime.name}-r${regime.rank}"], [tmp_path])
     assert run.name == "qlora-r64"
-    assert run.regime == Qlora("qlora", 64, 32.0, 0.0, ["all-linear"], False, False, 4, True)
+    assert run.regime == Qlora("qlora", 64, 32.0, 0.0, ["all-linear"], False, False, "default", None, None, 4, True)
 
 
 def test_a_recipe_of_ones_own_names_choices_and_values(tmp_path: Path) -> None:

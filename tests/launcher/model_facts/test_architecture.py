@@ -19,7 +19,7 @@ ARCHITECTURE = {"model_type": "llama", "hidden_size": 48}
 
 
 def model(path: str | None, architecture: dict[str, Any] | None = None, revision: str | None = None) -> Model:
-    return Model("m", path, revision, "pretrained", None, architecture, None)
+    return Model("m", path, revision, "pretrained", None, architecture, [], 1, None)
 
 
 def test_an_embedded_architecture_comes_before_the_path() -> None:
