@@ -30,15 +30,20 @@ def fused(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
     return chunk + storage.compute * tokens * facts.hidden + (storage.gradient + storage.compute) * head
 
 
-def chunked_forward(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
-    """The plain loss of one chunk; the inputs of all chunks are kept to compute them again, which a head that learns does anyway."""
-    return plain_forward(facts, storage, min(tokens, LOSS_CHUNK)) + (0 if head else storage.compute * tokens * facts.hidden)
+def chunked_forward(facts: ModelFacts, tokens: int, kept: int) -> int:
+    """fp32 logits of one chunk and their log-softmax: those of the product are gone by then."""
+    return 8 * min(tokens, LOSS_CHUNK) * facts.vocab + kept
 
 
-def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
-    """The last chunk, computed again; the gradients of all inputs; where the head learns, the sum of its gradients and one chunk's product."""
-    inputs = (1 if head else 2) * storage.compute * tokens * facts.hidden
-    return plain_backward(facts, storage, min(tokens, LOSS_CHUNK)) + inputs + 2 * storage.compute * head
+def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int, kept: int) -> int:
+    """The last chunk, computed again, beside the sum of the head's gradients; then its product is added to that sum."""
+    chunk, inputs = min(tokens, LOSS_CHUNK) * facts.vocab, storage.compute * tokens * facts.hidden
+    return kept + inputs + max(12 * chunk + storage.compute * head, storage.compute * (chunk + 2 * head))
+
+
+def kept_inputs(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
+    """The inputs of all chunks, to compute them again; a head that learns keeps them anyway."""
+    return 0 if head else storage.compute * tokens * facts.hidden
 
 
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
@@ -47,7 +52,8 @@ def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head:
         both = fused(facts, storage, tokens, head)
         return both, both
     if run.training.loss == "chunked":
-        return chunked_forward(facts, storage, tokens, head), chunked_backward(facts, storage, tokens, head)
+        kept = kept_inputs(facts, storage, tokens, head)
+        return chunked_forward(facts, tokens, kept), chunked_backward(facts, storage, tokens, head, kept)
     return plain_forward(facts, storage, tokens), plain_backward(facts, storage, tokens)
 
 
