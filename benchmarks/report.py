@@ -1,6 +1,6 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
-python benchmarks/report.py benchmarks/results/h200*_sft.jsonl --page docs/measured.md --picture docs/images/measured.png
+python benchmarks/report.py benchmarks/results/h200*_{sft,stages}.jsonl --page docs/measured.md --picture docs/images/measured.png
 """
 
 import argparse
@@ -27,13 +27,45 @@ def error(record: dict) -> float:
 
 def row(record: dict) -> str:
     rate = f"{record['tokens_per_second']:,.0f}" + ("" if record["concurrent"] == 1 else " *")
-    losses = f"{statistics.mean(record['first_losses']):.2f} → {statistics.mean(record['last_losses']):.2f}"
-    sizes = f"{record['predicted']['allocated'] / GIB:.2f} | {allocated(record) / GIB:.2f} | {100 * error(record):+.1f} %"
     cell = f"{record['model']} | {record['regime']} | {record['sharding']} | {record['gpus']}"
-    return f"| {cell} | {losses} | {sizes} | {rate} | {record.get('note', '')} |"
+    return f"| {cell} | {outcome(record)} | {rate} | {record.get('note', '')} |"
+
+
+def stage_tables(found: list[dict]) -> list[str]:
+    """One table a stage, of benchmarks/stage_cells.py."""
+    if not found:
+        return []
+    errors = [abs(error(record)) for record in found]
+    head = [
+        "## Stages",
+        "",
+        f"{len(found)} cells of `benchmarks/stage_cells.py`: real data, lengths in the commands of the raw results. "
+        f"Peak of allocated memory: median error {100 * statistics.median(errors):.2f} %, worst {100 * max(errors):.1f} %.",
+        "",
+    ]
+    return head + [line for stage in dict.fromkeys(record["stage"] for record in found) for line in stage_table(stage, found)]
+
+
+def stage_table(stage: str, found: list[dict]) -> list[str]:
+    head = "| regime | sharding | GPUs | loss, first 5 → last 5 | predicted GiB | measured GiB | error | error of each phase |"
+    return [f"### {stage}", "", head, "|---|---|---|---|---|---|---|---|", *(stage_row(record) for record in found if record["stage"] == stage), ""]
+
+
+def stage_row(record: dict) -> str:
+    measured = {name: max(rank["phases"].get(name, 0) for rank in record["measured"]) for name in record["predicted"]["phases"]}
+    off = {name: size / measured[name] - 1 for name, size in record["predicted"]["phases"].items() if measured[name]}
+    phases = ", ".join(f"{name} {100 * share:+.1f} %" for name, share in off.items())
+    return f"| {record['regime']} | {record['sharding']} | {record['gpus']} | {outcome(record)} | {phases} |"
+
+
+def outcome(record: dict) -> str:
+    """Losses, predicted and measured GiB, and the error."""
+    losses = f"{statistics.mean(record['first_losses']):.2f} → {statistics.mean(record['last_losses']):.2f}"
+    return f"{losses} | {record['predicted']['allocated'] / GIB:.2f} | {allocated(record) / GIB:.2f} | {100 * error(record):+.1f} %"
 
 
 def page(found: list[dict]) -> str:
+    stages, found = [record for record in found if "stage" in record], [record for record in found if "stage" not in record]
     errors = [abs(error(record)) for record in found if "note" not in record]
     learned = [record for record in found if not record["lr_zero"]]
     idle = [record for record in found if record["lr_zero"]]
@@ -54,7 +86,7 @@ def page(found: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     note = "\\* measured while other cells ran on the same machine (one a GPU on one GPU, two or three on the same GPUs on two): no figure of speed."
-    return "\n".join([*head, *map(row, found), "", note, "", "![predicted against measured](images/measured.png)", ""])
+    return "\n".join([*head, *map(row, found), "", note, "", "![predicted against measured](images/measured.png)", "", *stage_tables(stages)])
 
 
 def draw(found: list[dict], picture: Path) -> None:

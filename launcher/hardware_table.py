@@ -1,4 +1,7 @@
-"""The published hardware requirements: GPU memory of a whole node by method, bits and model size, interpolated on true parameter counts."""
+"""The published hardware requirements: GPU memory of a whole node by method, bits and model size, interpolated on true parameter counts.
+
+The table is for the model that learns: what a stage holds beside it, a reference or a reward model, counts in the prediction alone.
+"""
 
 import csv
 from collections.abc import Mapping
