@@ -76,6 +76,7 @@ def overrides(cell: Cell, data: Path, output: Path, tiny: bool, on_gpu: bool) ->
         *REGIMES[cell.regime],
         *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if on_gpu else "node=cpu"),
         *(f"training.max_steps={2 if tiny else STEPS.get(cell.stage, MOST)}", "checkpoint.interval=0", "evaluation.interval=0"),
+        "gate.mode=advise",  # cells share a GPU
         *("optim.warmup=0", "optim.scheduler=constant", *BATCHES[cell.stage], *judge),
         *(f"output={output}", f"name={folder_name(cell.name)}"),
         *([*TINY, *TINY_BATCHES.get(cell.stage, ())] if tiny else []),
