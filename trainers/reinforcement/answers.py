@@ -7,31 +7,37 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from trainers.conversation import stop_tokens
+
 # A model's own generation_config fills what is left open, and Qwen's, for one, would cut and penalise probabilities.
 PLAIN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "use_cache": True}
 
 
 def sampling(limit: int, temperature: float, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return GenerationConfig(max_new_tokens=limit, do_sample=True, temperature=temperature, **ends, **PLAIN)
+    return GenerationConfig(max_new_tokens=limit, do_sample=True, temperature=temperature, **ending(tokenizer), **PLAIN)
 
 
 def greedy(limit: int, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return GenerationConfig(max_new_tokens=limit, do_sample=False, **ends, **{**PLAIN, "top_k": None, "top_p": None})
+    return GenerationConfig(max_new_tokens=limit, do_sample=False, **ending(tokenizer), **{**PLAIN, "top_k": None, "top_p": None})
+
+
+def ending(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {"eos_token_id": stop_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id}
 
 
 @torch.no_grad()
 def write_answers(model: PreTrainedModel, prompts: list[list[int]], config: GenerationConfig) -> list[list[int]]:
     """One answer to each prompt, up to and with its end token."""
-    tokens, mask = padded(prompts, int(config.pad_token_id), "left")
+    tokens, mask = padded(prompts, config.pad_token_id, "left")
     device = model.device
     written = model.generate(input_ids=tokens.to(device), attention_mask=mask.to(device), generation_config=config)
-    return [until_end(row, int(config.eos_token_id)) for row in written[:, tokens.shape[1] :].tolist()]
+    return [until_end(row, config.eos_token_id) for row in written[:, tokens.shape[1] :].tolist()]
 
 
-def until_end(tokens: list[int], end: int) -> list[int]:
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+def until_end(tokens: list[int], ends: list[int]) -> list[int]:
+    """Up to and with the first of the end tokens."""
+    length = next((number for number, token in enumerate(tokens, start=1) if token in ends), len(tokens))
+    return tokens[:length]
 
 
 def padded(rows: list[list[int]], padding: int, side: str) -> tuple[Tensor, Tensor]:

@@ -20,13 +20,13 @@ class Written:
     prompts: list[list[int]]
     answers: list[list[int]]
     scores: Tensor  # (answers,)
-    end: int
+    ends: list[int]  # tokens
     padding: int
 
     @property
     def ended(self) -> Tensor:
         """(answers,): whether the answer came to its end by itself."""
-        return torch.tensor([answer[-1] == self.end for answer in self.answers], device=self.scores.device)
+        return torch.tensor([answer[-1] in self.ends for answer in self.answers], device=self.scores.device)
 
     @property
     def mask(self) -> Tensor:

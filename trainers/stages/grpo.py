@@ -3,6 +3,7 @@
 Every optimizer step writes its answers anew, so that a checkpoint needs no answers and a resumed run goes on exactly.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,15 @@ from conf.run_dir import RunDir
 from conf.schema import Grpo, Run
 from trainers.arguments import training_arguments
 from trainers.callbacks.phases import answering
+from trainers.conversation import stop_tokens
 from trainers.preferences import AsPrepared, load_reference, settled, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
+from trainers.reinforcement.answers import until_end
 from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge
 from trainers.rewards import Reward, reward_functions
+from trainers.tokenizer import end_token
 
 MODEL_CLASS = AutoModelForCausalLM
 Row = dict[str, Any]  # prompt_ids, prompt, answer
@@ -31,6 +35,13 @@ class GrpoTrainer(AsPrepared, GRPOTrainer):
     """TRL's, with prompts that are tokenised already, an order of prompts that survives a resume, and an evaluation that says something."""
 
     prompt_ids: list[list[int]]
+
+    def end_answers_as(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """TRL knows one end token; a template may end answers with another one than the tokenizer's, and then either is an end."""
+        ends = stop_tokens(tokenizer)
+        self.generation_config.eos_token_id = self.generation_kwargs["eos_token_id"] = ends
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._tokenizer.eos_token = end_token(tokenizer)  # what counts as unfinished ends with no such token
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> RepeatedPrompts:
         return RepeatedPrompts(
@@ -58,9 +69,9 @@ class GrpoTrainer(AsPrepared, GRPOTrainer):
         training = self.model.training
         self.model.eval()
         with self.accelerator.autocast():
-            written = super()._generate_single_turn(*arguments, **keywords)
+            written, _ = super()._generate_single_turn(*arguments, **keywords)
         self.model.train(training)
-        return written
+        return [until_end(answer, self.generation_config.eos_token_id) for answer in written], None
 
     def prediction_step(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, None, None]:
         """The loss of an evaluation is minus its reward: TRL's own compares each answer with itself alone."""
@@ -110,6 +121,7 @@ def build_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+    trainer.end_answers_as(tokenizer)
     trainer.beta = stage.kl_coef
     trainer.ref_model = None if reference is None else placed_reference(reference, trainer)
     return settled(trainer, run)

@@ -14,7 +14,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model
 
 from conf.run_dir import RunDir
@@ -87,12 +87,12 @@ class PpoTrainer(Trainer):
         note_rollout(self.measures["train"], written, policy, reference)
         return rollout_of(written, policy, reference, self.stage)
 
-    def answer(self, prompts: list[list[int]], config: Any) -> Written:
+    def answer(self, prompts: list[list[int]], config: GenerationConfig) -> Written:
         """Answers, as many at once as a rank takes to an optimizer step, and their scores."""
         at_once = self.args.train_batch_size * self.args.gradient_accumulation_steps
         answers = [row for start in range(0, len(prompts), at_once) for row in write_answers(self.model, prompts[start : start + at_once], config)]
         scores = self.judge([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
-        return Written(prompts, answers, scores, int(config.eos_token_id), int(config.pad_token_id))
+        return Written(prompts, answers, scores, config.eos_token_id, config.pad_token_id)
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
         answered: Answered = model(**inputs.forward, answers=inputs.answers, temperature=self.stage.temperature)

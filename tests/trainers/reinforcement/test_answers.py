@@ -29,8 +29,9 @@ def test_rows_are_padded_on_the_side_that_is_asked_for() -> None:
 
 
 def test_an_answer_ends_with_its_end_token() -> None:
-    assert until_end([4, END, 7, END], END) == [4, END]
-    assert until_end([4, 5], END) == [4, 5]
+    assert until_end([4, END, 7, END], [END]) == [4, END]
+    assert until_end([4, 8, END], [8, END]) == [4, 8]
+    assert until_end([4, 5], [END]) == [4, 5]
 
 
 def test_padding_changes_no_answer(model: PreTrainedModel) -> None:
@@ -51,3 +52,11 @@ def test_a_low_temperature_samples_the_likeliest(model: PreTrainedModel) -> None
     sampled = write_answers(model, PROMPTS, sampling(4, 1e-4, TOKENIZER))
     assert sampled == write_answers(model, PROMPTS, greedy(4, TOKENIZER))
     assert torch.is_grad_enabled()
+
+
+def test_both_the_tokenizers_end_and_the_templates_end_an_answer() -> None:
+    """As with Gemma, whose tokenizer ends texts with one token and whose template ends answers with another."""
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    assert sampling(4, 1.0, tokenizer).eos_token_id == sorted([tokenizer.eos_token_id, END])
+    assert tokenizer.eos_token_id != END

@@ -11,7 +11,7 @@ from trainers.reinforcement.policy import Answered
 from trainers.reinforcement.written import Written, rollout_of
 
 END, PADDING = 9, 0
-WRITTEN = Written([[1], [2, 3]], [[5, 6, 7], [8, END]], torch.tensor([2.0, 4.0]), END, PADDING)
+WRITTEN = Written([[1], [2, 3]], [[5, 6, 7], [8, END]], torch.tensor([2.0, 4.0]), [END], PADDING)
 NOTHING = torch.zeros(2, 3)
 
 

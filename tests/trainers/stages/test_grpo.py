@@ -164,3 +164,21 @@ def test_only_the_tokens_of_answers_get_logits(regime: str, grpo_run: RunOf, tra
     head.register_forward_hook(lambda _, __, logits: widths.append(logits.shape[1]) if logits.requires_grad else None)
     trainer.train()
     assert widths == [6 + 1]
+
+
+def test_an_answer_may_end_as_the_tokenizer_or_as_the_template_says(grpo_run: RunOf, trainer_of: TrainerOf, logged: Logged, tmp_path: Path) -> None:
+    """As with Gemma, whose texts end with one token and whose answers with another."""
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    settings = ("training.micro_batch=64", "training.max_steps=1", "stage.rewards=[brevity]", "stage.response_length=64", "stage.temperature=3.0")
+    trainer: Any = trainer_of(
+        grpo_run(*REGIMES["full"], *settings, f"model.tokenizer={tmp_path / 'tokenizer'}"), tmp_path, Dataset.from_list([*PROMPTS] * 2)
+    )
+    seen: list[list[int]] = []
+    trainer.reward_funcs = [lambda completion_ids, **_: seen.extend(completion_ids) or [0.0] * len(completion_ids)]
+    trainer.train()
+    ended = [answer for answer in seen if set(answer) & set(ends)]
+    assert {answer[-1] for answer in ended} == set(ends)
+    assert all(not set(answer[:-1]) & set(ends) for answer in seen)
