@@ -17,7 +17,7 @@ class NotANumber(ValueError):
 def cause_of(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of whatever ended this rank."""
     if isinstance(error, DataError):
-        return DATA, str(error)
+        return DATA, without_traceback(error)
     if isinstance(error, NotANumber):
         return NOT_A_NUMBER, str(error)
     if is_out_of_memory(error):
@@ -30,6 +30,15 @@ def cause_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ValueError) and is_ours(error):
         return CONFIG, str(error)
     return BUG, f"{type(error).__name__}: {first_line(error)}"
+
+
+def without_traceback(error: BaseException) -> str:
+    """The message alone: torch puts the traceback of a data worker before it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    kind = type(error)
+    return text.rsplit(f"{kind.__module__}.{kind.__qualname__}: ", 1)[-1].rstrip()
 
 
 def is_ours(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._utils import ExceptionWrapper
 from torch.distributed import DistBackendError
 
 from trainers.arguments import sharding_arguments
@@ -71,3 +72,12 @@ def test_another_package_of_our_name_is_a_library(folder: str) -> None:
     names: dict[str, Callable[[], None]] = {}
     exec(compile("def fail():\n    raise ValueError('x')\n", f"{folder}/model.py", "exec"), names)
     assert cause_of(caught(names["fail"])) == (1, "ValueError: x")
+
+
+def test_the_data_error_of_a_data_worker_is_told_without_its_traceback() -> None:
+    wrapped = []
+    try:
+        raise DataError("a.jsonl, line 2: bad\n  more")
+    except DataError:
+        wrapped.append(ExceptionWrapper(where="in DataLoader worker process 0"))
+    assert cause_of(caught(wrapped[0].reraise)) == (4, "a.jsonl, line 2: bad\n  more")

@@ -15,7 +15,7 @@ from conf.schema import Data, Run
 from trainers.data.cache import cached
 from trainers.data.chunks import chunks_of, record_count
 from trainers.data.kinds import KINDS, Kind
-from trainers.data.problems import refuse_problems, refuse_too_many
+from trainers.data.problems import problem_lines, refuse_problems, refuse_too_many
 from trainers.data.progress import counter_for
 from trainers.data.report import TOO_LONG, DataReport
 from trainers.data.rows import ROWS
@@ -101,11 +101,13 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
         samples = tokenised(run.data.sets, work, Path(workshop, "samples.arrow"))
         refuse_useless(samples, run.data)
+        tell_dropped(samples)
         selected = select(samples.rows, run.data, run.training.seed)
         train = write_rows(samples.rows, selected.train, run.data, kind, folder / TRAIN)
         if run.data.evaluation_sets:
             held_out = tokenised(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
             refuse_useless(held_out, run.data)
+            tell_dropped(held_out)
             evaluated = select(held_out.rows, unmixed(run.data), run.training.seed).train
             write_rows(held_out.rows, evaluated, run.data, kind, folder / EVALUATION)
             selected = Selected(selected.train, evaluated)
@@ -131,6 +133,11 @@ def refuse_useless(samples: Tokenised, data: Data) -> None:
     read = sum(samples.read)
     refuse_problems(samples.problems, read, data)
     refuse_too_many(len(samples.problems) + drop_reasons(samples.rows)[TOO_LONG], read, data)
+
+
+def tell_dropped(samples: Tokenised) -> None:
+    for line in problem_lines(samples.problems):
+        print(f"dropped: {line}", flush=True)
 
 
 def unmixed(data: Data) -> Data:
