@@ -9,6 +9,10 @@ from launcher.model_facts import ModelFacts, ModuleKind
 
 # The linear layers whose input is not the normalised residual stream; their inputs are kept elsewhere (attention output, MLP product).
 CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
+# Whose activation is gelu_new: operations of Python that keep two values more than torch's kernel (transformers/activations.py, NewGELUActivation).
+COMPOSED_GELU = ("gpt2",)
+
+FUSED_QKV = ("qkv_proj", "query_key_value", "c_attn")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,12 @@ def arithmetic_of(run: Run, storage: Storage) -> Arithmetic:
 
 
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
-    """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (Gemma's gain multiplies in fp32)."""
+    """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (Gemma's gain multiplies in fp32).
+
+    torch's LayerNorm keeps its input, mean and factor; under autocast CUDA runs it in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32).
+    """
+    if facts.layer_norm:
+        return (4 if arithmetic.own_casts else arithmetic.residual) * facts.hidden + 8
     if not learns:
         return 4 * facts.hidden + 4
     gain = 4 if facts.family.startswith("gemma") else arithmetic.residual
@@ -82,7 +91,7 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str, b
         copies = 4 + (element if element == 2 else 0)
         return copies * facts.heads * batch.length + 4 * element * queries
     kept = element * 2 * (queries + keys) + 4 * facts.heads
-    if any(last_part(module) == "qkv_proj" for module in layer_modules(facts)):
+    if any(last_part(module) in FUSED_QKV for module in layer_modules(facts)):
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
     return kept + (2 * element * (queries - keys) if batch.masked else 0)  # a mask tensor makes transformers repeat k and v
 
@@ -96,7 +105,7 @@ def mlp_width(facts: ModelFacts) -> int:
 
 def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
-    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0)
+    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0) + (2 if facts.family in COMPOSED_GELU else 0)
     return kept * arithmetic.element * mlp_width(facts)
 
 

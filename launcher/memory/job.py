@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from conf.schema import Lora, Run, Zero
+from conf.schema import Lora, Run
 from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
 from launcher.memory.optimizer import PAGED, UNMEASURED
 from launcher.memory.parameters import Census, census_of
 from launcher.memory.sharding import Split, split_of
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
-from launcher.memory.storage import ENGINES, Storage, storage_of
+from launcher.memory.storage import Storage, storage_of
 from launcher.model_facts import ModelFacts
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
-TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "gemma2", "gemma3_text"})
+TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe"})
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,11 @@ def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
 def doubts_of(job: Job) -> tuple[str, ...]:
     """What the formulas only come close to."""
     run, facts = job.run, job.facts
-    engine = ENGINES[run.sharding.name]
     rows = (
         (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
         (not stage_row(run).measured, f"stage={run.stage.name}: its memory was traced, but never measured"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
-        (engine == "fsdp2" and job.split.ranks > 1, "sharding=fsdp2 was never measured"),
-        (isinstance(run.sharding, Zero) and job.split.host_states, f"sharding={run.sharding.name}: host buffers were never measured"),
-        (isinstance(run.regime, Lora) and run.regime.dora, "regime.dora=true: its weight norms were never measured"),
         (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
-        (run.training.loss == "chunked", "training.loss=chunked: its memory was never measured"),
         (run.optim.name in UNMEASURED, f"optim={run.optim.name}: its memory was never measured"),
         (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )

@@ -131,7 +131,8 @@ def mlp_terms(job: Job, saved: int, weights: Weights) -> Terms:
     facts = job.facts
     inner = mlp_width(facts) + routed_width(job)
     element, tokens = job.arithmetic.element, job.tokens
-    work = element * (facts.hidden + inner) * tokens + max(element * inner * tokens, dequantised(job, in_mlp=True))
+    factor = element * inner * tokens if facts.gated_mlp else 0  # the gradient of one side of the product, beside that of the product
+    work = element * (facts.hidden + inner) * tokens + max(factor, dequantised(job, in_mlp=True))
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
         Term("MLP gradients", work, "of its inner values and its input; before those, of a dequantised matrix"),
@@ -166,6 +167,10 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
 
 
 def norm_terms(job: Job) -> Terms:
-    """transformers' RMSNorm in fp32: its input, four products of it and their sum, beside the gradients that come in and bypass it."""
+    """transformers' RMSNorm in fp32: its input, four products of it and their sum, beside the gradients that come in and bypass it.
+
+    torch's LayerNorm has a kernel for it: its input, and the gradient of that.
+    """
     element, residual = job.arithmetic.element, job.arithmetic.residual
-    return (Term("norm gradients", (6 * 4 + 2 * element + residual) * job.facts.hidden * job.tokens, "of the layer's first norm, in fp32"),)
+    products = 2 * (4 if job.storage.autocast else residual) if job.facts.layer_norm else 6 * 4
+    return (Term("norm gradients", (products + 2 * element + residual) * job.facts.hidden * job.tokens, "of the layer's first norm, in fp32"),)

@@ -24,7 +24,7 @@ def kinds(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     """Measured: benchmarks/results/h200_memory.jsonl (56 jobs on one H200), h200x2_sft.jsonl and h200x2_memory.jsonl (45 on two)."""
     run, facts, ranks = job.run, job.facts, job.split.ranks
     return (
-        (True, Uncertainty(0.01, "one GPU, families and optimizers that were measured: at most 0.9 %")),
+        (True, Uncertainty(0.01, "one GPU, families and optimizers that were measured: at most 0.9 %, one of 56 at 2.1 %")),
         (run.training.loss == "chunked", Uncertainty(0.02, "chunked loss: 0 to 1.9 % too much was predicted")),
         (facts.mixture, Uncertainty(0.02, "mixtures of experts: -1.2 to +0.8 %")),
         (ranks > 1, Uncertainty(0.01, "DDP: at most 0.1 %")),
@@ -33,9 +33,10 @@ def kinds(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
         (isinstance(run.sharding, Fsdp) and ranks > 1, Uncertainty(0.02, "FSDP2 on two GPUs: at most 0.5 %, few models")),
         (ranks > 4, Uncertainty(0.03, "more than four GPUs: none was measured")),
         (isinstance(run.regime, Lora) and run.regime.dora, Uncertainty(0.02, "DoRA: one job was measured")),
-        (run.optim.name in UNMEASURED, Uncertainty(0.03, "an optimizer of which few jobs were measured")),
+        (run.optim.name in UNMEASURED, Uncertainty(0.03, "an optimizer that was traced, but never measured")),
         (not stage_row(run).measured, Uncertainty(0.05, "a stage that was traced, but never measured")),
-        (facts.family in FAMILIES and facts.family not in TRACED, Uncertainty(0.06, "a family that was not traced: -5.3 to +0.7 %")),
+        (facts.family in FAMILIES and facts.family not in TRACED, Uncertainty(0.06, "a family whose formulas were not met by a trace")),
+        (facts.family == "deepseek_v3", Uncertainty(0.3, "latent attention: traces of adapters without checkpointing need up to 29 % more")),
         (facts.family not in FAMILIES, Uncertainty(0.15, "a family without a table, counted on transformers' meta device")),
         (not job.gpu, Uncertainty(0.1, "resident memory of processes: six runs on CPUs, -5 to +10 %")),
     )

@@ -139,4 +139,5 @@ def test_paged_states_are_host_memory_and_unmeasured_optimizers_say_so(described
 
     assert "optimizer states" not in {term.name for phase in found.phases for term in phase.terms if term.bytes}
     assert next(term.bytes for term in found.host_terms if term.name == "paged states") == states(described, "optim=paged_lion_8bit")
-    assert any("never measured" in doubt for doubt in found.doubts)
+    assert any("a step that pages is slow" in doubt for doubt in found.doubts)
+    assert any("never measured" in doubt for doubt in estimate(*described("regime=full", "optim=galore")).doubts)

@@ -18,7 +18,7 @@ def share(described, *overrides):
         (("node.gpus=2", "sharding=zero3_offload", "regime=full"), 0.03),
         (("node.gpus=2", "sharding=fsdp2", "regime=full"), 0.02),
         (("node.gpus=8",), 0.03),
-        (("optim=muon", "regime=full"), 0.03),
+        (("optim=galore", "regime=full"), 0.03),
         (("node.gpus=0",), 0.1),
     ],
 )
@@ -27,8 +27,8 @@ def test_every_kind_of_job_states_its_own_uncertainty(described, overrides, expe
 
 
 def test_the_largest_of_several_kinds_counts_and_names_its_source(described):
-    predicted = estimate(*described("model=mixtral_8x7b", "regime=full", "optim=muon", "node.gpus=1"))
+    predicted = estimate(*described("model=mixtral_8x7b", "regime=full", "optim=galore", "node.gpus=1"))
 
     assert predicted.uncertainty.share == 0.03
-    assert "few jobs were measured" in predicted.uncertainty.source
+    assert "traced, but never measured" in predicted.uncertainty.source
     assert predicted.as_dict()["uncertainty"] == {"share": 0.03, "source": predicted.uncertainty.source}

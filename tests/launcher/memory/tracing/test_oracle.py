@@ -63,6 +63,21 @@ GEMMA2 = {
 }
 
 
+# Published shapes of families without a preset, with three layers and heads of their own.
+COMMON = {"num_hidden_layers": 3, "tie_word_embeddings": False}
+PHI3 = {**COMMON, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 32}
+NEOX = {**COMMON, "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "max_position_embeddings": 2048}
+GEMMA3 = {**COMMON, "vocab_size": 262144, "hidden_size": 1152, "intermediate_size": 6912, "num_attention_heads": 4, "num_key_value_heads": 1}
+SHARED = {"moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632, "num_experts": 60, "num_experts_per_tok": 4}
+QWEN2_MOE = {**COMMON, **SHARED, "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16}
+SHAPES = {
+    "phi3": {**PHI3, "max_position_embeddings": 4096, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": NEOX,
+    "gemma3_text": {**GEMMA3, "head_dim": 256, "sliding_window": 512, "max_position_embeddings": 32768},
+    "qwen2_moe": {**QWEN2_MOE, "num_key_value_heads": 16, "max_position_embeddings": 8192},
+}
+
+
 def name_of(cell):
     return "-".join(part.removeprefix("model=") for part in (cell[0][0], cell[1]))
 
@@ -121,3 +136,17 @@ def test_gemma2_keeps_its_soft_caps_and_eager_scores_as_traced(described, tracer
     batch = Batch(1, 1024, masked=False)
 
     assert_agrees(tracer.trace(run, batch), predicted(run, model_facts(GEMMA2, "test"), batch))
+
+
+@pytest.mark.parametrize("checkpointing", [True, pytest.param(False, marks=pytest.mark.long)], ids=["checkpointing", "plain"])
+@pytest.mark.parametrize(
+    ("family", "regime"), [("phi3", "bf16"), ("phi3", "lora"), ("gpt_neox", "bf16"), ("gemma3_text", "lora"), ("qwen2_moe", "lora")]
+)
+def test_families_without_a_preset_agree_too(described, tracer, family, regime, checkpointing):
+    """gpt_neox in bf16 alone: CUDA's autocast runs torch's LayerNorm in fp32, a CPU's does not."""
+    architecture = {**SHAPES[family], "model_type": family}
+    run, _ = described(*LLAMA, *REGIMES[regime], f"training.gradient_checkpointing={checkpointing}")
+    run = replace(run, model=replace(run.model, init="random", architecture=architecture))
+    batch = Batch(1, 1024, masked=False)
+
+    assert_agrees(tracer.trace(run, batch), predicted(run, model_facts(architecture, "test"), batch))

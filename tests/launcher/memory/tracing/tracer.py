@@ -25,6 +25,8 @@ from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 
 BLOCK = 512  # bytes: what CUDA's caching allocator rounds every allocation up to (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)
 NF4_BLOCK, SCALE_BLOCK = 64, 256
+LAYERS = ("layers", "transformer.h")
+LAST_NORMS = ("model.norm", "transformer.ln_f", "final_layer_norm")
 
 
 class LiveBytes(TorchDispatchMode):
@@ -208,8 +210,8 @@ def autocast(run: Run) -> AbstractContextManager[Any]:
 
 def watch_backward(model: nn.Module, live: LiveBytes) -> None:
     """A phase of the backward pass begins when the gradient of a layer's output is complete."""
-    (layers,) = (module for name, module in model.named_modules() if name.endswith("layers") and isinstance(module, nn.ModuleList))
-    (norm,) = (module for name, module in model.named_modules() if name.endswith("model.norm"))
+    (layers,) = (module for name, module in model.named_modules() if name.endswith(LAYERS) and isinstance(module, nn.ModuleList))
+    (norm,) = (module for name, module in model.named_modules() if name.endswith(LAST_NORMS))
     lowest = min(number for number, layer in enumerate(layers) if any(parameter.requires_grad for parameter in layer.parameters()))
     enter_below(norm, "last layer", live)
     enter_below(layers[-1], "middle layers", live)
