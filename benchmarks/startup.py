@@ -1,4 +1,4 @@
-"""Measures what a user waits for before any work begins: help, plans, refusals, and what `regimen train` adds before the ranks' agent starts.
+"""Measures what a user waits for before any work begins: help, plans, refusals, estimates, and what `regimen train` adds before the agent starts.
 
     python benchmarks/startup.py [--runs 10] [--out benchmarks/results/startup.json]
 
@@ -29,9 +29,25 @@ from launcher import journal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGIMEN = (sys.executable, "-m", "launcher")
-HELP_SECONDS, PLAN_SECONDS, TRAIN_SECONDS = 0.15, 0.5, 1.0
+HELP_SECONDS, PLAN_SECONDS, TRAIN_SECONDS, ESTIMATES_SECONDS = 0.15, 0.5, 1.0, 1.0
 PERMITTED = ("plan", "model=llama3.1_8b", "data=demo", "node=h100_80")
 REFUSED = ("plan", "model=llama3.1_8b", "data=files", "data.sets=[org/name]", "regime=full", "node=a100_40")
+ESTIMATES = """
+import os, sys, time
+from dataclasses import replace
+from launcher.compose import compose
+from launcher.memory import estimate
+from launcher.model_facts import model_facts
+from launcher.settle import settle
+
+run = compose(["model=llama3.1_8b", "data=demo", "node=h100_80", "node.host_memory=400000000000"])
+run = settle(run, run.node)
+facts = model_facts(run.model.architecture, "benchmark")
+runs = [replace(run, training=replace(run.training, micro_batch=1 + number % 32)) for number in range(1000)]
+began, cpu = time.perf_counter(), time.process_time()
+needs = {estimate(each, facts).required for each in runs}
+print(time.perf_counter() - began, time.process_time() - cpu, len(needs))
+"""
 PACKAGES = ("regimen", "hydra-core", "omegaconf", "pyyaml", "torch")
 POLL_SECONDS = 0.002
 UNHEARD: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -84,7 +100,8 @@ def rows(work: Path, site: Mapping[str, str]) -> list[tuple[str, float, Callable
     helps = [("--help",), *((verb, "--help") for verb in verbs)]
     commands = [*((argv, HELP_SECONDS, 0) for argv in helps), (PERMITTED, PLAN_SECONDS, 0), (REFUSED, PLAN_SECONDS, 3)]
     ending = [(" ".join(["regimen", *argv]), goal, lambda argv=argv, code=code: whole(argv, code, work, site)) for argv, goal, code in commands]
-    return [*ending, ("regimen train, until torchrun is started", TRAIN_SECONDS, lambda: until_agent(work, site))]
+    train = ("regimen train, until torchrun is started", TRAIN_SECONDS, lambda: until_agent(work, site))
+    return [*ending, train, ("1,000 estimates in one process, 32 different ones", ESTIMATES_SECONDS, lambda: thousand_estimates(work, site))]
 
 
 def measured(command: str, goal: float, once: Callable[[], Taken], runs: int) -> Measurement:
@@ -111,6 +128,19 @@ def whole(argv: Sequence[str], code: int, work: Path, site: Mapping[str, str]) -
     if process.returncode != code:
         raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode} instead of {code}")
     return Taken(wall, cpu)
+
+
+def thousand_estimates(work: Path, site: Mapping[str, str]) -> Taken:
+    """By the process' own clock: imports and composing are in the rows above.
+
+    Raises:
+        RuntimeError: when they were not 32 different ones.
+    """
+    done = subprocess.run([sys.executable, "-c", ESTIMATES], cwd=work, env=site, capture_output=True, text=True, check=True)
+    wall, cpu, different = done.stdout.split()
+    if int(different) != 32:
+        raise RuntimeError(f"{different} different estimates instead of 32")
+    return Taken(float(wall), float(cpu))
 
 
 def until_agent(work: Path, site: Mapping[str, str]) -> Taken:
