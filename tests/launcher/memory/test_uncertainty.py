@@ -11,7 +11,7 @@ def share(described, *overrides):
     ("overrides", "expected"),
     [
         ((), 0.01),
-        (("training.loss=chunked",), 0.02),
+        (("training.loss=chunked",), 0.025),
         (("model=mixtral_8x7b",), 0.02),
         (("node.gpus=2",), 0.01),
         (("node.gpus=2", "sharding=zero2", "regime=full"), 0.015),
