@@ -11,7 +11,7 @@ from launcher.errors import ConfigError, DataError
 from launcher.outcome import Outcome
 from launcher.plan import Judged, judge_run
 
-JOB = ("model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "gate.canary=true", "gate.margin=0.03")
+JOB = ("model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "gate.canary=true")
 
 
 def decided(required_share: float, *overrides: str) -> Judged:
