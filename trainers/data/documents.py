@@ -42,12 +42,13 @@ def document_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Steps[
     Raises:
         ValueError: where the tokenizer has no end token.
     """
-    if tokenizer.eos_token_id is None:
+    end = tokenizer.eos_token_id
+    if end is None:
         raise ValueError("model.tokenizer has no end token, which parts documents in pre-training: set eos_token in its tokenizer_config.json.")
     text = sample["messages"][0]["content"]
     encoding = yield Encode(text, special_tokens=True, offsets=False)
     ids = encoding.ids
-    ids = ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
+    ids = ids if ids[-1:] == [end] else [*ids, end]
     return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY}
 
 
