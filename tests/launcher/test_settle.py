@@ -13,6 +13,9 @@ from launcher.settle import LIMITS, check_values, settle, settle_batch
 DEMO = ["model=demo", "data=demo", "node=cpu"]
 INF, NAN = float("inf"), float("nan")
 
+JUDGED = "stage=ppo stage.reward_model=org/judge"
+REWARDED = "stage=grpo stage.rewards=[brevity]"
+
 # key, choices that give the group this key, values just inside of the range, values just outside
 BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("model.init", "", ["random"], ["", "Random", "scratch"]),
@@ -36,6 +39,21 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("stage.margin", "stage=simpo", [0.0], [-0.1, INF, NAN]),
     ("stage.desirable_weight", "stage=kto", [0.01], [0.0, -1.0, NAN]),
     ("stage.undesirable_weight", "stage=kto", [0.01], [0.0, -1.0, NAN]),
+    ("stage.response_length", JUDGED, [1], [0]),
+    ("stage.temperature", JUDGED, [0.01], [0.0, -1.0, INF, NAN]),
+    ("stage.mini_batches", JUDGED, [1], [0]),
+    ("stage.epochs", JUDGED, [1], [0]),
+    ("stage.kl_coef", JUDGED, [0.0], [-0.1, INF, NAN]),
+    ("stage.gamma", JUDGED, [0.0, 1.0], [-0.1, 1.1, NAN]),
+    ("stage.lam", JUDGED, [0.0, 1.0], [-0.1, 1.1, NAN]),
+    ("stage.cliprange", JUDGED, [0.01], [0.0, INF, NAN]),
+    ("stage.cliprange_value", JUDGED, [0.01], [0.0, INF, NAN]),
+    ("stage.vf_coef", JUDGED, [0.0], [-0.1, INF, NAN]),
+    ("stage.missing_eos_penalty", JUDGED, [None, 0.0], [-0.1, INF]),
+    ("stage.generations", REWARDED, [2], [1, 0]),
+    ("stage.epsilon", REWARDED, [0.01], [0.0, INF, NAN]),
+    ("stage.loss_type", REWARDED, ["dapo", "grpo", "bnpo", "dr_grpo"], ["ppo", ""]),
+    ("stage.scale_rewards", REWARDED, ["group", "batch", "none"], ["all", ""]),
     ("regime.rank", "regime=lora", [1], [0, -4]),
     ("regime.alpha", "regime=lora", [0.001], [0.0, -1.0, INF, NAN]),
     ("regime.new_blocks", "regime=freeze", [0], [-1]),
@@ -128,7 +146,7 @@ def test_every_limit_names_a_key_of_the_schema() -> None:
 
 @pytest.mark.parametrize(("key", "choice", "inside", "outside"), BOUNDARIES, ids=[key for key, *_ in BOUNDARIES])
 def test_the_last_value_inside_passes_and_the_first_outside_is_named(key: str, choice: str, inside: list[object], outside: list[object]) -> None:
-    run = composed(*filter(None, [choice]))
+    run = composed(*choice.split())
     for value in inside:
         check_values(with_value(run, key, value))
     for value in outside:
