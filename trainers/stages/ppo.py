@@ -14,7 +14,8 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model
 
 from conf.run_dir import RunDir
@@ -161,7 +162,7 @@ def build_trainer(
     reference = load_reference(run, MODEL_CLASS, prepared)
     policy = with_adapter(prepared, run)
     disable_dropout_in_model(policy)  # an answer is as likely when it is learned from as when it was written
-    add_value_head(policy, adapter_dtype(run))
+    add_value_head(policy, head_dtype(run, policy))
     trainer = PpoTrainer(
         run,
         judge,
@@ -175,3 +176,8 @@ def build_trainer(
     )
     trainer.reference = None if reference is None else placed_reference(reference, trainer)
     return trainer
+
+
+def head_dtype(run: Run, policy: PreTrainedModel) -> torch.dtype:
+    """ZeRO-3 has made the weights 16 bits by now, and takes those that learn in one dtype only."""
+    return policy.get_output_embeddings().weight.dtype if is_deepspeed_zero3_enabled() else adapter_dtype(run)
