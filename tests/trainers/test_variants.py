@@ -97,6 +97,15 @@ def test_an_adapter_that_goes_on_learning_starts_where_it_ended(tmp_path: Path) 
     assert losses(second)[1] < losses(first)[1]
 
 
+def test_an_adapter_goes_on_in_a_stage_with_a_head_of_its_own(tmp_path: Path) -> None:
+    first = started(tmp_path, "regime=lora")
+    (tmp_path / "second").mkdir()
+    second = started(tmp_path / "second", "stage=rm", "regime=lora", f"regime.adapter={first.path}", "optim.lr=0", "training.max_steps=2")
+    adapters = {name: tensor for name, tensor in weights(second).items() if ".lora_" in name}
+    torch.testing.assert_close(adapters, weights(first), rtol=0, atol=0)
+    assert any("score" in name for name in weights(second))
+
+
 def test_an_adapter_of_other_layers_is_refused(tmp_path: Path) -> None:
     first = started(tmp_path, "regime=lora", "regime.targets=[q_proj]")
     other = described(tmp_path, "regime=lora", f"regime.adapter={first.path}", "regime.targets=[q_proj,v_proj]")

@@ -21,12 +21,16 @@ def load_adapter(trainer: Trainer, run: Run) -> None:
     assert isinstance(model, PeftModel)
     folder = Path(run.regime.adapter)
     found: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")
-    refuse_other_shapes(get_peft_model_state_dict(model), found, folder)
-    set_peft_model_state_dict(model, found)
+    fresh: dict[str, Tensor] = get_peft_model_state_dict(model)
+    refuse_other_shapes(fresh, found, folder)
+    set_peft_model_state_dict(model, {**fresh, **found})
 
 
 def refuse_other_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], folder: Path) -> None:
+    """What learns beside the adapter's matrices, as a head of scores, may be missing: it begins as it is."""
     for name in sorted(wanted.keys() | found.keys()):
+        if name not in found and ".lora_" not in name:
+            continue
         if name not in found:
             raise ValueError(f"regime.adapter={folder} has no {name}: set regime.targets to the layers that it was trained on.")
         if name not in wanted:
