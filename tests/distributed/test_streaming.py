@@ -23,6 +23,7 @@ class StreamCell:
     sharding: str
     folder: str
     regime: str = "stream"
+    stage: str = "sft"
 
     @cached_property
     def settled(self) -> Any:
