@@ -80,7 +80,6 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     run, facts = job.run, job.facts
     rows = (
         (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
-        (not stage_row(run).measured, f"stage={run.stage.name}: its memory was traced, but never measured"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
         (run.optim.name in UNMEASURED, f"optim={run.optim.name}: its memory was never measured"),

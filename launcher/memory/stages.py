@@ -27,12 +27,11 @@ class StageRow:
     least: int = 1  # samples of a micro-batch
     reference: bool = False  # what learns is compared with the model as it was before training
     forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
-    measured: bool = False  # on a GPU
 
 
 STAGES: dict[str, StageRow] = {
-    "pt": StageRow(Loss.NEXT_TOKEN, measured=True),
-    "sft": StageRow(Loss.NEXT_TOKEN, measured=True),
+    "pt": StageRow(Loss.NEXT_TOKEN),
+    "sft": StageRow(Loss.NEXT_TOKEN),
     "rm": StageRow(Loss.SCORE, sequences=2),
     "dpo": StageRow(Loss.DPO, sequences=2, reference=True, forwards=1),
     "kto": StageRow(Loss.KTO, least=2, reference=True, forwards=3),  # own and mismatched answers by the reference, mismatched ones by the policy

@@ -146,8 +146,7 @@ def test_passes_without_gradients_are_counted_for_each_pass_that_learns(describe
     assert forwards_of(run) == forwards
 
 
-def test_stages_that_were_never_measured_say_so(described):
+def test_a_reward_model_of_unknown_size_is_a_doubt(described):
     run, facts = described(*ONE_GPU, *PPO)
 
-    assert any("stage=ppo" in doubt for doubt in estimate(run, facts).doubts)
     assert any("stage.reward_model counts as large" in doubt for doubt in estimate(run, facts).doubts)
