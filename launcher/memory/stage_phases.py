@@ -4,7 +4,7 @@ from conf.schema import Zero
 from launcher.memory.activations import Batch, mlp_width
 from launcher.memory.constants import MAX_LIVE
 from launcher.memory.job import Job
-from launcher.memory.passes import cast_terms, final_norm_bytes, layer_stream, logits_of, saved_term
+from launcher.memory.passes import cast_terms, final_norm_bytes, layer_stream, logits_of, lower_casts, saved_term
 from launcher.memory.stage_loss import FLOAT, answered, float_logits, read_batch, reference_bytes
 from launcher.memory.stages import Loss, answer_length, compares, precomputes, stage_row
 from launcher.memory.terms import Phase, Term, Terms
@@ -32,14 +32,18 @@ def outside_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
 
 
 def score_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
-    """Where no logits stand above them: the last layer's forward pass, of which nothing is kept, and the backward pass of the norm after it."""
-    if stage_row(job.run).loss is not Loss.SCORE or not job.run.training.gradient_checkpointing:
+    """Where no logits stand above them: the backward pass of the last norm, and with checkpointing, where nothing of it is kept, the last layer's
+    forward pass."""
+    if stage_row(job.run).loss is not Loss.SCORE:
         return ()
     saved = saved_term(job)
     below = Term(saved.name, saved.bytes - final_norm_bytes(job), "without the last norm")
-    layer = Term("forward pass of the layer", forward_layer_bytes(job, job.tokens), "MLP, adapters' output and residual stream")
     norm = Term("norm gradients", 6 * 4 * job.facts.hidden * job.tokens, "of the last norm, in fp32")
-    return (Phase("forward: last layer", (*alive, below, *cast_terms(job), layer)), Phase("backward: loss, last norm", (*alive, below, norm)))
+    backward = Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), norm))
+    if not job.run.training.gradient_checkpointing:
+        return (backward,)
+    layer = Term("forward pass of the layer", forward_layer_bytes(job, job.tokens), "MLP, adapters' output and residual stream")
+    return (Phase("forward: last layer", (*alive, below, *cast_terms(job), layer)), backward)
 
 
 def forward_layer_bytes(job: Job, tokens: int) -> int:
