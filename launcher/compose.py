@@ -179,7 +179,9 @@ def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
         return
     value = override.value()
     if key == "model.architecture" and isinstance(value, dict):  # omegaconf 2.3 cannot merge a table into null
-        raise ConfigError(f"{key} is too long for a command line: write it into a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME.")
+        raise ConfigError(
+            f"{key} is too long for a command line: write it into a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME."
+        )
     if key not in (*GROUPS, "recipe"):
         return
     if value is None or isinstance(value, (int, float)) or (isinstance(value, list) and key != "recipe"):

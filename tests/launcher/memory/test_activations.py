@@ -1,5 +1,3 @@
-import pytest
-
 from launcher.memory.activations import Batch, arithmetic_of, layer_bytes, mlp_width
 from launcher.memory.storage import storage_of
 
