@@ -23,7 +23,7 @@ from pathlib import Path
 from memory_cells import overrides, write_samples
 from memory_grid import ONE_GPU, write_shapes
 
-from conf.schema import Full, Lora, Run
+from conf.schema import Full, Run
 from launcher.compose import compose
 from launcher.hardware_table import published_need, row_of
 from launcher.memory import estimate
@@ -39,6 +39,7 @@ class Case:
     run: Run
     facts: ModelFacts
     measured: int
+    before: int  # what regimen predicted before the cell was measured
 
     @property
     def full_adamw(self) -> bool:
@@ -140,44 +141,36 @@ def ours(case: Case) -> float:
 
 
 def fake_tensors(case: Case) -> float:
-    """torch's own MemTracker over a step of the plain model on fake tensors, as its documentation shows it."""
+    """torch's own MemTracker over two steps of the plain model on fake tensors, as its documentation shows it."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.mem_tracker import MemTracker
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    training, adapters = case.run.training, isinstance(case.run.regime, Lora)
-    amp = training.precision == "bf16_amp"
-    dtype = torch.float32 if amp and not adapters else torch.bfloat16
+    training, amp = case.run.training, case.run.training.precision == "bf16_amp"
     with FakeTensorMode(allow_non_fake_inputs=True):
         config = AutoConfig.for_model(**(case.run.model.architecture or {}))
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=training.attention)
+        dtype = torch.float32 if amp else torch.bfloat16
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=training.attention).train()
         if training.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-            model.enable_input_require_grads()
-        if adapters:
-            model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=case.run.regime.rank, target_modules="all-linear"))
-        model.train()
-        optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], foreach=False, fused=False)
-        tracker = MemTracker()
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
+        tracker, tokens = MemTracker(), torch.zeros(training.micro_batch, case.run.data.cutoff, dtype=torch.long)
         tracker.track_external(model, optimizer)
-        tokens = torch.zeros(training.micro_batch, case.run.data.cutoff, dtype=torch.long)
         with tracker:
             for _ in range(2):
+                tracker.reset_mod_stats()
                 with torch.autocast("cpu", torch.bfloat16, enabled=amp):
                     loss = model(input_ids=tokens, labels=tokens).loss
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-        peak = tracker.get_tracker_snapshot("peak")
-    return float(sum(next(iter(peak.values())).values()) if "Total" not in str(peak) else next(iter(peak.values()))["Total"])
+        return float(next(iter(tracker.get_tracker_snapshot("peak").values()))["Total"])
 
 
 def traceable(case: Case) -> bool:
-    """Quantised kernels take no fake tensors, and the plain loop has the plain loss and AdamW."""
-    plain = case.run.training.loss == "plain" and case.run.optim.name == "adamw" and (case.run.training.accumulation or 1) == 1
-    return plain and case.run.regime.name in ("full", "lora") and not case.run.data.packing
+    """peft 0.21 cannot attach adapters to fake tensors (`Couldn't swap Linear.weight`), and quantised kernels take none."""
+    return case.full_adamw and not case.facts.mixture
 
 
 def in_whole_widths(case: Case) -> bool:
@@ -197,12 +190,13 @@ def load(path: Path) -> Namespace:
 def peers(folder: Path) -> list[Peer]:
     dense = "LoRA, quantisation, other optimizers, logits, the loss kernel"
     return [
-        Peer("regimen, present formulas", lambda case: True, ours, "nothing of these cells"),
+        Peer("regimen, predicted before measuring", lambda case: True, lambda case: case.before, "nothing of these cells"),
+        Peer("regimen, formulas mended since", lambda case: True, ours, "nothing of these cells"),
         Peer("EleutherAI calc_transformer_mem", lambda case: case.full_adamw, eleuther(folder), dense + ", bf16 states, tied embeddings"),
         Peer("llm-analysis 0.2.2", in_whole_widths, llm_analysis(folder), dense + ", MLPs that are no whole multiple of the width"),
         Peer("accelerate estimate-memory", lambda case: case.full_adamw, accelerate_estimate, "batch, length, activations, logits, and the above"),
         Peer("DeepSpeed estimate_zero2", lambda case: case.full_adamw, deepspeed_zero2, "activations, logits, bf16 states, adapters"),
-        Peer("FakeTensor, torch's MemTracker", traceable, fake_tensors, "quantised layers; sees what CPU kernels allocate"),
+        Peer("FakeTensor, torch's MemTracker", traceable, fake_tensors, "adapters, quantised layers; sees what CPU kernels allocate"),
         Peer("published hardware table", lambda case: True, published_table, "batch, length, optimizer, loss; a floor, not a prediction"),
     ]
 
@@ -215,7 +209,8 @@ def cases(path: Path, work: Path) -> dict[str, Case]:
         if "measured" not in record:
             continue
         judged = judge_run(compose([*overrides(cells[record["cell"]], data), "node=h200_141", "node.gpus=1"], [shapes]))
-        found[record["cell"]] = Case(judged.run, judged.facts, max(rank["allocated"] for rank in record["measured"]))
+        measured = max(rank["allocated"] for rank in record["measured"])
+        found[record["cell"]] = Case(judged.run, judged.facts, measured, record["predicted"]["allocated"])
     return found
 
 
