@@ -71,7 +71,7 @@ def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     assert not batch.masked
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), without_mask():
+    with FakeTensorMode(allow_non_fake_inputs=True), without_mask(), autocast_as_on_a_gpu():
         materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
@@ -92,6 +92,12 @@ def without_mask() -> Iterator[None]:
         patch.object(masking_utils, "find_packed_sequence_indices", lambda *_, **__: None),
     ):
         yield
+
+
+def autocast_as_on_a_gpu() -> AbstractContextManager[Any]:
+    """PEFT asks without naming a device, which means a GPU, whether autocast is on."""
+    asked = torch.is_autocast_enabled
+    return patch.object(torch, "is_autocast_enabled", lambda device="cpu": asked(device))
 
 
 def meta_model(run: Run) -> nn.Module:
@@ -123,6 +129,7 @@ def quantise(model: PreTrainedModel) -> None:
             if layer.bias is not None:
                 quantised.bias = layer.bias
             model.base_model.set_submodule(name, quantised)
+    model.is_loaded_in_4bit = True  # PEFT asks for it before it takes the adapters that are made for such layers
 
 
 def materialise(model: nn.Module, run: Run) -> None:
