@@ -74,7 +74,7 @@ def test_a_value_of_a_wrong_type_makes_a_refused_row_and_no_crash() -> None:
 
 
 def test_data_that_are_not_there_make_a_refused_row() -> None:
-    result = judged("node=cpu", "data=files", "data.sets=[absent.jsonl]")
+    result = judged("node=cpu", "data=files", "data.sets=[absent.jsonl]", "data.cutoff=512")
     assert isinstance(result, Result)
     assert result.state == "refused"
     assert "absent.jsonl" in result.cause
