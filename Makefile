@@ -24,7 +24,7 @@ demo: $(READY) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
 test: lint slurm-packages ## Check everything that a submission must pass
-	$(PY) -m pytest -m "not long" --require=distributed,slurm
+	$(PY) -m pytest -m "not long" --require=distributed,slurm --durations=40
 
 test-full: lint slurm-packages ## The same, and the tests that take minutes
 	$(PY) -m pytest --require=distributed,slurm

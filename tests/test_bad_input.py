@@ -19,7 +19,7 @@ from launcher.compose import compose
 TINY = (*CELL, "cluster.ranks_per_node=1", "sharding=ddp")
 DEMO = ("recipe=demo", *TINY)
 MODEL = ("model=local", "data=demo", "node=cpu")
-FILE = ("model=demo", "data=files", "data.folder=.", "data.template=chatml", *TINY)
+FILE = ("model=demo", "data=files", "data.folder=.", "data.template=chatml", "data.cutoff=512", *TINY)
 GOOD = {"instruction": "What is 1 + 1?", "input": "", "output": "1 + 1 = 2."}
 
 

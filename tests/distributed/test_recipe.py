@@ -6,7 +6,7 @@ import pytest
 from command_line import MODULE, Ended, call, entries, the_run
 from transformers import AutoModelForCausalLM
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 TINY = (
     *("node=cpu", "cluster.ranks_per_node=1", "training.precision=fp32", "training.micro_batch=8", "training.gradient_checkpointing=false"),
