@@ -26,6 +26,7 @@ from trainers.comparison import write_memory
 from trainers.data import PreparedData, build_collator, load_prepared, prepare
 from trainers.data.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
+from trainers.material import Material
 from trainers.measure import write_peak
 from trainers.optimizer import choose_optimizer
 from trainers.place import Place
@@ -122,8 +123,8 @@ def build(
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
     if run.evaluation.generate is not None:
         callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
-    datasets = (data.train, data.evaluation)
-    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks)
+    material = Material(tokenizer, data.train, data.evaluation, build_collator(run, tokenizer), callbacks)
+    trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     choose_optimizer(trainer, run)
     load_adapter(trainer, run)
     if starts_from_base(run):

@@ -18,6 +18,7 @@ from launcher.memory.storage import storage_of
 from launcher.model_facts import model_facts
 from launcher.settle import settle
 from trainers.data import build_collator
+from trainers.material import Material
 from trainers.model import load_model
 from trainers.optimizer import MuonAdamW, choose_optimizer, muon_and_adamw
 from trainers.regimes import prepare_model
@@ -39,7 +40,7 @@ def trained(run: Run, folder: Path) -> Trainer:
     tokenizer = load_tokenizer(run)
     arguments = sft.build_arguments(run, RunDir(folder), False)
     prepared = prepare_model(run, sft.MODEL_CLASS, folder / "base")
-    trainer = sft.build_trainer(run, arguments, prepared, tokenizer, (ROWS, None), build_collator(run, tokenizer), [])
+    trainer = sft.build_trainer(run, arguments, prepared, Material(tokenizer, ROWS, None, build_collator(run, tokenizer), []))
     choose_optimizer(trainer, run)
     trainer.train()
     return trainer

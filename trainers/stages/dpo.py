@@ -1,16 +1,15 @@
 """Direct preference optimisation (arXiv:2305.18290) through TRL: chosen answers gain on rejected ones, measured against the model before training."""
 
-from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, Trainer, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Dpo, Run
+from trainers.material import Material
 from trainers.preferences import (
     AsPrepared,
     as_before_training,
@@ -71,27 +70,15 @@ def weighted_losses(stage: Dpo) -> dict[str, float]:
     return {**losses, "sft": stage.sft_weight} if stage.sft_weight else losses
 
 
-def build_trainer(
-    run: Run,
-    arguments: DPOConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: DPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     reference = None if arguments.precompute_ref_log_probs else load_reference(run, MODEL_CLASS, prepared)
     set_seed(run.training.seed)  # TRL draws the adapter
     trainer = ReferenceFirst(
         model=with_float_logits(prepared.model),
         ref_model=reference,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        data_collator=DataCollatorForPreference(pad_token_id=material.tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
+        **material.keywords,
         peft_config=prepared.peft_config,
     )
     trainer.precompute_ref_logps = True  # what a batch lacks, _compute_loss adds

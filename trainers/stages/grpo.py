@@ -4,13 +4,12 @@ Every optimizer step writes its answers anew, so that a checkpoint needs no answ
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
 from conf.run_dir import RunDir
@@ -18,6 +17,7 @@ from conf.schema import Grpo, Run
 from trainers.arguments import training_arguments
 from trainers.callbacks.phases import answering
 from trainers.conversation import stop_tokens
+from trainers.material import Material
 from trainers.preferences import AsPrepared, load_reference, settled, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.answers import until_end
@@ -97,31 +97,19 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> GRPOConf
     )
 
 
-def build_trainer(
-    run: Run,
-    arguments: GRPOConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[Row]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
+def build_trainer(run: Run, arguments: GRPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     stage = run.stage
     assert isinstance(stage, Grpo)
-    train, evaluation = datasets
     reference = load_reference(run, MODEL_CLASS, prepared) if stage.kl_coef else None
-    judged = [] if stage.reward_model is None else [by_model(load_judge(stage.reward_model, run, tokenizer, arguments))]
+    judged = [] if stage.reward_model is None else [by_model(load_judge(stage.reward_model, run, material.tokenizer, arguments))]
     with_float_logits(prepared.model)
     trainer = GrpoTrainer(
         model=with_adapter(prepared, run),
         reward_funcs=[*reward_functions(stage), *judged],
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        **material.keywords,
     )
-    trainer.end_answers_as(tokenizer)
+    trainer.end_answers_as(material.tokenizer)
     trainer.beta = stage.kl_coef
     trainer.ref_model = None if reference is None else placed_reference(reference, trainer)
     return settled(trainer, run)

@@ -1,16 +1,15 @@
 """Kahneman-Tversky optimisation (arXiv:2402.01306) through TRL: single answers labelled good or bad, no pairs."""
 
-from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, Trainer, set_seed
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Kto, Run
+from trainers.material import Material
 from trainers.preferences import (
     AsPrepared,
     as_before_training,
@@ -63,28 +62,18 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> KTOConfi
     )
 
 
-def build_trainer(
-    run: Run,
-    arguments: KTOConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: KTOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     reference = load_reference(run, MODEL_CLASS, prepared)
     set_seed(run.training.seed)  # TRL draws the adapter
     trainer = ReferenceFirst(
         model=with_float_logits(prepared.model),
         ref_model=reference,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
         # a prompt with another's answer may be longer than any row
-        data_collator=WithOthersAnswers(pad_token_id=tokenizer.pad_token_id, max_length=run.data.cutoff, pad_to_multiple_of=pad_multiple(run)),
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        data_collator=WithOthersAnswers(
+            pad_token_id=material.tokenizer.pad_token_id, max_length=run.data.cutoff, pad_to_multiple_of=pad_multiple(run)
+        ),
+        **material.keywords,
         peft_config=prepared.peft_config,
     )
     trainer.args.train_sampling_strategy = "random"  # TRL's constructor insists on its own, sequential

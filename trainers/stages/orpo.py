@@ -1,14 +1,11 @@
 """Odds-ratio preference optimisation (arXiv:2403.07691) through TRL: chosen answers are learned and preferred by one loss, without a reference."""
 
-from collections.abc import Callable
-from typing import Any
-
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from conf.run_dir import RunDir
 from conf.schema import Orpo, Run
+from trainers.material import Material
 from trainers.pairs import Tokenised, pairs_collator
 from trainers.preferences import AsPrepared, settled, trl_arguments, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
@@ -25,25 +22,16 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> ORPOConf
     return ORPOConfig(**trl_arguments(run, run_dir, has_evaluation), beta=run.stage.beta)
 
 
-def build_trainer(
-    run: Run,
-    arguments: ORPOConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: ORPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     with_float_logits(prepared.model)
     trainer = OddsRatio(
         model=with_adapter(prepared, run),  # wrapping it itself, TRL would make embeddings, norms and head of a quantised base fp32
         args=arguments,
-        train_dataset=Tokenised(train),
-        eval_dataset=Tokenised(evaluation) if evaluation is not None else None,
-        data_collator=pairs_collator(run, tokenizer),
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        train_dataset=Tokenised(material.train),
+        eval_dataset=Tokenised(material.evaluation) if material.evaluation is not None else None,
+        data_collator=pairs_collator(run, material.tokenizer),
+        processing_class=material.tokenizer,
+        callbacks=material.callbacks,
     )
     trainer.use_dpo_data_collator = True  # ours makes the same columns; False warns at each evaluated batch
     return settled(trainer, run)

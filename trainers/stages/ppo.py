@@ -4,7 +4,6 @@ TRL's loop cannot resume. Here every optimizer step is one of transformers' Trai
 answers lasts for stage.epochs x stage.mini_batches of them, and a checkpoint in between keeps it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model
 
@@ -22,6 +21,7 @@ from conf.run_dir import RunDir
 from conf.schema import Ppo, Run
 from trainers.arguments import training_arguments
 from trainers.callbacks.phases import answering
+from trainers.material import Material
 from trainers.model import adapter_dtype
 from trainers.preferences import load_reference
 from trainers.regimes import PreparedModel, with_adapter
@@ -147,18 +147,9 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> Training
     return TrainingArguments(**training_arguments(run, run_dir, has_evaluation))
 
 
-def build_trainer(
-    run: Run,
-    arguments: TrainingArguments,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[Row]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
+def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedModel, material: Material) -> Trainer:
     assert isinstance(run.stage, Ppo)
-    train, evaluation = datasets
-    judge = load_judge(str(run.stage.reward_model), run, tokenizer, arguments)
+    judge = load_judge(str(run.stage.reward_model), run, material.tokenizer, arguments)
     reference = load_reference(run, MODEL_CLASS, prepared)
     policy = with_adapter(prepared, run)
     disable_dropout_in_model(policy)  # an answer is as likely when it is learned from as when it was written
@@ -168,11 +159,8 @@ def build_trainer(
         judge,
         model=policy,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
         data_collator=list,
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        **material.keywords,
     )
     trainer.reference = None if reference is None else placed_reference(reference, trainer)
     return trainer

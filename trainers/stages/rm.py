@@ -1,18 +1,17 @@
 """Reward modelling: one score a text, higher for the chosen of two answers (Bradley-Terry, as in arXiv:2203.02155), through TRL."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from datasets import Dataset
 from peft import TaskType
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, Trainer
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Freeze, Run
+from trainers.material import Material
 from trainers.model import trained_dtype
 from trainers.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
@@ -55,25 +54,13 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> RewardCo
     return RewardConfig(**trl_arguments(run, run_dir, has_evaluation))
 
 
-def build_trainer(
-    run: Run,
-    arguments: RewardConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: RewardConfig, prepared: PreparedModel, material: Material) -> Trainer:
     with_float_logits(prepared.model)
     trainer = Rm(
         model=with_adapter(with_head(run, prepared), run),
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=WholeTexts(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        data_collator=WholeTexts(pad_token_id=material.tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
+        **material.keywords,
     )
     return settled(trainer, run)
 

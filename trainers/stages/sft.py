@@ -3,16 +3,13 @@
 TRL's SFTTrainer would add entropy and accuracy over whole logits to every step; the data comes tokenised and masked already.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.arguments import training_arguments
 from trainers.loss import compute_loss_in_chunks
+from trainers.material import Material
 from trainers.regimes import PreparedModel, with_adapter
 
 MODEL_CLASS = AutoModelForCausalLM
@@ -22,24 +19,12 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> Training
     return TrainingArguments(**training_arguments(run, run_dir, has_evaluation))
 
 
-def build_trainer(
-    run: Run,
-    arguments: TrainingArguments,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedModel, material: Material) -> Trainer:
     if run.training.loss == "chunked":
         compute_loss_in_chunks(prepared.model)
     return Trainer(
         model=with_adapter(prepared, run),
         args=arguments,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=collate,
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        data_collator=material.collate,
+        **material.keywords,
     )

@@ -1,14 +1,11 @@
 """Simple preference optimisation (arXiv:2405.14734) by TRL's CPO trainer: an answer's mean log-probability is its reward; no reference."""
 
-from collections.abc import Callable
-from typing import Any
-
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from conf.run_dir import RunDir
 from conf.schema import Run, Simpo
+from trainers.material import Material
 from trainers.pairs import Tokenised, pairs_collator
 from trainers.preferences import AsPrepared, settled, trl_arguments, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
@@ -31,24 +28,15 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> CPOConfi
     )
 
 
-def build_trainer(
-    run: Run,
-    arguments: CPOConfig,
-    prepared: PreparedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    datasets: tuple[Dataset, Dataset | None],
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    callbacks: list[TrainerCallback],
-) -> Trainer:
-    train, evaluation = datasets
+def build_trainer(run: Run, arguments: CPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     with_float_logits(prepared.model)
     trainer = MeanLikelihood(
         model=with_adapter(prepared, run),  # as in stages/orpo.py
         args=arguments,
-        train_dataset=Tokenised(train),
-        eval_dataset=Tokenised(evaluation) if evaluation is not None else None,
-        data_collator=pairs_collator(run, tokenizer),
-        processing_class=tokenizer,
-        callbacks=callbacks,
+        train_dataset=Tokenised(material.train),
+        eval_dataset=Tokenised(material.evaluation) if material.evaluation is not None else None,
+        data_collator=pairs_collator(run, material.tokenizer),
+        processing_class=material.tokenizer,
+        callbacks=material.callbacks,
     )
     return settled(trainer, run)

@@ -15,6 +15,7 @@ from trainers.data.kinds import KINDS
 from trainers.data.streaming import Row, Share, evaluation_run, rows_of_share, streamed_rows
 from trainers.data.tokenising import Work
 from trainers.errors import DataError
+from trainers.material import Material
 from trainers.regimes import prepare_model
 from trainers.stages import sft
 from trainers.tokenizer import load_tokenizer
@@ -137,7 +138,9 @@ def test_a_resumed_stream_goes_on_with_the_next_row(tmp_path: Path, workers: int
     def losses(checkpoint: str | None) -> list[float]:
         arguments = sft.build_arguments(run, RunDir(tmp_path), False)
         prepared = prepare_model(run, sft.MODEL_CLASS, tmp_path / "base")
-        trainer = sft.build_trainer(run, arguments, prepared, tokenizer, (streamed_rows(run, tokenizer), None), build_collator(run, tokenizer), [])
+        trainer = sft.build_trainer(
+            run, arguments, prepared, Material(tokenizer, streamed_rows(run, tokenizer), None, build_collator(run, tokenizer), [])
+        )
         trainer.train(resume_from_checkpoint=checkpoint)
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 

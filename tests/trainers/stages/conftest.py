@@ -16,6 +16,7 @@ from conf.schema import Run
 from launcher.compose import compose
 from launcher.settle import settle
 from trainers.data import build_collator
+from trainers.material import Material
 from trainers.regimes import prepare_model
 from trainers.tokenizer import load_tokenizer
 
@@ -38,7 +39,9 @@ def stage_trainer(run: Run, folder: Path, train: Dataset, evaluation: Dataset | 
     stage, run_dir, tokenizer = importlib.import_module(f"trainers.stages.{run.stage.name}"), RunDir(folder), load_tokenizer(run)
     arguments = stage.build_arguments(run, run_dir, evaluation is not None)
     prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
-    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, (train, evaluation), build_collator(run, tokenizer), [*callbacks])
+    trainer: Trainer = stage.build_trainer(
+        run, arguments, prepared, Material(tokenizer, train, evaluation, build_collator(run, tokenizer), [*callbacks])
+    )
     return trainer
 
 

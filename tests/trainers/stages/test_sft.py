@@ -15,6 +15,7 @@ from launcher.compose import compose
 from launcher.settle import settle
 from trainers.callbacks.committing import Committing
 from trainers.data import build_collator, build_datasets
+from trainers.material import Material
 from trainers.regimes import prepare_model
 from trainers.stages import sft
 from trainers.tokenizer import load_tokenizer
@@ -37,7 +38,7 @@ def trainer_of(run: Run, run_dir: RunDir, train: Dataset, evaluation: Dataset | 
     tokenizer = load_tokenizer(run)
     arguments = sft.build_arguments(run, run_dir, evaluation is not None)
     prepared = prepare_model(run, sft.MODEL_CLASS, run_dir.base)
-    return sft.build_trainer(run, arguments, prepared, tokenizer, (train, evaluation), build_collator(run, tokenizer), [*callbacks])
+    return sft.build_trainer(run, arguments, prepared, Material(tokenizer, train, evaluation, build_collator(run, tokenizer), [*callbacks]))
 
 
 def logged(trainer: Trainer, key: str) -> list[float]:

@@ -17,6 +17,7 @@ from conf.run_dir import RunDir
 from conf.schema import Freeze, Ppo, Run
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.data import build_collator
+from trainers.material import Material
 from trainers.regimes import prepare_model
 from trainers.tokenizer import load_tokenizer
 
@@ -46,8 +47,8 @@ def build_trainer(run: Run, run_dir: RunDir) -> Trainer:
     arguments = stage.build_arguments(run, run_dir, False)
     arguments.optim = "adamw_torch_fused"  # as on a GPU
     prepared = prepare_model(run, stage.MODEL_CLASS, run_dir.base)
-    datasets = (Dataset.from_list(rows_of(run)), None)
-    trainer: Trainer = stage.build_trainer(run, arguments, prepared, tokenizer, datasets, build_collator(run, tokenizer), callbacks_of(run))
+    material = Material(tokenizer, Dataset.from_list(rows_of(run)), None, build_collator(run, tokenizer), callbacks_of(run))
+    trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     return trainer
 
 
