@@ -28,7 +28,7 @@ from launcher.plan import judge_run
 
 STEPS = 6
 GIB = 2**30
-ROOM = 134 * GIB  # of one H200 that processes side by side may fill
+ROOM = 134  # GiB of one H200 that processes side by side may fill
 LONG, SHORT, SAMPLES = 34_000, 60, 40  # characters, and tokens of the byte-level tokenizer
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512}
 TINY |= {"n_embd": 64, "n_layer": 2, "n_head": 4, "num_hidden_layers": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
@@ -131,7 +131,7 @@ class Queue:
 def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], arguments: argparse.Namespace, data: Path, shapes: Path) -> None:
     began, facts, writing = time.monotonic(), surroundings(), threading.Lock()
     sizes = {name: int(1.25 * predicted[name]["nvml"]) + GIB if arguments.gpus else 1 for name in cells}
-    queue = Queue(sizes, ROOM, arguments.concurrent)
+    queue = Queue(sizes, arguments.room * GIB, arguments.concurrent)
     closing = threading.Timer(arguments.seconds, queue.close)
     closing.daemon = True
     closing.start()
@@ -179,6 +179,7 @@ def main() -> int:
     parser.add_argument("--predicted", type=Path, help="what `predict` wrote")
     parser.add_argument("--only", nargs="*", default=[], help="parts of cell names")
     parser.add_argument("--concurrent", type=int, default=1)
+    parser.add_argument("--room", type=int, default=ROOM, help="GiB of each GPU that the cells may fill together")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no cell after this time")
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-memory"))
     parser.add_argument("--tiny", action="store_true")
