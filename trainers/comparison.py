@@ -64,7 +64,7 @@ def measured_bytes(ranks: list[dict[str, Any]], per_node: int) -> dict[str, Any]
     for rank in ranks:
         nodes[rank["rank"] // per_node] = nodes.get(rank["rank"] // per_node, 0) + rank["host"]
     on_gpu = [rank for rank in ranks if "allocated" in rank]
-    gpu = {"allocated": max(r["allocated"] for r in on_gpu), "nvml": max(r["device_used"] for r in on_gpu)} if on_gpu else {}
+    gpu = {"allocated": max(r["allocated"] for r in on_gpu), "nvml": max(r["nvml"] or r["device_used"] for r in on_gpu)} if on_gpu else {}
     names = dict.fromkeys(name for rank in on_gpu for name in rank["phases"])
     phases = {name: max(rank["phases"].get(name, 0) for rank in on_gpu) for name in names}
     return {**gpu, "host": max(nodes.values()), "phases": phases}

@@ -1,7 +1,8 @@
 """What a rank really is and really used: the wrapper around its model, dtypes, its peaks of memory."""
 
 import json
-import resource
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from transformers import Trainer
 
 from conf.run_dir import RunDir, write_text_atomically
 from trainers.callbacks.phases import Peaks
+from trainers.host import HostPeaks
 from trainers.place import Place
 
 
@@ -56,20 +58,47 @@ def master_dtypes(engine: Any) -> list[str]:
     return sorted({str(tensor.dtype) for tensor in groups}) if groups else []
 
 
-def write_peak(run_dir: RunDir, place: Place, peaks: Peaks | None) -> None:
+def write_peak(run_dir: RunDir, place: Place, peaks: Peaks | None, host: HostPeaks) -> None:
     """peak/rank-N.json. `peaks`: what the phases of this rank took on its GPU; None on a CPU."""
     run_dir.peaks.mkdir(exist_ok=True)
-    found = {"rank": place.rank, "host": host_peak(), **(gpu_peak(peaks) if peaks is not None else {})}
+    found = {"rank": place.rank, **host_peak(host), **(gpu_peak(peaks) if peaks is not None else {})}
     write_text_atomically(run_dir.peak_file(place.rank), json.dumps(found))
 
 
-def host_peak() -> int:
-    """What this process held at most, in bytes; data workers are processes of their own."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def host_peak(host: HostPeaks) -> dict[str, Any]:
+    """Bytes: what nothing can drop, at most, and every kind of it and of mapped files at the fullest moment of each phase."""
+    return {"host": host.highest.fixed, "host_phases": {phase: one._asdict() for phase, one in host.by_phase.items()}}
 
 
 def gpu_peak(peaks: Peaks) -> dict[str, Any]:
-    """Bytes: what torch allocated and reserved at most, what the driver counts on the whole GPU now, and the highest of each phase."""
+    """Bytes: what torch allocated and reserved at most, what the driver counts on the whole GPU and for this process now (None: it does not say),
+    and the highest of each phase."""
     free, total = torch.cuda.mem_get_info()
     allocated, reserved = peaks.highest
-    return {"allocated": allocated, "reserved": reserved, "device_used": total - free, "phases": peaks.by_phase}
+    own = held_on_gpu(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
+    return {"allocated": allocated, "reserved": reserved, "device_used": total - free, "nvml": own, "phases": peaks.by_phase}
+
+
+def held_on_gpu(uuid: str) -> int | None:
+    """What nvidia-smi shows beside this process; None where the driver does not tell."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            users = [(user.pid, user.usedGpuMemory) for user in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:  # MIG instances have UUIDs of another form, and containers may hide the processes
+        print(f"nvidia-smi's figure of this process is not recorded: {error}", flush=True)
+        return None
+    return of_this_process(users, os.getpid())
+
+
+def of_this_process(users: Sequence[tuple[int, int | None]], pid: int) -> int | None:
+    """Inside of a container the driver may tell the host's number of a process: then only one that is alone can be told."""
+    own = [used for user, used in users if user == pid]
+    if own:
+        return own[0]
+    return users[0][1] if len(users) == 1 else None

@@ -26,6 +26,7 @@ from trainers.comparison import write_memory
 from trainers.data import PreparedData, build_collator, load_prepared, prepare
 from trainers.data.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
+from trainers.host import HostPeaks
 from trainers.material import Material
 from trainers.measure import write_peak
 from trainers.optimizer import choose_optimizer
@@ -45,7 +46,8 @@ WAIT_SECONDS = 0.2
 def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     """Train one run to its end or to a requested stop; (exit code, message)."""
     stopping = Stopping(run_dir)
-    peaks = Peaks(cuda_meter) if run.node.gpus else None
+    peaks, host = Peaks(cuda_meter) if run.node.gpus else None, HostPeaks()
+    host.watch()
     set_device(run, place)
     if place.attempt:
         join_again(run, place)
@@ -58,14 +60,17 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: what they take is no phase of a step
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
+    host.end("load")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    host.end("training")
     if stopping.stopped:
-        write_peak(run_dir, place, peaks)
+        write_peak(run_dir, place, peaks, host)
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
     if data.evaluation is not None and not evaluated_last(trainer):
         trainer.evaluate()
     save_measured(trainer, tokenizer, run_dir, peaks)
-    write_peak(run_dir, place, peaks)
+    host.end("save")
+    write_peak(run_dir, place, peaks, host)
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
 

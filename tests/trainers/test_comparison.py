@@ -33,7 +33,15 @@ PLAN: dict[str, Any] = {
 
 
 def on_gpu(rank: int, allocated: int, **phases: int) -> dict[str, Any]:
-    return {"rank": rank, "host": 3 * GIB, "allocated": allocated, "reserved": allocated, "device_used": allocated + 2 * GIB, "phases": phases}
+    return {
+        "rank": rank,
+        "host": 3 * GIB,
+        "allocated": allocated,
+        "reserved": allocated,
+        "device_used": allocated + 2 * GIB,
+        "nvml": None,
+        "phases": phases,
+    }
 
 
 def written(folder: Path, *ranks: dict[str, Any], plan: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -59,6 +67,11 @@ def test_the_fullest_rank_counts_and_the_error_is_relative_to_what_was_measured(
     assert memory["sentence"] == (
         "peak allocated memory: predicted 11.00 GiB, measured 10.00 GiB (+10.0%); by phase: forward +0.0%, backward +10.0%."
     )
+
+
+def test_a_driver_that_tells_what_each_process_holds_is_believed_before_the_whole_gpu() -> None:
+    alone = {**on_gpu(0, 8 * GIB), "nvml": 9 * GIB}  # the GPU holds 10, of which 1 is another process's
+    assert measured_bytes([alone], per_node=1)["nvml"] == 9 * GIB
 
 
 def test_host_memory_is_that_of_the_fullest_node() -> None:
