@@ -202,7 +202,7 @@ class Training:
     effective_batch: int | None = MISSING  # samples per optimizer step over all ranks; null: micro_batch x accumulation x ranks
     precision: str = MISSING  # bf16_amp | fp16_amp | bf16 | fp32
     gradient_checkpointing: bool = MISSING
-    attention: str = MISSING  # sdpa | eager
+    attention: str | None = MISSING  # sdpa | varlen (packed rows) | eager; null: varlen where rows are packed and it can, else sdpa, else eager
     loss: str = MISSING  # plain | chunked | fused (liger-kernel, GPU only)
     neftune_alpha: float | None = MISSING
     seed: int = MISSING

@@ -1,6 +1,7 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
+from launcher.attention import ATTENTION_RULES
 from launcher.regime_compatibility import REGIME_RULES
 from launcher.rule import Rule
 from launcher.stage_compatibility import STAGE_RULES
@@ -141,18 +142,12 @@ RULES: tuple[Rule, ...] = (
         "sharding=zero3",
     ),
     Rule(
-        "sdpa-gemma2",
-        lambda run: run.training.attention == "sdpa" and (run.model.architecture or {}).get("model_type") == "gemma2",
-        "Its scores are soft-capped: `Gemma2ForCausalLM does not support an attention implementation through "
-        "torch.nn.functional.scaled_dot_product_attention yet`.",
-        "training.attention=eager",
-    ),
-    Rule(
         "freeze-nothing",
         lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules and run.regime.new_blocks == 0,
         "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",
         "regime.layers=2",
     ),
+    *ATTENTION_RULES,
     *REGIME_RULES,
     *STAGE_RULES,
 )

@@ -69,7 +69,7 @@ def reference_moves(run: Run) -> list[Move]:
 
 
 def attention_moves(run: Run) -> list[Move]:
-    if run.training.attention == "sdpa":
+    if run.training.attention != "eager":
         return []
     return [Move("attention", 1, "the same attention without its matrix in memory", lambda run: trained(run, attention="sdpa"))]
 

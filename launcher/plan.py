@@ -9,6 +9,7 @@ from typing import Any
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
 from launcher.adapter import with_adapter_folder
+from launcher.attention import with_attention
 from launcher.backends import LAUNCHER, Command, accelerate_config, command, node_argv
 from launcher.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
 from launcher.compatibility import incompatibilities
@@ -70,7 +71,7 @@ def judge_recorded(described: Run) -> Judged:
     """
     check_values(described)
     node = settle_node(described.node, described.cluster.nodes)
-    run = with_adapter_folder(with_architecture(settle(described, node.node)))
+    run = with_attention(with_adapter_folder(with_architecture(settle(described, node.node))))
     refuse_incompatible(run)
     return judged(run, facts_of(run), node, ())
 
@@ -78,7 +79,7 @@ def judge_recorded(described: Run) -> Judged:
 def judge_fitted(composed: Run) -> Judged:
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
-    run = with_adapter_folder(with_architecture(settle(opened(composed), node.node)))
+    run = with_attention(with_adapter_folder(with_architecture(settle(opened(composed), node.node))))
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
     facts, disk = facts_of(run), free_disk(Path(run.output))
 

@@ -37,9 +37,13 @@ def run_sentence(judged: Judged) -> str:
     started = f"{plural(ranks, 'rank')} under {run.sharding.name} through {run.backend.name}"
     batch = (
         f"{plural(run.training.effective_batch or 0, 'sample')} a step (micro-batch {run.training.micro_batch} x {plural(ranks, 'rank')} x "
-        f"accumulation {run.training.accumulation}) of at most {run.data.cutoff} tokens"
+        f"accumulation {run.training.accumulation}) of at most {run.data.cutoff} tokens{packed_phrase(run)}"
     )
     return f"{what}, on {', '.join(run.data.sets)}: {started}, {batch}, on {place}."
+
+
+def packed_phrase(run: Run) -> str:
+    return f", packed under {run.training.attention} attention" if run.data.packing else ""
 
 
 def regime_phrase(run: Run) -> str:

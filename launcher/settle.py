@@ -122,7 +122,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("training.accumulation", 1),
     at_least("training.effective_batch", 1),
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
-    one_of("training.attention", "sdpa", "eager"),
+    Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
     one_of("training.loss", "plain", "chunked", "fused"),
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),

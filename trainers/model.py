@@ -17,6 +17,7 @@ from transformers.modeling_utils import set_quantized_state
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from conf.schema import Fsdp, Full, Model, Run
+from trainers.attention import implementation
 
 # Weights that learn are fp32 under autocast; those that only take part in the forward pass have the dtype it computes in.
 TRAINED = {"bf16_amp": torch.float32, "fp16_amp": torch.float32, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -74,7 +75,7 @@ def random_device(run: Run) -> torch.device:
 
 def random_model_from_config(run: Run, model_class: ModelClass) -> PreTrainedModel:
     """Under ZeRO-3 from_config builds and initialises a model in parts."""
-    keywords = {"dtype": weight_dtype(run), "attn_implementation": run.training.attention, "trust_remote_code": False}
+    keywords = {"dtype": weight_dtype(run), "attn_implementation": implementation(run), "trust_remote_code": False}
     return model_class.from_config(random_config(run), **keywords)
 
 
@@ -109,7 +110,7 @@ def pretrained_model(run: Run, model_class: ModelClass, quantization: Quantizati
             revision=revision,
             config=config,
             dtype=weight_dtype(run),
-            attn_implementation=run.training.attention,
+            attn_implementation=implementation(run),
             trust_remote_code=False,
             use_safetensors=True,
             quantization_config=quantization,

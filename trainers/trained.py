@@ -18,6 +18,7 @@ from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Lora, Qlora, Run
+from trainers.attention import implementation
 from trainers.causes import is_full_disk
 from trainers.checkpoints.commit import faults
 from trainers.model import FROZEN, ModelClass, by_precision, on_disk
@@ -80,7 +81,7 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
         with naming_the_weights(trained):
             model = with_trained_adapter(base, run, trained)
     else:
-        keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": run.training.attention}
+        keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": implementation(run)}
         with naming_the_weights(trained):
             model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
     if not isinstance(run.regime, Qlora):  # what is quantised was put where it belongs

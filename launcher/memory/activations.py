@@ -84,7 +84,7 @@ def reads_stream(module: ModuleKind) -> bool:
     return module.kind in ("linear", "router") and last_part(module) not in CLOSING
 
 
-def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str, batch: Batch) -> int:
+def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | None, batch: Batch) -> int:
     """Flash and memory-efficient kernels: q, k, v, output, log-sum-exp. Eager: fp32 scores, their 16-bit copy, and k and v repeated."""
     queries, keys, element = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim, arithmetic.element
     if attention == "eager":

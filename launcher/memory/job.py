@@ -58,15 +58,18 @@ class Job:
     def layer_saved(self, learns: bool) -> int:
         """Of the whole batch; a boolean mask becomes a 16-bit bias inside of every attention call."""
         mask = self.arithmetic.element * self.batch.samples * self.batch.length**2
-        bias = mask if self.batch.masked and self.run.training.attention == "sdpa" else 0
+        bias = mask if self.batch.masked and self.run.training.attention != "eager" else 0
         return self.tokens * layer_bytes(self.run, self.facts, self.arithmetic, self.batch, learns) + bias
 
 
 def worst_batch(run: Run, facts: ModelFacts) -> Batch:
-    """Every sample as long as the cutoff; several samples of one batch are padded, and a packed one is block-diagonal: both need a mask."""
+    """Every sample as long as the cutoff; several samples of one batch are padded, and a packed one is block-diagonal: both need a mask.
+
+    Under varlen none does: its kernels are given the bounds of samples, and keep what flash attention keeps.
+    """
     samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff + answer_length(run)
     window = facts.sliding_window is not None and length > facts.sliding_window
-    return Batch(samples, length, masked=run.data.packing or samples > 1 or window)
+    return Batch(samples, length, masked=run.training.attention != "varlen" and (run.data.packing or samples > 1 or window))
 
 
 def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:

@@ -8,6 +8,7 @@ from launcher.settle import settle
 
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
+VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
     "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
     "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
@@ -35,7 +36,13 @@ FORBIDDEN = {
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
     "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
     "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),
-    "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2"),
+    "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2", "training.attention=sdpa"),
+    "varlen-softcap": (*GPU, *VARLEN, "model.architecture.model_type=gemma2"),
+    "varlen-unpacked": (*GPU, "training.attention=varlen"),
+    "varlen-fp32": (*GPU, *VARLEN, "training.precision=fp32"),
+    "varlen-old-gpu": ("node=v100_32", "node.gpus=2", *VARLEN, "training.precision=fp16_amp"),
+    "varlen-dropout": (*GPU, *VARLEN, "model.architecture.model_type=gpt2"),
+    "varlen-family": (*GPU, *VARLEN, "model.architecture.model_type=olmo2"),
     "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
     "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
     "packing-stage": (*GPU, "stage=dpo", "data.packing=true"),
@@ -82,6 +89,9 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*CPU, "stage=grpo", "stage.generations=2", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
         (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
         (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
+        (*GPU, *VARLEN, "model=local", "model.path=later"),
+        (*GPU, *VARLEN, "training.loss=fused", "regime=qlora", "sharding=zero3", "evaluation.generate=Hello"),
+        (*CPU, *VARLEN, "training.precision=fp32"),
     ],
 )
 def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):

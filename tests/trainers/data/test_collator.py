@@ -3,7 +3,7 @@
 import torch
 
 from launcher.compose import compose
-from trainers.data.collator import build_collator
+from trainers.data.collator import build_collator, sample_lengths
 from trainers.tokenizer import byte_tokenizer
 
 
@@ -48,3 +48,17 @@ def test_packed_rows_carry_positions_instead_of_a_mask():
     assert batch["position_ids"].tolist() == [[0, 1, 0], [0, 0, 0]]
     assert "attention_mask" not in batch
     assert batch["use_cache"] is False
+
+
+def test_rows_for_varlen_bring_the_bounds_of_their_samples_and_count_padding_as_one():
+    run = compose(["model=demo", "data=demo", "data.packing=true", "training.attention=varlen", "training.precision=fp32"])
+    rows = [{**row(1, 2, 3, 4, 5), "position_ids": [0, 1, 2, 0, 1]}, {**row(6), "position_ids": [0]}]
+    batch = build_collator(run, byte_tokenizer())(rows)
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5, 6, 10]  # samples of 3, 2 and 1 tokens, and 4 of padding
+    assert batch["cu_seq_lens_q"].dtype == torch.int32
+    assert batch["max_length_q"] == 4
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 0, 0, 0, 0]]
+
+
+def test_a_row_that_begins_in_the_middle_of_a_sample_has_a_bound_there():
+    assert sample_lengths([5, 6, 0, 1, 2, 1], width=6) == [2, 3, 1]
