@@ -1,24 +1,26 @@
-"""Finds, by bisection to 0.5 %, the smallest GPU on which a job still runs, and runs it again 1 and 2 % below and above.
+"""Finds the smallest GPU on which a job still runs, to 0.5 %, and runs it again 1 and 2 % below and above.
 
-    python benchmarks/memory_caps.py --out TRIALS.jsonl             one H200; a cap on torch's allocator makes it smaller
-    python benchmarks/memory_caps.py --verdicts TRIALS.jsonl        no GPU: what the gate says at -10 to +10 % of each need
+    python benchmarks/memory_caps.py --out TRIALS.jsonl --bases FOLDER --concurrent 12      H200s; a cap on torch's allocator makes them smaller
+    python benchmarks/memory_caps.py --verdicts TRIALS.jsonl                                no GPU: what the gate says at -10 to +10 % of each need
 
 Every trial is a run of its own, by the trainer itself (capped.py), and a line of its own; it ran if it ended with 0, and it did not fit if it ended
-with 80. Trials that the file already holds are not made again.
+with 80. Trials that the file or an --earlier one holds are not made again.
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import threading
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cell_runs import surroundings
-from memory_cells import GIB, Queue, overrides, write_samples
-from memory_grid import CHUNKED, FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
+from memory_cells import BASES, GIB, overrides, write_samples
+from memory_grid import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
+from memory_second import filed
+from processes import Room, environment_for, in_place_of_trainers, run_limited
 
 from launcher.backends import command
 from launcher.compose import compose
@@ -30,81 +32,112 @@ from launcher.plan import Judged, judge_run, plan_for
 RAN, DOES_NOT_FIT = 0, 80
 CAPPED = Path(__file__).with_name("capped.py")
 RESOLUTION = 0.005
-BELOW, ABOVE = 0.98, 1.08  # of the predicted peak: where the bisection begins
+STEP = 0.0047  # between trials of one round: finer than the resolution, so that one round is enough where the need lies among them
+FIRST = (1 - STEP / 2, 1 + STEP / 2, 1 + 3 * STEP / 2)  # of the predicted peak: two jobs needed 1.002 and 1.005 of it
 OFFSETS = (-0.10, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.10)
 CONFIRMED = (-0.02, -0.01, 0.01, 0.02)
 
 JOBS = (
-    cell("full_bf16", "llama3.2_1b", 4, 512, FULL_BF16),
-    cell("lora", "llama3.2_1b", 2, 4096, LORA),
-    cell("full_amp-8bit", "llama3.2_1b", 4, 512, FULL_AMP, "optim=adamw_8bit"),
-    cell("qlora4-kept", "llama3.2_1b", 2, 2048, QLORA4, OFF),
-    cell("full_amp-chunked", "llama3.2_1b", 2, 2048, FULL_AMP, CHUNKED),
-    cell("full_bf16-8bit", "llama3.2_3b", 1, 2048, FULL_BF16, "optim=adamw_8bit"),
-    cell("full_bf16", "llama3.2_3b", 2, 5120, FULL_BF16),
+    filed("qlora4-kept", "llama3.2_1b", 2, 2048, QLORA4, OFF),
+    filed("full_amp-8bit", "llama3.2_1b", 4, 512, FULL_AMP, "optim=adamw_8bit"),
+    filed("lora", "llama3.2_1b", 2, 4096, LORA),
+    filed("full_bf16-8bit", "llama3.2_3b", 1, 2048, FULL_BF16, "optim=adamw_8bit"),
+    filed("lora", "llama3.1_8b", 2, 2048, LORA),
+    filed("lora-kept", "llama3.2_3b", 2, 2560, LORA, OFF),
+    filed("lora-kept", "qwen2.5_1.5b", 4, 2048, LORA, OFF),
     cell("full_amp-lion-kept", "llama3.2_3b", 1, 2048, FULL_AMP, OFF, "optim=lion"),
     cell("full_bf16", "llama3.1_8b", 2, 8192, FULL_BF16),
 )
 
 
-def judged_job(job: MemoryCell, data: Path, shapes: Path, more: list[str]) -> Judged:
-    return judge_run(compose([*overrides(job, data), "training.max_steps=4", *more], [shapes]))
+def judged_job(job: MemoryCell, data: Path, shapes: Path, more: Sequence[str], bases: Path = BASES) -> Judged:
+    return judge_run(compose([*overrides(job, data, bases), "training.max_steps=4", *more], [shapes]))
 
 
-def trial(job: MemoryCell, cap: int, work: Path) -> int:
-    """The exit code of one run under `cap` bytes of allocator."""
-    output = work / "trials" / f"{job.name.replace('/', '-')}-{cap}"
-    judged = judged_job(job, work / "data", work / "shapes", ["node=auto", f"output={output}", "name=trial"])
-    run_dir = start_fresh(judged)
-    write_plan(plan_for(judged, run_dir), os.environ)
-    started = command(judged.run, run_dir)
-    at = started.argv.index("trainers") - 1
-    argv = (*started.argv[:at], str(CAPPED), str(cap), *started.argv[at + 2 :])
-    subprocess.run(argv, env=started.environment(os.environ), capture_output=True, check=False)
-    code = json.loads(run_dir.exit_file(0).read_text())["code"] if run_dir.exit_file(0).exists() else -1
-    if code not in (RAN, DOES_NOT_FIT):
-        print(run_dir.rank_log(0).read_text()[-1500:], flush=True)
-    shutil.rmtree(output, ignore_errors=True)
-    return code
+def probes(known: Mapping[int, int], predicted: int) -> list[int]:
+    """Caps to try next, all at once; none where the smallest that runs is known to the resolution. `known`: cap to exit code."""
+    low, high = bracket(known)
+    if low is None and high is None:
+        return [int(share * predicted) for share in FIRST]
+    if high is None:
+        return [int(low * (1 + STEP) ** steps) for steps in (1, 2, 4)]
+    if low is None:
+        return [int(high * (1 - STEP) ** steps) for steps in (1, 2, 4)]
+    if (high - low) / high <= RESOLUTION:
+        return []
+    return [low + (high - low) * third // 3 for third in (1, 2)]
 
 
-class Trials:
-    """What is known of one job: caps in bytes of allocator, and the exit code of the run under each."""
-
-    def __init__(self, job: MemoryCell, predicted: int, path: Path, work: Path, facts: dict[str, object]) -> None:
-        self.job, self.predicted, self.path, self.work, self.facts = job, predicted, path, work, facts
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self.known = {line["cap"]: line["code"] for line in lines if line["cell"] == job.name}
-
-    def runs(self, cap: int) -> bool:
-        """Whether the job runs under `cap`, tried unless it is known."""
-        if cap not in self.known:
-            code = trial(self.job, cap, self.work)
-            if code not in (RAN, DOES_NOT_FIT):
-                raise RuntimeError(f"{self.job.name} ended with {code} at {cap}")
-            self.known[cap] = code
-            line = {"cell": self.job.name, "predicted": self.predicted, "cap": cap, "code": code, "surroundings": self.facts}
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(f"{self.job.name} {'ran' if code == RAN else 'did not fit'} at {cap / self.predicted:.4f} of the predicted peak", flush=True)
-        return self.known[cap] == RAN
+def bracket(known: Mapping[int, int]) -> tuple[int | None, int | None]:
+    """The largest cap that did not fit and the smallest that ran."""
+    failed = [cap for cap, code in known.items() if code == DOES_NOT_FIT]
+    ran = [cap for cap, code in known.items() if code == RAN]
+    return max(failed, default=None), min(ran, default=None)
 
 
-def bracket(trials: dict[int, int], predicted: int) -> tuple[int, int]:
-    """The largest cap that did not fit and the smallest that ran; where none is known, the ends of the bisection."""
-    failed = [cap for cap, code in trials.items() if code == DOES_NOT_FIT]
-    ran = [cap for cap, code in trials.items() if code == RAN]
-    return max(failed, default=int(BELOW * predicted)), min(ran, default=int(ABOVE * predicted))
+@dataclass(frozen=True)
+class Bench:
+    """What all trials share."""
+
+    work: Path
+    bases: Path
+    out: Path
+    room: Room
+    concurrent: int
+    seconds: float
+    facts: dict[str, object]
+    turn: threading.Lock  # Hydra composes one run at a time, and lines are whole
+
+    def trial(self, job: MemoryCell, predicted: int, cap: int) -> int | None:
+        """The exit code of one run under `cap` bytes of allocator; None where it was not started."""
+        with self.room.entered(self.room.queue(cap + 2 * CUDA_CONTEXT)) as devices:
+            if not devices:
+                return None
+            code, output = self.run(job, cap, devices)
+        line = {"cell": job.name, "predicted": predicted, "cap": cap, "code": code, "surroundings": self.facts}
+        with self.turn, self.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{job.name} ended with {code} at {cap / predicted:.4f} of the predicted peak", flush=True)
+        if code not in (RAN, DOES_NOT_FIT):
+            print(output[-1500:], flush=True)
+        return code
+
+    def run(self, job: MemoryCell, cap: int, devices: Sequence[str]) -> tuple[int, str]:
+        folder = self.work / "trials" / f"{job.name.replace('/', '-')}-{cap}"
+        more = ["node=auto", "node.gpus=1", f"output={folder}", "name=trial"]
+        with self.turn:
+            judged = judged_job(job, self.work / "data", self.work / "shapes", more, self.bases)
+        run_dir = start_fresh(judged)
+        environment = environment_for(devices, self.concurrent)
+        write_plan(plan_for(judged, run_dir), environment)
+        started = command(judged.run, run_dir)
+        argv = in_place_of_trainers(started.argv, str(CAPPED), str(cap))
+        code, output = run_limited(argv, started.environment(environment), self.seconds)
+        if run_dir.exit_file(0).exists():
+            code, output = json.loads(run_dir.exit_file(0).read_text())["code"], run_dir.rank_log(0).read_text()
+        shutil.rmtree(folder, ignore_errors=True)
+        return code, output
 
 
-def bisect(trials: Trials) -> None:
-    while True:
-        low, high = bracket(trials.known, trials.predicted)
-        if (high - low) / high <= RESOLUTION:
-            break
-        trials.runs((low + high) // 2)
-    for offset in CONFIRMED:
-        trials.runs(int((high + CUDA_CONTEXT) * (1 + offset)) - CUDA_CONTEXT)
+def bisect(bench: Bench, job: MemoryCell, predicted: int, known: dict[int, int]) -> None:
+    """All trials of one job; it ends early at a trial that was not started or ended otherwise."""
+    bench.room.wait_until(lambda: not job.from_files or (bench.bases / job.model).is_dir())
+    while caps := probes(known, predicted):
+        if not tried(bench, job, predicted, known, caps):
+            return
+    _, high = bracket(known)
+    assert high is not None, "probes() goes on until one ran"
+    around = [int((high + CUDA_CONTEXT) * (1 + offset)) - CUDA_CONTEXT for offset in CONFIRMED]
+    tried(bench, job, predicted, known, around)
+
+
+def tried(bench: Bench, job: MemoryCell, predicted: int, known: dict[int, int], caps: Sequence[int]) -> bool:
+    """Side by side where the room allows; whether every one told something."""
+    new = [cap for cap in caps if cap not in known]
+    with ThreadPoolExecutor(max(1, len(new))) as pool:
+        codes = list(pool.map(lambda cap: bench.trial(job, predicted, cap), new))
+    known.update({cap: code for cap, code in zip(new, codes, strict=True) if code is not None})
+    return all(code in (RAN, DOES_NOT_FIT) for code in codes)
 
 
 def verdicts(job: MemoryCell, need: int, data: Path, shapes: Path) -> dict[float, bool]:
@@ -124,8 +157,8 @@ def report(lines: list[dict], data: Path, shapes: Path) -> None:
     for job in JOBS:
         known = {line["cap"]: line["code"] for line in lines if line["cell"] == job.name}
         predicted = next((line["predicted"] for line in lines if line["cell"] == job.name), 1)
-        low, high = bracket(known, predicted)
-        if not known or (high - low) / high > RESOLUTION:
+        low, high = bracket(known)
+        if low is None or high is None or (high - low) / high > RESOLUTION:
             continue
         need = high + CUDA_CONTEXT
         found = verdicts(job, need, data, shapes)
@@ -143,29 +176,43 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--verdicts", type=Path)
     parser.add_argument("--only", nargs="*", default=[], help="parts of job names")
-    parser.add_argument("--concurrent", type=int, default=8)
+    parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="trials that are not made again")
+    parser.add_argument("--devices", nargs="+", default=["0", "1"])
+    parser.add_argument("--bases", type=Path, default=BASES, help="folder that bases.py filled")
+    parser.add_argument("--concurrent", type=int, default=12)
+    parser.add_argument("--room", type=int, default=134, help="GiB of each GPU that the trials may fill together")
+    parser.add_argument("--seconds", type=float, default=1e6, help="start no trial after this time")
+    parser.add_argument("--cell-seconds", type=float, default=150, help="end a trial after this time")
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-caps"))
     arguments = parser.parse_args()
     shapes, data = write_shapes(arguments.work / "shapes"), write_samples(arguments.work / "data")
     if arguments.verdicts:
-        report([json.loads(line) for line in arguments.verdicts.read_text().splitlines()], data, shapes)
+        report(lines_of([arguments.verdicts]), data, shapes)
         return 0
-    jobs = {job.name: job for job in JOBS if not arguments.only or any(part in job.name for part in arguments.only)}
-    predicted = {name: judged_job(job, data, shapes, ["node=h200_141", "node.gpus=1"]).estimate.allocated for name, job in jobs.items()}
-    queue = Queue({name: int(ABOVE * size) + 2 * CUDA_CONTEXT for name, size in predicted.items()}, 136 * GIB, arguments.concurrent)
-    facts = surroundings()
-
-    def work() -> None:
-        while (name := queue.take()) is not None:
-            bisect(Trials(jobs[name], predicted[name], arguments.out, arguments.work, facts))
-            queue.give_back(name)
-
-    threads = [threading.Thread(target=work) for _ in range(arguments.concurrent)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    jobs = [job for job in JOBS if not arguments.only or any(part in job.name for part in arguments.only)]
+    predicted = {job.name: judged_job(job, data, shapes, ["node=h200_141", "node.gpus=1"]).estimate.allocated for job in jobs}
+    known = known_of(lines_of([arguments.out, *arguments.earlier]))
+    room = Room(arguments.devices, arguments.room * GIB, arguments.concurrent)
+    room.close_after(arguments.seconds)
+    out, limit = arguments.out, arguments.cell_seconds
+    bench = Bench(arguments.work, arguments.bases, out, room, arguments.concurrent, limit, surroundings(), threading.Lock())
+    with ThreadPoolExecutor(len(jobs)) as pool:  # the largest first, as the queue of the room keeps their order
+        by_size = sorted(jobs, key=lambda job: -predicted[job.name])
+        list(pool.map(lambda job: bisect(bench, job, predicted[job.name], known.get(job.name, {})), by_size))
     return 0
+
+
+def lines_of(paths: Sequence[Path]) -> list[dict]:
+    return [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines()]
+
+
+def known_of(lines: Sequence[dict]) -> dict[str, dict[int, int]]:
+    """Of each job the caps that told something, and the exit code of the run under each."""
+    known: dict[str, dict[int, int]] = {}
+    for line in lines:
+        if line["code"] in (RAN, DOES_NOT_FIT):
+            known.setdefault(line["cell"], {})[line["cap"]] = line["code"]
+    return known
 
 
 if __name__ == "__main__":

@@ -10,30 +10,47 @@ are short, so that batches of several samples are padded as the prediction assum
 
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cell_runs import entries, surroundings
-from memory_grid import ONE_GPU, SHAPES, TWO_GPUS, MemoryCell, write_shapes
+from memory_grid import ONE_GPU, TWO_GPUS, MemoryCell, write_shapes
+from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
+from processes import Room, environment_for, run_limited
 
 from launcher.compose import compose
 from launcher.plan import judge_run
 
 STEPS = 6
+GRIDS = {"first": (ONE_GPU, TWO_GPUS), "second": (SECOND_ONE_GPU, SECOND_TWO_GPUS)}
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill
+BASES = Path("bases")  # stands for the folder in predictions: the architecture is in the choice of the model
+NEVER_STARTED = -1
 LONG, SHORT, SAMPLES = 34_000, 60, 40  # characters, and tokens of the byte-level tokenizer
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512}
 TINY |= {"n_embd": 64, "n_layer": 2, "n_head": 4, "num_hidden_layers": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
 TINY |= {"num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "q_lora_rank": 32, "kv_lora_rank": 32}
 TINY |= {"qk_rope_head_dim": 16, "v_head_dim": 16, "qk_nope_head_dim": 16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how long cells run."""
+
+    gpus: int  # 0: a rehearsal on a CPU
+    out: Path
+    work: Path
+    bases: Path
+    concurrent: int
+    cell_seconds: float
+    tiny: bool
 
 
 def write_samples(folder: Path) -> Path:
@@ -46,40 +63,40 @@ def write_samples(folder: Path) -> Path:
     return folder
 
 
-def overrides(cell: MemoryCell, data: Path) -> list[str]:
+def overrides(cell: MemoryCell, data: Path, bases: Path = BASES) -> list[str]:
+    """`bases` holds what bases.py wrote; it need not be there where nothing but a prediction is asked."""
+    path = ["model.init=pretrained", f"model.path={bases / cell.model}"] if cell.from_files else ["model.init=random", "model.path=null"]
     return [
-        *cell.overrides,
-        *([] if cell.model in SHAPES else ["model.init=random", "model.path=null", "model.tokenizer=bytes"]),
+        *(*cell.overrides, *path, "model.tokenizer=bytes"),
         *("data=files", f"data.folder={data}", "data.sets=[samples.json]", "data.template=chatml"),
         *(f"training.max_steps={STEPS}", "checkpoint.interval=0", "evaluation.interval=0", "optim.scheduler=constant", "optim.warmup=0"),
         *("gate.mode=off", f"cluster.ranks_per_node={max(1, cell.gpus)}"),
     ]
 
 
-def tiny(cell: MemoryCell, architecture: dict[str, object]) -> list[str]:
-    """The same cell small enough for a CPU."""
-    smaller = [f"model.architecture.{key}={value}" for key, value in TINY.items() if key in architecture]
-    return [*smaller, f"data.cutoff={min(cell.length, 128)}"]
+def tiny(architecture: dict[str, object]) -> list[str]:
+    """The same model small enough for a CPU."""
+    return [f"model.architecture.{key}={value}" for key, value in TINY.items() if key in architecture]
 
 
-def predict(cell: MemoryCell, data: Path, shapes: Path) -> dict[str, object]:
+def predict(cell: MemoryCell, data: Path, shapes: Path, bases: Path = BASES) -> dict[str, object]:
     node = ["node=h200_141", f"node.gpus={cell.gpus}"]
-    judged = judge_run(compose([*overrides(cell, data), *node], [shapes]))
+    judged = judge_run(compose([*overrides(cell, data, bases), *node], [shapes]))
     return {"cell": cell.name, "memory": judged.estimate.as_dict()}
 
 
-def measure(cell: MemoryCell, given: list[str], work: Path) -> dict[str, object]:
-    name = cell.name.replace("/", "-")
-    command = [sys.executable, "-m", "launcher", "train", "--config-dir", str(work / "shapes"), *given, f"output={work / 'runs'}", f"name={name}"]
+def measure(cell: MemoryCell, given: list[str], devices: Sequence[str], place: Place) -> dict[str, object]:
+    name, runs = cell.name.replace("/", "-"), place.work / "runs"
+    command = [sys.executable, "-m", "launcher", "train", "--config-dir", str(place.work / "shapes"), *given, f"output={runs}", f"name={name}"]
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    record = {"cell": cell.name, **asdict(cell), "exit_code": done.returncode, "seconds": round(time.monotonic() - began, 1), "overrides": given}
-    folders = sorted((work / "runs" / name).glob("*/memory.json"))
-    if done.returncode == 0 and folders:
-        record |= found(folders[-1].parent)
+    code, output = run_limited(command, environment_for(devices, place.concurrent), place.cell_seconds)
+    record = {"cell": cell.name, **asdict(cell), "exit_code": code, "seconds": round(time.monotonic() - began, 1), "overrides": given}
+    folders = sorted(path.parent for path in (runs / name).glob("*/run.yaml"))
+    if code == 0 and folders:
+        record |= found(folders[-1])
     else:
-        record["error"] = (done.stderr or done.stdout)[-1500:]
-    shutil.rmtree(work / "runs" / name, ignore_errors=True)
+        record["error"] = "\n".join([output[-1000:], *(path.read_text()[-1000:] for path in sorted(folders[-1].glob("log/rank-*.txt")) if folders)])
+    shutil.rmtree(runs / name, ignore_errors=True)
     return record
 
 
@@ -94,67 +111,39 @@ def found(folder: Path) -> dict[str, object]:
     }
 
 
-class Queue:
-    """Cells in order of size, given out while the memory and the cores that they take are there."""
-
-    def __init__(self, sizes: dict[str, int], room: int, at_once: int) -> None:
-        self.waiting = sorted(sizes, key=lambda name: -sizes[name])
-        self.sizes, self.free, self.slots = sizes, room, at_once
-        self.changed = threading.Condition()
-
-    def take(self) -> str | None:
-        """The largest cell that fits beside those that run; None when none is left."""
-        with self.changed:
-            while self.waiting:
-                fitting = [name for name in self.waiting if self.sizes[name] <= self.free]
-                if fitting and self.slots:
-                    self.waiting.remove(fitting[0])
-                    self.free -= self.sizes[fitting[0]]
-                    self.slots -= 1
-                    return fitting[0]
-                self.changed.wait()
-            return None
-
-    def give_back(self, name: str) -> None:
-        with self.changed:
-            self.free += self.sizes[name]
-            self.slots += 1
-            self.changed.notify_all()
-
-    def close(self) -> None:
-        """Nothing more is started."""
-        with self.changed:
-            self.waiting.clear()
-            self.changed.notify_all()
-
-
-def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], arguments: argparse.Namespace, data: Path, shapes: Path) -> None:
+def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room, place: Place) -> None:
+    """One thread a cell, which waits for its weights and its share of the room; the largest stand first in the queue."""
     began, facts, writing = time.monotonic(), surroundings(), threading.Lock()
-    sizes = {name: int(1.25 * predicted[name]["nvml"]) + GIB if arguments.gpus else 1 for name in cells}
-    queue = Queue(sizes, arguments.room * GIB, arguments.concurrent)
-    closing = threading.Timer(arguments.seconds, queue.close)
-    closing.daemon = True
-    closing.start()
 
-    def work() -> None:
-        while (name := queue.take()) is not None:
-            cell = cells[name]
-            given = [*overrides(cell, data), "node=auto" if arguments.gpus else "node=cpu"]
-            if arguments.tiny:
-                given += tiny(cell, architecture_of(cell, shapes))
-            record = measure(cell, given, arguments.work)
-            record |= {"predicted": predicted[name], "surroundings": facts, "concurrent": arguments.concurrent}
-            with writing:
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
-                print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)
-            queue.give_back(name)
+    def write(record: dict[str, object]) -> None:
+        record |= {"predicted": predicted[str(record["cell"])], "surroundings": facts, "concurrent": place.concurrent}
+        with writing:
+            with place.out.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)
 
-    threads = [threading.Thread(target=work) for _ in range(arguments.concurrent)]
+    def work(cell: MemoryCell) -> None:
+        size = int(1.1 * predicted[cell.name]["nvml"]) + GIB if place.gpus else 1
+        room.wait_until(lambda: not cell.from_files or (place.bases / cell.model).is_dir())
+        try:
+            ticket = room.queue(size, max(1, place.gpus))
+        except ValueError as error:
+            write({"cell": cell.name, **asdict(cell), "exit_code": NEVER_STARTED, "seconds": 0.0, "error": str(error)})
+            return
+        with room.entered(ticket) as devices:
+            if devices:
+                write(measure(cell, given_here(cell, place), devices, place))
+
+    threads = [threading.Thread(target=work, args=(cells[name],)) for name in sorted(cells, key=lambda name: -predicted[name]["nvml"])]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def given_here(cell: MemoryCell, place: Place) -> list[str]:
+    given = [*overrides(cell, place.work / "data", place.bases), "node=auto" if place.gpus else "node=cpu"]
+    return [*given, *tiny(architecture_of(cell, place.work / "shapes")), f"data.cutoff={min(cell.length, 128)}"] if place.tiny else given
 
 
 def architecture_of(cell: MemoryCell, shapes: Path) -> dict[str, object]:
@@ -178,26 +167,34 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--predicted", type=Path, help="what `predict` wrote")
     parser.add_argument("--only", nargs="*", default=[], help="parts of cell names")
-    parser.add_argument("--concurrent", type=int, default=1)
+    parser.add_argument("--grid", choices=sorted(GRIDS), default="first")
+    parser.add_argument("--devices", nargs="+", default=["0", "1"], help="GPUs that the cells may use")
+    parser.add_argument("--bases", type=Path, default=BASES, help="folder that bases.py filled")
+    parser.add_argument("--concurrent", type=int, default=1, help="processes at once: a cell on two GPUs counts as two")
     parser.add_argument("--room", type=int, default=ROOM, help="GiB of each GPU that the cells may fill together")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no cell after this time")
+    parser.add_argument("--seconds", type=float, default=1e6, help="start no cell after this time")
+    parser.add_argument("--cell-seconds", type=float, default=150, help="end a cell after this time")
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-memory"))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     shapes, data = write_shapes(arguments.work / "shapes"), write_samples(arguments.work / "data")
-    cells = {cell.name: cell for cell in (TWO_GPUS if arguments.gpus > 1 else ONE_GPU)}
-    cells = {name: cell for name, cell in cells.items() if not arguments.only or any(part in name for part in arguments.only)}
+    one, two = GRIDS[arguments.grid]
+    cells = {
+        cell.name: cell for cell in (two if arguments.gpus > 1 else one) if not arguments.only or any(part in cell.name for part in arguments.only)
+    }
     if arguments.act == "predict":
         lines = [json.dumps(predict(cell, data, shapes)) for cell in cells.values()]
         arguments.out.write_text("\n".join(lines) + "\n")
         return 0
     done = {json.loads(line)["cell"] for line in arguments.out.read_text().splitlines()} if arguments.out.exists() else set()
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None) if arguments.gpus else None
+    left = {name: cell for name, cell in cells.items() if name not in done}
     lines = arguments.predicted.read_text().splitlines() if arguments.predicted else []
-    predicted = {line["cell"]: line["memory"] for line in map(json.loads, lines)}
-    if not predicted:
-        predicted = {name: predict(cell, data, shapes)["memory"] for name, cell in cells.items()}
-    run_all({name: cell for name, cell in cells.items() if name not in done}, predicted, arguments, data, shapes)
+    before = {line["cell"]: line["memory"] for line in map(json.loads, lines)}
+    predicted = {name: before[name] if name in before else predict(cell, data, shapes)["memory"] for name, cell in left.items()}
+    room = Room(arguments.devices if arguments.gpus else ["", " "], arguments.room * GIB, arguments.concurrent)
+    room.close_after(arguments.seconds)
+    taken = ("gpus", "out", "work", "bases", "concurrent", "cell_seconds", "tiny")
+    run_all(left, predicted, room, Place(**{name: getattr(arguments, name) for name in taken}))
     return 0
 
 

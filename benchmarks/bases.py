@@ -1,0 +1,93 @@
+"""Writes random weights of the benchmarks' shapes once, so that no cell has to make its own.
+
+    python benchmarks/bases.py --out FOLDER                                  every model of the second grid, the caps, the stages and fit=auto
+    python benchmarks/bases.py --out FOLDER --part 2/2 --device cuda:1       every second one of them, beside another process for the others
+    python benchmarks/bases.py --out FOLDER --tiny                           shapes for a rehearsal on a CPU
+
+Weights are made in bf16 on the GPU where there is one, and written while the next shape is made. FOLDER/MODEL appears when it is whole; those that
+are there are left alone.
+"""
+
+import argparse
+import gc
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from fit_auto import JOBS as FIT_JOBS
+from memory_caps import JOBS as CAPPED_JOBS
+from memory_cells import tiny
+from memory_grid import write_shapes
+from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
+from stage_cells import MODEL as STAGE_MODEL
+from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
+
+from conf.schema import Run
+from launcher.compose import compose
+from trainers.model import whole_random_model
+
+WRITING = 2  # shapes that are made or written at once: what waits for the disk stays on the GPU
+
+
+def models() -> list[str]:
+    """Those of the largest cells first: who waits for them waits longest."""
+    named = (cell.model for cell in (*SECOND_TWO_GPUS, *CAPPED_JOBS, *FIT_JOBS, *SECOND_ONE_GPU))
+    return list(dict.fromkeys((*named, STAGE_MODEL)))
+
+
+def described(model: str, shapes: Path, small: bool) -> Run:
+    given = [f"model={model}", "data=demo", "model.init=random", "model.path=null", "regime=full", "training.precision=bf16"]
+    given.append("training.attention=eager")  # gemma2 has no other; it is not saved
+    run = compose(given, [shapes])
+    return compose([*given, *tiny(run.model.architecture or {})], [shapes]) if small else run
+
+
+def made(run: Run, device: str) -> PreTrainedModel:
+    set_seed(run.training.seed)
+    with torch.device(device):
+        return whole_random_model(run, AutoModelForCausalLM)
+
+
+def written(model: PreTrainedModel, folder: Path, began: float) -> None:
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    model.save_pretrained(partial)
+    size = sum(file.stat().st_size for file in partial.iterdir()) / 1e9
+    os.replace(partial, folder)
+    print(f"{folder.name}: {size:.1f} GB after {time.monotonic() - began:.0f} s", flush=True)
+
+
+def write_all(names: Iterable[str], folder: Path, shapes: Path, device: str, small: bool) -> None:
+    began, waiting = time.monotonic(), list[Future[None]]()
+    with ThreadPoolExecutor(WRITING) as pool:
+        for name in names:
+            if (folder / name).is_dir():
+                continue
+            if len(waiting) >= WRITING:
+                waiting.pop(0).result()
+            waiting.append(pool.submit(written, made(described(name, shapes, small), device), folder / name, began))
+            gc.collect()
+        for future in waiting:
+            future.result()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[], help="models")
+    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-bases"))
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    shapes = write_shapes(arguments.work / "shapes")
+    number, of = map(int, arguments.part.split("/"))
+    write_all((arguments.only or models())[number - 1 :: of], arguments.out, shapes, arguments.device, arguments.tiny)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

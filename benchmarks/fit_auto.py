@@ -1,0 +1,266 @@
+"""training.fit=auto against every permitted combination of micro-batch and checkpointing: tokens/s of each on one GPU.
+
+    python benchmarks/fit_auto.py --out SPEEDS.jsonl --bases FOLDER --devices 0      one H200 that nothing else uses (or several: --devices 0 1)
+    python benchmarks/fit_auto.py --report SPEEDS.jsonl                              the table, and the constants of launcher/fit.py that fit it best
+    python benchmarks/fit_auto.py --out SPEEDS.jsonl --tiny                          a rehearsal on a CPU
+
+Runs start side by side and train one at a time on each GPU (timed.py), five to ten steps on samples as long as data.cutoff. Offloading is
+left out: on one GPU it only adds waiting for host memory to combinations that are permitted without it.
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from cell_runs import entries, surroundings
+from memory_cells import BASES, tiny
+from processes import Room, environment_for, in_place_of_trainers, run_limited
+
+from conf.schema import Run
+from launcher.backends import command
+from launcher.compose import compose
+from launcher.execute import start_fresh, write_plan
+from launcher.fit import candidates, opened
+from launcher.memory.stages import sample_tokens
+from launcher.node_facts import settle_node
+from launcher.plan import judge_recorded, judge_run, plan_for
+from launcher.settle import settle
+from launcher.throughput import step_flops
+
+TIMED = Path(__file__).with_name("timed.py")
+ROWS, CHARACTERS, WARM_UP = 320, 2200, 2
+PASS_TOKENS = [0, *(2**power for power in range(5, 14))]
+SATURATED_TOKENS = [2**power for power in range(10, 17)]
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+    model: str
+    batch: int  # effective
+    length: int
+    choices: tuple[str, ...]
+
+
+JOBS = (
+    Job("lora-8b", "llama3.1_8b", 8, 2048, ("regime=lora",)),
+    Job("lora-3b", "llama3.2_3b", 8, 2048, ("regime=lora",)),
+    Job("qlora4-3b", "llama3.2_3b", 8, 1024, ("regime=qlora", "regime.bits=4")),
+    Job("full_bf16-1b", "llama3.2_1b", 16, 2048, ("regime=full", "training.precision=bf16")),
+    Job("lora-1b", "llama3.2_1b", 16, 1024, ("regime=lora",)),
+    Job("full_amp-0.5b", "qwen2.5_0.5b", 32, 512, ("regime=full", "training.precision=bf16_amp")),
+)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One form of a job. The last two are what launcher/fit.py orders by."""
+
+    job: Job
+    micro_batch: int
+    gradient_checkpointing: bool
+    chosen: bool  # by fit=auto
+    allocated: int  # bytes, predicted
+    tokens_per_pass: int
+    operations: int  # of a step
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (f"training.micro_batch={self.micro_batch}", f"training.gradient_checkpointing={self.gradient_checkpointing}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.job.name}/{self.micro_batch}{'-checkpointing' if self.gradient_checkpointing else ''}"
+
+
+def write_rows(folder: Path) -> Path:
+    """Samples that are all longer than any cutoff here."""
+    draw = random.Random(0)
+    rows = [{"instruction": "Go on.", "input": "", "output": "".join(draw.choices("abcdefgh ", k=CHARACTERS))} for _ in range(ROWS)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder
+
+
+def described(job: Job, data: Path, bases: Path) -> list[str]:
+    return [
+        *(f"model={job.model}", "model.init=pretrained", f"model.path={bases / job.model}", "model.tokenizer=bytes", *job.choices),
+        *("data=files", f"data.folder={data}", "data.sets=[rows.json]", "data.template=chatml", f"data.cutoff={job.length}"),
+        *(f"training.effective_batch={job.batch}", "training.max_steps=10", "checkpoint.interval=0", "evaluation.interval=0"),
+        *("optim.scheduler=constant", "optim.warmup=0", "cluster.ranks_per_node=1"),
+    ]
+
+
+def combinations(job: Job, data: Path, bases: Path = BASES) -> list[Combination]:
+    """Those that the gate permits on one H200, by its estimate alone."""
+    given = [*described(job, data, bases), "node=h200_141", "node.gpus=1", "gate.mode=enforce", "gate.floor=advisory", "training.fit=auto"]
+    composed = compose(given)
+    chosen = judge_run(composed).run.training
+    settled = settle(opened(composed), settle_node(composed.node, 1).node)
+    judged = [judge_recorded(candidate) for candidate in candidates(settled, ROWS) if candidate.sharding.name == "ddp"]
+    return [
+        Combination(
+            job,
+            each.run.training.micro_batch,
+            each.run.training.gradient_checkpointing,
+            form(each.run) == (chosen.micro_batch, chosen.gradient_checkpointing),
+            each.estimate.allocated,
+            each.run.training.micro_batch * sample_tokens(each.run),
+            step_flops(each.facts, each.run, job.batch * sample_tokens(each.run)).hardware,
+        )
+        for each in judged
+        if each.verdict.permitted
+    ]
+
+
+def form(run: Run) -> tuple[int, bool]:
+    return run.training.micro_batch, run.training.gradient_checkpointing
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs share."""
+
+    work: Path
+    bases: Path
+    out: Path
+    room: Room
+    concurrent: int
+    seconds: float
+    on_gpu: bool
+    small: bool
+    facts: dict[str, object]
+    turn: threading.Lock  # Hydra composes one run at a time, and lines are whole
+
+    def measure(self, combination: Combination) -> None:
+        """Write one line; none where the time was over."""
+        self.room.wait_until(lambda: (self.bases / combination.job.model).is_dir())
+        with self.room.entered(self.room.queue(1)) as devices:
+            if devices:
+                self.write({**as_line(combination), **self.run(combination, devices), "surroundings": self.facts})
+
+    def run(self, combination: Combination, devices: Sequence[str]) -> dict[str, object]:
+        given = [*described(combination.job, self.work / "data", self.bases), *combination.overrides, "gate.mode=off"]
+        given += ["node=auto", "node.gpus=1"] if self.on_gpu else ["node=cpu"]
+        given += [f"output={self.work / 'runs'}", f"name={combination.name.replace('/', '-')}", f"data.cache={self.work / 'cache'}"]
+        with self.turn:
+            composed = compose([*given, *(small(combination.job) if self.small else [])])
+            judged = judge_run(composed)
+        run_dir = start_fresh(judged)
+        environment = environment_for(devices, self.concurrent)
+        write_plan(plan_for(judged, run_dir), environment)
+        started = command(judged.run, run_dir)
+        argv = in_place_of_trainers(started.argv, str(TIMED), str(self.work / f"gpu-{devices[0].strip()}.lock"))
+        code, output = run_limited(argv, started.environment(environment), self.seconds)
+        times = [entry["time"] for entry in entries(run_dir.path) if "loss" in entry] if run_dir.progress.exists() else []
+        error = {} if code == 0 else {"error": f"{output[-500:]}\n{run_dir.rank_log(0).read_text()[-1000:] if run_dir.rank_log(0).exists() else ''}"}
+        shutil.rmtree(run_dir.path, ignore_errors=True)
+        return {"exit_code": code, **speed(combination, times), **error}
+
+    def write(self, line: dict[str, object]) -> None:
+        with self.turn, self.out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{line['name']:<32} {line.get('tokens_per_second', line.get('error'))} {'chosen' * bool(line['chosen'])}", flush=True)
+
+
+def as_line(combination: Combination) -> dict[str, object]:
+    values = {name: value for name, value in vars(combination).items() if name != "job"}
+    return {"name": combination.name, "job": combination.job.name, "step_tokens": combination.job.batch * combination.job.length, **values}
+
+
+def small(job: Job) -> list[str]:
+    return [*tiny(compose([f"model={job.model}", "data=demo"]).model.architecture or {}), "data.cutoff=128", "training.max_steps=5"]
+
+
+def speed(combination: Combination, times: Sequence[float]) -> dict[str, object]:
+    """`times`: the clock at the end of every step."""
+    seconds = [later - earlier for earlier, later in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
+    if not seconds:
+        return {}
+    rate = combination.job.batch * combination.job.length / statistics.median(seconds)
+    return {"step_seconds": [round(each, 3) for each in seconds], "tokens_per_second": round(rate, 1)}
+
+
+def report(lines: Sequence[dict]) -> str:
+    """Of every job its combinations, the fastest first; then what the constants would be."""
+    text, jobs = [], dict.fromkeys(line["job"] for line in lines)
+    for job in jobs:
+        measured = sorted((line for line in lines if line["job"] == job and "tokens_per_second" in line), key=lambda line: -line["tokens_per_second"])
+        best = measured[0]["tokens_per_second"]
+        chosen = next((line for line in measured if line["chosen"]), None)
+        ratio = f"{chosen['tokens_per_second'] / best:.3f} of the best" if chosen else "not measured"
+        text.append(f"{job}: fit=auto's choice has {ratio} ({len(measured)} combinations)")
+        text += [f"  {line['name']:<32} {line['tokens_per_second']:>10.0f} tokens/s{'  chosen' * line['chosen']}" for line in measured]
+        text += [f"  {line['name']:<32} failed: {line['exit_code']}" for line in lines if line["job"] == job and "tokens_per_second" not in line]
+    pass_tokens, saturated, residue = fitted_constants(lines)
+    return "\n".join([*text, f"least squares: PASS_TOKENS={pass_tokens} SATURATED_TOKENS={saturated}, {residue:.1%} off on average"])
+
+
+def fitted_constants(lines: Sequence[dict]) -> tuple[int, int, float]:
+    """PASS_TOKENS and SATURATED_TOKENS under which the order of launcher/fit.py follows the measured seconds best, and how far off it stays."""
+    measured = [line for line in lines if "tokens_per_second" in line]
+    return min(((passes, saturated, misfit(measured, passes, saturated)) for passes, saturated in product(PASS_TOKENS, SATURATED_TOKENS)), key=last)
+
+
+def last(row: tuple[int, int, float]) -> float:
+    return row[-1]
+
+
+def misfit(measured: Sequence[dict], pass_tokens: int, saturated: int) -> float:
+    """Of seconds over slowness, each job in a unit of its own: the standard deviation of the logarithm."""
+    errors = []
+    for job in {line["job"] for line in measured}:
+        own = [line for line in measured if line["job"] == job]
+        logs = [math.log(line["step_tokens"] / line["tokens_per_second"] / slowness(line, pass_tokens, saturated)) for line in own]
+        errors += [each - statistics.mean(logs) for each in logs]
+    return math.sqrt(statistics.mean(error**2 for error in errors))
+
+
+def slowness(line: dict, pass_tokens: int, saturated: int) -> float:
+    """As launcher/fit.py has it, under ddp."""
+    return line["operations"] * (1 + pass_tokens / min(line["tokens_per_pass"], saturated))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--bases", type=Path, default=BASES, help="folder that bases.py filled")
+    parser.add_argument("--devices", nargs="+", default=["0"])
+    parser.add_argument("--only", nargs="*", default=[], help="names of jobs")
+    parser.add_argument("--concurrent", type=int, default=8, help="processes at once; one on each GPU trains")
+    parser.add_argument("--seconds", type=float, default=1e6, help="start no run after this time")
+    parser.add_argument("--cell-seconds", type=float, default=200, help="end a run after this time, waiting included")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-fit"))
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.report:
+        print(report([json.loads(line) for line in arguments.report.read_text().splitlines()]))
+        return 0
+    data = write_rows(arguments.work / "data")
+    jobs = [job for job in JOBS if not arguments.only or job.name in arguments.only]
+    every = [combination for job in jobs for combination in combinations(job, data)]
+    done = {json.loads(line)["name"] for line in arguments.out.read_text().splitlines()} if arguments.out.exists() else set()
+    room = Room([""] if arguments.tiny else arguments.devices, arguments.concurrent, arguments.concurrent)
+    room.close_after(arguments.seconds)
+    took, concurrent = (arguments.work, arguments.bases, arguments.out), arguments.concurrent
+    bench = Bench(*took, room, concurrent, arguments.cell_seconds, not arguments.tiny, arguments.tiny, surroundings(), threading.Lock())
+    began = time.monotonic()
+    with ThreadPoolExecutor(concurrent) as pool:
+        list(pool.map(bench.measure, [each for each in every if each.name not in done]))
+    print(f"{time.monotonic() - began:.0f} s for {len(every)} combinations", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
