@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
+import numpy
 from transformers import PreTrainedTokenizerBase
 
 from trainers.data.chat import Sample
 from trainers.data.encoding import Encode, Steps, finish
-from trainers.data.packing import PackedRow, packed_row
+from trainers.data.packing import positions
 from trainers.data.report import EMPTY
 from trainers.data.tokens import MASKED
 
-Pieces = list[list[int]]  # of the documents that share a chunk
+Block = tuple[numpy.ndarray, numpy.ndarray]  # the tokens of documents, one after the other, and the length of each
+Columns = dict[str, numpy.ndarray]  # flat: one chunk after the other
 
 
 class DocumentTokens(TypedDict):
@@ -20,11 +22,6 @@ class DocumentTokens(TypedDict):
     tokens: int
     learned: int
     drop: str
-
-
-class ChunkRow(TypedDict):
-    input_ids: list[int]
-    labels: list[int]
 
 
 def tokenise_document(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> DocumentTokens:
@@ -52,29 +49,32 @@ def document_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Steps[
     return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY}
 
 
-def chunked(documents: Iterable[list[int]], capacity: int) -> Iterator[Pieces]:
-    """Every chunk but the last holds `capacity` tokens; a last token alone teaches nothing and is left out."""
-    pieces: Pieces = []
-    space = capacity
-    for document in documents:
-        start = 0
-        while start < len(document):
-            pieces.append(document[start : start + space])
-            start += len(pieces[-1])
-            space -= len(pieces[-1])
-            if space == 0:
-                yield pieces
-                pieces, space = [], capacity
-    if capacity - space > 1:
-        yield pieces
+def chunked(blocks: Iterable[Block], capacity: int) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
+    """The tokens of one or several chunks, and whether a document begins at each.
+
+    Every chunk but the last holds `capacity` tokens; a last token alone teaches nothing and is left out.
+    """
+    rest, begins = numpy.empty(0, numpy.int32), numpy.empty(0, bool)
+    for tokens, lengths in blocks:
+        rest, begins = numpy.concatenate([rest, tokens]), numpy.concatenate([begins, positions(lengths) == 0])
+        whole = len(rest) // capacity * capacity
+        if whole:
+            yield rest[:whole], begins[:whole]
+        rest, begins = rest[whole:], begins[whole:]
+    if len(rest) > 1:
+        yield rest, begins
 
 
-def chunk_row(pieces: Pieces) -> ChunkRow:
-    """A chunk whose attention crosses documents, as pre-training usually has it: every token but the first is learned."""
-    ids = [token for piece in pieces for token in piece]
-    return {"input_ids": ids, "labels": [MASKED, *ids[1:]]}
+def chunk_columns(tokens: numpy.ndarray, begins: numpy.ndarray, capacity: int) -> Columns:
+    """Chunks whose attention crosses documents, as pre-training usually has it: every token but the first is learned."""
+    labels = tokens.copy()
+    labels[::capacity] = MASKED
+    return {"input_ids": tokens, "labels": labels}
 
 
-def packed_chunk_row(pieces: Pieces) -> PackedRow:
-    """A chunk whose documents do not see each other."""
-    return packed_row([(piece, [MASKED, *piece[1:]]) for piece in pieces])
+def packed_chunk_columns(tokens: numpy.ndarray, begins: numpy.ndarray, capacity: int) -> Columns:
+    """Chunks whose documents do not see each other."""
+    starts = begins.copy()
+    starts[::capacity] = True
+    pieces = numpy.diff(numpy.flatnonzero(starts), append=len(tokens))
+    return {"input_ids": tokens, "labels": numpy.where(starts, MASKED, tokens), "position_ids": positions(pieces)}

@@ -10,7 +10,7 @@ from conf.schema import Data
 STOPPING = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}
 
 
-def mixed_order(sets: Sequence[int], data: Data, seed: int) -> Sequence[int]:
+def mixed_order(sets: Sequence[int], data: Data, seed: int) -> numpy.ndarray:
     """Positions of samples in the order of training; `sets` holds each sample's set.
 
     Interleaving under ends with the first set that is used up, over with the last, when the others have begun again.
@@ -19,7 +19,7 @@ def mixed_order(sets: Sequence[int], data: Data, seed: int) -> Sequence[int]:
     numbers = numpy.asarray(sets)
     present = numpy.unique(numbers)
     if data.mixing == "concatenate" or len(present) < 2:
-        return range(len(numbers))
+        return numpy.arange(len(numbers))
     chosen = None if data.probabilities is None else numpy.asarray(data.probabilities)[present]
     mixed = interleave_datasets(
         [Dataset.from_dict({"position": numpy.flatnonzero(numbers == number)}) for number in present],
@@ -27,4 +27,4 @@ def mixed_order(sets: Sequence[int], data: Data, seed: int) -> Sequence[int]:
         seed=seed,
         stopping_strategy=STOPPING[data.mixing],  # type: ignore[arg-type]
     )
-    return mixed.with_format("numpy")["position"][:].tolist()
+    return mixed.with_format("numpy")["position"][:]

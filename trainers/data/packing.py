@@ -4,6 +4,8 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import TypedDict
 
+import numpy
+
 
 class PackedRow(TypedDict):
     input_ids: list[int]
@@ -57,3 +59,8 @@ def packed_row(samples: Sequence[tuple[list[int], list[int]]]) -> PackedRow:
         "labels": [label for _, labels in samples for label in labels],
         "position_ids": [position for ids, _ in samples for position in range(len(ids))],
     }
+
+
+def positions(lengths: numpy.ndarray) -> numpy.ndarray:
+    """The position of every token within its own sample, the samples one after the other."""
+    return numpy.arange(lengths.sum()) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths)

@@ -111,7 +111,7 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
             evaluated = select(held_out.rows, unmixed(run.data), run.training.seed).train
             write_rows(held_out.rows, evaluated, run.data, kind, folder / EVALUATION)
             selected = Selected(selected.train, evaluated)
-        elif selected.evaluation:
+        elif len(selected.evaluation):
             write_rows(samples.rows, selected.evaluation, run.data, kind, folder / EVALUATION)
         report = report_on(samples, selected, len(train), work)
     (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
@@ -147,7 +147,7 @@ def unmixed(data: Data) -> Data:
 
 def report_on(samples: Tokenised, selected: Selected, train_rows: int, work: Work) -> DataReport:
     facts = samples.rows.with_format("numpy")
-    lengths, kept = facts["length"][:], numpy.asarray([*selected.train, *selected.evaluation])
+    lengths, kept = facts["length"][:], numpy.concatenate([selected.train, selected.evaluation])
     return DataReport(
         samples=len(samples.rows),
         unreadable=len(samples.problems),
@@ -158,7 +158,7 @@ def report_on(samples: Tokenised, selected: Selected, train_rows: int, work: Wor
         train_rows=train_rows,
         tokens=int(numpy.sum(facts["tokens"][:][kept])),
         learned_tokens=int(numpy.sum(facts["learned"][:][kept])),
-        longest=int(max(lengths)),
+        longest=int(lengths.max()),
         cutoff=work.data.cutoff,
     )
 

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -19,8 +18,8 @@ from trainers.errors import DataError
 class Selected:
     """Positions among the tokenised samples."""
 
-    train: Sequence[int]
-    evaluation: Sequence[int]
+    train: numpy.ndarray
+    evaluation: numpy.ndarray
 
 
 def select(rows: Dataset, data: Data, seed: int) -> Selected:
@@ -32,8 +31,7 @@ def select(rows: Dataset, data: Data, seed: int) -> Selected:
     kept = learnable(rows, data)
     train, evaluation = split(len(kept), data, seed)
     trained = kept[train]
-    order = mixed_order(rows.with_format("numpy")["set"][:][trained], data, seed)
-    return Selected(trained[order].tolist() if len(trained) else [], kept[evaluation].tolist())
+    return Selected(trained[mixed_order(rows.with_format("numpy")["set"][:][trained], data, seed)], kept[evaluation])
 
 
 def learnable(rows: Dataset, data: Data) -> numpy.ndarray:
@@ -65,7 +63,7 @@ def mostly_dropped(reasons: Counter[str], useless: int, rows: Dataset, cutoff: i
     )
 
 
-def split(samples: int, data: Data, seed: int) -> tuple[list[int], list[int]]:
+def split(samples: int, data: Data, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Training and evaluation samples, both in their order; the same for the same seed."""
     count = round(samples * data.validation_share)
     if data.validation_share > 0 and not 0 < count < samples:
@@ -73,5 +71,5 @@ def split(samples: int, data: Data, seed: int) -> tuple[list[int], list[int]]:
             f"data.validation_share={data.validation_share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'}: "
             f"set data.validation_share so that both get one, or to 0."
         )
-    held_out = set(random.Random(seed).sample(range(samples), count))
-    return [index for index in range(samples) if index not in held_out], sorted(held_out)
+    held_out = numpy.sort(numpy.array(random.Random(seed).sample(range(samples), count), dtype=int))
+    return numpy.delete(numpy.arange(samples), held_out), held_out

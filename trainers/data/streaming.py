@@ -7,14 +7,15 @@ used up, ends with the run, and is the same each time it is read, so that a resu
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import chain, count, islice
 
+import numpy
 from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
 from trainers.data.chunks import Chunk, chunks_of
-from trainers.data.documents import chunk_row, chunked, packed_chunk_row
+from trainers.data.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.kinds import KINDS
 from trainers.data.packing import pack_lengths, packed_row
 from trainers.data.problems import Problem, refuse_problems
@@ -62,8 +63,7 @@ def rows_of_share(dealt: list[Share], work: Work) -> Iterator[Row]:
     [share] = dealt
     rows = learned_rows(endless(share, work), work)
     if work.kind == "text":
-        made = packed_chunk_row if work.data.packing else chunk_row
-        return (made(pieces) for pieces in chunked((row["input_ids"] for row in rows), work.data.cutoff))
+        return chunks(rows, work)
     if work.data.packing:
         return packed(rows, share.held(work), work.data.cutoff)
     return ({"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows)
@@ -197,3 +197,16 @@ def packed(rows: Iterator[Row], size: int, cutoff: int) -> Iterator[Row]:
     while part := list(islice(rows, size)):
         for members in pack_lengths([len(row["input_ids"]) for row in part], cutoff):
             yield packed_row([(part[member]["input_ids"], part[member]["labels"]) for member in members])
+
+
+def chunks(rows: Iterator[Row], work: Work) -> Iterator[Row]:
+    cutoff, columns = work.data.cutoff, packed_chunk_columns if work.data.packing else chunk_columns
+    for tokens, begins in chunked(documents(rows), cutoff):
+        made = columns(tokens, begins, cutoff)
+        for start in range(0, len(tokens), cutoff):
+            yield {name: column[start : start + cutoff].tolist() for name, column in made.items()}
+
+
+def documents(rows: Iterator[Row]) -> Iterator[Block]:
+    while part := [row["input_ids"] for row in islice(rows, TOGETHER)]:
+        yield numpy.array(list(chain.from_iterable(part)), numpy.int32), numpy.array([len(ids) for ids in part])

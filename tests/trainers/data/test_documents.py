@@ -1,10 +1,11 @@
 """Documents of pre-training in chunks."""
 
+import numpy
 import pytest
 from tokenizers.processors import TemplateProcessing
 
 from trainers.data.chat import Sample, plain
-from trainers.data.documents import chunk_row, chunked, packed_chunk_row, tokenise_document
+from trainers.data.documents import Block, Columns, chunk_columns, chunked, packed_chunk_columns, tokenise_document
 from trainers.data.report import EMPTY
 from trainers.data.tokens import MASKED
 from trainers.tokenizer import byte_tokenizer
@@ -43,23 +44,37 @@ def test_a_tokenizer_without_an_end_token_is_refused():
         tokenise_document(document("A"), tokenizer)
 
 
-def test_chunks_are_full_and_hold_every_token_once():
-    chunks = list(chunked([[1, 2, 3], [4, 5, 6, 7, 8, 9], [10]], capacity=4))
-    assert chunks == [[[1, 2, 3], [4]], [[5, 6, 7, 8]], [[9], [10]]]
+def block(*documents: list[int]) -> Block:
+    return numpy.array([token for ids in documents for token in ids]), numpy.array([len(ids) for ids in documents])
+
+
+def as_lists(columns: Columns) -> dict[str, list[int]]:
+    return {name: column.tolist() for name, column in columns.items()}
+
+
+def test_chunks_are_full_and_hold_every_token_once_with_the_places_where_documents_begin():
+    chunks = chunked([block([1, 2, 3], [4, 5, 6, 7, 8, 9]), block([10])], capacity=4)
+    assert [(tokens.tolist(), numpy.flatnonzero(begins).tolist()) for tokens, begins in chunks] == [
+        ([1, 2, 3, 4, 5, 6, 7, 8], [0, 3]),
+        ([9, 10], [1]),
+    ]
 
 
 def test_a_last_token_alone_is_left_out():
-    assert list(chunked([[1, 2, 3, 4, 5]], capacity=4)) == [[[1, 2, 3, 4]]]
-    assert list(chunked([[1]], capacity=4)) == []
+    assert [tokens.tolist() for tokens, _ in chunked([block([1, 2, 3, 4, 5])], capacity=4)] == [[1, 2, 3, 4]]
+    assert list(chunked([block([1])], capacity=4)) == []
 
 
 def test_every_token_but_the_first_of_a_chunk_is_learned():
-    assert chunk_row([[1, 2, 3], [4]]) == {"input_ids": [1, 2, 3, 4], "labels": [MASKED, 2, 3, 4]}
+    columns = chunk_columns(numpy.array([1, 2, 3, 4, 5]), numpy.array([True, False, False, True, False]), capacity=3)
+    assert as_lists(columns) == {"input_ids": [1, 2, 3, 4, 5], "labels": [MASKED, 2, 3, MASKED, 5]}
 
 
 def test_packed_documents_do_not_learn_their_first_token_from_the_document_before():
-    assert packed_chunk_row([[1, 2, 3], [4, 5]]) == {
-        "input_ids": [1, 2, 3, 4, 5],
-        "labels": [MASKED, 2, 3, MASKED, 5],
-        "position_ids": [0, 1, 2, 0, 1],
+    # Two chunks of 4: documents of 3 and 4 tokens, of which the second begins with one token in the first chunk, and one of 1.
+    columns = packed_chunk_columns(numpy.array([1, 2, 3, 4, 5, 6, 7, 8]), numpy.array([1, 0, 0, 1, 0, 0, 0, 1], bool), capacity=4)
+    assert as_lists(columns) == {
+        "input_ids": [1, 2, 3, 4, 5, 6, 7, 8],
+        "labels": [MASKED, 2, 3, MASKED, MASKED, 6, 7, MASKED],
+        "position_ids": [0, 1, 2, 0, 0, 1, 2, 0],
     }
