@@ -143,13 +143,11 @@ def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
 
 
 def engine_precision(precision: str) -> dict[str, Any]:
-    """DeepSpeed's number formats: its bf16 engine keeps fp32 masters unless told to keep bf16 ones."""
+    """DeepSpeed's number formats; pure bf16 gets its masters in trainers/optimizer.py."""
     if precision == "fp16_amp":
         return {"fp16": {"enabled": True}}
-    if precision == "bf16_amp":
+    if precision in ("bf16_amp", "bf16"):
         return {"bf16": {"enabled": True}}
-    if precision == "bf16":
-        return {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}}
     return {"bf16": {"enabled": False}, "fp16": {"enabled": False}}
 
 

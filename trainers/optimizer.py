@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel, Trainer
 
-from conf.schema import Lora, Optim, Run
+from conf.schema import Lora, Optim, Run, Zero
 from trainers.block_wise import badam
 from trainers.learning import hidden_matrices, other_weights
 from trainers.low_rank import apollo, galore, galore_8bit
@@ -73,6 +73,17 @@ def choose_optimizer(trainer: Trainer, run: Run) -> None:
         keep_adapter_dtype(trainer, trainer.model, run)
     if isinstance(run.regime, Lora) and run.regime.lora_plus_ratio is not None:
         speed_up_b_matrices(trainer, run.regime.lora_plus_ratio)
+    if isinstance(run.sharding, Zero) and run.training.precision == "bf16":
+        keep_bf16_masters(trainer)
+
+
+def keep_bf16_masters(trainer: Trainer) -> None:
+    """Have the engine of the trained model keep masters and states in bf16, where DeepSpeed's bf16 keeps fp32 ones.
+
+    Not in the arguments: TRL gives a reference model an engine of the same configuration but of stage 0, and there
+    `Bf16_master_weights_and_grads is only supported with ZeRO Stage 1, 2, or 3`. By now the reference has its engine.
+    """
+    trainer.accelerator.state.deepspeed_plugin.deepspeed_config["bf16"] |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
 
 
 def keep_adapter_dtype(trainer: Trainer, model: PeftModel, run: Run) -> None:
