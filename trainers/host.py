@@ -35,7 +35,7 @@ def held() -> Held:
 
 
 def read(status: str) -> Held:
-    """Some containers' kernels tell no kinds: all that is resident then counts as what cannot be dropped, which is too much rather than too little."""
+    """Some containers' kernels tell no kinds: all that is resident then counts, which is too much rather than too little."""
     sizes = {name: 1024 * int(number) for name, number in re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE)}
     if "RssAnon" not in sizes:
         return Held(sizes["VmRSS"], 0, 0)

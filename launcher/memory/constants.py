@@ -20,7 +20,7 @@ NCCL = {
 }
 
 # Inside of torch's allocator: peak allocated minus the closed form on all 12 H200 runs.
-CUBLAS_WORKSPACE = int(0.06 * GIB)
+CUBLAS_WORKSPACE = 64 * MIB
 
 # Smallest cap that still runs over peak allocated. Two jobs on an H200 under caps needed 0.2 and 0.5 % more, bisected to 0.5 %
 # (benchmarks/results/h200_memory_caps.jsonl); an allocator simulation of four smaller ones gave 1.2 to 3.0 % without the expandable segments
@@ -42,9 +42,14 @@ NF4_SCALE_BLOCK = 256
 # trainers quantise with HQQ in groups of 64 weights: a 16-bit scale and a 16-bit zero each.
 HQQ_GROUP = 64
 
-# Resident set of a rank before it holds a model: imports of torch, transformers, peft, trl and, on a GPU, CUDA's libraries and host staging.
-RANK_RSS_GPU = 3 * GIB
-RANK_RSS_CPU = int(0.6 * GIB)
+# Host memory of a rank that nothing can drop, before it holds a model. Derived, not measured: a rank on an H200 was resident with 1.32 GiB when its
+# weights were loaded and with 2.02 to 2.14 GiB at its end (benchmarks/results/h200_memory.jsonl, host less the weights), of which pages of libraries'
+# files are taken to be 0.4 and 0.65 GiB. With 382 MiB anonymous and 139 MiB of files after the imports, measured with torch for CPUs.
+RANK_HOST_LOADING = int(0.9 * GIB)
+RANK_HOST_TRAINING = int(1.4 * GIB)
+RANK_HOST_CPU = int(0.47 * GIB)  # measured: 0.463 and 0.475 GiB
+# glibc's malloc maps blocks of at least this size one by one, however often smaller ones were freed (mallopt(3), M_MMAP_THRESHOLD).
+MALLOC_MAPS = 32 * MIB
 # On a CPU: what malloc and the kernels' scratch hold above what is alive, as a share of it. With both numbers six CPU runs (demo, and 48 M
 # parameters full and LoRA, fp32 and bf16, one and two ranks, DDP and ZeRO-2) are met within -5 and +10 % of the resident peak.
 CPU_SLACK = 0.2

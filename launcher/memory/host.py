@@ -1,71 +1,131 @@
-"""Host memory of one node and disk under the run folder."""
+"""Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
 from conf.schema import Badam, Fsdp, Lora, Qlora, Run, Zero
-from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, RANK_RSS_CPU, RANK_RSS_GPU
+from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, MALLOC_MAPS, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
 from launcher.memory.job import Job
+from launcher.memory.offload import offload_terms
 from launcher.memory.optimizer import PAGED, state_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import ranks_per_node
 from launcher.memory.storage import loaded_element
-from launcher.memory.terms import Term
+from launcher.memory.terms import Term, Terms, total
+
+PROCESSES = "processes"
+IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
+KERNELS = "the same with the kernels of all libraries loaded, per rank"
 
 
-def pinned(size: int) -> int:
-    """A pinned block as torch's caching host allocator takes it: rounded up to a power of two (ATen/core/CachingHostAllocator.h)."""
-    return 1 << (size - 1).bit_length() if size > 0 else 0
-
-
-def host_terms(job: Job, peak: int) -> tuple[Term, ...]:
+def host_terms(job: Job, peak: int) -> Terms:
     """Of all ranks on one node; `peak` is what a rank allocates where its device is the CPU."""
     ranks = ranks_per_node(job.run)
     workers = Term("data workers", ranks * job.run.training.dataloader_workers * DATALOADER_WORKER, "private memory of a forked worker")
     if not job.gpu:
         return (
-            Term("processes", ranks * RANK_RSS_CPU, "resident set after the imports, per rank"),
+            Term(PROCESSES, ranks * RANK_HOST_CPU, "anonymous memory after the imports, per rank"),
             Term("training", ranks * peak, "the largest phase, per rank"),
             Term("heap slack", int(ranks * CPU_SLACK * peak), "malloc and kernels' scratch, measured"),
             workers,
         )
-    return (
-        Term("processes", ranks * RANK_RSS_GPU, "resident set after the imports with CUDA's libraries, per rank"),
-        larger_of(
-            Term("loading", ranks * loading_bytes(job), "every rank reads the weights into host memory before its GPU gets them"),
-            Term(
-                "offload", ranks * offload_bytes(job), "DeepSpeed's masters, gradients, states and staging; pinned blocks rounded up to powers of two"
-            ),
+    return (*together(fullest(job, leads=True), fullest(job, leads=False), ranks - 1), workers)
+
+
+def together(first: Terms, others: Terms, count: int) -> Terms:
+    """The rank that saves, and `count` others, which may be fullest in another phase."""
+    names = {term.name: term.source for term in (*first, *(others if count else ()))}
+    sizes = {name: sum(t.bytes for t in first if t.name == name) + count * sum(t.bytes for t in others if t.name == name) for name in names}
+    return tuple(Term(name, sizes[name], source) for name, source in names.items() if sizes[name])
+
+
+def fullest(job: Job, *, leads: bool) -> Terms:
+    """A rank's phase that takes most: loading, the engine's start, or training and saving beside what is offloaded."""
+    loading, training = Term(PROCESSES, RANK_HOST_LOADING, IMPORTS), Term(PROCESSES, RANK_HOST_TRAINING, KERNELS)
+    beside = (*offload_terms(job), Term("paged states", paged_bytes(job), "bitsandbytes' unified memory, when evicted"))
+    phases = (
+        (loading, *random_base_terms(job, leads=leads)),
+        (loading, Term("loading", loading_bytes(job), "of the weights, before the GPU gets them; 16-bit ones stay pages of their files")),
+        (
+            loading,
+            Term("weights in one piece", flattened_bytes(job), "ZeRO-3 puts its share together on the host (runtime/zero/utils.py, defragment)"),
         ),
-        Term("paged states", ranks * paged_bytes(job), "bitsandbytes' unified memory, when evicted"),
-        workers,
+        (training, *beside, Term("saving", saving_bytes(job, leads=leads), "the final model on its way to files")),
     )
+    return max(phases, key=total)
 
 
-def larger_of(loading: Term, offload: Term) -> Term:
-    """The GPU has the weights before the optimizer's buffers are made."""
-    return max(loading, offload, key=lambda term: term.bytes)
+def random_base_terms(job: Job, *, leads: bool) -> Terms:
+    """An adapter's random base is drawn by the first rank on the host, and saved: of experts, gate and up projections are written from copies."""
+    if not leads or job.run.model.init != "random" or not isinstance(job.run.regime, Lora):
+        return ()
+    size = job.storage.frozen * (job.census.base + untied_head(job) + 2 * experts(job) // 3)
+    return (Term("random base", size, "drawn and saved by the first rank"),)
 
 
 def loading_bytes(job: Job) -> int:
-    """Of one rank on its way to a GPU.
+    """Of one rank on its way to a GPU: measured on a CPU for Qwen2.5-0.5B, qwen3_moe and mixtral, with the code that loads them here.
 
-    Quantised layers go to the GPU one by one, but HQQ's from a whole model; random weights are made where they train, but under FSDP on
-    the host; ZeRO-3 reads pages of the file, which are not the process' own.
+    safetensors maps its files, so that weights in the dtype of their files (16 bits) are no memory of the process until they are copied to the GPU;
+    those that become fp32 are. bitsandbytes' layers go straight to the GPU; ZeRO-3 reads its parts from the mapped files; random weights are made
+    where they train, but under FSDP on the host.
     """
-    run = job.run
+    run, element = job.run, loaded_element(job.run)
     quantised_in_place = isinstance(run.regime, Qlora) and run.regime.bits != 2
-    made_in_place = run.model.init == "random" and not isinstance(run.regime, Lora) and not isinstance(run.sharding, Fsdp)
     split_in_place = isinstance(run.sharding, Zero) and run.sharding.stage == 3
-    return 0 if quantised_in_place or made_in_place or split_in_place else loaded_element(run) * job.census.base
-
-
-def offload_bytes(job: Job) -> int:
-    """Of one rank (runtime/zero/stage_1_and_2.py and stage3.py, offload_optimizer and offload_param)."""
-    if not job.split.host_states:
+    if quantised_in_place or split_in_place:
         return 0
-    storage, part = job.storage, job.census.trained // job.split.states
-    # The states of DeepSpeedCPUAdam are ordinary memory; masters, their gradients and the 16-bit staging buffer are pinned.
-    states = state_bytes(job.run, job.census, storage) // job.split.states
-    buffers = pinned(storage.master * part) * 2 + pinned(storage.weight * part)
-    return states + buffers + (pinned(weight_bytes(job.run, job.census, storage) // job.split.weights) if job.split.host_weights else 0)
+    if run.model.init == "random" and not isinstance(run.regime, Lora):
+        return element * (job.census.base + untied_head(job)) if isinstance(run.sharding, Fsdp) else 0
+    if element == 2:
+        return element * stacked(job)
+    return element * (job.census.base + (experts(job) if element * one_expert(job) <= MALLOC_MAPS else 0))
+
+
+def stacked(job: Job) -> int:
+    """Files hold expert by expert; they are stacked in memory, and gate and up of one layer are two stacks before they are one."""
+    layers = max((len(module.layers) for module in job.facts.modules if module.kind == "experts"), default=1)
+    return experts(job) + 2 * experts(job) // (3 * layers)
+
+
+def experts(job: Job) -> int:
+    return sum(module.parameters * module.instances for module in job.facts.modules if module.kind == "experts")
+
+
+def one_expert(job: Job) -> int:
+    """Elements of one matrix of it. Freed blocks of malloc's heap are kept, but those that it maps one by one are returned (mallopt(3))."""
+    return job.facts.hidden * job.facts.intermediate
+
+
+def untied_head(job: Job) -> int:
+    """Random weights are drawn for a head too, before it is tied to the embedding; and states of a model name a tied weight twice."""
+    return job.head if job.facts.tied else 0
+
+
+def flattened_bytes(job: Job) -> int:
+    split_here = isinstance(job.run.sharding, Zero) and job.run.sharding.stage == 3 and not job.split.host_weights
+    return job.storage.weight * job.census.trained // job.split.weights if split_here else 0
+
+
+def saving_bytes(job: Job, *, leads: bool) -> int:
+    """Of one rank at the end: accelerate/accelerator.py, get_state_dict; transformers/trainer.py, save_model; safetensors/torch.py, save_file.
+
+    The first rank holds what it writes. ZeRO-1 and 2 have every rank clone the whole model to the host, adapters or not; FSDP2 gathers it for the
+    first rank; ZeRO-3 gathers what learns. Without a split an adapter is written alone.
+    """
+    sharding, adapter = job.run.sharding, isinstance(job.run.regime, Lora)
+    whole = weight_bytes(job.run, job.census, job.storage)
+    if isinstance(sharding, Zero) and sharding.stage != 3:
+        return whole + job.storage.frozen * untied_head(job) + (written_copies(job) if leads and not adapter else 0)
+    if not leads:
+        return 0
+    if isinstance(sharding, Fsdp):
+        return whole + job.storage.frozen * untied_head(job) + (0 if adapter else written_copies(job))
+    if adapter:
+        return job.storage.weight * job.census.trained
+    return whole + (written_copies(job) if isinstance(sharding, Zero) else 0)
+
+
+def written_copies(job: Job) -> int:
+    """Files want gate and up projections of experts apart: copies, where the model lies on the host by then (a GPU makes them itself)."""
+    return job.storage.weight * 2 * experts(job) // 3
 
 
 def paged_bytes(job: Job) -> int:
