@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from launcher.attention import COMPARED
 from launcher.compose import compose
-from trainers.attention import Spans, implementation, one_by_one, widened
+from trainers.attention import Spans, by_kernel, implementation, one_by_one, widened
 from trainers.data.collator import build_collator
 from trainers.data.packing import PackedRow, packed_row
 from trainers.tokenizer import byte_tokenizer
@@ -168,3 +168,12 @@ def test_a_window_counts_the_token_itself() -> None:
 
 def test_heads_are_widened_by_zeros() -> None:
     assert widened(torch.ones(1, 1, 2), 4).flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_the_kernel_takes_grouped_heads_of_any_width_and_gives_those_of_the_values() -> None:
+    """On no device, where torch computes shapes alone: 4 heads of queries share 2 of keys, 36 is no multiple of 8."""
+    query, key, value = (torch.empty(20, heads, width, device="meta", requires_grad=True) for heads, width in ((4, 36), (2, 36), (2, 32)))
+    out = by_kernel(query, key, value, 0.1, Spans(torch.empty(3, dtype=torch.int32, device="meta"), 12, window=4))
+    assert out.shape == (20, 4, 32)
+    out.sum().backward()
+    assert [tensor.grad.shape for tensor in (query, key, value) if tensor.grad is not None] == [(20, 4, 36), (20, 2, 36), (20, 2, 32)]

@@ -15,6 +15,7 @@ from launcher.compose import compose
 from launcher.settle import settle
 from trainers.callbacks.committing import Committing
 from trainers.data import build_collator, build_datasets
+from trainers.data.packing import packed_row
 from trainers.material import Material
 from trainers.regimes import prepare_model
 from trainers.stages import sft
@@ -134,3 +135,18 @@ def test_a_run_goes_on_from_a_committed_checkpoint_with_the_same_losses_and_keep
     resumed.train(resume_from_checkpoint=str(run_dir.checkpoint(2)))
     assert logged(resumed, "loss") == logged(whole, "loss")
     assert sorted(path.name for path in run_dir.checkpoints.glob("step-*")) == ["step-2", "step-6"]
+
+
+def test_a_packed_run_goes_on_from_a_checkpoint_with_the_same_losses_and_evaluates_as_unpacked_rows(tmp_path: Path) -> None:
+    packing = ("data.packing=true", "training.attention=varlen", "training.micro_batch=1", "evaluation.micro_batch=1")
+    run, run_dir = run_of(*packing, "training.max_steps=4", "checkpoint.interval=2"), RunDir(tmp_path)
+    run_dir.checkpoints.mkdir()
+    rows = Dataset.from_list([packed_row([(row["input_ids"], row["labels"]) for row in pair]) for pair in ((SHORT, LONG), (LONG, SHORT))])
+    whole = trainer_of(run, run_dir, rows, rows, callbacks=(Committing(run_dir, keep=3, world=1),))
+    whole.train()
+    resumed = trainer_of(run, run_dir, rows, rows, callbacks=(Committing(run_dir, keep=1, world=1),))
+    resumed.train(resume_from_checkpoint=str(run_dir.checkpoint(2)))
+    assert logged(resumed, "loss") == logged(whole, "loss")
+    alone = trainer_of(run_of("evaluation.micro_batch=2"), RunDir(tmp_path), Dataset.from_list([SHORT]), Dataset.from_list([SHORT, LONG]))
+    alone.model.load_state_dict(resumed.model.state_dict())
+    assert resumed.evaluate()["eval_loss"] == pytest.approx(alone.evaluate()["eval_loss"], rel=1e-5)
