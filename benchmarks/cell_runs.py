@@ -16,6 +16,8 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from processes import environment_for, run_limited
+
 LEARNED_SHARE = 0.9
 TINY = [
     "model.architecture.hidden_size=64",
@@ -29,28 +31,32 @@ TINY = [
 ]
 
 
-def run_cell(cell: Any, given: list[str], output: Path, devices: str | None, concurrent: int) -> dict[str, object]:
+def run_cell(cell: Any, given: list[str], output: Path, devices: Sequence[str], arguments: argparse.Namespace) -> dict[str, object]:
     """`cell` is a dataclass with a name; `given` are its overrides."""
     command = [sys.executable, "-m", "launcher", "train", *given]
-    environment = dict(os.environ) if devices is None else {**os.environ, "CUDA_VISIBLE_DEVICES": devices}
     began = time.monotonic()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    code, said = run_limited(command, environment_for(devices, arguments.concurrent * max(1, arguments.gpus)), arguments.cell_seconds)
     record: dict[str, object] = {
         "cell": cell.name,
         **asdict(cell),
-        "exit_code": done.returncode,
+        "exit_code": code,
         "seconds": round(time.monotonic() - began, 1),
-        "concurrent": concurrent,
+        "concurrent": arguments.concurrent,
         "command": ["regimen", *command[3:]],
     }
-    if done.returncode != 0:
-        return {**record, "error": (done.stderr or done.stdout)[-600:]}
-    folder = newest_run(output, cell.name)
-    return {**record, **measured(folder), "learned": learned(folder)}
+    folders = runs_of(output, cell.name)
+    if code != 0:
+        logs = sorted(folders[-1].glob("log/rank-*.txt")) if folders else []
+        return {**record, "error": "\n".join([said[-600:], *(log.read_text()[-600:] for log in logs)])}
+    return {**record, **measured(folders[-1]), "learned": learned(folders[-1])}
 
 
 def newest_run(output: Path, name: str) -> Path:
-    return sorted((output / folder_name(name)).glob("*/run.yaml"))[-1].parent
+    return runs_of(output, name)[-1]
+
+
+def runs_of(output: Path, name: str) -> list[Path]:
+    return sorted(path.parent for path in (output / folder_name(name)).glob("*/run.yaml"))
 
 
 def folder_name(cell: str) -> str:
@@ -118,24 +124,29 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--concurrent", type=int, default=1, help="cells at a time; with more than 1, tokens/s are no figures of speed")
     parser.add_argument("--devices", nargs="*", default=[], help="CUDA_VISIBLE_DEVICES of each slot")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no cell after this time")
+    parser.add_argument("--cell-seconds", type=float, default=300, help="end a cell after this time")
     parser.add_argument("--output", type=Path, default=Path("/tmp/regimen-cells"))
     parser.add_argument("--tiny", action="store_true")
     return parser
 
 
-def run_cells(arguments: argparse.Namespace, every: Sequence[Any], overrides: Callable[[Any], list[str]]) -> int:
+def wanted(arguments: argparse.Namespace, every: Sequence[Any]) -> list[Any]:
     """Those of `every` that are asked for and not done yet."""
     done = finished([arguments.out, *arguments.earlier])
     cells = [cell for cell in every if cell.name not in done]
-    cells = [cell for cell in cells if not arguments.only or any(cell.name.startswith(prefix) for prefix in arguments.only)]
+    return [cell for cell in cells if not arguments.only or any(cell.name.startswith(prefix) for prefix in arguments.only)]
+
+
+def run_cells(arguments: argparse.Namespace, cells: Sequence[Any], overrides: Callable[[Any], list[str]]) -> int:
     began, facts = time.monotonic(), surroundings()
 
     def work(numbered: tuple[int, Any]) -> None:
         number, cell = numbered
+        given = overrides(cell)  # may wait for what the cell needs
         if time.monotonic() - began > arguments.seconds:
             return
         slots = arguments.devices
-        record = run_cell(cell, overrides(cell), arguments.output, slots[number % len(slots)] if slots else None, arguments.concurrent)
+        record = run_cell(cell, given, arguments.output, slots[number % len(slots)].split(",") if slots else [], arguments)
         with arguments.out.open("a") as file:
             file.write(json.dumps({**record, "surroundings": facts}) + "\n")
         print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cell_runs import TINY, folder_name, parser_of, run_cells
+from cell_runs import TINY, folder_name, parser_of, run_cells, wanted
 
 STEPS = 20
 REGIMES = {
@@ -66,7 +66,8 @@ def overrides(cell: Cell, data: Path, output: Path, tiny: bool) -> list[str]:
 
 def main() -> int:
     arguments = parser_of(__doc__).parse_args()
-    return run_cells(arguments, cells_for(arguments.gpus), partial(overrides, data=arguments.data, output=arguments.output, tiny=arguments.tiny))
+    cells = wanted(arguments, cells_for(arguments.gpus))
+    return run_cells(arguments, cells, partial(overrides, data=arguments.data, output=arguments.output, tiny=arguments.tiny))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 """Trains every stage for a few steps through `regimen train`, predicted against measured memory, and writes one JSON line a cell.
 
-    python benchmarks/stage_cells.py --gpus 1 --data FOLDER --out RESULTS.jsonl --concurrent 6      one GPU: nine stages x full, LoRA, QLoRA in 4 bits
-    python benchmarks/stage_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl --concurrent 2      two GPUs: LoRA under ZeRO-2, full under ZeRO-3
-    python benchmarks/stage_cells.py --gpus 0 --tiny --data FOLDER --out RESULTS.jsonl              a rehearsal on a CPU with tiny shapes
-    python benchmarks/stage_cells.py --gpus 0 --ranks 2 --tiny --data FOLDER --out RESULTS.jsonl    the same of the cells on two GPUs
+    python benchmarks/stage_cells.py --gpus 1 --data FOLDER --out RESULTS.jsonl --devices 0 1 --concurrent 8   nine stages x full, LoRA, QLoRA-4
+    python benchmarks/stage_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl --devices 0,1 --concurrent 6   LoRA under ZeRO-2, full under ZeRO-3
+    python benchmarks/stage_cells.py --gpus 0 --tiny --data FOLDER --out RESULTS.jsonl                         a rehearsal on a CPU with tiny shapes
+    python benchmarks/stage_cells.py --gpus 0 --ranks 2 --tiny --data FOLDER --out RESULTS.jsonl               the same of the cells on two GPUs
 
-FOLDER holds LLaMA-Factory's demo sets and dataset_info.json. A reward model for ppo is trained first, for a step.
+--bases names the folder that bases.py filled, which spares every cell making random weights of its own. FOLDER holds LLaMA-Factory's demo sets and
+dataset_info.json. A reward model for ppo is trained for a step beside the other cells.
 """
 
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cell_runs import TINY, folder_name, newest_run, parser_of, run_cells
+from cell_runs import TINY, folder_name, newest_run, parser_of, run_cells, wanted
+from processes import environment_for
 
 STEPS = {"ppo": 6, "grpo": 6}  # others: MOST
-MOST = 20
+MOST, MOST_OF_TWO = 20, 10  # cells that share two GPUs wait for each other in every collective
 MODEL = "qwen2.5_0.5b"
 SETS = {
     "pt": "[c4_demo]",
@@ -68,37 +71,67 @@ def cells_for(ranks: int) -> list[Cell]:
     return [Cell(stage, regime, sharding, ranks) for stage in SETS for regime, sharding in (("lora", "zero2"), ("full", "zero3"))]
 
 
-def overrides(cell: Cell, data: Path, output: Path, tiny: bool, on_gpu: bool) -> list[str]:
-    judge = [f"stage.reward_model={newest_run(output, JUDGE)}"] if cell.stage == "ppo" else []
+@dataclass(frozen=True)
+class Place:
+    """What all cells share."""
+
+    data: Path
+    output: Path
+    bases: Path | None  # folder that bases.py filled; None: every cell makes random weights
+    tiny: bool
+    on_gpu: bool
+
+
+def overrides(cell: Cell, place: Place) -> list[str]:
+    steps = STEPS.get(cell.stage, MOST if cell.gpus < 2 else MOST_OF_TWO)
     return [
-        *(f"model={cell.model}", "model.init=random", "model.path=null", "model.tokenizer=bytes", f"stage={cell.stage}"),
-        *("data=files", f"data.folder={data}", f"data.sets={SETS[cell.stage]}", "data.max_samples=600", "data.template=chatml"),
+        *(f"model={cell.model}", *weights(cell.model, place.bases), "model.tokenizer=bytes", f"stage={cell.stage}"),
+        *("data=files", f"data.folder={place.data}", f"data.sets={SETS[cell.stage]}", "data.max_samples=600", "data.template=chatml"),
         *REGIMES[cell.regime],
-        *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if on_gpu else "node=cpu"),
-        *(f"training.max_steps={2 if tiny else STEPS.get(cell.stage, MOST)}", "checkpoint.interval=0", "evaluation.interval=0"),
+        *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if place.on_gpu else "node=cpu"),
+        *(f"training.max_steps={2 if place.tiny else steps}", "checkpoint.interval=0", "evaluation.interval=0"),
         "gate.mode=advise",  # cells share a GPU
-        *("optim.warmup=0", "optim.scheduler=constant", *BATCHES[cell.stage], *judge),
-        *(f"output={output}", f"name={folder_name(cell.name)}"),
-        *([*TINY, *TINY_BATCHES.get(cell.stage, ())] if tiny else []),
+        *("optim.warmup=0", "optim.scheduler=constant", *BATCHES[cell.stage]),
+        *(f"output={place.output}", f"name={folder_name(cell.name)}"),
+        *([*TINY, *TINY_BATCHES.get(cell.stage, ())] if place.tiny else []),
     ]
 
 
-def train_judge(data: Path, output: Path, tiny: bool, on_gpu: bool) -> None:
+def weights(model: str, bases: Path | None) -> list[str]:
+    if bases is None:
+        return ["model.init=random", "model.path=null"]
+    return ["model.init=pretrained", f"model.path={bases / model}"]
+
+
+def overrides_with_judge(cell: Cell, place: Place, judge: Future[None]) -> list[str]:
+    """Cells of ppo wait for their reward model, the others go on beside it."""
+    if cell.stage != "ppo":
+        return overrides(cell, place)
+    judge.result()
+    return [*overrides(cell, place), f"stage.reward_model={newest_run(place.output, JUDGE)}"]
+
+
+def train_judge(place: Place, environment: dict[str, str]) -> None:
     """A reward model of the policy's shape."""
-    if not list((output / JUDGE).glob("*/model")):
-        given = overrides(Cell("rm", "full", "ddp", 1), data, output, tiny, on_gpu)
-        subprocess.run([sys.executable, "-m", "launcher", "train", *given, f"name={JUDGE}", "training.max_steps=1"], check=True)
+    if list((place.output / JUDGE).glob("*/model")):
+        return
+    given = overrides(Cell("rm", "full", "ddp", 1), place)
+    command = [sys.executable, "-m", "launcher", "train", *given, f"name={JUDGE}", "training.max_steps=1"]
+    subprocess.run(command, env=environment, check=True)
 
 
 def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--ranks", type=int, default=1, help="of a rehearsal on a CPU")
+    parser.add_argument("--bases", type=Path, help="folder that bases.py filled; left out, every cell makes random weights of its own")
     arguments = parser.parse_args()
     on_gpu = arguments.gpus > 0
-    cells = cells_for(arguments.gpus if on_gpu else arguments.ranks)
-    place = {"data": arguments.data, "output": arguments.output, "tiny": arguments.tiny, "on_gpu": on_gpu}
-    train_judge(**place)
-    return run_cells(arguments, cells, partial(overrides, **place))
+    cells = wanted(arguments, cells_for(arguments.gpus if on_gpu else arguments.ranks))
+    place = Place(arguments.data, arguments.output, arguments.bases, arguments.tiny, on_gpu)
+    first_gpu = arguments.devices[0].split(",")[:1] if arguments.devices else []
+    with ThreadPoolExecutor(1) as pool:
+        judge = pool.submit(train_judge, place, environment_for(first_gpu, 1)) if any(cell.stage == "ppo" for cell in cells) else Future[None]()
+        return run_cells(arguments, cells, partial(overrides_with_judge, place=place, judge=judge))
 
 
 if __name__ == "__main__":
