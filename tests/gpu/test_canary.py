@@ -1,0 +1,62 @@
+"""On a GPU: where the estimate is too close to decide, two real steps do. A cap on torch's allocator makes the card as small as the job's need."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launcher.compose import compose
+from launcher.memory.constants import CUDA_CONTEXT
+from launcher.memory.estimate import MemoryEstimate
+from launcher.plan import judge_run
+
+pytestmark = pytest.mark.gpu(1)
+
+JOB = (
+    *("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo"),
+    *("regime=full", "training.precision=bf16", "training.micro_batch=4", "data.cutoff=512", "training.max_steps=1"),
+    *("checkpoint.interval=0", "evaluation.interval=0", "gate.mode=enforce", "gate.floor=advisory", "gate.canary=true"),
+    *("cluster.ranks_per_node=1", "node=h200_141", "node.gpus=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def predicted() -> MemoryEstimate:
+    return judge_run(compose(JOB)).estimate
+
+
+def train(card: int, really: int, output: Path, python: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """The job on a card that is said to have `card` bytes, under a cap of `really` bytes of allocator."""
+    import torch
+
+    share = really / torch.cuda.get_device_properties(0).total_memory
+    capped = {**environment, "PYTORCH_ALLOC_CONF": f"expandable_segments:True,per_process_memory_fraction:{share:.6f}"}
+    command = [python, "-m", "launcher", "train", *JOB, f"node.gpu_memory={card}", f"output={output}", "name=close"]
+    return subprocess.run(command, env=capped, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_close_verdict_permits_what_two_real_steps_could_run(
+    predicted: MemoryEstimate, tmp_path: Path, python: str, site_environment: dict[str, str]
+) -> None:
+    done = train(predicted.required, predicted.required - CUDA_CONTEXT, tmp_path, python, site_environment)
+
+    assert "A canary of 2 steps decides" in done.stdout
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    (plan,) = tmp_path.glob("close/*/plan.json")
+    verdict = json.loads(plan.read_text())["verdict"]
+    assert verdict["permitted"]
+    assert [check["passed"] for check in verdict["checks"] if check["rule"] in ("GPU_PEAK", "CANARY")] == [False, True]
+    assert not list(tmp_path.glob(".canary-*"))
+
+
+def test_a_close_verdict_refuses_what_ran_out_of_memory_in_two_real_steps(
+    predicted: MemoryEstimate, tmp_path: Path, python: str, site_environment: dict[str, str]
+) -> None:
+    done = train(predicted.required, int(0.9 * predicted.allocated), tmp_path, python, site_environment)
+
+    assert "A canary of 2 steps decides" in done.stdout
+    assert done.returncode == 3, (done.stdout, done.stderr)
+    assert "CANARY" in done.stdout + done.stderr
+    assert "a canary of 2 steps failed" in done.stdout + done.stderr
+    assert not list(tmp_path.glob("*/*"))  # neither of the canary nor of the run
