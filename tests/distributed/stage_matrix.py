@@ -17,7 +17,8 @@ REGIMES = ("full_bf16", "full_amp", "full_fp32", "freeze", "lora", "qlora8", "ql
 REFUSED = {("qlora2", "zero3")}
 CELLS = [(stage, sharding, regime) for stage in STAGES for sharding in SHARDINGS for regime in REGIMES if (regime, sharding) not in REFUSED]
 
-GROUPS = ("left_out", *(f"{stage} and {sharding}" for stage in STAGES for sharding in SHARDINGS))
+# ddp first: the first group under ZeRO compiles DeepSpeed's kernels, and the others wait for it
+GROUPS = ("left_out", *(f"{stage} and {sharding}" for sharding in SHARDINGS for stage in STAGES))
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTEST = (sys.executable, "-m", "pytest", "tests/distributed/test_stage_matrix.py", "-m", "long", "--require=distributed", "-p", "no:cacheprovider")
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes", "hqq")
