@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from conf.run_dir import RunDir, save_run
+from conf.schema import Run
 from launcher.backends import accelerate_config, command
 from launcher.compatibility import incompatibilities
 from launcher.compose import compose
@@ -91,38 +93,57 @@ class Left:
         return [entry["loss"] for entry in entries if "loss" in entry]
 
 
-def run_cells(cells: list[Cell], root: Path, backend: str) -> dict[Cell, Left]:
+def run_cells(cells: Sequence[Any], root: Path, backend: str) -> dict[Any, Left]:
     """Train all cells in one pair of ranks started by that backend."""
+    left = lay_out(cells, root, backend)
+    train_folders(cells[0], list(left.values()), root, backend)
+    return left
+
+
+def lay_out(cells: Sequence[Any], root: Path, backend: str) -> dict[Any, Left]:
+    """A folder with its run for every cell."""
     left = {}
     for cell in cells:
         run_dir = RunDir(root / f"{backend}-{cell.stage}-{cell.regime}-{cell.sharding}")
         run_dir.path.mkdir()
         save_run(cell.settled, run_dir)
         left[cell] = Left(run_dir)
-    train_folders(left, root, backend)
     return left
 
 
-def resume_cells(left: dict[Cell, Left], root: Path, backend: str, step: int) -> None:
+def going_on(cell: Any, first: Left, step: int) -> Left:
+    """A folder beside that of `first`, for the same run going on from that run's checkpoint: both can be trained by one pair of ranks."""
+    again = RunDir(first.folder.path.with_name(f"{first.folder.path.name}-resumed"))
+    again.path.mkdir()
+    first.folder.checkpoints.mkdir()
+    again.checkpoints.symlink_to(first.folder.checkpoints)
+    again.base.symlink_to(first.folder.base)
+    save_run(resumed(cell.settled, step), again)
+    return Left(again)
+
+
+def resume_cells(left: dict[Any, Left], root: Path, backend: str, step: int) -> None:
     """Train trained cells again from their checkpoint of that step, in new processes; progress.jsonl gets the repeated steps."""
     for cell, result in left.items():
-        run = cell.settled
-        save_run(replace(run, checkpoint=replace(run.checkpoint, resume=f"step-{step}")), result.folder)
+        save_run(resumed(cell.settled, step), result.folder)
         shutil.rmtree(result.folder.exits)  # as the launcher does: ranks that wait for data look there for a failure
-    train_folders(left, root, backend)
+    train_folders(next(iter(left)), list(left.values()), root, backend)
 
 
-def train_folders(left: dict[Cell, Left], root: Path, backend: str) -> None:
-    cells = list(left)
-    first = RunDir(root / f"{backend}-first-{cells[0].sharding}")
-    first.path.mkdir(exist_ok=True)
-    run = cells[0].settled
+def resumed(run: Run, step: int) -> Run:
+    return replace(run, checkpoint=replace(run.checkpoint, resume=f"step-{step}"))
+
+
+def train_folders(first: Any, left: Sequence[Left], root: Path, backend: str) -> None:
+    """One after another in ranks started as cell `first` says; ddp before ZeRO: accelerate never leaves DeepSpeed again within one process."""
+    run, beside = first.settled, RunDir(root / f"{backend}-first-{first.sharding}")
+    beside.path.mkdir(exist_ok=True)
     run.backend.name = backend
     if backend == "accelerate":
-        first.accelerate_config.write_text(accelerate_config(run))
-    started = command(run, first)
+        beside.accelerate_config.write_text(accelerate_config(run))
+    started = command(run, beside)
     position = started.argv.index("trainers")
-    argv = (*started.argv[: position - 1], str(SCRIPT), *(str(result.folder.path) for result in left.values()))
+    argv = (*started.argv[: position - 1], str(SCRIPT), *(str(result.folder.path) for result in left))
     done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=1500, check=False, cwd=root)
-    if not all(result.exits for result in left.values()):
+    if not all(result.exits for result in left):
         print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)

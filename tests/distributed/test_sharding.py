@@ -8,25 +8,17 @@ import pytest
 pytestmark = pytest.mark.distributed
 
 ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero2_offload": 2, "zero3_offload": 3}
-# Every regime meets every sharding under one of the two backends, and every sharding meets both backends.
+# Every regime meets every sharding under one of the two backends, and every sharding meets both backends. One pair of ranks each.
 GROUPS = {
-    ("torchrun", "ddp"): ["full_bf16", "full_amp", "full_fp32", "freeze", "lora", "qlora8", "qlora4", "qlora2"],
-    ("torchrun", "zero"): [
-        ("zero1", ["full_fp32", "freeze"]),
-        ("zero2", ["full_bf16", "full_fp32", "lora", "qlora8", "qlora4", "qlora2"]),
-        ("zero3", ["full_fp32", "lora", "qlora4"]),
-    ],
-    ("accelerate", "ddp"): ["lora"],
-    ("accelerate", "zero"): [("zero1", ["lora"]), ("zero2_offload", ["full_fp32"]), ("zero3_offload", ["full_fp32"]), ("zero3", ["freeze"])],
+    "torchrun": {
+        "ddp": ["full_bf16", "full_amp", "full_fp32", "freeze", "lora", "qlora8", "qlora4", "qlora2"],
+        "zero1": ["full_fp32", "freeze"],
+        "zero2": ["full_bf16", "full_fp32", "lora", "qlora8", "qlora4", "qlora2"],
+        "zero3": ["full_fp32", "lora", "qlora4"],
+    },
+    "accelerate": {"ddp": ["lora"], "zero1": ["lora"], "zero2_offload": ["full_fp32"], "zero3_offload": ["full_fp32"], "zero3": ["freeze"]},
 }
-
-
-def pairs_of(group: tuple[str, str]) -> list[tuple[str, str]]:
-    """(regime, sharding) of every cell of a group."""
-    members = GROUPS[group]
-    return (
-        [(regime, "ddp") for regime in members] if group[1] == "ddp" else [(regime, sharding) for sharding, regimes in members for regime in regimes]
-    )
+CELLS = [(backend, regime, sharding) for backend, group in GROUPS.items() for sharding, regimes in group.items() for regime in regimes]
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +26,13 @@ def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
     """What each cell left, by (backend, regime, sharding)."""
     root = tmp_path_factory.mktemp("cells")
     found = {}
-    for group in GROUPS:
-        left = cells.run_cells([cells.Cell(regime, sharding) for regime, sharding in pairs_of(group)], root, group[0])
-        found |= {(group[0], cell.regime, cell.sharding): result for cell, result in left.items()}
+    for backend in GROUPS:
+        members = [cells.Cell(regime, sharding) for started_by, regime, sharding in CELLS if started_by == backend]
+        found |= {(backend, cell.regime, cell.sharding): result for cell, result in cells.run_cells(members, root, backend).items()}
     return found
 
 
-PAIRS = [(group[0], regime, sharding) for group in GROUPS for regime, sharding in pairs_of(group)]
-
-
-@pytest.mark.parametrize(("backend", "regime", "sharding"), PAIRS)
+@pytest.mark.parametrize(("backend", "regime", "sharding"), CELLS)
 def test_a_cell_trains_on_two_ranks_under_the_sharding_it_names(results: dict, backend: str, regime: str, sharding: str) -> None:
     left = results[backend, regime, sharding]
     log = left.folder.rank_log(0)

@@ -38,10 +38,11 @@ class StreamCell:
 def test_two_ranks_stream_and_resume_with_the_same_losses(cells: ModuleType, tmp_path: Path) -> None:
     rows = [json.dumps({"instruction": f"what is {number}", "output": "x" * (1 + number % 17)}) for number in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
-    left = cells.run_cells([StreamCell(sharding, str(tmp_path)) for sharding in ("ddp", "zero2")], tmp_path, "torchrun")
-    cells.resume_cells(left, tmp_path, "torchrun", 2)
-    for cell, result in left.items():
-        assert [entry["code"] for entry in result.exits] == [0, 0], (cell.sharding, result.exits)
-        first, again = result.losses[:4], result.losses[4:]
-        assert len(set(first)) == 4
-        assert again == first[2:]
+    members = [StreamCell(sharding, str(tmp_path)) for sharding in ("ddp", "zero2")]
+    left = cells.lay_out(members, tmp_path, "torchrun")
+    pairs = {cell.sharding: (left[cell], cells.going_on(cell, left[cell], step=2)) for cell in members}
+    cells.train_folders(members[0], [result for pair in pairs.values() for result in pair], tmp_path, "torchrun")
+    for sharding, (whole, resumed) in pairs.items():
+        assert [entry["code"] for entry in (*whole.exits, *resumed.exits)] == [0, 0, 0, 0], (sharding, whole.exits, resumed.exits)
+        assert len(set(whole.losses)) == 4
+        assert resumed.losses == whole.losses[2:]
