@@ -69,6 +69,7 @@ def write_all(names: Iterable[str], folder: Path, shapes: Path, device: str, sma
                 waiting.pop(0).result()
             waiting.append(pool.submit(written, made(described(name, shapes, small), device), folder / name, began))
             gc.collect()
+            torch.cuda.empty_cache()  # cells begin beside this; without a GPU it does nothing
         for future in waiting:
             future.result()
 

@@ -53,12 +53,12 @@ class Job:
 
 
 JOBS = (
-    Job("lora-8b", "llama3.1_8b", 8, 2048, ("regime=lora",)),
+    Job("lora-1b", "llama3.2_1b", 16, 1024, ("regime=lora",)),
+    Job("full_bf16-1b", "llama3.2_1b", 16, 2048, ("regime=full", "training.precision=bf16")),
     Job("lora-3b", "llama3.2_3b", 8, 2048, ("regime=lora",)),
     Job("qlora4-3b", "llama3.2_3b", 8, 1024, ("regime=qlora", "regime.bits=4")),
-    Job("full_bf16-1b", "llama3.2_1b", 16, 2048, ("regime=full", "training.precision=bf16")),
-    Job("lora-1b", "llama3.2_1b", 16, 1024, ("regime=lora",)),
     Job("full_amp-0.5b", "qwen2.5_0.5b", 32, 512, ("regime=full", "training.precision=bf16_amp")),
+    Job("lora-8b", "llama3.1_8b", 8, 2048, ("regime=lora",)),
 )
 
 
@@ -250,7 +250,8 @@ def main() -> int:
     data = write_rows(arguments.work / "data")
     jobs = [job for job in JOBS if not arguments.only or job.name in arguments.only]
     every = [combination for job in jobs for combination in combinations(job, data)]
-    done = {json.loads(line)["name"] for line in arguments.out.read_text().splitlines()} if arguments.out.exists() else set()
+    there = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    done = {line["name"] for line in there if "tokens_per_second" in line}
     room = Room([""] if arguments.tiny else arguments.devices, arguments.concurrent, arguments.concurrent)
     room.close_after(arguments.seconds)
     took, concurrent = (arguments.work, arguments.bases, arguments.out), arguments.concurrent

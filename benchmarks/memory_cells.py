@@ -5,7 +5,7 @@
     python benchmarks/memory_cells.py measure --gpus 0 --tiny --out RESULTS.jsonl                                a rehearsal on a CPU
 
 Cells run side by side while their predicted memory fits the GPU; peaks of torch's allocator are per process and do not notice. Two in five samples
-are short, so that batches of several samples are padded as the prediction assumes. Cells that RESULTS already holds are skipped.
+are short, so that batches of several samples are padded as the prediction assumes. Cells whose measurement RESULTS already holds are skipped.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room
             print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)
 
     def work(cell: MemoryCell) -> None:
-        size = int(1.1 * predicted[cell.name]["nvml"]) + GIB if place.gpus else 1
+        size = predicted[cell.name]["nvml"] + GIB // 2 if place.gpus else 1
         room.wait_until(lambda: not cell.from_files or (place.bases / cell.model).is_dir())
         try:
             ticket = room.queue(size, max(1, place.gpus))
@@ -186,7 +186,8 @@ def main() -> int:
         lines = [json.dumps(predict(cell, data, shapes)) for cell in cells.values()]
         arguments.out.write_text("\n".join(lines) + "\n")
         return 0
-    done = {json.loads(line)["cell"] for line in arguments.out.read_text().splitlines()} if arguments.out.exists() else set()
+    there = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    done = {record["cell"] for record in map(json.loads, there) if "measured" in record}
     left = {name: cell for name, cell in cells.items() if name not in done}
     lines = arguments.predicted.read_text().splitlines() if arguments.predicted else []
     before = {line["cell"]: line["memory"] for line in map(json.loads, lines)}

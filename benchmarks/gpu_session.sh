@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The measurements on a machine with two GPUs, side by side: bash benchmarks/gpu_session.sh OUT SECONDS DATA PART...
+#
+#   speed   fit=auto alone on GPU 1, the cells on one GPU on GPU 0           about 300 s, weights included
+#   two     cells on two GPUs                                                about 250 s
+#   caps    the boundary                                                     about 200 s
+#   stages  stages on one and on two GPUs                                    about 250 s
+#   tests   tests/gpu, the matrix of regimes left out                        about 150 s
+#
+# Parts run one after the other, and nothing starts after SECONDS. What was measured is in OUT as it is measured, and goes on from there when the
+# script is called again on the same machine, with an empty OUT too. DATA: LLaMA-Factory's demo sets.
+set -u
+OUT=$1 LIMIT=$2 DATA=$3
+shift 3
+PYTHON=${PYTHON:-python}
+KEPT=/tmp/regimen-session BASES=/tmp/regimen-session/bases RESULTS=benchmarks/results
+# What runs write is short-lived: in memory where there is much, since the disk holds the weights.
+WORK=/tmp/regimen-work
+[ "$(df --output=avail -k /dev/shm | tail -1)" -gt 60000000 ] && WORK=/dev/shm/regimen-work
+mkdir -p "$KEPT" "$WORK" "$OUT"
+export PYTHONPATH=$PWD HF_HUB_OFFLINE=1
+
+left() { echo $((LIMIT > SECONDS ? LIMIT - SECONDS : 1)); }
+
+run() { # NAME SCRIPT ARGUMENT...: its lines go to the log
+  local name=$1
+  shift
+  "$PYTHON" "benchmarks/$1.py" "${@:2}" --work "$WORK/$name" 2>&1 | grep --line-buffered -v 'Writing model\|^\[transformers\]' | sed -u "s/^/$name: /" >> "$OUT/log.txt"
+}
+
+bases() { # both on GPU 0: GPU 1 is to be alone
+  run bases bases --out "$BASES" --device cuda:0 --part 1/2 &
+  run bases bases --out "$BASES" --device cuda:0 --part 2/2 &
+}
+
+speed() {
+  run fit fit_auto --out "$OUT/h200_fit.jsonl" --bases "$BASES" --devices 1 --concurrent 6 --seconds "$(left)" &
+  local fit=$!
+  run one memory_cells measure --grid second --gpus 1 --predicted "$RESULTS/h200_memory2_predicted.jsonl" --out "$OUT/h200_memory2.jsonl" \
+    --bases "$BASES" --devices 0 --room 145 --concurrent 13 --seconds "$(left)" &
+  wait "$fit" $!
+}
+
+two() {
+  run two memory_cells measure --grid second --gpus 2 --predicted "$RESULTS/h200x2_memory2_predicted.jsonl" --out "$OUT/h200x2_memory2.jsonl" \
+    --bases "$BASES" --devices 0 1 --room 136 --concurrent 18 --cell-seconds 200 --seconds "$(left)"
+}
+
+caps() {
+  run caps memory_caps --out "$OUT/h200_memory_caps2.jsonl" --earlier "$RESULTS/h200_memory_caps.jsonl" --bases "$BASES" --devices 0 1 \
+    --room 136 --concurrent 14 --seconds "$(left)"
+}
+
+stages() {
+  local both=(--data "$DATA" --bases "$BASES" --earlier "$RESULTS/h200_stages.jsonl" --seconds "$(left)" --cell-seconds 240)
+  stage_cells one --gpus 1 --out "$OUT/h200_stages2.jsonl" --devices 0 1 --concurrent 6 "${both[@]}" &
+  local one=$!
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 7 "${both[@]}" &
+  wait "$one" $!
+}
+
+stage_cells() { # NAME ARGUMENT...
+  "$PYTHON" benchmarks/stage_cells.py "${@:2}" --output "$WORK/stages-$1" 2>&1 | sed -u "s/^/stages $1: /" >> "$OUT/log.txt"
+}
+
+tests() {
+  timeout "$(left)" "$PYTHON" -m pytest tests/gpu -q -p no:cacheprovider --ignore tests/gpu/test_regimes.py >> "$OUT/tests.txt" 2>&1
+}
+
+cp -n "$KEPT"/*.jsonl "$OUT" 2> /dev/null
+while sleep 3; do cp "$OUT"/*.jsonl "$KEPT" 2> /dev/null; done &
+keeper=$!
+bases
+for part in "$@"; do
+  echo "$part begins at $SECONDS s" >> "$OUT/log.txt"
+  "$part"
+done
+kill "$keeper"
+cp "$OUT"/*.jsonl "$KEPT"
+echo "ended at $SECONDS s" >> "$OUT/log.txt"
