@@ -18,7 +18,7 @@ KEPT=/tmp/regimen-session BASES=/tmp/regimen-session/bases RESULTS=benchmarks/re
 WORK=/tmp/regimen-work
 [ "$(df --output=avail -k /dev/shm | tail -1)" -gt 60000000 ] && WORK=/dev/shm/regimen-work
 mkdir -p "$KEPT" "$WORK" "$OUT"
-export PYTHONPATH=$PWD HF_HUB_OFFLINE=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1
 
 left() { echo $((LIMIT > SECONDS ? LIMIT - SECONDS : 1)); }
 
@@ -67,8 +67,14 @@ tests() {
   timeout "$(left)" "$PYTHON" -m pytest tests/gpu -q -p no:cacheprovider --ignore tests/gpu/test_regimes.py >> "$OUT/tests.txt" 2>&1
 }
 
-cp -n "$KEPT"/*.jsonl "$OUT" 2> /dev/null
-while sleep 3; do cp "$OUT"/*.jsonl "$KEPT" 2> /dev/null; done &
+keep() { # whole lines of $1 in $2
+  for file in "$1"/*.jsonl; do
+    [ -f "$file" ] && sed -n '/}$/p' "$file" > "$2/${file##*/}"
+  done
+}
+
+[ -z "$(ls "$OUT")" ] && keep "$KEPT" "$OUT"
+while sleep 3; do keep "$OUT" "$KEPT"; done &
 keeper=$!
 bases
 for part in "$@"; do
@@ -76,5 +82,5 @@ for part in "$@"; do
   "$part"
 done
 kill "$keeper"
-cp "$OUT"/*.jsonl "$KEPT"
+keep "$OUT" "$KEPT"
 echo "ended at $SECONDS s" >> "$OUT/log.txt"
