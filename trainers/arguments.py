@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainingArguments
+
 from conf.metrics import HIGHER_IS_BETTER
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
@@ -159,3 +163,11 @@ def fsdp_config(sharding: Fsdp, run: Run) -> dict[str, Any]:
         "state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
     }
+
+
+def keep_output_dtype(arguments: TrainingArguments, run: Run) -> None:
+    """Under autocast accelerate would have FSDP2 round all that a model answers to 16 bits: the loss, and the logits that TRL takes in fp32."""
+    dtypes = {"bf16_amp": torch.bfloat16, "fp16_amp": torch.float16}
+    if isinstance(run.sharding, Fsdp) and run.training.precision in dtypes:
+        dtype = dtypes[run.training.precision]
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 
 from conf.run_dir import RunDir
 from conf.schema import Badam, Freeze, Run, Zero
+from trainers.arguments import keep_output_dtype
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
@@ -55,6 +56,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     data = shared_data(run, tokenizer, run_dir, place)
     stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
+    keep_output_dtype(arguments, run)
     join_ranks(run)
     checkpoint = checkpoint_to_resume(run, run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.compose import choices, compose
 from launcher.settle import settle
-from trainers.arguments import training_arguments
+from trainers.arguments import keep_output_dtype, training_arguments
 
 RUN_DIR = RunDir(Path("/runs/demo/1"))
 PRECISIONS = ["bf16_amp", "fp16_amp", "bf16", "fp32"]
@@ -100,6 +101,15 @@ def test_fsdp_is_the_second_version_and_saves_whole_weights() -> None:
     config = found["fsdp_config"]
     assert found["fsdp"] is True
     assert (config["version"], config["reshard_after_forward"], config["state_dict_type"]) == (2, False, "FULL_STATE_DICT")
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("bf16_amp", torch.bfloat16), ("fp16_amp", torch.float16), ("bf16", None), ("fp32", None)])
+def test_fsdp_computes_in_16_bits_under_autocast_and_answers_in_the_dtype_of_the_model(precision: str, computed: torch.dtype | None) -> None:
+    run = composed("sharding=fsdp2", f"training.precision={precision}")
+    arguments = TrainingArguments(**{**training_arguments(run, RUN_DIR, False), "bf16": False, "fp16": False, "use_cpu": True})
+    keep_output_dtype(arguments, run)
+    policy = arguments.fsdp_plugin_args.get("mixed_precision_policy")
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (computed, computed, None) if computed else policy is None
 
 
 @pytest.mark.parametrize(
