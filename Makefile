@@ -7,7 +7,7 @@ READY := $(if $(PYTHON),,.venv/.installed)
 SLURM := slurmctld slurmd sbatch munged
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-full lint slurm-packages clean
+.PHONY: help venv demo test test-full test-matrix lint slurm-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,11 +23,21 @@ venv: .venv/.installed ## Make .venv with everything that a developer needs
 demo: $(READY) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
+# First the tests of one process each, a file a core; then those that start ranks, which take all cores themselves.
+RANKS := distributed or slurm
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --durations=20
+ONE_BY_ONE := $(PY) -m pytest --require=distributed,slurm --durations=20
+
 test: lint slurm-packages ## Check everything that a submission must pass
-	$(PY) -m pytest -m "not long" --require=distributed,slurm --durations=40
+	$(SIDE_BY_SIDE) -m "not (long or $(RANKS))"
+	$(ONE_BY_ONE) -m "not long and ($(RANKS))"
 
 test-full: lint slurm-packages ## The same, and the tests that take minutes
-	$(PY) -m pytest --require=distributed,slurm
+	$(SIDE_BY_SIDE) -m "not ($(RANKS))"
+	$(ONE_BY_ONE) -m "$(RANKS)"
+
+test-matrix: $(READY) ## Every stage x regime x sharding on two ranks, four groups at a time; for a machine of 8 cores or more
+	$(PY) tests/distributed/stage_matrix.py 4
 
 lint: $(READY) ## Check format, style, types and the directions of imports
 	$(PY) -m ruff format --check .
