@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data, Run
 from trainers.data import build_datasets
 from trainers.data.chat import RowError, Sample, plain
-from trainers.data.completions import tokenise_labelled, tokenise_prompt
 from trainers.data.kinds import KINDS
 from trainers.data.records import refuse_bad_rows
 from trainers.data.report import NOTHING_LEARNED
+from trainers.data.rows import row_of
 from trainers.data.sets import read_sets
 from trainers.data.tokens import MASKED
 from trainers.errors import DataError
@@ -86,7 +86,7 @@ def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Qu
     problems: list[str] = []
     for sample in samples:
         try:
-            question = from_sample(sample, tokenizer)
+            question = from_sample(sample, tokenizer, data)
         except RowError as error:
             problems.append(f"{sample['place']}: {error}")
             continue
@@ -97,9 +97,10 @@ def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Qu
     return questions
 
 
-def from_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Question:
+def from_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase, data: Data) -> Question:
+    uncut = replace(data, cutoff=UNCUT)
     if sample["answer"] == "":
-        return Question(tokenise_prompt(sample, tokenizer, UNCUT)["prompt_ids"], [], "")
+        return Question(row_of(sample, "prompts", tokenizer, uncut)["prompt_ids"], [], "")
     answered = {**sample, "messages": [*sample["messages"], plain("assistant", sample["answer"])], "label": True}
-    row = tokenise_labelled(answered, tokenizer, UNCUT)
+    row = row_of(answered, "labelled", tokenizer, uncut)
     return Question(row["prompt_ids"], row["completion_ids"], sample["answer"].strip())

@@ -27,14 +27,7 @@ class BrokenJson(RowError):
         self.column = column
 
 
-@dataclass(frozen=True)
-class RawLine:
-    """JSON that the process which tokenises it is to parse."""
-
-    content: bytes
-
-
-Row = tuple[int, object]
+Row = tuple[int, object]  # a number and its record; bytes are JSON that the process which tokenises it is to parse
 
 
 @dataclass(frozen=True)
@@ -132,10 +125,10 @@ def parsed(record: object) -> object:
     Raises:
         BrokenJson: naming the column.
     """
-    if not isinstance(record, RawLine):
+    if not isinstance(record, bytes):
         return record
     try:
-        return json.loads(record.content)
+        return json.loads(record)
     except json.JSONDecodeError as error:
         raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
@@ -144,12 +137,12 @@ def parsed(record: object) -> object:
         raise BrokenJson(1, "is nested too deeply") from error
 
 
-def lines_of(path: Path) -> Iterator[Row]:
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             content = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
             if content.strip():
-                yield number, RawLine(content)
+                yield number, content
 
 
 def rows_of_parquet(path: Path) -> Iterator[Row]:
@@ -166,10 +159,9 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
 
 def documents_of(path: Path) -> Iterator[Row]:
     """Each line that is not blank is one document."""
-    for number, raw in lines_of(path):
-        assert isinstance(raw, RawLine)
+    for number, line in lines_of(path):
         try:
-            yield number, {"text": raw.content.decode()}
+            yield number, {"text": line.decode()}
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, line {number}: byte {error.start} of it is not UTF-8. Save the file as UTF-8.") from error
 

@@ -4,15 +4,15 @@ Truncation: a prompt is kept whole, since its beginning holds the system message
 the answers, as in fine-tuning. A prompt that leaves no room for an answer within data.cutoff, or fills it where answers are generated, is dropped.
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.chat import Message, Sample, says_nothing
-from trainers.data.encoding import Encode, Steps, finish
-from trainers.data.rendering import render_prompt, render_sample
+from trainers.data.chat import Message, RowError, Sample, says_nothing
+from trainers.data.rendering import Rendered, Shown, render_samples
 from trainers.data.report import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
-from trainers.data.tokens import answer_flags
+from trainers.data.tokens import answer_ranges, learned_spans
 
 
 class PairTokens(TypedDict):
@@ -45,25 +45,39 @@ class PromptTokens(TypedDict):
     drop: str
 
 
-def tokenise_pair(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> PairTokens:
-    """The row of one sample alone.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    return finish(pair_steps(sample, tokenizer, cutoff), tokenizer)
+def both_answers(sample: Sample) -> list[Sample]:
+    return [answered(sample, sample["messages"], sample["chosen"]), answered(sample, sample["messages"], sample["rejected"])]
 
 
-def pair_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> Steps[PairTokens]:
+def last_answer(sample: Sample) -> list[Sample]:
+    *before, last = sample["messages"]
+    return [answered(sample, before, [last])]
+
+
+def answered(sample: Sample, context: list[Message], answer: list[Message]) -> Sample:
+    """The conversation of which the answer alone is learned."""
+    before = [{**message, "learn": False} for message in context]
+    return {**sample, "messages": [*before, *({**message, "learn": message["role"] == "assistant"} for message in answer)]}
+
+
+def render_to_answer(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text of each sample up to the end of its answer, and the span of that."""
+    every = zip(samples, render_samples(samples, tokenizer), strict=True)
+    return [rendered if isinstance(rendered, RowError) else up_to_answer(sample, rendered) for sample, rendered in every]
+
+
+def up_to_answer(sample: Sample, rendered: Rendered) -> Rendered:
+    spans = learned_spans(sample, rendered.answers)
+    begin, end = spans[0][0], spans[-1][1]
+    return Rendered(rendered.text[:end], [(begin, end)])
+
+
+def pair_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PairTokens:
     """Both answers after the longest beginning that they share with the prompt.
 
     A tokenizer may merge the prompt's last character with the answer's first; that token then belongs to the answers.
-
-    Raises:
-        RowError: when the template cannot show the sample.
     """
-    chosen_prompt, chosen = yield from split_ids(sample, sample["chosen"], tokenizer)
-    rejected_prompt, rejected = yield from split_ids(sample, sample["rejected"], tokenizer)
+    (chosen_prompt, chosen), (rejected_prompt, rejected) = map(split_ids, shown)
     common = shared_length(chosen_prompt, rejected_prompt)
     prompt, chosen, rejected = chosen_prompt[:common], chosen_prompt[common:] + chosen, rejected_prompt[common:] + rejected
     length = common + max(len(chosen), len(rejected))
@@ -78,65 +92,32 @@ def pair_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) 
     return {**ids, "length": length, "tokens": 2 * common + learned, "learned": learned, "drop": drop}
 
 
-def tokenise_labelled(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> LabelledTokens:
-    """The row of one sample alone.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    return finish(labelled_steps(sample, tokenizer, cutoff), tokenizer)
-
-
-def labelled_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> Steps[LabelledTokens]:
-    """The last answer, and the prompt before it.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    *before, last = sample["messages"]
-    prompt, completion = yield from split_ids({**sample, "messages": before}, [last], tokenizer)
+def labelled_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> LabelledTokens:
+    """The last answer, and the prompt before it."""
+    [(prompt, completion)] = map(split_ids, shown)
     room = max(cutoff - len(prompt), 0)
     length, completion = len(prompt) + len(completion), completion[:room]
-    drop = EMPTY if says_nothing([last]) else NO_ROOM if room == 0 else ""
+    drop = EMPTY if says_nothing(sample["messages"][-1:]) else NO_ROOM if room == 0 else ""
     ids = {"prompt_ids": prompt, "completion_ids": completion}
     counts = {"length": length, "tokens": len(prompt) + len(completion), "learned": len(completion)}
     return {**ids, "label": sample["label"], **counts, "drop": drop}
 
 
-def tokenise_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> PromptTokens:
-    """The row of one sample alone.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    return finish(prompt_steps(sample, tokenizer, cutoff), tokenizer)
-
-
-def prompt_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int) -> Steps[PromptTokens]:
-    """The prompt as the template shows it before an answer is generated.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    text = render_prompt(sample, tokenizer)
-    encoding = yield Encode(text, offsets=False)
+def prompt_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PromptTokens:
+    """The prompt as the template shows it before an answer is generated."""
+    [(rendered, encoding)] = shown
     ids = encoding.ids
     drop = EMPTY if says_nothing(sample["messages"][-1:]) else PROMPT_TOO_LONG if len(ids) > cutoff else ""
-    kept = {"prompt_ids": ids, "prompt": text, "answer": sample["answer"]}
+    kept = {"prompt_ids": ids, "prompt": rendered.text, "answer": sample["answer"]}
     return {**kept, "length": len(ids), "tokens": len(ids), "learned": 0, "drop": drop}
 
 
-def split_ids(sample: Sample, answer: list[Message], tokenizer: PreTrainedTokenizerBase) -> Steps[tuple[list[int], list[int]]]:
-    """Ids before `answer` and of it, tokenised together: alone, an answer would get the space that some tokenizers put before a text."""
-    context = [{**message, "learn": False} for message in sample["messages"]]
-    compared = [{**message, "learn": message["role"] == "assistant"} for message in answer]
-    rendered = render_sample({**sample, "messages": [*context, *compared]}, tokenizer)
-    spoken = sum(message["role"] == "assistant" for message in sample["messages"])
-    span = (rendered.answers[spoken][0], rendered.answers[-1][1])
-    encoding = yield Encode(rendered.text[: span[1]])
-    ids, flags = encoding.ids, answer_flags(encoding.offsets, [span])
-    begin = flags.index(True) if True in flags else len(flags)
-    return ids[:begin], ids[begin:]
+def split_ids(shown: Shown) -> tuple[list[int], list[int]]:
+    """Ids before the answer and of it, tokenised together: alone, an answer would get the space that some tokenizers put before a text."""
+    rendered, encoding = shown
+    [(begin, end)] = answer_ranges(encoding.offsets, rendered.answers)
+    ids = encoding.ids
+    return (ids[:begin], ids[begin:]) if begin < end else (ids, [])
 
 
 def shared_length(one: list[int], other: list[int]) -> int:

@@ -1,14 +1,14 @@
 """Rows of pre-training: documents, each ended by the end token, one after the other in chunks of data.cutoff tokens."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 import numpy
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.chat import Sample
-from trainers.data.encoding import Encode, Steps, finish
+from trainers.data.chat import RowError, Sample
 from trainers.data.packing import positions
+from trainers.data.rendering import Rendered, Shown
 from trainers.data.report import EMPTY
 from trainers.data.tokens import MASKED
 
@@ -24,29 +24,25 @@ class DocumentTokens(TypedDict):
     drop: str
 
 
-def tokenise_document(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> DocumentTokens:
-    """The row of one document alone.
-
-    Raises:
-        ValueError: where the tokenizer has no end token.
-    """
-    return finish(document_steps(sample, tokenizer), tokenizer)
-
-
-def document_steps(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Steps[DocumentTokens]:
-    """The text with the tokens that the tokenizer itself puts around one, and the end token.
-
-    Raises:
-        ValueError: where the tokenizer has no end token.
-    """
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Raises ValueError where the tokenizer has none."""
     end = tokenizer.eos_token_id
     if end is None:
         raise ValueError("model.tokenizer has no end token, which parts documents in pre-training: set eos_token in its tokenizer_config.json.")
-    text = sample["messages"][0]["content"]
-    encoding = yield Encode(text, special_tokens=True, offsets=False)
+    return int(end)
+
+
+def as_written(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text of each document, which no template changes."""
+    return [Rendered(sample["messages"][0]["content"], []) for sample in samples]
+
+
+def document_row(sample: Sample, shown: Sequence[Shown], end: int) -> DocumentTokens:
+    """The text with the tokens that the tokenizer itself puts around one, and the end token."""
+    [(rendered, encoding)] = shown
     ids = encoding.ids
     ids = ids if ids[-1:] == [end] else [*ids, end]
-    return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if text.strip() else EMPTY}
+    return {"input_ids": ids, "length": len(ids), "tokens": len(ids), "learned": len(ids), "drop": "" if rendered.text.strip() else EMPTY}
 
 
 def chunked(blocks: Iterable[Block], capacity: int) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:

@@ -1,9 +1,13 @@
 """A sample as the text that the chat template makes of it, and the spans of that text that are answers."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 
 from jinja2.exceptions import TemplateError
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -11,12 +15,17 @@ from trainers.data.chat import Message, RowError, Sample
 from trainers.data.chat_template import marks_answers, template_names
 
 Span = tuple[int, int]
+Conversation = list[dict[str, object]]  # messages as templates expect them
 
 
 @dataclass(frozen=True)
 class Rendered:
     text: str
     answers: list[Span]  # characters [begin, end) of each assistant message with what ends it
+
+
+Shown = tuple[Rendered, Encoding]
+Render = Callable[[Sequence[Sample]], list[Rendered]]
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,10 @@ class Template:
     special_tokens: dict[str, str]
     tools: list[dict[str, object]] | None
 
-    def render(self, messages: list[dict[str, object]], prompt: bool = False, mark: bool = False) -> Rendered:
+    def render(self, conversations: Sequence[Conversation], prompt: bool = False, mark: bool = False) -> list[Rendered]:
         try:
             texts, spans = render_jinja_template(
-                conversations=[messages],
+                conversations=list(conversations),
                 tools=self.tools,
                 chat_template=self.text,
                 return_assistant_tokens_mask=mark,
@@ -41,40 +50,62 @@ class Template:
             raise RowError(f"the chat template refuses it: {error}. {name_a_template()}") from error
         except RecursionError as error:
             raise RowError("its tools or calls are nested too deeply") from error
-        return Rendered(texts[0], spans[0] if mark else [])
+        return [Rendered(text, marked) for text, marked in zip(texts, spans if mark else [[]] * len(texts), strict=True)]
 
 
-def render_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The text of a sample and the spans of its answers in order; those that are not learned may be empty.
-
-    Raises:
-        RowError: when the template cannot show the sample, or the answers cannot be told from the rest.
-    """
-    template = template_for(sample, tokenizer)
-    messages = [for_template(message, template.text) for message in sample["messages"]]
-    rendered = template.render(messages, mark=True) if marks_answers(template.text) else render_turn_by_turn(template, messages, learned(sample))
-    refuse_left_out(sample["messages"], rendered.text)
-    refuse_unmarked(sample["messages"], rendered)
-    return rendered
+def render_samples(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text of each sample and the spans of its answers in order, or why the template cannot show it; spans that are not learned may be empty."""
+    return in_groups(samples, partial(rendered_answers, tokenizer=tokenizer))
 
 
-def render_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text after which the model is to answer.
-
-    Raises:
-        RowError: when the template cannot show the sample.
-    """
-    template = template_for(sample, tokenizer)
-    text = template.render([for_template(message, template.text) for message in sample["messages"]], prompt=True).text
-    refuse_left_out(sample["messages"], text)
-    return text
+def render_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text after which the model is to answer, of each sample, or why the template cannot show it."""
+    return in_groups(samples, partial(rendered_prompts, tokenizer=tokenizer))
 
 
-def template_for(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Template:
-    text = tokenizer.get_chat_template(tools=sample["tools"] or None)
-    if sample["tools"] and "tools" not in text:
+def in_groups(samples: Sequence[Sample], render: Render) -> list[Rendered | RowError]:
+    """Samples without tools are rendered together, others alone, as each brings its own."""
+    groups = groupby(samples, key=lambda sample: id(sample["tools"]) if sample["tools"] else None)
+    return [rendered for _, group in groups for rendered in halved(list(group), render)]
+
+
+def halved(samples: list[Sample], render: Render) -> list[Rendered | RowError]:
+    """All at once, and where that fails each half, down to the samples at fault."""
+    try:
+        return [*render(samples)]
+    except RowError as error:
+        middle = len(samples) // 2
+        return [*halved(samples[:middle], render), *halved(samples[middle:], render)] if middle else [error]
+
+
+def rendered_answers(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+    template, conversations = prepared(samples, tokenizer)
+    if marks_answers(template.text):
+        every = template.render(conversations, mark=True)
+    else:
+        every = [render_turn_by_turn(template, messages, learned(sample)) for messages, sample in zip(conversations, samples, strict=True)]
+    for sample, rendered in zip(samples, every, strict=True):
+        refuse_left_out(sample["messages"], rendered.text)
+        refuse_unmarked(sample["messages"], rendered)
+    return every
+
+
+def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+    template, conversations = prepared(samples, tokenizer)
+    every = template.render(conversations, prompt=True)
+    for sample, rendered in zip(samples, every, strict=True):
+        refuse_left_out(sample["messages"], rendered.text)
+    return every
+
+
+def prepared(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> tuple[Template, list[Conversation]]:
+    tools = samples[0]["tools"] or None  # those of all
+    text = tokenizer.get_chat_template(tools=tools)
+    if tools and "tools" not in text:
         raise RowError(f"the chat template does not show tools. {name_a_template()}")
-    return Template(text, tokenizer.special_tokens_map, sample["tools"] or None)
+    return Template(text, tokenizer.special_tokens_map, tools), [
+        [for_template(message, text) for message in sample["messages"]] for sample in samples
+    ]
 
 
 def for_template(message: Message, template: str) -> dict[str, object]:
@@ -92,12 +123,12 @@ def learned(sample: Sample) -> list[bool]:
     return [message["learn"] for message in sample["messages"]]
 
 
-def render_turn_by_turn(template: Template, messages: list[dict[str, object]], wanted: list[bool]) -> Rendered:
+def render_turn_by_turn(template: Template, messages: Conversation, wanted: list[bool]) -> Rendered:
     """An answer is what a message adds to the prompt before it; that holds only if each rendering begins the next.
 
     Templates of reasoning models write earlier answers without their thoughts: those can be context, not learned.
     """
-    whole = template.render(messages).text
+    [whole] = template.render([messages])
     answers: list[Span] = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -105,13 +136,13 @@ def render_turn_by_turn(template: Template, messages: list[dict[str, object]], w
         if not wanted[index]:
             answers.append((0, 0))
             continue
-        before = template.render(messages[:index], prompt=True).text
-        after = template.render(messages[: index + 1]).text
-        if not (after.startswith(before) and whole.startswith(after)):
+        [before] = template.render([messages[:index]], prompt=True)
+        [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
+        if not (after.text.startswith(before.text) and whole.text.startswith(after.text)):
             other = f"Learn the last answer alone (data.train_history=false). {name_a_template()}"
             raise RowError(f"the chat template writes message {index + 1} differently once more follows. {other}")
-        answers.append((len(before), len(after)))
-    return Rendered(whole, answers)
+        answers.append((len(before.text), len(after.text)))
+    return Rendered(whole.text, answers)
 
 
 def refuse_left_out(messages: list[Message], text: str) -> None:

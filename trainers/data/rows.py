@@ -1,20 +1,26 @@
-"""The columns of each kind of row, and how one sample is tokenised into them."""
+"""The columns of each kind of row, and how samples are tokenised into them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
 
 from datasets import Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
-from trainers.data.chat import Sample
-from trainers.data.completions import labelled_steps, pair_steps, prompt_steps
-from trainers.data.documents import document_steps
-from trainers.data.encoding import Steps
+from trainers.data.chat import RowError, Sample
+from trainers.data.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
+from trainers.data.conversion import as_it_is
+from trainers.data.documents import as_written, document_row, end_token
+from trainers.data.encoding import encoded
 from trainers.data.kinds import Kind
-from trainers.data.tokens import answer_steps
+from trainers.data.rendering import Rendered, Shown, render_prompts, render_samples
+from trainers.data.tokens import answer_row
 
-MakeRow = Callable[[Sample, PreTrainedTokenizerBase, Data], Steps[Mapping[str, object]]]
+Row = Mapping[str, Any]
+MakeRow = Callable[[Sample, Sequence[Shown]], Row]
 
 IDS = List(Value("int32"))
 COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("int32"), "drop": Value("string")}
@@ -23,7 +29,9 @@ COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("
 @dataclass(frozen=True)
 class RowKind:
     columns: dict[str, List | Value]  # of a tokenised sample, beside the counts
-    steps: MakeRow
+    render: Callable[[Sequence[Sample], PreTrainedTokenizerBase], list[Rendered | RowError]]
+    row: Callable[[PreTrainedTokenizerBase, Data], MakeRow]
+    parts: Callable[[Sample], list[Sample]] = as_it_is  # what is rendered of one sample
     cuts: bool = True  # whether what is longer than the cutoff is truncated
 
     @property
@@ -32,20 +40,73 @@ class RowKind:
 
 
 ROWS: dict[Kind, RowKind] = {
-    "text": RowKind({"input_ids": IDS}, lambda sample, tokenizer, data: document_steps(sample, tokenizer), cuts=False),
+    "text": RowKind(
+        columns={"input_ids": IDS},
+        render=as_written,
+        row=lambda tokenizer, data: partial(document_row, end=end_token(tokenizer)),
+        cuts=False,
+    ),
     "answers": RowKind(
-        {"input_ids": IDS, "labels": IDS}, lambda sample, tokenizer, data: answer_steps(sample, tokenizer, data.cutoff, data.mask_prompt)
+        columns={"input_ids": IDS, "labels": IDS},
+        render=render_samples,
+        row=lambda tokenizer, data: partial(answer_row, cutoff=data.cutoff, mask_prompt=data.mask_prompt),
     ),
     "pairs": RowKind(
-        {"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS}, lambda sample, tokenizer, data: pair_steps(sample, tokenizer, data.cutoff)
+        columns={"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS},
+        render=render_to_answer,
+        row=lambda tokenizer, data: partial(pair_row, cutoff=data.cutoff),
+        parts=both_answers,
     ),
     "labelled": RowKind(
-        {"prompt_ids": IDS, "completion_ids": IDS, "label": Value("bool")},
-        lambda sample, tokenizer, data: labelled_steps(sample, tokenizer, data.cutoff),
+        columns={"prompt_ids": IDS, "completion_ids": IDS, "label": Value("bool")},
+        render=render_to_answer,
+        row=lambda tokenizer, data: partial(labelled_row, cutoff=data.cutoff),
+        parts=last_answer,
     ),
     "prompts": RowKind(
-        {"prompt_ids": IDS, "prompt": Value("string"), "answer": Value("string")},
-        lambda sample, tokenizer, data: prompt_steps(sample, tokenizer, data.cutoff),
+        columns={"prompt_ids": IDS, "prompt": Value("string"), "answer": Value("string")},
+        render=render_prompts,
+        row=lambda tokenizer, data: partial(prompt_row, cutoff=data.cutoff),
         cuts=False,
     ),
 }
+
+
+def row_of(sample: Sample, kind: Kind, tokenizer: PreTrainedTokenizerBase, data: Data) -> Row:
+    """The row of one sample alone.
+
+    Raises:
+        RowError: when the template cannot show the sample.
+    """
+    [row] = rows_of([sample], kind, tokenizer, data)
+    if isinstance(row, RowError):
+        raise row
+    return row
+
+
+def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenizerBase, data: Data) -> list[Row | RowError]:
+    """The row of each sample, or why the template cannot show it; all are rendered together, then all are encoded together.
+
+    Raises:
+        ValueError: for text, where the tokenizer has no end token.
+    """
+    own, make = ROWS[kind], ROWS[kind].row(tokenizer, data)
+    parts = [own.parts(sample) for sample in samples]
+    rendering = iter(own.render([part for each in parts for part in each], tokenizer))
+    rendered = [shown_or_error(list(islice(rendering, len(each)))) for each in parts]
+    texts = [one.text for each in rendered if not isinstance(each, RowError) for one in each]
+    encodings = iter(encoded(texts, tokenizer, special_tokens=kind == "text"))
+    return [
+        each if isinstance(each, RowError) else make(sample, list(zip(each, islice(encodings, len(each)), strict=True)))
+        for sample, each in zip(samples, rendered, strict=True)
+    ]
+
+
+def shown_or_error(parts: list[Rendered | RowError]) -> list[Rendered] | RowError:
+    """All parts of a sample, or the first error among them."""
+    shown: list[Rendered] = []
+    for part in parts:
+        if isinstance(part, RowError):
+            return part
+        shown.append(part)
+    return shown

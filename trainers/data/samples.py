@@ -112,12 +112,11 @@ def read_label(record: dict[str, object], column: str | None) -> bool:
 def refuse_no_text(sample: Sample) -> None:
     """JSON may escape half of a surrogate pair, as a text that was cut in the middle of an emoji has it; no tokenizer takes that."""
     messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
-    texts = [*(message["content"] for message in messages), *structures(sample, messages)]
-    for value in texts:
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise RowError(f"holds half of a surrogate pair ({value[error.start]!r}), which is no character") from error
+    whole = "".join([*(message["content"] for message in messages), *structures(sample, messages)])
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"holds half of a surrogate pair ({whole[error.start]!r}), which is no character") from error
 
 
 def structures(sample: Sample, messages: list[Message]) -> list[str]:

@@ -1,5 +1,6 @@
 """Records of the sets as tokens on disk: tokenised by several processes, a few chunks in memory at a time, however many there are."""
 
+import gc
 import multiprocessing
 import os
 from collections import deque
@@ -18,12 +19,11 @@ from conf.schema import Data
 from trainers.data.chat import RowError, Sample
 from trainers.data.chunks import BrokenJson, Chunk, parsed
 from trainers.data.conversion import MAKE, last_answer_alone
-from trainers.data.encoding import finish_together
 from trainers.data.kinds import Kind
 from trainers.data.problems import Problem
 from trainers.data.progress import Counter
 from trainers.data.report import TOO_LONG
-from trainers.data.rows import ROWS
+from trainers.data.rows import ROWS, rows_of
 from trainers.data.samples import read_sample
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
@@ -97,6 +97,7 @@ REMEMBERED: list[Work] = []  # of a worker process: the tokenizer travels once
 
 
 def remember(work: Work) -> None:
+    gc.freeze()  # what was imported stays shared with the other processes, and is not searched for garbage again and again
     REMEMBERED[:] = [work]
 
 
@@ -123,8 +124,7 @@ def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Mapping[str
             samples += made
             numbers += [number] * len(made)
     rows: list[tuple[int, Mapping[str, object]]] = []
-    steps = [ROWS[work.kind].steps(sample, work.tokenizer, work.data) for sample in samples]
-    for number, made in zip(numbers, finish_together(steps, work.tokenizer), strict=True):
+    for number, made in zip(numbers, rows_of(samples, work.kind, work.tokenizer, work.data), strict=True):
         row = made if isinstance(made, RowError) else judged(made, work)
         if isinstance(row, RowError):
             problems.append(problem_of(chunk, number, row))

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainers.data.chunks import BrokenJson, RawLine, chunks_of, parsed, record_count
+from trainers.data.chunks import BrokenJson, chunks_of, parsed, record_count
 from trainers.data.registry import Source
 from trainers.errors import DataError
 
@@ -62,7 +62,7 @@ def test_lines_keep_their_numbers_over_blank_ones_and_a_mark_at_the_start(tmp_pa
 )
 def test_a_line_that_cannot_be_parsed_tells_its_column(line: bytes, column: int, reason: str) -> None:
     with pytest.raises(BrokenJson, match=reason) as broken:
-        parsed(RawLine(line))
+        parsed(line)
     assert broken.value.column == column
 
 

@@ -3,21 +3,25 @@
 import numpy
 import pytest
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
 
+from launcher.compose import compose
 from trainers.data.chat import Sample, plain
-from trainers.data.documents import Block, Columns, chunk_columns, chunked, packed_chunk_columns, tokenise_document
+from trainers.data.documents import Block, Columns, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.report import EMPTY
+from trainers.data.rows import Row, row_of
 from trainers.data.tokens import MASKED
 from trainers.tokenizer import byte_tokenizer
 
 
-def document(text: str) -> Sample:
-    return {"place": "f.txt, line 1", "messages": [plain("user", text)], "tools": []}
+def row(text: str, tokenizer: PreTrainedTokenizerBase) -> Row:
+    document: Sample = {"place": "f.txt, line 1", "messages": [plain("user", text)], "tools": []}
+    return row_of(document, "text", tokenizer, compose(["model=demo", "data=demo"]).data)
 
 
 def test_a_document_is_its_bytes_and_the_end_token():
     tokenizer = byte_tokenizer()
-    tokens = tokenise_document(document("AB"), tokenizer)
+    tokens = row("AB", tokenizer)
     assert tokens["input_ids"] == [*tokenizer("AB")["input_ids"], tokenizer.eos_token_id]
     assert (tokens["length"], tokens["tokens"], tokens["learned"], tokens["drop"]) == (3, 3, 3, "")
 
@@ -29,19 +33,19 @@ def test_a_begin_token_that_the_tokenizer_writes_stays_and_an_end_token_is_not_d
         single="<s> $A <|im_end|>", special_tokens=[(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<s>", "<|im_end|>")]
     )
     tokenizer.backend_tokenizer.post_processor = around
-    tokens = tokenise_document(document("A"), tokenizer)
+    tokens = row("A", tokenizer)
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"]) == ["<s>", "A", "<|im_end|>"]
 
 
 def test_an_empty_document_is_dropped():
-    assert tokenise_document(document(" \n"), byte_tokenizer())["drop"] == EMPTY
+    assert row(" \n", byte_tokenizer())["drop"] == EMPTY
 
 
 def test_a_tokenizer_without_an_end_token_is_refused():
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match=r"model.tokenizer has no end token, which parts documents"):
-        tokenise_document(document("A"), tokenizer)
+        row("A", tokenizer)
 
 
 def block(*documents: list[int]) -> Block:

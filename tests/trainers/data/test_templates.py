@@ -1,14 +1,18 @@
 """Each named chat template against the published format written out by hand, and its mask token by token."""
 
+from dataclasses import replace
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from launcher.compose import compose
 from trainers.data.chat import Sample, plain
 from trainers.data.chat_template import named_template, template_names
-from trainers.data.rendering import render_prompt
-from trainers.data.tokens import MASKED, tokenise
+from trainers.data.rendering import Rendered, render_prompts
+from trainers.data.rows import Row, row_of
+from trainers.data.tokens import MASKED
 from trainers.tokenizer import byte_tokenizer
 
 QUESTION = [plain("system", "Be kind."), plain("user", "Hi there"), plain("assistant", "Hello, you."), plain("user", "Bye?")]
@@ -90,6 +94,16 @@ def tokenizer_for(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def tokenise(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Row:
+    return row_of(sample, "answers", tokenizer, replace(compose(["model=demo", "data=demo"]).data, cutoff=4096))
+
+
+def render_prompt(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> str:
+    [rendered] = render_prompts([sample], tokenizer)
+    assert isinstance(rendered, Rendered)
+    return rendered.text
+
+
 def test_every_template_is_written_out_here():
     assert sorted(EXPECTED) == sorted(WITHOUT_SYSTEM) == template_names()
 
@@ -97,7 +111,7 @@ def test_every_template_is_written_out_here():
 @pytest.mark.parametrize("name", template_names())
 def test_a_template_writes_the_published_format_and_marks_exactly_the_answers(name: str):
     tokenizer = tokenizer_for(name)
-    tokens = tokenise(CONVERSATION, tokenizer, cutoff=4096, mask_prompt=True)
+    tokens = tokenise(CONVERSATION, tokenizer)
     expected_ids, expected_labels = [], []
     for text, learned in EXPECTED[name]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -129,6 +143,6 @@ def test_a_token_that_carries_the_space_before_the_answer_is_learned():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = named_template("llama2")
     sample: Sample = {"place": "f.json, record 1", "messages": [plain("user", "U"), plain("assistant", "A")], "tools": []}
-    tokens = tokenise(sample, tokenizer, cutoff=64, mask_prompt=True)
+    tokens = tokenise(sample, tokenizer)
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"]) == ["<s>", "▁[INST]", "▁U", "▁[/INST]", "▁A", "▁", "</s>"]
     assert tokens["labels"] == [MASKED, MASKED, MASKED, MASKED, 6, 7, 2]

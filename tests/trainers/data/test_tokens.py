@@ -1,13 +1,16 @@
 """What is learned of a sample, with templates that mark their answers and templates that do not."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from launcher.compose import compose
 from trainers.data.chat import Call, Message, RowError, Sample
 from trainers.data.chat_template import named_template
-from trainers.data.tokens import MASKED, Tokens, answer_flags, tokenise
+from trainers.data.rows import Row, row_of, rows_of
+from trainers.data.tokens import MASKED, answer_ranges
 from trainers.tokenizer import byte_tokenizer
 
 UNMARKED = re.sub(r"\{%- (end)?generation %\}", "", named_template("chatml"))
@@ -30,7 +33,12 @@ def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def runs_of_learned_text(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def tokenise(given: Sample, tokenizer: PreTrainedTokenizerBase, cutoff: int = 4096, mask_prompt: bool = True) -> Row:
+    data = compose(["model=demo", "data=demo"]).data
+    return row_of(given, "answers", tokenizer, replace(data, cutoff=cutoff, mask_prompt=mask_prompt))
+
+
+def runs_of_learned_text(tokens: Row, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Each stretch of learned tokens, as text."""
     runs: list[list[int]] = [[]]
     for token, label in zip(tokens["input_ids"], tokens["labels"], strict=True):
@@ -44,7 +52,7 @@ def runs_of_learned_text(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> 
 
 def learned(given: Sample, template: str, mask_prompt: bool = True) -> list[str]:
     tokenizer = tokenizer_with(template)
-    return runs_of_learned_text(tokenise(given, tokenizer, cutoff=4096, mask_prompt=mask_prompt), tokenizer)
+    return runs_of_learned_text(tokenise(given, tokenizer, mask_prompt=mask_prompt), tokenizer)
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen"])
@@ -65,7 +73,7 @@ def test_without_marks_an_answer_is_what_follows_its_prompt():
 
 
 def test_marked_and_unmarked_templates_write_the_same_text():
-    texts = [tokenise(TWO_TURNS, tokenizer_with(template), 4096, True)["input_ids"] for template in (named_template("chatml"), UNMARKED)]
+    texts = [tokenise(TWO_TURNS, tokenizer_with(template))["input_ids"] for template in (named_template("chatml"), UNMARKED)]
     assert texts[0] == texts[1]
 
 
@@ -81,7 +89,7 @@ def test_without_masking_everything_but_the_first_token_is_learned():
 
 
 def test_truncation_keeps_the_beginning_and_tells_the_whole_length():
-    tokens = tokenise(sample(message("user", "U"), message("assistant", "A" * 100)), byte_tokenizer(), cutoff=30, mask_prompt=True)
+    tokens = tokenise(sample(message("user", "U"), message("assistant", "A" * 100)), byte_tokenizer(), cutoff=30)
     # <|im_start|> user\n U <|im_end|> \n: 1 + 5 + 1 + 1 + 1 = 9; <|im_start|> assistant\n: 1 + 10; the answer 100, its end 1, a newline 1
     assert tokens["length"] == 9 + 11 + 102
     assert len(tokens["input_ids"]) == len(tokens["labels"]) == 30
@@ -96,7 +104,7 @@ def test_every_named_template_shows_tools_calls_and_results(name: str):
         tools=[{"type": "function", "function": {"name": "add", "description": "TOOL"}}],
     )
     tokenizer = tokenizer_with(named_template(name))
-    tokens = tokenise(given, tokenizer, 4096, True)
+    tokens = tokenise(given, tokenizer)
     text = tokenizer.decode(tokens["input_ids"])
     assert "TOOL" in text
     assert "RESULT" in text
@@ -118,7 +126,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
     template = "{% for m in messages %}[{{ m.role }}:{{ m.content if loop.last or m.role != 'assistant' else '...' }}]{% endfor %}"
     message = r"writes message 3 differently once more follows. Learn the last answer alone .* Name a template that takes it: data.template is one of"
     with pytest.raises(RowError, match=message):
-        tokenise(TWO_TURNS, tokenizer_with(template), 4096, True)
+        tokenise(TWO_TURNS, tokenizer_with(template))
 
 
 def test_earlier_answers_that_a_template_rewrites_may_be_context():
@@ -131,17 +139,29 @@ def test_earlier_answers_that_a_template_rewrites_may_be_context():
 def test_a_template_that_raises_is_quoted():
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     with pytest.raises(RowError, match=r"the chat template refuses it: System role not supported"):
-        tokenise(TWO_TURNS, tokenizer_with(template), 4096, True)
+        tokenise(TWO_TURNS, tokenizer_with(template))
 
 
 def test_a_template_that_leaves_out_a_role_or_the_tools_is_refused():
     plain = "{% for m in messages if m.role != 'system' %}<{{ m.content }}>{% endfor %}"
     with pytest.raises(RowError, match=r"leaves out message 1 \(role system\)"):
-        tokenise(TWO_TURNS, tokenizer_with(plain), 4096, True)
+        tokenise(TWO_TURNS, tokenizer_with(plain))
     with pytest.raises(RowError, match=r"does not show tools"):
-        tokenise(sample(message("user", "U"), message("assistant", "A"), tools=[{"name": "t"}]), tokenizer_with(plain), 4096, True)
+        tokenise(sample(message("user", "U"), message("assistant", "A"), tools=[{"name": "t"}]), tokenizer_with(plain))
 
 
 def test_a_lone_space_without_width_belongs_to_where_it_began():
     # "a: b": a trimming tokenizer places the space between 2 and 3 at (3, 3); the answer begins at 3.
-    assert answer_flags([(0, 1), (1, 2), (3, 3), (3, 4)], [(3, 4)]) == [False, False, False, True]
+    assert answer_ranges([(0, 1), (1, 2), (3, 3), (3, 4)], [(3, 4)]) == [(3, 4)]
+
+
+def test_a_sample_that_the_template_refuses_leaves_those_beside_it_as_they_are_alone():
+    template = "{% if messages[0].content == 'bad' %}{{ raise_exception('No') }}{% endif %}" + named_template("chatml")
+    tools: list[dict[str, object]] = [{"type": "function", "function": {"name": "add"}}]
+    texts = ["one", "bad", "three", "four", "bad"]
+    given = [sample(message("user", text), message("assistant", "A"), tools=tools if text == "three" else None) for text in texts]
+    tokenizer, data = tokenizer_with(template), replace(compose(["model=demo", "data=demo"]).data, cutoff=4096)
+    rows = rows_of(given, "answers", tokenizer, data)
+    assert [index for index, row in enumerate(rows) if isinstance(row, RowError)] == [1, 4]
+    for index in (0, 2, 3):
+        assert rows[index] == tokenise(given[index], tokenizer)
