@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.gpu(2), pytest.mark.timeout(900)]
 STAGES = ("pt", "sft", "rm", "dpo", "kto", "orpo", "simpo", "ppo", "grpo")
 CELLS = [(stage, regime) for stage in STAGES for regime in ("full_amp", "lora", "qlora4")]
 ANSWERS = ("stage.response_length=6", "training.gradient_checkpointing=false", "data.validation_share=0")
+PACKED = ("data.packing=true", "training.attention=varlen")  # its kernels take 16 bits alone
 FURTHER = {
-    "pt": ("data.packing=true",),
     "ppo": (*ANSWERS, "stage.epochs=2"),
     "grpo": (*ANSWERS, "stage.generations=4", "stage.rewards=[]", "stage.kl_coef=0.1"),
 }
@@ -33,9 +33,14 @@ Results = dict[tuple[str, str], Any]
 @pytest.fixture(scope="module")
 def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Results:
     root = tmp_path_factory.mktemp("fsdp2")
-    judge = (f"stage.reward_model={save_reward_model(root / 'judge')}",)
-    further = {stage: (*FURTHER.get(stage, ()), *(judge if stage in ("ppo", "grpo") else ())) for stage in STAGES}
-    members = {(stage, regime): cells.Cell(regime, "fsdp2", "auto", stage, further[stage]) for stage, regime in CELLS}
+    judge = f"stage.reward_model={save_reward_model(root / 'judge')}"
+
+    def further(stage: str, regime: str) -> tuple[str, ...]:
+        if stage in FURTHER:
+            return (*FURTHER[stage], judge)
+        return PACKED if stage == "pt" and regime != "lora" else ()  # lora is in fp32 here
+
+    members = {cell: cells.Cell(cell[1], "fsdp2", "auto", cell[0], further(*cell)) for cell in CELLS}
     left = cells.run_cells(list(members.values()), root, "torchrun")
     return {cell: left[member] for cell, member in members.items()}
 
