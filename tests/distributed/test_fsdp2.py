@@ -1,0 +1,117 @@
+"""Every stage under FSDP2 on two ranks: what is learned is what plain data parallelism learns, goes on from a checkpoint, and can be exported."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from reward_models import save_reward_model
+from transformers import AutoModelForCausalLM
+
+from conf.request import Export, Trained
+from conf.run_dir import RunDir, load_run
+from trainers.export import export
+
+pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(1500)]
+
+SCRIPT = Path(__file__).with_name("run_fsdp_cells.py")
+STAGES = ("pt", "sft", "rm", "dpo", "kto", "orpo", "simpo", "ppo", "grpo")
+CELLS = [(stage, regime) for stage in STAGES for regime in ("full_fp32", "lora")]
+AUTOCAST = [(stage, "full_amp") for stage in STAGES]
+ANSWERS = ("stage.response_length=6", "training.gradient_checkpointing=false", "data.validation_share=0")
+FURTHER = {"ppo": (*ANSWERS, "stage.epochs=2"), "grpo": (*ANSWERS, "stage.generations=4", "stage.rewards=[]", "stage.kl_coef=0.1")}
+TOKENS = torch.arange(97, 113)[None]
+
+Results = dict[tuple[str, str], Any]
+
+
+@pytest.fixture(scope="module")
+def cell_of(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str], Any]:
+    judge = save_reward_model(tmp_path_factory.mktemp("judge") / "judge")
+
+    def cell(stage: str, regime: str, sharding: str) -> Any:
+        further = (*FURTHER[stage], f"stage.reward_model={judge}") if stage in FURTHER else ()
+        return cells.Cell(regime, sharding, stage=stage, further=further)
+
+    return cell
+
+
+@pytest.fixture(scope="module")
+def split(cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    members = {cell: cell_of(*cell, "fsdp2") for cell in (*CELLS, *AUTOCAST)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        left = cells.run_cells(list(members.values()), tmp_path_factory.mktemp("fsdp2"), "torchrun")
+    return {cell: left[member] for cell, member in members.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    members = {cell: cell_of(*cell, "ddp") for cell in CELLS}
+    left = cells.run_cells(list(members.values()), tmp_path_factory.mktemp("ddp"), "torchrun")
+    return {cell: left[member] for cell, member in members.items()}
+
+
+@pytest.mark.parametrize("cell", [*CELLS, *AUTOCAST], ids="-".join)
+def test_a_cell_trains_on_split_weights_and_saves(split: Results, cell: tuple[str, str]) -> None:
+    left = split[cell]
+    log = left.folder.rank_log(0)
+    assert [entry["code"] for entry in left.exits] == [0, 0], (left.exits, log.read_text()[-2500:] if log.exists() else "")
+    assert all(layout["sharded_parameters"] > 0 for layout in left.layouts)
+    assert len(left.losses) == 3
+    assert (left.folder.model / ("adapter_model.safetensors" if "lora" in cell[1] else "model.safetensors")).is_file()
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_split_weights_learn_what_whole_ones_learn(split: Results, whole: Results, cell: tuple[str, str]) -> None:
+    assert split[cell].losses == pytest.approx(whole[cell].losses, rel=1e-3, abs=1e-5)
+
+
+def test_a_loss_is_not_rounded_to_the_16_bits_that_are_computed_in(split: Results) -> None:
+    """Policy and reference begin as one, with weights in fp32 and in bf16: ln 2, where bf16 would say 0.6914 or 0.6953."""
+    assert split["dpo", "full_amp"].losses[0] == pytest.approx(math.log(2), abs=5e-4)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        output: torch.Tensor = model.eval()(input_ids=TOKENS).logits.float()
+    return output
+
+
+def exported(run_dir: RunDir, target: Path, form: str, step: int | None) -> Path:
+    trained = Trained(str(run_dir.path), str(run_dir.model if step is None else run_dir.checkpoint(step)), step)
+    export(load_run(run_dir), Export(trained, form, str(target), "fp32", 10**9, None, True, None))
+    return target
+
+
+@pytest.mark.parametrize("regime", ["full_fp32", "full_amp"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_whole_weights_load_back(split: Results, stage: str, regime: str, tmp_path: Path) -> None:
+    run_dir = split[stage, regime].folder
+    model = AutoModelForCausalLM.from_pretrained(exported(run_dir, tmp_path / "model", "copy", step=None))
+    expected = AutoModelForCausalLM.from_pretrained(run_dir.model, dtype=torch.float32)
+    assert torch.equal(logits(model), logits(expected))
+    earlier = AutoModelForCausalLM.from_pretrained(exported(run_dir, tmp_path / "earlier", "copy", step=2))
+    assert (logits(model) - logits(earlier)).abs().max() > 1e-3  # the third step
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_adapters_are_merged(split: Results, stage: str, tmp_path: Path) -> None:
+    run_dir = split[stage, "lora"].folder
+    model = AutoModelForCausalLM.from_pretrained(exported(run_dir, tmp_path / "model", "merged", step=None))
+    base = AutoModelForCausalLM.from_pretrained(run_dir.base, dtype=torch.float32)
+    untrained = logits(base)
+    torch.testing.assert_close(logits(model), logits(PeftModel.from_pretrained(base, run_dir.model)), rtol=0, atol=2e-5)
+    assert (logits(model) - untrained).abs().max() > 4e-5
+
+
+def test_an_exported_run_is_what_plain_data_parallelism_exports(split: Results, whole: Results, tmp_path: Path) -> None:
+    found = [
+        logits(AutoModelForCausalLM.from_pretrained(exported(results["sft", "full_fp32"].folder, tmp_path / name, "copy", step=None)))
+        for name, results in (("split", split), ("whole", whole))
+    ]
+    torch.testing.assert_close(*found, rtol=0, atol=2e-3)
