@@ -36,6 +36,7 @@ class Blocks:
     logits: int
     copy: int  # in fp32
     kept: int  # log-softmax, and each of its two gradients
+    chunks: int  # of tokens, one after the other; 1: all at once
     reduction: tuple[int, ...]
 
 
@@ -64,6 +65,7 @@ def blocks_of(job: Job) -> Blocks:
         logits=job.arithmetic.element * logits,
         copy=4 * logits if job.arithmetic.element == 2 else 0,
         kept=4 * logits,
+        chunks=-(-job.tokens // LOSS_CHUNK) if job.run.training.loss == "chunked" else 1,
         reduction=tuple(term.bytes for term in reduction_terms(job)),
     )
 

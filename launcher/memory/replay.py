@@ -12,6 +12,7 @@ from launcher.memory.job import Job
 from launcher.memory.segment import PAGE, Block, Segment
 
 SMALL = 2**20  # kSmallSize: smaller blocks live in segments of their own, which hardly waste anything
+CHUNKS = 3  # of a chunked loss: from the third on nothing changes
 STEPS = 3  # the second grows around what the first left behind; from the third on nothing changes
 
 
@@ -64,15 +65,13 @@ def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     if first:
         heap.take(blocks.workspace)
     saved = forward(heap, blocks)
-    head = loss(heap, blocks, saved, first)
+    head = chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
     heap.give(saved.final)
     heap.give_all(heap.take_all(blocks.reduction))
     gradients = [gradient for layer in reversed(range(len(blocks.gradients))) for gradient in layer_backward(heap, blocks, saved, layer)]
     embedding = heap.take_all(blocks.embedding)
     if blocks.tied:
-        summed = heap.take_all(blocks.embedding)
-        heap.give_all([*embedding, *head])
-        embedding, head = summed, []
+        embedding, head = added(heap, blocks, head, embedding), []
     heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer)])
     return [*head, *gradients, *embedding]
 
@@ -117,6 +116,51 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
     gradient = heap.take_all(blocks.head)
     heap.give_all([back, *product])
     return gradient
+
+
+def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | None]:
+    """Of one chunk of tokens after the other (trainers/loss.py), whose logits, and autocast's copy of the head, are made once more for the backward.
+
+    Every chunk makes a gradient of the head, which torch adds to the sum of those before it: in a third block, but in place where autocast's copy
+    lies between (csrc/autograd/input_buffer.cpp).
+    """
+    for _ in range(CHUNKS):
+        heap.give(chunk_forward(heap, blocks))
+    heap.give_all(saved.head_cast)
+    total: list[Block | None] = []
+    for number in range(CHUNKS):
+        cast = heap.take_all(blocks.head_cast)
+        kept = chunk_forward(heap, blocks)
+        picked, softmax = heap.take(blocks.kept), heap.take(blocks.kept)
+        heap.give_all([picked, kept])
+        back = heap.take(blocks.logits)
+        heap.give(softmax)
+        if first and number == 0:
+            heap.take(blocks.workspace)
+        product = heap.take_all(blocks.head_cast)
+        heap.give_all([back, *cast] if product else [])
+        gradient = heap.take_all(blocks.head)
+        heap.give_all(product or [back])
+        total = added(heap, blocks, total, gradient) if number else gradient
+    return total
+
+
+def added(heap: Heap, blocks: Blocks, total: list[Block | None], gradient: list[Block | None]) -> list[Block | None]:
+    if blocks.head_cast:
+        heap.give_all(gradient)
+        return total
+    summed = heap.take_all(blocks.head)
+    heap.give_all([*total, *gradient])
+    return summed
+
+
+def chunk_forward(heap: Heap, blocks: Blocks) -> Block | None:
+    """What a chunk keeps: its log-softmax."""
+    logits, copy = heap.take(blocks.logits), heap.take(blocks.copy)
+    heap.give(logits)
+    kept = heap.take(blocks.kept)
+    heap.give(copy)
+    return kept
 
 
 def layer_backward(heap: Heap, blocks: Blocks, saved: Saved, layer: int) -> list[Block | None]:
