@@ -1,6 +1,7 @@
 """Types of every config choice. Values live only in the YAML files beside this module; a field here has no default."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -379,6 +380,7 @@ PLAIN_GROUPS: dict[str, type] = {
 GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, *SUBTYPES)
 
 
+@cache  # the store outlives a composition, and filling it takes a tenth of one
 def register() -> None:
     """Store every type where YAML files name it: `/schema/<group>` or, for subtypes, `/schema/<group>/<type>`."""
     store = ConfigStore.instance()
