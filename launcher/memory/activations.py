@@ -9,8 +9,11 @@ from launcher.model_facts import ModelFacts, ModuleKind
 
 # The linear layers whose input is not the normalised residual stream; their inputs are kept elsewhere (attention output, MLP product).
 CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
-# Whose activation is gelu_new: operations of Python that keep two values more than torch's kernel (transformers/activations.py, NewGELUActivation).
+# Whose activation is gelu_new: operations of Python that keep three values more than torch's kernel: tanh, its sum with one, and half of the inner
+# value (transformers/activations.py, NewGELUActivation).
 COMPOSED_GELU = ("gpt2",)
+# Without rotary tables: queries and keys stay views of the fused projection (transformers/models/gpt2/modeling_gpt2.py).
+UNROTATED = ("gpt2",)
 
 FUSED_QKV = ("qkv_proj", "query_key_value", "c_attn")
 
@@ -91,7 +94,7 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | 
         copies = 4 + (element if element == 2 else 0)
         return copies * facts.heads * batch.length + 4 * element * queries
     kept = element * 2 * (queries + keys) + 4 * facts.heads
-    if any(last_part(module) in FUSED_QKV for module in layer_modules(facts)):
+    if facts.family not in UNROTATED and any(last_part(module) in FUSED_QKV for module in layer_modules(facts)):
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
     return kept + (2 * element * (queries - keys) if batch.masked else 0)  # a mask tensor makes transformers repeat k and v
 
@@ -103,9 +106,14 @@ def mlp_width(facts: ModelFacts) -> int:
     )
 
 
+def fused_gate(facts: ModelFacts) -> bool:
+    """Whether gate and up are one projection."""
+    return any(last_part(module) == "gate_up_proj" for module in layer_modules(facts) if module.kind == "linear")
+
+
 def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
-    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0) + (2 if facts.family in COMPOSED_GELU else 0)
+    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0) + (3 if facts.family in COMPOSED_GELU else 0)
     return kept * arithmetic.element * mlp_width(facts)
 
 
@@ -150,4 +158,5 @@ def layer_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic, batch: Batc
         + mlp_bytes(facts, arithmetic, learns)
         + expert_bytes(facts, arithmetic, learns)
         + adapter_bytes(run, facts, arithmetic)
+        + (2 * facts.hidden if facts.residual_dropout else 0)  # two masks of one byte (aten native_dropout)
     )

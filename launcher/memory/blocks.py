@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-from conf.schema import Badam, Freeze, Lora
+from conf.schema import Badam, Freeze, Lora, Zero
 from launcher.memory.activations import mlp_width
-from launcher.memory.constants import LOSS_CHUNK
+from launcher.memory.constants import LOSS_CHUNK, REDUCE_BUCKET
 from launcher.memory.job import Job
 from launcher.memory.loss import fused_chunk
 from launcher.memory.parameters import adapter_targets, frozen_selection, one_block, places
 from launcher.memory.passes import final_norm_bytes
-from launcher.memory.states import gathered_terms, reduction_terms, resident_terms
+from launcher.memory.states import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms
 from launcher.memory.terms import total
 
 WORKSPACE = 32 * 2**20  # of cuBLAS on Hopper, one each for the forward and the backward thread (ATen/cuda/CublasHandlePool.cpp)
+FLATTENED = "flattened gradients"  # a term of step_terms
 STATES, WORKSPACES = "optimizer states", "cuBLAS workspace"  # terms of resident_terms that the first step makes
 
 
@@ -37,7 +38,10 @@ class Blocks:
     copy: int  # in fp32
     kept: int  # log-softmax, and each of its two gradients
     chunks: int  # of tokens, one after the other; 1: all at once
+    buckets: tuple[int, ...]  # of ZeRO-1 and 2, alive through the whole backward pass
     reduction: tuple[int, ...]
+    flattened: tuple[int, ...]  # DeepSpeed's partition of the gradients in one piece, for the step
+    kept_share: float  # of a whole gradient, beyond its layer's backward pass
 
 
 def blocks_of(job: Job) -> Blocks:
@@ -66,7 +70,10 @@ def blocks_of(job: Job) -> Blocks:
         copy=4 * logits if job.arithmetic.element == 2 else 0,
         kept=4 * logits,
         chunks=-(-job.tokens // LOSS_CHUNK) if job.run.training.loss == "chunked" else 1,
-        reduction=tuple(term.bytes for term in reduction_terms(job)),
+        buckets=bucket_blocks(job),
+        reduction=() if bucket_blocks(job) else tuple(term.bytes for term in reduction_terms(job)),
+        flattened=tuple(term.bytes for term in step_terms(job) if term.name == FLATTENED),
+        kept_share=0.0 if flat_gradients(job) or job.split.host_states else 1 / job.split.gradients,
     )
 
 
@@ -100,6 +107,14 @@ def state_blocks(job: Job, tensors: tuple[int, ...]) -> tuple[int, ...]:
 def resident_bytes(job: Job, made_later: int) -> int:
     there = sum(term.bytes for term in resident_terms(job) if term.name != WORKSPACES)
     return there - made_later + total(gathered_terms(job))
+
+
+def bucket_blocks(job: Job) -> tuple[int, ...]:
+    """runtime/zero/stage_1_and_2.py, setup_buckets: two, made before the loss' backward pass; a larger gradient has a buffer of its own."""
+    if not isinstance(job.run.sharding, Zero) or job.run.sharding.stage == 3:
+        return ()
+    element, largest = job.storage.gradient, job.census.largest
+    return (element * REDUCE_BUCKET,) * 2 + ((element * largest,) if largest > REDUCE_BUCKET else ())
 
 
 def pieces_of(job: Job, width: int) -> tuple[int, ...]:

@@ -9,20 +9,20 @@ from launcher.memory.activations import Batch
 from launcher.memory.added_tokens import merged_terms
 from launcher.memory.host import disk_terms, host_terms
 from launcher.memory.job import Job, doubts_of, job_of, worst_batch
+from launcher.memory.layer_forward import last_layer_phases
 from launcher.memory.passes import (
     cast_terms,
     end_terms,
     evaluation_term,
     final_state_terms,
     head_cast_terms,
-    head_terms,
+    head_phases,
     layer_phases,
     loss_terms,
-    lower_casts,
     saved_term,
 )
 from launcher.memory.replay import reserved_bytes
-from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases, score_phases
+from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
 from launcher.memory.states import (
     accumulated_terms,
     gathered_terms,
@@ -30,6 +30,7 @@ from launcher.memory.states import (
     load_terms,
     reduction_terms,
     resident_terms,
+    split_expert_terms,
     step_terms,
     whole_tensor_terms,
 )
@@ -77,12 +78,12 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         *reference_phases(job, (*inside, *accumulated)),
         Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
         *outside_phases(job, (*inside, *accumulated, saved_term(job), *head_cast_terms(job))),
-        *score_phases(job, (*inside, *accumulated)),
+        *last_layer_phases(job, (*inside, *accumulated)),
         Phase("backward: loss", (*inside, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
-        *((Phase("backward: head", (*inside, *accumulated, saved_term(job), *lower_casts(job), *head_terms(job))),) if job.census.head else ()),
+        *head_phases(job, (*inside, *accumulated)),
         *layer_phases(job, (*inside, *reduction)),
         Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *end_terms(job))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
-        Phase("save", (*resident, *whole_tensor_terms(job))),
+        Phase("save", (*resident, *whole_tensor_terms(job), *split_expert_terms(job))),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from conf.schema import Lora
-from launcher.memory.activations import CLOSING, expert_bytes, last_part, layer_modules, mlp_bytes, mlp_width, norm_bytes
+from launcher.memory.activations import CLOSING, expert_bytes, fused_gate, last_part, layer_modules, mlp_bytes, mlp_width, norm_bytes
 from launcher.memory.job import Job
 from launcher.memory.parameters import adapter_targets
 from launcher.memory.terms import Term, Terms
@@ -37,7 +37,9 @@ def moments(job: Job, weights: Weights, learns: bool, unsaved: int) -> tuple[Mom
     without_mlp = saved - mlp_saved(job, learns)
     return (
         *((Moment("recomputed layer", 0, recompute_terms(job, saved, weights)),) if recomputes_adapters(job) else ()),
-        Moment("layer", weights.closing, mlp_terms(job, saved + unkept_product(job, learns), weights)),
+        *((Moment("recomputed gate", 0, gate_terms(job, without_mlp)),) if recomputes_adapters(job) and fused_gate(job.facts) else ()),
+        *(expert_moments(job, saved, learns) if expert_bytes(job.facts, job.arithmetic, learns) else ()),
+        Moment("layer", weights.closing, mlp_terms(job, saved + unkept_product(job, learns) - routed_copies(job) * job.facts.hidden, weights)),
         Moment("MLP weights", weights.mlp, mlp_weight_terms(job, without_mlp, weights)),
         Moment("attention", weights.opened, attention_terms(job, max(without_mlp - norm_saved(job, learns), 0), weights)),
         Moment("norm", weights.layer, norm_terms(job)),
@@ -91,6 +93,36 @@ def routed_width(job: Job) -> int:
     return job.facts.experts_per_token * job.facts.intermediate if job.facts.mixture else 0
 
 
+def routed_copies(job: Job) -> int:
+    """Of tokens, one for every expert that they go to; in bytes of an element."""
+    return job.facts.experts_per_token * job.arithmetic.element * job.tokens if job.facts.mixture else 0
+
+
+def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
+    """transformers/integrations/moe.py, grouped_mm_experts_forward, backwards: of the routed copies of the tokens the gradient of the outputs, of
+    the outputs before they were weighted, and their product for the router; at the end the first matrix' input and its gradient, beside the gradient
+    of both its halves."""
+    facts, copies = job.facts, routed_copies(job)
+    incoming = job.arithmetic.element * facts.hidden * job.tokens
+    again = 2 * incoming if job.run.training.gradient_checkpointing else 0  # recomputed there: the residual stream and its norm
+    layer = Term("one layer, recomputed", saved, "what a layer saves per token")
+    outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
+    if not learns:
+        return (Moment("expert outputs", 0, (layer, outputs, Term("forward pass of the layer", again, "residual stream and its norm"))),)
+    gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
+    experts = sum(module.parameters for module in layer_modules(facts) if module.kind == "experts")
+    return (
+        Moment("expert outputs", 0, (layer, outputs)),
+        Moment("experts", experts, (gone, Term("expert gradients", incoming, "of the layer's output"))),
+    )
+
+
+def shares_inputs(job: Job) -> bool:
+    """Adapters keep an input that others keep too, or that lives anyway, and no copy of it."""
+    regime = job.run.regime
+    return isinstance(regime, Lora) and not job.arithmetic.casts_adapted and not regime.dropout
+
+
 def recomputes_adapters(job: Job) -> bool:
     return job.run.training.gradient_checkpointing and job.census.adapters > 0
 
@@ -103,14 +135,30 @@ def casts(job: Job, weights: Weights, done: int) -> Terms:
 
 def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     """The layer's forward pass is at its last adapter: beside what is saved there are both norms' outputs, the residual stream, the base's output,
-    and the MLP's product with the fp32 copy that PEFT makes of it for an fp32 adapter (tuners/lora/layer.py, _cast_input_dtype)."""
-    element, width = job.arithmetic.element, mlp_width(job.facts)
-    inner = (element + (4 if job.arithmetic.casts_adapted and adapts_closing(job) else 0)) * width
-    stream = (4 * element + job.arithmetic.residual) * job.facts.hidden
+    and the MLP's product with the fp32 copy that PEFT makes of it for an fp32 adapter (tuners/lora/layer.py, _cast_input_dtype).
+
+    Where PEFT casts nothing, adapters share these outputs and keep the product themselves.
+    """
+    arithmetic, width, closing = job.arithmetic, mlp_width(job.facts), adapts_closing(job)
+    element, casts_adapted = arithmetic.element, arithmetic.casts_adapted
+    inner = (0 if closing and shares_inputs(job) else element) * width + (4 * width if casts_adapted and closing else 0)
+    stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual) * job.facts.hidden
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
         Term("forward pass of the layer", (inner + stream) * job.tokens, "its values that are not saved, and the gradient that waits for it"),
         *casts(job, weights, 0),
+    )
+
+
+def gate_terms(job: Job, saved: int) -> Terms:
+    """At the adapter of a projection that makes gate and up in one: what the base gave, the adapter's scaled output, and their sum."""
+    element, residual = job.arithmetic.element, job.arithmetic.residual
+    copy = 4 if job.arithmetic.casts_adapted else 0
+    product = element * mlp_width(job.facts) * job.tokens if adapts_closing(job) else 0  # kept by the last adapter, which has not run yet
+    size = (3 * 2 * element * mlp_width(job.facts) + 2 * (element + residual) * job.facts.hidden + copy * job.facts.hidden) * job.tokens
+    return (
+        Term("one layer, recomputed", saved - product, "without its MLP"),
+        Term("forward pass of the layer", size, "gate and up, thrice; residual stream, the gradient that waits"),
     )
 
 

@@ -1,6 +1,7 @@
 """Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
 
 from conf.schema import Run
+from launcher.memory.activations import arithmetic_of
 from launcher.memory.constants import LOSS_CHUNK
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts
@@ -24,10 +25,15 @@ def fused_chunk(facts: ModelFacts, tokens: int) -> int:
     return 1 << (-(-tokens // chunks) - 1).bit_length()
 
 
-def fused(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
-    """Logits of one chunk, the input's gradient, and where the head learns its gradient and one product; all made in the forward pass."""
+def fused_forward(facts: ModelFacts, storage: Storage, tokens: int, head: int, residual: int) -> int:
+    """Logits of one chunk beside both gradients; autocast copies a transposed head for every chunk, beside the copy that it keeps."""
     chunk = storage.compute * fused_chunk(facts, tokens) * facts.vocab
-    return chunk + storage.compute * tokens * facts.hidden + (storage.gradient + storage.compute) * head
+    return chunk + fused_gradients(facts, storage, tokens, head, residual) + (storage.compute * head if storage.autocast else 0)
+
+
+def fused_gradients(facts: ModelFacts, storage: Storage, tokens: int, head: int, residual: int) -> int:
+    """Of the states and of a head that learns; made in the forward pass (liger_kernel/ops/fused_linear_cross_entropy.py 0.8.5)."""
+    return residual * tokens * facts.hidden + storage.gradient * head
 
 
 def chunked_forward(facts: ModelFacts, tokens: int, kept: int) -> int:
@@ -36,23 +42,23 @@ def chunked_forward(facts: ModelFacts, tokens: int, kept: int) -> int:
 
 
 def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int, kept: int) -> int:
-    """The last chunk, computed again, beside the sum of the head's gradients; then its product is added to that sum."""
-    chunk, inputs = min(tokens, LOSS_CHUNK) * facts.vocab, storage.compute * tokens * facts.hidden
-    return kept + inputs + max(12 * chunk + storage.compute * head, storage.compute * (chunk + 2 * head))
-
-
-def kept_inputs(facts: ModelFacts, storage: Storage, tokens: int, head: int) -> int:
-    """The inputs of all chunks, to compute them again; a head that learns keeps them anyway."""
-    return 0 if head else storage.compute * tokens * facts.hidden
+    """The last chunk, computed again, beside the sum of the head's gradients; then its product is added to that sum, which makes a third
+    (csrc/autograd/input_buffer.cpp; under autocast the copy of the head has gone by then)."""
+    size = min(tokens, LOSS_CHUNK)
+    chunk, earlier = size * facts.vocab, kept - kept * size // tokens
+    if not earlier:
+        return kept + max(12 * chunk, storage.compute * (chunk + head))
+    summed = storage.compute * ((chunk + 2 * head) if storage.autocast else max(chunk + 2 * head, 3 * head))
+    return kept + earlier + max(12 * chunk + storage.compute * head, summed)
 
 
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
     """At the end of the forward pass, and at the start of the backward pass."""
+    residual = arithmetic_of(run, storage).residual
     if run.training.loss == "fused":
-        both = fused(facts, storage, tokens, head)
-        return both, both
+        return fused_forward(facts, storage, tokens, head, residual), fused_gradients(facts, storage, tokens, head, residual)
     if run.training.loss == "chunked":
-        kept = kept_inputs(facts, storage, tokens, head)
+        kept = residual * tokens * facts.hidden  # the states, to compute every chunk again
         return chunked_forward(facts, tokens, kept), chunked_backward(facts, storage, tokens, head, kept)
     return plain_forward(facts, storage, tokens), plain_backward(facts, storage, tokens)
 

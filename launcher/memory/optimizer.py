@@ -34,6 +34,15 @@ def state_bytes(run: Run, census: Census, storage: Storage) -> int:
     return 0  # plain SGD keeps nothing
 
 
+def unpaged_bytes(run: Run, census: Census) -> int:
+    """What stays on the GPU of paged states: those of tensors below 100,000 elements, and the scales (bitsandbytes/optim/optimizer.py,
+    get_state_buffer and init_state)."""
+    name = run.optim.name
+    count = BLOCK_WISE.get(name, 0) or FP32_STATES[name]
+    scales = 4 * (census.trained - census.small - census.embedding) // STATE_BLOCK if name in BLOCK_WISE else 0
+    return count * (scales + 4 * census.small)
+
+
 def block_wise_bytes(census: Census, flat: bool) -> int:
     """One state of one byte with an fp32 scale per block; small tensors and embeddings keep fp32 states.
 

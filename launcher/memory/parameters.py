@@ -11,6 +11,7 @@ from launcher.model_facts.grown import new_places
 
 ALL_LINEAR = "all-linear"
 OUTSIDE = (-1,)
+EXPERT_ADAPTERS = ("deepseek_v3",)  # architectures whose conversion PEFT knows, and whose other layers have names of experts
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,29 @@ def edges(layers: set[int]) -> tuple[int, ...]:
 
 def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """`all-linear`: every linear layer but the head (peft, utils/constants.py INCLUDE_LINEAR_LAYERS_SHORTHAND)."""
-    if ALL_LINEAR in regime.targets:
-        return list(facts.linears)
-    return [module for module in facts.modules if module.kind in ("linear", "head") and named(module, regime.targets)]
+    chosen = [module for module in facts.modules if module.kind in ("linear", "head") and named(module, regime.targets)]
+    targets = list(facts.linears) if ALL_LINEAR in regime.targets else chosen
+    return [module for module in targets if not (facts.family in EXPERT_ADAPTERS and is_expert_target(module))]
+
+
+def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
+    """PEFT 0.21 takes targets of these names for the routed experts, which were linear layers of such names in transformers 4, and adapts none of
+    the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe)."""
+    if facts.family not in EXPERT_ADAPTERS:
+        return []
+    adapted = ALL_LINEAR in regime.targets or any(is_expert_target(module) and named(module, regime.targets) for module in facts.linears)
+    return [module for module in facts.modules if module.kind == "experts"] if adapted else []
+
+
+def is_expert_target(module: ModuleKind) -> bool:
+    return module.name.rsplit(".", 1)[-1] in ("gate_proj", "up_proj", "down_proj")
+
+
+def expert_adapter_elements(regime: Lora, module: ModuleKind) -> int:
+    """A pair for every expert; gate and up, in one matrix, have a rank each."""
+    experts = module.parameters // (module.inputs * module.outputs)
+    rank = regime.rank * (2 if module.name.endswith("gate_up_proj") else 1)
+    return experts * rank * (module.inputs + module.outputs)
 
 
 def adapter_elements(regime: Lora, module: ModuleKind) -> int:
@@ -153,8 +174,9 @@ def added_rows(run: Run, facts: ModelFacts) -> int:
 
 
 def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
-    targets = adapter_targets(regime, facts)
-    adapters = rows + sum(adapter_elements(regime, module) * module.instances for module in targets)
+    targets, experts = adapter_targets(regime, facts), expert_targets(regime, facts)
+    routed = sum(expert_adapter_elements(regime, module) * module.instances for module in experts)
+    adapters = rows + routed + sum(adapter_elements(regime, module) * module.instances for module in targets)
     sides = [(regime.rank * side, module.instances) for module in targets for side in (module.inputs, module.outputs)]
     quantised = list(facts.linears) if isinstance(regime, Qlora) else []
     return Census(
@@ -166,8 +188,9 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
         small=sum(elements * count for elements, count in sides if elements < SMALL_TENSOR),
         embedding=0,
         head=0,
-        layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers),
-        matrices=adapters,
+        layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers)
+        + sum(expert_adapter_elements(regime, module) for module in experts),
+        matrices=adapters - routed,  # PEFT adds adapters of experts to their weights in fp32 (tuners/lora/layer.py, ParamWrapper)
         experts=0,
         shapes=(),
         largest=max((elements for elements, _ in sides), default=0),

@@ -7,7 +7,11 @@ from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, gradient_term, root_terms
-from launcher.memory.terms import Phase, Term, Terms
+from launcher.memory.terms import Phase, Term, Terms, total
+
+EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
+
+PARALLEL = ("gpt_neox",)  # attention and MLP read the same states, through a norm each (modeling_gpt_neox.py, use_parallel_residual)
 
 LOSS_SOURCES = {
     "plain": "logits in compute dtype and fp32, log-softmax, gradients",
@@ -51,29 +55,39 @@ def saved_layers(job: Job) -> int:
 def saved_term(job: Job) -> Term:
     """What waits for the backward pass when the loss is computed."""
     (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
-    saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job)
+    dropped = job.facts.hidden * job.tokens if job.facts.residual_dropout else 0  # the mask of the embedding's dropout
+    saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job) + dropped
     if job.run.training.gradient_checkpointing:
         return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
     saved += saved_layers(job) - unsaved_norm(job)
-    if job.arithmetic.residual == 4 and job.storage.compute == 2:
-        saved += 4 * job.facts.hidden * job.tokens  # the embedding's output in fp32
     return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
 
 
 def unsaved_norm(job: Job) -> int:
-    """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all."""
-    if job.whole or not job.census.depth:
+    """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all.
+
+    With checkpointing the input of an adapted model is made to need one (transformers, enable_input_require_grads).
+    """
+    made = job.census.adapters > 0 and job.run.training.gradient_checkpointing
+    if job.whole or job.census.embedding or made or not job.census.depth:
         return 0
-    return (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
+    norms = 2 if job.facts.family in PARALLEL else 1
+    return norms * (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
 
 def final_norm_bytes(job: Job) -> int:
-    kept = norm_bytes(job.facts, job.arithmetic, job.whole) + (job.arithmetic.element * job.facts.hidden if job.census.head else 0)
-    return kept * job.tokens
+    return (norm_bytes(job.facts, job.arithmetic, job.whole) + head_input_bytes(job)) * job.tokens
+
+
+def head_input_bytes(job: Job) -> int:
+    """Kept for the gradient of a head that learns; the other losses keep the states themselves, or make that gradient at once."""
+    return job.arithmetic.element * job.facts.hidden if job.census.head and job.run.training.loss == "plain" else 0
 
 
 def mask_bytes(job: Job) -> int:
     """sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
+    if not job.run.training.gradient_checkpointing:
+        return 0  # every attention call keeps a bias of its own
     squares = job.batch.samples * job.batch.length**2
     if job.run.training.attention == "eager":
         return job.arithmetic.element * squares
@@ -81,8 +95,10 @@ def mask_bytes(job: Job) -> int:
 
 
 def final_state_terms(job: Job) -> Terms:
-    """The model's last hidden states live until its forward pass returns; a head that learns keeps them, but under autocast as a copy."""
-    shared = job.census.head > 0 and not job.storage.autocast
+    """The model's last hidden states live until its forward pass returns; the chunked loss keeps them, and so does a head that learns, but
+    under autocast as a copy."""
+    kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain"
+    shared = kept_by_head or job.run.training.loss == "chunked"
     size = 0 if shared else job.arithmetic.residual * job.facts.hidden * job.tokens
     return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
 
@@ -90,14 +106,26 @@ def final_state_terms(job: Job) -> Terms:
 def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
-    return (*stream_terms(job, 2 if leaf else 1), *pending_terms(job), *root_terms(job))
+    work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job), *pending_terms(job, summed=False))
+    summed = pending_terms(job, summed=True)
+    return (*max(work, summed, key=total), *root_terms(job))
 
 
-def pending_terms(job: Job) -> Terms:
+def embedding_terms(job: Job) -> Terms:
+    """CUDA sums the gradient of an embedding in fp32 by parts, at most one for every ten tokens and every distinct token
+    (aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu; up to 3,072 tokens it adds them in place)."""
+    tokens, facts = job.tokens, job.facts
+    if not (job.gpu and job.census.embedding and tokens > EMBEDDING_IN_PLACE):
+        return ()
+    parts = tokens // EMBEDDING_ROWS + min(tokens, facts.vocab)
+    return (Term("sums of the embedding's gradient", 4 * parts * facts.hidden, "EmbeddingBackwardKernel.cu, in fp32"),)
+
+
+def pending_terms(job: Job, summed: bool) -> Terms:
     """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
-    autocast's copy between them torch adds the two into a third (measured: csrc/autograd/input_buffer.cpp); an earlier pass may have left one;
+    autocast's copy between them torch then adds the two into a third (measured: csrc/autograd/input_buffer.cpp); an earlier pass may have left one;
     and where gradients are split, the whole one is still there while its share is made."""
-    tied = 0 if not job.facts.tied else 1 if job.storage.autocast else 2
+    tied = 0 if not job.facts.tied else 2 if summed and not job.storage.autocast else 1
     whole = 1 if job.storage.master and job.split.ranks > 1 else 0
     size = job.storage.gradient * job.census.embedding * (tied + whole + (1 if accumulates(job) else 0))
     return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
@@ -110,7 +138,9 @@ def cast_terms(job: Job) -> Terms:
 
 
 def head_cast_terms(job: Job) -> Terms:
-    """With checkpointing only the head's copy outlives the forward pass; without, autograd keeps all."""
+    """With checkpointing only the head's copy outlives the forward pass; without, autograd keeps all. The fused loss keeps none of the head."""
+    if job.run.training.loss == "fused":
+        return lower_casts(job)
     if job.run.training.gradient_checkpointing and job.storage.autocast:
         return (Term("autocast copies", job.storage.compute * job.census.head, "the head's, until its backward"),)
     return cast_terms(job)
@@ -137,8 +167,7 @@ def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
     extra = dora_terms(job)
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
-    unsaved = 0 if job.run.training.gradient_checkpointing else unsaved_norm(job)
-    ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved))]
+    ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved_norm(job)))]
     return tuple(
         Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, *extra, mask))
         for end, around, moments in ends
@@ -155,6 +184,13 @@ def lower_casts(job: Job) -> Terms:
     if job.run.training.gradient_checkpointing or not job.storage.autocast:
         return ()
     return (Term("autocast copies", job.storage.compute * job.census.matrices, "of the layers' weights, kept by autograd"),)
+
+
+def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
+    """Where that gradient is a moment of its own: the other losses sum it up chunk by chunk."""
+    if not job.census.head or job.run.training.loss != "plain":
+        return ()
+    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *head_terms(job))),)
 
 
 def head_terms(job: Job) -> Terms:

@@ -22,6 +22,7 @@ def reserved_bytes(job: Job, copies: int) -> int:
     segment.take(blocks.resident + copies)
     for number in range(STEPS):
         gradients = step(segment, blocks, first=number == 0)
+        segment.give_all(segment.take_all(blocks.flattened))
         if number == 0:
             segment.take_all(blocks.states)
         segment.give_all(gradients)
@@ -65,6 +66,7 @@ def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     if first:
         heap.take(blocks.workspace)
     saved = forward(heap, blocks)
+    buckets = heap.take_all(blocks.buckets)
     head = chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
     heap.give(saved.final)
     heap.give_all(heap.take_all(blocks.reduction))
@@ -72,7 +74,7 @@ def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     embedding = heap.take_all(blocks.embedding)
     if blocks.tied:
         embedding, head = added(heap, blocks, head, embedding), []
-    heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer)])
+    heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer), *buckets])
     return [*head, *gradients, *embedding]
 
 
@@ -171,8 +173,13 @@ def layer_backward(heap: Heap, blocks: Blocks, saved: Saved, layer: int) -> list
     gradients = []
     for number, size in enumerate(reversed(blocks.gradients[layer])):
         product = heap.take(size // 2) if casts else None
-        gradients.append(heap.take(size))
+        gradient = heap.take(size)
         heap.give(product)
+        if blocks.kept_share < 1:
+            share = heap.take(int(blocks.kept_share * size))
+            heap.give(gradient)
+            gradient = share
+        gradients.append(gradient)
         if casts:
             heap.give(casts.pop())
         if number == 1:

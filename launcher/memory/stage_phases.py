@@ -1,10 +1,11 @@
 """Models and phases that a stage has beside those of next-token training, as terms."""
 
 from conf.schema import Zero
-from launcher.memory.activations import Batch, mlp_width
+from launcher.memory.activations import Batch
 from launcher.memory.constants import MAX_LIVE
 from launcher.memory.job import Job
-from launcher.memory.passes import cast_terms, final_norm_bytes, layer_stream, logits_of, lower_casts, saved_term
+from launcher.memory.layer_forward import forward_layer_bytes
+from launcher.memory.passes import cast_terms, layer_stream, logits_of
 from launcher.memory.stage_loss import FLOAT, answered, float_logits, read_batch, reference_bytes
 from launcher.memory.stages import Loss, answer_length, compares, precomputes, stage_row
 from launcher.memory.terms import Phase, Term, Terms
@@ -29,29 +30,6 @@ def outside_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """Between the model's forward pass and the backward pass."""
     size = logits_of(job).outside
     return (Phase("loss", (*alive, Term("logits and metrics", size, OUTSIDE_SOURCE))),) if size else ()
-
-
-def score_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
-    """Where no logits stand above them: the backward pass of the last norm, and with checkpointing, where nothing of it is kept, the last layer's
-    forward pass."""
-    if stage_row(job.run).loss is not Loss.SCORE:
-        return ()
-    saved = saved_term(job)
-    below = Term(saved.name, saved.bytes - final_norm_bytes(job), "without the last norm")
-    norm = Term("norm gradients", 6 * 4 * job.facts.hidden * job.tokens, "of the last norm, in fp32")
-    backward = Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), norm))
-    if not job.run.training.gradient_checkpointing:
-        return (backward,)
-    layer = Term("forward pass of the layer", forward_layer_bytes(job, job.tokens), "MLP, adapters' output and residual stream")
-    return (Phase("forward: last layer", (*alive, below, *cast_terms(job), layer)), backward)
-
-
-def forward_layer_bytes(job: Job, tokens: int) -> int:
-    """At the MLP's product: its factors and itself; of an adapter its product, scaled, and PEFT's fp32 copy of the input (tuners/lora/layer.py)."""
-    arithmetic, adapted = job.arithmetic, job.census.adapters > 0
-    inner = arithmetic.element * (4 if adapted else 3) * mlp_width(job.facts)
-    stream = arithmetic.residual + arithmetic.element + (4 if adapted and job.storage.autocast else 0)
-    return (inner + stream * job.facts.hidden) * tokens
 
 
 def reference_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:

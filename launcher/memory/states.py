@@ -1,19 +1,20 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
+from conf.schema import Qlora
 from launcher.memory import constants
 from launcher.memory.job import Job
-from launcher.memory.optimizer import PAGED, state_bytes, step_bytes
-from launcher.memory.parameters import weight_bytes
+from launcher.memory.optimizer import PAGED, state_bytes, step_bytes, unpaged_bytes
+from launcher.memory.parameters import quantised_bytes, weight_bytes
 from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, root_bytes, shards_weights
 from launcher.memory.storage import loaded_element
-from launcher.memory.terms import Term, Terms
+from launcher.memory.terms import Term, Terms, total
 
 
 def resident_terms(job: Job) -> Terms:
     storage, split, census = job.storage, job.split, job.census
     weights = 0 if split.host_weights else weight_bytes(job.run, census, storage) // split.weights
     optimizer = 0 if split.host_states else 1
-    states = 0 if job.run.optim.name in PAGED else state_bytes(job.run, census, storage)
+    states = unpaged_bytes(job.run, census) if job.run.optim.name in PAGED else state_bytes(job.run, census, storage)
     return tuple(
         term
         for term in (
@@ -27,7 +28,7 @@ def resident_terms(job: Job) -> Terms:
             Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
             Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
-            Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "measured on one H200"),
+            Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "two of 32 MiB on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
         )
         if term.bytes
     )
@@ -55,7 +56,20 @@ def load_terms(job: Job) -> Terms:
     if job.run.model.init == "random" and job.whole and not shards_weights(job.split):
         weights = max(weights, loaded_element(job.run) * job.census.base)
     loaded = Term("weights", weights, "as they are loaded, or made at random where they train")
-    return (loaded, *untied_head_terms(job), *quantised_matrix_terms(job), *whole_tensor_terms(job), *flat_copy_terms(job))
+    drawn = (
+        Term("weights", drawn_bytes(job), "before what learns is made fp32, or has adapters"),
+        *untied_head_terms(job),
+        *quantised_matrix_terms(job),
+    )
+    return (*max((loaded, *flat_copy_terms(job)), drawn, key=total), *whole_tensor_terms(job))
+
+
+def drawn_bytes(job: Job) -> int:
+    """The base alone, as it comes from its files or is drawn; split, or on the host, at once where weights are."""
+    if shards_weights(job.split):
+        return 0
+    quantised = quantised_bytes(job.run.regime, job.census) if isinstance(job.run.regime, Qlora) else 0
+    return quantised + loaded_element(job.run) * (job.census.base - job.census.quantised)
 
 
 def flat_copy_terms(job: Job) -> Terms:
@@ -76,6 +90,16 @@ def quantised_matrix_terms(job: Job) -> Terms:
     if not job.census.quantised:
         return ()
     return (Term("one matrix to quantise", job.storage.frozen * job.census.largest_matrix, "the largest, in 16 or 32 bits"),)
+
+
+def split_expert_terms(job: Job) -> Terms:
+    """transformers writes experts one by one, and gate and up apart: copies of every one (core_model_loading.py, revert_weight_conversion)."""
+    if not job.census.experts:
+        return ()
+    halves = sum(
+        module.parameters * module.instances for module in job.facts.modules if module.kind == "experts" and module.name.endswith("gate_up_proj")
+    )
+    return (Term("experts, one by one", job.storage.weight * halves, "gate and up of all, as they are written"),)
 
 
 def whole_tensor_terms(job: Job) -> Terms:

@@ -55,6 +55,7 @@ def widths(name: str, family: Family, fields: Fields) -> ModelFacts:
         logit_softcap="final_logit_softcapping" in family.defaults and fields.lookup("final_logit_softcapping") is not None,
         sliding_window=sliding_window(family, fields),
         modules=(),
+        residual_dropout="resid_pdrop" in family.defaults and fields.lookup("resid_pdrop") != 0,
     )
 
 

@@ -42,6 +42,7 @@ class ModelFacts:
     logit_softcap: bool
     sliding_window: int | None
     modules: tuple[ModuleKind, ...]
+    residual_dropout: bool = False  # behind the embedding, the attention and the MLP
 
     @property
     def parameters(self) -> int:

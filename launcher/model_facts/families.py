@@ -90,7 +90,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt2": Family(
         modules=gpt2_modules,
-        defaults={"max_position_embeddings": 1024, "tie_word_embeddings": True},
+        defaults={"max_position_embeddings": 1024, "tie_word_embeddings": True, "resid_pdrop": 0.1},
         own_names={
             "hidden_size": "n_embd",
             "num_hidden_layers": "n_layer",

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, masking_utils
 
 from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.memory.activations import Batch
+from trainers.loss import compute_loss_in_chunks
 from trainers.model import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
@@ -69,9 +70,8 @@ class LiveBytes(TorchDispatchMode):
 
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
-    assert not batch.masked
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), without_mask(), autocast_as_on_a_gpu():
+    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), attention_as_on_a_gpu():
         materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
@@ -85,10 +85,10 @@ def trace(run: Run, batch: Batch) -> dict[str, int]:
 
 
 @contextmanager
-def without_mask() -> Iterator[None]:
+def masks(batch: Batch) -> Iterator[None]:
     """transformers takes fake tensors for an export and builds the mask that a batch without padding does not need."""
     with (
-        patch.object(masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: True),
+        patch.object(masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: not batch.masked),
         patch.object(masking_utils, "find_packed_sequence_indices", lambda *_, **__: None),
     ):
         yield
@@ -100,10 +100,34 @@ def autocast_as_on_a_gpu() -> AbstractContextManager[Any]:
     return patch.object(torch, "is_autocast_enabled", lambda device="cpu": asked(device))
 
 
+@contextmanager
+def attention_as_on_a_gpu() -> Iterator[None]:
+    """With a mask, with dropout, or with values narrower than keys a CPU materialises the scores; CUDA has the memory-efficient kernel."""
+    plain = nn.functional.scaled_dot_product_attention
+
+    def attend(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0, **keywords: Any
+    ) -> torch.Tensor:
+        if attn_mask is None and not dropout_p and query.shape[-1] == value.shape[-1]:
+            return plain(query, key, value, **keywords)
+        if torch.is_autocast_enabled("cpu"):  # as sdpa itself does, but not the kernel below
+            query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+        bias = None
+        if attn_mask is not None:
+            bias = torch.zeros(attn_mask.shape, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf")).expand(-1, query.shape[1], -1, -1)
+        output: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p, bias is None)[0]
+        return output
+
+    with patch.object(nn.functional, "scaled_dot_product_attention", attend):
+        yield
+
+
 def meta_model(run: Run) -> nn.Module:
     """As the regime prepares it, but without storage: PEFT cannot work on fake tensors."""
     with torch.device("meta"):
         model: PreTrainedModel = random_model_from_config(run, AutoModelForCausalLM)
+    if run.training.loss == "chunked":
+        compute_loss_in_chunks(model)
     regime = run.regime
     if isinstance(regime, Freeze):
         train_only(model, [*chosen_layers(model, regime.layers), *regime.modules], trained_dtype(run))
@@ -200,12 +224,14 @@ def stepped_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 def one_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, live: LiveBytes) -> None:
     watch_backward(model, live)
     tokens = torch.randint(0, 100, (batch.samples, batch.length))
-    live.enter("forward")
-    with autocast(run):
-        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-    live.enter("loss")
-    loss.backward()
-    del loss  # as the Trainer does, which keeps a detached copy: the graph holds the embedding's output
+    seen = torch.ones_like(tokens) if batch.masked else None
+    for _ in range(run.training.accumulation or 1):
+        live.enter("forward")
+        with autocast(run):
+            loss = model(input_ids=tokens, labels=tokens, attention_mask=seen, use_cache=False).loss
+        live.enter("loss")
+        loss.backward()
+        del loss  # as the Trainer does, which keeps a detached copy: the graph holds the embedding's output
     live.enter("step")
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

@@ -1,0 +1,52 @@
+"""The last layer's forward pass and the last norm's backward pass: peaks where few or no logits stand above them."""
+
+from launcher.memory.activations import fused_gate, mlp_width
+from launcher.memory.job import Job
+from launcher.memory.layer_backward import adapts_closing, routed_copies, shares_inputs
+from launcher.memory.passes import cast_terms, final_norm_bytes, lower_casts, saved_term
+from launcher.memory.terms import Phase, Term, Terms
+
+
+def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
+    """With checkpointing nothing of the layer is kept but its input; without, all that it keeps is there when its last adapter runs."""
+    saved = saved_term(job)
+    below = Term(saved.name, saved.bytes - final_norm_bytes(job), "without the last norm")
+    checkpointing = job.run.training.gradient_checkpointing
+    size = forward_layer_bytes(job, job.tokens) if checkpointing else last_adapter_bytes(job)
+    layer = Term("forward pass of the layer", size, "MLP, adapters' output and residual stream")
+    norm = Term("norm gradients", norm_gradient(job) * job.facts.hidden * job.tokens, "of the last norm, in fp32")
+    return (
+        Phase("forward: last layer", (*alive, below, *cast_terms(job), layer)),
+        Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), norm)),
+    )
+
+
+def norm_gradient(job: Job) -> int:
+    """Bytes per element: RMSNorm has its input, four products of it and their sum, torch's LayerNorm its input and that one's gradient."""
+    return 2 * job.arithmetic.residual if job.facts.layer_norm else 6 * 4
+
+
+def forward_layer_bytes(job: Job, tokens: int) -> int:
+    """At the MLP's product: its factors and itself. At an adapter of its inner values: what the base gave, the adapter's scaled output and their sum,
+    beside the activation that is done, and PEFT's fp32 copy of the input (tuners/lora/layer.py)."""
+    arithmetic, adapted = job.arithmetic, job.census.adapters > 0
+    widths = (6 if adapted else 4) if fused_gate(job.facts) else (4 if adapted else 3)
+    inner = arithmetic.element * widths * mlp_width(job.facts)
+    stream = arithmetic.residual + arithmetic.element + (4 if adapted and arithmetic.casts_adapted else 0)
+    return (inner + stream * job.facts.hidden) * tokens + expert_forward(job) * tokens // job.tokens
+
+
+def expert_forward(job: Job) -> int:
+    """Routed copies of the tokens: their gathered inputs with the inner values, or with the outputs, weighted and in order."""
+    return routed_copies(job) * max(4 * job.facts.hidden, job.facts.hidden + 4 * job.facts.intermediate) if job.facts.mixture else 0
+
+
+def last_adapter_bytes(job: Job) -> int:
+    """Of the MLP's last matrix: its product with PEFT's fp32 copy, both norms' outputs, the residual stream and the base's output."""
+    if not job.census.adapters:
+        return 0
+    arithmetic, closing = job.arithmetic, adapts_closing(job)
+    inner = 0 if closing and shares_inputs(job) else arithmetic.element
+    copy = 4 if arithmetic.casts_adapted and closing else 0
+    stream = (2 if shares_inputs(job) else 4) * arithmetic.element
+    return ((inner + copy) * mlp_width(job.facts) + stream * job.facts.hidden) * job.tokens
