@@ -73,7 +73,7 @@ keep() { # whole lines of $1 in $2
   done
 }
 
-[ -z "$(ls "$OUT")" ] && keep "$KEPT" "$OUT"
+ls "$OUT"/*.jsonl > /dev/null 2>&1 || keep "$KEPT" "$OUT"
 while sleep 3; do keep "$OUT" "$KEPT"; done &
 keeper=$!
 bases

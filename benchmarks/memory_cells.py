@@ -76,7 +76,8 @@ def overrides(cell: MemoryCell, data: Path, bases: Path = BASES) -> list[str]:
 
 def tiny(architecture: dict[str, object]) -> list[str]:
     """The same model small enough for a CPU."""
-    return [f"model.architecture.{key}={value}" for key, value in TINY.items() if key in architecture]
+    sizes = {**TINY, "num_key_value_heads": 4} if "kv_lora_rank" in architecture else TINY  # latent attention shares no heads
+    return [f"model.architecture.{key}={value}" for key, value in sizes.items() if key in architecture]
 
 
 def predict(cell: MemoryCell, data: Path, shapes: Path, bases: Path = BASES) -> dict[str, object]:
