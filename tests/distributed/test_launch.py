@@ -107,17 +107,34 @@ def check_went_on_as(whole: Any, run_dir: Any) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The run of `reference`, asked to stop by Ctrl-C after a few steps, and resumed to its end."""
+    """The run of `reference`: its launcher is killed; gone on, it is stopped by Ctrl-C; gone on again, it loses a rank, and comes to its end."""
     folder = tmp_path_factory.mktemp("interrupted")
-    with line.start(train(*RUN), folder) as started:
+    with line.start(train(*RUN, "checkpoint.interval=20", "backend.max_restarts=1"), folder) as started:
         run_dir = line.the_run(folder / "outputs")
-        line.wait_until(line.reached(run_dir, 3), "third step")
+        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        started.process.kill()
+        line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process", 10)
+    killed = json.loads(line.call((*line.MODULE, "status", "--json"), folder).out)[0]
+    with line.start(train(f"resume={run_dir.path}"), folder) as started:
+        line.wait_until(line.reached(run_dir, asked := max(line.losses(run_dir)) + 3), "third step after the resume")
         started.process.send_signal(signal.SIGINT)
         stopped = started.end()
+    seen = {"killed": killed, "asked": asked, "stopped": stopped, "stopped_at": max(line.losses(run_dir)), "at_stop": newest_step(run_dir)}
     refused = line.call(train("resume=last", "optim.lr=0.5"), folder)
-    at_stop = sorted(path.name for path in run_dir.checkpoints.glob("step-*"))
-    resumed = line.call(train("resume=last"), folder)
-    return {"run_dir": run_dir, "folder": folder, "stopped": stopped, "refused": refused, "at_stop": at_stop, "resumed": resumed}
+    with line.start(train("resume=last"), folder) as started:
+        line.wait_until(line.reached(run_dir, seen["stopped_at"] + 1), "first step after the second resume")
+        below = [process for pid in line.descendants(started.process.pid) if (process := line.read_process(pid)) is not None]
+        os.kill(next(process.pid for process in below if process.environment.get("RANK") == "0"), signal.SIGKILL)
+        resumed = started.end()
+    return {"run_dir": run_dir, "folder": folder, "refused": refused, "resumed": resumed, **seen}
+
+
+def newest_step(run_dir: Any) -> int:
+    return max(int(path.name.removeprefix("step-")) for path in run_dir.checkpoints.glob("step-*"))
+
+
+def test_a_killed_launcher_leaves_no_process_and_its_run_is_told_as_dead(interrupted: dict[str, Any]) -> None:
+    assert interrupted["killed"]["state"] == "dead"
 
 
 def test_ctrl_c_saves_a_checkpoint_and_ends_with_75(interrupted: dict[str, Any]) -> None:
@@ -126,17 +143,17 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_with_75(interrupted: dict[str, Any])
     assert [text for text in stopped.err.splitlines() if text] == [
         f"regimen: stopped and saved. Go on with: regimen train resume={interrupted['run_dir'].path}"
     ]
-    assert len(interrupted["at_stop"]) == 1
-    step = int(interrupted["at_stop"][0].removeprefix("step-"))
-    assert 3 <= step < STEPS
+    assert interrupted["at_stop"] == interrupted["stopped_at"]
+    assert interrupted["asked"] <= interrupted["at_stop"] < STEPS
 
 
-def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(interrupted: dict[str, Any], reference: dict[str, Any]) -> None:
+def test_a_killed_rank_is_started_again_where_restarts_are_allowed(interrupted: dict[str, Any]) -> None:
     assert interrupted["resumed"].code == 0, interrupted["resumed"].text
-    whole = line.losses(reference["run_dir"])
-    assert sorted(whole) == list(range(1, STEPS + 1))
-    assert line.losses(interrupted["run_dir"]) == whole
-    assert weights(interrupted["run_dir"]) == weights(reference["run_dir"])
+
+
+def test_a_run_that_went_on_has_the_losses_and_weights_of_an_uninterrupted_one(interrupted: dict[str, Any], reference: dict[str, Any]) -> None:
+    assert sorted(line.losses(reference["run_dir"])) == list(range(1, STEPS + 1))
+    check_went_on_as(reference["run_dir"], interrupted["run_dir"])
 
 
 def test_a_resume_with_another_value_is_refused_naming_both(interrupted: dict[str, Any]) -> None:
@@ -151,16 +168,6 @@ def test_a_second_resume_says_that_the_run_is_finished(interrupted: dict[str, An
     assert again.code == 0, again.text
     assert "is finished" in again.out
     assert len(line.run_folders(interrupted["folder"] / "outputs")) == 1
-
-
-def test_a_killed_launcher_leaves_no_process_and_its_run_goes_on(tmp_path: Path, reference: dict[str, Any]) -> None:
-    with line.start(train(*RUN, "checkpoint.interval=20"), tmp_path) as started:
-        run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
-        started.process.kill()
-        line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process", 10)
-    assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "dead"
-    check_goes_on_as(reference["run_dir"], run_dir, tmp_path)
 
 
 def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
@@ -225,14 +232,3 @@ def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> No
         merged = model.merge_and_unload()(tokens).logits
     assert not torch.allclose(plain, learned, atol=1e-2)
     assert torch.allclose(learned, merged, atol=1e-3)  # W + BA rounds once in fp32 where W x + B A x rounds twice
-
-
-def test_a_killed_rank_is_started_again_where_restarts_are_allowed(tmp_path: Path, reference: dict[str, Any]) -> None:
-    with line.start(train(*RUN, "checkpoint.interval=20", "backend.max_restarts=1"), tmp_path) as started:
-        run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
-        doomed = next(rank for rank in line.ranks_of(run_dir) if rank.environment["RANK"] == "0")
-        os.kill(doomed.pid, signal.SIGKILL)
-        ended = started.end()
-    assert ended.code == 0, ended.text
-    check_went_on_as(reference["run_dir"], run_dir)
