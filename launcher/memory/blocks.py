@@ -38,7 +38,7 @@ class Blocks:
     copy: int  # in fp32
     kept: int  # log-softmax, and each of its two gradients
     chunks: int  # of tokens, one after the other; 1: all at once
-    buckets: tuple[int, ...]  # of ZeRO-1 and 2, alive through the whole backward pass
+    buckets: tuple[int, ...]  # of ZeRO-1 and 2, from the first gradient to the last
     reduction: tuple[int, ...]
     flattened: tuple[int, ...]  # DeepSpeed's partition of the gradients in one piece, for the step
     kept_share: float  # of a whole gradient, beyond its layer's backward pass
@@ -110,7 +110,7 @@ def resident_bytes(job: Job, made_later: int) -> int:
 
 
 def bucket_blocks(job: Job) -> tuple[int, ...]:
-    """runtime/zero/stage_1_and_2.py, setup_buckets: two, made before the loss' backward pass; a larger gradient has a buffer of its own."""
+    """runtime/zero/stage_1_and_2.py, setup_buckets: two, made for the first gradient; a larger gradient has a buffer of its own."""
     if not isinstance(job.run.sharding, Zero) or job.run.sharding.stage == 3:
         return ()
     element, largest = job.storage.gradient, job.census.largest

@@ -66,9 +66,9 @@ def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     if first:
         heap.take(blocks.workspace)
     saved = forward(heap, blocks)
-    buckets = heap.take_all(blocks.buckets)
     head = chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
     heap.give(saved.final)
+    buckets = heap.take_all(blocks.buckets)
     heap.give_all(heap.take_all(blocks.reduction))
     gradients = [gradient for layer in reversed(range(len(blocks.gradients))) for gradient in layer_backward(heap, blocks, saved, layer)]
     embedding = heap.take_all(blocks.embedding)
