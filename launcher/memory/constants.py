@@ -7,8 +7,9 @@ MIB = 2**20
 # that had their GPU to themselves (1.296 to 1.298 GiB; 1.36 with int8). A bare loop without transformers' Trainer and its libraries takes 0.75.
 CUDA_CONTEXT = int(1.298 * GIB)
 
-# NVML used minus torch reserved minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8: the larger of full training, which fills
-# larger buffers (2.17, 2.65 and 1.77 GiB with the context), and LoRA (1.58, 2.05 and 1.77).
+# NVML used minus torch reserved minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8, runs that had their GPUs to themselves: full
+# training of Llama-3.2-1B in a bare Trainer (2.17, 2.65 and 1.77 GiB with the context), and adapters (benchmarks/results/h200x2_sft.jsonl: 1.58, 2.05
+# and 1.77; FSDP2 1.58 and 1.70).
 NCCL = {
     "ddp": int(0.87 * GIB),
     "zero1": int(1.35 * GIB),
@@ -17,6 +18,15 @@ NCCL = {
     "zero3": int(0.47 * GIB),
     "zero3_offload": int(0.47 * GIB),
     "fsdp2": int(0.87 * GIB),  # not measured: one communicator, as DDP
+}
+NCCL_ADAPTERS = {
+    "ddp": int(0.28 * GIB),
+    "zero1": int(0.75 * GIB),  # not measured: as ZeRO-2
+    "zero2": int(0.75 * GIB),
+    "zero2_offload": int(0.75 * GIB),
+    "zero3": int(0.47 * GIB),
+    "zero3_offload": int(0.47 * GIB),
+    "fsdp2": int(0.4 * GIB),
 }
 
 # Inside of torch's allocator: 32 MiB on Hopper, for the forward and the backward thread each (ATen/cuda/CublasHandlePool.cpp).

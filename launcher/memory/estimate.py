@@ -62,7 +62,8 @@ def outside_terms(job: Job) -> Terms:
     if not job.gpu:
         return ()
     context = Term("CUDA context", constants.CUDA_CONTEXT, "NVML used minus torch reserved, one H200")
-    nccl = Term("NCCL", constants.NCCL[job.run.sharding.name], "NVML used minus torch reserved minus context, 2 x H200")
+    measured = constants.NCCL_ADAPTERS if job.census.adapters else constants.NCCL
+    nccl = Term("NCCL", measured[job.run.sharding.name], "NVML used minus torch reserved minus context, 2 x H200")
     return (context, nccl) if job.split.ranks > 1 else (context,)
 
 
