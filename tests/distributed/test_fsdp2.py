@@ -71,6 +71,20 @@ def test_split_weights_learn_what_whole_ones_learn(split: Results, whole: Result
     assert split[cell].losses == pytest.approx(whole[cell].losses, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize(("stage", "regime"), [("pt", "full_amp"), ("dpo", "lora")])
+def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
+    cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path: Path, stage: str, regime: str
+) -> None:
+    member = cell_of(stage, regime, "fsdp2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        left = cells.run_cells([member], tmp_path, "torchrun")
+        cells.resume_cells(left, tmp_path, "torchrun", step=2)
+    losses = left[member].losses
+    assert len(losses) == 4
+    assert losses[3] == losses[2]
+
+
 def test_a_loss_is_not_rounded_to_the_16_bits_that_are_computed_in(split: Results) -> None:
     """Policy and reference begin as one, with weights in fp32 and in bf16: ln 2, where bf16 would say 0.6914 or 0.6953."""
     assert split["dpo", "full_amp"].losses[0] == pytest.approx(math.log(2), abs=5e-4)
