@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from datasets import Features, List, Value
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
@@ -14,7 +15,7 @@ from trainers.data.chat import RowError, Sample
 from trainers.data.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
 from trainers.data.conversion import as_it_is
 from trainers.data.documents import as_written, document_row, end_token
-from trainers.data.encoding import encoded
+from trainers.data.encoding import encode_chats, encode_documents, encode_prompts
 from trainers.data.kinds import Kind
 from trainers.data.rendering import Rendered, Shown, render_prompts, render_samples
 from trainers.data.tokens import answer_row
@@ -32,6 +33,7 @@ class RowKind:
     render: Callable[[Sequence[Sample], PreTrainedTokenizerBase], list[Rendered | RowError]]
     row: Callable[[PreTrainedTokenizerBase, Data], MakeRow]
     parts: Callable[[Sample], list[Sample]] = as_it_is  # what is rendered of one sample
+    encode: Callable[[Sequence[str], PreTrainedTokenizerBase], list[Encoding]] = encode_chats
     cuts: bool = True  # whether what is longer than the cutoff is truncated
 
     @property
@@ -43,6 +45,7 @@ ROWS: dict[Kind, RowKind] = {
     "text": RowKind(
         columns={"input_ids": IDS},
         render=as_written,
+        encode=encode_documents,
         row=lambda tokenizer, data: partial(document_row, end=end_token(tokenizer)),
         cuts=False,
     ),
@@ -66,6 +69,7 @@ ROWS: dict[Kind, RowKind] = {
     "prompts": RowKind(
         columns={"prompt_ids": IDS, "prompt": Value("string"), "answer": Value("string")},
         render=render_prompts,
+        encode=encode_prompts,
         row=lambda tokenizer, data: partial(prompt_row, cutoff=data.cutoff),
         cuts=False,
     ),
@@ -95,7 +99,7 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
     rendering = iter(own.render([part for each in parts for part in each], tokenizer))
     rendered = [shown_or_error(list(islice(rendering, len(each)))) for each in parts]
     texts = [one.text for each in rendered if not isinstance(each, RowError) for one in each]
-    encodings = iter(encoded(texts, tokenizer, special_tokens=kind == "text"))
+    encodings = iter(own.encode(texts, tokenizer))
     return [
         each if isinstance(each, RowError) else make(sample, list(zip(each, islice(encodings, len(each)), strict=True)))
         for sample, each in zip(samples, rendered, strict=True)
