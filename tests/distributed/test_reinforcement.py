@@ -25,6 +25,7 @@ CELLS = [
     ("ppo", "full_fp32", "ddp"),
     ("grpo", "full_fp32", "ddp"),
     ("ppo", "full_fp32", "zero3"),
+    ("ppo", "full_amp", "zero3"),
     ("ppo", "lora", "zero2"),
     ("grpo", "full_fp32", "zero3"),
     ("grpo", "lora", "zero2"),
