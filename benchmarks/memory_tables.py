@@ -1,48 +1,66 @@
 """The page of the memory measurements: what was predicted before, what was measured, and what the present formulas say.
 
-cd benchmarks/results; python ../memory_tables.py --one h200_memory.jsonl --two h200x2_memory.jsonl --page docs/measured_memory.md
+    python benchmarks/memory_tables.py --results benchmarks/results --page docs/measured_memory.md
+
+Takes whatever of the two sets is there: h200_memory.jsonl and h200x2_memory.jsonl, and the same names with memory2.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory_cells import GIB, predict, write_samples
-from memory_grid import ONE_GPU, TWO_GPUS, write_shapes
+from memory_cells import GIB, GRIDS, predict, write_samples
+from memory_grid import write_shapes
 
-from launcher.memory.constants import CUDA_CONTEXT
-
+FILES = {  # of a set on so many GPUs
+    ("first", 1): "h200_memory.jsonl",
+    ("first", 2): "h200x2_memory.jsonl",
+    ("second", 1): "h200_memory2.jsonl",
+    ("second", 2): "h200x2_memory2.jsonl",
+}
 MEASURED_IN = {"load": "load", "forward": "forward", "loss": "forward", "backward": "backward", "optimizer": "optimizer step", "save": "save"}
+FIGURES = ("allocated", "phases", "nvidia-smi", "host")
+MEANINGS = {
+    "allocated": "torch's peak on the fullest GPU",
+    "phases": "the same of load, forward, backward, optimizer step and save, each",
+    "nvidia-smi": "what the driver counts for the fullest rank; where it did not tell, what torch reserved and the context as predicted",
+    "host": "anonymous and shared memory of all ranks of the node; the first set measured resident memory, files included",
+}
+Errors = dict[str, list[float]]  # of one cell by figure, relative to what was measured
 
 
 @dataclass(frozen=True)
-class Line:
-    """Bytes of one cell."""
-
+class Row:
     cell: str
-    before: int  # allocated, predicted before it was measured
-    now: int
-    measured: int
-    reserved: int
-    nvml_now: int  # predicted, less what only the driver of several GPUs holds
-    phases: dict[str, float]  # relative error of the present formulas in each
+    measured: int  # bytes allocated
+    before: Errors  # as predicted before it was measured
+    now: Errors
 
 
-def line(record: dict, work: Path) -> Line:
-    cells = {cell.name: cell for cell in (*ONE_GPU, *TWO_GPUS)}
-    present = predict(cells[record["cell"]], work / "data", work / "shapes")["memory"]
-    fullest = max(record["measured"], key=lambda rank: rank["allocated"])
-    return Line(
-        record["cell"],
-        record["predicted"]["allocated"],
-        present["allocated"],
-        fullest["allocated"],
-        fullest["reserved"],
-        present["reserved"] + CUDA_CONTEXT,
-        {name: size / fullest["phases"][name] - 1 for name, size in by_phase(present["phases"]).items() if fullest["phases"].get(name)},
-    )
+def rows_of(path: Path, work: Path) -> Iterator[Row]:
+    """One for every cell that ran to its end."""
+    cells = {cell.name: cell for grid in GRIDS.values() for group in grid for cell in group}
+    for record in records(path):
+        present = predict(cells[record["cell"]], work / "data", work / "shapes")["memory"]
+        ranks = record["measured"]
+        yield Row(record["cell"], max(rank["allocated"] for rank in ranks), errors(record["predicted"], ranks), errors(present, ranks))
+
+
+def errors(predicted: dict, ranks: list[dict]) -> Errors:
+    fullest = max(ranks, key=lambda rank: rank["allocated"])
+    phases = [size / fullest["phases"][name] - 1 for name, size in by_phase(predicted["phases"]).items() if fullest["phases"].get(name)]
+    found = {"allocated": [predicted["allocated"] / fullest["allocated"] - 1], "phases": phases, "nvidia-smi": [driver_error(predicted, ranks)]}
+    if all("host_phases" in rank for rank in ranks):
+        found["host"] = [predicted["host"] / sum(rank["host"] for rank in ranks) - 1]
+    return found
+
+
+def driver_error(predicted: dict, ranks: list[dict]) -> float:
+    outside = sum(predicted["outside"].values())
+    return predicted["nvml"] / max(rank.get("nvml") or rank["reserved"] + outside for rank in ranks) - 1
 
 
 def by_phase(phases: dict[str, dict]) -> dict[str, int]:
@@ -55,66 +73,77 @@ def by_phase(phases: dict[str, dict]) -> dict[str, int]:
     return highest
 
 
-def figures(errors: list[float]) -> str:
-    sizes = [abs(error) for error in errors]
-    return f"{statistics.median(sizes):.2%} | {max(sizes):.1%}"
-
-
-def summary(name: str, lines: list[Line]) -> list[str]:
-    phases = [error for each in lines for error in each.phases.values()]
-    return [
-        f"| {name}: allocated, as predicted before | {len(lines)} | {figures([each.before / each.measured - 1 for each in lines])} |",
-        f"| {name}: allocated, present formulas | {len(lines)} | {figures([each.now / each.measured - 1 for each in lines])} |",
-        f"| {name}: every phase, present formulas | {len(phases)} | {figures(phases)} |",
-        f"| {name}: reserved and context (nvidia-smi), present formulas | {len(lines)} | "
-        f"{figures([each.nvml_now / (each.reserved + CUDA_CONTEXT) - 1 for each in lines])} |",
-    ]
-
-
-def row(each: Line) -> str:
-    sizes = f"{each.before / GIB:.2f} | {each.now / GIB:.2f} | {each.measured / GIB:.2f}"
-    return f"| {each.cell} | {sizes} | {each.before / each.measured - 1:+.1%} | {each.now / each.measured - 1:+.1%} |"
-
-
-def page(one: list[Line], two: list[Line], surroundings: dict) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in surroundings["versions"].items())
-    head = [
-        "# Measured memory",
-        "",
-        f"Made by `benchmarks/memory_tables.py` from `benchmarks/results/`. NVIDIA H200, {surroundings['date']}, {versions}.",
-        "Six steps of `regimen train` a cell, random weights of published shapes (`_cut`: fewer layers), cells side by side on one GPU.",
-        "The predictions of the one-GPU cells were committed before they were measured (`h200_memory_predicted.jsonl`). The present formulas were",
-        "mended after these measurements: the columns `before` are the test, the columns `now` are formulas that have seen it.",
-        "",
-        "| | figures | median error | worst |",
-        "|---|---|---|---|",
-        *summary("one GPU", one),
-        *summary("two GPUs", two),
-        "",
-        "GiB allocated at the peak:",
-        "",
-        "| cell | before | now | measured | error before | error now |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *map(row, sorted((*one, *two), key=lambda each: each.cell)), ""])
-
-
 def records(path: Path) -> list[dict]:
     return [record for record in map(json.loads, path.read_text().splitlines()) if "measured" in record]
 
 
+def failed(path: Path) -> list[str]:
+    return [record["cell"] for record in map(json.loads, path.read_text().splitlines()) if "measured" not in record]
+
+
+def summary(title: str, rows: list[Row], when: str) -> list[str]:
+    """One line a figure, of those that were measured."""
+    lines = []
+    for figure in FIGURES:
+        found = [(abs(error), row.cell) for row in rows for error in (row.before if when == "before" else row.now).get(figure, [])]
+        if found:
+            worst, cell = max(found)
+            lines.append(f"| {title} | {figure} | {len(found)} | {statistics.median(size for size, _ in found):.2%} | {worst:.1%} | {cell} |")
+    return lines
+
+
+def cell_line(row: Row) -> str:
+    shown = [row.before["allocated"], row.now["allocated"], row.now["phases"], row.now["nvidia-smi"], row.now.get("host", [])]
+    return f"| {row.cell} | {row.measured / GIB:.2f} | " + " | ".join(largest(found) for found in shown) + " |"
+
+
+def largest(found: list[float]) -> str:
+    return f"{max(found, key=abs):+.1%}" if found else ""
+
+
+def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: list[str]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in surroundings["versions"].items())
+    names = {(which, gpus): f"{which} set, {'one GPU' if gpus == 1 else 'two GPUs'}" for which, gpus in sets}
+    head = [
+        "# Measured memory",
+        "",
+        f"Made by `benchmarks/memory_tables.py` from `benchmarks/results/`. NVIDIA H200, {surroundings['date']}, {versions}.",
+        "Six steps of `regimen train` a cell, random weights of published shapes (`_cut`: fewer layers), cells side by side on a GPU.",
+        "`As predicted before` is the test: what was committed before the cell was measured (`*_predicted.jsonl`), and is copied into its record. The",
+        "formulas were mended after each set, so that `present formulas` have seen it.",
+        *([f"Did not run to their end: {', '.join(missing)}."] if missing else []),
+        "",
+        *(f"- {figure}: {meaning}." for figure, meaning in MEANINGS.items()),
+        "",
+        "| | figure | values | median error | worst | worst cell |",
+        "|---|---|---|---|---|---|",
+    ]
+    before = [line for key, rows in sets.items() for line in summary(f"{names[key]}, as predicted before", rows, "before")]
+    now = [line for key, rows in sets.items() for line in summary(f"{names[key]}, present formulas", rows, "now")]
+    table = [
+        "",
+        "GiB allocated at the peak, and the errors of what was predicted of it before and of the present formulas; of the phases the largest:",
+        "",
+        "| cell | GiB | before | now | phases | nvidia-smi | host |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    every = sorted((row for rows in sets.values() for row in rows), key=lambda row: row.cell)
+    return "\n".join([*head, *before, *now, *table, *map(cell_line, every), ""])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", type=Path, required=True)
-    parser.add_argument("--two", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-tables"))
     arguments = parser.parse_args()
     write_shapes(arguments.work / "shapes")
     write_samples(arguments.work / "data")
-    one, two = records(arguments.one), records(arguments.two)
-    text = page([line(each, arguments.work) for each in one], [line(each, arguments.work) for each in two], one[0]["surroundings"])
-    arguments.page.write_text(text, encoding="utf-8")
+    paths = {key: arguments.results / name for key, name in FILES.items() if (arguments.results / name).is_file()}
+    sets = {key: list(rows_of(path, arguments.work)) for key, path in paths.items()}
+    last = records(list(paths.values())[-1])[-1]["surroundings"]
+    missing = [name for path in paths.values() for name in failed(path)]
+    arguments.page.write_text(page(sets, last, missing), encoding="utf-8")
     return 0
 
 
