@@ -109,7 +109,7 @@ def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: li
         "",
         f"Made by `benchmarks/memory_tables.py` from `benchmarks/results/`. NVIDIA H200, {surroundings['date']}, {versions}.",
         "Six steps of `regimen train` a cell, random weights of published shapes (`_cut`: fewer layers), cells side by side on a GPU.",
-        "`As predicted before` is the test: what was committed before the cell was measured (`*_predicted.jsonl`), and is copied into its record. The",
+        "`As predicted before` is the test: what was committed before the cell was measured (`*_predicted.jsonl`), and copied into its record. The",
         "formulas were mended after each set, so that `present formulas` have seen it.",
         *([f"Did not run to their end: {', '.join(missing)}."] if missing else []),
         "",
