@@ -63,4 +63,5 @@ def packed_row(samples: Sequence[tuple[list[int], list[int]]]) -> PackedRow:
 
 def positions(lengths: numpy.ndarray) -> numpy.ndarray:
     """The position of every token within its own sample, the samples one after the other."""
-    return numpy.arange(lengths.sum()) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths)
+    begins = numpy.cumsum(lengths) - lengths
+    return numpy.arange(lengths.sum(), dtype=numpy.int32) - numpy.repeat(begins.astype(numpy.int32), lengths)

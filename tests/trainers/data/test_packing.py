@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from trainers.data.collator import packed_batch, padded_batch
-from trainers.data.packing import pack_lengths, packed_row
+from trainers.data.packing import pack_lengths, packed_row, positions
 
 WIDTHS: dict[str, Any] = {
     "vocab_size": 32,
@@ -43,6 +44,7 @@ def test_positions_restart_with_every_sample():
         "labels": [-100, 6, 7, -100, 9],
         "position_ids": [0, 1, 2, 0, 1],
     }
+    assert positions(numpy.array([3, 2])).tolist() == [0, 1, 2, 0, 1]
 
 
 def samples_of(lengths: list[int]) -> list[tuple[list[int], list[int]]]:
