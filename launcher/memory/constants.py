@@ -44,6 +44,7 @@ SUB_GROUP = 1_000_000_000
 
 # bitsandbytes/optim/optimizer.py: min_8bit_size; smaller tensors keep 32-bit states. Block size of the 8-bit states' scales.
 SMALL_TENSOR = 4096
+PAGED_TENSOR = 100_000  # elements, get_state_buffer: states of smaller tensors stay on the GPU
 STATE_BLOCK = 256
 
 # bitsandbytes/functional.py: NF4 holds 4 bits and one fp32 scale per 64 weights; double quantisation holds 8-bit scales and one fp32 per 256 of them.

@@ -24,6 +24,7 @@ from launcher.memory.passes import (
 from launcher.memory.replay import reserved_bytes
 from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
 from launcher.memory.states import (
+    WHOLE_QUANTISED,
     accumulated_terms,
     gathered_terms,
     gradient_term,
@@ -86,5 +87,5 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *end_terms(job))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
-        Phase("save", (*resident, *whole_tensor_terms(job), *split_expert_terms(job))),
+        Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),
     )

@@ -1,7 +1,7 @@
 """States of the optimizer and what its step needs beside them."""
 
 from conf.schema import Badam, Galore, Run
-from launcher.memory.constants import STATE_BLOCK
+from launcher.memory.constants import PAGED_TENSOR, STATE_BLOCK
 from launcher.memory.low_rank import low_rank_bytes, low_rank_step_bytes
 from launcher.memory.parameters import Census
 from launcher.memory.storage import Storage
@@ -35,12 +35,13 @@ def state_bytes(run: Run, census: Census, storage: Storage) -> int:
 
 
 def unpaged_bytes(run: Run, census: Census) -> int:
-    """What stays on the GPU of paged states: those of tensors below 100,000 elements, and the scales (bitsandbytes/optim/optimizer.py,
-    get_state_buffer and init_state)."""
+    """What stays on the GPU of paged states: those of small tensors, and scales (bitsandbytes/optim/optimizer.py, get_state_buffer)."""
     name = run.optim.name
-    count = BLOCK_WISE.get(name, 0) or FP32_STATES[name]
-    scales = 4 * (census.trained - census.small - census.embedding) // STATE_BLOCK if name in BLOCK_WISE else 0
-    return count * (scales + 4 * census.small)
+    if name in FP32_STATES:
+        return 4 * FP32_STATES[name] * census.unpaged
+    exempt = census.small + (census.embedding if census.embedding < PAGED_TENSOR else 0)
+    scales = 4 * (census.trained - census.small - census.embedding) // STATE_BLOCK
+    return BLOCK_WISE[name] * (scales + 4 * exempt + max(census.unpaged - exempt, 0))
 
 
 def block_wise_bytes(census: Census, flat: bool) -> int:

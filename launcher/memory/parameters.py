@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from conf.schema import Badam, Freeze, Lora, Qlora, Run
-from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, SMALL_TENSOR
+from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, PAGED_TENSOR, SMALL_TENSOR
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts, ModuleKind
 from launcher.model_facts.grown import new_places
@@ -24,6 +24,7 @@ class Census:
     trained: int  # everything with a gradient: base weights, or adapters alone
     adapters: int
     small: int  # of trained, in tensors below bitsandbytes' minimum
+    unpaged: int  # of trained, in tensors whose states bitsandbytes never pages
     embedding: int  # of trained
     head: int  # whose gradient the output head receives; a tied head's is the embedding's
     layer: int  # of trained, in one layer
@@ -117,6 +118,7 @@ def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...
         trained=trained,
         adapters=0,
         small=sum(module.parameters * count for module, count in learning if largest_tensor(module) < SMALL_TENSOR),
+        unpaged=sum(module.parameters * count for module, count in learning if largest_tensor(module) < PAGED_TENSOR),
         embedding=embedding,
         head=facts.vocab * facts.hidden if head or (facts.tied and embedding) else 0,
         layer=max(sum(module.parameters for module, found in selected if number in found) for number in edges(layers)),
@@ -186,6 +188,7 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
         trained=adapters,
         adapters=adapters,
         small=sum(elements * count for elements, count in sides if elements < SMALL_TENSOR),
+        unpaged=sum(elements * count for elements, count in sides if elements < PAGED_TENSOR),
         embedding=0,
         head=0,
         layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers)

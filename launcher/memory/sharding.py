@@ -70,19 +70,23 @@ def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage
 
 
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
-    """Elements in 16 bits that ZeRO-3 keeps whole at the loss: the head, and from the last layer down those whose way to the loss is shorter than
-    stage3_max_reuse_distance (runtime/zero/partitioned_parameter_coordinator.py, __params_to_release; quantised weights: see whole_quantised)."""
-    head, adapters, layers = facts.vocab * facts.hidden, census.adapters // facts.layers, facts.layers
-    layer = (census.base - head * (1 if facts.tied else 2)) // layers + adapters
-    kept = min(layers, max(0, -(-(MAX_LIVE - head) // layer)))
-    embedding = 0 if facts.tied or head + layers * layer >= MAX_LIVE else head
-    return head + embedding + (adapters * layers if isinstance(run.regime, Qlora) else kept * layer)
+    """Elements in 16 bits that ZeRO-3 keeps whole at the loss: the head, and from the last layer down every module whose way to the loss is shorter
+    than stage3_max_reuse_distance (runtime/zero/partitioned_parameter_coordinator.py, __params_to_release; quantised: see whole_quantised)."""
+    if isinstance(run.regime, Qlora):
+        return facts.vocab * facts.hidden + census.adapters
+    kept = facts.vocab * facts.hidden
+    for number in reversed(range(facts.layers)):
+        for module in reversed([module for module in facts.modules if number in module.layers]):
+            if kept >= MAX_LIVE:
+                return kept
+            kept += module.parameters
+    return kept if facts.tied or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
 
 
 def whole_quantised(run: Run, census: Census, split: Split) -> int:
     """Measured on 2 GPUs: under ZeRO-3 quantised weights stay whole once they were gathered, beside their partition; their scales, which are no
     parameters, are never split."""
-    if not isinstance(run.regime, Qlora):
+    if not (isinstance(run.regime, Qlora) and isinstance(run.sharding, Zero) and run.sharding.stage == 3):
         return 0
     packed = census.quantised * run.regime.bits // 8
     return packed + (quantised_bytes(run.regime, census) - packed) * (split.ranks - 1) // split.ranks
@@ -110,7 +114,7 @@ def persistent_bytes(run: Run, facts: ModelFacts, census: Census, storage: Stora
         return 0
     if run.sharding.stage != 3:
         return storage.gradient * census.largest if split.host_states else 0  # stage_1_and_2.py, temp_grad_buffer_for_gpu_offload
-    return storage.compute * census.small_base + storage.gradient * facts.hidden**2 + whole_quantised(run, census, split)
+    return storage.compute * census.small_base + storage.gradient * facts.hidden**2
 
 
 def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:

@@ -5,9 +5,19 @@ from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.optimizer import PAGED, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.parameters import quantised_bytes, weight_bytes
-from launcher.memory.sharding import gathered_bytes, partition_step_bytes, persistent_bytes, reduction_bytes, root_bytes, shards_weights
+from launcher.memory.sharding import (
+    gathered_bytes,
+    partition_step_bytes,
+    persistent_bytes,
+    reduction_bytes,
+    root_bytes,
+    shards_weights,
+    whole_quantised,
+)
 from launcher.memory.storage import loaded_element
 from launcher.memory.terms import Term, Terms, total
+
+WHOLE_QUANTISED = "quantised weights, whole"
 
 
 def resident_terms(job: Job) -> Terms:
@@ -28,6 +38,7 @@ def resident_terms(job: Job) -> Terms:
             Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
             Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
+            Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
             Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "two of 32 MiB on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
         )
         if term.bytes

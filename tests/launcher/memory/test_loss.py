@@ -19,7 +19,7 @@ def test_fused_loss_holds_the_logits_of_one_chunk_at_a_time(described):
 
     # 128256 / 4096 is 31.3: 32 chunks; 2048 / 32 is 64 tokens, a power of two already
     assert fused_chunk(facts, 2048) == 64
-    assert loss_bytes(run, facts, storage_of(run), 2048, head=0)[1] == 2 * 64 * 128256 + 2 * 2048 * 4096
+    assert loss_bytes(run, facts, storage_of(run), 2048, head=0) == (2 * 64 * 128256 + 2 * 2048 * 4096, 2 * 2048 * 4096)
 
 
 def test_a_head_that_learns_costs_its_gradient_and_one_product_in_the_fused_loss(described):
@@ -33,21 +33,23 @@ def test_chunked_loss_holds_the_logits_of_512_tokens_and_the_inputs_of_all(descr
     run, facts = described("model=llama3.1_8b", "training.loss=chunked")
     inputs = 2 * 2048 * 4096
 
-    assert loss_bytes(run, facts, storage_of(run), 2048, head=0) == (8 * 512 * 128256 + inputs, 12 * 512 * 128256 + 2 * inputs)
+    assert loss_bytes(run, facts, storage_of(run), 2048, head=0) == (8 * 512 * 128256 + inputs, 12 * 512 * 128256 + inputs + inputs * 3 // 4)
 
 
 def test_chunked_loss_of_few_tokens_is_the_plain_loss_and_its_inputs(described):
     run, facts = described("training.precision=fp32", "training.loss=chunked")
     inputs = 4 * 64 * 128
 
-    assert loss_bytes(run, facts, storage_of(run), 64, head=0) == (8 * 64 * 264 + inputs, 12 * 64 * 264 + 2 * inputs)
+    assert loss_bytes(run, facts, storage_of(run), 64, head=0) == (8 * 64 * 264 + inputs, 12 * 64 * 264 + inputs)
 
 
-def test_a_head_that_learns_sums_its_gradient_over_chunks_and_has_kept_the_inputs_already(described):
+def test_a_head_that_learns_sums_its_gradient_over_chunks_of_fp32_inputs(described):
     run, facts = described("model=llama3.1_8b", "regime=full", "training.loss=chunked")
-    head, inputs = 128256 * 4096, 2 * 2048 * 4096
+    head, inputs = 128256 * 4096, 4 * 2048 * 4096
 
-    assert loss_bytes(run, facts, storage_of(run), 2048, head) == (8 * 512 * 128256, inputs + 2 * 512 * 128256 + 2 * 2 * head)
+    backward = inputs + inputs * 3 // 4 + 2 * 512 * 128256 + 2 * 2 * head  # of four chunks three have a gradient of their inputs
+    assert loss_bytes(run, facts, storage_of(run), 2048, head) == (8 * 512 * 128256 + inputs, backward)
+
     assert 2 * 512 * 128256 + 2 * 2 * head > 12 * 512 * 128256 + 2 * head  # a wide head weighs more than the logits of one chunk
 
 

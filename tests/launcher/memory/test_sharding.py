@@ -25,12 +25,14 @@ def test_zero1_keeps_whole_gradients(described):
     assert terms(described, "optimizer step", "sharding=zero1", "node.gpus=4")["gradients"] == 2 * P8
 
 
-def test_zero3_splits_weights_too_and_holds_a_billion_of_them_around_the_loss(described):
+def test_zero3_splits_weights_too_and_holds_a_billion_of_them_and_what_completes_a_module_around_the_loss(described):
     loss = terms(described, "backward: loss", "sharding=zero3", "node.gpus=4")
 
     assert loss["weights"] == 2 * P8 // 4
     assert loss["gradient partition"] == 2 * P8 // 4
-    assert loss["gathered weights"] == 2 * 10**9  # the head is one of them
+    # The head, the last two layers, and of the third its norms and its first module backwards, which passes a billion.
+    layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    assert loss["gathered weights"] == 2 * (128256 * 4096 + 2 * layer + 2 * 4096 + 4096 * 14336)
     assert loss["weights that are not split"] == 2 * (2 * 32 + 1) * 4096 + 2 * 4096**2  # norms, and a bucket of the width squared
 
 
