@@ -90,6 +90,7 @@ def widths(config: PreTrainedConfig, modules: list[dict[str, Any]]) -> dict[str,
         "qk_norm": any("q_norm" in norm["name"] for norm in norms),
         "logit_softcap": values.get("final_logit_softcapping") is not None,
         "sliding_window": values.get("sliding_window") if values.get("use_sliding_window", True) else None,
+        "residual_dropout": bool(values.get("resid_pdrop")),
     }
 
 
