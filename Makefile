@@ -23,18 +23,18 @@ venv: .venv/.installed ## Make .venv with everything that a developer needs
 demo: $(READY) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
-# First the tests of one process each, a file a core; then those that start ranks, which take all cores themselves.
-RANKS := distributed or slurm
+# First the tests of one process each, a file a core; then those that start ranks or measure GPUs, which want the machine for themselves.
+ALONE := distributed or slurm or gpu
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --durations=20
 ONE_BY_ONE := $(PY) -m pytest --require=distributed,slurm --durations=20
 
 test: lint slurm-packages ## Check everything that a submission must pass
-	$(SIDE_BY_SIDE) -m "not (long or $(RANKS))"
-	$(ONE_BY_ONE) -m "not long and ($(RANKS))"
+	$(SIDE_BY_SIDE) -m "not (long or $(ALONE))"
+	$(ONE_BY_ONE) -m "not long and ($(ALONE))"
 
 test-full: lint slurm-packages ## The same, and the tests that take minutes
-	$(SIDE_BY_SIDE) -m "not ($(RANKS))"
-	$(ONE_BY_ONE) -m "$(RANKS)"
+	$(SIDE_BY_SIDE) -m "not ($(ALONE))"
+	$(ONE_BY_ONE) -m "$(ALONE)"
 
 test-matrix: $(READY) ## Every stage x regime x sharding on two ranks, four groups at a time; for a machine of 8 cores or more
 	$(PY) tests/distributed/stage_matrix.py 4
