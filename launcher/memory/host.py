@@ -20,10 +20,11 @@ def host_terms(job: Job, peak: int) -> Terms:
     ranks = ranks_per_node(job.run)
     workers = Term("data workers", ranks * job.run.training.dataloader_workers * DATALOADER_WORKER, "private memory of a forked worker")
     if not job.gpu:
+        held = peak - mapped_bytes(job)
         return (
             Term(PROCESSES, ranks * RANK_HOST_CPU, "anonymous memory after the imports, per rank"),
-            Term("training", ranks * peak, "the largest phase, per rank"),
-            Term("heap slack", int(ranks * CPU_SLACK * peak), "malloc and kernels' scratch, measured"),
+            Term("training", ranks * held, "the largest phase, per rank; frozen weights may stay pages of their files"),
+            Term("heap slack", int(ranks * CPU_SLACK * held), "malloc and kernels' scratch, measured"),
             workers,
         )
     return (*together(fullest(job, leads=True), fullest(job, leads=False), ranks - 1), workers)
@@ -77,6 +78,15 @@ def loading_bytes(job: Job) -> int:
     if element == 2:
         return element * stacked(job)
     return element * (job.census.base + (experts(job) if element * one_expert(job) <= MALLOC_MAPS else 0))
+
+
+def mapped_bytes(job: Job) -> int:
+    """Where a rank trains on the host: frozen weights in the dtype of their files, of which ZeRO-3 makes parts and experts are stacked."""
+    run = job.run
+    from_files = run.model.init == "pretrained" or isinstance(run.regime, Lora)
+    if not from_files or loaded_element(run) != 2 or isinstance(run.regime, Qlora) or job.split.weights > 1:
+        return 0
+    return job.storage.frozen * max(job.census.frozen - experts(job), 0)
 
 
 def stacked(job: Job) -> int:

@@ -37,5 +37,5 @@ def kinds(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
         (facts.family in FAMILIES and facts.family not in TRACED, Uncertainty(0.06, "a family whose formulas were not met by a trace")),
         (facts.family == "deepseek_v3", Uncertainty(0.3, "latent attention: traces of adapters without checkpointing need up to 29 % more")),
         (facts.family not in FAMILIES, Uncertainty(0.15, "a family without a table, counted on transformers' meta device")),
-        (not job.gpu, Uncertainty(0.1, "resident memory of processes: six runs on CPUs, -5 to +10 %")),
+        (not job.gpu, Uncertainty(0.13, "memory of processes: four runs on CPUs, -5 to +13 %")),
     )

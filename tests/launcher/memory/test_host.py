@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.memory.constants import GIB, RANK_HOST_LOADING, RANK_HOST_TRAINING
+from launcher.memory.constants import GIB, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
 from launcher.memory.estimate import estimate
 from launcher.memory.offload import pinned, pinned_in_groups
 
@@ -76,6 +76,14 @@ def test_the_first_rank_draws_and_saves_the_random_base_of_an_adapter(described)
     # 1,235,814,400 weights of 2 bytes, and a head of 128,256 x 2,048 before it is tied to the embedding
     assert found["random base"] == 2 * (1_235_814_400 + 128_256 * 2048)
     assert found["processes"] == RANK_HOST_LOADING + RANK_HOST_TRAINING
+
+
+def test_on_a_cpu_frozen_weights_stay_pages_of_their_files(described):
+    predicted = estimate(*described(*PRETRAINED, "regime=lora", "node=cpu", "node.host_memory=64000000000", "cluster.ranks_per_node=2"))
+    found = {term.name: term.bytes for term in predicted.host_terms}
+
+    assert found["training"] == 2 * (predicted.allocated - 2 * P8)
+    assert found["processes"] == 2 * RANK_HOST_CPU
 
 
 def test_zero2_offload_pins_masters_gradients_and_staging_of_every_rank(described):

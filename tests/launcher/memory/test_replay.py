@@ -69,5 +69,25 @@ def test_gradients_that_leave_large_holes_take_the_logits_in(described):
     assert predicted.reserved < 1.05 * predicted.allocated
 
 
+# max_memory_reserved, GiB: one H200, two samples of 1,024 tokens, and two H200s (benchmarks/results/h200_memory.jsonl, h200x2_memory.jsonl).
+CHUNKED, BF16 = "training.loss=chunked", "training.precision=bf16"
+SHORT = ("training.micro_batch=2", "data.cutoff=1024", "node.gpus=1")
+TWO = ("node.gpus=2", "data.cutoff=2048")
+IN_ORDER = [
+    (QWEN, ("regime=full", BF16, CHUNKED, "optim=adamw_foreach", *SHORT), 5.17),
+    (QWEN, ("regime=full", BF16, CHUNKED, "optim=sgd", *SHORT), 2.61),
+    (QWEN, ("regime=full", CHUNKED, "optim=adafactor", *SHORT), 5.00),
+    ("llama3.2_3b", ("regime=full", BF16, CHUNKED, "sharding=zero2", "training.micro_batch=1", *TWO), 24.90),
+    (LLAMA, ("regime=lora", "sharding=fsdp2", "training.micro_batch=2", *TWO), 9.71),
+]
+
+
+@pytest.mark.parametrize(("model", "overrides", "measured"), IN_ORDER)
+def test_the_order_of_chunks_sums_and_partitions_leaves_the_holes_that_were_measured(described, model, overrides, measured):
+    predicted = estimate(*described(f"model={model}", "model.init=random", *overrides))
+
+    assert predicted.reserved / GIB == pytest.approx(measured, rel=0.015)
+
+
 def test_a_cpu_node_shows_nothing_to_nvidia_smi(described):
     assert estimate(*described("node.gpus=0")).nvml == 0

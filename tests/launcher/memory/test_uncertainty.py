@@ -19,7 +19,7 @@ def share(described, *overrides):
         (("node.gpus=2", "sharding=fsdp2", "regime=full"), 0.02),
         (("node.gpus=8",), 0.03),
         (("optim=galore", "regime=full"), 0.03),
-        (("node.gpus=0",), 0.1),
+        (("node.gpus=0",), 0.13),
     ],
 )
 def test_every_kind_of_job_states_its_own_uncertainty(described, overrides, expected):
