@@ -6,8 +6,8 @@ Short records of random words of Zipf's frequencies, and a byte-level BPE tokeni
 measurement is a process of its own, theirs and ours in turn. Theirs: `load_dataset("json")` and one batched `map` to token ids (for conversations
 `apply_chat_template` with assistant masks), nothing packed, its Arrow cache in a fresh folder. Ours: what `regimen data prepare` does, from reading
 to packed rows on disk. Imports are not counted. The ratio is that of CPU seconds (user and system, of the process and its workers), which other work
-on the machine changes little; that of wall times, which needs a quiet machine, is beside it, with the load. Memory is the highest sum of private pages (RssAnon) over the
-process and its workers; pages that are mapped from files can be dropped at any time and are not counted.
+on the machine changes little; that of wall times, which needs a quiet machine, is beside it, with the load. Memory is the highest sum of private
+pages (RssAnon) over the process and its workers; pages that are mapped from files can be dropped at any time and are not counted.
 Exits 1 when either ratio is below 0.9, or when its memory grows over 1.25 times.
 """
 

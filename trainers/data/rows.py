@@ -108,9 +108,5 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
 
 def shown_or_error(parts: list[Rendered | RowError]) -> list[Rendered] | RowError:
     """All parts of a sample, or the first error among them."""
-    shown: list[Rendered] = []
-    for part in parts:
-        if isinstance(part, RowError):
-            return part
-        shown.append(part)
-    return shown
+    errors = [part for part in parts if isinstance(part, RowError)]
+    return errors[0] if errors else [part for part in parts if isinstance(part, Rendered)]

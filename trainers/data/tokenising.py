@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,7 +23,7 @@ from trainers.data.kinds import Kind
 from trainers.data.problems import Problem
 from trainers.data.progress import Counter
 from trainers.data.report import TOO_LONG
-from trainers.data.rows import ROWS, rows_of
+from trainers.data.rows import ROWS, Row, rows_of
 from trainers.data.samples import read_sample
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
@@ -110,7 +110,7 @@ def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     return as_batch([row for _, row in rows], chunk.set, work), problems
 
 
-def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Mapping[str, object]]], list[Problem]]:
+def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Row]], list[Problem]]:
     """A row for each sample, with its record's number, and what is wrong with the records that gave none."""
     numbers: list[int] = []
     samples: list[Sample] = []
@@ -123,7 +123,7 @@ def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Mapping[str
         else:
             samples += made
             numbers += [number] * len(made)
-    rows: list[tuple[int, Mapping[str, object]]] = []
+    rows: list[tuple[int, Row]] = []
     for number, made in zip(numbers, rows_of(samples, work.kind, work.tokenizer, work.data), strict=True):
         row = made if isinstance(made, RowError) else judged(made, work)
         if isinstance(row, RowError):
@@ -149,17 +149,17 @@ def samples_of(chunk: Chunk, number: int, record: object, work: Work) -> list[Sa
     return made if work.data.train_history else [last_answer_alone(each) for each in made]
 
 
-def judged(row: Mapping[str, object], work: Work) -> Mapping[str, object] | RowError:
+def judged(row: Row, work: Work) -> Row | RowError:
     """The row, or what data.on_long makes of one that would be cut."""
     data = work.data
-    if data.on_long == "truncate" or not ROWS[work.kind].cuts or int(str(row["length"])) <= data.cutoff:
+    if data.on_long == "truncate" or not ROWS[work.kind].cuts or row["length"] <= data.cutoff:
         return row
     if data.on_long == "fail":
         return RowError(f"has {row['length']} tokens, more than data.cutoff={data.cutoff} (data.on_long=fail)")
     return {**row, "drop": TOO_LONG}
 
 
-def as_batch(rows: Sequence[Mapping[str, object]], set_number: int, work: Work) -> pyarrow.RecordBatch:
+def as_batch(rows: Sequence[Row], set_number: int, work: Work) -> pyarrow.RecordBatch:
     schema = work.features.arrow_schema
     columns = {name: pyarrow.array([row[name] for row in rows], schema.field(name).type) for name in schema.names if name not in FACTS}
     columns["set"] = pyarrow.array([set_number] * len(rows), pyarrow.int16())
