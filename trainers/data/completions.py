@@ -115,8 +115,8 @@ def prompt_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PromptTok
 def split_ids(shown: Shown) -> tuple[list[int], list[int]]:
     """Ids before the answer and of it, tokenised together: alone, an answer would get the space that some tokenizers put before a text."""
     rendered, encoding = shown
-    [(begin, end)] = answer_ranges(encoding.offsets, rendered.answers)
     ids = encoding.ids
+    [(begin, end)] = answer_ranges(len(ids), encoding.token_to_chars, rendered.answers)
     return (ids[:begin], ids[begin:]) if begin < end else (ids, [])
 
 

@@ -1,7 +1,7 @@
 """A sample as token ids and labels: what is learned and what is masked."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from trainers.data.chat import Sample, says_nothing
@@ -25,7 +25,7 @@ def answer_row(sample: Sample, shown: Sequence[Shown], cutoff: int, mask_prompt:
     [(rendered, encoding)] = shown
     whole = encoding.ids
     ids = whole[:cutoff]
-    learned_ranges = answer_ranges(encoding.offsets[:cutoff], learned_spans(sample, rendered.answers)) if mask_prompt else [(0, len(ids))]
+    learned_ranges = answer_ranges(len(ids), encoding.token_to_chars, learned_spans(sample, rendered.answers)) if mask_prompt else [(0, len(ids))]
     labels = [MASKED] * len(ids)
     for first, after in learned_ranges:
         labels[max(first, 1) : after] = ids[max(first, 1) : after]
@@ -39,14 +39,14 @@ def learned_spans(sample: Sample, answers: list[Span]) -> list[Span]:
     return [span for span, wanted in zip(answers, learn, strict=True) if wanted]
 
 
-def answer_ranges(offsets: list[Span], spans: list[Span]) -> list[tuple[int, int]]:
-    """The tokens [first, after) that begin within each span."""
+def answer_ranges(tokens: int, place_of: Callable[[int], Span], spans: list[Span]) -> list[tuple[int, int]]:
+    """The tokens [first, after) that begin within each span; only the places of a few are asked for, as a list of all costs more than the search."""
 
     def begin_of(token: int) -> int:
-        begin, end = offsets[token]
+        begin, end = place_of(token)
         if begin < end:
             return begin
-        return offsets[token - 1][1] if token else 0  # a tokenizer that trims offsets gives a lone space no width, at the place where it ends
+        return place_of(token - 1)[1] if token else 0  # a tokenizer that trims offsets gives a lone space no width, at the place where it ends
 
-    tokens = range(len(offsets))
-    return [(bisect_left(tokens, begin, key=begin_of), bisect_left(tokens, end, key=begin_of)) for begin, end in spans]
+    every = range(tokens)
+    return [(bisect_left(every, begin, key=begin_of), bisect_left(every, end, key=begin_of)) for begin, end in spans]

@@ -152,7 +152,8 @@ def test_a_template_that_leaves_out_a_role_or_the_tools_is_refused():
 
 def test_a_lone_space_without_width_belongs_to_where_it_began():
     # "a: b": a trimming tokenizer places the space between 2 and 3 at (3, 3); the answer begins at 3.
-    assert answer_ranges([(0, 1), (1, 2), (3, 3), (3, 4)], [(3, 4)]) == [(3, 4)]
+    places = [(0, 1), (1, 2), (3, 3), (3, 4)]
+    assert answer_ranges(4, places.__getitem__, [(3, 4)]) == [(3, 4)]
 
 
 def test_a_sample_that_the_template_refuses_leaves_those_beside_it_as_they_are_alone():
