@@ -9,6 +9,7 @@ from launcher.memory.job import Job
 from launcher.memory.loss import fused_chunk
 from launcher.memory.parameters import adapter_targets, frozen_selection, one_block, places
 from launcher.memory.passes import final_norm_bytes
+from launcher.memory.sharding import block_bytes
 from launcher.memory.states import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms
 from launcher.memory.terms import total
 
@@ -41,6 +42,7 @@ class Blocks:
     buckets: tuple[int, ...]  # of ZeRO-1 and 2, from the first gradient to the last
     reduction: tuple[int, ...]
     flattened: tuple[int, ...]  # DeepSpeed's partition of the gradients in one piece, for the step
+    gathers: tuple[int, ...]  # FSDP2's, on a stream of their own, whose memory no other stream uses
     kept_share: float  # of a whole gradient, beyond its layer's backward pass
 
 
@@ -73,6 +75,7 @@ def blocks_of(job: Job) -> Blocks:
         buckets=bucket_blocks(job),
         reduction=() if bucket_blocks(job) else tuple(term.bytes for term in reduction_terms(job)),
         flattened=tuple(term.bytes for term in step_terms(job) if term.name == FLATTENED),
+        gathers=gather_blocks(job),
         kept_share=0.0 if flat_gradients(job) or job.split.host_states else 1 / job.split.gradients,
     )
 
@@ -115,6 +118,13 @@ def bucket_blocks(job: Job) -> tuple[int, ...]:
         return ()
     element, largest = job.storage.gradient, job.census.largest
     return (element * REDUCE_BUCKET,) * 2 + ((element * largest,) if largest > REDUCE_BUCKET else ())
+
+
+def gather_blocks(job: Job) -> tuple[int, ...]:
+    """The block whose layer runs and the next one, or the root's (torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_all_gather)."""
+    layer = block_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    root = total(gathered_terms(job)) if layer else 0
+    return (layer, layer, max(root - 2 * layer, 0)) if layer else ()
 
 
 def pieces_of(job: Job, width: int) -> tuple[int, ...]:

@@ -18,15 +18,17 @@ STEPS = 3  # the second grows around what the first left behind; from the third 
 
 def reserved_bytes(job: Job, copies: int) -> int:
     """torch.cuda.max_memory_reserved with expandable segments; `copies`: bytes of further models that stay on the GPU."""
-    segment, blocks = Heap(Segment()), blocks_of(job)
-    segment.take(blocks.resident + copies)
+    heap, blocks = Heap(Segment()), blocks_of(job)
+    shares, gathered = Heap(Segment()) if blocks.gathers else heap, Heap(Segment())
+    gathered.take_all(blocks.gathers)
+    heap.take(blocks.resident + copies)
     for number in range(STEPS):
-        gradients = step(segment, blocks, first=number == 0)
-        segment.give_all(segment.take_all(blocks.flattened))
+        gradients = step(heap, shares, blocks, first=number == 0)
+        heap.give_all(heap.take_all(blocks.flattened))
         if number == 0:
-            segment.take_all(blocks.states)
-        segment.give_all(gradients)
-    return segment.pages.mapped
+            heap.take_all(blocks.states)
+        shares.give_all(gradients)
+    return sum(each.pages.mapped for each in {id(each): each for each in (heap, shares, gathered)}.values())
 
 
 @dataclass
@@ -61,8 +63,8 @@ class Saved:
     final: Block | None
 
 
-def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
-    """One forward and backward pass; the gradients it leaves."""
+def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
+    """One forward and backward pass; the gradients it leaves. `shares` is where those go that are split: FSDP2 makes them on a stream of its own."""
     if first:
         heap.take(blocks.workspace)
     saved = forward(heap, blocks)
@@ -70,12 +72,23 @@ def step(heap: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     heap.give(saved.final)
     buckets = heap.take_all(blocks.buckets)
     heap.give_all(heap.take_all(blocks.reduction))
-    gradients = [gradient for layer in reversed(range(len(blocks.gradients))) for gradient in layer_backward(heap, blocks, saved, layer)]
+    gradients = [gradient for layer in reversed(range(len(blocks.gradients))) for gradient in layer_backward(heap, shares, blocks, saved, layer)]
     embedding = heap.take_all(blocks.embedding)
     if blocks.tied:
         embedding, head = added(heap, blocks, head, embedding), []
     heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer), *buckets])
-    return [*head, *gradients, *embedding]
+    outside = [*head, *embedding]  # ZeRO-1 and 2 cut the flat list of gradients: one rank keeps the embedding's whole
+    if blocks.gathers:
+        outside = split(outside, blocks.embedding if blocks.tied else (*blocks.head, *blocks.embedding), heap, shares, blocks)
+    return [*outside, *gradients]
+
+
+def split(wholes: list[Block | None], sizes: tuple[int, ...], heap: Heap, shares: Heap, blocks: Blocks) -> list[Block | None]:
+    if blocks.kept_share == 1:
+        return wholes
+    kept = shares.take_all(tuple(int(blocks.kept_share * size) for size in sizes))
+    heap.give_all(wholes)
+    return kept
 
 
 def forward(heap: Heap, blocks: Blocks) -> Saved:
@@ -165,7 +178,7 @@ def chunk_forward(heap: Heap, blocks: Blocks) -> Block | None:
     return kept
 
 
-def layer_backward(heap: Heap, blocks: Blocks, saved: Saved, layer: int) -> list[Block | None]:
+def layer_backward(heap: Heap, shares: Heap, blocks: Blocks, saved: Saved, layer: int) -> list[Block | None]:
     """The gradients of one layer; its MLP's work and pieces are gone after two of them."""
     casts = heap.take_all(blocks.casts[layer]) if blocks.checkpointing else saved.casts[layer]
     pieces = heap.take_all(blocks.pieces) if blocks.checkpointing else saved.pieces[layer]
@@ -175,11 +188,7 @@ def layer_backward(heap: Heap, blocks: Blocks, saved: Saved, layer: int) -> list
         product = heap.take(size // 2) if casts else None
         gradient = heap.take(size)
         heap.give(product)
-        if blocks.kept_share < 1:
-            share = heap.take(int(blocks.kept_share * size))
-            heap.give(gradient)
-            gradient = share
-        gradients.append(gradient)
+        gradients += split([gradient], (size,), heap, shares, blocks)
         if casts:
             heap.give(casts.pop())
         if number == 1:
