@@ -10,6 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tracer() -> ModuleType:
+    load_beside("gpu_kernels")
     return load_beside("tracer")
 
 

@@ -1,21 +1,21 @@
 """Live bytes of one training step of the trainers' own model on fake tensors: nothing is computed, every allocation is seen."""
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import get_peft_model
+from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, PreTrainedModel, masking_utils
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.memory.activations import Batch
@@ -71,7 +71,7 @@ class LiveBytes(TorchDispatchMode):
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), attention_as_on_a_gpu():
+    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu():
         materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
@@ -82,44 +82,6 @@ def trace(run: Run, batch: Batch) -> dict[str, int]:
             optimizer = stepped_optimizer(model)
             one_step(run, model, optimizer, batch, live)
     return live.peaks
-
-
-@contextmanager
-def masks(batch: Batch) -> Iterator[None]:
-    """transformers takes fake tensors for an export and builds the mask that a batch without padding does not need."""
-    with (
-        patch.object(masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: not batch.masked),
-        patch.object(masking_utils, "find_packed_sequence_indices", lambda *_, **__: None),
-    ):
-        yield
-
-
-def autocast_as_on_a_gpu() -> AbstractContextManager[Any]:
-    """PEFT asks without naming a device, which means a GPU, whether autocast is on."""
-    asked = torch.is_autocast_enabled
-    return patch.object(torch, "is_autocast_enabled", lambda device="cpu": asked(device))
-
-
-@contextmanager
-def attention_as_on_a_gpu() -> Iterator[None]:
-    """With a mask, with dropout, or with values narrower than keys a CPU materialises the scores; CUDA has the memory-efficient kernel."""
-    plain = nn.functional.scaled_dot_product_attention
-
-    def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0, **keywords: Any
-    ) -> torch.Tensor:
-        if attn_mask is None and not dropout_p and query.shape[-1] == value.shape[-1]:
-            return plain(query, key, value, **keywords)
-        if torch.is_autocast_enabled("cpu"):  # as sdpa itself does, but not the kernel below
-            query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
-        bias = None
-        if attn_mask is not None:
-            bias = torch.zeros(attn_mask.shape, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf")).expand(-1, query.shape[1], -1, -1)
-        output: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p, bias is None)[0]
-        return output
-
-    with patch.object(nn.functional, "scaled_dot_product_attention", attend):
-        yield
 
 
 def meta_model(run: Run) -> nn.Module:
