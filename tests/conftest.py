@@ -59,8 +59,8 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def site_environment() -> dict[str, str]:
-    """The environment of a child process that finds the packages of this checkout."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    """The environment of a child process that finds the packages of this checkout, and what this process finds by PYTHONPATH."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))}
 
 
 @pytest.fixture
