@@ -3,30 +3,22 @@
 GIB = 2**30
 MIB = 2**20
 
-# Outside of torch's allocator: NVML used minus torch reserved, one H200, torch 2.11.0+cu130, eight runs of benchmarks/results/h200_sft.jsonl
-# that had their GPU to themselves (1.296 to 1.298 GiB; 1.36 with int8). A bare loop without transformers' Trainer and its libraries takes 0.75.
-CUDA_CONTEXT = int(1.298 * GIB)
+# Outside of torch's allocator: NVML's figure of the process minus torch reserved, one H200, torch 2.11.0+cu130, the 70 runs of
+# benchmarks/results/h200_memory2.jsonl: 1.270 to 1.289 GiB, and 1.348 where bitsandbytes multiplies in 8 bits through cuBLASLt.
+# A bare loop without transformers' Trainer and its libraries takes 0.75.
+CUDA_CONTEXT = int(1.287 * GIB)
+INT8_LIBRARY = int(0.061 * GIB)
 
-# NVML used minus torch reserved minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8, runs that had their GPUs to themselves: full
-# training of Llama-3.2-1B in a bare Trainer (2.17, 2.65 and 1.77 GiB with the context), and adapters (benchmarks/results/h200x2_sft.jsonl: 1.58, 2.05
-# and 1.77; FSDP2 1.58 and 1.70).
+# The same minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8 (benchmarks/results/h200x2_memory2.jsonl: 1.566, 2.041 to 2.043 and
+# 1.760 to 1.762 GiB with the context; full training and adapters alike).
 NCCL = {
-    "ddp": int(0.87 * GIB),
-    "zero1": int(1.35 * GIB),
-    "zero2": int(1.35 * GIB),
-    "zero2_offload": int(1.35 * GIB),
-    "zero3": int(0.47 * GIB),
-    "zero3_offload": int(0.47 * GIB),
-    "fsdp2": int(0.87 * GIB),  # not measured: one communicator, as DDP
-}
-NCCL_ADAPTERS = {
     "ddp": int(0.28 * GIB),
-    "zero1": int(0.75 * GIB),  # not measured: as ZeRO-2
-    "zero2": int(0.75 * GIB),
-    "zero2_offload": int(0.75 * GIB),
-    "zero3": int(0.47 * GIB),
-    "zero3_offload": int(0.47 * GIB),
-    "fsdp2": int(0.4 * GIB),
+    "zero1": int(0.756 * GIB),
+    "zero2": int(0.756 * GIB),
+    "zero2_offload": int(0.756 * GIB),
+    "zero3": int(0.475 * GIB),
+    "zero3_offload": int(0.475 * GIB),
+    "fsdp2": int(0.28 * GIB),
 }
 
 # Inside of torch's allocator: 32 MiB on Hopper, for the forward and the backward thread each (ATen/cuda/CublasHandlePool.cpp).
@@ -53,11 +45,15 @@ NF4_SCALE_BLOCK = 256
 # trainers quantise with HQQ in groups of 64 weights: a 16-bit scale and a 16-bit zero each.
 HQQ_GROUP = 64
 
-# Host memory of a rank that nothing can drop, before it holds a model. Derived, not measured: a rank on an H200 was resident with 1.32 GiB when its
-# weights were loaded and with 2.02 to 2.14 GiB at its end (benchmarks/results/h200_memory.jsonl, host less the weights), of which pages of libraries'
-# files are taken to be 0.4 and 0.65 GiB. With 382 MiB anonymous and 139 MiB of files after the imports, measured with torch for CPUs.
-RANK_HOST_LOADING = int(0.9 * GIB)
-RANK_HOST_TRAINING = int(1.4 * GIB)
+# Host memory of a rank that nothing can drop, before it holds a model: anonymous and shared pages when loading and when training, less what the
+# terms of host.py say. Set by eight cells of benchmarks/results/h200_memory2.jsonl and h200x2_memory2.jsonl: lora-kept/mistral_7b_cut/4x512,
+# full_bf16-kept/qwen3_0.6b/1x4096, qlora8/qwen3_8b_cut/1x4096 and lora/gpt2_medium/8x1024 (0.89 to 0.92 and 1.41 to 1.48 GiB);
+# qlora4/mixtral_cut/1x2048 and lora-kept/qwen3_moe_cut/1x2048 (1.66, 1.64);
+# full_bf16-zero1/llama3.2_1b/2x2048 and lora-zero3/llama3.1_8b/1x2048 (1.07, 1.57 to 1.59).
+RANK_HOST_LOADING = int(0.91 * GIB)
+RANK_HOST_TRAINING = int(1.45 * GIB)
+EXPERT_KERNELS = int(0.2 * GIB)  # torch's grouped matrix products
+DEEPSPEED = int(0.15 * GIB)
 RANK_HOST_CPU = int(0.47 * GIB)  # measured: 0.463 and 0.475 GiB
 # glibc's malloc maps blocks of at least this size one by one, however often smaller ones were freed (mallopt(3), M_MMAP_THRESHOLD).
 MALLOC_MAPS = 32 * MIB

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from conf.schema import Run
+from conf.schema import Qlora, Run
 from launcher.data_keys import evaluates
 from launcher.memory import constants
 from launcher.memory.activations import Batch
@@ -62,10 +62,13 @@ def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
 def outside_terms(job: Job) -> Terms:
     if not job.gpu:
         return ()
-    context = Term("CUDA context", constants.CUDA_CONTEXT, "NVML used minus torch reserved, one H200")
-    measured = constants.NCCL_ADAPTERS if job.census.adapters else constants.NCCL
-    nccl = Term("NCCL", measured[job.run.sharding.name], "NVML used minus torch reserved minus context, 2 x H200")
+    context = Term("CUDA context", constants.CUDA_CONTEXT + int8_bytes(job), "NVML's figure of a process minus torch reserved, one H200")
+    nccl = Term("NCCL", constants.NCCL[job.run.sharding.name], "the same minus the context, 2 x H200")
     return (context, nccl) if job.split.ranks > 1 else (context,)
+
+
+def int8_bytes(job: Job) -> int:
+    return constants.INT8_LIBRARY if isinstance(job.run.regime, Qlora) and job.run.regime.bits == 8 else 0
 
 
 def phases_of(job: Job) -> tuple[Phase, ...]:

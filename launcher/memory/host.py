@@ -1,10 +1,20 @@
 """Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
 from conf.schema import Badam, Fsdp, Lora, Qlora, Run, Zero
-from launcher.memory.constants import CPU_SLACK, DATALOADER_WORKER, MALLOC_MAPS, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
+from launcher.memory.constants import (
+    CPU_SLACK,
+    CUDA_CONTEXT,
+    DATALOADER_WORKER,
+    DEEPSPEED,
+    EXPERT_KERNELS,
+    MALLOC_MAPS,
+    RANK_HOST_CPU,
+    RANK_HOST_LOADING,
+    RANK_HOST_TRAINING,
+)
 from launcher.memory.job import Job
 from launcher.memory.offload import offload_terms
-from launcher.memory.optimizer import PAGED, state_bytes
+from launcher.memory.optimizer import PAGED, state_bytes, unpaged_bytes
 from launcher.memory.parameters import weight_bytes
 from launcher.memory.sharding import ranks_per_node
 from launcher.memory.storage import loaded_element
@@ -27,7 +37,7 @@ def host_terms(job: Job, peak: int) -> Terms:
             Term("heap slack", int(ranks * CPU_SLACK * held), "malloc and kernels' scratch, measured"),
             workers,
         )
-    return (*together(fullest(job, leads=True), fullest(job, leads=False), ranks - 1), workers)
+    return (*together(fullest(job, peak, leads=True), fullest(job, peak, leads=False), ranks - 1), workers)
 
 
 def together(first: Terms, others: Terms, count: int) -> Terms:
@@ -37,20 +47,42 @@ def together(first: Terms, others: Terms, count: int) -> Terms:
     return tuple(Term(name, sizes[name], source) for name, source in names.items() if sizes[name])
 
 
-def fullest(job: Job, *, leads: bool) -> Terms:
+def fullest(job: Job, peak: int, *, leads: bool) -> Terms:
     """A rank's phase that takes most: loading, the engine's start, or training and saving beside what is offloaded."""
-    loading, training = Term(PROCESSES, RANK_HOST_LOADING, IMPORTS), Term(PROCESSES, RANK_HOST_TRAINING, KERNELS)
-    beside = (*offload_terms(job), Term("paged states", paged_bytes(job), "bitsandbytes' unified memory, when evicted"))
+    loading, training = Term(PROCESSES, RANK_HOST_LOADING, IMPORTS), Term(PROCESSES, RANK_HOST_TRAINING + kernel_bytes(job), KERNELS)
+    started = Term(PROCESSES, RANK_HOST_LOADING + engine_bytes(job), "the same with DeepSpeed")
+    beside = (*offload_terms(job), Term("paged states", evicted_bytes(job, peak), "bitsandbytes' unified memory, where the GPU has no room for it"))
+    loaded = Term("loading", loading_bytes(job), "of the weights, before the GPU gets them; 16-bit ones stay pages of their files")
     phases = (
         (loading, *random_base_terms(job, leads=leads)),
-        (loading, Term("loading", loading_bytes(job), "of the weights, before the GPU gets them; 16-bit ones stay pages of their files")),
+        (loading, loaded),
         (
-            loading,
+            started,
+            loaded,
+            Term("one tensor, cast", cast_bytes(job), "DeepSpeed casts the model on the host (runtime/engine.py, _configure_distributed_model)"),
+        ),
+        (
+            started,
             Term("weights in one piece", flattened_bytes(job), "ZeRO-3 puts its share together on the host (runtime/zero/utils.py, defragment)"),
         ),
         (training, *beside, Term("saving", saving_bytes(job, leads=leads), "the final model on its way to files")),
     )
     return max(phases, key=total)
+
+
+def engine_bytes(job: Job) -> int:
+    return DEEPSPEED if isinstance(job.run.sharding, Zero) else 0
+
+
+def kernel_bytes(job: Job) -> int:
+    """Libraries that the first step loads beyond those of every run."""
+    return engine_bytes(job) + (EXPERT_KERNELS if job.facts.mixture else 0)
+
+
+def cast_bytes(job: Job) -> int:
+    """The largest tensor in 16 bits beside the fp32 ones, where what was loaded in fp32 is to be 16 bits."""
+    loaded = loading_bytes(job) if isinstance(job.run.sharding, Zero) else 0
+    return job.storage.weight * job.census.largest if loaded and loaded_element(job.run) > job.storage.weight else 0
 
 
 def random_base_terms(job: Job, *, leads: bool) -> Terms:
@@ -109,6 +141,10 @@ def untied_head(job: Job) -> int:
     return job.head if job.facts.tied else 0
 
 
+def named_twice(job: Job) -> int:
+    return (job.storage.weight if job.census.embedding else job.storage.frozen) * untied_head(job)
+
+
 def flattened_bytes(job: Job) -> int:
     split_here = isinstance(job.run.sharding, Zero) and job.run.sharding.stage == 3 and not job.split.host_weights
     return job.storage.weight * job.census.trained // job.split.weights if split_here else 0
@@ -123,11 +159,11 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     sharding, adapter = job.run.sharding, isinstance(job.run.regime, Lora)
     whole = weight_bytes(job.run, job.census, job.storage)
     if isinstance(sharding, Zero) and sharding.stage != 3:
-        return whole + job.storage.frozen * untied_head(job) + (written_copies(job) if leads and not adapter else 0)
+        return whole + named_twice(job) + (written_copies(job) if leads and not adapter else 0)
     if not leads:
         return 0
     if isinstance(sharding, Fsdp):
-        return whole + job.storage.frozen * untied_head(job) + (0 if adapter else written_copies(job))
+        return whole + named_twice(job) + (0 if adapter else written_copies(job))
     if adapter:
         return job.storage.weight * job.census.trained
     return whole + (written_copies(job) if isinstance(sharding, Zero) else 0)
@@ -138,10 +174,13 @@ def written_copies(job: Job) -> int:
     return job.storage.weight * 2 * experts(job) // 3
 
 
-def paged_bytes(job: Job) -> int:
+def evicted_bytes(job: Job, peak: int) -> int:
+    """Paged states live on the GPU while it has room: two runs on an H200 held none of 1.9 and 3.7 GiB on the host (h200_memory2.jsonl)."""
     if job.run.optim.name not in PAGED:
         return 0
-    return state_bytes(job.run, job.census, job.storage) // job.split.states
+    states = (state_bytes(job.run, job.census, job.storage) - unpaged_bytes(job.run, job.census)) // job.split.states
+    room = max(0, (job.run.node.gpu_memory or 0) - CUDA_CONTEXT - peak)
+    return max(0, states - room)
 
 
 def checkpoint_bytes(job: Job) -> int:

@@ -1,4 +1,7 @@
-"""What DeepSpeed 0.19.8 keeps on the host of one rank where it offloads: met two H200s within 1 % (benchmarks/results/h200x2_memory.jsonl)."""
+"""What DeepSpeed 0.19.8 keeps on the host of one rank where it offloads: met two H200s within 3 % (benchmarks/results/h200x2_memory2.jsonl).
+
+The kernel counts pinned blocks as shared memory of the process.
+"""
 
 from launcher.memory.constants import SUB_GROUP
 from launcher.memory.job import Job

@@ -77,7 +77,7 @@ def test_required_lies_between_allocated_and_what_nvidia_smi_shows(described):
     predicted = estimate(*described("model=llama3.1_8b"))
 
     assert predicted.allocated < predicted.required <= predicted.nvml
-    assert predicted.required == int(predicted.allocated * 1.01) + int(1.298 * GIB)
+    assert predicted.required == int(predicted.allocated * 1.01) + int(1.287 * GIB)
 
 
 def test_accumulation_keeps_all_gradients_during_the_loss(described):

@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.memory.constants import GIB, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
+from launcher.memory.constants import DEEPSPEED, EXPERT_KERNELS, GIB, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
 from launcher.memory.estimate import estimate
 from launcher.memory.offload import pinned, pinned_in_groups
 
@@ -44,6 +44,38 @@ def test_experts_are_stacked_in_host_memory_even_so(described):
 
     experts = 8 * 3 * 4096 * 14336  # of one layer; two thirds of the last one's are there twice
     assert found["loading"] == 2 * (32 * experts + 2 * experts // 3)
+
+
+def test_grouped_matrix_products_of_experts_are_kernels_of_their_own(described):
+    found = host(described, "model=mixtral_8x7b", "model.init=random", "model.path=null", "regime=full", "training.precision=bf16", "node.gpus=1")
+
+    assert found["processes"] == RANK_HOST_TRAINING + EXPERT_KERNELS
+
+
+def test_zero2_casts_tensor_by_tensor_on_the_host(described):
+    found = host(described, "regime=full", "sharding=zero2", "node.gpus=2")
+
+    # fp32 weights, and embedding or head of 128,256 x 4,096 in 16 bits beside them
+    assert (found["loading"], found["one tensor, cast"]) == (2 * 4 * P8, 2 * 2 * 128_256 * 4096)
+    assert found["processes"] == 2 * (RANK_HOST_LOADING + DEEPSPEED)
+
+
+def test_a_tied_head_is_gathered_twice_in_the_dtype_of_the_embedding(described):
+    found = host(described, "model=llama3.2_1b", "regime=full", "sharding=fsdp2", "node.gpus=2")
+
+    # the second rank loads, the first saves: fp32, and a head of 128,256 x 2,048 again
+    assert found["saving"] == 4 * (1_235_814_400 + 128_256 * 2048)
+    assert found["loading"] == 4 * 1_235_814_400
+
+
+def test_paged_states_take_host_memory_only_where_the_gpu_has_no_room(described):
+    job = ("model=llama3.2_1b", "regime=full", "optim=paged_lion_8bit", "node.gpus=1")
+
+    assert "paged states" not in host(described, *job)
+    # nothing fits 1 GB: 4 bytes for the embedding, one for the layers' matrices, whose scales are not paged, nor are states of norms
+    embedding, norms = 128_256 * 2048, 33 * 2048
+    matrices = 1_235_814_400 - embedding - norms
+    assert host(described, *job, "node.gpu_memory=1000000000")["paged states"] == 4 * embedding + matrices
 
 
 def test_zero3_puts_what_learns_into_one_piece_on_the_host(described):
@@ -91,6 +123,7 @@ def test_zero2_offload_pins_masters_gradients_and_staging_of_every_rank(describe
 
     # half of the elements a rank: 16.1 GB of fp32 pin 16 GiB, 8.03 GB of 16 bits 8 GiB, one gradient of 1.05 GB 1 GiB
     assert found["offloaded masters"] == found["offloaded gradients"] == 2 * 2**34
+    assert found["processes"] == 2 * (RANK_HOST_TRAINING + DEEPSPEED)
     assert found["staging"] == 2 * (2**33 + 2**30)
     assert found["offloaded states"] == 2 * 8 * (P8 // 2)
     assert found["saving"] == 2 * 2 * P8
