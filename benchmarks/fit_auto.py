@@ -39,7 +39,8 @@ from launcher.throughput import step_flops
 
 TIMED = Path(__file__).with_name("timed.py")
 ROWS, CHARACTERS, WARM_UP = 320, 2200, 2
-PASS_TOKENS = [0, *(2**power for power in range(5, 14))]
+LAUNCH = [0.0, *(1e11 * 2 ** (power / 4) for power in range(28))]
+REPEATED = [4 / 3, 1.5, 1.75, 2.0, 2.25, 2.5]
 SATURATED_TOKENS = [2**power for power in range(10, 17)]
 
 
@@ -64,7 +65,7 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Combination:
-    """One form of a job. The last two are what launcher/fit.py orders by."""
+    """One form of a job. The last three are what launcher/fit.py orders by."""
 
     job: Job
     micro_batch: int
@@ -73,6 +74,7 @@ class Combination:
     allocated: int  # bytes, predicted
     tokens_per_pass: int
     operations: int  # of a step
+    layers: int
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -117,6 +119,7 @@ def combinations(job: Job, data: Path, bases: Path = BASES) -> list[Combination]
             each.estimate.allocated,
             each.run.training.micro_batch * sample_tokens(each.run),
             step_flops(each.facts, each.run, job.batch * sample_tokens(each.run)).hardware,
+            each.facts.layers,
         )
         for each in judged
         if each.verdict.permitted
@@ -202,33 +205,35 @@ def report(lines: Sequence[dict]) -> str:
         text.append(f"{job}: fit=auto's choice has {ratio} ({len(measured)} combinations)")
         text += [f"  {line['name']:<32} {line['tokens_per_second']:>10.0f} tokens/s{'  chosen' * line['chosen']}" for line in measured]
         text += [f"  {line['name']:<32} failed: {line['exit_code']}" for line in lines if line["job"] == job and "tokens_per_second" not in line]
-    pass_tokens, saturated, residue = fitted_constants(lines)
-    return "\n".join([*text, f"least squares: PASS_TOKENS={pass_tokens} SATURATED_TOKENS={saturated}, {residue:.1%} off on average"])
+    launch, repeated, saturated, residue = fitted_constants(lines)
+    constants = f"LAUNCH={launch:.3g} REPEATED={repeated:.3g} SATURATED_TOKENS={saturated}"
+    return "\n".join([*text, f"least squares: {constants}, {residue:.1%} off on average"])
 
 
-def fitted_constants(lines: Sequence[dict]) -> tuple[int, int, float]:
-    """PASS_TOKENS and SATURATED_TOKENS under which the order of launcher/fit.py follows the measured seconds best, and how far off it stays."""
+def fitted_constants(lines: Sequence[dict]) -> tuple[float, float, int, float]:
+    """LAUNCH, REPEATED and SATURATED_TOKENS under which the order of launcher/fit.py follows the measured seconds best, and how far off it stays."""
     measured = [line for line in lines if "tokens_per_second" in line]
-    return min(((passes, saturated, misfit(measured, passes, saturated)) for passes, saturated in product(PASS_TOKENS, SATURATED_TOKENS)), key=last)
+    return min(((*constants, misfit(measured, *constants)) for constants in product(LAUNCH, REPEATED, SATURATED_TOKENS)), key=last)
 
 
-def last(row: tuple[int, int, float]) -> float:
+def last(row: tuple[float, ...]) -> float:
     return row[-1]
 
 
-def misfit(measured: Sequence[dict], pass_tokens: int, saturated: int) -> float:
+def misfit(measured: Sequence[dict], launch: float, repeated: float, saturated: int) -> float:
     """Of seconds over slowness, each job in a unit of its own: the standard deviation of the logarithm."""
     errors = []
     for job in {line["job"] for line in measured}:
         own = [line for line in measured if line["job"] == job]
-        logs = [math.log(line["step_tokens"] / line["tokens_per_second"] / slowness(line, pass_tokens, saturated)) for line in own]
+        logs = [math.log(line["step_tokens"] / line["tokens_per_second"] / slowness(line, launch, repeated, saturated)) for line in own]
         errors += [each - statistics.mean(logs) for each in logs]
     return math.sqrt(statistics.mean(error**2 for error in errors))
 
 
-def slowness(line: dict, pass_tokens: int, saturated: int) -> float:
+def slowness(line: dict, launch: float, repeated: float, saturated: int) -> float:
     """As launcher/fit.py has it, under ddp."""
-    return line["operations"] * (1 + pass_tokens / min(line["tokens_per_pass"], saturated))
+    passes = line["step_tokens"] / min(line["tokens_per_pass"], saturated)
+    return math.hypot(line["operations"], passes * line["layers"] * launch * (repeated if line["gradient_checkpointing"] else 1))
 
 
 def main() -> int:

@@ -4,18 +4,19 @@
 
 1. Operations. Recomputed activations are counted exactly (launcher/throughput.py): a third more for full training, up to half more for adapters;
    so are the passes without gradients that a stage makes (launcher/memory/stages.py).
-2. Passes. Every forward and backward pass costs as much as PASS_TOKENS tokens more (launches, small matrices), so larger micro-batches come first;
-   from SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory, comes first.
+2. Passes. Launching the kernels of one layer's forward and backward pass takes as long as LAUNCH operations, REPEATED times that with gradient
+   checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches come
+   first. From SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory, comes first.
 3. Sharding. What it adds to a step, in SLOWDOWN: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
-Limits: PASS_TOKENS, SATURATED_TOKENS and the rows of SLOWDOWN that say so are unmeasured; the others come from one model on two GPUs. Every
-sample counts as long as data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
+Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all permitted
+combinations; the rows of SLOWDOWN that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from math import ceil
+from math import ceil, hypot
 
 from conf.schema import Run, Sharding
 from launcher.compatibility import incompatibilities
@@ -27,8 +28,9 @@ from launcher.moves import choice, offloading, trained, with_micro_batch
 from launcher.recommend import JudgeRun
 from launcher.throughput import step_flops
 
-PASS_TOKENS = 512  # unmeasured: between what launches cost an 8B model and a 0.5B one on an H200
-SATURATED_TOKENS = 16384  # unmeasured: by PASS_TOKENS, all that larger ones could still gain is 512 / 16384, 3 %
+LAUNCH = 1.6e12  # operations; benchmarks/fit_auto.py --report benchmarks/results/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
+REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
+SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 # Time of a step against ddp: full training of a 1B llama in bf16 at micro-batch 4 x 2048 on two H200 gave 37.4, 35.3, 35.1 and 25.4 thousand tokens/s
 # a GPU for ddp, zero1, zero2 and zero3.
 SLOWDOWN = {
@@ -100,9 +102,10 @@ def micro_batches(run: Run, samples: int | None) -> list[int]:
 
 
 def slowness(run: Run, facts: ModelFacts) -> float:
-    tokens = run.training.micro_batch * sample_tokens(run)
-    operations = step_flops(facts, run, (run.training.effective_batch or 0) * sample_tokens(run)).hardware
-    return operations * (1 + PASS_TOKENS / min(tokens, SATURATED_TOKENS)) * SLOWDOWN[run.sharding.name]
+    step_tokens = (run.training.effective_batch or 0) * sample_tokens(run)
+    passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
+    launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
+    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * SLOWDOWN[run.sharding.name]
 
 
 def shortage(verdict: Verdict) -> tuple[int, int]:

@@ -5,27 +5,28 @@ from fit_auto import JOBS, Combination, fitted_constants, report, speed
 
 
 def line(micro_batch, seconds, *, job="a", chosen=False):
-    form = {"tokens_per_pass": micro_batch * 1024, "operations": 10**12, "step_tokens": 16384}
+    form = {"tokens_per_pass": micro_batch * 1024, "operations": 16 * 10**12, "step_tokens": 16384, "layers": 10, "gradient_checkpointing": False}
     return {"name": f"{job}/{micro_batch}", "job": job, "chosen": chosen, "exit_code": 0, "tokens_per_second": 16384 / seconds, **form}
 
 
 def test_the_speed_is_the_median_of_the_steps_after_two_that_warm_up():
     """lora-1b learns 16 x 1,024 tokens a step; the steps after the second took 2, 2 and 5 s."""
-    combination = Combination(JOBS[0], 1, False, False, 0, 1024, 1)
+    combination = Combination(JOBS[0], 1, False, False, 0, 1024, 1, 1)
     assert speed(combination, [100.0, 109.0, 111.0, 113.0, 118.0]) == {"step_seconds": [2.0, 2.0, 5.0], "tokens_per_second": 8192.0}
 
 
 def test_a_run_that_ended_early_has_no_speed():
-    assert speed(Combination(JOBS[0], 1, False, False, 0, 1024, 1), [100.0, 109.0]) == {}
+    assert speed(Combination(JOBS[0], 1, False, False, 0, 1024, 1, 1), [100.0, 109.0]) == {}
 
 
 def test_the_constants_are_those_that_made_the_seconds():
-    """Passes that cost as much as 1,024 tokens more, and gain nothing from 4,096 tokens on: 1 + 1024 / 1024 = 2, 1.5, 1.25, 1.25."""
-    lines = [line(1, 2.0), line(2, 1.5), line(4, 1.25), line(8, 1.25)]
-    lines += [line(1, 6.0, job="slower"), line(4, 3.75, job="slower")]
-    pass_tokens, saturated, residue = fitted_constants(lines)
-    assert (pass_tokens, saturated) == (1024, 4096)
-    assert residue == pytest.approx(0, abs=1e-9)
+    """Launching ten layers takes as long as 8e12 operations a pass of 1,024 to 4,096 tokens, from where nothing is gained, and twice as long with
+    checkpointing: hypot(16, 16 x 8), hypot(16, 8 x 8), hypot(16, 4 x 8), then hypot(16, 4 x 16)."""
+    lines = [line(1, 128.9961), line(2, 65.9697), line(4, 35.7771), line(8, 35.7771), line(4, 65.9697) | {"gradient_checkpointing": True}]
+    lines += [line(1, 257.9922, job="slower"), line(4, 71.5542, job="slower")]
+    launch, repeated, saturated, residue = fitted_constants(lines)
+    assert (launch, repeated, saturated) == (pytest.approx(8e11), 2, 4096)
+    assert residue == pytest.approx(0, abs=1e-6)
 
 
 def test_the_report_compares_the_choice_with_the_best_and_names_what_failed():

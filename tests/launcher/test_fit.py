@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from math import isclose
+from math import hypot, isclose
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +26,7 @@ from launcher.plan import judge_recorded, judge_run
 from launcher.recommend import alternatives
 from launcher.settle import settle
 from launcher.show import judging_like
+from launcher.throughput import step_flops
 
 HUB_DATA = ["data=files", "data.sets=[org/name]"]  # nothing is counted, so nothing bounds the micro-batch
 AUTO = ["training.fit=auto", "training.effective_batch=64"]
@@ -65,11 +66,12 @@ def test_what_kept_the_next_faster_choice_out_is_said_with_its_numbers():
     assert reasons[1].endswith("79.65 GiB is there.")  # 81,559 MiB
 
 
-@pytest.mark.parametrize(("node", "taken"), [("h200_141", (False, "ddp")), ("a100_80", (False, "zero1")), ("a100_40", (True, "zero2"))])
+@pytest.mark.parametrize(("node", "taken"), [("h200_141", (False, "ddp")), ("a100_80", (False, "zero1")), ("a100_40", (False, "fsdp2"))])
 def test_no_more_is_split_than_the_gpus_ask_for(node: str, taken: tuple[bool, str]):
     # Bytes of 8.03 billion parameters on a GPU of eight, in bf16: ddp 8 each, 64 GB; zero1 2 + 2 + (2 + 4) / 8, 38 GB; zero2 2 + 8 / 8, 24 GB;
-    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 recomputes in passes of 4 x 2048 tokens, 1.07 x 1.3 x (1 + 512 / 8192) = 1.48; fsdp2 would not have to, but
-    # in passes of 2048, 1.2 x (1 + 512 / 2048) = 1.5.
+    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 would have to recompute, in passes of 4 x 2048 tokens: with 6.4e10 operations a token and the launches of 32
+    # layers, 1.07 x hypot(8192 x 6.4e10, 2 x 5.1e13) / 8192 = 7.0e10 a token; fsdp2 need not, in passes of 2048: 1.2 x hypot(2048 x 4.8e10, 5.1e13)
+    # / 2048 = 6.5e10.
     found, _ = chosen("model=llama3.1_8b", "regime=full", "training.precision=bf16", f"node={node}", "node.gpus=8", "gate.floor=advisory")
 
     assert found[2:] == taken
@@ -79,11 +81,15 @@ def test_the_order_multiplies_operations_passes_and_sharding():
     run, facts, _ = described("model=llama3.1_8b", "regime=full", "node=h100_80", "node.gpus=2", "data.cutoff=512")
     run = trained(run, gradient_checkpointing=False)
 
-    # 1 + 512 / 512 against 1 + 512 / 1024
-    assert isclose(slowness(run, facts) / slowness(with_micro_batch(run, 2), facts), 2 / 1.5)
+    # 64 passes of 512 tokens against 32 of 1,024, through 32 layers
+    operations = step_flops(facts, run, 64 * 512).hardware
+    assert isclose(slowness(run, facts), hypot(operations, 64 * 32 * 1.6e12))
+    assert isclose(slowness(with_micro_batch(run, 2), facts), hypot(operations, 32 * 32 * 1.6e12))
     assert isclose(slowness(replace(run, sharding=choice("sharding", "zero3")), facts) / slowness(run, facts), 1.47)
     # forward 1, backward 2, the layers' forward again but not the head's: 7.5 of 8 billion weights, and their attention
-    assert 1.30 < slowness(trained(run, gradient_checkpointing=True), facts) / slowness(run, facts) < 4 / 3
+    recomputed = trained(run, gradient_checkpointing=True)
+    assert 1.30 < step_flops(facts, recomputed, 64 * 512).hardware / operations < 4 / 3
+    assert isclose(slowness(recomputed, facts), hypot(step_flops(facts, recomputed, 64 * 512).hardware, 2 * 64 * 32 * 1.6e12))
 
 
 def test_the_order_knows_every_sharding():
