@@ -7,6 +7,7 @@ from launcher.data_keys import evaluates
 from launcher.memory import constants
 from launcher.memory.activations import Batch
 from launcher.memory.added_tokens import merged_terms
+from launcher.memory.fully_sharded import by_groups, tail_terms
 from launcher.memory.host import disk_terms, host_terms
 from launcher.memory.job import Job, doubts_of, job_of, worst_batch
 from launcher.memory.layer_forward import last_layer_phases
@@ -29,7 +30,6 @@ from launcher.memory.states import (
     gathered_terms,
     gradient_term,
     load_terms,
-    reduction_terms,
     resident_terms,
     split_expert_terms,
     step_terms,
@@ -74,20 +74,20 @@ def int8_bytes(job: Job) -> int:
 def phases_of(job: Job) -> tuple[Phase, ...]:
     resident, gathered = (*resident_terms(job), *copy_terms(job)), gathered_terms(job)
     inside = (*resident, *gathered, *merged_terms(job))
+    after = (*resident, *(tail_terms(job) if by_groups(job) else gathered), *merged_terms(job))
     accumulated = accumulated_terms(job)
     forward, backward = loss_terms(job)
-    reduction = reduction_terms(job)
     return (
         Phase("load", (*load_terms(job), *copy_terms(job))),
         *answer_phases(job, inside),
         *reference_phases(job, (*inside, *accumulated)),
         Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
-        *outside_phases(job, (*inside, *accumulated, saved_term(job), *head_cast_terms(job))),
-        *last_layer_phases(job, (*inside, *accumulated)),
-        Phase("backward: loss", (*inside, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
-        *head_phases(job, (*inside, *accumulated)),
-        *layer_phases(job, (*inside, *reduction)),
-        Phase("backward: end", (*inside, *reduction, gradient_term(job, job.census.trained), *end_terms(job))),
+        *outside_phases(job, (*after, *accumulated, saved_term(job), *head_cast_terms(job))),
+        *last_layer_phases(job, (*after, *accumulated)),
+        Phase("backward: loss", (*after, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
+        *head_phases(job, (*after, *accumulated)),
+        *layer_phases(job, (*resident, *merged_terms(job))),
+        Phase("backward: end", (*resident, *merged_terms(job), *end_terms(job))),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
         Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),

@@ -2,11 +2,12 @@
 
 from conf.schema import Lora
 from launcher.memory.activations import Batch, mlp_width, norm_bytes
+from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
-from launcher.memory.states import accumulates, gradient_term, root_terms
+from launcher.memory.states import accumulates, gathered_terms, gradient_term, reduction_terms, root_terms
 from launcher.memory.terms import Phase, Term, Terms, total
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
@@ -106,9 +107,13 @@ def final_state_terms(job: Job) -> Terms:
 def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
-    work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job), *pending_terms(job, summed=False))
+    trained = gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
+    if by_groups(job):
+        return (trained, *end_buffers(job), *(() if job.facts.tied else work))
     summed = pending_terms(job, summed=True)
-    return (*max(work, summed, key=total), *root_terms(job))
+    ends = max((*work, *pending_terms(job, summed=False)), summed, key=total)
+    return (*gathered_terms(job), *reduction_terms(job), trained, *ends, *root_terms(job))
 
 
 def embedding_terms(job: Job) -> Terms:
@@ -146,21 +151,27 @@ def head_cast_terms(job: Job) -> Terms:
     return cast_terms(job)
 
 
-def reached(job: Job, elements: int) -> Term:
-    """Gradients that exist; where several passes accumulate, all do."""
-    return gradient_term(job, job.census.trained if accumulates(job) else elements)
+def reached(job: Job, finished: int, within: int) -> Terms:
+    """Gradients that exist: of what lies above, and within this layer; where several passes accumulate, all do."""
+    if by_groups(job):
+        waiting = job.census.head if job.facts.tied else 0
+        return (gradient_term(job, job.census.trained if accumulates(job) else finished - waiting), whole_gradients(job, within))
+    return (gradient_term(job, job.census.trained if accumulates(job) else finished + within),)
 
 
 def last_layer_terms(job: Job, gradients: int) -> Terms:
     """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
-    return (reached(job, job.census.head + gradients), *stream_terms(job, kept_inputs(job, job.census.depth)), *lower_layers_terms(job))
+    buffers = last_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    streams = stream_terms(job, kept_inputs(job, job.census.depth))
+    return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
 
 
 def first_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
     below = 0 if job.facts.tied else job.census.embedding
-    reached_here = reached(job, job.census.trained - below - job.census.layer + gradients)
-    return (reached_here, *stream_terms(job, kept_inputs(job, 1)))
+    buffers = first_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    reached_here = reached(job, job.census.trained - below - job.census.layer, gradients)
+    return (*buffers, *reached_here, *stream_terms(job, kept_inputs(job, 1)))
 
 
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:

@@ -61,9 +61,11 @@ def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage
     """Whole weights that a rank holds around the loss."""
     element = base_element(run, census, storage)
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
-        # torch/distributed/fsdp/_fully_shard: blocks are given back, but not the root group: embedding, last norm and head.
-        root = facts.vocab * facts.hidden * (1 if facts.tied else 2)
-        return storage.compute * root if run.sharding.reshard_after_forward else int(element * census.base)
+        # The tail, and the piece in which the last group came, until the forward pass returns: the tail's own, or with a tied embedding, which is
+        # gathered first of all, the last layer's (torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, wait_for_unshard).
+        tail = storage.compute * facts.vocab * facts.hidden
+        piece = block_bytes(run, facts, census, storage, split) if facts.tied else tail
+        return tail + piece if run.sharding.reshard_after_forward else int(element * census.base)
     if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
         return storage.compute * reused_soon(run, facts, census)
     return 0
