@@ -273,7 +273,7 @@ def test_a_shorter_cutoff_says_that_it_changes_the_data():
 
 
 def test_a_cpu_node_is_offered_fewer_processes():
-    changes = proposals("model=llama3.2_1b", "node=cpu", "node.host_memory=8000000000", "data.cutoff=256", "gate.floor=advisory")
+    changes = proposals("model=llama3.2_1b", "node=cpu", "node.host_memory=2000000000", "data.cutoff=256", "gate.floor=advisory")
 
     assert changes[0].overrides[-1] == "cluster.ranks_per_node=1"
 

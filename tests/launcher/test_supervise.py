@@ -18,8 +18,7 @@ from launcher.supervise import supervise
 COUNT = """
 import os, signal, sys
 from launcher.supervise import StopRequests
-if "ignored" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "ignored" in sys.argv else signal.SIG_DFL)  # whatever the tests were started under
 requests = StopRequests()
 for name in sys.argv[2:]:
     if name != "ignored":
