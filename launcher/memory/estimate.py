@@ -22,7 +22,7 @@ from launcher.memory.passes import (
     loss_terms,
     saved_term,
 )
-from launcher.memory.replay import reserved_bytes
+from launcher.memory.replay import fragment_bytes, reserved_bytes
 from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
 from launcher.memory.states import (
     WHOLE_QUANTISED,
@@ -56,7 +56,8 @@ def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
     phases = phases_of(job)
     peak = max(phase.bytes for phase in phases)
     replayed = partial(reserved_bytes, job, total(copy_terms(job)))
-    return MemoryEstimate(phases, outside_terms(job), host_terms(job, peak), disk_terms(job), doubts_of(job), uncertainty_of(job), replayed)
+    fragments, host = fragment_bytes(job, peak), host_terms(job, peak)
+    return MemoryEstimate(phases, fragments, outside_terms(job), host, disk_terms(job), doubts_of(job), uncertainty_of(job), replayed)
 
 
 def outside_terms(job: Job) -> Terms:

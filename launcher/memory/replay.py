@@ -8,12 +8,20 @@ blocks of all, find room only behind them.
 from dataclasses import dataclass
 
 from launcher.memory.blocks import Blocks, blocks_of
+from launcher.memory.constants import FRAGMENTATION, FRAGMENTED_PAGES, FRAGMENTED_PAGES_AUTOCAST
 from launcher.memory.job import Job
 from launcher.memory.segment import PAGE, Block, Segment
 
 SMALL = 2**20  # kSmallSize: smaller blocks live in segments of their own, which hardly waste anything
 CHUNKS = 3  # of a chunked loss: from the third on nothing changes
 STEPS = 3  # the second grows around what the first left behind; from the third on nothing changes
+
+
+def fragment_bytes(job: Job, allocated: int) -> int:
+    """What the smallest cap that still runs has beyond the peak: pages that are only partly used, which the allocator cannot give back."""
+    casts = job.storage.autocast and not job.census.adapters
+    pages = FRAGMENTED_PAGES_AUTOCAST if casts else FRAGMENTED_PAGES
+    return max(pages * PAGE, int(FRAGMENTATION * allocated)) if job.gpu else 0
 
 
 def reserved_bytes(job: Job, copies: int) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from launcher.memory.constants import FRAGMENTATION
 from launcher.memory.uncertainty import Uncertainty
 
 
@@ -39,15 +38,12 @@ class Phase:
         return max(self.terms, key=lambda term: term.bytes)
 
 
-def with_fragments(allocated: int) -> int:
-    return int(allocated * (1 + FRAGMENTATION))
-
-
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes of one GPU (on a CPU node: of one rank), of one node's host memory, and of the disk under the run folder."""
 
     phases: tuple[Phase, ...]
+    fragments: int  # torch's, beyond the peak of what it allocates, in the smallest memory that still runs
     outside: Terms  # on the GPU, but not torch's: CUDA context, NCCL
     host_terms: Terms
     disk_terms: Terms
@@ -67,12 +63,12 @@ class MemoryEstimate:
     @property
     def required(self) -> int:
         """The smallest GPU on which the job still runs: cached blocks are given back before an allocation fails."""
-        return with_fragments(self.allocated) + total(self.outside) if self.outside else self.allocated
+        return self.allocated + self.fragments + total(self.outside)
 
     @cached_property
     def reserved(self) -> int:
         """torch.cuda.max_memory_reserved where memory is plentiful: cached blocks included. No less than what the job can run in."""
-        return max(with_fragments(self.allocated), self.replayed())
+        return max(self.allocated + self.fragments, self.replayed())
 
     @property
     def nvml(self) -> int:
