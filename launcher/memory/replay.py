@@ -121,9 +121,7 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
     shorter = PAGE if first else 0
     logits, copy, kept = heap.take(blocks.logits - shorter), heap.take(blocks.copy - shorter), heap.take(blocks.kept - shorter)
     heap.give(copy)
-    if blocks.checkpointing:
-        heap.give_all([cast for layer in saved.casts for cast in layer])
-        saved.casts = []
+    end_autocast(heap, blocks, saved)
     heap.give(logits)
     picked, softmax = heap.take(blocks.kept - shorter), heap.take(blocks.kept - shorter)
     heap.give_all([picked, kept])
@@ -141,6 +139,13 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
     return gradient
 
 
+def end_autocast(heap: Heap, blocks: Blocks, saved: Saved) -> None:
+    """It ends with the forward pass; its casts of weights stay where the backward pass needs them (ATen/autocast_mode.cpp, clear_cache)."""
+    if blocks.checkpointing:
+        heap.give_all([cast for layer in saved.casts for cast in layer])
+        saved.casts = []
+
+
 def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | None]:
     """Of one chunk of tokens after the other (trainers/loss.py), whose logits, and autocast's copy of the head, are made once more for the backward.
 
@@ -149,6 +154,7 @@ def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[
     """
     for _ in range(CHUNKS):
         heap.give(chunk_forward(heap, blocks))
+    end_autocast(heap, blocks, saved)
     heap.give_all(saved.head_cast)
     total: list[Block | None] = []
     for number in range(CHUNKS):
