@@ -40,11 +40,17 @@ class Arithmetic:
     casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside quantised layers it leaves that to autocast
 
 
-def arithmetic_of(run: Run, storage: Storage) -> Arithmetic:
-    fp32_stream = storage.compute == 4 or (storage.autocast and run.regime.name == "full")
+def arithmetic_of(run: Run, facts: ModelFacts, storage: Storage) -> Arithmetic:
+    fp32_stream = storage.compute == 4 or (storage.autocast and (run.regime.name == "full" or widened(run, facts)))
     keeps = isinstance(run.regime, Qlora) and run.regime.bits == 2
     casts_adapted = storage.autocast and not isinstance(run.regime, Qlora)  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
     return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted)
+
+
+def widened(run: Run, facts: ModelFacts) -> bool:
+    """Under autocast bitsandbytes' layers answer in the dtype of their input (bitsandbytes/nn/modules.py), fp32 after torch's LayerNorm; DoRA's fp32
+    result is cast to 16 bits by PEFT's plain layers alone (peft/tuners/lora/bnb.py and hqq.py, requires_conversion). The residual stream follows."""
+    return isinstance(run.regime, Qlora) and (run.regime.dora or (facts.layer_norm and run.regime.bits > 2))
 
 
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -113,8 +119,12 @@ def fused_gate(facts: ModelFacts) -> bool:
 
 def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
-    kept = (3 if facts.gated_mlp else 1) + (1 if learns or arithmetic.keeps_inputs else 0) + (3 if facts.family in COMPOSED_GELU else 0)
-    return kept * arithmetic.element * mlp_width(facts)
+    product = arithmetic.element * (1 if learns or arithmetic.keeps_inputs else 0)
+    if facts.family in COMPOSED_GELU and arithmetic.own_casts:
+        # CUDA's autocast takes powers in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32): the inner value, tanh, and its sum with one
+        return (3 * 4 + arithmetic.element + product) * mlp_width(facts)
+    kept = (3 if facts.gated_mlp else 1) + (3 if facts.family in COMPOSED_GELU else 0)
+    return (kept * arithmetic.element + product) * mlp_width(facts)
 
 
 def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -123,6 +133,10 @@ def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int
         return 0
     kept = (2 * facts.hidden + 4 * facts.intermediate) if learns else (facts.hidden + 3 * facts.intermediate)
     return facts.experts_per_token * arithmetic.element * kept + 4 * facts.experts
+
+
+def mixture_layers(facts: ModelFacts) -> int:
+    return max((module.instances for module in facts.modules if module.kind == "experts"), default=0)
 
 
 def adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:

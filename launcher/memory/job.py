@@ -6,7 +6,7 @@ from functools import cached_property
 from conf.schema import Lora, Run
 from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
 from launcher.memory.optimizer import PAGED, UNMEASURED
-from launcher.memory.parameters import Census, census_of
+from launcher.memory.parameters import Census, census_of, expert_adapter_elements, expert_targets
 from launcher.memory.sharding import Split, split_of
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
 from launcher.memory.storage import Storage, storage_of
@@ -55,6 +55,16 @@ class Job:
     def frozen_layer(self) -> int:
         return self.layer_saved(learns=False)
 
+    @cached_property
+    def merged_experts(self) -> int:
+        """PEFT adds adapters of experts to their weights: the sum and both factors, in its dtype, wait for that layer's backward pass
+        (peft/tuners/lora/layer.py, ParamWrapper and its _LoraFactorsProxy)."""
+        regime = self.run.regime
+        if not isinstance(regime, Lora):
+            return 0
+        experts = expert_targets(regime, self.facts)
+        return self.storage.frozen * sum(module.parameters + expert_adapter_elements(regime, module) for module in experts)
+
     def layer_saved(self, learns: bool) -> int:
         """Of the whole batch; a boolean mask becomes a 16-bit bias inside of every attention call."""
         mask = self.arithmetic.element * self.batch.samples * self.batch.length**2
@@ -75,7 +85,7 @@ def worst_batch(run: Run, facts: ModelFacts) -> Batch:
 def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
     storage, facts = storage_of(run), facts_of_stage(run, facts)
     gpu = run.node.gpus != 0
-    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, storage), split_of(run), batch, gpu, copies_of(run))
+    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, facts, storage), split_of(run), batch, gpu, copies_of(run))
 
 
 def doubts_of(job: Job) -> tuple[str, ...]:

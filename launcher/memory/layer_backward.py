@@ -62,7 +62,7 @@ def layer_weights(job: Job) -> Weights:
 
 
 def layer_saved(job: Job, learns: bool) -> int:
-    return job.learning_layer if learns else job.frozen_layer
+    return job.learning_layer if learns else job.frozen_layer + job.merged_experts
 
 
 def mlp_saved(job: Job, learns: bool) -> int:

@@ -54,7 +54,7 @@ def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int
 
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
     """At the end of the forward pass, and at the start of the backward pass."""
-    residual = arithmetic_of(run, storage).residual
+    residual = arithmetic_of(run, facts, storage).residual
     if run.training.loss == "fused":
         return fused_forward(facts, storage, tokens, head, residual), fused_gradients(facts, storage, tokens, head, residual)
     if run.training.loss == "chunked":

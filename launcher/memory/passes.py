@@ -1,13 +1,13 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Lora
-from launcher.memory.activations import Batch, mlp_width, norm_bytes
+from launcher.memory.activations import Batch, mixture_layers, mlp_width, norm_bytes
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
-from launcher.memory.states import accumulates, gathered_terms, gradient_term, reduction_terms, root_terms
+from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
 from launcher.memory.terms import Phase, Term, Terms, total
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
@@ -50,7 +50,7 @@ def saved_layers(job: Job) -> int:
     saved = learning * job.learning_layer if learning else 0
     if job.census.depth > learning:
         saved += (job.census.depth - learning) * job.frozen_layer
-    return saved
+    return saved + job.merged_experts * mixture_layers(job.facts)
 
 
 def saved_term(job: Job) -> Term:
@@ -128,11 +128,14 @@ def embedding_terms(job: Job) -> Terms:
 
 def pending_terms(job: Job, summed: bool) -> Terms:
     """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
-    autocast's copy between them torch then adds the two into a third (measured: csrc/autograd/input_buffer.cpp); an earlier pass may have left one;
-    and where gradients are split, the whole one is still there while its share is made."""
-    tied = 0 if not job.facts.tied else 2 if summed and not job.storage.autocast else 1
+    autocast's copy between them torch then adds the two into a third (csrc/autograd/input_buffer.cpp; measured up to 3,072 tokens, and not with
+    4,096: full_bf16-chunked-lion_8bit/qwen2.5_1.5b/4x1024); an earlier pass may have left one; and where gradients are split, the whole one is
+    still there while its share is made."""
+    third = summed and not job.storage.autocast and job.tokens <= EMBEDDING_IN_PLACE
+    tied = 0 if not job.facts.tied else 2 if third else 1
     whole = 1 if job.storage.master and job.split.ranks > 1 else 0
-    size = job.storage.gradient * job.census.embedding * (tied + whole + (1 if accumulates(job) else 0))
+    held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
+    size = job.storage.gradient * job.census.embedding * (tied + whole + held + accumulates(job))
     return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
 
 
