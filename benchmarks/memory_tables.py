@@ -26,7 +26,7 @@ FIGURES = ("allocated", "phases", "nvidia-smi", "host")
 MEANINGS = {
     "allocated": "torch's peak on the fullest GPU",
     "phases": "the same of load, forward, backward, optimizer step and save, each",
-    "nvidia-smi": "what the driver counts for the fullest rank; where it did not tell, what torch reserved and the context as predicted",
+    "nvidia-smi": "what the driver counts for the fullest rank; where it did not tell, or too late, what torch reserved and the context as predicted",
     "host": "anonymous and shared memory of all ranks of the node; the first set measured resident memory, files included",
 }
 Errors = dict[str, list[float]]  # of one cell by figure, relative to what was measured
@@ -59,8 +59,13 @@ def errors(predicted: dict, ranks: list[dict]) -> Errors:
 
 
 def driver_error(predicted: dict, ranks: list[dict]) -> float:
-    outside = sum(predicted["outside"].values())
-    return predicted["nvml"] / max(rank.get("nvml") or rank["reserved"] + outside for rank in ranks) - 1
+    return predicted["nvml"] / max(seen_by_driver(rank, sum(predicted["outside"].values())) for rank in ranks) - 1
+
+
+def seen_by_driver(rank: dict, outside: int) -> int:
+    """At the peak. The driver was asked at the end: what it says is of no use where torch had given pages back since."""
+    told = rank.get("nvml") or 0
+    return told if told > rank["reserved"] else rank["reserved"] + outside
 
 
 def by_phase(phases: dict[str, dict]) -> dict[str, int]:
