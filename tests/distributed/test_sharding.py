@@ -1,11 +1,13 @@
 """Every allowed pair of regime and sharding really trains on two ranks, sharded as it says, and learns the same."""
 
+import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(900)]
 
 ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3, "zero2_offload": 2, "zero3_offload": 3}
 # Every regime meets every sharding under one of the two backends, and every sharding meets both backends. One pair of ranks each.
@@ -21,6 +23,18 @@ GROUPS = {
 CELLS = [(backend, regime, sharding) for backend, group in GROUPS.items() for sharding, regimes in group.items() for regime in regimes]
 
 
+CHUNKED = ("zero3", "zero2")
+
+
+def chunked(folder: Path) -> tuple[str, ...]:
+    """Of every two answers one has three chunks of tokens and one less than one: ranks that called the head as often as they have chunks would wait
+    for each other's gathers for ever."""
+    answers = ["a b c d " * (180 if number % 2 else 3) for number in range(64)]
+    (folder / "answers.json").write_text(json.dumps([{"instruction": "Go on.", "output": answer} for answer in answers]))
+    data = ("data=files", f"data.folder={folder}", "data.sets=[answers.json]", "data.template=chatml", "data.cutoff=1536")
+    return (*data, "model.architecture.max_position_embeddings=1536", "training.loss=chunked", "training.micro_batch=1")
+
+
 @pytest.fixture(scope="module")
 def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], Any]:
     """What each cell left, by (backend, regime, sharding)."""
@@ -28,6 +42,8 @@ def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
     found = {}
     for backend in GROUPS:
         members = [cells.Cell(regime, sharding) for started_by, regime, sharding in CELLS if started_by == backend]
+        if backend == "torchrun":
+            members += [cells.Cell("full_amp", sharding, further=chunked(root)) for sharding in CHUNKED]
         found |= {(backend, cell.regime, cell.sharding): result for cell, result in cells.run_cells(members, root, backend).items()}
     return found
 
@@ -53,6 +69,12 @@ def test_fp32_losses_are_those_of_ddp(results: dict, sharding: str) -> None:
     assert compared
     for backend, regime, _ in compared:
         assert results[backend, regime, sharding].losses == pytest.approx(results["torchrun", regime, "ddp"].losses, rel=1e-4), regime
+
+
+def test_ranks_with_answers_of_different_lengths_gather_the_head_of_the_chunked_loss_together(results: dict) -> None:
+    gathered, whole = (results["torchrun", "full_amp", sharding] for sharding in CHUNKED)
+    assert [entry["code"] for entry in gathered.exits] == [0, 0], gathered.exits
+    assert gathered.losses == pytest.approx(whole.losses, rel=1e-2)
 
 
 def test_pure_bf16_under_zero_keeps_bf16_masters_and_states(results: dict) -> None:

@@ -141,3 +141,19 @@ def test_no_tensor_holds_the_logits_of_more_than_one_chunk() -> None:
     hidden = torch.randn(3, CHUNK, 8, requires_grad=True)
     chunked_cross_entropy(head, hidden, torch.randint(0, 64, (3, CHUNK)), None).backward()
     assert seen == [CHUNK * 64] * 6  # three chunks, each computed again for its gradient
+
+
+@pytest.mark.parametrize("length", [40, 600, 1500])
+def test_where_ranks_gather_the_head_together_they_call_it_equally_often_whatever_the_length(length: int) -> None:
+    calls: list[int] = []
+    model = model_of("llama", max_position_embeddings=1536)
+    tokens = torch.randint(1, 96, (2, length))
+    plain = model(tokens, labels=tokens).loss
+    model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    compute_loss_in_chunks(model, longest=1536)
+    loss = model(input_ids=tokens, labels=tokens).loss
+    loss.backward()
+    torch.testing.assert_close(loss, plain)
+    assert len(calls) == 2 * 6  # 2 x 1,536 tokens are six chunks of 512, each computed again for its gradient
+    assert sum(calls) == 2 * 2 * length
+    assert max(calls) <= CHUNK

@@ -6,7 +6,7 @@ TRL's SFTTrainer would add entropy and accuracy over whole logits to every step;
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from conf.run_dir import RunDir
-from conf.schema import Run
+from conf.schema import Run, Zero
 from trainers.arguments import training_arguments
 from trainers.loss import compute_loss_in_chunks
 from trainers.material import Material
@@ -21,7 +21,8 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> Training
 
 def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedModel, material: Material) -> Trainer:
     if run.training.loss == "chunked":
-        compute_loss_in_chunks(prepared.model)
+        gathered = isinstance(run.sharding, Zero) and run.sharding.stage == 3
+        compute_loss_in_chunks(prepared.model, longest=run.data.cutoff if gathered else None)
     return Trainer(
         model=with_adapter(prepared, run),
         args=arguments,
