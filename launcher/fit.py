@@ -5,12 +5,14 @@
 1. Operations. Recomputed activations are counted exactly (launcher/throughput.py): a third more for full training, up to half more for adapters;
    so are the passes without gradients that a stage makes (launcher/memory/stages.py).
 2. Passes. Launching the kernels of one layer's forward and backward pass takes as long as LAUNCH operations, REPEATED times that with gradient
-   checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches come
-   first. From SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory, comes first.
+   checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
+   come first. From SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory,
+   comes first.
 3. Sharding. What it adds to a step, in SLOWDOWN: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
-Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all permitted
-combinations; the rows of SLOWDOWN that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
+Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all
+permitted combinations; the rows of SLOWDOWN that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as
+data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
 """
 
 from collections.abc import Iterator, Sequence
