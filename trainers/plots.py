@@ -24,6 +24,7 @@ PANELS: dict[str, dict[str, str]] = {
     "entropy": {"entropy": "training"},
     "tokens of an answer": {"answer_length": "training"},
 }
+FARTHEST = 5
 COLOURS = (("#9ecae1", "#08519c"), ("#a1d99b", "#006d2c"), ("#fcbba1", "#a50f15"), ("#bcbddc", "#54278f"))  # raw, smoothed
 
 
@@ -127,10 +128,11 @@ def draw_phases(plan: dict[str, Any], measured: dict[str, int], file: Path) -> N
     if marks:
         axes.scatter(*zip(*marks, strict=True), marker="|", s=350, linewidths=2.5, color="black", label="measured, torch alone", zorder=3)
     capacity = capacity_of(plan["run"])
-    if capacity is not None:
+    if in_sight(capacity, memory["required"]):
         axes.axvline(capacity / GIB, color="#cb181d", linewidth=2, label=f"capacity, {capacity / GIB:.1f} GiB")
     axes.invert_yaxis()
-    axes.set(xlabel="GiB of one rank", title=f"{plan['run']['name']}: predicted memory by phase; needs {memory['required'] / GIB:.2f} GiB")
+    there = "" if capacity is None else f" of {capacity / GIB:.1f}"
+    axes.set(xlabel="GiB of one rank", title=f"{plan['run']['name']}: predicted memory by phase; needs {memory['required'] / GIB:.2f}{there} GiB")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.tight_layout()
@@ -154,6 +156,11 @@ def stacked(memory: dict[str, Any]) -> dict[str, list[int]]:
     stacks = {term: [phase.get(term, 0) for phase in phases] for term in tall}
     outside = {term: [size] * len(phases) for term, size in memory["outside"].items()}
     return {**stacks, **({SMALL: small} if any(small) else {}), **outside}
+
+
+def in_sight(capacity: int | None, required: int) -> bool:
+    """Farther away its line would press the bars flat."""
+    return capacity is not None and capacity <= FARTHEST * required
 
 
 def capacity_of(run: dict[str, Any]) -> int | None:

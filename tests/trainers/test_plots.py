@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from conf.run_dir import RunDir
-from trainers.plots import capacity_of, draw_loss, draw_memory, highest_rows, last_of_each_step, panel_grid, reported_panels, smoothed, stacked
+from trainers.plots import (
+    capacity_of,
+    draw_loss,
+    draw_memory,
+    highest_rows,
+    in_sight,
+    last_of_each_step,
+    panel_grid,
+    reported_panels,
+    smoothed,
+    stacked,
+)
 
 
 def test_the_mean_is_corrected_for_its_start() -> None:
@@ -91,6 +102,11 @@ def test_capacity_is_that_of_a_gpu_or_of_a_ranks_share_of_a_cpu_node() -> None:
     assert capacity_of(PLAN["run"]) == 24 * 2**30
     assert capacity_of({"node": {"gpus": 0, "gpu_memory": None, "host_memory": 100}, "cluster": {"ranks_per_node": 4}}) == 25
     assert capacity_of({"node": {"gpus": 0, "gpu_memory": None, "host_memory": None}, "cluster": {"ranks_per_node": 4}}) is None
+
+
+@pytest.mark.parametrize(("capacity", "drawn"), [(80, True), (100, True), (101, False), (None, False)])
+def test_a_capacity_far_beyond_the_need_is_no_line_that_flattens_the_bars(capacity: int | None, drawn: bool) -> None:
+    assert in_sight(capacity, required=20) == drawn
 
 
 def test_the_memory_of_a_run_is_drawn_and_one_without_a_plan_draws_nothing(tmp_path: Path) -> None:
