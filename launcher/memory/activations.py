@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from conf.schema import Lora, Qlora, Run
-from launcher.memory.parameters import adapter_targets
+from launcher.memory.parameters import adapter_targets, expert_targets
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts, ModuleKind
 
@@ -14,6 +14,14 @@ CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
 COMPOSED_GELU = ("gpt2",)
 # Without rotary tables: queries and keys stay views of the fused projection (transformers/models/gpt2/modeling_gpt2.py).
 UNROTATED = ("gpt2",)
+# Rotate a part of each head and put it together with the rest: flash attention answers in the layout of such queries, and what the output
+# projection takes is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
+CONCATENATED = ("phi3", "gpt_neox")
+# Eager attention caps its scores by a tanh, which is kept (transformers/models/gemma2/modeling_gemma2.py, eager_attention_forward).
+CAPPED_SCORES = ("gemma2",)
+
+# Attention and MLP read the same states, through a norm each (modeling_gpt_neox.py, use_parallel_residual).
+PARALLEL = ("gpt_neox",)
 
 FUSED_QKV = ("qkv_proj", "query_key_value", "c_attn")
 
@@ -38,13 +46,15 @@ class Arithmetic:
     own_casts: bool  # autocast makes a copy of its input for every layer whose weights are fp32
     keeps_inputs: bool  # HQQ layers keep their input although they do not learn (HQQMatmulNoCacheMul)
     casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside quantised layers it leaves that to autocast
+    inner: int  # bytes of an inner value of the MLP
 
 
 def arithmetic_of(run: Run, facts: ModelFacts, storage: Storage) -> Arithmetic:
     fp32_stream = storage.compute == 4 or (storage.autocast and (run.regime.name == "full" or widened(run, facts)))
     keeps = isinstance(run.regime, Qlora) and run.regime.bits == 2
     casts_adapted = storage.autocast and not isinstance(run.regime, Qlora)  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
-    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted)
+    wide = storage.autocast and widened(run, facts)
+    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted, 4 if wide else storage.compute)
 
 
 def widened(run: Run, facts: ModelFacts) -> bool:
@@ -64,6 +74,13 @@ def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
         return 4 * facts.hidden + 4
     gain = 4 if facts.family.startswith("gemma") else arithmetic.residual
     return (4 + gain) * facts.hidden + 4
+
+
+def norms_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+    """All of one layer; parallel ones share their input, unless each makes an fp32 copy of it."""
+    own = facts.norms_per_layer * norm_bytes(facts, arithmetic, learns)
+    copies = arithmetic.own_casts and arithmetic.residual < 4
+    return own - (arithmetic.residual * facts.hidden if facts.family in PARALLEL and not copies else 0)
 
 
 def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -93,16 +110,32 @@ def reads_stream(module: ModuleKind) -> bool:
     return module.kind in ("linear", "router") and last_part(module) not in CLOSING
 
 
-def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | None, batch: Batch) -> int:
-    """Flash and memory-efficient kernels: q, k, v, output, log-sum-exp. Eager: fp32 scores, their 16-bit copy, and k and v repeated."""
+def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | None, batch: Batch, output_kept: bool) -> int:
+    """Flash and memory-efficient kernels: q, k, v, output, log-sum-exp. Eager: fp32 scores, their 16-bit copy, and k and v repeated.
+
+    `output_kept`: the output projection keeps what it takes.
+    """
     queries, keys, element = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim, arithmetic.element
     if attention == "eager":
-        copies = 4 + (element if element == 2 else 0)
-        return copies * facts.heads * batch.length + 4 * element * queries
+        copies = 4 + (element if element == 2 else 0) + (element if facts.family in CAPPED_SCORES else 0)
+        return copies * facts.heads * batch.length + (4 if output_kept else 3) * element * queries
     kept = element * 2 * (queries + keys) + 4 * facts.heads
-    if facts.family not in UNROTATED and any(last_part(module) in FUSED_QKV for module in layer_modules(facts)):
+    fused = any(last_part(module) in FUSED_QKV for module in layer_modules(facts))
+    if fused and facts.family not in UNROTATED and arithmetic.inner == element:
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
-    return kept + (2 * element * (queries - keys) if batch.masked else 0)  # a mask tensor makes transformers repeat k and v
+    if batch.masked:  # a mask tensor makes transformers repeat k and v, in place where there is one head of them
+        return kept + (2 * element * (queries - keys) if facts.kv_heads > 1 else 0)
+    return kept + (element * queries if output_kept and facts.family in CONCATENATED and attention != "varlen" else 0)
+
+
+def keeps_attention_output(run: Run, facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> bool:
+    """As the output projection's own input, and not as the copy that an adapter makes of it."""
+    if learns or arithmetic.keeps_inputs:
+        return True
+    regime = run.regime
+    if not isinstance(regime, Lora) or arithmetic.casts_adapted or regime.dropout > 0:
+        return False
+    return any(".mlp." not in module.name and not reads_stream(module) for module in adapter_targets(regime, facts))
 
 
 def mlp_width(facts: ModelFacts) -> int:
@@ -124,7 +157,7 @@ def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
         # CUDA's autocast takes powers in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32): the inner value, tanh, and its sum with one
         return (3 * 4 + arithmetic.element + product) * mlp_width(facts)
     kept = (3 if facts.gated_mlp else 1) + (3 if facts.family in COMPOSED_GELU else 0)
-    return (kept * arithmetic.element + product) * mlp_width(facts)
+    return (kept * arithmetic.inner + product) * mlp_width(facts)
 
 
 def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -133,6 +166,11 @@ def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int
         return 0
     kept = (2 * facts.hidden + 4 * facts.intermediate) if learns else (facts.hidden + 3 * facts.intermediate)
     return facts.experts_per_token * arithmetic.element * kept + 4 * facts.experts
+
+
+def experts_keep_inputs(run: Run, facts: ModelFacts, learns: bool) -> bool:
+    """They learn, or PEFT adds adapters to their weights, whose sum has a gradient."""
+    return learns or (isinstance(run.regime, Lora) and len(expert_targets(run.regime, facts)) > 0)
 
 
 def mixture_layers(facts: ModelFacts) -> int:
@@ -144,12 +182,28 @@ def adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:
     regime = run.regime
     if not isinstance(regime, Lora):
         return 0
-    targets = [module for module in adapter_targets(regime, facts) if module.layers and module.layers[-1] == facts.layers - 1]
+    return adapted_bytes(regime, facts, arithmetic, [module for module in adapter_targets(regime, facts) if in_last_layer(module, facts)])
+
+
+def mlp_adapter_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic) -> int:
+    """The part of those in the MLP."""
+    regime = run.regime
+    if not isinstance(regime, Lora):
+        return 0
+    targets = [module for module in adapter_targets(regime, facts) if in_last_layer(module, facts) and ".mlp." in module.name]
+    return adapted_bytes(regime, facts, arithmetic, targets)
+
+
+def in_last_layer(module: ModuleKind, facts: ModelFacts) -> bool:
+    return module.layers[-1:] == (facts.layers - 1,)
+
+
+def adapted_bytes(regime: Lora, facts: ModelFacts, arithmetic: Arithmetic, targets: list[ModuleKind]) -> int:
     element = arithmetic.element
     inner = element * regime.rank * len(targets)
     dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
     dora = sum(2 * element * module.outputs for module in targets) if regime.dora else 0  # base and adapter output, scaled by the magnitude
-    if arithmetic.casts_adapted or regime.dropout > 0:
+    if arithmetic.casts_adapted or regime.dropout > 0 or arithmetic.inner > element:
         return inner + dropout + dora + element * sum(module.inputs for module in targets)
     return inner + dora + element * (0 if arithmetic.keeps_inputs else shared_inputs(facts, targets))
 
@@ -165,12 +219,12 @@ def shared_inputs(facts: ModelFacts, targets: list[ModuleKind]) -> int:
 def layer_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic, batch: Batch, learns: bool) -> int:
     """Everything that one layer keeps per token."""
     return (
-        facts.norms_per_layer * norm_bytes(facts, arithmetic, learns)
+        norms_bytes(facts, arithmetic, learns)
         + qk_norm_bytes(facts, arithmetic, learns)
         + input_bytes(facts, arithmetic, learns)
-        + attention_bytes(facts, arithmetic, run.training.attention, batch)
+        + attention_bytes(facts, arithmetic, run.training.attention, batch, keeps_attention_output(run, facts, arithmetic, learns))
         + mlp_bytes(facts, arithmetic, learns)
-        + expert_bytes(facts, arithmetic, learns)
+        + expert_bytes(facts, arithmetic, experts_keep_inputs(run, facts, learns))
         + adapter_bytes(run, facts, arithmetic)
         + (2 * facts.hidden if facts.residual_dropout else 0)  # two masks of one byte (aten native_dropout)
     )

@@ -2,11 +2,32 @@
 
 from dataclasses import dataclass
 
-from conf.schema import Lora
-from launcher.memory.activations import CLOSING, expert_bytes, fused_gate, last_part, layer_modules, mlp_bytes, mlp_width, norm_bytes
+from conf.schema import Lora, Qlora
+from launcher.memory.activations import (
+    CLOSING,
+    COMPOSED_GELU,
+    expert_bytes,
+    experts_keep_inputs,
+    fused_gate,
+    last_part,
+    layer_modules,
+    mlp_adapter_bytes,
+    mlp_bytes,
+    mlp_width,
+    norm_bytes,
+)
 from launcher.memory.job import Job
-from launcher.memory.parameters import adapter_targets
+from launcher.memory.parameters import adapter_targets, expert_targets
 from launcher.memory.terms import Term, Terms
+from launcher.model_facts import ModuleKind
+
+# Bytes per element. Of an input of 8-bit layers: in fp16, its absolute values there, which of them are outliers, and in 8 bits; of their product:
+# int32, fp16, and as asked for.
+INT8_ROWS, INT8_PRODUCT = 2 + 2 + 1 + 1, 4 + 2 + 2
+INT8_SOURCE = "bitsandbytes/backends/cuda/ops.py, int8_vectorwise_quant and int8_mm_dequant"
+# Of a 2-bit matrix: unpacked, less its zeros, and times its scales.
+HQQ_COPIES = 3 * 2
+HQQ_SOURCE = "hqq/core/quantize.py, Quantizer.dequantize"
 
 
 @dataclass(frozen=True)
@@ -37,11 +58,11 @@ def moments(job: Job, weights: Weights, learns: bool, unsaved: int) -> tuple[Mom
     without_mlp = saved - mlp_saved(job, learns)
     return (
         *((Moment("recomputed layer", 0, recompute_terms(job, saved, weights)),) if recomputes_adapters(job) else ()),
-        *((Moment("recomputed gate", 0, gate_terms(job, without_mlp)),) if recomputes_adapters(job) and fused_gate(job.facts) else ()),
-        *(expert_moments(job, saved, learns) if expert_bytes(job.facts, job.arithmetic, learns) else ()),
+        *((Moment("recomputed gate", 0, gate_terms(job, without_mlp)),) if recomputes_gate(job) else ()),
+        *(expert_moments(job, saved, learns) if expert_saved(job, learns) else ()),
         Moment("layer", weights.closing, mlp_terms(job, saved + unkept_product(job, learns) - routed_copies(job) * job.facts.hidden, weights)),
         Moment("MLP weights", weights.mlp, mlp_weight_terms(job, without_mlp, weights)),
-        Moment("attention", weights.opened, attention_terms(job, max(without_mlp - norm_saved(job, learns), 0), weights)),
+        Moment("attention", weights.opened, attention_terms(job, max(without_mlp - gone_above(job, learns), 0), weights)),
         Moment("norm", weights.layer, norm_terms(job)),
     )
 
@@ -66,11 +87,21 @@ def layer_saved(job: Job, learns: bool) -> int:
 
 
 def mlp_saved(job: Job, learns: bool) -> int:
-    return (mlp_bytes(job.facts, job.arithmetic, learns) + expert_bytes(job.facts, job.arithmetic, learns)) * job.tokens
+    return mlp_bytes(job.facts, job.arithmetic, learns) * job.tokens + expert_saved(job, learns)
+
+
+def expert_saved(job: Job, learns: bool) -> int:
+    return expert_bytes(job.facts, job.arithmetic, experts_keep_inputs(job.run, job.facts, learns)) * job.tokens
 
 
 def norm_saved(job: Job, learns: bool) -> int:
     return norm_bytes(job.facts, job.arithmetic, learns) * job.tokens
+
+
+def gone_above(job: Job, learns: bool) -> int:
+    """At attention's backward pass: all norms but the layer's first, and what the MLP's adapters kept."""
+    adapters = mlp_adapter_bytes(job.run, job.facts, job.arithmetic) * job.tokens
+    return (job.facts.norms_per_layer - 1) * norm_saved(job, learns) + adapters
 
 
 def unkept_product(job: Job, learns: bool) -> int:
@@ -81,12 +112,14 @@ def unkept_product(job: Job, learns: bool) -> int:
     return element * (dense + experts) * job.tokens
 
 
+def adapted_in_mlp(job: Job) -> list[ModuleKind]:
+    regime = job.run.regime
+    return [module for module in adapter_targets(regime, job.facts) if ".mlp." in module.name] if isinstance(regime, Lora) else []
+
+
 def adapts_closing(job: Job) -> bool:
     """Whether the MLP's last matrix has an adapter."""
-    regime = job.run.regime
-    if not isinstance(regime, Lora):
-        return False
-    return any(".mlp." in module.name and last_part(module) in CLOSING for module in adapter_targets(regime, job.facts))
+    return any(last_part(module) in CLOSING for module in adapted_in_mlp(job))
 
 
 def routed_width(job: Job) -> int:
@@ -108,13 +141,28 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
     layer = Term("one layer, recomputed", saved, "what a layer saves per token")
     outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
     if not learns:
-        return (Moment("expert outputs", 0, (layer, outputs, Term("forward pass of the layer", again, "residual stream and its norm"))),)
+        forward = Term("forward pass of the layer", again, "residual stream and its norm")
+        return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
     gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
     experts = sum(module.parameters for module in layer_modules(facts) if module.kind == "experts")
     return (
         Moment("expert outputs", 0, (layer, outputs)),
         Moment("experts", experts, (gone, Term("expert gradients", incoming, "of the layer's output"))),
     )
+
+
+def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, ...]:
+    """The sum of the second matrices and their adapters has a gradient, beside all of both sums; that of gate and up, twice as large, comes when
+    the first sum and its gradient have gone."""
+    regime = job.run.regime
+    experts = expert_targets(regime, job.facts) if isinstance(regime, Lora) else []
+    if not experts:
+        return ()
+    facts, copies = job.facts, routed_copies(job)
+    layer = Term("one layer, recomputed", saved - copies * facts.hidden, "without the experts' outputs")
+    work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
+    merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
+    return (Moment("adapted experts", 0, (layer, work, merged, forward)),)
 
 
 def shares_inputs(job: Job) -> bool:
@@ -125,6 +173,12 @@ def shares_inputs(job: Job) -> bool:
 
 def recomputes_adapters(job: Job) -> bool:
     return job.run.training.gradient_checkpointing and job.census.adapters > 0
+
+
+def recomputes_gate(job: Job) -> bool:
+    """A projection that makes gate and up in one, with an adapter."""
+    adapted = any(last_part(module) not in CLOSING for module in adapted_in_mlp(job))
+    return job.run.training.gradient_checkpointing and fused_gate(job.facts) and adapted
 
 
 def casts(job: Job, weights: Weights, done: int) -> Terms:
@@ -142,12 +196,38 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     arithmetic, width, closing = job.arithmetic, mlp_width(job.facts), adapts_closing(job)
     element, casts_adapted = arithmetic.element, arithmetic.casts_adapted
     inner = (0 if closing and shares_inputs(job) else element) * width + (4 * width if casts_adapted and closing else 0)
-    stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual) * job.facts.hidden
+    stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual + post_norm_bytes(job)) * job.facts.hidden
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
         Term("forward pass of the layer", (inner + stream) * job.tokens, "its values that are not saved, and the gradient that waits for it"),
+        *closing_terms(job),
         *casts(job, weights, 0),
     )
+
+
+def post_norm_bytes(job: Job) -> int:
+    """Where a norm follows the MLP, its backward pass has begun in fp32 when it finds that it needs the layer again, and that goes on behind the
+    last adapter, to its scaled answer (torch/utils/checkpoint.py stops at the last value that is missing)."""
+    return 4 + job.arithmetic.element if job.facts.norms_per_layer > 2 else 0
+
+
+def closing_terms(job: Job) -> Terms:
+    """What the MLP's last matrix, where it is quantised, makes of its input or of itself before it multiplies."""
+    width = mlp_width(job.facts)
+    if int8(job):
+        return (Term("rows in 8 bits", (INT8_ROWS - dropped_copy(job)) * width * job.tokens, INT8_SOURCE),)
+    if job.arithmetic.keeps_inputs and job.census.quantised:
+        return (Term("one dequantised matrix", HQQ_COPIES * width * job.facts.hidden, HQQ_SOURCE),)
+    return ()
+
+
+def dropped_copy(job: Job) -> int:
+    """Bytes per inner value that the adapter of the MLP's last matrix saves later: what its dropout leaves, and a mask."""
+    return job.arithmetic.element + 1 if isinstance(job.run.regime, Lora) and job.run.regime.dropout > 0 and adapts_closing(job) else 0
+
+
+def int8(job: Job) -> bool:
+    return isinstance(job.run.regime, Qlora) and job.run.regime.bits == 8
 
 
 def gate_terms(job: Job, saved: int) -> Terms:
@@ -155,42 +235,65 @@ def gate_terms(job: Job, saved: int) -> Terms:
     element, residual = job.arithmetic.element, job.arithmetic.residual
     copy = 4 if job.arithmetic.casts_adapted else 0
     product = element * mlp_width(job.facts) * job.tokens if adapts_closing(job) else 0  # kept by the last adapter, which has not run yet
-    size = (3 * 2 * element * mlp_width(job.facts) + 2 * (element + residual) * job.facts.hidden + copy * job.facts.hidden) * job.tokens
+    widest = max(3 * element, INT8_PRODUCT if int8(job) else 0)
+    stream = (2 * residual + (1 if shares_inputs(job) else 2) * element + copy) * job.facts.hidden
+    size = (widest * 2 * mlp_width(job.facts) + stream) * job.tokens
     return (
         Term("one layer, recomputed", saved - product, "without its MLP"),
         Term("forward pass of the layer", size, "gate and up, thrice; residual stream, the gradient that waits"),
     )
 
 
-def dequantised(job: Job, in_mlp: bool) -> int:
-    """bitsandbytes and HQQ multiply in 16 bits: one whole matrix at a time."""
+def dequantised(job: Job, matrices: list[ModuleKind]) -> int:
+    """bitsandbytes and HQQ multiply in 16 bits: one whole matrix at a time, of which HQQ makes copies."""
     if not job.census.quantised:
         return 0
-    matrices = [module for module in layer_modules(job.facts) if module.kind == "linear" and (".mlp." in module.name) == in_mlp]
-    return 2 * max((module.inputs * module.outputs for module in matrices), default=0)
+    copies = HQQ_COPIES if job.arithmetic.keeps_inputs else 2
+    return copies * max((module.inputs * module.outputs for module in matrices), default=0)
+
+
+def matrices_of(job: Job, in_mlp: bool) -> list[ModuleKind]:
+    return [module for module in layer_modules(job.facts) if module.kind == "linear" and (".mlp." in module.name) == in_mlp]
 
 
 def dequantised_terms(job: Job, in_mlp: bool) -> Terms:
-    size = dequantised(job, in_mlp)
+    size = dequantised(job, matrices_of(job, in_mlp))
     return (Term("one dequantised matrix", size, "bitsandbytes and HQQ multiply in 16 bits"),) if size else ()
 
 
 def mlp_terms(job: Job, saved: int, weights: Weights) -> Terms:
-    facts = job.facts
-    inner = mlp_width(facts) + routed_width(job)
-    element, tokens = job.arithmetic.element, job.tokens
-    factor = element * inner * tokens if facts.gated_mlp else 0  # the gradient of one side of the product, beside that of the product
-    work = element * (facts.hidden + inner) * tokens + max(factor, dequantised(job, in_mlp=True))
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
-        Term("MLP gradients", work, "of its inner values and its input; before those, of a dequantised matrix"),
+        Term("MLP gradients", mlp_gradients(job), "of its inner values and its input; before those, of a dequantised matrix"),
         *casts(job, weights, weights.closing),
     )
+
+
+def mlp_gradients(job: Job) -> int:
+    facts, element = job.facts, job.arithmetic.element
+    incoming, inner = element * facts.hidden * job.tokens, element * (mlp_width(facts) + routed_width(job)) * job.tokens
+    if computes_in_floats(job):
+        # three fp32 gradients at once: of GELU's parts, or of the base, of its adapter and their sum; the product that was kept has gone by then
+        return 2 * incoming + (3 * 4 * mlp_width(facts) * job.tokens - inner)
+    # the gradient of one side of the product, or an adapter's fp32 one of an ungated MLP, beside that of the product
+    factor = inner if facts.gated_mlp or (job.arithmetic.casts_adapted and adapts_closing(job)) else 0
+    matrix = dequantised(job, [module for module in matrices_of(job, in_mlp=True) if last_part(module) in CLOSING])
+    if job.arithmetic.keeps_inputs and job.census.quantised:  # the base's own gradient, made while the product is still there
+        return incoming + inner + max(factor + matrix * 2 // HQQ_COPIES, matrix)
+    return incoming + inner + max(factor, matrix)
+
+
+def computes_in_floats(job: Job) -> bool:
+    """GELU of Python's operations under autocast, and ungated MLPs of quantised layers whose answers are fp32 there."""
+    composed = job.facts.family in COMPOSED_GELU and job.storage.autocast
+    return composed or (job.arithmetic.inner == 4 and job.arithmetic.element == 2 and not job.facts.gated_mlp)
 
 
 def mlp_weight_terms(job: Job, saved: int, weights: Weights) -> Terms:
     """The last of the MLP's weights gets its gradient; autocast makes it in 16 bits and copies it."""
     work = (2 * job.arithmetic.element + job.arithmetic.residual) * job.facts.hidden * job.tokens
+    if job.census.quantised:  # of a layer that takes in gate and up at once, both halves
+        work += job.arithmetic.element * (2 if fused_gate(job.facts) else 1) * mlp_width(job.facts) * job.tokens
     uncast = job.storage.compute * weights.widest if job.storage.autocast else 0
     return (
         Term("one layer, recomputed", saved, "without its MLP"),

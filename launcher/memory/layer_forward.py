@@ -2,9 +2,9 @@
 
 from launcher.memory.activations import fused_gate, mlp_width
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import adapts_closing, routed_copies, shares_inputs
-from launcher.memory.passes import cast_terms, final_norm_bytes, lower_casts, saved_term
-from launcher.memory.terms import Phase, Term, Terms
+from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, int8, routed_copies, shares_inputs
+from launcher.memory.passes import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
+from launcher.memory.terms import Phase, Term, Terms, total
 
 
 def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
@@ -30,10 +30,17 @@ def forward_layer_bytes(job: Job, tokens: int) -> int:
     """At the MLP's product: its factors and itself. At an adapter of its inner values: what the base gave, the adapter's scaled output and their sum,
     beside the activation that is done, and PEFT's fp32 copy of the input (tuners/lora/layer.py)."""
     arithmetic, adapted = job.arithmetic, job.census.adapters > 0
-    widths = (6 if adapted else 4) if fused_gate(job.facts) else (4 if adapted else 3)
-    inner = arithmetic.element * widths * mlp_width(job.facts)
+    inner = inner_widths(job) * mlp_width(job.facts)
     stream = arithmetic.residual + arithmetic.element + (4 if adapted and arithmetic.casts_adapted else 0)
     return (inner + stream * job.facts.hidden) * tokens + expert_forward(job) * tokens // job.tokens
+
+
+def inner_widths(job: Job) -> int:
+    """Bytes per inner value of the MLP; an 8-bit product takes more than what its adapter then adds."""
+    element, adapted, fused = job.arithmetic.element, job.census.adapters > 0, fused_gate(job.facts)
+    widths = (6 if adapted else 4) if fused else (4 if adapted else 3)
+    product = INT8_PRODUCT * (2 if fused else 1) + (0 if fused else element)
+    return max(element * widths, product if int8(job) else 0)
 
 
 def expert_forward(job: Job) -> int:
@@ -42,11 +49,14 @@ def expert_forward(job: Job) -> int:
 
 
 def last_adapter_bytes(job: Job) -> int:
-    """Of the MLP's last matrix: its product with PEFT's fp32 copy, both norms' outputs, the residual stream and the base's output."""
+    """Of the MLP's last matrix: its product with PEFT's fp32 copy, the embedding, the layer's input, the residual stream and a norm's output that
+    nothing keeps; beside them what the base gave, the adapter and its scaled answer, or before those what a quantised base makes of its input."""
     if not job.census.adapters:
         return 0
     arithmetic, closing = job.arithmetic, adapts_closing(job)
     inner = 0 if closing and shares_inputs(job) else arithmetic.element
     copy = 4 if arithmetic.casts_adapted and closing else 0
-    stream = (2 if shares_inputs(job) else 4) * arithmetic.element
-    return ((inner + copy) * mlp_width(job.facts) + stream * job.facts.hidden) * job.tokens
+    stream = (3 if shares_inputs(job) else 4) * arithmetic.residual * job.facts.hidden
+    answers = 3 * arithmetic.element * job.facts.hidden * job.tokens if closing else 0
+    product = ((inner + copy) * mlp_width(job.facts) + stream) * job.tokens
+    return product + max(answers, total(closing_terms(job))) + held_mask_bytes(job)

@@ -71,8 +71,9 @@ def step_bytes(run: Run, census: Census, storage: Storage) -> int:
     if isinstance(run.optim, Badam):
         return badam_step_bytes(run, census, storage)
     if run.optim.name == "adafactor":
-        # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time.
-        return census.largest * (16 if storage.weight == 2 else 8)
+        # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time, beside
+        # the update of the one before, which a name still holds.
+        return census.largest * (16 if storage.weight == 2 else 8) + 4 * census.before_largest
     if run.optim.name == "muon":
         return muon_step_bytes(run, census, storage)
     if run.optim.name in TORCH_ADAMW and run.node.gpus == 0:

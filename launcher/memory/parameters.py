@@ -32,6 +32,7 @@ class Census:
     experts: int  # of matrices, in stacked tensors of three dimensions
     shapes: tuple[tuple[int, int, int], ...]  # of matrices without experts: inputs, outputs and how many
     largest: int  # largest trained tensor
+    before_largest: int  # the one that a loop over all updates before it, the largest where several are as large as that
     largest_matrix: int  # largest linear layer of the base
     small_base: int  # norms and biases of the base: ZeRO-3 keeps them whole
     depth: int  # layers that the backward pass runs through
@@ -126,6 +127,7 @@ def base_census(facts: ModelFacts, chosen: Callable[[ModuleKind], tuple[int, ...
         experts=experts,
         shapes=shapes,
         largest=max((largest_tensor(module) for module, count in learning if count), default=0),
+        before_largest=before_largest(in_order(facts, selected)),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
         depth=facts.layers if embedding else facts.layers - min(layers, default=facts.layers),
@@ -197,6 +199,7 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
         experts=0,
         shapes=(),
         largest=max((elements for elements, _ in sides), default=0),
+        before_largest=before_largest([regime.rank * side for _ in (1, 2) for module in targets for side in (module.inputs, module.outputs)]),
         largest_matrix=largest_matrix(facts),
         small_base=small_elements(facts),
         depth=facts.layers,
@@ -206,6 +209,19 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
 
 def largest_tensor(module: ModuleKind) -> int:
     return max(module.parameters, 0) if not module.inputs or module.kind == "experts" else module.inputs * module.outputs * (module.parameters > 0)
+
+
+def in_order(facts: ModelFacts, selected: list[tuple[ModuleKind, tuple[int, ...]]]) -> list[int]:
+    """Elements of the tensors that learn, but norms, from the embedding to the head: where a model's own parameters stand."""
+    learning = [(module, found) for module, found in selected if found and module.kind != "norm"]
+    outside = {kind: [largest_tensor(module) for module, _ in learning if module.kind == kind] for kind in ("embedding", "head")}
+    layers = [largest_tensor(module) for number in range(facts.layers) for module, found in learning if number in found]
+    return [*outside["embedding"], *layers, *outside["head"]]
+
+
+def before_largest(sizes: list[int]) -> int:
+    largest = max(sizes, default=0)
+    return max((before for before, size in zip([0, *sizes], sizes, strict=False) if size == largest), default=0)
 
 
 def largest_matrix(facts: ModelFacts) -> int:

@@ -1,7 +1,7 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Lora
-from launcher.memory.activations import Batch, mixture_layers, mlp_width, norm_bytes
+from launcher.memory.activations import PARALLEL, Batch, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
@@ -12,7 +12,7 @@ from launcher.memory.terms import Phase, Term, Terms, total
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
 
-PARALLEL = ("gpt_neox",)  # attention and MLP read the same states, through a norm each (modeling_gpt_neox.py, use_parallel_residual)
+TWO_MASKS = ("gemma2", "gemma3_text")  # of layers with and without a sliding window (modeling_gemma2.py, causal_mask_mapping)
 
 LOSS_SOURCES = {
     "plain": "logits in compute dtype and fp32, log-softmax, gradients",
@@ -24,7 +24,7 @@ LOSS_SOURCES = {
 def stream_terms(job: Job, layers: int) -> Terms:
     """Inputs of `layers` layers, and the rotary tables: one for all samples, unless packing gives each its own positions."""
     rotary = 2 * job.arithmetic.residual * job.facts.head_dim * job.batch.length * (job.batch.samples if job.run.data.packing else 1)
-    stream = layers * job.arithmetic.residual * job.facts.hidden * job.tokens
+    stream = layers * job.arithmetic.residual * job.facts.hidden * job.tokens - (narrow_embedding(job) if layers else 0)
     return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
 
 
@@ -64,6 +64,12 @@ def saved_term(job: Job) -> Term:
     return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
 
 
+def narrow_embedding(job: Job) -> int:
+    """Where the first layer widens the residual stream, its own input is still as narrow as the embedding."""
+    widens = job.storage.autocast and widened(job.run, job.facts)
+    return (job.arithmetic.residual - job.storage.frozen) * job.facts.hidden * job.tokens if widens else 0
+
+
 def unsaved_norm(job: Job) -> int:
     """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all.
 
@@ -86,12 +92,15 @@ def head_input_bytes(job: Job) -> int:
 
 
 def mask_bytes(job: Job) -> int:
-    """sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
-    if not job.run.training.gradient_checkpointing:
-        return 0  # every attention call keeps a bias of its own
+    """Kept for the layers that are computed again; without that every attention call keeps a bias of its own."""
+    return held_mask_bytes(job) if job.run.training.gradient_checkpointing else 0
+
+
+def held_mask_bytes(job: Job) -> int:
+    """Until the forward pass returns: sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
     squares = job.batch.samples * job.batch.length**2
     if job.run.training.attention == "eager":
-        return job.arithmetic.element * squares
+        return job.arithmetic.element * squares * (2 if job.facts.family in TWO_MASKS else 1)
     return squares if job.batch.masked else 0
 
 
@@ -100,7 +109,8 @@ def final_state_terms(job: Job) -> Terms:
     under autocast as a copy."""
     kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain"
     shared = kept_by_head or job.run.training.loss == "chunked"
-    size = 0 if shared else job.arithmetic.residual * job.facts.hidden * job.tokens
+    widened_by_norm = job.facts.layer_norm and job.arithmetic.own_casts  # CUDA's autocast runs torch's LayerNorm in fp32
+    size = 0 if shared else (4 if widened_by_norm else job.arithmetic.residual) * job.facts.hidden * job.tokens
     return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
 
 

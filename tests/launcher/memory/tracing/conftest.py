@@ -11,6 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def tracer() -> ModuleType:
     load_beside("gpu_kernels")
+    load_beside("quantised_layers")
     return load_beside("tracer")
 
 

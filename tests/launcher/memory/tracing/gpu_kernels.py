@@ -1,13 +1,14 @@
 """Lets a trace on fake CPU tensors keep what the kernels of a GPU keep."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import nn
-from transformers import masking_utils
+from transformers import PreTrainedModel, masking_utils
+from transformers.modeling_outputs import CausalLMOutput
 
 from launcher.memory.activations import Batch
 
@@ -50,5 +51,56 @@ def kernels_as_on_a_gpu() -> Iterator[None]:
     def drop(tensor: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
         return torch.native_dropout(tensor, p, training)[0] if training and p else tensor
 
-    with patch.object(nn.functional, "scaled_dot_product_attention", attend), patch.object(nn.functional, "dropout", drop):
+    with (
+        patch.object(nn.functional, "scaled_dot_product_attention", attend),
+        patch.object(nn.functional, "dropout", drop),
+        patch.object(nn.functional, "layer_norm", in_floats(nn.functional.layer_norm)),
+        patch.object(torch, "pow", in_floats(torch.pow)),
+    ):
         yield
+
+
+def in_floats(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """CUDA's autocast casts the arguments of some functions to fp32 that a CPU's does not (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32)."""
+
+    def cast(argument: Any) -> Any:
+        return argument.float() if isinstance(argument, torch.Tensor) and torch.is_autocast_enabled("cpu") else argument
+
+    return lambda *arguments, **keywords: function(*map(cast, arguments), **{name: cast(value) for name, value in keywords.items()})
+
+
+def fuse_loss(model: PreTrainedModel) -> None:
+    """liger-kernel's kernels run on a GPU alone; what its linear cross-entropy makes stands below."""
+
+    def forward(*args: Any, labels: torch.Tensor, **keywords: Any) -> CausalLMOutput:
+        states = model.base_model(*args, **keywords).last_hidden_state
+        return CausalLMOutput(loss=FusedLoss.apply(states.view(-1, states.shape[-1]), model.get_output_embeddings().weight))
+
+    model.forward = forward
+
+
+class FusedLoss(torch.autograd.Function):
+    """liger_kernel/ops/fused_linear_cross_entropy.py 0.8.5: both gradients are made in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        (tokens, hidden), vocabulary = states.shape, weight.shape[0]
+        size = min(tokens, 1 << (-(-tokens // -(-vocabulary // hidden)) - 1).bit_length())
+        gradient = torch.zeros_like(states)
+        of_weight = torch.zeros_like(weight) if weight.requires_grad else None
+        same = states.dtype == weight.dtype == (torch.bfloat16 if torch.is_autocast_enabled("cpu") else weight.dtype)
+        room = torch.empty(size, vocabulary, dtype=states.dtype) if same else None
+        for start in range(0, tokens, size):
+            rows = states[start : start + size]
+            logits = rows @ weight.t() if room is None else room[: rows.shape[0]]
+            if room is None:
+                gradient[start : start + size] = logits @ weight
+            if of_weight is not None:
+                rows.to(logits.dtype)
+            del logits
+        ctx.save_for_backward(gradient, of_weight)
+        return torch.zeros(tokens).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return ctx.saved_tensors

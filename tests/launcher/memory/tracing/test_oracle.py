@@ -32,6 +32,8 @@ REGIMES = {
     "lora": ("regime=lora",),
     "lora_qv": ("regime=lora", "regime.targets=[q_proj,v_proj]"),
     "qlora": ("regime=qlora",),
+    "qlora8": ("regime=qlora", "regime.bits=8"),
+    "qlora2": ("regime=qlora", "regime.bits=2"),
     "freeze": ("regime=freeze", "regime.layers=2"),
 }
 
@@ -153,7 +155,8 @@ def test_families_without_a_preset_agree_too(described, tracer, family, regime, 
     assert_agrees(tracer.trace(run, batch), predicted(run, model_facts(architecture, "test"), batch))
 
 
-CHUNKED, PADDED, LONG = "training.loss=chunked", Batch(2, 1024, masked=True), Batch(1, 4096, masked=False)
+CHUNKED, FUSED, PLAIN = "training.loss=chunked", "training.loss=fused", "training.gradient_checkpointing=false"
+PADDED, LONG = Batch(2, 1024, masked=True), Batch(1, 4096, masked=False)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +172,42 @@ CHUNKED, PADDED, LONG = "training.loss=chunked", Batch(2, 1024, masked=True), Ba
         (LLAMA, "lora", PADDED, (CHUNKED, "training.gradient_checkpointing=false")),
         (MIXTRAL, "qlora", PADDED, (CHUNKED,)),
         (LLAMA, "lora", PADDED, ("training.accumulation=2",)),
+        (LLAMA, "qlora8", LONG, (CHUNKED,)),
+        (LLAMA, "qlora2", LONG, (CHUNKED,)),
+        (QWEN3, "qlora8", PADDED, (FUSED, PLAIN)),
+        (QWEN2, "lora", PADDED, (FUSED, PLAIN)),
     ],
 )
-def test_padding_chunks_and_accumulation_agree_in_every_phase(described, tracer, model, regime, batch, choices):
+def test_padding_losses_and_accumulation_agree_in_every_phase(described, tracer, model, regime, batch, choices):
     run, facts = described_depth(described, model, regime, *choices)
 
     assert_agrees(tracer.trace(run, batch), predicted(run, facts, batch))
+
+
+SHAPES["gemma2"] = {**GEMMA2, "model_type": "gemma2"}
+SHAPES["gpt2"] = {"vocab_size": 50257, "n_embd": 1024, "n_layer": 3, "n_head": 16, "n_positions": 1024}
+
+
+@pytest.mark.parametrize(
+    ("family", "regime", "batch", "choices"),
+    [
+        ("phi3", "bf16", Batch(1, 1024, masked=False), (PLAIN,)),  # keeps attention's output and a copy of it
+        ("phi3", "lora", PADDED, ("regime.targets=[qkv_proj]",)),
+        ("gpt_neox", "amp", PADDED, ()),
+        ("gpt_neox", "lora", PADDED, (PLAIN,)),
+        ("gpt2", "lora", PADDED, ()),  # GELU in fp32
+        ("gemma2", "lora", Batch(1, 1024, masked=True), ("training.attention=eager", PLAIN)),
+        ("gemma3_text", "lora", PADDED, (PLAIN,)),  # one head of keys
+    ],
+)
+def test_what_one_family_alone_keeps_agrees_in_every_phase_of_its_layers(described, tracer, family, regime, batch, choices):
+    architecture = {**SHAPES[family], "model_type": family}
+    run, _ = described(*LLAMA, *REGIMES[regime], *choices)
+    run = replace(run, model=replace(run.model, init="random", architecture=architecture))
+
+    traced, estimated = tracer.trace(run, batch), predicted(run, model_facts(architecture, "test"), batch)
+
+    assert_agrees(traced, estimated, ("forward", "loss", "last layer", "first layer", "step"))
 
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 1024, "n_layer": 3, "n_head": 16, "n_positions": 1024}

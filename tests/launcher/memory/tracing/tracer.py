@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit, Params4bit
 from peft import get_peft_model
-from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
+from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, fuse_loss, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
+from regimen_tests_quantised_layers import fill, int8_as_on_a_gpu, quantise
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,7 +24,6 @@ from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 
 BLOCK = 512  # bytes: what CUDA's caching allocator rounds every allocation up to (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)
-NF4_BLOCK, SCALE_BLOCK = 64, 256
 LAYERS = ("layers", "transformer.h")
 LAST_NORMS = ("model.norm", "transformer.ln_f", "final_layer_norm")
 
@@ -71,11 +69,11 @@ class LiveBytes(TorchDispatchMode):
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu():
-        materialise(model, run)
+    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), int8_as_on_a_gpu():
+        beside = materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
-        for tensor in (*model.parameters(), *model.buffers(), *quantisation_tensors(model)):
+        for tensor in (*model.parameters(), *model.buffers(), *beside):
             live.hold(tensor)
         with live:
             live.enter("start")
@@ -90,6 +88,8 @@ def meta_model(run: Run) -> nn.Module:
         model: PreTrainedModel = random_model_from_config(run, AutoModelForCausalLM)
     if run.training.loss == "chunked":
         compute_loss_in_chunks(model)
+    if run.training.loss == "fused":
+        fuse_loss(model)
     regime = run.regime
     if isinstance(regime, Freeze):
         train_only(model, [*chosen_layers(model, regime.layers), *regime.modules], trained_dtype(run))
@@ -97,7 +97,7 @@ def meta_model(run: Run) -> nn.Module:
         return model
     targets = target_names(model, regime.targets, LINEAR_TYPES)
     if isinstance(regime, Qlora):
-        quantise(model)
+        quantise(model, regime.bits)
     adapted = get_peft_model(model, adapter_config(run, targets), low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -105,63 +105,22 @@ def meta_model(run: Run) -> nn.Module:
     return adapted
 
 
-def quantise(model: PreTrainedModel) -> None:
-    """NF4 layers in place of all linear ones but the head; their contents come with `materialise`."""
-    for name, layer in list(model.base_model.named_modules()):
-        if type(layer) is nn.Linear:
-            with torch.device("meta"):
-                quantised = Linear4bit(layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=torch.bfloat16, quant_type="nf4")
-            quantised.requires_grad_(False)
-            if layer.bias is not None:
-                quantised.bias = layer.bias
-            model.base_model.set_submodule(name, quantised)
-    model.is_loaded_in_4bit = True  # PEFT asks for it before it takes the adapters that are made for such layers
-
-
-def materialise(model: nn.Module, run: Run) -> None:
-    """Fake CPU tensors in place of those without storage; tied weights stay tied."""
+def materialise(model: nn.Module, run: Run) -> list[torch.Tensor]:
+    """Fake CPU tensors in place of those without storage; tied weights stay tied. What quantised layers hold beside their weights."""
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                made.setdefault(id(parameter), fake_parameter(parameter, run))
+                made.setdefault(id(parameter), fake_parameter(parameter))
                 module._parameters[name] = made[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False  # as the trainers set it
+    return fill(model, run.regime) if isinstance(run.regime, Qlora) else []
 
 
-def fake_parameter(parameter: nn.Parameter, run: Run) -> nn.Parameter:
-    if not isinstance(parameter, Params4bit):
-        return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=parameter.requires_grad)
-    assert isinstance(run.regime, Qlora)
-    packed = nn.Parameter(torch.empty((parameter.numel() // 4, 1), dtype=torch.bfloat16), requires_grad=False)
-    packed.quant_state = nf4_state(parameter.shape, run.regime.double_quant)  # type: ignore[attr-defined]  # fake tensors allow no subclass
-    return packed
-
-
-def nf4_state(shape: torch.Size, double_quant: bool) -> QuantState:
-    """What bitsandbytes keeps beside a packed weight of this shape (functional.py, quantize_4bit)."""
-    scales = shape.numel() // NF4_BLOCK
-    nested = QuantState(absmax=torch.empty(-(-scales // SCALE_BLOCK)), code=torch.empty(256), blocksize=SCALE_BLOCK, dtype=torch.float32)
-    return QuantState(
-        absmax=torch.empty(scales, dtype=torch.uint8 if double_quant else torch.float32),
-        shape=shape,
-        code=torch.empty(16),
-        blocksize=NF4_BLOCK,
-        quant_type="nf4",
-        dtype=torch.bfloat16,
-        offset=torch.empty(()) if double_quant else None,
-        state2=nested if double_quant else None,
-    )
-
-
-def quantisation_tensors(model: nn.Module) -> list[torch.Tensor]:
-    states = [module.weight.quant_state for module in model.modules() if isinstance(module, Linear4bit)]
-    states += [state.state2 for state in states if state.nested]
-    return [tensor for state in states for tensor in (state.absmax, state.code, state.offset) if tensor is not None]
+def fake_parameter(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=parameter.requires_grad)
 
 
 def prepare(model: nn.Module, run: Run) -> None:
