@@ -1,6 +1,7 @@
 """Writes random weights of the benchmarks' shapes once, so that no cell has to make its own.
 
-    python benchmarks/bases.py --out FOLDER                                  every model of the second grid, the caps, the stages and fit=auto
+    python benchmarks/bases.py --out FOLDER                                  every model of two grids, the caps, the stages and fit=auto
+    python benchmarks/bases.py --out FOLDER --of third stages                those of the third grid and of the stages alone
     python benchmarks/bases.py --out FOLDER --part 2/2 --device cuda:1       every second one of them, beside another process for the others
     python benchmarks/bases.py --out FOLDER --tiny                           shapes for a rehearsal on a CPU
 
@@ -22,6 +23,7 @@ from memory_caps import JOBS as CAPPED_JOBS
 from memory_cells import tiny
 from memory_grid import write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
+from memory_third import THIRD_ONE_GPU
 from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
@@ -32,10 +34,17 @@ from trainers.model import whole_random_model
 WRITING = 2  # shapes that are made or written at once: what waits for the disk stays on the GPU
 
 
-def models() -> list[str]:
-    """Those of the largest cells first: who waits for them waits longest."""
-    named = (cell.model for cell in (*SECOND_TWO_GPUS, *CAPPED_JOBS, *FIT_JOBS, *SECOND_ONE_GPU))
-    return list(dict.fromkeys((*named, STAGE_MODEL)))
+OF = {  # those of the largest cells first: who waits for them waits longest
+    "second": [cell.model for cell in (*SECOND_TWO_GPUS, *SECOND_ONE_GPU)],
+    "caps": [job.model for job in CAPPED_JOBS if job.from_files],
+    "fit": [job.model for job in FIT_JOBS],
+    "third": [cell.model for cell in THIRD_ONE_GPU],
+    "stages": [STAGE_MODEL],
+}
+
+
+def models(of: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(model for name in of for model in OF[name]))
 
 
 def described(model: str, shapes: Path, small: bool) -> Run:
@@ -77,6 +86,7 @@ def write_all(names: Iterable[str], folder: Path, shapes: Path, device: str, sma
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--of", nargs="*", choices=sorted(OF), default=list(OF), help="whose models")
     parser.add_argument("--only", nargs="*", default=[], help="models")
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +96,7 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     shapes = write_shapes(arguments.work / "shapes")
     number, of = map(int, arguments.part.split("/"))
-    write_all((arguments.only or models())[number - 1 :: of], arguments.out, shapes, arguments.device, arguments.tiny)
+    write_all((arguments.only or models(arguments.of))[number - 1 :: of], arguments.out, shapes, arguments.device, arguments.tiny)
     return 0
 
 

@@ -1,18 +1,22 @@
 #!/usr/bin/env bash
-# The measurements on a machine with two GPUs, side by side: bash benchmarks/gpu_session.sh OUT SECONDS DATA PART...
+# The measurements on a machine with GPUs, side by side: bash benchmarks/gpu_session.sh OUT SECONDS DATA PART...
 #
-#   speed   fit=auto alone on GPU 1, the cells on one GPU on GPU 0           about 300 s, weights included
+#   third   the third grid, on GPU 0                                         about 300 s, weights included
+#   caps    the boundary, on all GPUs                                        about 300 s on one
+#   stages  stages on one GPU                                                about 60 s for nine of them
+#   speed   fit=auto alone on GPU 1, the second grid on GPU 0                about 300 s, weights included
 #   two     cells on two GPUs                                                about 250 s
-#   caps    the boundary                                                     about 200 s
-#   stages  stages on one and on two GPUs                                    about 250 s
+#   stages2 stages on two GPUs                                               about 250 s
 #   tests   tests/gpu, the matrix of regimes left out                        about 150 s
 #
+# WEIGHTS names whose weights are made first (bases.py --of); all of them need 96 GB of disk, those of third, stages and caps about 60.
 # Parts run one after the other, and nothing starts after SECONDS. What was measured is in OUT as it is measured, and goes on from there when the
 # script is called again on the same machine, with an empty OUT too. DATA: LLaMA-Factory's demo sets.
 set -u
 OUT=$1 LIMIT=$2 DATA=$3
 shift 3
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-python} WEIGHTS=${WEIGHTS:-second caps fit third stages}
+GPUS=$(nvidia-smi --list-gpus | wc -l)
 KEPT=/tmp/regimen-session BASES=/tmp/regimen-session/bases RESULTS=benchmarks/results
 # What runs write is short-lived: in memory where there is much, since the disk holds the weights.
 WORK=/tmp/regimen-work
@@ -29,8 +33,13 @@ run() { # NAME SCRIPT ARGUMENT...: its lines go to the log
 }
 
 bases() { # both on GPU 0: GPU 1 is to be alone
-  run bases bases --out "$BASES" --device cuda:0 --part 1/2 &
-  run bases bases --out "$BASES" --device cuda:0 --part 2/2 &
+  run bases bases --out "$BASES" --device cuda:0 --part 1/2 --of $WEIGHTS &
+  run bases bases --out "$BASES" --device cuda:0 --part 2/2 --of $WEIGHTS &
+}
+
+third() {
+  run third memory_cells measure --grid third --gpus 1 --predicted "$RESULTS/h200_memory3_predicted.jsonl" --out "$OUT/h200_memory3.jsonl" \
+    --bases "$BASES" --devices 0 --room 132 --concurrent 13 --seconds "$(left)"
 }
 
 speed() {
@@ -47,20 +56,21 @@ two() {
 }
 
 caps() {
-  run caps memory_caps --out "$OUT/h200_memory_caps2.jsonl" --earlier "$RESULTS/h200_memory_caps.jsonl" --bases "$BASES" --devices 0 1 \
-    --room 136 --concurrent 14 --seconds "$(left)"
+  run caps memory_caps --out "$OUT/h200_memory_caps2.jsonl" --earlier "$RESULTS/h200_memory_caps.jsonl" --bases "$BASES" \
+    --devices $(seq 0 $((GPUS - 1))) --room 134 --concurrent $((7 * GPUS)) --seconds "$(left)"
 }
 
 stages() {
-  local both=(--data "$DATA" --bases "$BASES" --earlier "$RESULTS/h200_stages.jsonl" --seconds "$(left)" --cell-seconds 240)
-  stage_cells one --gpus 1 --out "$OUT/h200_stages2.jsonl" --devices 0 1 --concurrent 6 "${both[@]}" &
-  local one=$!
-  stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 7 "${both[@]}" &
-  wait "$one" $!
+  stage_cells one --gpus 1 --out "$OUT/h200_stages2.jsonl" --devices 0 --concurrent 9
+}
+
+stages2() {
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 7
 }
 
 stage_cells() { # NAME ARGUMENT...
-  "$PYTHON" benchmarks/stage_cells.py "${@:2}" --output "$WORK/stages-$1" 2>&1 | sed -u "s/^/stages $1: /" >> "$OUT/log.txt"
+  "$PYTHON" benchmarks/stage_cells.py "${@:2}" --data "$DATA" --bases "$BASES" --earlier "$RESULTS/h200_stages.jsonl" --seconds "$(left)" \
+    --cell-seconds 240 --output "$WORK/stages-$1" 2>&1 | sed -u "s/^/stages $1: /" >> "$OUT/log.txt"
 }
 
 tests() {

@@ -20,6 +20,8 @@ CONCATENATED = ("phi3", "gpt_neox")
 # Eager attention caps its scores by a tanh, which is kept (transformers/models/gemma2/modeling_gemma2.py, eager_attention_forward).
 CAPPED_SCORES = ("gemma2",)
 
+# Whose RMSNorm multiplies by its gain in fp32, before it casts (modeling_gemma2.py and modeling_olmo2.py).
+FLOAT_GAIN = ("gemma2", "gemma3_text", "olmo2")
 # Attention and MLP read the same states, through a norm each (modeling_gpt_neox.py, use_parallel_residual).
 PARALLEL = ("gpt_neox",)
 
@@ -64,7 +66,7 @@ def widened(run: Run, facts: ModelFacts) -> bool:
 
 
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
-    """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (Gemma's gain multiplies in fp32).
+    """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (a gain may multiply in fp32).
 
     torch's LayerNorm keeps its input, mean and factor; under autocast CUDA runs it in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32).
     """
@@ -72,8 +74,13 @@ def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
         return (4 if arithmetic.own_casts else arithmetic.residual) * facts.hidden + 8
     if not learns:
         return 4 * facts.hidden + 4
-    gain = 4 if facts.family.startswith("gemma") else arithmetic.residual
+    gain = 4 if facts.family in FLOAT_GAIN else arithmetic.residual
     return (4 + gain) * facts.hidden + 4
+
+
+def last_state_element(facts: ModelFacts, arithmetic: Arithmetic) -> int:
+    """Bytes of an element of the last norm's output: CUDA's autocast runs torch's LayerNorm in fp32."""
+    return 4 if facts.layer_norm and arithmetic.own_casts else arithmetic.residual
 
 
 def norms_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -87,7 +94,8 @@ def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> in
     if not facts.qk_norm:
         return 0
     heads = facts.heads + facts.kv_heads
-    return (4 + (arithmetic.element if learns else 0)) * heads * facts.head_dim + 4 * heads
+    gain = 4 if facts.family in FLOAT_GAIN else arithmetic.element
+    return (4 + (gain if learns else 0)) * heads * facts.head_dim + 4 * heads
 
 
 def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
@@ -203,8 +211,10 @@ def adapted_bytes(regime: Lora, facts: ModelFacts, arithmetic: Arithmetic, targe
     inner = element * regime.rank * len(targets)
     dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
     dora = sum(2 * element * module.outputs for module in targets) if regime.dora else 0  # base and adapter output, scaled by the magnitude
-    if arithmetic.casts_adapted or regime.dropout > 0 or arithmetic.inner > element:
+    if arithmetic.casts_adapted or regime.dropout > 0:
         return inner + dropout + dora + element * sum(module.inputs for module in targets)
+    if arithmetic.inner > element:  # autocast copies all but attention's output, which is narrow already
+        return inner + dora + element * sum(module.inputs for module in targets if reads_stream(module) or ".mlp." in module.name)
     return inner + dora + element * (0 if arithmetic.keeps_inputs else shared_inputs(facts, targets))
 
 

@@ -194,8 +194,8 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     Where PEFT casts nothing, adapters share these outputs and keep the product themselves.
     """
     arithmetic, width, closing = job.arithmetic, mlp_width(job.facts), adapts_closing(job)
-    element, casts_adapted = arithmetic.element, arithmetic.casts_adapted
-    inner = (0 if closing and shares_inputs(job) else element) * width + (4 * width if casts_adapted and closing else 0)
+    element = arithmetic.element
+    inner = (0 if closing and shares_inputs(job) else element) * width + float_copies(job) * width
     stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual + post_norm_bytes(job)) * job.facts.hidden
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
@@ -203,6 +203,13 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
         *closing_terms(job),
         *casts(job, weights, 0),
     )
+
+
+def float_copies(job: Job) -> int:
+    """Bytes per inner value of PEFT's fp32 copy for the adapter of the MLP's last matrix, and of what dropout leaves of it."""
+    if not (job.arithmetic.casts_adapted and adapts_closing(job)):
+        return 0
+    return 8 if isinstance(job.run.regime, Lora) and job.run.regime.dropout > 0 else 4
 
 
 def post_norm_bytes(job: Job) -> int:
@@ -235,8 +242,8 @@ def gate_terms(job: Job, saved: int) -> Terms:
     element, residual = job.arithmetic.element, job.arithmetic.residual
     copy = 4 if job.arithmetic.casts_adapted else 0
     product = element * mlp_width(job.facts) * job.tokens if adapts_closing(job) else 0  # kept by the last adapter, which has not run yet
-    widest = max(3 * element, INT8_PRODUCT if int8(job) else 0)
-    stream = (2 * residual + (1 if shares_inputs(job) else 2) * element + copy) * job.facts.hidden
+    widest, rows = max(3 * element, INT8_PRODUCT if int8(job) else 0), 1 if int8(job) else 0
+    stream = (rows + 2 * residual + (1 if shares_inputs(job) else 2) * element + copy) * job.facts.hidden
     size = (widest * 2 * mlp_width(job.facts) + stream) * job.tokens
     return (
         Term("one layer, recomputed", saved - product, "without its MLP"),

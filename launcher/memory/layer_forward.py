@@ -2,7 +2,7 @@
 
 from launcher.memory.activations import fused_gate, mlp_width
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, int8, routed_copies, shares_inputs
+from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, routed_copies, shares_inputs
 from launcher.memory.passes import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
 from launcher.memory.terms import Phase, Term, Terms, total
 
@@ -40,7 +40,8 @@ def inner_widths(job: Job) -> int:
     element, adapted, fused = job.arithmetic.element, job.census.adapters > 0, fused_gate(job.facts)
     widths = (6 if adapted else 4) if fused else (4 if adapted else 3)
     product = INT8_PRODUCT * (2 if fused else 1) + (0 if fused else element)
-    return max(element * widths, product if int8(job) else 0)
+    dropped = 2 * element + float_copies(job) + 1 if float_copies(job) > 4 else 0
+    return max(element * widths, product if int8(job) else 0, dropped)
 
 
 def expert_forward(job: Job) -> int:
@@ -55,7 +56,7 @@ def last_adapter_bytes(job: Job) -> int:
         return 0
     arithmetic, closing = job.arithmetic, adapts_closing(job)
     inner = 0 if closing and shares_inputs(job) else arithmetic.element
-    copy = 4 if arithmetic.casts_adapted and closing else 0
+    copy = float_copies(job)
     stream = (3 if shares_inputs(job) else 4) * arithmetic.residual * job.facts.hidden
     answers = 3 * arithmetic.element * job.facts.hidden * job.tokens if closing else 0
     product = ((inner + copy) * mlp_width(job.facts) + stream) * job.tokens

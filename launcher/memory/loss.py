@@ -1,7 +1,7 @@
 """Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
 
 from conf.schema import Run
-from launcher.memory.activations import arithmetic_of
+from launcher.memory.activations import arithmetic_of, last_state_element
 from launcher.memory.constants import LOSS_CHUNK
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts
@@ -54,7 +54,7 @@ def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int
 
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
     """At the end of the forward pass, and at the start of the backward pass."""
-    residual = arithmetic_of(run, facts, storage).residual
+    residual = last_state_element(facts, arithmetic_of(run, facts, storage))
     if run.training.loss == "fused":
         return fused_forward(facts, storage, tokens, head, residual), fused_gradients(facts, storage, tokens, head, residual)
     if run.training.loss == "chunked":

@@ -1,10 +1,11 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Lora
-from launcher.memory.activations import PARALLEL, Batch, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
+from launcher.memory.parameters import adapter_targets
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
@@ -109,8 +110,7 @@ def final_state_terms(job: Job) -> Terms:
     under autocast as a copy."""
     kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain"
     shared = kept_by_head or job.run.training.loss == "chunked"
-    widened_by_norm = job.facts.layer_norm and job.arithmetic.own_casts  # CUDA's autocast runs torch's LayerNorm in fp32
-    size = 0 if shared else (4 if widened_by_norm else job.arithmetic.residual) * job.facts.hidden * job.tokens
+    size = 0 if shared else last_state_element(job.facts, job.arithmetic) * job.facts.hidden * job.tokens
     return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
 
 
@@ -169,7 +169,9 @@ def reached(job: Job, finished: int, within: int) -> Terms:
     if by_groups(job):
         waiting = job.census.head if job.facts.tied else 0
         return (gradient_term(job, job.census.trained if accumulates(job) else finished - waiting), whole_gradients(job, within))
-    return (gradient_term(job, job.census.trained if accumulates(job) else finished + within),)
+    if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
+        return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
+    return (gradient_term(job, finished + within),)
 
 
 def last_layer_terms(job: Job, gradients: int) -> Terms:
@@ -235,9 +237,16 @@ def logits_of(job: Job) -> LossBytes:
 
 
 def dora_terms(job: Job) -> Terms:
-    """peft, tuners/lora/dora.py: base plus product of the adapters, and its square, to take norms."""
-    dora = isinstance(job.run.regime, Lora) and job.run.regime.dora
-    return (Term("weight norm of dora", 12 * job.census.largest_matrix, "three fp32 matrices"),) if dora else ()
+    """peft, tuners/lora/dora.py: base plus product of the adapters, and its square, to take norms; before it, for the product, a unit matrix as wide
+    as the input, in the dtype of that, and autocast's copy."""
+    regime = job.run.regime
+    if not isinstance(regime, Lora) or not regime.dora:
+        return ()
+    wide = job.arithmetic.casts_adapted or job.arithmetic.inner > job.arithmetic.element
+    unit = job.arithmetic.element + (4 if wide else 0)
+    widest = max(adapter_targets(regime, job.facts), key=lambda module: module.inputs)
+    size = max(12 * job.census.largest_matrix, unit * widest.inputs**2 + job.arithmetic.element * widest.inputs * widest.outputs)
+    return (Term("weight norm of dora", size, "three fp32 matrices, or a unit matrix and the adapters' product"),)
 
 
 def evaluation_term(job: Job) -> Term:
