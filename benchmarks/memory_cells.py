@@ -97,7 +97,8 @@ def measure(cell: MemoryCell, given: list[str], devices: Sequence[str], place: P
     if code == 0 and folders:
         record |= found(folders[-1])
     else:
-        record["error"] = "\n".join([output[-1000:], *(path.read_text()[-1000:] for path in sorted(folders[-1].glob("log/rank-*.txt")) if folders)])
+        logs = sorted(folders[-1].glob("log/rank-*.txt")) if folders else []
+        record["error"] = "\n".join([output[-1000:], *(path.read_text()[-1000:] for path in logs)])
     shutil.rmtree(runs / name, ignore_errors=True)
     return record
 
