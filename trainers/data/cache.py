@@ -18,7 +18,7 @@ from conf.schema import Run
 from trainers.data.contents import contents_of_sets
 from trainers.data.kinds import KINDS
 
-FORMAT = 1  # of what the folder holds and of how it is made: raise it with every change of either
+FORMAT = 2  # of what the folder holds and of how it is made: raise it with every change of either
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
