@@ -148,6 +148,24 @@ def test_a_prompt_is_shown_with_the_answer_of_its_set(tmp_path: Path) -> None:
     assert shown.parts[0][1] is False
 
 
+def test_a_prompt_of_a_set_without_answers_says_so(tmp_path: Path) -> None:
+    [shown] = found(tmp_path, [{"prompt": [{"role": "user", "content": "U"}]}], "stage=grpo").previews
+    assert shown.title == "prompt (the set has no answer)"
+
+
+def test_a_cache_that_cannot_hold_the_picture_names_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.cache=/proc/cache cannot be written"):
+        validate(run_of(tmp_path, [GOOD], "data.cache=/proc/cache"), Validate(as_json=False, picture=None))
+
+
+@pytest.mark.parametrize(
+    ("output", "overrides"), [(7, ("data.on_bad=drop", "data.bad_share=1")), ("AB", ("data.cutoff=8", "data.on_long=drop", "data.bad_share=1"))]
+)
+def test_data_of_which_nothing_is_left_are_refused_whatever_may_be_dropped(tmp_path: Path, output: object, overrides: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="so none is left"):
+        prepare_of(run_of(tmp_path, [{**GOOD, "output": output}], *overrides))
+
+
 def test_previews_of_documents_are_learned_whole() -> None:
     row = {"input_ids": [1, 2]}
     tokenizer = byte_tokenizer()

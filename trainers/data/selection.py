@@ -38,13 +38,16 @@ def learnable(rows: Dataset, data: Data) -> numpy.ndarray:
     """Positions of the samples from which something is learned.
 
     Raises:
-        DataError: when more than half would be dropped, which no one wants unnoticed.
+        DataError: when more than half would be dropped, which no one wants unnoticed, or all for the reasons that data.bad_share permits.
     """
     reasons = drop_reasons(rows)
     useless = reasons.total() - reasons[TOO_LONG]  # data.on_long has a limit of its own
     if useless * 2 > len(rows):
         raise DataError(mostly_dropped(reasons, useless, rows, data.cutoff))
-    return numpy.flatnonzero(kept(rows))
+    places = numpy.flatnonzero(kept(rows))
+    if not len(places):
+        raise DataError("data.sets: every row is of no use or longer than data.cutoff, so none is left. Mend the data, or raise data.cutoff.")
+    return places
 
 
 def kept(rows: Dataset) -> numpy.ndarray:
