@@ -52,7 +52,7 @@ class TokenCount:
         self.hook = model.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def count(self, module: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        tokens = named.get("input_ids")
+        tokens = positional[0] if positional else named.get("input_ids")  # TRL's ORPO and CPO trainers do not name it
         if not module.training or tokens is None or not torch.is_grad_enabled():  # a policy may speak as its own reference too
             return
         mask = named.get("attention_mask")

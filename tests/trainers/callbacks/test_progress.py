@@ -45,6 +45,13 @@ def test_tokens_are_counted_with_and_without_padding() -> None:
     assert count.take().tolist() == [0.0, 0.0]
 
 
+def test_tokens_are_counted_where_a_trainer_does_not_name_them() -> None:
+    model = Model()
+    count = TokenCount(model)
+    model(torch.zeros(1, 5), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]))
+    assert count.take().tolist() == [5.0, 3.0]
+
+
 def test_tokens_of_a_reference_are_not_counted() -> None:
     """With an adapter the model itself, switched back, is the reference."""
     model = Model()
