@@ -113,5 +113,6 @@ def refuse_nan(entry: dict[str, Any]) -> None:
         if key in entry and not math.isfinite(entry[key]):
             raise NotANumber(
                 f"{key} is {entry[key]} at step {entry['step']}: nothing was saved from it. "
-                "Lower optim.lr, or use training.precision=bf16_amp instead of fp16_amp; then resume from the last checkpoint."
+                "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp: "
+                "resumed, this one would go the same way."
             )
