@@ -164,11 +164,12 @@ def unmixed(data: Data) -> Data:
 
 
 def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int, work: Work) -> DataReport:
-    lengths = samples.rows.with_format("numpy")["length"][:]
+    lengths, learnable = samples.rows.with_format("numpy")["length"][:], kept(samples.rows)
+    held_out = len(evaluation.chosen) if evaluation.rows is samples.rows else 0
     return DataReport(
         samples=len(samples.rows),
         unreadable=len(samples.problems),
-        truncated=int(numpy.sum(lengths[kept(samples.rows)] > work.data.cutoff)) if ROWS[work.kind].cuts else 0,
+        truncated=int(numpy.sum(lengths[learnable] > work.data.cutoff)) if ROWS[work.kind].cuts else 0,
         drops=dict(drop_reasons(samples.rows)),
         train_samples=len(train.chosen),
         evaluation_samples=len(evaluation.chosen),
@@ -177,6 +178,7 @@ def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int
         learned_tokens=train.total("learned") + evaluation.total("learned"),
         longest=int(lengths.max()),
         cutoff=work.data.cutoff,
+        left_over=int(learnable.sum()) - held_out - len(numpy.unique(train.chosen)),
     )
 
 
