@@ -37,7 +37,7 @@ class Expectations:
 
 
 def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
-    trained = trained_samples(run.data)
+    trained = trained_samples(run)
     steps = expected_steps(run, trained)
     assert run.training.effective_batch is not None, "settle() fills the batch"
     step_tokens = run.training.effective_batch * sample_tokens(run)
@@ -87,12 +87,13 @@ def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, 
     return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
 
 
-def trained_samples(data: Data) -> int | None:
-    """None where it is not the sum of the sets: mixed sets repeat or end early, and a stream is not counted."""
+def trained_samples(run: Run) -> int | None:
+    """None where it is not the sum of the sets: mixed sets repeat or end early, a stream is not counted, texts are cut into rows."""
+    data = run.data
     if data.streaming or data.mixing != "concatenate":
         return None
-    samples = count_samples(data)
-    return None if samples is None else samples - round(samples * data.validation_share)
+    samples = count_samples(data)  # for texts too: it tells of files that are not there
+    return None if samples is None or run.stage.name == "pt" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 from conf.schema import Data, Run
 from launcher.compose import compose
 from launcher.errors import DataError
-from launcher.expectations import DATA_FILES, GENERATED_SAMPLES, Expectations, count_samples, expect
+from launcher.expectations import DATA_FILES, GENERATED_SAMPLES, Expectations, count_samples, expect, refuse_too_few, trained_samples
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, architecture_source, model_facts, read_architecture
 from launcher.settle import settle
@@ -66,6 +66,18 @@ def test_held_out_samples_are_rounded_as_the_trainer_rounds_them() -> None:
 def test_packed_samples_cannot_be_counted_before_they_are_read() -> None:
     found = expected("data.packing=true")
     assert (found.steps, found.tokens, found.seconds) == (None, None, None)
+
+
+def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp_path: Path) -> None:
+    """One long document fills many batches."""
+    (tmp_path / "a.jsonl").write_text('{"text": "long"}\n')
+    run = composed("stage=pt", "training.micro_batch=8")
+    given = replace(run, data=data_of(tmp_path, "a.jsonl"), training=replace(run.training, max_steps=None))
+    assert trained_samples(given) is None
+    refuse_too_few(given, trained_samples(given))
+    assert expect(given, *described()).steps is None
+    with pytest.raises(DataError, match=r"b\.jsonl does not exist"):
+        trained_samples(replace(given, data=data_of(tmp_path, "b.jsonl")))
 
 
 def test_time_needs_a_peak_rate() -> None:
