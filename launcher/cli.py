@@ -96,11 +96,12 @@ def add_train(add: AddParser) -> None:
 def add_plan(add: AddParser) -> None:
     plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
     composing(plan)
-    plan.add_argument("--matrix", action="store_true", help="every regime on this node: published need, predicted need, permitted or not")
-    plan.add_argument("--explain", action="store_true", help="every memory term of every phase with its source")
-    plan.add_argument("--json", action="store_true", help="the plan for programs; sizes in bytes")
-    plan.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity as a PNG file")
-    plan.add_argument("--diff", metavar="RUN", help="what differs from that run's configuration")
+    views = plan.add_mutually_exclusive_group()
+    views.add_argument("--matrix", action="store_true", help="every regime on this node: published need, predicted need, permitted or not")
+    views.add_argument("--explain", action="store_true", help="every memory term of every phase with its source")
+    views.add_argument("--json", action="store_true", help="the plan for programs; sizes in bytes")
+    views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity as a PNG file")
+    views.add_argument("--diff", metavar="RUN", help="what differs from that run's configuration")
     plan.set_defaults(act=act_plan)
 
 

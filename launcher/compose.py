@@ -19,7 +19,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from conf.schema import GROUPS, SUBTYPES, Run, register
 from launcher.errors import ConfigError, Unsafe
-from launcher.hints import composition_message, first_line, missing_choice, nearest_key
+from launcher.hints import composition_message, first_line, missing_choice, nearest_key, value_message
 
 CONFIG_NAME = "run"
 BUILT_IN = Path(__file__).resolve().parent.parent / "conf"
@@ -114,7 +114,7 @@ def typed_run(config: DictConfig) -> Run:
     except InterpolationResolutionError as error:
         raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
     except OmegaConfBaseException as error:
-        raise config_error(f"{error.full_key}: {first_line(error)}") from error
+        raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
     assert isinstance(run, Run)
     refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
     refuse_renamed(run)

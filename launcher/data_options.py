@@ -23,9 +23,12 @@ def act_validate(arguments: argparse.Namespace) -> int:
         return show(arguments)
     from conf.request import Validate
     from launcher.data_verbs import validate
+    from launcher.picture import refuse_unwritable
 
-    picture = None if arguments.picture is None else str(arguments.picture.absolute())
-    return validate(arguments.overrides, arguments.config_dir, Validate(as_json=arguments.json, picture=picture))
+    if arguments.picture is None:
+        return validate(arguments.overrides, arguments.config_dir, Validate(as_json=arguments.json, picture=None))
+    refuse_unwritable(arguments.picture)
+    return validate(arguments.overrides, arguments.config_dir, Validate(as_json=arguments.json, picture=str(arguments.picture.absolute())))
 
 
 def act_prepare(arguments: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.errors import ConfigError
+from launcher.gate import GIB, gib
 from launcher.node_facts import Gpu, refuse_mixed, visible_gpus
-from launcher.report import GIB, gib
 
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 TIGHT_DISK, FULL_DISK = 20 * GIB, GIB  # a full checkpoint of a 1B model with AdamW: weights and two states in fp32, 12 GB

@@ -18,6 +18,8 @@ ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie 
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
 GENERATED_SAMPLES = 2000  # trainers/data/generated.py makes this many; a test holds the two together
 
+DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # what trainers/data/records.py reads; a test holds the two together
+
 
 @dataclass(frozen=True)
 class Expectations:
@@ -35,7 +37,7 @@ class Expectations:
 
 
 def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
-    trained = trained_samples(run.data)
+    trained = trained_samples(run)
     steps = expected_steps(run, trained)
     assert run.training.effective_batch is not None, "settle() fills the batch"
     step_tokens = run.training.effective_batch * sample_tokens(run)
@@ -85,12 +87,13 @@ def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, 
     return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
 
 
-def trained_samples(data: Data) -> int | None:
-    """None where it is not the sum of the sets: mixed sets repeat or end early, and a stream is not counted."""
+def trained_samples(run: Run) -> int | None:
+    """None where it is not the sum of the sets: mixed sets repeat or end early, a stream is not counted, texts are cut into rows."""
+    data = run.data
     if data.streaming or data.mixing != "concatenate":
         return None
-    samples = count_samples(data)
-    return None if samples is None else samples - round(samples * data.validation_share)
+    samples = count_samples(data)  # for texts too: it tells of files that are not there
+    return None if samples is None or run.stage.name == "pt" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data) -> int | None:
@@ -114,7 +117,7 @@ def count_set(entry: str, data: Data) -> int | None:
 
 
 def file_of(entry: str, data: Data) -> Path | None:
-    """The local file of a data set entry; None: the entry means a hub set or a folder.
+    """The local file or folder of a data set entry; None: the entry means a hub set.
 
     Raises:
         DataError: when the file it names is not there.
@@ -128,11 +131,15 @@ def file_of(entry: str, data: Data) -> Path | None:
         if entry in entries:
             name = entries[entry].get("file_name")
             return None if name is None else existing(folder / name, f"data set {entry} of {registry}")
-    if not entry.endswith((".json", ".jsonl", ".parquet")):
-        if "/" in entry:
-            return None
-        raise DataError(f"data.sets: {entry} is neither in {registry} nor a .json, .jsonl or .parquet file nor a hub id such as org/name.")
-    return folder / entry if (folder / entry).exists() else existing(Path(entry), f"data.sets: {entry}")
+    local = [path for path in (folder / entry, Path(entry)) if path.exists()]
+    if local and (local[0].is_dir() or local[0].suffix in DATA_FILES):
+        return local[0]
+    if entry.endswith(DATA_FILES):
+        return existing(Path(entry), f"data.sets: {entry}")
+    if "/" in entry:
+        return None
+    files = ", ".join(DATA_FILES)
+    raise DataError(f"data.sets: {entry} is neither in {registry} nor a folder, a file ending in {files} or a hub id such as org/name.")
 
 
 def existing(path: Path, what: str) -> Path:
@@ -142,7 +149,9 @@ def existing(path: Path, what: str) -> Path:
 
 
 def count_records(path: Path) -> int | None:
-    """None: unknown before a library reads the file."""
+    """None: unknown before a library reads the file, or the files of a folder."""
+    if path.is_dir():
+        return None
     if path.suffix == ".jsonl":
         with path.open("rb") as file:
             return sum(1 for line in file if line.strip())

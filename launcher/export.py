@@ -8,10 +8,10 @@ from typing import Literal
 from conf.request import Export
 from conf.schema import Qlora
 from launcher.errors import ConfigError, DiskError, GateRefused
+from launcher.gate import gib
 from launcher.host_memory import host_memory
 from launcher.memory.storage import storage_of
 from launcher.plan import facts_of, free_disk
-from launcher.report import gib
 from launcher.trained import Found, find_trained, refuse_missing_base
 from launcher.verb_process import run_verb, working_commit
 

@@ -120,5 +120,5 @@ def disk_check(estimate: MemoryEstimate, free_disk: int) -> Check:
     return Check("DISK", estimate.disk, free_disk, estimate.disk <= free_disk, True, sentence)
 
 
-def gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
+def gib(size: int | float) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"

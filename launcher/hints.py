@@ -13,6 +13,8 @@ from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
 ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; it keeps no exception beside it.
 IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
+UNFIT = re.compile(r"Value '(?P<value>.*)' (of type '\w+' could not be converted to|is not a valid) (?P<type>Integer|Float|bool)\b")
+WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 UNCHOSEN = re.compile(r"You must specify '(?P<group>[^']+)'.*Available options:(?P<options>.*)", re.DOTALL)
 
 
@@ -54,7 +56,12 @@ def file_message(kind: str, said: str, key: str) -> str:
 
 
 def value_message(key: str, said: str) -> str:
-    return f"{key}=null: this key needs a value." if said.endswith("is not Optional") else f"{key}: {said}"
+    if said.endswith("is not Optional"):
+        return f"{key}=null: this key needs a value."
+    if "is not a ListConfig" in said:
+        return f"{key} takes a list: write it in brackets, as in '{key}=[FIRST,SECOND]'."
+    given = UNFIT.match(said)
+    return f"{key}={given['value']}: it must be {WANTED[given['type']]}." if given is not None else f"{key}: {said}"
 
 
 def unknown_key(key: str) -> str:

@@ -46,6 +46,7 @@ def draw_errors(errors: Mapping[str, Sequence[tuple[str, float]]], title: str, f
         axes.scatter(places, [100 * error for _, error in points], s=22, alpha=0.7, label=label)
     axes.axhline(0, color="black", linewidth=1)
     axes.set_xticks(range(len(columns)), columns, rotation=20)
+    axes.set_xlim(-0.5, len(columns) - 0.5)  # a name stands under its points, also where there is one column
     axes.set(ylabel="error, % of what was measured", title=title)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)

@@ -87,7 +87,7 @@ def judge_fitted(composed: Run) -> Judged:
         strict = replace(candidate, gate=replace(candidate.gate, mode="enforce"))
         return judge(strict, facts, estimate(candidate, facts), node.gpu_free or None, disk)
 
-    chosen, reasons = fitted(run, facts, enforced, trained_samples(run.data))
+    chosen, reasons = fitted(run, facts, enforced, trained_samples(run))
     return judged(chosen, facts, node, reasons)
 
 

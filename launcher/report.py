@@ -1,21 +1,16 @@
-"""Plans and verdicts as text for people. The only place that knows GiB."""
+"""Plans and verdicts as text for people."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conf.schema import Run
-from launcher.gate import Check, Verdict
+from launcher.gate import Check, Verdict, gib
 from launcher.plan import Judged, LaunchPlan
 from launcher.recommend import Change, RegimeRow
 
-GIB = 2**30
 GB = 10**9
 BAR_WIDTH = 32
-
-
-def gib(size: int | float) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"
 
 
 def duration(seconds: float) -> str:

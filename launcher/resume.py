@@ -15,7 +15,7 @@ from conf.run_dir import RunDir, load_run, run_as_dict, run_from_dict
 from conf.schema import GROUPS, Run
 from launcher.compose import parsed, refuse_additions, refuse_secrets
 from launcher.errors import ConfigError
-from launcher.hints import did_you_mean, first_line, known_keys
+from launcher.hints import did_you_mean, first_line, known_keys, value_message
 
 PREFIX = "resume="
 
@@ -118,7 +118,7 @@ def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Run:
     try:
         return run_from_dict(as_plain_dict(changed))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+        raise ConfigError(value_message(error.full_key or "A value", first_line(error))) from error
 
 
 def as_plain_dict(node: DictConfig) -> dict[str, Any]:

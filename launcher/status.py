@@ -1,6 +1,7 @@
 """What the runs under an output folder are doing, read from their files alone; batch_job asks Slurm about those that it still has."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,9 +101,14 @@ def named_run(name: str, output: Path) -> RunDir:
 
 def as_dict(status: RunStatus) -> dict[str, Any]:
     return {
-        "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": status.loss,
-        "eval_loss": status.eval_loss, "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
+        "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": finite(status.loss),
+        "eval_loss": finite(status.eval_loss), "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
     }  # fmt: skip
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no word for NaN and infinity; the message tells them."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def table(statuses: list[RunStatus]) -> list[str]:

@@ -85,10 +85,20 @@ def leftovers(run_dir: RunDir) -> list[str]:
 def closing_summary(run_dir: RunDir) -> str:
     losses = [entry["eval_loss"] for entry in journal.json_lines(run_dir.progress) if "eval_loss" in entry]
     evaluation = f"evaluation loss {losses[0]:.4f} -> {losses[-1]:.4f}. " if len(losses) > 1 else ""
+    known = f"{early_end(run_dir)}{evaluation}"
     if not run_dir.memory.exists():
-        return evaluation
+        return known
     memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
-    return f"{evaluation}{memory['sentence']}"
+    return f"{known}{memory['sentence']}"
+
+
+def early_end(run_dir: RunDir) -> str:
+    """Of a finished run that evaluation.patience ended before its last step; such a run evaluates at its end, so its last line is of that step."""
+    evaluation, steps = resume.recorded_run(run_dir).evaluation, [*journal.json_lines(run_dir.progress)]
+    if evaluation.patience is None or not steps or steps[-1]["step"] == steps[-1]["of"]:
+        return ""
+    last, patience = steps[-1], evaluation.patience
+    return f"ended at step {last['step']} of {last['of']}: no better {evaluation.metric} in {patience} evaluations (evaluation.patience). "
 
 
 def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:

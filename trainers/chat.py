@@ -41,12 +41,14 @@ def chat(run: Run, request: Chat) -> None:
         command, _, rest = line.partition(" ")
         if command == "/exit":
             return
-        if command == "/clear":
+        if not is_text(line):
+            print("That line is not UTF-8, so it was not asked. Write it in UTF-8.", file=sys.stderr)
+        elif command == "/clear":
             conversation = replace(conversation, turns=())
         elif command == "/system":
             conversation = Conversation(rest.strip() or None, ())
         elif command.startswith("/"):
-            say(f"{command} is no command. {HELP}")
+            print(f"{command} is no command. {HELP}", file=sys.stderr)
         elif line.strip():
             ids = prompt_ids(tokenizer, conversation.asking(line))
             room = model.config.get_text_config().max_position_embeddings - len(ids)
@@ -56,6 +58,15 @@ def chat(run: Run, request: Chat) -> None:
             sampling = replace(request.sampling, max_new_tokens=min(request.sampling.max_new_tokens, room))
             answer = answer_aloud(model, tokenizer, sampling, ids)
             conversation = replace(conversation, turns=(*conversation.turns, (line, answer)))
+
+
+def is_text(line: str) -> bool:
+    """Python reads bytes that are no UTF-8 as halves of surrogate pairs, which no tokenizer takes."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def say(text: str) -> None:

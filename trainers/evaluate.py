@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from conf.request import Evaluate, load_evaluate
 from conf.run_dir import write_text_atomically
 from conf.schema import Run
+from trainers.errors import DataError
 from trainers.trained import load_tokenizer_of, load_trained
 from trainers.verb import naming_the_target, perform
 
@@ -25,21 +28,32 @@ def evaluate(run: Run, request: Evaluate) -> None:
     with naming_the_target(target):  # before hours of work
         target.parent.mkdir(parents=True, exist_ok=True)
     model = HFLM(pretrained=load_trained(run, request.trained), tokenizer=load_tokenizer_of(request.trained), batch_size=request.batch)
-    found = simple_evaluate(
-        model=model,
-        tasks=[*request.tasks],
-        num_fewshot=request.shots,
-        limit=request.limit,
-        apply_chat_template=request.chat,
-        task_manager=tasks,
-        bootstrap_iters=1000,
-        log_samples=False,
-        random_seed=run.training.seed,
-    )
+    with naming_the_tasks(request.tasks):
+        found = simple_evaluate(
+            model=model,
+            tasks=[*request.tasks],
+            num_fewshot=request.shots,
+            limit=request.limit,
+            apply_chat_template=request.chat,
+            task_manager=tasks,
+            bootstrap_iters=1000,
+            log_samples=False,
+            random_seed=run.training.seed,
+        )
     results = kept(run, request, found)
     write_text_atomically(target, json.dumps(results, indent=1, default=str) + "\n")
     print("\n".join(lines(results["results"])))
     print(f"results: {target}", flush=True)
+
+
+@contextmanager
+def naming_the_tasks(tasks: tuple[str, ...]) -> Iterator[None]:
+    """Raises DataError where the data of a task is on the hub and cannot be loaded."""
+    try:
+        yield
+    except (ConnectionError, FileNotFoundError) as error:  # of datasets: no network, or no such set
+        cause = str(error).rstrip(".")
+        raise DataError(f"--tasks {','.join(tasks)}: data cannot be loaded: {cause}. Load them once where the hub can be reached.") from error
 
 
 def refuse_unknown(wanted: tuple[str, ...], there: set[str]) -> None:

@@ -156,18 +156,18 @@ def push(folder: Path, repository: str, private: bool) -> None:
     """Upload a finished export; the token is the hub library's own.
 
     Raises:
-        ValueError: when the hub does not take it; the export itself stays.
+        ValueError: when the hub does not take it, or is not there; the export itself stays.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     try:
         url = HfApi().create_repo(repository, private=private, exist_ok=True)
         HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a model exported by regimen")
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's errors, the disk's, and those of whatever HTTP client the hub's library takes
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{repository} could not be pushed to: {cause} Log in (`hf auth login`) or set HF_TOKEN to a token that may write there. "
+            f"{repository} could not be pushed to: {cause.rstrip('.')}. Look whether the hub can be reached from here, and log in "
+            "(`hf auth login`) or set HF_TOKEN to a token that may write there. "
             f"The export is whole in {folder}: push it with `hf upload {repository} {folder}`."
         ) from error
     print(f"pushed: {url}", flush=True)

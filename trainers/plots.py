@@ -57,7 +57,7 @@ def draw_loss(run_dir: RunDir) -> None:
     figure, axes = pyplot.subplots(rows, columns, figsize=(8 * columns, 4.5 * rows), dpi=120, squeeze=False)
     first, *others = axes.flat
     draw_curves(first, entries, {"loss": "training"}, "loss")
-    first.set_ylim(bottom=min(0.0, first.get_ylim()[0]))  # a policy's loss may be negative
+    show_zero(first)
     for panel, (title, curves) in zip(others, panels.items(), strict=False):
         draw_curves(panel, entries, curves, title)
     for unused in others[len(panels) :]:
@@ -67,6 +67,14 @@ def draw_loss(run_dir: RunDir) -> None:
     run_dir.plots.mkdir(exist_ok=True)
     figure.savefig(run_dir.loss_plot)
     pyplot.close(figure)
+
+
+def show_zero(axes: "Axes") -> None:
+    """Zero and every point within the frame, with the margin that matplotlib gave to the points alone; a policy's loss may be negative."""
+    low, high = axes.dataLim.intervaly
+    low, high = min(0.0, low), max(0.0, high)
+    margin = axes.margins()[1] * (high - low)
+    axes.set_ylim(low - margin if low < 0 else low, high + margin)
 
 
 def reported_panels(entries: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
@@ -86,12 +94,13 @@ def draw_curves(axes: "Axes", entries: list[dict[str, Any]], curves: dict[str, s
     """Each curve raw and smoothed; evaluations of the same thing as points."""
     for (key, label), (pale, strong) in zip(curves.items(), COLOURS, strict=False):
         steps, values = last_of_each_step(entries, key)
-        axes.plot(steps, values, color=pale, linewidth=1, label=label)
+        axes.plot(steps, values, color=pale, linewidth=1, marker="." if len(steps) == 1 else "", label=label)  # a line needs two points
         axes.plot(steps, smoothed(values), color=strong, linewidth=2, label=f"{label}, smoothed")
         evaluated, evaluations = last_of_each_step(entries, f"eval_{key}")
         if evaluated:
             colour, name = ("#d94801", "evaluation") if len(curves) == 1 else (strong, f"{label}, evaluation")
             axes.plot(evaluated, evaluations, color=colour, marker="o", linestyle="--", linewidth=1, label=name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="step", ylabel=title)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy
 from transformers import PreTrainedTokenizerBase
 
 from conf.request import Validate, load_validate
 from conf.schema import Run
 from trainers.data.agreement import disagreements
-from trainers.data.cache import cache_folder
+from trainers.data.cache import cache_folder, naming_the_cache
 from trainers.data.kinds import KINDS
 from trainers.data.lengths_picture import draw_lengths
 from trainers.data.prepare import refuse_bad_values, refuse_useless, tokenised, unmixed
@@ -48,8 +49,7 @@ def validate(run: Run, request: Validate) -> None:
     refuse_bad_values(run.data, KINDS[run.stage.name])
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as workshop:
         found, train = findings(run, tokenizer, Path(workshop))
-        picture = Path(request.picture) if request.picture else cache_folder(run) / "lengths.png"
-        draw_lengths(train.rows.with_format("numpy")["length"][:], run.data.cutoff, ", ".join(run.data.sets), picture)
+        picture = draw(run, train.rows.with_format("numpy")["length"][:], request)
     if request.as_json:
         print(as_json(found, picture))
     else:
@@ -58,6 +58,18 @@ def validate(run: Run, request: Validate) -> None:
             show(preview, sys.stdout)
     if found.refusal is not None:
         raise DataError(found.refusal)
+
+
+def draw(run: Run, lengths: numpy.ndarray, request: Validate) -> Path:
+    title = ", ".join(run.data.sets)
+    if request.picture is not None:  # the launcher has looked whether it can be written
+        draw_lengths(lengths, run.data.cutoff, title, Path(request.picture))
+        return Path(request.picture)
+    folder = cache_folder(run)
+    with naming_the_cache(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_lengths(lengths, run.data.cutoff, title, folder / "lengths.png")
+    return folder / "lengths.png"
 
 
 def findings(run: Run, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:

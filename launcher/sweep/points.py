@@ -10,7 +10,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from conf.schema import Node, Run
 from launcher.compose import compose
-from launcher.errors import ConfigError, RegimenError
+from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.gate import Verdict
 from launcher.node_facts import stated_or_host_memory
 from launcher.plan import Judged, judge_run
@@ -42,6 +42,7 @@ class Result:
     run_dir: RunDir | None = None
     cause: str = ""
     seconds: float = 0.0
+    refusal: int = GateRefused.exit_code  # of a refused point: what it would have ended with alone
 
 
 def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
@@ -50,7 +51,7 @@ def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources)
         run = on_its_share(compose(point.overrides, config_dirs), resources)
         judged = judge_run(replace(run, name=named(run.name, point.varied)))
     except RegimenError as error:
-        return Result(point, "refused", cause=one_line(str(error)))
+        return Result(point, "refused", cause=one_line(str(error)), refusal=error.exit_code)
     if not judged.verdict.permitted:
         return Result(point, "refused", cause=failed_check(judged.verdict))
     return Permitted(point, judged, judged.run.node.gpus or 0)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from launcher.errors import GateRefused, RanksFailed
+from launcher.errors import RanksFailed
 from launcher.report import duration, plural
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
@@ -59,8 +59,9 @@ def ended_line(result: Result) -> str:
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """0 only where every point finished."""
+    """0 only where every point finished; where all were refused for one kind of reason, the code of that."""
     states = {result.state for result in results}
     if states == {"finished"}:
         return 0
-    return GateRefused.exit_code if states == {"refused"} else RanksFailed.exit_code
+    refusals = {result.refusal for result in results}
+    return refusals.pop() if states == {"refused"} and len(refusals) == 1 else RanksFailed.exit_code

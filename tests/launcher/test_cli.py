@@ -18,3 +18,9 @@ def test_what_is_no_option_is_refused_with_code_2(argv: list[str], capsys: pytes
         main(argv)
     assert ended.value.code == 2
     assert "regimen" in capsys.readouterr().err
+
+
+def test_a_plan_is_shown_in_one_way_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--json", "--matrix"])
+    assert "argument --matrix: not allowed with argument --json" in capsys.readouterr().err

@@ -10,11 +10,12 @@ import pytest
 from conf.schema import Data, Run
 from launcher.compose import compose
 from launcher.errors import DataError
-from launcher.expectations import GENERATED_SAMPLES, Expectations, count_samples, expect
+from launcher.expectations import DATA_FILES, GENERATED_SAMPLES, Expectations, count_samples, expect, refuse_too_few, trained_samples
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, architecture_source, model_facts, read_architecture
 from launcher.settle import settle
 from trainers.data.generated import generated_records
+from trainers.data.records import READERS
 
 
 @cache
@@ -67,6 +68,18 @@ def test_packed_samples_cannot_be_counted_before_they_are_read() -> None:
     assert (found.steps, found.tokens, found.seconds) == (None, None, None)
 
 
+def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp_path: Path) -> None:
+    """One long document fills many batches."""
+    (tmp_path / "a.jsonl").write_text('{"text": "long"}\n')
+    run = composed("stage=pt", "training.micro_batch=8")
+    given = replace(run, data=data_of(tmp_path, "a.jsonl"), training=replace(run.training, max_steps=None))
+    assert trained_samples(given) is None
+    refuse_too_few(given, trained_samples(given))
+    assert expect(given, *described()).steps is None
+    with pytest.raises(DataError, match=r"b\.jsonl does not exist"):
+        trained_samples(replace(given, data=data_of(tmp_path, "b.jsonl")))
+
+
 def test_time_needs_a_peak_rate() -> None:
     assert expected("training.max_steps=7").seconds is None
     on_gpu = expected("node=h100_80", "node.gpus=2", "training.max_steps=7")
@@ -87,6 +100,20 @@ def test_records_of_local_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"x": 1}] * 5))
     assert count_samples(data_of(tmp_path, "a.jsonl", "b.json")) == 7
     assert count_samples(data_of(tmp_path, "a.jsonl", "b.json", "generated", max_samples=3)) == 8  # 2 + 3 + 3
+
+
+@pytest.mark.parametrize("entry", ["a.csv", "a.txt", "a.parquet", "folder", "folder.json"])
+def test_what_the_trainers_read_and_only_a_library_counts_is_left_to_them(entry: str, tmp_path: Path) -> None:
+    place = tmp_path / entry
+    if entry.startswith("folder"):
+        place.mkdir()
+    else:
+        place.write_text("instruction,output\nq,a\n")
+    assert count_samples(data_of(tmp_path, entry)) is None
+
+
+def test_the_endings_of_data_files_are_those_that_the_trainers_read() -> None:
+    assert tuple(READERS) == DATA_FILES
 
 
 def test_a_registered_set_is_counted_in_its_file(tmp_path: Path) -> None:

@@ -123,3 +123,12 @@ def test_the_verdict_names_who_holds_the_memory_that_is_missing():
 
     assert not crowded.permitted
     assert "4.66 GiB is free (GPU 0: process 4711 holds 70000 MiB)" in check(crowded, "GPU_PEAK").sentence
+
+
+def test_a_small_need_is_told_in_mib():
+    run = settle(compose(["model=demo", "data=demo", "node=cpu"]), compose(["model=demo", "data=demo", "node=cpu"]).node)
+    assert run.model.architecture is not None
+    facts = model_facts(run.model.architecture, "test")
+    disk = check(judge(run, facts, estimate(run, facts), free_disk=0), "DISK")
+    assert not disk.passed
+    assert " MiB of disk; 0.0 MiB is free" in disk.sentence

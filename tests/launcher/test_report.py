@@ -8,8 +8,9 @@ import pytest
 
 from conf.run_dir import RunDir
 from launcher.compose import compose
+from launcher.gate import gib
 from launcher.plan import Judged, judge_run, new_run_dir, plan_as_dict, plan_for
-from launcher.report import bar, duration, explanation_lines, gib, memory_lines, plan_text, plural, refusal, run_sentence, verdict_lines
+from launcher.report import bar, duration, explanation_lines, memory_lines, plan_text, plural, refusal, run_sentence, verdict_lines
 
 SITE = {"PATH": "/bin", "HF_TOKEN": "hf_secret", "MY_PASSWORD": "open sesame", "NCCL_DEBUG": "INFO"}
 

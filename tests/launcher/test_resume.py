@@ -93,8 +93,8 @@ def test_free_keys_are_taken_as_given(run_dir: RunDir) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("checkpoint.interval=often", "checkpoint.interval: Value 'often'"),
-        ("regime.rank=abc", "regime.rank: Value 'abc'"),
+        ("checkpoint.interval=often", "checkpoint.interval=often: it must be a whole number."),
+        ("regime.rank=abc", "regime.rank=abc: it must be a whole number."),
         ("regime.rnk=3", "regime.rnk is not a key of this run. Did you mean regime.rank?"),
         ("sharding.stage=3", "sharding.stage is not a key of this run."),
         ("nope=3", "nope is not a key of this run."),

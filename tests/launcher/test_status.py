@@ -170,3 +170,11 @@ def test_json_holds_every_field(run_dir: RunDir) -> None:
         "message": "saved",
         "job": None,
     }
+
+
+def test_a_loss_that_is_no_number_is_null_in_json(run_dir: RunDir) -> None:
+    run_dir.progress.write_text('{"step": 1, "of": 2, "time": 1.0, "loss": NaN, "eval_loss": Infinity}\n')
+    status = status_of(run_dir)
+    assert "nan" in "".join(table([status]))
+    [entry] = json.loads(to_json([status]), parse_constant=pytest.fail)
+    assert (entry["loss"], entry["eval_loss"]) == (None, None)

@@ -45,6 +45,14 @@ def test_every_end_has_its_code_and_sentence(error: BaseException, code: int, sa
     assert "\n" not in sentence
 
 
+def test_a_tracker_that_refuses_is_a_configuration_error_that_names_its_key() -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is an extra")
+    code, sentence = cause_of(wandb.errors.UsageError("No API key configured. Use `wandb login` to log in."))
+    assert code == 2
+    assert sentence.startswith("tracking=wandb: No API key configured.")
+    assert "tracking=none" in sentence
+
+
 def test_host_memory_that_torch_is_refused_is_out_of_memory() -> None:
     code, sentence = cause_of(caught(lambda: torch.empty(10**15)))
     assert code == 80

@@ -44,7 +44,16 @@ def test_the_answer_depends_on_what_was_said_before(learned: RunDir, monkeypatch
 
 def test_commands_are_not_questions(learned: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked(learned, monkeypatch, "/what", "", "/system", "What is grass?", "/clear", "What is grass?")
-    assert capsys.readouterr().out == "Green.\nGreen.\n"
+    printed = capsys.readouterr()
+    assert printed.out == "Green.\nGreen.\n"
+    assert "/what is no command." in printed.err
+
+
+def test_a_line_that_is_not_utf8_is_told_and_not_asked(learned: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(learned, monkeypatch, b"What is caf\xe9?".decode(errors="surrogateescape"), "What is grass?")
+    printed = capsys.readouterr()
+    assert printed.out == "Green.\n"
+    assert "not UTF-8" in printed.err
 
 
 def test_a_conversation_that_outgrows_the_model_goes_on_after_clear(

@@ -65,3 +65,12 @@ def test_an_unknown_task_is_named_with_its_neighbours() -> None:
         refuse_unknown(("sums", "colour"), {"colours", "sums"})
     with pytest.raises(ValueError, match=r"--tasks x is no task\. `lm_eval --tasks list`"):
         refuse_unknown(("x",), {"colours", "sums"})
+
+
+def test_a_task_whose_data_cannot_be_loaded_is_named(learned: RunDir, tasks: Path) -> None:
+    from trainers.errors import DataError
+    from trainers.evaluate import evaluate
+
+    (tasks / "colours.jsonl").unlink()
+    with pytest.raises(DataError, match=r"--tasks colours: data cannot be loaded: .*colours.jsonl"):
+        evaluate(load_run(learned), request_of(learned, tasks, "colours"))

@@ -273,6 +273,15 @@ def test_a_push_sends_the_exported_files_with_the_token_of_the_environment(
     assert all(TOKEN.encode() not in path.read_bytes() for path in folder.iterdir())
 
 
+def test_a_push_without_a_network_leaves_the_export_and_says_how_to_go_on(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # a port at which nothing listens
+    with pytest.raises(ValueError, match=r"owner/tiny could not be pushed to: .*refused\. Look whether .*is whole in .*hf upload owner/tiny"):
+        exported(finished("sft", "lora"), tmp_path / "model", "adapter", push="owner/tiny")
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_push_that_the_hub_refuses_leaves_the_export_and_says_how_to_go_on(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"full/disk could not be pushed to: .*403.* HF_TOKEN .*is whole in .*hf upload full/disk") as refusal:

@@ -18,6 +18,7 @@ from trainers.plots import (
     last_of_each_step,
     panel_grid,
     reported_panels,
+    show_zero,
     smoothed,
     stacked,
 )
@@ -49,6 +50,20 @@ def test_the_loss_is_drawn_with_and_without_evaluations(evaluations: list[dict[s
     picture = run_dir.loss_plot.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", picture[16:24]) == (960, 540)  # 8 x 4.5 inches at 120 dots an inch
+
+
+@pytest.mark.parametrize(("losses", "frame"), [([6.0, 6.4], (0.0, 6.72)), ([-0.25, 0.0], (-0.2625, 0.0125)), ([-1.0, 3.0], (-1.2, 3.2))])
+def test_every_loss_lies_within_the_frame(losses: list[float], frame: tuple[float, float]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    axes.plot([1, 2], losses)
+    show_zero(axes)
+    assert axes.get_ylim() == pytest.approx(frame)  # 5 % of what is shown above, and below where a loss is negative
+    pyplot.close(figure)
 
 
 def test_what_the_stage_reports_is_drawn_beside_the_loss(tmp_path: Path) -> None:

@@ -36,11 +36,16 @@ def test_every_count_is_the_one_that_was_put_in(tmp_path: Path) -> None:
     result = found(tmp_path, rows, "data.cutoff=50", "data.on_bad=drop", "data.bad_share=0.4")
     [counted] = result.train.sets
     assert (counted.name, counted.records, counted.samples, counted.unusable, counted.dropped, counted.truncated) == ("a.jsonl", 6, 4, 2, 1, 1)
-    assert (counted.tokens, counted.learned_tokens) == (24 + 24 + 22 + 50, 3 + 3 + 1 + 30)
+    assert (counted.tokens, counted.learned_tokens) == (24 + 24 + 50, 3 + 3 + 30)
     assert (result.train.duplicates, result.train.empty, result.train.drops, result.train.over_cutoff) == (1, 1, {"empty": 1}, 1)
     assert (result.train.lengths["least"], result.train.lengths["most"]) == (22, 122)
     assert [(problem.number, problem.column) for problem in result.problems] == [(5, None), (6, 22)]
     assert result.refusal is None
+
+
+def test_what_is_dropped_for_its_length_is_not_counted_as_truncated_too(tmp_path: Path) -> None:
+    [counted] = found(tmp_path, [GOOD] * 9 + [{**GOOD, "output": "A" * 100}], "data.cutoff=50", "data.on_long=drop", "data.bad_share=0.1").train.sets
+    assert (counted.dropped, counted.truncated, counted.tokens, counted.learned_tokens) == (1, 0, 9 * 24, 9 * 3)
 
 
 def test_percentiles_are_lengths_of_samples() -> None:
@@ -141,6 +146,24 @@ def test_a_prompt_is_shown_with_the_answer_of_its_set(tmp_path: Path) -> None:
     [shown] = found(tmp_path, [GOOD], "stage=grpo").previews
     assert shown.title == "prompt (the set's answer: 'AB')"
     assert shown.parts[0][1] is False
+
+
+def test_a_prompt_of_a_set_without_answers_says_so(tmp_path: Path) -> None:
+    [shown] = found(tmp_path, [{"prompt": [{"role": "user", "content": "U"}]}], "stage=grpo").previews
+    assert shown.title == "prompt (the set has no answer)"
+
+
+def test_a_cache_that_cannot_hold_the_picture_names_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.cache=/proc/cache cannot be written"):
+        validate(run_of(tmp_path, [GOOD], "data.cache=/proc/cache"), Validate(as_json=False, picture=None))
+
+
+@pytest.mark.parametrize(
+    ("output", "overrides"), [(7, ("data.on_bad=drop", "data.bad_share=1")), ("AB", ("data.cutoff=8", "data.on_long=drop", "data.bad_share=1"))]
+)
+def test_data_of_which_nothing_is_left_are_refused_whatever_may_be_dropped(tmp_path: Path, output: object, overrides: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="so none is left"):
+        prepare_of(run_of(tmp_path, [{**GOOD, "output": output}], *overrides))
 
 
 def test_previews_of_documents_are_learned_whole() -> None:

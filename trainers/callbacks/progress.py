@@ -52,7 +52,7 @@ class TokenCount:
         self.hook = model.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def count(self, module: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        tokens = named.get("input_ids")
+        tokens = positional[0] if positional else named.get("input_ids")  # TRL's ORPO and CPO trainers do not name it
         if not module.training or tokens is None or not torch.is_grad_enabled():  # a policy may speak as its own reference too
             return
         mask = named.get("attention_mask")
@@ -113,5 +113,6 @@ def refuse_nan(entry: dict[str, Any]) -> None:
         if key in entry and not math.isfinite(entry[key]):
             raise NotANumber(
                 f"{key} is {entry[key]} at step {entry['step']}: nothing was saved from it. "
-                "Lower optim.lr, or use training.precision=bf16_amp instead of fp16_amp; then resume from the last checkpoint."
+                "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp: "
+                "resumed, this one would go the same way."
             )

@@ -6,7 +6,8 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Run
+from trainers.causes import is_full_disk
 from trainers.data.contents import contents_of_sets
 from trainers.data.kinds import KINDS
 
-FORMAT = 1  # of what the folder holds and of how it is made: raise it with every change of either
+FORMAT = 2  # of what the folder holds and of how it is made: raise it with every change of either
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
@@ -54,13 +56,22 @@ def cached(run: Run, tokenizer: PreTrainedTokenizerBase, make: Callable[[Path], 
 
 def new_folder(parent: Path) -> Path:
     making = parent / f"{MAKING}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    try:
+    with naming_the_cache(parent):
         parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(parent)
         making.mkdir()
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"data.cache={parent} cannot be written: {error.strerror}. Name a folder that you may write.") from error
     return making
+
+
+@contextmanager
+def naming_the_cache(folder: Path) -> Iterator[None]:
+    """Raises ValueError where the folder cannot be written, unless the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        raise ValueError(f"data.cache={folder} cannot be written: {error.strerror}. Name a folder that you may write.") from error
 
 
 def cache_key(run: Run, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -128,7 +128,7 @@ def parsed(record: object) -> object:
     if not isinstance(record, bytes):
         return record
     try:
-        return json.loads(record)
+        return json.loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
     except json.JSONDecodeError as error:
         raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
@@ -154,7 +154,7 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield number, record
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}. Write the file again.") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
 
 
 def documents_of(path: Path) -> Iterator[Row]:

@@ -1,26 +1,42 @@
 """The histogram of sample lengths."""
 
 from pathlib import Path
+from textwrap import shorten
 
 import numpy
 
 BINS = 60
+WITHIN, LONGER = "#08519c", "#d94801"
 
 
 def draw_lengths(lengths: numpy.ndarray, cutoff: int, title: str, file: Path) -> None:
-    """Samples by their tokens before truncation, the cutoff marked."""
+    """Samples by their tokens before truncation, on a logarithmic axis: one long document leaves the others readable."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
+    edges = bin_edges(lengths, cutoff)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120)
-    axes.hist(lengths, bins=BINS, color="#08519c")
-    axes.axvline(cutoff, color="#d94801", linewidth=1.5, label=f"data.cutoff={cutoff}")
-    axes.set(xlabel="tokens", ylabel="samples", title=title)
+    axes.set_xscale("log")
+    axes.hist([lengths[lengths <= cutoff], lengths[lengths > cutoff]], bins=edges, stacked=True, color=[WITHIN, LONGER])
+    axes.axvline(cutoff + 1, color=LONGER, linewidth=1.5)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if edges[-1] < 1000 * edges[0] else (1,)))
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:,.0f}" if tokens == round(tokens) else "")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.set(xlabel="tokens of a sample before truncation (logarithmic axis)", ylabel="samples")
+    axes.set_ylim(bottom=0)
+    over = f"{numpy.sum(lengths > cutoff):,} of {len(lengths):,} samples are longer than data.cutoff={cutoff}"
+    axes.set_title(f"{shorten(title, 90)}\n{over}", fontsize=11)
     axes.grid(alpha=0.3)
-    axes.legend()
     figure.tight_layout()
-    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png")
     pyplot.close(figure)
+
+
+def bin_edges(lengths: numpy.ndarray, cutoff: int) -> numpy.ndarray:
+    """Whole numbers in equal ratios, as far apart as lengths are, one of them just above the cutoff so that no bar lies on both sides."""
+    shortest, longest = (lengths.min(), lengths.max()) if len(lengths) else (1, 1)
+    inner = numpy.geomspace(max(shortest, 1), longest + 1, BINS + 1).round()
+    return numpy.unique(numpy.append(inner, cutoff + 1)).astype(int)

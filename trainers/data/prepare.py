@@ -19,7 +19,7 @@ from trainers.data.problems import problem_lines, refuse_problems, refuse_too_ma
 from trainers.data.progress import counter_for
 from trainers.data.report import TOO_LONG, DataReport
 from trainers.data.rows import ROWS
-from trainers.data.selection import Selected, drop_reasons, select
+from trainers.data.selection import drop_reasons, kept, select
 from trainers.data.sets import sources_of
 from trainers.data.tokenising import Tokenised, Work, tokenise_chunks
 from trainers.data.writing import write_rows
@@ -93,28 +93,46 @@ def load_prepared(folder: Path) -> PreparedData:
     return PreparedData(Dataset.from_file(str(folder / TRAIN)), evaluation, report)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Samples that were chosen to train or to evaluate on: rows, and positions among them."""
+
+    rows: Dataset
+    chosen: numpy.ndarray
+
+    def total(self, column: str) -> int:
+        return int(numpy.sum(self.rows.with_format("numpy")[column][:][self.chosen]))
+
+
 def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the rows to train and evaluate on, and the report, into an empty folder."""
     kind = KINDS[run.stage.name]
     refuse_bad_values(run.data, kind)
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
-        samples = tokenised(run.data.sets, work, Path(workshop, "samples.arrow"))
-        refuse_useless(samples, run.data)
-        tell_dropped(samples)
+        samples = usable(run.data.sets, work, Path(workshop, "samples.arrow"))
         selected = select(samples.rows, run.data, run.training.seed)
-        train = write_rows(samples.rows, selected.train, run.data, kind, folder / TRAIN)
+        train, evaluation = Part(samples.rows, selected.train), Part(samples.rows, selected.evaluation)
         if run.data.evaluation_sets:
-            held_out = tokenised(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
-            refuse_useless(held_out, run.data)
-            tell_dropped(held_out)
-            evaluated = select(held_out.rows, unmixed(run.data), run.training.seed).train
-            write_rows(held_out.rows, evaluated, run.data, kind, folder / EVALUATION)
-            selected = Selected(selected.train, evaluated)
-        elif len(selected.evaluation):
-            write_rows(samples.rows, selected.evaluation, run.data, kind, folder / EVALUATION)
-        report = report_on(samples, selected, len(train), work)
+            held_out = usable(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
+            evaluation = Part(held_out.rows, select(held_out.rows, unmixed(run.data), run.training.seed).train)
+        written = write_rows(train.rows, train.chosen, run.data, kind, folder / TRAIN)
+        if len(evaluation.chosen):
+            write_rows(evaluation.rows, evaluation.chosen, run.data, kind, folder / EVALUATION)
+        report = report_on(samples, train, evaluation, len(written), work)
     (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
+def usable(names: list[str], work: Work, file: Path) -> Tokenised:
+    """The samples of the named sets, unless too many of their records are of no use.
+
+    Raises:
+        DataError: listing the first records that gave no sample.
+    """
+    samples = tokenised(names, work, file)
+    refuse_useless(samples, work.data)
+    tell_dropped(samples)
+    return samples
 
 
 def tokenised(names: list[str], work: Work, file: Path) -> Tokenised:
@@ -145,21 +163,22 @@ def unmixed(data: Data) -> Data:
     return replace(data, mixing="concatenate", validation_share=0.0)
 
 
-def report_on(samples: Tokenised, selected: Selected, train_rows: int, work: Work) -> DataReport:
-    facts = samples.rows.with_format("numpy")
-    lengths, kept = facts["length"][:], numpy.concatenate([selected.train, selected.evaluation])
+def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int, work: Work) -> DataReport:
+    lengths, learnable = samples.rows.with_format("numpy")["length"][:], kept(samples.rows)
+    held_out = len(evaluation.chosen) if evaluation.rows is samples.rows else 0
     return DataReport(
         samples=len(samples.rows),
         unreadable=len(samples.problems),
-        truncated=int(numpy.sum(lengths > work.data.cutoff)) if ROWS[work.kind].cuts else 0,
+        truncated=int(numpy.sum(lengths[learnable] > work.data.cutoff)) if ROWS[work.kind].cuts else 0,
         drops=dict(drop_reasons(samples.rows)),
-        train_samples=len(selected.train),
-        evaluation_samples=len(selected.evaluation),
+        train_samples=len(train.chosen),
+        evaluation_samples=len(evaluation.chosen),
         train_rows=train_rows,
-        tokens=int(numpy.sum(facts["tokens"][:][kept])),
-        learned_tokens=int(numpy.sum(facts["learned"][:][kept])),
+        tokens=train.total("tokens") + evaluation.total("tokens"),
+        learned_tokens=train.total("learned") + evaluation.total("learned"),
         longest=int(lengths.max()),
         cutoff=work.data.cutoff,
+        left_over=int(learnable.sum()) - held_out - len(numpy.unique(train.chosen)),
     )
 
 

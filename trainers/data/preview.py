@@ -29,7 +29,8 @@ def previews(row: Mapping[str, object], kind: Kind, tokenizer: PreTrainedTokeniz
         return [Preview("sample", [(tokenizer.decode(ids(row, "input_ids")), True)])]
     prompt = tokenizer.decode(ids(row, "prompt_ids"))
     if kind == "prompts":
-        return [Preview(f"prompt (the set's answer: {row['answer']!r})", [(prompt, False)])]
+        answer = f"the set's answer: {row['answer']!r}" if row["answer"] else "the set has no answer"
+        return [Preview(f"prompt ({answer})", [(prompt, False)])]
     columns = {"chosen": "chosen_ids", "rejected": "rejected_ids"} if kind == "pairs" else {label_title(row): "completion_ids"}
     return [Preview(title, [(prompt, False), (tokenizer.decode(ids(row, column)), True)]) for title, column in columns.items()]
 

@@ -99,7 +99,7 @@ def read_parquet(path: Path) -> Records:
     try:
         values = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}. Write the file again.") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
     return Records(str(path), "record", list(enumerate(values, start=1)))
 
 

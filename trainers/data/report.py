@@ -24,6 +24,7 @@ class DataReport:
     learned_tokens: int
     longest: int  # tokens of the longest sample, before truncation
     cutoff: int
+    left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
 
     @property
     def dropped(self) -> int:
@@ -32,10 +33,11 @@ class DataReport:
     def sentence(self) -> str:
         rows = f" in {self.train_rows:,} rows" if self.train_rows != self.train_samples else ""
         reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
+        left_over = f"{self.left_over:,} left over by data.mixing, " if self.left_over else ""
         unreadable = f" ({self.unreadable:,} further rows could not be read and were dropped)" if self.unreadable else ""
         return (
             f"{self.samples:,} samples{unreadable}: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
-            f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, "
+            f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
         )

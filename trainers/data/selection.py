@@ -28,23 +28,32 @@ def select(rows: Dataset, data: Data, seed: int) -> Selected:
     Raises:
         DataError: when too many would be dropped, or a side of the split stays empty.
     """
-    kept = learnable(rows, data)
-    train, evaluation = split(len(kept), data, seed)
-    trained = kept[train]
-    return Selected(trained[mixed_order(rows.with_format("numpy")["set"][:][trained], data, seed)], kept[evaluation])
+    places = learnable(rows, data)
+    train, evaluation = split(len(places), data, seed)
+    trained = places[train]
+    return Selected(trained[mixed_order(rows.with_format("numpy")["set"][:][trained], data, seed)], places[evaluation])
 
 
 def learnable(rows: Dataset, data: Data) -> numpy.ndarray:
     """Positions of the samples from which something is learned.
 
     Raises:
-        DataError: when more than half would be dropped, which no one wants unnoticed.
+        DataError: when more than half would be dropped, which no one wants unnoticed, or all for the reasons that data.bad_share permits.
     """
     reasons = drop_reasons(rows)
     useless = reasons.total() - reasons[TOO_LONG]  # data.on_long has a limit of its own
     if useless * 2 > len(rows):
         raise DataError(mostly_dropped(reasons, useless, rows, data.cutoff))
-    return numpy.flatnonzero(pyarrow.compute.equal(rows.data.column("drop"), "").to_numpy())
+    places = numpy.flatnonzero(kept(rows))
+    if not len(places):
+        raise DataError("data.sets: every row is of no use or longer than data.cutoff, so none is left. Mend the data, or raise data.cutoff.")
+    return places
+
+
+def kept(rows: Dataset) -> numpy.ndarray:
+    """For each sample whether it is learned from."""
+    mask: numpy.ndarray = pyarrow.compute.equal(rows.data.column("drop"), "").to_numpy()
+    return mask
 
 
 def drop_reasons(rows: Dataset) -> Counter[str]:

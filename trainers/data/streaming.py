@@ -139,11 +139,11 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     problems: list[Problem] = []
     while part := list(islice(records, TOGETHER)):
         rows, found = rows_of_records(part, work)
-        problems += told(found, work.data)
+        read += len(part)
+        problems += told(found, read, work.data)
         learned = [row for row in rows if not row["drop"]]
         yield from learned
         kept += len(learned)
-        read += len(part)
         if read >= JUDGED_AFTER:
             refuse_problems(problems, read, work.data)
             refuse_nothing(kept, read)
@@ -154,10 +154,10 @@ def refuse_nothing(kept: int, read: int) -> None:
         raise DataError(f"data.sets: nothing can be learned from the first {read:,} records. `regimen data validate` says why of each.")
 
 
-def told(found: list[Problem], data: Data) -> list[Problem]:
+def told(found: list[Problem], read: int, data: Data) -> list[Problem]:
     """Nothing is dropped without a line in the log."""
     if data.on_bad == "fail":
-        refuse_problems(found, len(found), data)
+        refuse_problems(found, read, data)
     for problem in found:
         print(f"dropped: {problem}", flush=True)
     return found

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
-import pyarrow.compute
 
 from conf.schema import Data
 from trainers.data.kinds import Kind
 from trainers.data.report import EMPTY
 from trainers.data.rows import ROWS
-from trainers.data.selection import drop_reasons
+from trainers.data.selection import drop_reasons, kept
 from trainers.data.tokenising import Tokenised
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -24,8 +23,8 @@ class SetCounts:
     samples: int
     unusable: int  # records that gave no sample
     dropped: int  # samples that are not learned from
-    truncated: int
-    tokens: int
+    truncated: int  # of the others
+    tokens: int  # of what is left, after truncation
     learned_tokens: int
     label_share: float | None  # of labelled answers: the share that is good
 
@@ -59,17 +58,17 @@ def survey(samples: Tokenised, names: Sequence[str], data: Data, kind: Kind) -> 
 def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kind) -> SetCounts:
     facts = samples.rows.with_format("numpy")
     own = facts["set"][:] == number
-    dropped = pyarrow.compute.not_equal(samples.rows.data.column("drop"), "").to_numpy()
+    used = own & kept(samples.rows)
     unusable = Counter(problem.set for problem in samples.problems)
     return SetCounts(
         name=name,
         records=samples.read[number],
         samples=int(numpy.sum(own)),
         unusable=unusable[number],
-        dropped=int(numpy.sum(own & dropped)),
-        truncated=int(numpy.sum(own & (facts["length"][:] > data.cutoff))) if ROWS[kind].cuts else 0,
-        tokens=int(numpy.sum(facts["tokens"][:][own])),
-        learned_tokens=int(numpy.sum(facts["learned"][:][own])),
+        dropped=int(numpy.sum(own & ~used)),
+        truncated=int(numpy.sum(used & (facts["length"][:] > data.cutoff))) if ROWS[kind].cuts else 0,
+        tokens=int(numpy.sum(facts["tokens"][:][used])),
+        learned_tokens=int(numpy.sum(facts["learned"][:][used])),
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
     )
 

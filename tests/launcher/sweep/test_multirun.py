@@ -91,3 +91,7 @@ def test_a_config_folder_of_the_user_is_searched_for_the_points_too(working_fold
 def test_more_gpus_than_there_are_is_said_at_once(working_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.gpus=99"):
         multirun([*TOO_SMALL, "hydra.launcher.gpus=99", "optim.lr=1,2"], [])
+
+
+def test_a_sweep_over_a_key_that_is_none_ends_as_a_mistake_of_the_configuration(working_folder: Path) -> None:
+    assert multirun([*TOO_SMALL, "regime.rnk=8,16"], []) == 2

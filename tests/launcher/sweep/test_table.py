@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from conf.run_dir import RunDir
@@ -48,3 +49,6 @@ def test_only_a_sweep_of_finished_points_ends_with_0() -> None:
 
 def test_a_sweep_of_refused_points_ends_as_a_refused_run_does() -> None:
     assert exit_code([REFUSED, REFUSED]) == 3
+    misspelt = replace(REFUSED, refusal=2)
+    assert exit_code([misspelt, misspelt]) == 2
+    assert exit_code([misspelt, REFUSED]) == 6

@@ -45,6 +45,13 @@ def test_tokens_are_counted_with_and_without_padding() -> None:
     assert count.take().tolist() == [0.0, 0.0]
 
 
+def test_tokens_are_counted_where_a_trainer_does_not_name_them() -> None:
+    model = Model()
+    count = TokenCount(model)
+    model(torch.zeros(1, 5), attention_mask=torch.tensor([[1, 1, 1, 0, 0]]))
+    assert count.take().tolist() == [5.0, 3.0]
+
+
 def test_tokens_of_a_reference_are_not_counted() -> None:
     """With an adapter the model itself, switched back, is the reference."""
     model = Model()
@@ -124,7 +131,7 @@ def test_only_the_leading_rank_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("loss", float("nan")), ("loss", float("inf")), ("eval_loss", float("nan"))])
 def test_every_rank_ends_at_a_loss_that_is_no_number(key: str, value: float, leads: bool, tmp_path: Path) -> None:
     progress, _ = begun(RunDir(tmp_path), leads)
-    with pytest.raises(NotANumber, match=rf"^{key} is {value} at step 4: .*optim\.lr"):
+    with pytest.raises(NotANumber, match=rf"^{key} is {value} at step 4: .*new run with a lower optim\.lr"):
         log(progress, 4, **{key: value})
 
 

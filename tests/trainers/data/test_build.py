@@ -63,6 +63,31 @@ def test_evaluation_sets_are_evaluated_whole_and_unmixed(tmp_path: Path) -> None
     assert data.report.evaluation_samples == 5
 
 
+@pytest.mark.parametrize(("mixing", "left_over"), [("concatenate", 0), ("interleave_under", 6), ("interleave_over", 0)])
+def test_what_mixing_leaves_over_is_told(tmp_path: Path, mixing: str, left_over: int) -> None:
+    write(tmp_path, "c.jsonl", ["c"] * 8)
+    write(tmp_path, "d.jsonl", ["d"] * 2)  # in turn: c d c d, or each c once and the d again
+    report = built(run_of(tmp_path, "data.sets=[c.jsonl,d.jsonl]", f"data.mixing={mixing}")).report
+    assert report is not None
+    assert report.left_over == left_over
+    assert ("left over by data.mixing" in report.sentence()) == (left_over > 0)
+
+
+def test_samples_that_are_held_out_are_not_left_over(tmp_path: Path) -> None:
+    write(tmp_path, "c.jsonl", ["c"] * 8)
+    report = built(run_of(tmp_path, "data.sets=[c.jsonl]", "data.validation_share=0.25")).report
+    assert report is not None
+    assert (report.train_samples, report.evaluation_samples, report.left_over) == (6, 2, 0)
+
+
+def test_tokens_of_evaluation_sets_are_counted_from_their_own_samples(tmp_path: Path) -> None:
+    write(tmp_path, "c.jsonl", ["c"] * 2)
+    write(tmp_path, "d.jsonl", ["d" * 10] * 7)  # more samples than are trained on
+    report = built(run_of(tmp_path, "data.sets=[c.jsonl]", "data.evaluation_sets=[d.jsonl]")).report
+    assert report is not None
+    assert (report.tokens, report.learned_tokens) == (2 * 23 + 7 * 32, 2 * 2 + 7 * 11)  # 20 of a prompt, an answer, its end and a newline
+
+
 def test_long_samples_are_cut_dropped_or_refused_as_is_asked(tmp_path: Path) -> None:
     write(tmp_path, "c.jsonl", ["short"] * 9 + ["x" * 100])  # 20 tokens of the prompt, the answer's bytes, an end and a newline
     asked = ("data.sets=[c.jsonl]", "data.cutoff=40", "data.bad_share=0.1")
@@ -70,7 +95,7 @@ def test_long_samples_are_cut_dropped_or_refused_as_is_asked(tmp_path: Path) -> 
     assert cut.report is not None
     assert dropped.report is not None
     assert (len(cut.train), cut.report.truncated, cut.report.dropped) == (10, 1, 0)
-    assert (len(dropped.train), dropped.report.drops) == (9, {"longer than data.cutoff": 1})
+    assert (len(dropped.train), dropped.report.drops, dropped.report.truncated) == (9, {"longer than data.cutoff": 1}, 0)
     with pytest.raises(DataError, match=r"c.jsonl, line 10: has 122 tokens, more than data.cutoff=40"):
         built(run_of(tmp_path, *asked, "data.on_long=fail"))
     with pytest.raises(DataError, match=r"1 of 10 rows would be dropped for .*data.on_long=drop, more than data.bad_share=0.09"):

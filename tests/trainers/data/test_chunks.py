@@ -58,7 +58,12 @@ def test_lines_keep_their_numbers_over_blank_ones_and_a_mark_at_the_start(tmp_pa
 
 @pytest.mark.parametrize(
     ("line", "column", "reason"),
-    [(b'{"a": 1', 8, "broken JSON"), (b'{"a": "\xff"}', 8, "byte 0xff is not UTF-8"), (b"[" * 100_000, 1, "nested too deeply")],
+    [
+        (b'{"a": 1', 8, "broken JSON"),
+        (b'{"a": "\xff"}', 8, "byte 0xff is not UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), 1, "byte 0xff is not UTF-8"),
+        (b"[" * 100_000, 1, "nested too deeply"),
+    ],
 )
 def test_a_line_that_cannot_be_parsed_tells_its_column(line: bytes, column: int, reason: str) -> None:
     with pytest.raises(BrokenJson, match=reason) as broken:

@@ -7,7 +7,7 @@ import pytest
 
 from conf.schema import Run
 from launcher.compose import compose
-from trainers.data.prepare import PreparedData, build_datasets, load_prepared, prepare
+from trainers.data.prepare import REPORT, PreparedData, build_datasets, load_prepared, prepare
 from trainers.errors import DataError
 from trainers.tokenizer import load_tokenizer
 
@@ -144,3 +144,15 @@ def test_the_real_sets_are_prepared_with_the_byte_tokenizer(shared_data: Path):
     report = built(run).report
     assert report.samples == 80
     assert 0 < report.learned_tokens < report.tokens
+
+
+def test_the_report_of_a_run_of_an_earlier_version_is_still_read(tmp_path: Path):
+    folder = tmp_path / "data"
+    run = run_of(tmp_path, ["AB", "A"])
+    prepare(run, load_tokenizer(run), folder)
+    report = json.loads((folder / REPORT).read_text())
+    del report["left_over"]
+    (folder / REPORT).write_text(json.dumps(report))
+    found = prepare(run, load_tokenizer(run), folder).report
+    assert found is not None
+    assert (found.samples, found.left_over) == (2, 0)

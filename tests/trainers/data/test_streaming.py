@@ -104,7 +104,9 @@ def test_a_record_that_cannot_be_used_ends_a_stream_or_is_told_and_dropped(tmp_p
     write(tmp_path, "a.jsonl", NUMBERS)
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write('{"instruction": "q", "output": 7}\n')
-    with pytest.raises(DataError, match=r"a.jsonl, line 21: column output: is a number; it must be text"):
+    with pytest.raises(
+        DataError, match=r"(?s)1 of (2[1-9]|[3-9]\d) rows cannot be used:.*a.jsonl, line 21: column output: is a number; it must be text"
+    ):
         answers(described(tmp_path, "data.buffer=1"), 40)
     assert answers(described(tmp_path, "data.buffer=1", "data.on_bad=drop"), 20) == NUMBERS
     assert "dropped: " in capsys.readouterr().out
