@@ -23,7 +23,7 @@ from memory_caps import JOBS as CAPPED_JOBS
 from memory_cells import tiny
 from memory_grid import write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_third import THIRD_ONE_GPU
+from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
@@ -39,6 +39,7 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "caps": [job.model for job in CAPPED_JOBS if job.from_files],
     "fit": [job.model for job in FIT_JOBS],
     "third": [cell.model for cell in THIRD_ONE_GPU],
+    "fourth": [cell.model for cell in FOURTH_ONE_GPU],
     "stages": [STAGE_MODEL],
 }
 

@@ -2,6 +2,7 @@
 # The measurements on a machine with GPUs, side by side: bash benchmarks/gpu_session.sh OUT SECONDS DATA PART...
 #
 #   third   the third grid, on GPU 0                                         about 300 s, weights included
+#   fourth  the fourth grid, on GPU 0                                        about 90 s, weights included
 #   caps    the boundary, on all GPUs                                        about 300 s on one
 #   stages  stages on one GPU                                                about 60 s for nine of them
 #   speed   fit=auto alone on GPU 1, the second grid on GPU 0                about 300 s, weights included
@@ -37,6 +38,11 @@ bases() { # both on GPU 0: GPU 1 is to be alone
   run bases bases --out "$BASES" --device cuda:0 --part 2/2 --of $WEIGHTS &
 }
 
+fourth() {
+  run fourth memory_cells measure --grid fourth --gpus 1 --predicted "$RESULTS/h200_memory4_predicted.jsonl" --out "$OUT/h200_memory4.jsonl" \
+    --bases "$BASES" --devices 0 --room 132 --concurrent 13 --seconds "$(left)"
+}
+
 third() {
   run third memory_cells measure --grid third --gpus 1 --predicted "$RESULTS/h200_memory3_predicted.jsonl" --out "$OUT/h200_memory3.jsonl" \
     --bases "$BASES" --devices 0 --room 132 --concurrent 13 --seconds "$(left)"
@@ -56,7 +62,7 @@ two() {
 }
 
 caps() {
-  run caps memory_caps --out "$OUT/h200_memory_caps2.jsonl" --earlier "$RESULTS/h200_memory_caps.jsonl" --bases "$BASES" \
+  run caps memory_caps --out "$OUT/h200_memory_caps3.jsonl" --earlier "$RESULTS"/h200_memory_caps*.jsonl --bases "$BASES" \
     --devices $(seq 0 $((GPUS - 1))) --room 134 --concurrent $((7 * GPUS)) --seconds "$(left)"
 }
 
@@ -69,7 +75,7 @@ stages2() {
 }
 
 stage_cells() { # NAME ARGUMENT...
-  "$PYTHON" benchmarks/stage_cells.py "${@:2}" --data "$DATA" --bases "$BASES" --earlier "$RESULTS/h200_stages.jsonl" --seconds "$(left)" \
+  "$PYTHON" benchmarks/stage_cells.py "${@:2}" --data "$DATA" --bases "$BASES" --earlier "$RESULTS"/h200_stages*.jsonl --seconds "$(left)" \
     --cell-seconds 240 --output "$WORK/stages-$1" 2>&1 | sed -u "s/^/stages $1: /" >> "$OUT/log.txt"
 }
 

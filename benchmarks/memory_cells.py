@@ -22,14 +22,19 @@ from pathlib import Path
 from cell_runs import entries, surroundings
 from memory_grid import ONE_GPU, TWO_GPUS, MemoryCell, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_third import THIRD_ONE_GPU
+from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from processes import Room, environment_for, run_limited
 
 from launcher.compose import compose
 from launcher.plan import judge_run
 
 STEPS = 6
-GRIDS = {"first": (ONE_GPU, TWO_GPUS), "second": (SECOND_ONE_GPU, SECOND_TWO_GPUS), "third": (THIRD_ONE_GPU, ())}
+GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
+    "first": (ONE_GPU, TWO_GPUS),
+    "second": (SECOND_ONE_GPU, SECOND_TWO_GPUS),
+    "third": (THIRD_ONE_GPU, ()),
+    "fourth": (FOURTH_ONE_GPU, ()),
+}
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill
 BASES = Path("bases")  # stands for the folder in predictions: the architecture is in the choice of the model

@@ -14,8 +14,8 @@ CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
 COMPOSED_GELU = ("gpt2",)
 # Without rotary tables: queries and keys stay views of the fused projection (transformers/models/gpt2/modeling_gpt2.py).
 UNROTATED = ("gpt2",)
-# Rotate a part of each head and put it together with the rest: flash attention answers in the layout of such queries, and what the output
-# projection takes is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
+# Rotate a part of each head and put it together with the rest: flash attention and cuDNN's answer in the layout of such queries, and what the
+# output projection takes is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
 CONCATENATED = ("phi3", "gpt_neox")
 # Eager attention caps its scores by a tanh, which is kept (transformers/models/gemma2/modeling_gemma2.py, eager_attention_forward).
 CAPPED_SCORES = ("gemma2",)
@@ -131,9 +131,10 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | 
     fused = any(last_part(module) in FUSED_QKV for module in layer_modules(facts))
     if fused and facts.family not in UNROTATED and arithmetic.inner == element:
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
-    if batch.masked:  # a mask tensor makes transformers repeat k and v, in place where there is one head of them
-        return kept + (2 * element * (queries - keys) if facts.kv_heads > 1 else 0)
-    return kept + (element * queries if output_kept and facts.family in CONCATENATED and attention != "varlen" else 0)
+    if output_kept and facts.family in CONCATENATED and attention != "varlen":
+        kept += element * queries
+    # a mask tensor makes transformers repeat k and v, in place where there is one head of them
+    return kept + (2 * element * (queries - keys) if batch.masked and facts.kv_heads > 1 else 0)
 
 
 def keeps_attention_output(run: Run, facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> bool:

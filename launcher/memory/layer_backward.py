@@ -280,8 +280,9 @@ def mlp_gradients(job: Job) -> int:
     facts, element = job.facts, job.arithmetic.element
     incoming, inner = element * facts.hidden * job.tokens, element * (mlp_width(facts) + routed_width(job)) * job.tokens
     if computes_in_floats(job):
-        # three fp32 gradients at once: of GELU's parts, or of the base, of its adapter and their sum; the product that was kept has gone by then
-        return 2 * incoming + (3 * 4 * mlp_width(facts) * job.tokens - inner)
+        # fp32 gradients of GELU's three parts, or of the base and of its adapter, whose 16 bits are still there; the product that was kept has gone
+        parts = 3 * 4 if facts.family in COMPOSED_GELU else 2 * 4 + element
+        return 2 * incoming + parts * mlp_width(facts) * job.tokens - inner
     # the gradient of one side of the product, or an adapter's fp32 one of an ungated MLP, beside that of the product
     factor = inner if facts.gated_mlp or (job.arithmetic.casts_adapted and adapts_closing(job)) else 0
     matrix = dequantised(job, [module for module in matrices_of(job, in_mlp=True) if last_part(module) in CLOSING])

@@ -53,8 +53,9 @@ def census_of(run: Run, facts: ModelFacts) -> Census:
     if isinstance(run.regime, Freeze):
         return base_census(facts, frozen_selection(run.regime, facts))
     if isinstance(run.optim, Badam):
-        # autocast keeps no copy of a frozen weight for longer than its product, but autograd does: all are counted
-        return replace(base_census(facts, one_block), depth=facts.layers, matrices=facts.parameters)
+        # autocast keeps no copy of a frozen weight for longer than its product, but without checkpointing autograd does
+        block = base_census(facts, one_block)
+        return replace(block, depth=facts.layers, matrices=block.matrices if run.training.gradient_checkpointing else facts.parameters)
     return base_census(facts, places)
 
 

@@ -1,6 +1,6 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
-from conf.schema import Lora
+from conf.schema import Badam, Lora
 from launcher.memory.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
@@ -160,7 +160,8 @@ def head_cast_terms(job: Job) -> Terms:
     if job.run.training.loss == "fused":
         return lower_casts(job)
     if job.run.training.gradient_checkpointing and job.storage.autocast:
-        return (Term("autocast copies", job.storage.compute * job.census.head, "the head's, until its backward"),)
+        head = job.head if isinstance(job.run.optim, Badam) else job.census.head  # there it is fp32 although it does not learn
+        return (Term("autocast copies", job.storage.compute * head, "the head's, until its backward"),)
     return cast_terms(job)
 
 

@@ -67,6 +67,16 @@ def test_saving_leaves_the_optimizer_as_it_is() -> None:
     assert optimizer.state[weight]["projector"].ortho_matrix.shape == (8, 128)
 
 
+def test_a_projector_keeps_its_rank_alone_and_not_all_directions() -> None:
+    run = described("optim=galore", "training.precision=fp32")
+    model = load_model(run, sft.MODEL_CLASS)
+    optimizer = galore(model, run)
+    steps(model, optimizer, 1, seed=0)
+    matrix = optimizer.state[model.model.layers[0].mlp.up_proj.weight]["projector"].ortho_matrix
+    assert matrix.shape == (8, 128)
+    assert matrix.untyped_storage().nbytes() == 4 * 8 * 128
+
+
 def test_the_matrices_of_the_layers_are_projected_and_norms_do_not_decay() -> None:
     run = described("optim=galore", "optim.weight_decay=0.1")
     model = load_model(run, sft.MODEL_CLASS)

@@ -46,7 +46,8 @@ def kernels_as_on_a_gpu() -> Iterator[None]:
         if attn_mask is not None:
             bias = torch.zeros(attn_mask.shape, dtype=query.dtype).masked_fill_(~attn_mask, float("-inf")).expand(-1, query.shape[1], -1, -1)
         output: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p, bias is None)[0]
-        return output
+        # cuDNN's kernel, the first choice on Hopper, answers in the layout of its queries (aten/src/ATen/native/cudnn/MHA.cpp)
+        return output.contiguous() if query.is_contiguous() and query.shape == output.shape else output
 
     def drop(tensor: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
         return torch.native_dropout(tensor, p, training)[0] if training and p else tensor
