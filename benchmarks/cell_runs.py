@@ -16,7 +16,12 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from processes import environment_for, run_limited
+from processes import environment_for, in_place_of_trainers, run_limited
+
+from conf.run_dir import RunDir
+from launcher.backends import command
+from launcher.execute import start_fresh, write_plan
+from launcher.plan import Judged, plan_for
 
 LEARNED_SHARE = 0.9
 TINY = [
@@ -49,6 +54,15 @@ def run_cell(cell: Any, given: list[str], output: Path, devices: Sequence[str], 
         logs = sorted(folders[-1].glob("log/rank-*.txt")) if folders else []
         return {**record, "error": "\n".join([said[-600:], *(log.read_text()[-600:] for log in logs)])}
     return {**record, **measured(folders[-1]), "learned": learned(folders[-1])}
+
+
+def run_by(script: Sequence[str], judged: Judged, environment: dict[str, str], seconds: float) -> tuple[RunDir, int, str]:
+    """The folder of a run whose rank is `script` and the folder, in the place of `-m trainers`; its exit code and output."""
+    run_dir = start_fresh(judged)
+    write_plan(plan_for(judged, run_dir), environment)
+    started = command(judged.run, run_dir)
+    code, output = run_limited(in_place_of_trainers(started.argv, *script), started.environment(environment), seconds)
+    return run_dir, code, output
 
 
 def newest_run(output: Path, name: str) -> Path:

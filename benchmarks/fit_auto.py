@@ -22,18 +22,16 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from cell_runs import entries, surroundings
+from cell_runs import entries, run_by, surroundings
 from memory_cells import BASES, tiny
-from processes import Room, environment_for, in_place_of_trainers, run_limited
+from processes import Room, environment_for
 
 from conf.schema import Run
-from launcher.backends import command
 from launcher.compose import compose
-from launcher.execute import start_fresh, write_plan
 from launcher.fit import candidates, opened
 from launcher.memory.stages import sample_tokens
 from launcher.node_facts import settle_node
-from launcher.plan import judge_recorded, judge_run, plan_for
+from launcher.plan import judge_recorded, judge_run
 from launcher.settle import settle
 from launcher.throughput import step_flops
 
@@ -159,12 +157,8 @@ class Bench:
         with self.turn:
             composed = compose([*given, *(small(combination.job) if self.small else [])])
             judged = judge_run(composed)
-        run_dir = start_fresh(judged)
-        environment = environment_for(devices, self.concurrent)
-        write_plan(plan_for(judged, run_dir), environment)
-        started = command(judged.run, run_dir)
-        argv = in_place_of_trainers(started.argv, str(TIMED), str(self.work / f"gpu-{devices[0].strip()}.lock"))
-        code, output = run_limited(argv, started.environment(environment), self.seconds)
+        script = (str(TIMED), str(self.work / f"gpu-{devices[0].strip()}.lock"))
+        run_dir, code, output = run_by(script, judged, environment_for(devices, self.concurrent), self.seconds)
         times = [entry["time"] for entry in entries(run_dir.path) if "loss" in entry] if run_dir.progress.exists() else []
         error = {} if code == 0 else {"error": f"{output[-500:]}\n{run_dir.rank_log(0).read_text()[-1000:] if run_dir.rank_log(0).exists() else ''}"}
         shutil.rmtree(run_dir.path, ignore_errors=True)

@@ -16,18 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cell_runs import surroundings
+from cell_runs import run_by, surroundings
 from memory_cells import BASES, GIB, overrides, write_samples
 from memory_grid import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
 from memory_second import filed
-from processes import Room, environment_for, in_place_of_trainers, run_limited
+from processes import Room, environment_for
 
-from launcher.backends import command
 from launcher.compose import compose
-from launcher.execute import start_fresh, write_plan
 from launcher.gate import judge
 from launcher.memory.constants import CUDA_CONTEXT
-from launcher.plan import Judged, judge_run, plan_for
+from launcher.plan import Judged, judge_run
 
 RAN, DOES_NOT_FIT = 0, 80
 CAPPED = Path(__file__).with_name("capped.py")
@@ -107,12 +105,7 @@ class Bench:
         more = ["node=auto", "node.gpus=1", f"output={folder}", "name=trial"]
         with self.turn:
             judged = judged_job(job, self.work / "data", self.work / "shapes", more, self.bases)
-        run_dir = start_fresh(judged)
-        environment = environment_for(devices, self.concurrent)
-        write_plan(plan_for(judged, run_dir), environment)
-        started = command(judged.run, run_dir)
-        argv = in_place_of_trainers(started.argv, str(CAPPED), str(cap))
-        code, output = run_limited(argv, started.environment(environment), self.seconds)
+        run_dir, code, output = run_by((str(CAPPED), str(cap)), judged, environment_for(devices, self.concurrent), self.seconds)
         if run_dir.exit_file(0).exists():
             code, output = json.loads(run_dir.exit_file(0).read_text())["code"], run_dir.rank_log(0).read_text()
         shutil.rmtree(folder, ignore_errors=True)
