@@ -3,6 +3,7 @@
 #
 #   third   the third grid, on GPU 0                                         about 300 s, weights included
 #   fourth  the fourth grid, on GPU 0                                        about 90 s, weights included
+#   fifth   the fifth grid, on GPU 0                                         about 300 s, weights included
 #   caps    the boundary, on all GPUs                                        about 300 s on one
 #   stages  stages on one GPU                                                about 60 s for nine of them
 #   speed   fit=auto alone on GPU 1, the second grid on GPU 0                about 300 s, weights included
@@ -10,7 +11,7 @@
 #   stages2 stages on two GPUs                                               about 250 s
 #   tests   tests/gpu, the matrix of regimes left out                        about 150 s
 #
-# WEIGHTS names whose weights are made first (bases.py --of); all of them need 96 GB of disk, those of third, stages and caps about 60.
+# WEIGHTS names whose weights are made first (bases.py --of); all of them need 96 GB of disk, those of fifth about 55, those of third, stages and caps about 60.
 # Parts run one after the other, and nothing starts after SECONDS. What was measured is in OUT as it is measured, and goes on from there when the
 # script is called again on the same machine, with an empty OUT too. DATA: LLaMA-Factory's demo sets.
 set -u
@@ -38,15 +39,16 @@ bases() { # both on GPU 0: GPU 1 is to be alone
   run bases bases --out "$BASES" --device cuda:0 --part 2/2 --of $WEIGHTS &
 }
 
-fourth() {
-  run fourth memory_cells measure --grid fourth --gpus 1 --predicted "$RESULTS/h200_memory4_predicted.jsonl" --out "$OUT/h200_memory4.jsonl" \
+one_gpu() { # GRID FILE
+  run "$1" memory_cells measure --grid "$1" --gpus 1 --predicted "$RESULTS/$2_predicted.jsonl" --out "$OUT/$2.jsonl" \
     --bases "$BASES" --devices 0 --room 132 --concurrent 13 --seconds "$(left)"
 }
 
-third() {
-  run third memory_cells measure --grid third --gpus 1 --predicted "$RESULTS/h200_memory3_predicted.jsonl" --out "$OUT/h200_memory3.jsonl" \
-    --bases "$BASES" --devices 0 --room 132 --concurrent 13 --seconds "$(left)"
-}
+third() { one_gpu third h200_memory3; }
+
+fourth() { one_gpu fourth h200_memory4; }
+
+fifth() { one_gpu fifth h200_memory5; }
 
 speed() {
   run fit fit_auto --out "$OUT/h200_fit.jsonl" --bases "$BASES" --devices 1 --concurrent 6 --seconds "$(left)" &

@@ -50,6 +50,13 @@ RULES: tuple[Rule, ...] = (
         "sharding=zero3",
     ),
     Rule(
+        "int8-latent",
+        lambda run: bits(run) == 8 and (run.model.architecture or {}).get("model_type") == "deepseek_v3",
+        "deepseek_v3 makes keys and values of an input with four dimensions, and bitsandbytes' 8-bit layers end with "
+        "`Only two or three dimensional matrices are supported for argument A`.",
+        "regime.bits=4",
+    ),
+    Rule(
         "hqq-fsdp2",
         lambda run: bits(run) == 2 and isinstance(run.sharding, Fsdp),
         "FSDP2 cannot split HQQ's packed weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",

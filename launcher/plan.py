@@ -22,6 +22,7 @@ from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.model_facts import ModelFacts, is_folder, model_facts, read_architecture, refuse_other_weights
 from launcher.model_facts.grown import grown
 from launcher.moves import choice
+from launcher.named_modules import refuse_unknown_modules
 from launcher.node_facts import NodeFacts, settle_node
 from launcher.settle import check_values, settle
 
@@ -97,7 +98,9 @@ def facts_of(run: Run) -> ModelFacts:
     if run.model.init == "pretrained" and run.model.path is not None and is_folder(run.model.path):
         refuse_other_weights(Path(run.model.path).expanduser(), run.model.architecture, facts)
     refuse_too_long(run, facts)
-    return grown(facts, run)
+    larger = grown(facts, run)
+    refuse_unknown_modules(run, larger)
+    return larger
 
 
 def refuse_too_long(run: Run, facts: ModelFacts) -> None:

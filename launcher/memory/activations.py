@@ -99,8 +99,9 @@ def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> in
 
 
 def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
-    """Inputs that layers keep for their weights' gradients: two shared ones (attention, MLP), or one cast per layer."""
-    if learns and arithmetic.own_casts:
+    """Inputs that layers keep for their weights' gradients: two shared ones (attention, MLP), or one cast per layer, unless what they take is in 16
+    bits already: a gain that multiplies in fp32 answers in the dtype of the residual stream, others in that of their weight."""
+    if learns and arithmetic.own_casts and not (facts.family in FLOAT_GAIN and arithmetic.residual == arithmetic.element):
         return arithmetic.element * facts.hidden * sum(reads_stream(module) for module in layer_modules(facts))
     return 2 * arithmetic.element * facts.hidden if learns or arithmetic.keeps_inputs else 0
 
@@ -211,12 +212,18 @@ def adapted_bytes(regime: Lora, facts: ModelFacts, arithmetic: Arithmetic, targe
     element = arithmetic.element
     inner = element * regime.rank * len(targets)
     dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
-    dora = sum(2 * element * module.outputs for module in targets) if regime.dora else 0  # base and adapter output, scaled by the magnitude
+    dora = dora_bytes(arithmetic, targets) if regime.dora else 0
     if arithmetic.casts_adapted or regime.dropout > 0:
         return inner + dropout + dora + element * sum(module.inputs for module in targets)
     if arithmetic.inner > element:  # autocast copies all but attention's output, which is narrow already
         return inner + dora + element * sum(module.inputs for module in targets if reads_stream(module) or ".mlp." in module.name)
     return inner + dora + element * (0 if arithmetic.keeps_inputs else shared_inputs(facts, targets))
+
+
+def dora_bytes(arithmetic: Arithmetic, targets: list[ModuleKind]) -> int:
+    """Answers of base and adapter, for the gradient of the magnitude that scales them; that of a widened base is as wide as its input."""
+    wide = [module.outputs for module in targets if reads_stream(module) or ".mlp." in module.name]
+    return 2 * arithmetic.element * sum(module.outputs for module in targets) + (arithmetic.inner - arithmetic.element) * sum(wide)
 
 
 def shared_inputs(facts: ModelFacts, targets: list[ModuleKind]) -> int:

@@ -16,6 +16,8 @@ from launcher.memory.activations import (
     mlp_width,
     norm_bytes,
 )
+from launcher.memory.column_sums import column_sum_bytes
+from launcher.memory.dora import magnitude_moments, recomputed_bytes, weight_norm_terms
 from launcher.memory.job import Job
 from launcher.memory.parameters import adapter_targets, expert_targets
 from launcher.memory.terms import Term, Terms
@@ -55,16 +57,25 @@ def learning_moments(job: Job, unsaved: int) -> tuple[Moment, ...]:
 
 def moments(job: Job, weights: Weights, learns: bool, unsaved: int) -> tuple[Moment, ...]:
     saved = layer_saved(job, learns) - unsaved
-    without_mlp = saved - mlp_saved(job, learns)
+    closing_norm = norm_saved(job, learns) if job.facts.norms_per_layer > 2 else 0
+    at_product = saved - closing_norm + unkept_product(job, learns) - routed_copies(job) * job.facts.hidden
+    without_mlp = saved - closing_norm - mlp_saved(job, learns)
     return (
         *((Moment("recomputed layer", 0, recompute_terms(job, saved, weights)),) if recomputes_adapters(job) else ()),
         *((Moment("recomputed gate", 0, gate_terms(job, without_mlp)),) if recomputes_gate(job) else ()),
+        *((Moment("closing norm", 0, closing_norm_terms(job, saved)),) if closing_norm else ()),
         *(expert_moments(job, saved, learns) if expert_saved(job, learns) else ()),
-        Moment("layer", weights.closing, mlp_terms(job, saved + unkept_product(job, learns) - routed_copies(job) * job.facts.hidden, weights)),
-        Moment("MLP weights", weights.mlp, mlp_weight_terms(job, without_mlp, weights)),
-        Moment("attention", weights.opened, attention_terms(job, max(without_mlp - gone_above(job, learns), 0), weights)),
+        *(Moment(f"magnitudes {of}", weights.layer, terms) for of, terms in dora_moments(job, saved, without_mlp, learns)),
+        Moment("layer", weights.closing, mlp_terms(job, at_product, weights)),
+        Moment("MLP weights", weights.mlp, mlp_weight_terms(job, without_mlp - finished_adapters(job), weights)),
+        Moment("attention", weights.opened, attention_terms(job, max(without_mlp + closing_norm - gone_above(job, learns), 0), weights)),
         Moment("norm", weights.layer, norm_terms(job)),
     )
+
+
+def dora_moments(job: Job, saved: int, without_mlp: int, learns: bool) -> tuple[tuple[str, Terms], ...]:
+    adapters = mlp_adapter_bytes(job.run, job.facts, job.arithmetic) * job.tokens
+    return magnitude_moments(job, saved, without_mlp - adapters, without_mlp - gone_above(job, learns))
 
 
 def layer_weights(job: Job) -> Weights:
@@ -102,6 +113,11 @@ def gone_above(job: Job, learns: bool) -> int:
     """At attention's backward pass: all norms but the layer's first, and what the MLP's adapters kept."""
     adapters = mlp_adapter_bytes(job.run, job.facts, job.arithmetic) * job.tokens
     return (job.facts.norms_per_layer - 1) * norm_saved(job, learns) + adapters
+
+
+def finished_adapters(job: Job) -> int:
+    """What adapters of the MLP kept, when the one projection that makes gate and up is dequantised for its own gradient."""
+    return mlp_adapter_bytes(job.run, job.facts, job.arithmetic) * job.tokens if fused_gate(job.facts) else 0
 
 
 def unkept_product(job: Job, learns: bool) -> int:
@@ -199,8 +215,13 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual + post_norm_bytes(job)) * job.facts.hidden
     return (
         Term("one layer, recomputed", saved, "what a layer saves per token"),
-        Term("forward pass of the layer", (inner + stream) * job.tokens, "its values that are not saved, and the gradient that waits for it"),
+        Term(
+            "forward pass of the layer",
+            (inner + stream) * job.tokens + recomputed_bytes(job),
+            "its values that are not saved, and the gradient that waits for it",
+        ),
         *closing_terms(job),
+        *weight_norm_terms(job),
         *casts(job, weights, 0),
     )
 
@@ -306,9 +327,21 @@ def mlp_weight_terms(job: Job, saved: int, weights: Weights) -> Terms:
     return (
         Term("one layer, recomputed", saved, "without its MLP"),
         Term("MLP gradients", work + uncast, "of its input, and of its largest matrix before the cast"),
+        *bias_terms(job),
         *dequantised_terms(job, in_mlp=True),
         *casts(job, weights, weights.mlp),
     )
+
+
+def bias_terms(job: Job) -> Terms:
+    """The gradient of a bias is a sum over tokens, the last that a layer of the MLP makes; under autocast that of the weight is not yet copied."""
+    biased = [module for module in matrices_of(job, in_mlp=True) if module.parameters > module.inputs * module.outputs]
+    if not (job.gpu and job.census.trained_base and biased):
+        return ()
+    widest = max(biased, key=lambda module: module.outputs)
+    uncopied = job.storage.gradient * widest.parameters if job.storage.autocast else 0
+    size = column_sum_bytes(job.tokens, widest.outputs) - uncopied
+    return (Term("sums for a bias", size, "of its answer's gradient (ATen/native/cuda/Reduce.cuh)"),) if size > 0 else ()
 
 
 def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
@@ -323,6 +356,12 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
         *dequantised_terms(job, in_mlp=False),
         *casts(job, weights, weights.opened),
     )
+
+
+def closing_norm_terms(job: Job, saved: int) -> Terms:
+    """Where a norm follows the MLP: four products of its saved input and their sum, beside the gradient of the residual stream."""
+    work = (5 * 4 + job.arithmetic.residual) * job.facts.hidden * job.tokens
+    return (Term("one layer, recomputed", saved, "what a layer saves per token"), Term("norm gradients", work, "of the layer's last norm, in fp32"))
 
 
 def norm_terms(job: Job) -> Terms:

@@ -1,9 +1,13 @@
 """The last layer's forward pass and the last norm's backward pass: peaks where few or no logits stand above them."""
 
 from launcher.memory.activations import fused_gate, mlp_width
+from launcher.memory.column_sums import column_sum_bytes
+from launcher.memory.dora import forward_bytes, weight_norm_terms
+from launcher.memory.fully_sharded import by_groups
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, routed_copies, shares_inputs
 from launcher.memory.passes import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
+from launcher.memory.states import accumulates, gradient_term
 from launcher.memory.terms import Phase, Term, Terms, total
 
 
@@ -14,25 +18,47 @@ def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     checkpointing = job.run.training.gradient_checkpointing
     size = forward_layer_bytes(job, job.tokens) if checkpointing else last_adapter_bytes(job)
     layer = Term("forward pass of the layer", size, "MLP, adapters' output and residual stream")
-    norm = Term("norm gradients", norm_gradient(job) * job.facts.hidden * job.tokens, "of the last norm, in fp32")
+    norm = Term("norm gradients", last_norm_bytes(job), "of the last norm, in fp32")
     return (
-        Phase("forward: last layer", (*alive, below, *cast_terms(job), layer)),
-        Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), norm)),
+        Phase("forward: last layer", (*alive, below, *cast_terms(job), layer, *weight_norm_terms(job))),
+        *magnitude_phases(job, (*alive, below, *cast_terms(job))),
+        Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), *head_gradient(job), norm)),
     )
 
 
-def norm_gradient(job: Job) -> int:
-    """Bytes per element: RMSNorm has its input, four products of it and their sum, torch's LayerNorm its input and that one's gradient."""
-    return 2 * job.arithmetic.residual if job.facts.layer_norm else 6 * 4
+def head_gradient(job: Job) -> Terms:
+    """It exists by then; where several passes accumulate it is counted already, and FSDP2's groups count it in their buffers."""
+    return () if accumulates(job) or by_groups(job) else (gradient_term(job, job.census.head),)
+
+
+def magnitude_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
+    """Of DoRA, where nothing that a layer computes is kept."""
+    size = forward_bytes(job) if job.run.training.gradient_checkpointing else 0
+    stream = stream_bytes(job) * job.facts.hidden * job.tokens
+    return (Phase("forward: last layer's magnitudes", (*alive, Term("forward pass of the layer", size + stream, "up's products"))),) if size else ()
+
+
+def last_norm_bytes(job: Job) -> int:
+    """RMSNorm has its input, four products of it and their sum, and before those the sum over tokens for its gain, if that learns; torch's LayerNorm
+    has its input and that one's gradient."""
+    states = job.facts.hidden * job.tokens
+    if job.facts.layer_norm:
+        return 2 * job.arithmetic.residual * states
+    sums = column_sum_bytes(job.tokens, job.facts.hidden) if job.gpu and job.whole else 0
+    return max(6 * 4 * states, 5 * job.arithmetic.residual * states + sums)
 
 
 def forward_layer_bytes(job: Job, tokens: int) -> int:
     """At the MLP's product: its factors and itself. At an adapter of its inner values: what the base gave, the adapter's scaled output and their sum,
     beside the activation that is done, and PEFT's fp32 copy of the input (tuners/lora/layer.py)."""
-    arithmetic, adapted = job.arithmetic, job.census.adapters > 0
     inner = inner_widths(job) * mlp_width(job.facts)
-    stream = arithmetic.residual + arithmetic.element + (4 if adapted and arithmetic.casts_adapted else 0)
-    return (inner + stream * job.facts.hidden) * tokens + expert_forward(job) * tokens // job.tokens
+    return (inner + stream_bytes(job) * job.facts.hidden) * tokens + expert_forward(job) * tokens // job.tokens
+
+
+def stream_bytes(job: Job) -> int:
+    """Per element: the residual stream, its norm, and PEFT's copy of that."""
+    arithmetic = job.arithmetic
+    return arithmetic.residual + arithmetic.element + (4 if job.census.adapters > 0 and arithmetic.casts_adapted else 0)
 
 
 def inner_widths(job: Job) -> int:

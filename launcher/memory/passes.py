@@ -1,11 +1,10 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
-from conf.schema import Badam, Lora
+from conf.schema import Badam
 from launcher.memory.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
-from launcher.memory.parameters import adapter_targets
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
@@ -192,11 +191,10 @@ def first_layer_terms(job: Job, gradients: int) -> Terms:
 
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
-    extra = dora_terms(job)
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
     ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved_norm(job)))]
     return tuple(
-        Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, *extra, mask))
+        Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, mask))
         for end, around, moments in ends
         for moment in moments
     )
@@ -235,19 +233,6 @@ def loss_terms(job: Job) -> tuple[Term, Term]:
 
 def logits_of(job: Job) -> LossBytes:
     return loss_bytes_of(job.run, job.facts, job.storage, job.batch, job.census.head)
-
-
-def dora_terms(job: Job) -> Terms:
-    """peft, tuners/lora/dora.py: base plus product of the adapters, and its square, to take norms; before it, for the product, a unit matrix as wide
-    as the input, in the dtype of that, and autocast's copy."""
-    regime = job.run.regime
-    if not isinstance(regime, Lora) or not regime.dora:
-        return ()
-    wide = job.arithmetic.casts_adapted or job.arithmetic.inner > job.arithmetic.element
-    unit = job.arithmetic.element + (4 if wide else 0)
-    widest = max(adapter_targets(regime, job.facts), key=lambda module: module.inputs)
-    size = max(12 * job.census.largest_matrix, unit * widest.inputs**2 + job.arithmetic.element * widest.inputs * widest.outputs)
-    return (Term("weight norm of dora", size, "three fp32 matrices, or a unit matrix and the adapters' product"),)
 
 
 def evaluation_term(job: Job) -> Term:

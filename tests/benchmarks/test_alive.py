@@ -1,6 +1,6 @@
 """What was alive when most was."""
 
-from alive import alive_at_peak
+from alive_rank import alive_at_peak
 
 
 def event(action, address, size):
@@ -13,8 +13,8 @@ def test_the_blocks_of_the_highest_sum_are_told_though_their_addresses_are_used_
         *(event("alloc", 2, 5), event("free_completed", 1, 10), event("alloc", 1, 12)),
     ]
 
-    assert {address: found["size"] for address, found in alive_at_peak(trace).items()} == {1: 10, 2: 30}
+    assert alive_at_peak(trace) == {10: 1, 30: 1}
 
 
 def test_the_end_may_be_the_highest():
-    assert len(alive_at_peak([event("alloc", 1, 10), event("free_completed", 1, 10), event("alloc", 2, 8), event("alloc", 3, 8)])) == 2
+    assert alive_at_peak([event("alloc", 1, 10), event("free_completed", 1, 10), event("alloc", 2, 8), event("alloc", 3, 8)]) == {8: 2}

@@ -11,6 +11,7 @@ CPU = ("node=cpu", "node.host_memory=8000000000")
 VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
     "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
+    "int8-latent": (*GPU, "regime=qlora", "regime.bits=8", "model.architecture.model_type=deepseek_v3"),
     "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
     "hqq-zero3": (*GPU, "regime=qlora", "regime.bits=2", "sharding=zero3"),
     "bitsandbytes-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=lion"),

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, masking_utils
 from transformers.modeling_outputs import CausalLMOutput
 
 from launcher.memory.activations import Batch
+from launcher.memory.column_sums import column_sum_bytes
 
 
 @contextmanager
@@ -105,3 +106,11 @@ class FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return ctx.saved_tensors
+
+
+def column_sum_buffer(values: torch.Tensor, dims: list[int] | None, *_: Any) -> int:
+    """Of CUDA's sum over all dimensions but the last."""
+    last = values.dim() - 1
+    if dims is None or not values.numel() or sorted(dim % values.dim() for dim in dims) != [*range(last)]:
+        return 0
+    return column_sum_bytes(values.numel() // values.shape[last], values.shape[last])

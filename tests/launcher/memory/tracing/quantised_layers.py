@@ -10,6 +10,7 @@ from bitsandbytes.autograd import _functions
 from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from hqq.core.quantize import HQQLinear
+from peft.tuners.lora.dora import DoraLinearLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -111,9 +112,24 @@ def fill_hqq(layer: HQQLinear) -> list[torch.Tensor]:
     return [scale, zero]
 
 
+def magnitude(layer: DoraLinearLayer, *, base_layer: nn.Module, **_: object) -> None:
+    """DoRA's, in fp32 as the adapters; PEFT takes the norms of a copy of the base, which has none without contents."""
+    layer.weight = nn.Parameter(torch.empty(base_layer.out_features, device="meta"))
+
+
+def dequantised(layer: nn.Module) -> torch.Tensor:
+    """peft/utils/integrations.py, dequantize_module_weight, which knows bitsandbytes' weights by their classes."""
+    if isinstance(layer, HQQLinear):
+        return layer.dequantize()
+    if isinstance(layer, Linear8bitLt):
+        return functional.int8_vectorwise_dequant(layer.weight.data, layer.state.SCB)
+    return functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state) if isinstance(layer, Linear4bit) else layer.weight
+
+
 @contextmanager
-def int8_as_on_a_gpu() -> Iterator[None]:
-    """A CPU trains through another autograd function (bitsandbytes/autograd/_functions.py, matmul), and fake tensors do not see what kernels make."""
+def quantised_as_on_a_gpu() -> Iterator[None]:
+    """A CPU trains 8 bits through another autograd function (bitsandbytes/autograd/_functions.py, matmul), and fake tensors do not see what kernels
+    make."""
     keep_no_inputs_of_frozen_weights()
 
     def multiply(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, state: object) -> torch.Tensor:
@@ -122,6 +138,7 @@ def int8_as_on_a_gpu() -> Iterator[None]:
 
     with (
         patch("bitsandbytes.matmul", multiply),
+        patch("peft.tuners.lora.dora.dequantize_module_weight", dequantised),
         patch.object(functional, "int8_vectorwise_quant", quantise_rows),
         patch.object(torch.ops.bitsandbytes, "int8_mixed_scaled_mm", multiply_rows),
     ):

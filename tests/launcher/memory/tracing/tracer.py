@@ -5,11 +5,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft import get_peft_model
-from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, fuse_loss, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
-from regimen_tests_quantised_layers import fill, int8_as_on_a_gpu, quantise
+from peft.tuners.lora.dora import DoraLinearLayer
+from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, column_sum_buffer, fuse_loss, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
+from regimen_tests_quantised_layers import fill, magnitude, quantise, quantised_as_on_a_gpu
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,13 +65,21 @@ class LiveBytes(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self.hold(leaf)
+        if func is torch.ops.aten.sum.dim_IntList:
+            self.borrow(column_sum_buffer(*args))
         return result
+
+    def borrow(self, size: int) -> None:
+        """What a kernel needs while it runs."""
+        self.now += size
+        self.note()
+        self.now -= size
 
 
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), int8_as_on_a_gpu():
+    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), quantised_as_on_a_gpu():
         beside = materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
@@ -98,7 +108,8 @@ def meta_model(run: Run) -> nn.Module:
     targets = target_names(model, regime.targets, LINEAR_TYPES)
     if isinstance(regime, Qlora):
         quantise(model, regime.bits)
-    adapted = get_peft_model(model, adapter_config(run, targets), low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    with patch.object(DoraLinearLayer, "update_layer", magnitude):
+        adapted = get_peft_model(model, adapter_config(run, targets), low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(trained_dtype(run))
