@@ -30,6 +30,44 @@ HEAD_ALONE = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
 )
 
+# What liger-kernel 0.8.5 has a fused loss for (transformers/monkey_patch.py, MODEL_TYPE_TO_APPLY_LIGER_FN); it leaves every other model as it is, in
+# silence. tests/gpu/test_fused_loss.py holds this and the installed one together.
+FUSED_FAMILIES = frozenset(
+    {
+        *(
+            "llama",
+            "llama4_text",
+            "mistral",
+            "ministral",
+            "mixtral",
+            "qwen2",
+            "qwen3",
+            "qwen3_moe",
+            "qwen3_next",
+            "phi3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+        ),
+        *(
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "olmo2",
+            "olmo3",
+            "deepseek_v2",
+            "deepseek_v3",
+            "smollm3",
+            "glm4",
+            "nemotron",
+            "falcon_h1",
+            "gpt_oss",
+            "hunyuan_v1_dense",
+            "exaone4",
+        ),
+    }
+)
+
 
 def alters_logits(run: Run) -> bool:
     """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss; False where it is not read yet."""
@@ -129,6 +167,12 @@ RULES: tuple[Rule, ...] = (
         lambda run: run.training.loss == "fused" and on_cpu(run),
         "The fused loss is a Triton kernel of liger-kernel, and Triton compiles for GPUs only.",
         "training.loss=chunked",
+    ),
+    Rule(
+        "fused-loss-family",
+        lambda run: run.training.loss == "fused" and (run.model.architecture or {}).get("model_type", "llama") not in FUSED_FAMILIES,
+        "liger-kernel has no fused loss for this family: the plain loss would run in its place, and need the memory of all logits.",
+        "training.loss=chunked, or plain where that is refused too",
     ),
     Rule(
         "chunked-fsdp2",

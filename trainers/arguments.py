@@ -107,8 +107,8 @@ def loss_arguments(run: Run) -> dict[str, Any]:
     if run.training.loss != "fused":
         return {}
     # of liger's kernels only the loss: the others change the rounding of every layer
-    kernels = {"fused_linear_cross_entropy": True, "cross_entropy": False, "rope": False, "rms_norm": False, "swiglu": False}
-    return {"use_liger_kernel": True, "liger_kernel_config": kernels}
+    others = ("cross_entropy", "rope", "rms_norm", "layer_norm", "swiglu", "geglu", "relu_squared")
+    return {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True, **dict.fromkeys(others, False)}}
 
 
 def sharding_arguments(run: Run) -> dict[str, Any]:

@@ -35,6 +35,7 @@ FORBIDDEN = {
     "badam-ranks": (*GPU, "regime=full", "optim=badam"),
     "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
+    "fused-loss-family": (*GPU, "training.loss=fused", "model.architecture.model_type=gpt_neox"),
     "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
     "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),
     "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2", "training.attention=sdpa"),
