@@ -21,7 +21,7 @@ import torch
 from fit_auto import JOBS as FIT_JOBS
 from memory_caps import JOBS as CAPPED_JOBS
 from memory_cells import tiny
-from memory_fifth import FIFTH_ONE_GPU
+from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
@@ -42,6 +42,7 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "third": [cell.model for cell in THIRD_ONE_GPU],
     "fourth": [cell.model for cell in FOURTH_ONE_GPU],
     "fifth": [cell.model for cell in FIFTH_ONE_GPU],
+    "sixth": [cell.model for cell in SIXTH_ONE_GPU],
     "stages": [STAGE_MODEL],
 }
 

@@ -4,6 +4,7 @@
 #   third   the third grid, on GPU 0                                         about 300 s, weights included
 #   fourth  the fourth grid, on GPU 0                                        about 90 s, weights included
 #   fifth   the fifth grid, on GPU 0                                         about 300 s, weights included
+#   sixth   the sixth grid, on GPU 0                                         about 200 s, weights included
 #   caps    the boundary, on all GPUs                                        about 300 s on one
 #   stages  stages on one GPU                                                about 60 s for nine of them
 #   speed   fit=auto alone on GPU 1, the second grid on GPU 0                about 300 s, weights included
@@ -49,6 +50,8 @@ third() { one_gpu third h200_memory3; }
 fourth() { one_gpu fourth h200_memory4; }
 
 fifth() { one_gpu fifth h200_memory5; }
+
+sixth() { one_gpu sixth h200_memory6; }
 
 speed() {
   run fit fit_auto --out "$OUT/h200_fit.jsonl" --bases "$BASES" --devices 1 --concurrent 6 --seconds "$(left)" &

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cell_runs import entries, surroundings
-from memory_fifth import FIFTH_ONE_GPU
+from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import ONE_GPU, TWO_GPUS, MemoryCell, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
@@ -36,6 +36,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "third": (THIRD_ONE_GPU, ()),
     "fourth": (FOURTH_ONE_GPU, ()),
     "fifth": (FIFTH_ONE_GPU, ()),
+    "sixth": (SIXTH_ONE_GPU, ()),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill

@@ -2,7 +2,7 @@
 
     python benchmarks/memory_tables.py --results benchmarks/results --page docs/measured_memory.md
 
-Takes whatever of the two sets is there: h200_memory.jsonl and h200x2_memory.jsonl, and the same names with memory2.
+Takes whatever of the sets is there.
 """
 
 import argparse
@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_cells import GIB, GRIDS, predict, write_samples
-from memory_grid import write_shapes
+from memory_grid import MemoryCell, write_shapes
+
+from launcher.errors import ConfigError
 
 FILES = {  # of a set on so many GPUs
     ("first", 1): "h200_memory.jsonl",
     ("first", 2): "h200x2_memory.jsonl",
     ("second", 1): "h200_memory2.jsonl",
     ("second", 2): "h200x2_memory2.jsonl",
+    ("third", 1): "h200_memory3.jsonl",
+    ("fourth", 1): "h200_memory4.jsonl",
+    ("fifth", 1): "h200_memory5.jsonl",
+    ("sixth", 1): "h200_memory6.jsonl",
 }
 MEASURED_IN = {"load": "load", "forward": "forward", "loss": "forward", "backward": "backward", "optimizer": "optimizer step", "save": "save"}
 FIGURES = ("allocated", "phases", "nvidia-smi", "host")
@@ -37,16 +43,24 @@ class Row:
     cell: str
     measured: int  # bytes allocated
     before: Errors  # as predicted before it was measured
-    now: Errors
+    now: Errors  # empty where the cell would be refused today
 
 
 def rows_of(path: Path, work: Path) -> Iterator[Row]:
     """One for every cell that ran to its end."""
     cells = {cell.name: cell for grid in GRIDS.values() for group in grid for cell in group}
     for record in records(path):
-        present = predict(cells[record["cell"]], work / "data", work / "shapes")["memory"]
         ranks = record["measured"]
-        yield Row(record["cell"], max(rank["allocated"] for rank in ranks), errors(record["predicted"], ranks), errors(present, ranks))
+        now = errors_now(cells[record["cell"]], ranks, work)
+        yield Row(record["cell"], max(rank["allocated"] for rank in ranks), errors(record["predicted"], ranks), now)
+
+
+def errors_now(cell: MemoryCell, ranks: list[dict], work: Path) -> Errors:
+    try:
+        present = predict(cell, work / "data", work / "shapes")["memory"]
+    except ConfigError:
+        return {}
+    return errors(present, ranks)
 
 
 def errors(predicted: dict, ranks: list[dict]) -> Errors:
@@ -98,7 +112,7 @@ def summary(title: str, rows: list[Row], when: str) -> list[str]:
 
 
 def cell_line(row: Row) -> str:
-    shown = [row.before["allocated"], row.now["allocated"], row.now["phases"], row.now["nvidia-smi"], row.now.get("host", [])]
+    shown = [row.before["allocated"], *(row.now.get(figure, []) for figure in FIGURES)]
     return f"| {row.cell} | {row.measured / GIB:.2f} | " + " | ".join(largest(found) for found in shown) + " |"
 
 
@@ -109,6 +123,7 @@ def largest(found: list[float]) -> str:
 def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: list[str]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in surroundings["versions"].items())
     names = {(which, gpus): f"{which} set, {'one GPU' if gpus == 1 else 'two GPUs'}" for which, gpus in sets}
+    refused = sorted(row.cell for rows in sets.values() for row in rows if not row.now)
     head = [
         "# Measured memory",
         "",
@@ -117,6 +132,7 @@ def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: li
         "`As predicted before` is the test: what was committed before the cell was measured (`*_predicted.jsonl`), and copied into its record. The",
         "formulas were mended after each set, so that `present formulas` have seen it.",
         *([f"Did not run to their end: {', '.join(missing)}."] if missing else []),
+        *([f"Would be refused today, so that the present formulas say nothing of them: {', '.join(refused)}."] if refused else []),
         "",
         *(f"- {figure}: {meaning}." for figure, meaning in MEANINGS.items()),
         "",

@@ -50,6 +50,11 @@ class Arithmetic:
     casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside quantised layers it leaves that to autocast
     inner: int  # bytes of an inner value of the MLP
 
+    @property
+    def answer(self) -> int:
+        """Bytes of what a frozen layer answers: HQQ's in 16 bits also where its input is wider."""
+        return self.element if self.keeps_inputs else self.inner
+
 
 def arithmetic_of(run: Run, facts: ModelFacts, storage: Storage) -> Arithmetic:
     fp32_stream = storage.compute == 4 or (storage.autocast and (run.regime.name == "full" or widened(run, facts)))
@@ -170,12 +175,17 @@ def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     return (kept * arithmetic.inner + product) * mlp_width(facts)
 
 
-def expert_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
+def expert_element(arithmetic: Arithmetic, learns: bool) -> int:
+    """Bytes of an operand of the experts' products: autocast leaves weights that learn in fp32 (transformers/integrations/moe.py, _grouped_mm)."""
+    return 4 if learns and arithmetic.own_casts else arithmetic.element
+
+
+def expert_bytes(facts: ModelFacts, element: int, learns: bool) -> int:
     """Per routed copy of a token: gate and up, activation, output; where experts learn, gathered input and product. The router's fp32 scores."""
     if not any(module.kind == "experts" for module in layer_modules(facts)):
         return 0
     kept = (2 * facts.hidden + 4 * facts.intermediate) if learns else (facts.hidden + 3 * facts.intermediate)
-    return facts.experts_per_token * arithmetic.element * kept + 4 * facts.experts
+    return facts.experts_per_token * element * kept + 4 * facts.experts
 
 
 def experts_keep_inputs(run: Run, facts: ModelFacts, learns: bool) -> bool:
@@ -223,7 +233,7 @@ def adapted_bytes(regime: Lora, facts: ModelFacts, arithmetic: Arithmetic, targe
 def dora_bytes(arithmetic: Arithmetic, targets: list[ModuleKind]) -> int:
     """Answers of base and adapter, for the gradient of the magnitude that scales them; that of a widened base is as wide as its input."""
     wide = [module.outputs for module in targets if reads_stream(module) or ".mlp." in module.name]
-    return 2 * arithmetic.element * sum(module.outputs for module in targets) + (arithmetic.inner - arithmetic.element) * sum(wide)
+    return 2 * arithmetic.element * sum(module.outputs for module in targets) + (arithmetic.answer - arithmetic.element) * sum(wide)
 
 
 def shared_inputs(facts: ModelFacts, targets: list[ModuleKind]) -> int:
@@ -242,7 +252,7 @@ def layer_bytes(run: Run, facts: ModelFacts, arithmetic: Arithmetic, batch: Batc
         + input_bytes(facts, arithmetic, learns)
         + attention_bytes(facts, arithmetic, run.training.attention, batch, keeps_attention_output(run, facts, arithmetic, learns))
         + mlp_bytes(facts, arithmetic, learns)
-        + expert_bytes(facts, arithmetic, experts_keep_inputs(run, facts, learns))
+        + expert_bytes(facts, expert_element(arithmetic, learns), experts_keep_inputs(run, facts, learns))
         + adapter_bytes(run, facts, arithmetic)
         + (2 * facts.hidden if facts.residual_dropout else 0)  # two masks of one byte (aten native_dropout)
     )

@@ -50,7 +50,7 @@ def magnitude_bytes(job: Job) -> int:
 
 def narrow_gradient(job: Job) -> int:
     """Of the base's answer, which waits: the same one where that answer is as wide as the magnitude."""
-    return job.arithmetic.element if magnitude_bytes(job) > job.arithmetic.inner else 0
+    return job.arithmetic.element if magnitude_bytes(job) > job.arithmetic.answer else 0
 
 
 def recomputed_bytes(job: Job) -> int:
@@ -60,8 +60,9 @@ def recomputed_bytes(job: Job) -> int:
         return 0
     arithmetic, wide = job.arithmetic, job.arithmetic.inner > job.arithmetic.element
     copies = (arithmetic.inner if wide else 0) - (arithmetic.element if wide or arithmetic.casts_adapted else 0)
+    copies -= arithmetic.element if wide and arithmetic.keeps_inputs else 0  # what HQQ keeps is the product
     gradients = magnitude_bytes(job) + (magnitude_bytes(job) if narrow_gradient(job) else 0) + narrow_gradient(job)
-    answers = arithmetic.element + arithmetic.inner + (arithmetic.element if arithmetic.casts_adapted else 0)
+    answers = arithmetic.element + arithmetic.answer + (arithmetic.element if arithmetic.casts_adapted else 0)
     return (copies * mlp_width(job.facts) + (gradients - answers) * job.facts.hidden) * job.tokens
 
 
@@ -81,7 +82,7 @@ def opening_bytes(job: Job, opening: list[ModuleKind]) -> int:
     """Per token, when up's gradient is made: the bases' answers, gate's own with the adapter's and their sum, and the gradient that waits for it;
     inputs of the adapters."""
     arithmetic, width, inputs = job.arithmetic, mlp_width(job.facts), sum(module.inputs for module in opening)
-    bases = arithmetic.inner * width * (2 if len(opening) > 1 or fused_gate(job.facts) else 1)
+    bases = arithmetic.answer * width * (2 if len(opening) > 1 or fused_gate(job.facts) else 1)
     gate = (arithmetic.element + 2 * arithmetic.inner) * width if len(opening) > 1 else 0
     return bases + gate + arithmetic.element * inputs
 

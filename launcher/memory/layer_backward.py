@@ -7,6 +7,7 @@ from launcher.memory.activations import (
     CLOSING,
     COMPOSED_GELU,
     expert_bytes,
+    expert_element,
     experts_keep_inputs,
     fused_gate,
     last_part,
@@ -20,7 +21,7 @@ from launcher.memory.column_sums import column_sum_bytes
 from launcher.memory.dora import magnitude_moments, recomputed_bytes, weight_norm_terms
 from launcher.memory.job import Job
 from launcher.memory.parameters import adapter_targets, expert_targets
-from launcher.memory.terms import Term, Terms
+from launcher.memory.terms import Term, Terms, total
 from launcher.model_facts import ModuleKind
 
 # Bytes per element. Of an input of 8-bit layers: in fp16, its absolute values there, which of them are outliers, and in 8 bits; of their product:
@@ -84,13 +85,22 @@ def layer_weights(job: Job) -> Weights:
     if not job.census.trained_base:
         return Weights(learned, learned, learned, learned, 0)
     modules = layer_modules(job.facts)
-    experts = sum(module.parameters for module in modules if module.kind == "experts")
+    experts = stacked(job)
     dense = [module for module in modules if module.kind == "linear" and ".mlp." in module.name]
     closing = sum(module.parameters for module in dense if last_part(module) in CLOSING) + experts // 3
     mlp = sum(module.parameters for module in dense) + experts
     output = sum(module.parameters for module in modules if module.kind == "linear" and ".mlp." not in module.name and last_part(module) in CLOSING)
-    widest = max([experts - experts // 3, *(module.parameters for module in dense)])
+    widest = max([experts - experts // 3 - layer_experts(job), *(module.parameters for module in dense), 0])
     return Weights(*(min(part, learned) for part in (closing, mlp, mlp + output, learned, widest)))
+
+
+def stacked(job: Job) -> int:
+    return sum(module.parameters for module in layer_modules(job.facts) if module.kind == "experts")
+
+
+def layer_experts(job: Job) -> int:
+    """Elements of one layer that learn and that autocast does not copy."""
+    return min(stacked(job), job.census.layer) if job.storage.autocast and job.census.experts else 0
 
 
 def layer_saved(job: Job, learns: bool) -> int:
@@ -102,7 +112,7 @@ def mlp_saved(job: Job, learns: bool) -> int:
 
 
 def expert_saved(job: Job, learns: bool) -> int:
-    return expert_bytes(job.facts, job.arithmetic, experts_keep_inputs(job.run, job.facts, learns)) * job.tokens
+    return expert_bytes(job.facts, expert_element(job.arithmetic, learns), experts_keep_inputs(job.run, job.facts, learns)) * job.tokens
 
 
 def norm_saved(job: Job, learns: bool) -> int:
@@ -124,8 +134,8 @@ def unkept_product(job: Job, learns: bool) -> int:
     """The gradient of the MLP's product takes the place of the product itself, unless nothing below had a reason to keep that."""
     facts, element = job.facts, job.arithmetic.element
     dense = 0 if learns or job.arithmetic.keeps_inputs or adapts_closing(job) else mlp_width(facts)
-    experts = 0 if learns else routed_width(job)
-    return element * (dense + experts) * job.tokens
+    experts = 0 if learns else routed_copies(job) * facts.intermediate
+    return element * dense * job.tokens + experts
 
 
 def adapted_in_mlp(job: Job) -> list[ModuleKind]:
@@ -138,13 +148,10 @@ def adapts_closing(job: Job) -> bool:
     return any(last_part(module) in CLOSING for module in adapted_in_mlp(job))
 
 
-def routed_width(job: Job) -> int:
-    return job.facts.experts_per_token * job.facts.intermediate if job.facts.mixture else 0
-
-
 def routed_copies(job: Job) -> int:
-    """Of tokens, one for every expert that they go to; in bytes of an element."""
-    return job.facts.experts_per_token * job.arithmetic.element * job.tokens if job.facts.mixture else 0
+    """Of tokens, one for every expert that they go to; in bytes of an element of their products."""
+    element = expert_element(job.arithmetic, job.census.experts > 0)
+    return job.facts.experts_per_token * element * job.tokens if job.facts.mixture else 0
 
 
 def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
@@ -160,10 +167,9 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
         forward = Term("forward pass of the layer", again, "residual stream and its norm")
         return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
     gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
-    experts = sum(module.parameters for module in layer_modules(facts) if module.kind == "experts")
     return (
         Moment("expert outputs", 0, (layer, outputs)),
-        Moment("experts", experts, (gone, Term("expert gradients", incoming, "of the layer's output"))),
+        Moment("experts", stacked(job), (gone, Term("expert gradients", incoming, "of the layer's output"))),
     )
 
 
@@ -199,7 +205,9 @@ def recomputes_gate(job: Job) -> bool:
 
 def casts(job: Job, weights: Weights, done: int) -> Terms:
     """Autocast's copies of the weights of this layer whose gradient is still to come."""
-    size = job.storage.compute * max(weights.layer - done, 0)
+    experts = layer_experts(job)
+    finished = done - (experts if done >= weights.mlp else min(experts // 3, done))
+    size = job.storage.compute * max(weights.layer - experts - finished, 0)
     return (Term("autocast copies", size, "of this layer's weights, until their gradient is made"),) if job.storage.autocast and size else ()
 
 
@@ -220,8 +228,7 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
             (inner + stream) * job.tokens + recomputed_bytes(job),
             "its values that are not saved, and the gradient that waits for it",
         ),
-        *closing_terms(job),
-        *weight_norm_terms(job),
+        *max(closing_terms(job), weight_norm_terms(job), key=total),
         *casts(job, weights, 0),
     )
 
@@ -299,7 +306,7 @@ def mlp_terms(job: Job, saved: int, weights: Weights) -> Terms:
 
 def mlp_gradients(job: Job) -> int:
     facts, element = job.facts, job.arithmetic.element
-    incoming, inner = element * facts.hidden * job.tokens, element * (mlp_width(facts) + routed_width(job)) * job.tokens
+    incoming, inner = element * facts.hidden * job.tokens, element * mlp_width(facts) * job.tokens + routed_copies(job) * facts.intermediate
     if computes_in_floats(job):
         # fp32 gradients of GELU's three parts, or of the base and of its adapter, whose 16 bits are still there; the product that was kept has gone
         parts = 3 * 4 if facts.family in COMPOSED_GELU else 2 * 4 + element

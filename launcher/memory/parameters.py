@@ -28,7 +28,7 @@ class Census:
     embedding: int  # of trained
     head: int  # whose gradient the output head receives; a tied head's is the embedding's
     layer: int  # of trained, in one layer
-    matrices: int  # of trained, in linear layers: what autocast casts
+    matrices: int  # of trained, in linear layers and stacked experts
     experts: int  # of matrices, in stacked tensors of three dimensions
     shapes: tuple[tuple[int, int, int], ...]  # of matrices without experts: inputs, outputs and how many
     largest: int  # largest trained tensor
@@ -45,6 +45,11 @@ class Census:
     @property
     def frozen(self) -> int:
         return self.base - self.trained_base
+
+    @property
+    def cast(self) -> int:
+        """What autocast casts: experts stay as they are (transformers/integrations/moe.py, _grouped_mm)."""
+        return self.matrices - self.experts
 
 
 def census_of(run: Run, facts: ModelFacts) -> Census:

@@ -4,7 +4,7 @@ from conf.schema import Badam
 from launcher.memory.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import layer_saved, learning_moments
+from launcher.memory.layer_backward import layer_experts, layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
@@ -41,7 +41,7 @@ def lower_layers_terms(job: Job) -> Terms:
     saved = Term("saved activations", max(saved_layers(job) - last - unsaved_norm(job), 0), "layers below the last")
     if not job.storage.autocast:
         return (saved,)
-    copies = job.storage.compute * max(job.census.matrices - job.census.layer, 0)
+    copies = job.storage.compute * max(job.census.cast - (job.census.layer - layer_experts(job)), 0)
     return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
 
 
@@ -151,7 +151,7 @@ def pending_terms(job: Job, summed: bool) -> Terms:
 def cast_terms(job: Job) -> Terms:
     if not job.storage.autocast:
         return ()
-    return (Term("autocast copies", job.storage.compute * (job.census.matrices + job.census.head), "kept until the forward pass ends"),)
+    return (Term("autocast copies", job.storage.compute * (job.census.cast + job.census.head), "kept until the forward pass ends"),)
 
 
 def head_cast_terms(job: Job) -> Terms:
@@ -208,7 +208,7 @@ def lower_casts(job: Job) -> Terms:
     """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
     if job.run.training.gradient_checkpointing or not job.storage.autocast:
         return ()
-    return (Term("autocast copies", job.storage.compute * job.census.matrices, "of the layers' weights, kept by autograd"),)
+    return (Term("autocast copies", job.storage.compute * job.census.cast, "of the layers' weights, kept by autograd"),)
 
 
 def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:

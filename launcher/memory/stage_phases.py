@@ -75,7 +75,7 @@ def written_batch(job: Job) -> Batch:
 
 def layer_casts(job: Job) -> Terms:
     """Before the head is reached."""
-    size = job.storage.compute * job.census.matrices if job.storage.autocast else 0
+    size = job.storage.compute * job.census.cast if job.storage.autocast else 0
     return (Term("autocast copies", size, "of the layers' weights"),) if size else ()
 
 

@@ -110,7 +110,9 @@ def split_expert_terms(job: Job) -> Terms:
     halves = sum(
         module.parameters * module.instances for module in job.facts.modules if module.kind == "experts" and module.name.endswith("gate_up_proj")
     )
-    return (Term("experts, one by one", job.storage.weight * halves, "gate and up of all, as they are written"),)
+    learning = min(job.census.experts * 2 // 3, halves)
+    size = job.storage.weight * learning + job.storage.frozen * (halves - learning)
+    return (Term("experts, one by one", size, "gate and up of all, as they are written"),)
 
 
 def whole_tensor_terms(job: Job) -> Terms:

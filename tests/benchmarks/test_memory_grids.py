@@ -3,7 +3,7 @@
 import json
 
 from memory_cells import architecture_of, overrides, tiny, write_samples
-from memory_fifth import FIFTH_ONE_GPU
+from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import ONE_GPU, TWO_GPUS, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
@@ -11,7 +11,7 @@ from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from launcher.compose import compose
 from launcher.plan import judge_run
 
-CELLS = (*ONE_GPU, *TWO_GPUS, *SECOND_ONE_GPU, *SECOND_TWO_GPUS, *THIRD_ONE_GPU, *FOURTH_ONE_GPU, *FIFTH_ONE_GPU)
+CELLS = (*ONE_GPU, *TWO_GPUS, *SECOND_ONE_GPU, *SECOND_TWO_GPUS, *THIRD_ONE_GPU, *FOURTH_ONE_GPU, *FIFTH_ONE_GPU, *SIXTH_ONE_GPU)
 
 
 def test_no_cell_is_there_twice():
