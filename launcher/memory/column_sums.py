@@ -1,7 +1,7 @@
 """What CUDA's kernel needs beside its input and its answer where it sums columns, as for the gradient of a bias, a norm's weight or DoRA's magnitude.
 
 ATen/native/cuda/Reduce.cuh, setReduceConfig and ReduceConfig::global_memory_size: where there are many rows for every thread, several blocks share a
-column, and each of their threads writes its part. Up to 132 MiB on an H200.
+column, and each of their threads writes its part: about 132 MiB on an H200, and more from 32,000 tokens on.
 """
 
 THREADS, WARP, VECTOR = 512, 32, 4  # MAX_NUM_THREADS of a block; warp size; columns that a thread reads at once

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from conf.schema import Lora, Run
 from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
-from launcher.memory.optimizer import PAGED, UNMEASURED
+from launcher.memory.optimizer import PAGED
 from launcher.memory.parameters import Census, census_of, expert_adapter_elements, expert_targets
 from launcher.memory.sharding import Split, split_of
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
@@ -13,7 +13,9 @@ from launcher.memory.storage import Storage, storage_of
 from launcher.model_facts import ModelFacts
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
-TRACED = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe"})
+TRACED = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,6 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
-        (run.optim.name in UNMEASURED, f"optim={run.optim.name}: its memory was never measured"),
         (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -11,8 +11,6 @@ FP32_STATES = {"paged_adamw": 2, "lion": 1}  # bitsandbytes/optim/optimizer.py: 
 BLOCK_WISE = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1, "paged_lion_8bit": 1}  # states
 PAGED = ("paged_adamw", "paged_adamw_8bit", "paged_lion_8bit")
 
-UNMEASURED = ("galore", "galore_8bit", "apollo", "badam")
-
 
 def state_bytes(run: Run, census: Census, storage: Storage) -> int:
     """All states of all trained elements, before they are split over ranks."""

@@ -134,7 +134,7 @@ def test_a_badam_checkpoint_holds_every_weight(described):
     assert found["checkpoint in the making"] == 2 * TOTAL + 12 * BLOCK
 
 
-def test_states_of_small_tensors_are_not_paged_and_unmeasured_optimizers_say_so(described):
+def test_states_of_small_tensors_are_not_paged_and_paged_optimizers_say_what_they_cost(described):
     run, facts = described("regime=full", "optim=paged_lion_8bit")
     found = estimate(run, facts)
 
@@ -143,4 +143,3 @@ def test_states_of_small_tensors_are_not_paged_and_unmeasured_optimizers_say_so(
     blocks = TOTAL - exempt  # the largest has 128 x 352 elements, below 100,000: all stay
     assert next(term.bytes for term in step.terms if term.name == "optimizer states") == blocks + 4 * blocks // 256 + 4 * exempt
     assert any("a step that pages is slow" in doubt for doubt in found.doubts)
-    assert any("never measured" in doubt for doubt in estimate(*described("regime=full", "optim=galore")).doubts)
