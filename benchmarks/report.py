@@ -1,6 +1,6 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
-python benchmarks/report.py benchmarks/results/h200*_{sft,stages}.jsonl --page docs/measured.md --picture docs/images/measured.png
+python benchmarks/report.py benchmarks/results/h200*_{sft,stages,stages2,stages3}.jsonl --page docs/measured.md --picture docs/images/measured.png
 """
 
 import argparse
