@@ -7,6 +7,8 @@ from launcher.errors import ConfigError
 from launcher.memory.parameters import ALL_LINEAR, full_name, places
 from launcher.model_facts import ModelFacts
 
+REWARD_HEAD = "score"  # of transformers' models for sequence classification
+
 
 def refuse_unknown_modules(run: Run, facts: ModelFacts) -> None:
     """
@@ -39,6 +41,7 @@ def refuse_too_many_layers(regime: Freeze, run: Run, facts: ModelFacts) -> None:
 
 def refuse_unknown_part(chosen: str, run: Run, facts: ModelFacts) -> None:
     names = [full_name(module, place) for module in facts.modules for place in places(module)]
+    names += [REWARD_HEAD] if run.stage.name == "rm" else []
     if any(f".{chosen}." in f".{name}.{parameter}." for name in names for parameter in ("weight", "bias")):
         return
     parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})

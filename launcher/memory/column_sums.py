@@ -6,7 +6,7 @@ column, and each of their threads writes its part: about 132 MiB on an H200, and
 
 THREADS, WARP, VECTOR = 512, 32, 4  # MAX_NUM_THREADS of a block; warp size; columns that a thread reads at once
 FEWEST_VALUES, MOST_VALUES = 16, 256  # of a thread: min_values_per_thread, max_values_per_thread
-RESIDENT_BLOCKS = 132 * 2048  # threads of all processors of an H100 or H200; an A100 has 108 x 2048
+RESIDENT_THREADS = 132 * 2048  # threads of all processors of an H100 or H200; an A100 has 108 x 2048
 
 
 def column_sum_bytes(rows: int, columns: int) -> int:
@@ -19,7 +19,7 @@ def column_sum_bytes(rows: int, columns: int) -> int:
     if rows < min(height * FEWEST_VALUES, MOST_VALUES):
         return 0
     values = -(-rows // height)
-    grid, wanted = -(-(columns // vector) // width), RESIDENT_BLOCKS // (width * height)
+    grid, wanted = -(-(columns // vector) // width), RESIDENT_THREADS // (width * height)
     if values < MOST_VALUES or grid > wanted:
         return 0
     blocks = max(min(-(-wanted // grid), -(-values // FEWEST_VALUES)), -(-values // MOST_VALUES))

@@ -28,8 +28,8 @@ CUBLAS_WORKSPACE = 64 * MIB
 # living block touches stay whole: a number of pages, not a share. Of nine jobs under caps on an H200 (benchmarks/results/h200_memory_caps*.jsonl)
 # adapters needed 5 to 14 pages more, full training in 16 bits 7 to 19 at 78 GB, and an 8-bit AdamW under autocast, whose casts lie between
 # gradients and states, 12 to 19; the replay of segment.py with a cap gives 18 there, and 2 to 7 without autocast. Two large adapter jobs without
-# checkpointing and one with an 8-bit AdamW needed 2.0 to 2.3 % more than allocated, at most 1.3 % more than pages and share give: within
-# gate.margin and FRAGMENTATION together.
+# checkpointing and one with an 8-bit AdamW needed 2.0 to 2.3 % more than allocated, at most 0.9 % more than pages and share give: gate.margin covers
+# that.
 FRAGMENTED_PAGES = 9
 FRAGMENTED_PAGES_AUTOCAST = 19
 FRAGMENTATION = 0.01

@@ -38,6 +38,7 @@ def test_what_the_model_does_not_have_is_refused_with_what_it_has(overrides, mes
         ("regime=lora", "regime.targets=[layers.23.self_attn.q_proj,lm_head,mlp.up_proj]"),
         ("regime=freeze", "regime.layers=-24"),
         ("regime=freeze", "regime.layers=0", "regime.modules=[input_layernorm,q_proj.bias,layers.3,embed_tokens]"),
+        ("stage=rm", "regime=freeze", "regime.layers=1", "regime.modules=[score]"),
         ("regime=freeze", "regime.layers=0", "regime.new_blocks=2", "regime.modules=[layers.25]"),
     ],
 )
