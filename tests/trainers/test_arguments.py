@@ -166,6 +166,7 @@ def test_a_fused_loss_fuses_the_loss_alone() -> None:
     assert "use_liger_kernel" not in keywords()
     found = keywords("training.loss=fused", node="h100_80")
     assert [kernel for kernel, used in found["liger_kernel_config"].items() if used] == ["fused_linear_cross_entropy"]
+    assert found["liger_kernel_config"]["geglu"] is False  # what it does not name, liger switches on: gemma's MLP was replaced
 
 
 def test_the_seed_is_also_that_of_the_data() -> None:
