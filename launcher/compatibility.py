@@ -41,6 +41,11 @@ FUSED_FAMILIES = frozenset(
 )
 
 
+def can_fuse(run: Run) -> bool:
+    """Whether liger has a fused loss for the model; True where its architecture is not read yet."""
+    return run.model.architecture is None or run.model.architecture.get("model_type") in FUSED_FAMILIES
+
+
 def alters_logits(run: Run) -> bool:
     """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss; False where it is not read yet."""
     architecture = run.model.architecture
@@ -142,7 +147,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fused-loss-family",
-        lambda run: run.training.loss == "fused" and (run.model.architecture or {}).get("model_type", "llama") not in FUSED_FAMILIES,
+        lambda run: run.training.loss == "fused" and not can_fuse(run),
         "liger-kernel has no fused loss for this family: the plain loss would run in its place, and need the memory of all logits.",
         "training.loss=plain",
     ),

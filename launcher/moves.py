@@ -10,6 +10,7 @@ import yaml
 
 import conf
 from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
+from launcher.compatibility import can_fuse
 from launcher.memory.stages import Loss, copies_of, stage_row
 
 CHOICES = Path(conf.__file__).parent
@@ -50,9 +51,10 @@ def carried(group: str, name: str, before: Regime | Optim) -> Any:
 def loss_moves(run: Run) -> list[Move]:
     if stage_row(run).loss is not Loss.NEXT_TOKEN:
         return []
-    if run.training.loss == "fused" or (run.training.loss == "chunked" and run.node.gpus == 0):
+    best = "fused" if run.node.gpus and can_fuse(run) else "chunked"
+    if run.training.loss in ("fused", best):
         return []
-    if run.node.gpus == 0:
+    if best == "chunked":
         return [Move("loss", 1, "the same loss in chunks of tokens; the output head is computed twice", lambda run: trained(run, loss="chunked"))]
     return [Move("loss", 1, "the same loss from a fused kernel; needs the gpu extra (liger-kernel)", lambda run: trained(run, loss="fused"))]
 

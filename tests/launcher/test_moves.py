@@ -1,3 +1,5 @@
+import pytest
+
 from launcher.compose import compose
 from launcher.moves import as_override, carried, choice, loss_moves, micro_batches, optimizer_moves, overrides_between, with_micro_batch
 from launcher.settle import settle
@@ -63,8 +65,16 @@ def test_an_optimizer_leads_to_its_fused_kernel_and_to_its_own_states_in_eight_b
         assert all(optim.lr == 0.5 for optim in moved)
 
 
-def test_without_a_gpu_the_loss_is_chunked_and_with_one_fused():
-    for node, loss in (("cpu", "chunked"), ("h100_80", "fused")):
-        (move,) = loss_moves(described(f"node={node}"))
-        assert move.apply(described()).training.loss == loss
-        assert loss_moves(move.apply(described(f"node={node}"))) == []
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        (("node=cpu",), "chunked"),
+        (("node=h100_80",), "fused"),
+        (("node=h100_80", "model.architecture.model_type=gpt_neox"), "chunked"),  # liger has none for it
+    ],
+)
+def test_the_loss_is_fused_where_there_is_a_kernel_for_it_and_else_chunked(overrides, loss):
+    (move,) = loss_moves(described(*overrides))
+
+    assert move.apply(described()).training.loss == loss
+    assert loss_moves(move.apply(described(*overrides))) == []
