@@ -6,9 +6,6 @@ from conf.schema import Lora, Qlora
 from launcher.memory.activations import (
     CLOSING,
     COMPOSED_GELU,
-    expert_bytes,
-    expert_element,
-    experts_keep_inputs,
     fused_gate,
     last_part,
     layer_modules,
@@ -19,9 +16,10 @@ from launcher.memory.activations import (
 )
 from launcher.memory.column_sums import column_sum_bytes
 from launcher.memory.dora import magnitude_moments, recomputed_bytes, weight_norm_terms
+from launcher.memory.experts import expert_moments, expert_saved, layer_experts, routed_copies, stacked
 from launcher.memory.job import Job
-from launcher.memory.parameters import adapter_targets, expert_targets
-from launcher.memory.terms import Term, Terms, total
+from launcher.memory.parameters import adapter_targets
+from launcher.memory.terms import Moment, Term, Terms, total
 from launcher.model_facts import ModuleKind
 
 # Bytes per element. Of an input of 8-bit layers: in fp16, its absolute values there, which of them are outliers, and in 8 bits; of their product:
@@ -31,13 +29,6 @@ INT8_SOURCE = "bitsandbytes/backends/cuda/ops.py, int8_vectorwise_quant and int8
 # Of a 2-bit matrix: unpacked, less its zeros, and times its scales.
 HQQ_COPIES = 3 * 2
 HQQ_SOURCE = "hqq/core/quantize.py, Quantizer.dequantize"
-
-
-@dataclass(frozen=True)
-class Moment:
-    name: str
-    gradients: int  # elements of this layer that have one
-    terms: Terms
 
 
 @dataclass(frozen=True)
@@ -94,25 +85,12 @@ def layer_weights(job: Job) -> Weights:
     return Weights(*(min(part, learned) for part in (closing, mlp, mlp + output, learned, widest)))
 
 
-def stacked(job: Job) -> int:
-    return sum(module.parameters for module in layer_modules(job.facts) if module.kind == "experts")
-
-
-def layer_experts(job: Job) -> int:
-    """Elements of one layer that learn and that autocast does not copy."""
-    return min(stacked(job), job.census.layer) if job.storage.autocast and job.census.experts else 0
-
-
 def layer_saved(job: Job, learns: bool) -> int:
     return job.learning_layer if learns else job.frozen_layer + job.merged_experts
 
 
 def mlp_saved(job: Job, learns: bool) -> int:
     return mlp_bytes(job.facts, job.arithmetic, learns) * job.tokens + expert_saved(job, learns)
-
-
-def expert_saved(job: Job, learns: bool) -> int:
-    return expert_bytes(job.facts, expert_element(job.arithmetic, learns), experts_keep_inputs(job.run, job.facts, learns)) * job.tokens
 
 
 def norm_saved(job: Job, learns: bool) -> int:
@@ -146,45 +124,6 @@ def adapted_in_mlp(job: Job) -> list[ModuleKind]:
 def adapts_closing(job: Job) -> bool:
     """Whether the MLP's last matrix has an adapter."""
     return any(last_part(module) in CLOSING for module in adapted_in_mlp(job))
-
-
-def routed_copies(job: Job) -> int:
-    """Of tokens, one for every expert that they go to; in bytes of an element of their products."""
-    element = expert_element(job.arithmetic, job.census.experts > 0)
-    return job.facts.experts_per_token * element * job.tokens if job.facts.mixture else 0
-
-
-def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
-    """transformers/integrations/moe.py, grouped_mm_experts_forward, backwards: of the routed copies of the tokens the gradient of the outputs, of
-    the outputs before they were weighted, and their product for the router; at the end the first matrix' input and its gradient, beside the gradient
-    of both its halves."""
-    facts, copies = job.facts, routed_copies(job)
-    incoming = job.arithmetic.element * facts.hidden * job.tokens
-    again = 2 * incoming if job.run.training.gradient_checkpointing else 0  # recomputed there: the residual stream and its norm
-    layer = Term("one layer, recomputed", saved, "what a layer saves per token")
-    outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
-    if not learns:
-        forward = Term("forward pass of the layer", again, "residual stream and its norm")
-        return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
-    gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
-    return (
-        Moment("expert outputs", 0, (layer, outputs)),
-        Moment("experts", stacked(job), (gone, Term("expert gradients", incoming, "of the layer's output"))),
-    )
-
-
-def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, ...]:
-    """The sum of the second matrices and their adapters has a gradient, beside all of both sums; that of gate and up, twice as large, comes when
-    the first sum and its gradient have gone."""
-    regime = job.run.regime
-    experts = expert_targets(regime, job.facts) if isinstance(regime, Lora) else []
-    if not experts:
-        return ()
-    facts, copies = job.facts, routed_copies(job)
-    layer = Term("one layer, recomputed", saved - copies * facts.hidden, "without the experts' outputs")
-    work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
-    merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
-    return (Moment("adapted experts", 0, (layer, work, merged, forward)),)
 
 
 def shares_inputs(job: Job) -> bool:

@@ -3,9 +3,10 @@
 from launcher.memory.activations import fused_gate, mlp_width
 from launcher.memory.column_sums import column_sum_bytes
 from launcher.memory.dora import forward_bytes, weight_norm_terms
+from launcher.memory.experts import routed_copies
 from launcher.memory.fully_sharded import by_groups
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, routed_copies, shares_inputs
+from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.passes import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
 from launcher.memory.states import accumulates, gradient_term
 from launcher.memory.terms import Phase, Term, Terms, total

@@ -2,9 +2,10 @@
 
 from conf.schema import Badam
 from launcher.memory.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.experts import layer_experts
 from launcher.memory.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.job import Job
-from launcher.memory.layer_backward import layer_experts, layer_saved, learning_moments
+from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
 from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms

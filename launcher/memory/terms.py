@@ -39,6 +39,15 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """Of the backward pass of one layer."""
+
+    name: str
+    gradients: int  # elements of this layer that have one
+    terms: Terms
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes of one GPU (on a CPU node: of one rank), of one node's host memory, and of the disk under the run folder."""
 
