@@ -15,8 +15,8 @@ from memory_cells import BASES, GRIDS, overrides, write_samples
 from memory_grid import write_shapes
 from processes import environment_for
 
-from launcher.compose import compose
-from launcher.plan import judge_run
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
 
 RANK = Path(__file__).with_name("alive_rank.py")
 SHOWN = 60

@@ -29,8 +29,8 @@ from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from conf.schema import Run
-from launcher.compose import compose
-from trainers.model import whole_random_model
+from launcher.composition.compose import compose
+from trainers.model.build import whole_random_model
 
 WRITING = 2  # shapes that are made or written at once: what waits for the disk stays on the GPU
 

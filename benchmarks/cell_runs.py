@@ -19,9 +19,10 @@ from typing import Any
 from processes import environment_for, in_place_of_trainers, run_limited
 
 from conf.run_dir import RunDir
-from launcher.backends import command
-from launcher.execute import start_fresh, write_plan
-from launcher.plan import Judged, plan_for
+from launcher.gate.judge import Judged
+from launcher.launch.backends import command
+from launcher.launch.execute import start_fresh, write_plan
+from launcher.launch.plan import plan_for
 
 LEARNED_SHARE = 0.9
 TINY = [

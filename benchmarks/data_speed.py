@@ -34,7 +34,7 @@ KINDS = {"text": "pt", "answers": "sft"}
 WORDS, VOCABULARY, SAMPLE_WORDS = 20_000, 8_192, 24  # words of a record: half to one and a half of SAMPLE_WORDS
 SAMPLING_SECONDS = 0.05
 CUTOFF = 2048
-# The template of both sides; the same text as trainers/data/templates/chatml.jinja for these conversations.
+# The template of both sides; the same text as trainers/data/rows/templates/chatml.jinja for these conversations.
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}"
     "{% endgeneration %}{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
@@ -155,9 +155,9 @@ def measure_theirs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_ours(arguments: argparse.Namespace) -> dict[str, Any]:
-    from launcher.compose import compose
-    from trainers.data.prepare import build_into
-    from trainers.tokenizer import load_tokenizer
+    from launcher.composition.compose import compose
+    from trainers.data.prepare.prepare import build_into
+    from trainers.model.tokenizer import load_tokenizer
 
     folder = arguments.folder
     run = compose(

@@ -1,7 +1,7 @@
 """training.fit=auto against every permitted combination of micro-batch and checkpointing: tokens/s of each on one GPU.
 
     python benchmarks/fit_auto.py --out SPEEDS.jsonl --bases FOLDER --devices 0      one H200 that nothing else uses (or several: --devices 0 1)
-    python benchmarks/fit_auto.py --report SPEEDS.jsonl                              the table, and the constants of launcher/fit.py that fit it best
+    python benchmarks/fit_auto.py --report SPEEDS.jsonl                              the table and the constants of launcher/gate/fit.py that fit
     python benchmarks/fit_auto.py --out SPEEDS.jsonl --tiny                          a rehearsal on a CPU
 
 Runs start side by side and train one at a time on each GPU (timed.py), five to ten steps on samples as long as data.cutoff. Offloading is
@@ -27,13 +27,13 @@ from memory_cells import BASES, tiny
 from processes import Room, environment_for
 
 from conf.schema import Run
-from launcher.compose import compose
-from launcher.fit import candidates, opened
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
+from launcher.gate.fit import candidates, opened
+from launcher.gate.judge import judge_recorded, judge_run
+from launcher.gate.settle import settle
+from launcher.gate.throughput import step_flops
 from launcher.memory.stages import sample_tokens
-from launcher.node_facts import settle_node
-from launcher.plan import judge_recorded, judge_run
-from launcher.settle import settle
-from launcher.throughput import step_flops
 
 TIMED = Path(__file__).with_name("timed.py")
 ROWS, CHARACTERS, WARM_UP = 320, 2200, 2
@@ -63,7 +63,7 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Combination:
-    """One form of a job. The last three are what launcher/fit.py orders by."""
+    """One form of a job. The last three are what launcher/gate/fit.py orders by."""
 
     job: Job
     micro_batch: int
@@ -205,7 +205,7 @@ def report(lines: Sequence[dict]) -> str:
 
 
 def fitted_constants(lines: Sequence[dict]) -> tuple[float, float, int, float]:
-    """LAUNCH, REPEATED and SATURATED_TOKENS under which the order of launcher/fit.py follows the measured seconds best, and how far off it stays."""
+    """LAUNCH, REPEATED and SATURATED_TOKENS with which launcher/gate/fit.py follows the measured seconds best, and how far off it stays."""
     measured = [line for line in lines if "tokens_per_second" in line]
     return min(((*constants, misfit(measured, *constants)) for constants in product(LAUNCH, REPEATED, SATURATED_TOKENS)), key=last)
 
@@ -225,7 +225,7 @@ def misfit(measured: Sequence[dict], launch: float, repeated: float, saturated: 
 
 
 def slowness(line: dict, launch: float, repeated: float, saturated: int) -> float:
-    """As launcher/fit.py has it, under ddp."""
+    """As launcher/gate/fit.py has it, under ddp."""
     passes = line["step_tokens"] / min(line["tokens_per_pass"], saturated)
     return math.hypot(line["operations"], passes * line["layers"] * launch * (repeated if line["gradient_checkpointing"] else 1))
 

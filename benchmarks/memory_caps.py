@@ -22,10 +22,10 @@ from memory_grid import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell
 from memory_second import filed
 from processes import Room, environment_for
 
-from launcher.compose import compose
-from launcher.gate import judge
+from launcher.composition.compose import compose
+from launcher.gate.judge import Judged, judge_run
+from launcher.gate.verdict import judge
 from launcher.memory.constants import CUDA_CONTEXT
-from launcher.plan import Judged, judge_run
 
 RAN, DOES_NOT_FIT = 0, 80
 CAPPED = Path(__file__).with_name("capped.py")

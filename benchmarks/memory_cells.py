@@ -26,8 +26,8 @@ from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from processes import Room, environment_for, run_limited
 
-from launcher.compose import compose
-from launcher.plan import judge_run
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
 
 STEPS = 6
 GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {

@@ -24,11 +24,11 @@ from memory_cells import overrides, write_samples
 from memory_grid import ONE_GPU, write_shapes
 
 from conf.schema import Full, Run
-from launcher.compose import compose
-from launcher.hardware_table import published_need, row_of
+from launcher.composition.compose import compose
+from launcher.facts.model import ModelFacts
+from launcher.gate.hardware_table import published_need, row_of
+from launcher.gate.judge import judge_run
 from launcher.memory import estimate
-from launcher.model_facts import ModelFacts
-from launcher.plan import judge_run
 
 GIB = 2**30
 GB = 10**9

@@ -1,4 +1,4 @@
-"""Runs what launcher/compatibility.py refuses, with the refusal lifted, and records how it really ends.
+"""Runs what launcher/rules/pairs.py refuses, with the refusal lifted, and records how it really ends.
 
     python benchmarks/refused_pairs.py --out RESULTS.jsonl [--gpus 2] [--only NAME ...] [--concurrent 3]
 
@@ -16,10 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from conf.run_dir import RunDir, save_run
-from launcher.backends import command
-from launcher.compose import compose
-from launcher.node_facts import settle_node
-from launcher.settle import check_values, settle
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
+from launcher.gate.settle import settle
+from launcher.launch.backends import command
+from launcher.rules.ranges import check_values
 
 SMALL = [
     "model=demo",

@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 from conf.run_dir import RunDir
-from launcher import journal
+from launcher.launch import journal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REGIMEN = (sys.executable, "-m", "launcher")
@@ -35,10 +35,10 @@ REFUSED = ("plan", "model=llama3.1_8b", "data=files", "data.sets=[org/name]", "r
 ESTIMATES = """
 import os, sys, time
 from dataclasses import replace
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from launcher.memory import estimate
-from launcher.model_facts import model_facts
-from launcher.settle import settle
+from launcher.facts.model import model_facts
+from launcher.gate.settle import settle
 
 run = compose(["model=llama3.1_8b", "data=demo", "node=h100_80", "node.host_memory=400000000000"])
 run = settle(run, run.node)

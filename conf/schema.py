@@ -27,7 +27,7 @@ class Data:
     sets: list[str] = MISSING  # names in the registry, data files, folders of them, hub ids, or `generated`
     folder: str = MISSING  # where the registry and its files lie
     registry: str = MISSING  # file name of the registry in `folder` (LLaMA-Factory's dataset_info.json format)
-    template: str | None = MISSING  # null: the tokenizer's own chat template; else a name under trainers/data/templates
+    template: str | None = MISSING  # null: the tokenizer's own chat template; else a name under trainers/data/rows/templates
     cutoff: int = MISSING  # tokens; longer samples are truncated at their end
     max_samples: int | None = MISSING  # per set; null: all
     validation_share: float = MISSING  # 0..1 of the samples, held out
@@ -113,7 +113,7 @@ class Ppo(Stage):
 
 @dataclass
 class Grpo(Stage):
-    rewards: list[str] = MISSING  # names of trainers/rewards.py, or module:function
+    rewards: list[str] = MISSING  # names of trainers/reinforcement/rewards.py, or module:function
     reward_packages: list[str] = MISSING  # from which alone `rewards` may import
     format: str | None = MISSING  # a regular expression
     reward_model: str | None = MISSING  # as for ppo
@@ -312,7 +312,7 @@ class Gate:
 
 @dataclass
 class Run:
-    """One fully described run. Compose it with launcher.compose, read it back with conf.run_dir.load_run."""
+    """One fully described run. Compose it with launcher.composition.compose, read it back with conf.run_dir.load_run."""
 
     name: str = MISSING  # runs are kept under output/name/time
     output: str = MISSING

@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.after_training import add_after_training
-from launcher.data_options import add_data_verbs
 from launcher.errors import RegimenError
+from launcher.verbs.after_training_options import add_after_training
+from launcher.verbs.data_options import add_data_verbs
 
 DESCRIPTION = "Fine-tune language models: described once, judged before it is queued, launched anywhere, resumed bit for bit."
 OVERRIDES = """overrides are key=value or group=choice, as in Hydra:
@@ -158,55 +158,55 @@ def group_lines() -> str:
 
 
 def act_train(arguments: argparse.Namespace) -> int:
-    from launcher import show, verbs
+    from launcher.verbs import plan, train
 
     if arguments.cfg:
-        return show.show_configuration(arguments.overrides, arguments.config_dir)
+        return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.dry_run:
-        return show.show_plan(arguments.overrides, arguments.config_dir)
+        return plan.show_plan(arguments.overrides, arguments.config_dir)
     if arguments.multirun:
         from launcher.sweep.multirun import multirun
 
         return multirun(arguments.overrides, arguments.config_dir)
-    return verbs.train(arguments.overrides, arguments.config_dir, arguments.detach)
+    return train.train(arguments.overrides, arguments.config_dir, arguments.detach)
 
 
 def act_plan(arguments: argparse.Namespace) -> int:
-    from launcher import show
+    from launcher.verbs import plan
 
     if arguments.cfg:
-        return show.show_configuration(arguments.overrides, arguments.config_dir)
+        return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.diff:
-        return show.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
+        return plan.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
     if arguments.json:
-        return show.show_plan_json(arguments.overrides, arguments.config_dir)
+        return plan.show_plan_json(arguments.overrides, arguments.config_dir)
     if arguments.matrix:
-        return show.show_matrix(arguments.overrides, arguments.config_dir)
+        return plan.show_matrix(arguments.overrides, arguments.config_dir)
     if arguments.picture:
-        from launcher.picture import draw_plan
+        from launcher.verbs.pictures import draw_plan
 
         return draw_plan(arguments.overrides, arguments.config_dir, arguments.picture)
     if arguments.explain:
-        return show.explain(arguments.overrides, arguments.config_dir)
-    return show.show_plan(arguments.overrides, arguments.config_dir)
+        return plan.explain(arguments.overrides, arguments.config_dir)
+    return plan.show_plan(arguments.overrides, arguments.config_dir)
 
 
 def act_status(arguments: argparse.Namespace) -> int:
-    from launcher import verbs
+    from launcher.verbs import watch
 
     if arguments.follow:
-        return verbs.follow(arguments.run or "last", arguments.output)
-    return verbs.show_status(arguments.run, arguments.output, arguments.json)
+        return watch.follow(arguments.run or "last", arguments.output)
+    return watch.show_status(arguments.run, arguments.output, arguments.json)
 
 
 def act_stop(arguments: argparse.Namespace) -> int:
-    from launcher import verbs
+    from launcher.verbs import watch
 
-    return verbs.stop(arguments.run, arguments.output)
+    return watch.stop(arguments.run, arguments.output)
 
 
 def act_doctor(arguments: argparse.Namespace) -> int:
-    from launcher.doctor import check_machine, lines
+    from launcher.verbs.doctor import check_machine, lines
 
     findings = check_machine(arguments.output)
     print("\n".join(lines(findings)))
@@ -214,26 +214,26 @@ def act_doctor(arguments: argparse.Namespace) -> int:
 
 
 def act_memory_report(arguments: argparse.Namespace) -> int:
-    from launcher.memory_report import report
+    from launcher.verbs.memory_report import report
 
     return report(arguments.runs, arguments.output, arguments.picture)
 
 
 def act_supervise(arguments: argparse.Namespace) -> int:
-    from launcher import verbs
+    from launcher.verbs import train
 
-    return verbs.supervise_folder(arguments.run)
+    return train.supervise_folder(arguments.run)
 
 
 def act_job_start(arguments: argparse.Namespace) -> int:
     from conf.run_dir import RunDir
-    from launcher import batch_job
+    from launcher.launch import batch_job
 
     return batch_job.job_start(RunDir(arguments.run), arguments.job)
 
 
 def act_job_end(arguments: argparse.Namespace) -> int:
     from conf.run_dir import RunDir
-    from launcher import batch_job
+    from launcher.launch import batch_job
 
     return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code)

@@ -1,1 +1,1 @@
-"""Batch script templates; launcher/batch_script.py renders them."""
+"""Batch script templates; launcher/launch/batch_script.py renders them."""

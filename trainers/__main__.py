@@ -10,8 +10,8 @@ import traceback
 from pathlib import Path
 
 from conf.run_dir import RunDir, load_run, write_text_atomically
-from trainers.causes import cause_of
-from trainers.place import Place
+from trainers.ranks.causes import cause_of
+from trainers.ranks.place import Place
 
 PR_SET_PDEATHSIG = 1
 

@@ -10,7 +10,7 @@ from conf.metrics import HIGHER_IS_BETTER
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
 
-# transformers' names; optim=adamw is chosen by device, and optim=muon is built in trainers/optimizer.py
+# transformers' names; optim=adamw is chosen by device, and optim=muon is built in trainers/optimizers/build.py
 OPTIMIZERS = {
     "adamw_foreach": "adamw_torch",
     "adamw_8bit": "adamw_bnb_8bit",
@@ -147,7 +147,7 @@ def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
 
 
 def engine_precision(precision: str) -> dict[str, Any]:
-    """DeepSpeed's number formats; pure bf16 gets its masters in trainers/optimizer.py."""
+    """DeepSpeed's number formats; pure bf16 gets its masters in trainers/optimizers/build.py."""
     if precision == "fp16_amp":
         return {"fp16": {"enabled": True}}
     if precision in ("bf16_amp", "bf16"):

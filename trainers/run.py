@@ -23,22 +23,23 @@ from trainers.callbacks.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
-from trainers.comparison import write_memory
-from trainers.data import PreparedData, build_collator, load_prepared, prepare
-from trainers.data.streaming import evaluation_run, streamed_rows
+from trainers.data import PreparedData, build_collator, load_prepared
+from trainers.data.prepare.prepare import prepare
+from trainers.data.prepare.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
-from trainers.host import HostPeaks
-from trainers.material import Material
-from trainers.measure import write_peak
-from trainers.optimizer import choose_optimizer
-from trainers.place import Place
-from trainers.plots import draw_loss, draw_memory
-from trainers.ranks import broadcast, on_rank_zero
+from trainers.measures.comparison import write_memory
+from trainers.measures.host import HostPeaks
+from trainers.measures.layout import write_peak
+from trainers.measures.plots import draw_loss, draw_memory
+from trainers.model.tokenizer import load_tokenizer
+from trainers.model.vocabulary import grown
+from trainers.optimizers.build import choose_optimizer
+from trainers.ranks.agreement import broadcast, on_rank_zero
+from trainers.ranks.place import Place
 from trainers.regimes import prepare_model
 from trainers.regimes.continued import load_adapter
 from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
-from trainers.tokenizer import load_tokenizer
-from trainers.vocabulary import grown
+from trainers.stages.shared.material import Material
 
 DONE, SAVED = 0, 75
 WAIT_SECONDS = 0.2

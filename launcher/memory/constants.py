@@ -67,5 +67,5 @@ MALLOC_MAPS = 32 * MIB
 CPU_SLACK = 0.2
 DATALOADER_WORKER = int(0.25 * GIB)  # what a forked worker does not share
 
-# trainers/loss.py: tokens whose logits exist at a time under training.loss=chunked.
+# trainers/stages/shared/chunked_loss.py: tokens whose logits exist at a time under training.loss=chunked.
 LOSS_CHUNK = 512

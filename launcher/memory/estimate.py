@@ -2,16 +2,20 @@
 
 from functools import partial
 
+from conf.data_sets import evaluates
 from conf.schema import Qlora, Run
-from launcher.data_keys import evaluates
+from launcher.facts.model import ModelFacts
 from launcher.memory import constants
-from launcher.memory.activations import Batch
-from launcher.memory.added_tokens import merged_terms
-from launcher.memory.fully_sharded import by_groups, tail_terms
-from launcher.memory.host import disk_terms, host_terms
+from launcher.memory.allocator.replay import fragment_bytes, reserved_bytes
+from launcher.memory.disk import disk_terms
+from launcher.memory.host import host_terms
 from launcher.memory.job import Job, doubts_of, job_of, worst_batch
-from launcher.memory.layer_forward import last_layer_phases
-from launcher.memory.passes import (
+from launcher.memory.step.activations import Batch
+from launcher.memory.step.added_tokens import merged_terms
+from launcher.memory.step.fully_sharded import by_groups, tail_terms
+from launcher.memory.step.last_layer import last_layer_phases
+from launcher.memory.step.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
+from launcher.memory.step.step_phases import (
     cast_terms,
     end_terms,
     evaluation_term,
@@ -22,9 +26,9 @@ from launcher.memory.passes import (
     loss_terms,
     saved_term,
 )
-from launcher.memory.replay import fragment_bytes, reserved_bytes
-from launcher.memory.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
-from launcher.memory.states import (
+from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
+from launcher.memory.uncertainty import uncertainty_of
+from launcher.memory.weights.resident import (
     WHOLE_QUANTISED,
     accumulated_terms,
     gathered_terms,
@@ -35,9 +39,6 @@ from launcher.memory.states import (
     step_terms,
     whole_tensor_terms,
 )
-from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
-from launcher.memory.uncertainty import uncertainty_of
-from launcher.model_facts import ModelFacts
 
 __all__ = ["MemoryEstimate", "estimate", "estimate_batch"]
 

@@ -1,6 +1,6 @@
 """Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
-from conf.schema import Badam, Fsdp, Lora, Qlora, Run, Zero
+from conf.schema import Fsdp, Lora, Qlora, Zero
 from launcher.memory.constants import (
     CPU_SLACK,
     CUDA_CONTEXT,
@@ -13,12 +13,12 @@ from launcher.memory.constants import (
     RANK_HOST_TRAINING,
 )
 from launcher.memory.job import Job
-from launcher.memory.offload import offload_terms
-from launcher.memory.optimizer import PAGED, state_bytes, unpaged_bytes
-from launcher.memory.parameters import weight_bytes
-from launcher.memory.sharding import ranks_per_node
-from launcher.memory.storage import loaded_element
 from launcher.memory.terms import Term, Terms, total
+from launcher.memory.weights.dtypes import loaded_element
+from launcher.memory.weights.offload import offload_terms
+from launcher.memory.weights.optimizer import PAGED, state_bytes, unpaged_bytes
+from launcher.memory.weights.parameters import weight_bytes
+from launcher.memory.weights.split import ranks_per_node
 
 PROCESSES = "processes"
 IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
@@ -181,22 +181,3 @@ def evicted_bytes(job: Job, peak: int) -> int:
     states = (state_bytes(job.run, job.census, job.storage) - unpaged_bytes(job.run, job.census)) // job.split.states
     room = max(0, (job.run.node.gpu_memory or 0) - CUDA_CONTEXT - peak)
     return max(0, states - room)
-
-
-def checkpoint_bytes(job: Job) -> int:
-    """What learns, its masters and its states; frozen weights are not saved again."""
-    per_element = max(job.storage.weight, job.storage.master)
-    saved = job.census.base if isinstance(job.run.optim, Badam) else job.census.trained  # BAdam: layers that had their turn have changed too
-    return per_element * saved + state_bytes(job.run, job.census, job.storage)
-
-
-def disk_terms(job: Job) -> tuple[Term, ...]:
-    run: Run = job.run
-    one = checkpoint_bytes(job)
-    adapter = isinstance(run.regime, Lora)
-    final = job.storage.weight * job.census.trained if adapter else job.storage.weight * job.census.base
-    return (
-        Term("checkpoints", one * run.checkpoint.keep, f"checkpoint.keep={run.checkpoint.keep} x what learns with its states"),
-        Term("checkpoint in the making", one, "the oldest is removed after the newest is complete"),
-        Term("final model", final, "adapter" if adapter else "all weights"),
-    )

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from conf.schema import Lora, Run
-from launcher.memory.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
-from launcher.memory.optimizer import PAGED
-from launcher.memory.parameters import Census, census_of, expert_adapter_elements, expert_targets
-from launcher.memory.sharding import Split, split_of
+from launcher.facts.model import ModelFacts
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
-from launcher.memory.storage import Storage, storage_of
-from launcher.model_facts import ModelFacts
+from launcher.memory.step.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
+from launcher.memory.weights.dtypes import Storage, storage_of
+from launcher.memory.weights.optimizer import PAGED
+from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets
+from launcher.memory.weights.split import Split, split_of
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
 TRACED = frozenset(

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from conf.schema import Dpo, Grpo, Lora, Ppo, Run
-from launcher.model_facts import ModelFacts, ModuleKind
+from launcher.facts.model import ModelFacts, ModuleKind
 
 
 class Loss(Enum):
-    """Which tensors over the vocabulary exist, and when (launcher/memory/stage_loss.py)."""
+    """Which tensors over the vocabulary exist, and when (launcher/memory/step/stage_loss.py)."""
 
     NEXT_TOKEN = "next token"  # inside of the model's forward pass
     SCORE = "score"  # a head of one row

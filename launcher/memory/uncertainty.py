@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from conf.schema import Fsdp, Lora, Qlora, Zero
+from launcher.facts.model.families import FAMILIES
 from launcher.memory.job import Job
-from launcher.model_facts.families import FAMILIES
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from launcher.compose import CONFIG_NAME, checked_overrides, config_loader, load_config
+from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config
 from launcher.errors import ConfigError
 from launcher.sweep import ledger, table
 from launcher.sweep.grid import fixed_keys

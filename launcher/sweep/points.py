@@ -9,11 +9,11 @@ from pathlib import Path
 
 from conf.run_dir import RunDir
 from conf.schema import Node, Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from launcher.errors import ConfigError, GateRefused, RegimenError
-from launcher.gate import Verdict
-from launcher.node_facts import stated_or_host_memory
-from launcher.plan import Judged, judge_run
+from launcher.facts.node import stated_or_host_memory
+from launcher.gate.judge import Judged, judge_run
+from launcher.gate.verdict import Verdict
 from launcher.sweep.schedule import Resources
 
 LONGEST_LABEL = 60  # characters; file names end at 255 bytes, and a run's name is read by people

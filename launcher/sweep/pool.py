@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from launcher.errors import RegimenError
-from launcher.supervise import StopRequests
+from launcher.launch.supervise import StopRequests
 from launcher.sweep import processes
 from launcher.sweep.points import Permitted, Result, one_line
 from launcher.sweep.processes import Running

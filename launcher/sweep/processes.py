@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from conf.run_dir import RunDir
-from launcher import execute, status
-from launcher.backends import python_path
-from launcher.plan import plan_for
+from launcher.command import python_path
+from launcher.launch import execute, status
+from launcher.launch.plan import plan_for
 from launcher.sweep.points import Permitted, Point, Result, one_line
 
 

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from launcher.errors import ConfigError
-from launcher.node_facts import visible_gpus
+from launcher.facts.node import visible_gpus
 from launcher.sweep import ledger, table
 from launcher.sweep.ledger import SweepDir
 from launcher.sweep.points import Permitted, Point, Result, judge_point

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from launcher.errors import RanksFailed
-from launcher.report import duration, plural
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
+from launcher.words import duration, plural
 
 STATES = ("finished", "refused", "failed", "stopped", "not started")
 HEAD = ("point", "overrides", "state", "loss", "run folder", "cause")

@@ -8,8 +8,8 @@ from memory_grid import ONE_GPU, TWO_GPUS, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 
-from launcher.compose import compose
-from launcher.plan import judge_run
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
 
 CELLS = (*ONE_GPU, *TWO_GPUS, *SECOND_ONE_GPU, *SECOND_TWO_GPUS, *THIRD_ONE_GPU, *FOURTH_ONE_GPU, *FIFTH_ONE_GPU, *SIXTH_ONE_GPU)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.hints import known_keys
+from launcher.composition.mistakes import known_keys
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "llamafactory.md"
 ROW = re.compile(r"^\| `(\w+)` \| `([\w.]+)` \| ([^|]+) \|$")

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Model
-from launcher.compose import choices, compose
-from launcher.model_facts import ModelFacts, architecture_source, model_facts, read_architecture
+from launcher.composition.compose import choices, compose
+from launcher.facts.model import ModelFacts, architecture_source, model_facts, read_architecture
 
 # Totals of the published weights, as their safetensors index or model card states them.
 PUBLISHED = {

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.run_dir import RunDir, cut_torn_line, load_run, run_as_dict, run_from_dict, save_run, write_text_atomically
 from conf.schema import SUBTYPES, Qlora, Run, Zero
-from launcher.compose import choices, compose
+from launcher.composition.compose import choices, compose
 
 DEMO = ["model=demo", "data=demo"]
 DEFAULT = compose([*DEMO, "regime=qlora", "sharding=zero3"])

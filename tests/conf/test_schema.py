@@ -11,7 +11,7 @@ from omegaconf import MISSING
 import conf
 from conf import schema
 from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
-from launcher.compose import compose
+from launcher.composition.compose import compose
 
 CONF = Path(conf.__file__).parent
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]

@@ -13,11 +13,12 @@ from typing import Any
 
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
-from launcher.backends import accelerate_config, command
-from launcher.compatibility import incompatibilities
-from launcher.compose import compose
-from launcher.node_facts import settle_node
-from launcher.settle import check_values, settle
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
+from launcher.gate.settle import settle
+from launcher.launch.backends import accelerate_config, command
+from launcher.rules.pairs import incompatibilities
+from launcher.rules.ranges import check_values
 
 SCRIPT = Path(__file__).with_name("run_cells.py")
 TINY = (

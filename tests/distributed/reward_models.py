@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, set_seed
 
-from trainers.tokenizer import byte_tokenizer
+from trainers.model.tokenizer import byte_tokenizer
 
 
 def save_reward_model(folder: Path, vocabulary: int = 264) -> Path:

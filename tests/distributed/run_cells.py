@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from conf.run_dir import RunDir, load_run
 from trainers.__main__ import place_of_this_rank, write_exit
-from trainers.causes import cause_of
+from trainers.ranks.causes import cause_of
 from trainers.run import train
 
 

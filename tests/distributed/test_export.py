@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
-from trainers.export import export
 from trainers.regimes.qlora import without_cpu_packing
+from trainers.verbs.export import export
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(900)]
 

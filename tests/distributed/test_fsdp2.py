@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
-from trainers.export import export
+from trainers.verbs.export import export
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(1500)]
 

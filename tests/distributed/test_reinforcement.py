@@ -13,10 +13,11 @@ from reward_models import save_reward_model
 
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
-from launcher.backends import command
-from launcher.compose import compose
-from launcher.node_facts import settle_node
-from launcher.settle import check_values, settle
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
+from launcher.gate.settle import settle
+from launcher.launch.backends import command
+from launcher.rules.ranges import check_values
 
 pytestmark = pytest.mark.distributed
 

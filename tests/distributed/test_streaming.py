@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from launcher.compose import compose
-from launcher.node_facts import settle_node
-from launcher.settle import check_values, settle
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
+from launcher.gate.settle import settle
+from launcher.rules.ranges import check_values
 
 pytestmark = pytest.mark.distributed
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.compose import compose
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
 from launcher.memory.constants import CUDA_CONTEXT
 from launcher.memory.estimate import MemoryEstimate
-from launcher.plan import judge_run
 
 pytestmark = pytest.mark.gpu(1)
 

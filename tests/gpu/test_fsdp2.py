@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
-from trainers.export import export
+from trainers.verbs.export import export
 
 pytestmark = [pytest.mark.gpu(2), pytest.mark.timeout(900)]
 

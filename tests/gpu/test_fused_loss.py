@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from launcher.compatibility import FUSED_FAMILIES
+from launcher.rules.pairs import FUSED_FAMILIES
 
 patches = pytest.importorskip("liger_kernel.transformers.monkey_patch", reason="liger-kernel is for GPUs")
 
@@ -17,7 +17,7 @@ def test_a_family_that_is_planned_with_a_fused_loss_has_one(family):
 
 
 def test_everything_else_that_liger_would_change_is_switched_off():
-    from launcher.compose import compose
+    from launcher.composition.compose import compose
     from trainers.arguments import loss_arguments
 
     config = loss_arguments(compose(["model=qwen2.5_0.5b", "data=demo", "training.loss=fused"]))["liger_kernel_config"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.compose import compose
-from launcher.node_facts import settle_node
+from launcher.composition.compose import compose
+from launcher.facts.node import settle_node
 
 pytestmark = pytest.mark.gpu(1)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from conf.run_dir import RunDir, save_run
-from launcher.compose import compose
-from launcher.plan import judge_run
-from trainers.attention import implementation
-from trainers.data.collator import bounded_batch, packed_batch
-from trainers.data.packing import PackedRow, packed_row
-from trainers.place import Place
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
+from trainers.data.rows.collator import bounded_batch, packed_batch
+from trainers.data.rows.packing import PackedRow, packed_row
+from trainers.model.attention import implementation
+from trainers.ranks.place import Place
 
 pytestmark = pytest.mark.gpu(1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model, with_adapter
 
 SAMPLES = [{"input_ids": row, "labels": row} for row in torch.arange(8, 136).reshape(8, 16)]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conf.run_dir import RunDir
-from launcher.backends import LAUNCHER
-from launcher.batch_script import HEAD, NODE_RANK, PORT, parse_job_id, render, sbatch_argv
-from launcher.compose import compose
+from launcher.command import LAUNCHER
+from launcher.composition.compose import compose
+from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, parse_job_id, render, sbatch_argv
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Cluster

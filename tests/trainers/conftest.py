@@ -9,9 +9,9 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from conf.run_dir import RunDir, save_run
-from launcher.compose import compose
-from launcher.settle import settle
-from trainers.place import Place
+from launcher.composition.compose import compose
+from launcher.gate.settle import settle
+from trainers.ranks.place import Place
 
 TINY = (
     *("model=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128"),

@@ -11,8 +11,8 @@ from transformers import TrainingArguments
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.compose import choices, compose
-from launcher.settle import settle
+from launcher.composition.compose import choices, compose
+from launcher.gate.settle import settle
 from trainers.arguments import keep_output_dtype, training_arguments
 
 RUN_DIR = RunDir(Path("/runs/demo/1"))

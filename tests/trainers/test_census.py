@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launcher.model_facts import ModelFacts, ModuleKind
-from launcher.model_facts.families import FAMILIES
+from launcher.facts.model import ModelFacts, ModuleKind
+from launcher.facts.model.families import FAMILIES
 from trainers.census import census
 
 SIZES = {
@@ -53,7 +53,7 @@ def test_the_answer_has_the_fields_that_the_launcher_reads():
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "mixtral", "phi3"])
 def test_a_listed_architecture_counted_has_the_facts_of_its_table(name):
     """The two ways agree, but for what only a family's table knows: how sliding windows are used, and defaults of absent experts."""
-    from launcher.model_facts import model_facts
+    from launcher.facts.model import model_facts
 
     architecture = {**SIZES, "model_type": name, "sliding_window": None, "head_dim": 8}
     found, listed = census(architecture), model_facts(architecture, "test")

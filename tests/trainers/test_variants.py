@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.adapter import with_adapter_folder
-from launcher.compose import compose
-from launcher.plan import refuse_incompatible
-from launcher.settle import check_values, settle
-from trainers.place import Place
+from launcher.composition.compose import compose
+from launcher.gate.judge import refuse_incompatible
+from launcher.gate.settle import settle
+from launcher.rules.adapter import with_adapter_folder
+from launcher.rules.ranges import check_values
+from trainers.ranks.place import Place
 from trainers.run import train
 
 SMALL = (

@@ -8,7 +8,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from conf.run_dir import RunDir
 from trainers.checkpoints.commit import commit, prune
-from trainers.ranks import on_rank_zero
+from trainers.ranks.agreement import on_rank_zero
 
 
 class Committing(TrainerCallback):

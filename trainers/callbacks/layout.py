@@ -6,8 +6,8 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from conf.run_dir import RunDir
-from trainers.measure import write_layout
-from trainers.place import Place
+from trainers.measures.layout import write_layout
+from trainers.ranks.place import Place
 
 
 class Layout(TrainerCallback):

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from conf.run_dir import RunDir, cut_torn_line
-from trainers.causes import NotANumber
-from trainers.ranks import total
+from trainers.ranks.agreement import total
+from trainers.ranks.causes import NotANumber
 
 KEPT = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr", "epoch": "epoch", "eval_loss": "eval_loss"}
 # Of the stages that learn from given answers: a reward is what each of them calls so, logps are summed over an answer (orpo, simpo: their mean).

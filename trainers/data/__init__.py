@@ -1,7 +1,7 @@
 """The data of every stage: sets, formats, templates, masking, packing, collation."""
 
-from trainers.data.collator import build_collator
-from trainers.data.prepare import PreparedData, build_datasets, load_prepared, prepare
-from trainers.data.report import DataReport
+from trainers.data.prepare.prepare import PreparedData, build_datasets, load_prepared, prepare
+from trainers.data.prepare.report import DataReport
+from trainers.data.rows.collator import build_collator
 
 __all__ = ["DataReport", "PreparedData", "build_collator", "build_datasets", "load_prepared", "prepare"]

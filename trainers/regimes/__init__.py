@@ -7,7 +7,7 @@ from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
 from conf.schema import Lora, Run
-from trainers.model import ModelClass, adapter_dtype, with_saved_base
+from trainers.model.build import ModelClass, adapter_dtype, with_saved_base
 from trainers.regimes.prepared import PreparedModel
 
 

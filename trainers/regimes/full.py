@@ -1,7 +1,7 @@
 """Every weight learns."""
 
 from conf.schema import Run
-from trainers.model import ModelClass, load_model
+from trainers.model.build import ModelClass, load_model
 from trainers.regimes.prepared import PreparedModel
 
 

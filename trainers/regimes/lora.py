@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from conf.schema import Lora, Run
-from trainers.model import ModelClass, load_model
+from trainers.model.build import ModelClass, load_model
 from trainers.regimes.prepared import PreparedModel
 
 ALL_LINEAR = "all-linear"

@@ -6,7 +6,7 @@ from peft import PeftModel
 from transformers import Trainer
 
 from conf.schema import Lora, Run
-from trainers.ranks import on_rank_zero
+from trainers.ranks.agreement import on_rank_zero
 
 
 def starts_from_base(run: Run) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from conf.schema import Qlora, Run
-from trainers.model import ModelClass, load_model, weight_dtype
+from trainers.model.build import ModelClass, load_model, weight_dtype
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 from trainers.regimes.prepared import PreparedModel
 

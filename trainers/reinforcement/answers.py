@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainers.conversation import stop_tokens
+from trainers.model.conversation import stop_tokens
 
 # A model's own generation_config fills what is left open, and Qwen's, for one, would cut and penalise probabilities.
 PLAIN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "use_cache": True}

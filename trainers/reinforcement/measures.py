@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainers.ranks import total
+from trainers.ranks.agreement import total
 
 
 class Measures:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainers.ranks import total
+from trainers.ranks.agreement import total
 
 SMALLEST = 1e-8  # added to a variance before its root
 

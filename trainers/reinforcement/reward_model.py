@@ -13,7 +13,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from trainers.model import FROZEN, by_precision
+from trainers.model.build import FROZEN, by_precision
 from trainers.reinforcement.answers import padded
 
 Judge = Callable[[list[list[int]]], Tensor]  # rows of prompt and answer to their scores (rows,)

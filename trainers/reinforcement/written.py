@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from conf.schema import Ppo
-from trainers.ranks import total, world_size
+from trainers.ranks.agreement import total, world_size
 from trainers.reinforcement.answers import padded
 from trainers.reinforcement.objective import advantages_and_returns, scaled, token_rewards, whitened
 from trainers.reinforcement.policy import Answered, reference_log_probabilities

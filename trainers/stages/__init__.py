@@ -1,0 +1,1 @@
+"""One module for each stage; what several stages share is in shared/."""

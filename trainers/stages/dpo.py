@@ -9,8 +9,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Dpo, Run
-from trainers.material import Material
-from trainers.preferences import (
+from trainers.regimes import PreparedModel
+from trainers.stages.shared.material import Material
+from trainers.stages.shared.preferences import (
     AsPrepared,
     as_before_training,
     completion_logps,
@@ -20,7 +21,6 @@ from trainers.preferences import (
     trl_arguments,
     with_float_logits,
 )
-from trainers.regimes import PreparedModel
 
 MODEL_CLASS = AutoModelForCausalLM
 

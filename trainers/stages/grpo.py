@@ -16,16 +16,16 @@ from conf.run_dir import RunDir
 from conf.schema import Grpo, Run
 from trainers.arguments import training_arguments
 from trainers.callbacks.phases import answering
-from trainers.conversation import stop_tokens
-from trainers.material import Material
-from trainers.preferences import AsPrepared, load_reference, settled, with_float_logits
+from trainers.model.conversation import stop_tokens
+from trainers.model.tokenizer import end_token
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.answers import until_end
 from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge
-from trainers.rewards import Reward, reward_functions
-from trainers.tokenizer import end_token
+from trainers.reinforcement.rewards import Reward, reward_functions
+from trainers.stages.shared.material import Material
+from trainers.stages.shared.preferences import AsPrepared, load_reference, settled, with_float_logits
 
 MODEL_CLASS = AutoModelForCausalLM
 Row = dict[str, Any]  # prompt_ids, prompt, answer

@@ -5,10 +5,10 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from conf.run_dir import RunDir
 from conf.schema import Orpo, Run
-from trainers.material import Material
-from trainers.pairs import Tokenised, pairs_collator
-from trainers.preferences import AsPrepared, settled, trl_arguments, with_float_logits
 from trainers.regimes import PreparedModel, with_adapter
+from trainers.stages.shared.material import Material
+from trainers.stages.shared.pairs import Tokenised, pairs_collator
+from trainers.stages.shared.preferences import AsPrepared, settled, trl_arguments, with_float_logits
 
 MODEL_CLASS = AutoModelForCausalLM
 

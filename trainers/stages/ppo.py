@@ -21,9 +21,7 @@ from conf.run_dir import RunDir
 from conf.schema import Ppo, Run
 from trainers.arguments import training_arguments
 from trainers.callbacks.phases import answering
-from trainers.material import Material
-from trainers.model import adapter_dtype
-from trainers.preferences import load_reference
+from trainers.model.build import adapter_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.answers import greedy, sampling, write_answers
 from trainers.reinforcement.measures import Measures
@@ -34,6 +32,8 @@ from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge
 from trainers.reinforcement.rollout import Batch, Rollout, batch_of, load_rollout, save_rollout
 from trainers.reinforcement.written import Written, read_back, rollout_of
+from trainers.stages.shared.material import Material
+from trainers.stages.shared.preferences import load_reference
 
 MODEL_CLASS = AutoModelForCausalLM
 HEAD_FILE = "value_head.safetensors"

@@ -11,11 +11,11 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Freeze, Run
-from trainers.material import Material
-from trainers.model import trained_dtype
-from trainers.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
+from trainers.model.build import trained_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.regimes.freeze import train_too
+from trainers.stages.shared.material import Material
+from trainers.stages.shared.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
 
 HEAD = "score"  # transformers' name of the linear layer from the last token's state to the reward
 

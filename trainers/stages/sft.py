@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from conf.run_dir import RunDir
 from conf.schema import Run, Zero
 from trainers.arguments import training_arguments
-from trainers.loss import compute_loss_in_chunks
-from trainers.material import Material
 from trainers.regimes import PreparedModel, with_adapter
+from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
+from trainers.stages.shared.material import Material
 
 MODEL_CLASS = AutoModelForCausalLM
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from conf.schema import Run
-from launcher.compose import compose
-from launcher.model_facts import ModelFacts, model_facts
-from launcher.settle import settle
+from launcher.composition.compose import compose
+from launcher.facts.model import ModelFacts, model_facts
+from launcher.gate.settle import settle
 
 Described = Callable[..., tuple[Run, ModelFacts]]
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.memory.activations import Batch
 from launcher.memory.estimate import estimate, estimate_batch
+from launcher.memory.step.activations import Batch
 
 GIB = 2**30
 FULL_BF16, FULL_AMP, LORA_AMP, QLORA_AMP = (

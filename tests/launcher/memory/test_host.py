@@ -2,7 +2,7 @@ import pytest
 
 from launcher.memory.constants import DEEPSPEED, EXPERT_KERNELS, GIB, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
 from launcher.memory.estimate import estimate
-from launcher.memory.offload import pinned, pinned_in_groups
+from launcher.memory.weights.offload import pinned, pinned_in_groups
 
 P8 = 8_030_261_248  # Llama-3.1-8B
 PRETRAINED = ("model=llama3.1_8b", "model.init=pretrained", "model.path=somewhere")

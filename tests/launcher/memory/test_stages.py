@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from conf.schema import SUBTYPES
-from launcher.memory.activations import Batch
 from launcher.memory.estimate import estimate
 from launcher.memory.job import worst_batch
-from launcher.memory.stage_loss import loss_bytes_of
 from launcher.memory.stages import STAGES, Copies, copies_of, facts_of_stage, forwards_of, sample_tokens
-from launcher.memory.storage import storage_of
+from launcher.memory.step.activations import Batch
+from launcher.memory.step.stage_loss import loss_bytes_of
+from launcher.memory.weights.dtypes import storage_of
 
 ONE_GPU = ("model=llama3.1_8b", "node.gpus=1", "data.cutoff=1000")
 PPO = ("stage=ppo", "stage.reward_model=judge", "stage.response_length=200")

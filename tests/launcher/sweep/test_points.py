@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.sweep.points import Permitted, Point, Result, judge_point, named, on_its_share, shared_memory
 from launcher.sweep.schedule import Resources

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir
-from launcher.status import RunStatus
+from launcher.launch.status import RunStatus
 from launcher.sweep.processes import last_words, objective_of, point_environment
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.regimes import prepare_model
 

@@ -8,9 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
 from conf.run_dir import RunDir
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.callbacks.generating import Generating
-from trainers.tokenizer import load_tokenizer
+from trainers.model.tokenizer import load_tokenizer
 
 PROMPT = "What is 3 + 4?"
 

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 
 from conf.run_dir import RunDir
 from trainers.callbacks.layout import Layout
-from trainers.place import Place
+from trainers.ranks.place import Place
 
 
 def test_a_rank_writes_what_it_is_once(tmp_path: Path) -> None:

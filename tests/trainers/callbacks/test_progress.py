@@ -10,7 +10,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from conf.run_dir import RunDir
 from trainers.callbacks.progress import Progress, TokenCount
-from trainers.causes import NotANumber
+from trainers.ranks.causes import NotANumber
 
 
 class Model(torch.nn.Module):

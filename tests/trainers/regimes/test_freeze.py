@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes.freeze import decoder_layers, names_part, prepare_model
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64}

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model, with_adapter
 from trainers.regimes.prepared import PreparedModel
 

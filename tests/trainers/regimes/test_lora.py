@@ -8,7 +8,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model, with_adapter
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64}

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig, PreTrainedConfig, PreTrainedModel
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model
 from trainers.regimes.new_blocks import insert_blocks
 

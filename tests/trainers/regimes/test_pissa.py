@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.compose import compose
-from launcher.settle import settle
-from trainers.place import Place
+from launcher.composition.compose import compose
+from launcher.gate.settle import settle
+from trainers.after_training.trained import is_adapter
+from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, with_adapter
 from trainers.run import train
-from trainers.trained import is_adapter
 
 PROMPT = torch.arange(3, 35).reshape(2, 16)
 ROUNDED = 1e-4  # logits near 1 over a decomposition in fp32

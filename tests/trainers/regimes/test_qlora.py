@@ -11,7 +11,7 @@ from hqq.core.quantize import HQQLinear
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model
 from trainers.regimes.hqq import quantise_2bit
 from trainers.regimes.prepared import PreparedModel

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model, with_adapter
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16

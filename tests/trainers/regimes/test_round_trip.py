@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, Trainer, TrainingArguments
 
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.regimes import prepare_model, with_adapter
 from trainers.regimes.hqq import quantise_2bit
 

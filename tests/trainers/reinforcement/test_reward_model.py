@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
-from launcher.compose import compose
+from launcher.composition.compose import compose
+from trainers.model.tokenizer import byte_tokenizer
 from trainers.reinforcement.reward_model import Judge, load_judge
-from trainers.tokenizer import byte_tokenizer
 
 ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conf.schema import Ppo
-from launcher.compose import compose
+from launcher.composition.compose import compose
 from trainers.reinforcement.policy import Answered
 from trainers.reinforcement.written import Written, rollout_of
 

@@ -13,12 +13,12 @@ from transformers import Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.compose import compose
-from launcher.settle import settle
+from launcher.composition.compose import compose
+from launcher.gate.settle import settle
 from trainers.data import build_collator
-from trainers.material import Material
+from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
-from trainers.tokenizer import load_tokenizer
+from trainers.stages.shared.material import Material
 
 TINY = (
     *("model=demo", "data=demo", "model.architecture.hidden_size=32", "model.architecture.intermediate_size=64", "model.architecture.vocab_size=264"),

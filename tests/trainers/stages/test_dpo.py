@@ -10,9 +10,9 @@ import torch
 from transformers import Trainer
 
 from conf.schema import Run
-from trainers.preferences import load_reference
 from trainers.regimes import prepare_model
 from trainers.stages import dpo
+from trainers.stages.shared.preferences import load_reference
 
 BETA = 0.5
 

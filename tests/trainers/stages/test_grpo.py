@@ -15,7 +15,7 @@ from conf.schema import Run
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.phases import Peaks, Phases, Reading
 from trainers.callbacks.progress import Progress
-from trainers.tokenizer import byte_tokenizer
+from trainers.model.tokenizer import byte_tokenizer
 
 RunOf = Callable[..., Run]
 TrainerOf = Callable[..., Trainer]

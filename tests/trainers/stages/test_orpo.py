@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer
 
 from conf.schema import Run
-from trainers.pairs import pairs_batch
+from trainers.stages.shared.pairs import pairs_batch
 
 BETA = 0.4
 

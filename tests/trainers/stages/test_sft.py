@@ -11,15 +11,15 @@ from transformers import Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.compose import compose
-from launcher.settle import settle
+from launcher.composition.compose import compose
+from launcher.gate.settle import settle
 from trainers.callbacks.committing import Committing
 from trainers.data import build_collator, build_datasets
-from trainers.data.packing import packed_row
-from trainers.material import Material
+from trainers.data.rows.packing import packed_row
+from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
 from trainers.stages import sft
-from trainers.tokenizer import load_tokenizer
+from trainers.stages.shared.material import Material
 
 VOCABULARY = 264  # of model=demo
 IGNORED = -100

@@ -11,8 +11,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel, masking_utils
 from transformers.modeling_outputs import CausalLMOutput
 
-from launcher.memory.activations import Batch
-from launcher.memory.column_sums import column_sum_bytes
+from launcher.memory.step.activations import Batch
+from launcher.memory.step.column_sums import column_sum_bytes
 
 
 @contextmanager

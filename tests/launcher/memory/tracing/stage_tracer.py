@@ -17,9 +17,9 @@ from conf.run_dir import RunDir
 from conf.schema import Freeze, Ppo, Run
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.data import build_collator
-from trainers.material import Material
+from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
-from trainers.tokenizer import load_tokenizer
+from trainers.stages.shared.material import Material
 
 ANSWERING = {"grpo": "_generate_and_score_completions", "ppo": "roll_out"}  # methods in which answers are written and judged
 SHORTER = 8  # tokens by which every second sequence is shorter: batches are padded, as in the worst case that is predicted

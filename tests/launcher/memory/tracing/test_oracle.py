@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.memory.activations import Batch
+from launcher.facts.model import model_facts
 from launcher.memory.estimate import estimate_batch
-from launcher.model_facts import model_facts
+from launcher.memory.step.activations import Batch
 
 CUDA_ONLY = ("cuBLAS workspace", "attention gradients", "sums of the embedding's gradient")
 TOLERANCE = 0.005

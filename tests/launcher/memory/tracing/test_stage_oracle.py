@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from launcher.facts.model import model_facts
 from launcher.memory.estimate import estimate
-from launcher.model_facts import model_facts
 
 CUDA_ONLY = ("cuBLAS workspace", "attention gradients", "sums of the embedding's gradient")
 TOLERANCE = 0.01

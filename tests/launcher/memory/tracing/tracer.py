@@ -19,11 +19,11 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Freeze, Lora, Qlora, Run
-from launcher.memory.activations import Batch
-from trainers.loss import compute_loss_in_chunks
-from trainers.model import random_model_from_config, trained_dtype
+from launcher.memory.step.activations import Batch
+from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
+from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
 
 BLOCK = 512  # bytes: what CUDA's caching allocator rounds every allocation up to (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)
 LAYERS = ("layers", "transformer.h")

@@ -1,0 +1,224 @@
+"""Overrides and YAML files to one typed Run. The only module that touches Hydra's composition."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+import conf
+from conf.schema import GROUPS, SUBTYPES, Run, register
+from launcher.composition.mistakes import composition_message, first_line, missing_choice, nearest_key, value_message
+from launcher.errors import ConfigError, Unsafe
+
+CONFIG_NAME = "run"
+BUILT_IN = Path(conf.__file__).resolve().parent
+DEFAULT_RECIPE = "recipe=demo"
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Run:
+    """The run that `overrides` describe, every interpolation resolved.
+
+    Raises:
+        ConfigError: naming the key or value that is wrong, and the nearest valid one.
+        Unsafe: when a value is a secret.
+    """
+    return typed_run(compose_config(overrides, config_dirs))
+
+
+def compose_config(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
+    """The composed configuration as OmegaConf holds it, before interpolations are resolved."""
+    given = checked_overrides(overrides, config_dirs)
+    refuse_sweep_settings(given)
+    config = load_config(given, config_dirs, RunMode.RUN)
+    OmegaConf.set_struct(config, True)
+    return without_hydra(config)
+
+
+def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """What Hydra is given: the overrides with the default recipe, free of secrets and of keys that no type knows."""
+    refuse_secrets(overrides)
+    given = with_default_recipe(overrides)
+    refuse_additions(given)
+    for override in parsed(given):
+        refuse_no_choice(override, config_dirs)
+    for folder in config_dirs:
+        refuse_folder(folder)
+    return given
+
+
+def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode) -> DictConfig:
+    """Hydra's composition of checked overrides, its own node included; in MULTIRUN mode swept overrides are left out."""
+    loader = config_loader(config_dirs)
+    try:
+        return loader.load_configuration(config_name=CONFIG_NAME, overrides=[*given], run_mode=mode)
+    except MissingConfigException as error:
+        raise ConfigError(missing_choice(error)) from error
+    except yaml.YAMLError as error:
+        raise config_error(f"A YAML file cannot be read: {error}. Mend it at that line.") from error
+    except ConfigCompositionException as error:
+        raise config_error(composition_message(error)) from error
+    except RecursionError as error:
+        raise ConfigError("The configuration cannot be composed: a defaults list leads back to its own file.") from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
+        # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is no list).
+        raise config_error(f"The configuration cannot be composed: {first_line(error)}") from error
+
+
+def config_error(message: str) -> ConfigError:
+    """The error with this message, unless it would show a secret that a file or the environment held."""
+    refuse_secret(message, os.environ)
+    return ConfigError(message)
+
+
+def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
+    Plugins.instance()  # before any core plugin is imported: the scan re-executes modules that are already loaded
+    register()
+    search_path = create_config_search_path("pkg://conf")
+    for folder in config_dirs:
+        search_path.prepend(
+            provider="--config-dir", path=f"file://{folder.resolve()}", anchor=SearchPathQuery(provider="schema")
+        )  # Hydra wants it last
+    return ConfigLoaderImpl(config_search_path=search_path)
+
+
+def choices(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
+    """The names that `group=` takes."""
+    return sorted(config_loader(config_dirs).get_group_options(group))
+
+
+def typed_run(config: DictConfig) -> Run:
+    """The dataclasses of a composed configuration.
+
+    Raises:
+        ConfigError: for a value that is still missing, or an interpolation that cannot be resolved.
+    """
+    try:
+        run = OmegaConf.to_object(config)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no value. Set {error.full_key}=...") from error
+    except InterpolationResolutionError as error:
+        raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
+    assert isinstance(run, Run)
+    refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
+    refuse_renamed(run)
+    return run
+
+
+def refuse_renamed(run: Run) -> None:
+    """The name of a choice decides its type: regime.name=full would keep the adapter's fields under another name."""
+    for group, types in SUBTYPES.items():
+        node = getattr(run, group)
+        if types.get(node.name) is not type(node):
+            raise ConfigError(f"{group}.name={node.name} does not belong to the chosen {group}. Write {group}=CHOICE, one of: {', '.join(types)}.")
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def with_default_recipe(overrides: Sequence[str]) -> list[str]:
+    """Nobody who names neither recipe nor model nor data, nor a key of theirs, wants an error: they get the demo."""
+    named = {text.split("=", 1)[0].split(".", 1)[0].lstrip("+~") for text in overrides}
+    return [*overrides] if named & {"recipe", "model", "data"} else [DEFAULT_RECIPE, *overrides]
+
+
+def refuse_additions(overrides: Sequence[str]) -> None:
+    """`+key` and `++key` would slip past the types, `~key` would remove what every part relies on."""
+    for text in overrides:
+        if text.startswith(("+", "~")):
+            key = text.lstrip("+~").split("=", 1)[0]
+            raise ConfigError(f"{text}: keys are neither added nor removed here. {nearest_key(key)}")
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra's grammar reads them.
+
+    Raises:
+        ConfigError: naming the one that is no key=value.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([*overrides])
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override!r} cannot be read as key=value. Quote a value of special characters or letters beyond ASCII twice: 'key=\"value\"'."
+        ) from error
+    except HydraException as error:
+        raise ConfigError(first_line(error)) from error
+
+
+def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
+    """Hydra fails on `regime=null` without its key, would merge the choices of a list into one, and would let a choice be renamed."""
+    key, text = override.key_or_group, override.input_line
+    if key == "":
+        raise ConfigError(f"{text!r} names no key: write key=value.")
+    if key.endswith(".name") and key.removesuffix(".name") in SUBTYPES:
+        group = key.removesuffix(".name")
+        raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(SUBTYPES[group])}.")
+    if override.is_sweep_override():
+        return
+    value = override.value()
+    if key == "model.architecture" and isinstance(value, dict):  # omegaconf 2.3 cannot merge a table into null
+        raise ConfigError(
+            f"{key} is too long for a command line: write it into a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME."
+        )
+    if key not in (*GROUPS, "recipe"):
+        return
+    if value is None or isinstance(value, (int, float)) or (isinstance(value, list) and key != "recipe"):
+        raise ConfigError(f"{text}: {key} takes one choice: {', '.join(choices(key, config_dirs))}.")
+
+
+def refuse_sweep_settings(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        if re.match(r"hydra[./]", text):
+            raise ConfigError(f"{text} is a setting of sweeps and does nothing for one run: use it with `regimen train -m`.")
+
+
+def refuse_folder(folder: Path) -> None:
+    """A folder of the user's own groups must be there, and must not name a choice that is built in: Hydra would take ours and not say so."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
+    for path in sorted(folder.glob("*/*.yaml")):
+        if (BUILT_IN / path.relative_to(folder)).exists():
+            raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Give the file a name of its own.")
+    for path in folder.glob("*/*.yml"):
+        raise ConfigError(f"{path}: groups are read from files that end in .yaml. Rename it.")
+
+
+def refuse_secrets(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        refuse_secret(text, os.environ)
+
+
+def refuse_secret(text: str, environment: "os._Environ[str]") -> None:
+    """No configuration value needs a secret: libraries read theirs from the environment.
+
+    Raises:
+        Unsafe: when `text` holds the value of a secret variable, or what looks like a token; the message never shows it.
+    """
+    for name, value in environment.items():
+        if SECRET_NAME.search(name) and len(value) >= 8 and value in text:
+            raise Unsafe(f"The configuration holds the value of ${name}. Leave it in the environment: it is read there.")
+    if SECRET_VALUE.search(text):
+        raise Unsafe("The configuration holds what looks like an access token. Put it into the environment instead (HF_TOKEN, WANDB_API_KEY).")

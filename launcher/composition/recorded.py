@@ -1,0 +1,133 @@
+"""`resume=`: go on in a run's own folder with its recorded configuration; whatever else is given is compared with it."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.run_dir import RunDir, load_run, run_as_dict, run_from_dict
+from conf.schema import GROUPS, Run
+from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
+from launcher.composition.mistakes import did_you_mean, first_line, known_keys, value_message
+from launcher.errors import ConfigError
+
+PREFIX = "resume="
+
+# Keys that change neither the model, nor the data, nor the numbers: they may differ on a resume.
+FREE = frozenset(
+    {"checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts", "tracking.project", "tracking.entity"}
+)
+
+
+def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The run that `resume=` names, and the other overrides."""
+    named = [text.removeprefix(PREFIX) for text in overrides if text.startswith(PREFIX)]
+    if len(named) > 1:
+        raise ConfigError(f"resume= is given {len(named)} times: name one run folder, or last.")
+    return (named[0] if named else None), [text for text in overrides if not text.startswith(PREFIX)]
+
+
+def recorded_run(run_dir: RunDir) -> Run:
+    """The run of a folder.
+
+    Raises:
+        ConfigError: where run.yaml is damaged or of another version.
+    """
+    try:
+        return load_run(run_dir)
+    except (yaml.YAMLError, KeyError, TypeError, OmegaConfBaseException) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise ConfigError(f"{run_dir.run_yaml} cannot be read ({first}): it was damaged, or written by another version of regimen.") from error
+
+
+def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
+    """The recorded run, with the free keys as given.
+
+    Raises:
+        ConfigError: listing every given key that differs from the record.
+    """
+    refuse_secrets(overrides)
+    refuse_additions(overrides)
+    recorded = run_as_dict(recorded_run(run_dir))
+    given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
+    for key in given:
+        refuse_unknown(recorded, key)
+    wanted = run_as_dict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))
+    differences = [text for key, value in given.items() for text in difference(recorded, wanted, key, value)]
+    if differences:
+        listed = "\n  ".join(differences)
+        raise ConfigError(f"{run_dir.path} was started with another configuration:\n  {listed}\nResume without these, or start a new run with them.")
+    return forget_machine(with_values(recorded, {key: value for key, value in given.items() if key in FREE}))
+
+
+def forget_machine(run: Run) -> Run:
+    """node=auto is asked again: a run may go on on another machine of the same kind."""
+    if not run.node.auto:
+        return run
+    return replace(run, node=replace(run.node, gpus=None, gpu_name=None, gpu_memory=None, host_memory=None, tflops=None))
+
+
+def one_value(override: Override) -> Any:
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: a run is resumed with one value a key.")
+    return override.value()
+
+
+def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
+    if key == "recipe":
+        raise ConfigError("recipe= does nothing on a resume: the recorded configuration is used.")
+    group, _, field = key.partition(".")
+    there = recorded.get(group)
+    if group not in recorded or (field and not (isinstance(there, dict) and field.split(".")[0] in there)):
+        raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}Give only what the recorded configuration holds.")
+
+
+def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:
+    """The one line about a key that differs; none for one that does not, or may."""
+    if key in FREE:
+        return []
+    if key in GROUPS:
+        name = recorded[key].get("name", "default")
+        return [] if name == value else [f"{key}: recorded {name}, given {value}"]
+    before, after = lookup(recorded, key), lookup(wanted, key)
+    return [] if before == after else [f"{key}: recorded {before}, given {after}"]
+
+
+def lookup(values: dict[str, Any], key: str) -> Any:
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Run:
+    """The recorded run with other values in place, typed as the schema types them.
+
+    Raises:
+        ConfigError: for a value of the wrong type.
+    """
+    changed = OmegaConf.create(deepcopy(recorded))
+    for key, value in values.items():
+        OmegaConf.update(changed, key, value, merge=False)
+    try:
+        return run_from_dict(as_plain_dict(changed))
+    except OmegaConfBaseException as error:
+        raise ConfigError(value_message(error.full_key or "A value", first_line(error))) from error
+
+
+def as_plain_dict(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def output_of(overrides: Sequence[str]) -> Path:
+    """Where runs are looked for: `output=` if given, else the default."""
+    given = [text.removeprefix("output=") for text in overrides if text.startswith("output=")]
+    return Path(given[-1] if given else "outputs")

@@ -1,0 +1,1 @@
+"""What is true before anything is decided: the model, the node, the data as their files tell it."""

@@ -1,0 +1,91 @@
+"""ModelFacts of an architecture without a table: transformers builds it without storage, in a process of its own, and its modules are counted."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import write_text_atomically
+from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.errors import ConfigError
+from launcher.facts.model.facts import ModelFacts, ModuleKind
+
+CONFIG, CENSUS = "config.json", "census.json"
+REFUSED = 2  # the exit code of trainers/census.py where transformers does not know the architecture, or refuses its values
+FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
+SECONDS = 300  # imports and the largest models take below twenty
+
+
+def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | None = None) -> ModelFacts:
+    """As `model_facts`, for any architecture of the installed transformers; counted once for each config.json and version.
+
+    Args:
+        cache: a folder; by default the user's cache folder.
+
+    Raises:
+        ConfigError: where transformers is absent, does not know the architecture, or refuses its values.
+    """
+    text = json.dumps(architecture, sort_keys=True)
+    kept = (cache or default_cache()) / f"{digest(text)}.json"
+    facts = parsed(kept) if kept.is_file() else None
+    if facts is not None:
+        return facts
+    counted = census(text, architecture.get("model_type"), source)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(kept, counted)
+    facts = parsed(kept)
+    if facts is None:
+        raise ConfigError(f"{source}: model_type={architecture.get('model_type')} was counted, but the counts lack fields. This is a bug: report it.")
+    return facts
+
+
+def default_cache() -> Path:
+    return Path.home() / ".cache" / "regimen" / "census"
+
+
+def digest(text: str) -> str:
+    """Of the architecture and the library that builds it."""
+    try:
+        builder = version("transformers")
+    except PackageNotFoundError:
+        builder = "none"
+    names = ",".join(field.name for field in (*fields(ModelFacts), *fields(ModuleKind)))
+    return hashlib.sha256(f"{builder}\n{names}\n{text}".encode()).hexdigest()
+
+
+def parsed(path: Path) -> ModelFacts | None:
+    """None: cut short, or written by hand."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        modules = tuple(ModuleKind(**{**module, "layers": tuple(module["layers"])}) for module in values.pop("modules"))
+        return ModelFacts(**values, modules=modules)
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def census(text: str, name: object, source: str) -> str:
+    """What `python -m trainers.census` writes."""
+    with tempfile.TemporaryDirectory(prefix="regimen-census-") as folder:
+        (Path(folder) / CONFIG).write_text(text, encoding="utf-8")
+        command = Command((sys.executable, "-m", "trainers.census", folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
+        environment = command.environment(os.environ)
+        done = subprocess.run(command.argv, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+        if done.returncode == 0:
+            return (Path(folder) / CENSUS).read_text(encoding="utf-8")
+    cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+    if done.returncode == REFUSED:
+        raise ConfigError(
+            f"{source}: model_type={name} has no table here, and transformers cannot build it: {cause}. Use an architecture that transformers "
+            "knows as a causal language model (code that comes with a model is never run), or mend its config.json."
+        )
+    raise ConfigError(
+        f"{source}: model_type={name} has no table here and must be counted by transformers, which failed: {cause}. "
+        "Plan where torch and transformers are installed."
+    )

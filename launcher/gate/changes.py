@@ -1,0 +1,256 @@
+"""Single changes that make a settled run need less memory, as functions from Run to Run; and the overrides that lead from one run to another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import conf
+from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
+from launcher.memory.stages import Loss, copies_of, stage_row
+from launcher.rules.pairs import can_fuse
+
+CHOICES = Path(conf.__file__).parent
+LARGEST_NODE = 8  # GPUs
+
+
+@dataclass(frozen=True)
+class Move:
+    axis: str  # two moves on one axis exclude each other
+    cost: int  # orders proposals; only comparisons matter
+    note: str  # what it costs the user
+    apply: Callable[[Run], Run]
+
+
+@cache
+def choice(group: str, name: str) -> Any:
+    """The typed default of a choice as its YAML file states it."""
+    values = yaml.safe_load((CHOICES / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    del values["defaults"]
+    kind = SUBTYPES[group][name] if group in SUBTYPES else PLAIN_GROUPS[group]
+    return kind(**values)
+
+
+def has_file(group: str, name: str) -> bool:
+    return (CHOICES / group / f"{name}.yaml").is_file()
+
+
+def carried(group: str, name: str, before: Regime | Optim) -> Any:
+    """Another choice that keeps what the user set of the fields that both have."""
+    target = choice(group, name)
+    shared = {field.name for field in fields(target)} & {field.name for field in fields(before)} - {"name"}
+    return replace(target, **{key: getattr(before, key) for key in shared})
+
+
+# One function per axis: the moves that lead away from `run`, cheapest first.
+
+
+def loss_moves(run: Run) -> list[Move]:
+    if stage_row(run).loss is not Loss.NEXT_TOKEN:
+        return []
+    best = "fused" if run.node.gpus and can_fuse(run) else "chunked"
+    if run.training.loss in ("fused", best):
+        return []
+    if best == "chunked":
+        return [Move("loss", 1, "the same loss in chunks of tokens; the output head is computed twice", lambda run: trained(run, loss="chunked"))]
+    return [Move("loss", 1, "the same loss from a fused kernel; needs the gpu extra (liger-kernel)", lambda run: trained(run, loss="fused"))]
+
+
+def reference_moves(run: Run) -> list[Move]:
+    """Of the stages that hold a reference, one can ask it before training."""
+    if not isinstance(run.stage, Dpo) or not copies_of(run).reference:
+        return []
+
+    def beforehand(run: Run) -> Run:
+        return replace(run, stage=replace(run.stage, precompute_reference=True)) if isinstance(run.stage, Dpo) else run
+
+    return [Move("reference", 2, "the reference is asked once, before training, and no copy of it stays", beforehand)]
+
+
+def attention_moves(run: Run) -> list[Move]:
+    if run.training.attention != "eager":
+        return []
+    return [Move("attention", 1, "the same attention without its matrix in memory", lambda run: trained(run, attention="sdpa"))]
+
+
+def checkpointing_moves(run: Run) -> list[Move]:
+    if run.training.gradient_checkpointing:
+        return []
+    return [
+        Move("checkpointing", 2, "about a third more compute: activations are computed twice", lambda run: trained(run, gradient_checkpointing=True))
+    ]
+
+
+def rank_moves(run: Run) -> list[Move]:
+    """On a CPU node every rank is one more copy in the same memory."""
+    if run.node.gpus != 0 or run.cluster.ranks_per_node == 1:
+        return []
+    return [Move("ranks", 3, "one process instead of several: slower", lambda run: replace(run, cluster=replace(run.cluster, ranks_per_node=1)))]
+
+
+IN_EIGHT_BITS = {"adamw": "adamw_8bit", "adamw_foreach": "adamw_8bit", "lion": "lion_8bit", "galore": "galore_8bit"}
+
+
+def optimizer_moves(run: Run) -> list[Move]:
+    def to(name: str) -> Callable[[Run], Run]:
+        return lambda run: replace(run, optim=carried("optim", name, run.optim))
+
+    name = run.optim.name
+    fused = [Move("optimizer", 1, "the same optimizer from a fused kernel", to("adamw"))] if name == "adamw_foreach" and run.node.gpus else []
+    eight_bit = [Move("optimizer", 8, "states in 8 bits: a slightly different optimizer", to(IN_EIGHT_BITS[name]))] if name in IN_EIGHT_BITS else []
+    return [*fused, *eight_bit]
+
+
+def disk_moves(run: Run) -> list[Move]:
+    if run.checkpoint.keep == 1:
+        return []
+    note = "only the newest checkpoint is kept"
+    return [Move("disk", 1, note, lambda run: replace(run, checkpoint=replace(run.checkpoint, keep=1)))]
+
+
+def evaluation_moves(run: Run) -> list[Move]:
+    if run.evaluation.micro_batch == 1:
+        return []
+    note = "evaluation sample by sample: the same figures, slower"
+    return [Move("evaluation", 1, note, lambda run: replace(run, evaluation=replace(run.evaluation, micro_batch=1)))]
+
+
+def worker_moves(run: Run) -> list[Move]:
+    if run.training.dataloader_workers == 0:
+        return []
+    return [Move("workers", 2, "every rank makes its own batches: steps may wait for them", lambda run: trained(run, dataloader_workers=0))]
+
+
+SHARDINGS = (
+    ("zero2", 16, "gradients and states are split over the ranks: a little more communication"),
+    ("zero3", 24, "weights are gathered for every layer: slower steps, about a third measured on two GPUs"),
+    ("fsdp2", 28, "weights are gathered for every layer: slower steps"),
+    ("zero2_offload", 64, "states in host memory: every step waits for the CPU"),
+    ("zero3_offload", 72, "weights and states in host memory: far slower"),
+)
+SAVING = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp2": 3, "zero2_offload": 4, "zero3_offload": 5}
+
+
+def sharding_moves(run: Run) -> list[Move]:
+    def to(name: str) -> Callable[[Run], Run]:
+        target: Sharding = choice("sharding", name)
+        return lambda run: replace(run, sharding=target)
+
+    saved = SAVING[run.sharding.name]
+    useful = [row for row in SHARDINGS if SAVING[row[0]] > saved and (run.node.gpus or not offloading(row[0]))]
+    return [Move("sharding", cost, note, to(name)) for name, cost, note in useful]
+
+
+def offloading(name: str) -> bool:
+    target = choice("sharding", name)
+    return isinstance(target, Zero) and target.offload_optimizer
+
+
+def regime_moves(run: Run) -> list[Move]:
+    def quantised(bits: int) -> Callable[[Run], Run]:
+        return lambda run: replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits))
+
+    bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
+    adapters = (Move("regime", 32, "adapters learn instead of the weights; learns best with about ten times the learning rate", to_lora),)
+    quantising = [
+        Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
+    ]
+    return [*(() if isinstance(run.regime, Lora) else adapters), *quantising]
+
+
+def to_lora(run: Run) -> Run:
+    return replace(run, regime=carried("regime", "lora", run.regime))
+
+
+def cutoff_moves(run: Run) -> list[Move]:
+    def shorter(divisor: int) -> Callable[[Run], Run]:
+        return lambda run: replace(run, data=replace(run.data, cutoff=run.data.cutoff // divisor))
+
+    note = "changes the data: longer samples lose their end"
+    return [Move("cutoff", 126 + divisor, note, shorter(divisor)) for divisor in (2, 4, 8) if run.data.cutoff // divisor >= 64]
+
+
+def node_moves(run: Run) -> list[Move]:
+    """More GPUs of the same kind, then the largest ones."""
+    gpus = run.node.gpus or 0
+    if not gpus:
+        return []
+
+    def more(count: int) -> Callable[[Run], Run]:
+        return lambda run: on_node(run, replace(run.node, gpus=count))
+
+    def other(name: str, count: int) -> Callable[[Run], Run]:
+        target: Node = choice("node", name)
+        return lambda run: on_node(run, replace(target, gpus=count, host_memory=None if run.node.auto else run.node.host_memory))
+
+    counts = [] if run.node.auto else [count for count in (2, 4, 8) if count > gpus]
+    larger = [name for name in ("h100_80", "h200_141") if choice("node", name).gpu_memory > (run.node.gpu_memory or 0)]
+    return [
+        *(Move("node", 256 + count, f"a node of {count} such GPUs", more(count)) for count in counts),
+        *(Move("node", 300 + index, f"a node with {name}", other(name, gpus)) for index, name in enumerate(larger)),
+        *(Move("node", 320, f"a node of {LARGEST_NODE} {name}", other(name, LARGEST_NODE)) for name in larger[-1:] if gpus < LARGEST_NODE),
+    ]
+
+
+def on_node(run: Run, node: Node) -> Run:
+    return replace(run, node=node, cluster=replace(run.cluster, ranks_per_node=node.gpus))
+
+
+def trained(run: Run, **values: Any) -> Run:
+    return replace(run, training=replace(run.training, **values))
+
+
+def micro_batches(run: Run) -> list[int]:
+    """Those that keep the effective batch on the run's ranks, largest first, none above the run's own or below what the stage needs."""
+    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    share, rest = divmod(run.training.effective_batch or 0, ranks)
+    return [] if rest else [size for size in range(min(run.training.micro_batch, share), stage_row(run).least - 1, -1) if share % size == 0]
+
+
+def with_micro_batch(run: Run, size: int) -> Run:
+    """The same effective batch from micro-batches of `size`; evaluation takes no larger ones."""
+    passes = (run.training.effective_batch or 0) // (size * run.cluster.nodes * (run.cluster.ranks_per_node or 1))
+    smaller = size < run.training.micro_batch
+    evaluation = replace(run.evaluation, micro_batch=min(size, run.evaluation.micro_batch)) if smaller else run.evaluation
+    return replace(trained(run, micro_batch=size, accumulation=passes), evaluation=evaluation)
+
+
+# From runs to overrides.
+
+
+def overrides_between(before: Run, after: Run) -> tuple[str, ...]:
+    """What to append to the overrides of `before` to describe `after`."""
+    return tuple(text for field in fields(Run) for text in group_overrides(field.name, getattr(before, field.name), getattr(after, field.name)))
+
+
+def group_overrides(group: str, before: Any, after: Any) -> list[str]:
+    if before == after:
+        return []
+    if isinstance(after, str):
+        return [f"{group}={after}"]
+    if type(before) is type(after) and vars(before).get("name") == vars(after).get("name"):
+        changed = [field.name for field in fields(after) if getattr(before, field.name) != getattr(after, field.name)]
+        return [f"{group}.{key}={as_override(getattr(after, key))}" for key in changed]
+    target = choice(group, after.name)
+    keys = [field.name for field in fields(after) if field.name != "name"]
+    kept = [key for key in keys if getattr(after, key) != getattr(target, key) or key in deviations(group, before)]
+    return [f"{group}={after.name}", *(f"{group}.{key}={as_override(getattr(after, key))}" for key in kept)]
+
+
+def deviations(group: str, before: Any) -> set[str]:
+    """Fields that the user may have overridden: such an override outlives a change of the choice."""
+    if (isinstance(before, Node) and before.auto) or not has_file(group, before.name):
+        return set()
+    default = choice(group, before.name)
+    return {field.name for field in fields(default) if getattr(before, field.name) != getattr(default, field.name)}
+
+
+def as_override(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return "[" + ",".join(as_override(item) for item in value) + "]"
+    return str(value)

@@ -1,0 +1,82 @@
+"""What a run will take: steps, tokens, disk, wall time, each with what it was counted from."""
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+from conf.schema import Run
+from launcher.errors import DataError
+from launcher.facts.data import trained_samples
+from launcher.facts.model import ModelFacts
+from launcher.gate.throughput import step_flops
+from launcher.memory.estimate import MemoryEstimate
+from launcher.memory.stages import sample_tokens
+from launcher.rules.rewards import refuse_too_few_prompts, steps_of_an_epoch
+
+ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie between 0.3 and 0.5
+
+
+@dataclass(frozen=True)
+class Expectations:
+    samples: int | None  # training samples; None: not known before the data is read
+    steps: int | None
+    tokens: int | None  # an upper bound: every sample as long as data.cutoff
+    disk: int  # bytes of the checkpoints that are kept and of the final model
+    seconds: float | None
+    flops_per_token: float  # model FLOP of one trained token, recomputation not counted
+    peak_flops: float | None  # FLOP/s of all GPUs of the run
+    sources: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
+    trained = trained_samples(run)
+    steps = expected_steps(run, trained)
+    assert run.training.effective_batch is not None, "settle() fills the batch"
+    step_tokens = run.training.effective_batch * sample_tokens(run)
+    flops = step_flops(facts, run, step_tokens)
+    peak = None if not (run.node.gpus and run.node.tflops) else run.node.tflops * 1e12 * run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    seconds = None if steps is None or peak is None else steps * flops.hardware / (peak * ASSUMED_MFU)
+    return Expectations(
+        samples=trained,
+        steps=steps,
+        tokens=None if steps is None else steps * step_tokens,
+        disk=predicted.disk,
+        seconds=seconds,
+        flops_per_token=flops.model / step_tokens,
+        peak_flops=peak,
+        sources=sources(run, trained, seconds),
+    )
+
+
+def refuse_too_few(run: Run, samples: int | None) -> None:
+    """Every rank needs one whole micro batch; what packing or the cutoff takes away is known to the trainers alone.
+
+    Raises:
+        DataError: when there are surely fewer.
+    """
+    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    if samples is not None and samples < ranks * run.training.micro_batch:
+        raise DataError(
+            f"{samples} training samples are fewer than one batch: {ranks} rank{'s' * (ranks > 1)} x training.micro_batch="
+            f"{run.training.micro_batch}. Lower training.micro_batch, use fewer ranks, or give more data."
+        )
+    if samples is not None:
+        refuse_too_few_prompts(run, samples)
+
+
+def expected_steps(run: Run, samples: int | None) -> int | None:
+    if run.training.max_steps is not None:
+        return run.training.max_steps
+    if samples is None or run.data.packing:
+        return None
+    return ceil(run.training.epochs * steps_of_an_epoch(run, samples))
+
+
+def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, ...]:
+    counted = "unknown data" if samples is None else f"{samples} samples in {', '.join(run.data.sets)}"
+    steps = "training.max_steps" if run.training.max_steps else counted
+    rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if seconds is not None else "no peak rate is known for this node"
+    return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")

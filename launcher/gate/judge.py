@@ -1,0 +1,127 @@
+"""One composed run, settled, estimated and judged on its node."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conf.schema import Run
+from launcher.errors import ConfigError
+from launcher.facts.data import trained_samples
+from launcher.facts.model import ModelFacts, is_folder, model_facts, read_architecture, refuse_other_weights
+from launcher.facts.model.grown import grown
+from launcher.facts.node import NodeFacts, settle_node
+from launcher.gate.changes import choice
+from launcher.gate.expectations import Expectations, expect, refuse_too_few
+from launcher.gate.fit import fitted, opened
+from launcher.gate.settle import settle
+from launcher.gate.verdict import Verdict, judge
+from launcher.memory.estimate import MemoryEstimate, estimate
+from launcher.rules.adapter import with_adapter_folder
+from launcher.rules.attention import with_attention
+from launcher.rules.libraries import refuse_absent
+from launcher.rules.module_names import refuse_unknown_modules
+from launcher.rules.pairs import incompatibilities
+from launcher.rules.ranges import check_values
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A run with everything known about it before a folder or a process exists."""
+
+    run: Run
+    facts: ModelFacts
+    node: NodeFacts
+    estimate: MemoryEstimate
+    verdict: Verdict
+    expectations: Expectations
+    fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
+
+
+def judge_run(composed: Run) -> Judged:
+    """Settle a composed run on its node, estimate it and judge it; what training.fit=auto leaves open is chosen.
+
+    Raises:
+        ConfigError: for values, pairs of values or a model that cannot work.
+        DataError: for data that is not there, or too little.
+    """
+    return judge_fitted(composed) if composed.training.fit == "auto" else judge_recorded(composed)
+
+
+def judge_recorded(described: Run) -> Judged:
+    """Judge a run that leaves nothing to choose: a recorded one goes on with what was fitted at its start.
+
+    Raises:
+        ConfigError, DataError: as judge_run.
+    """
+    check_values(described)
+    node = settle_node(described.node, described.cluster.nodes)
+    run = with_attention(with_adapter_folder(with_architecture(settle(described, node.node))))
+    refuse_incompatible(run)
+    return judged(run, facts_of(run), node, ())
+
+
+def judge_fitted(composed: Run) -> Judged:
+    check_values(composed)
+    node = settle_node(composed.node, composed.cluster.nodes)
+    run = with_attention(with_adapter_folder(with_architecture(settle(opened(composed), node.node))))
+    refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
+    facts, disk = facts_of(run), free_disk(Path(run.output))
+
+    def enforced(candidate: Run) -> Verdict:
+        strict = replace(candidate, gate=replace(candidate.gate, mode="enforce"))
+        return judge(strict, facts, estimate(candidate, facts), node.gpu_free or None, disk)
+
+    chosen, reasons = fitted(run, facts, enforced, trained_samples(run))
+    return judged(chosen, facts, node, reasons)
+
+
+def facts_of(run: Run) -> ModelFacts:
+    assert run.model.architecture is not None
+    facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
+    if run.model.init == "pretrained" and run.model.path is not None and is_folder(run.model.path):
+        refuse_other_weights(Path(run.model.path).expanduser(), run.model.architecture, facts)
+    refuse_too_long(run, facts)
+    larger = grown(facts, run)
+    refuse_unknown_modules(run, larger)
+    return larger
+
+
+def refuse_too_long(run: Run, facts: ModelFacts) -> None:
+    """Beyond its positions a model with learned ones fails, and one with rotary ones answers noise.
+
+    Raises:
+        ConfigError: for a cutoff that the model has no positions for.
+    """
+    if facts.max_positions and run.data.cutoff > facts.max_positions and run.model.rope_scaling is None:
+        raise ConfigError(
+            f"data.cutoff={run.data.cutoff} is longer than the {facts.max_positions} positions of {run.model.name}. "
+            f"Set data.cutoff={facts.max_positions} or less, or stretch rotary positions with model.rope_scaling=yarn, linear or dynamic."
+        )
+
+
+def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -> Judged:
+    predicted = estimate(run, facts)
+    expected = expect(run, facts, predicted)
+    refuse_too_few(run, expected.samples)
+    verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)), node.gpu_users)
+    return Judged(run, facts, node, predicted, verdict, expected, fit)
+
+
+def free_disk(output: Path) -> int:
+    """Free bytes under the output folder, which need not exist yet."""
+    # not Path.exists, which raises where a folder may not be searched or a name is too long
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if os.path.exists(folder))
+    return shutil.disk_usage(there).free
+
+
+def with_architecture(run: Run) -> Run:
+    """The architecture that was planned with is recorded, so that a random model is built from exactly that."""
+    return replace(run, model=replace(run.model, architecture=read_architecture(run.model)))
+
+
+def refuse_incompatible(run: Run) -> None:
+    refuse_absent(run)
+    rules = incompatibilities(run)
+    if rules:
+        raise ConfigError("\n".join(f"{rule.name}: {rule.why} Instead: {rule.instead}" for rule in rules))

@@ -1,0 +1,233 @@
+"""What would fit instead of a refused run: judged changes, cheapest first; and every regime on this node."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+from conf.schema import Lora, Run, Zero
+from launcher.facts.model import ModelFacts
+from launcher.gate.changes import (
+    Move,
+    attention_moves,
+    carried,
+    checkpointing_moves,
+    choice,
+    cutoff_moves,
+    disk_moves,
+    evaluation_moves,
+    loss_moves,
+    micro_batches,
+    node_moves,
+    offloading,
+    optimizer_moves,
+    overrides_between,
+    rank_moves,
+    reference_moves,
+    regime_moves,
+    sharding_moves,
+    trained,
+    with_micro_batch,
+    worker_moves,
+)
+from launcher.gate.hardware_table import published_need, row_of
+from launcher.gate.verdict import Verdict, floor_check, ranks
+from launcher.memory.estimate import estimate
+from launcher.rules.pairs import incompatibilities
+
+MOST_PROPOSALS = 5
+SMALLER_BATCH = Move("micro-batch", 4, "smaller micro-batches, more of them: the same effective batch, less efficient kernels", lambda run: run)
+
+JudgeRun = Callable[[Run], Verdict]
+Moves = tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    overrides: tuple[str, ...]  # appended to the refused run's own, they describe a permitted run
+    peak: int  # bytes: of one GPU, or of the node's host memory where there is none
+    headroom: int  # bytes left beside it
+    note: str  # what the change costs
+
+
+def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Change, ...]:
+    """At most five changes that make a refused run permitted, cheapest first; none of them contains another."""
+    verdict = judge_run(run)
+    if passes(verdict):
+        return ()
+    found: list[tuple[Moves, Change]] = []
+    for moves in candidates(run, facts, cheap_axes(run, verdict), judge_run):
+        if any(contains(moves, smaller) for smaller, _ in found):
+            continue
+        changed = first_fitting(run, moves, judge_run)
+        overrides = () if changed is None else overrides_between(run, left_to_fit(run, changed))
+        if changed is None or not overrides:
+            continue
+        found.append((moves, Change(overrides, needed(changed, facts), judge_run(changed).headroom, notes(run, moves))))
+        if len(found) == MOST_PROPOSALS:
+            break
+    return tuple(change for _, change in found)
+
+
+def cheap_axes(run: Run, verdict: Verdict) -> list[list[Move]]:
+    """Moves that keep what is learned; those that help in one place alone only where it is the tight one."""
+    failed = {check.rule for check in verdict.checks if not check.passed}
+    axes = [
+        attention_moves(run),
+        loss_moves(run),
+        reference_moves(run),
+        disk_moves(run) if "DISK" in failed else [],
+        evaluation_moves(run) if verdict.phase == "evaluation" else [],
+        checkpointing_moves(run),
+        worker_moves(run) if "HOST_RAM" in failed else [],
+        rank_moves(run),
+        [SMALLER_BATCH] if micro_batches(run)[1:] else [],
+        optimizer_moves(run),
+    ]
+    return [moves for moves in axes if moves]
+
+
+def candidates(run: Run, facts: ModelFacts, cheap_axes: list[list[Move]], judge_run: JudgeRun) -> Iterator[Moves]:
+    """Combinations of moves by rising cost; those that even the cheap moves together cannot save are left out."""
+    cheap = sorted(combinations(cheap_axes), key=cost)
+    frugal = max(cheap, key=len)
+    for costly in sorted(costly_combinations(run), key=cost):
+        if worth_trying(applied(run, costly), costly) and can_fit(run, facts, costly, frugal, judge_run):
+            yield from (costly + moves for moves in cheap if costly + moves and worth_trying(applied(run, costly), moves))
+
+
+def combinations(axes: list[list[Move]]) -> list[Moves]:
+    """At most one move of each axis."""
+    return [tuple(move for move in picked if move is not None) for picked in product(*([None, *moves] for moves in axes))]
+
+
+def costly_combinations(run: Run) -> list[Moves]:
+    """Two costly moves at most, and another node beside sharding and regime."""
+    every = combinations([sharding_moves(run), regime_moves(run), cutoff_moves(run), node_moves(run)])
+    return [moves for moves in every if len(moves) <= 2 or {move.axis for move in moves} == {"sharding", "regime", "node"}]
+
+
+def worth_trying(moved: Run, moves: Moves) -> bool:
+    """One rank has nothing to split; adapters have too few states for moving or shrinking them to help."""
+    if ranks(moved) == 1 and any(move.axis == "sharding" for move in moves) and not offloading(moved.sharding.name):
+        return False
+    if not isinstance(moved.regime, Lora):
+        return True
+    offloaded = isinstance(moved.sharding, Zero) and moved.sharding.offload_optimizer
+    return not any(move.axis == "optimizer" or (move.axis == "sharding" and offloaded) for move in moves)
+
+
+def cost(moves: Moves) -> int:
+    return sum(move.cost for move in moves)
+
+
+def contains(moves: Moves, smaller: Moves) -> bool:
+    """Whether `moves` goes as far as `smaller` on every axis that `smaller` changes."""
+    costs = {move.axis: move.cost for move in moves}
+    return all(costs.get(move.axis, 0) >= move.cost for move in smaller)
+
+
+def can_fit(run: Run, facts: ModelFacts, costly: Moves, frugal: Moves, judge_run: JudgeRun) -> bool:
+    """Whether the costly moves fit with every cheap one that they are compatible with; with the plain loss too, which is less for short batches."""
+    moved = applied(run, costly)
+    if not floor_allows(moved, facts):
+        return False
+    for move in frugal:
+        if move.axis != "loss" and not incompatibilities(move.apply(moved)):
+            moved = move.apply(moved)
+    losses = [moved, *(move.apply(moved) for move in frugal if move.axis == "loss")]
+    return any(fits(with_micro_batch(loss, size), judge_run) for loss in losses for size in micro_batches(loss)[-1:])
+
+
+def applied(run: Run, moves: Moves) -> Run:
+    for move in moves:
+        run = move.apply(run)
+    return run
+
+
+def first_fitting(run: Run, moves: Moves, judge_run: JudgeRun) -> Run | None:
+    """The run after `moves` with the largest micro-batch that fits; without SMALLER_BATCH only its own, or the nearest that other ranks allow."""
+    moved = applied(run, moves)
+    sizes = micro_batches(moved)
+    if SMALLER_BATCH in moves:
+        sizes = [size for size in sizes if size < run.training.micro_batch]
+        if not sizes or not fits(with_micro_batch(moved, sizes[-1]), judge_run):
+            return None
+    else:
+        sizes = sizes[:1]
+    return next((changed for changed in (with_micro_batch(moved, size) for size in sizes) if fits(changed, judge_run)), None)
+
+
+def floor_allows(run: Run, facts: ModelFacts) -> bool:
+    check = floor_check(run, facts)
+    return check.passed or not check.binding
+
+
+def fits(run: Run, judge_run: JudgeRun) -> bool:
+    return not incompatibilities(run) and passes(judge_run(run))
+
+
+def passes(verdict: Verdict) -> bool:
+    """As the gate decides where it enforces."""
+    return all(check.passed or not check.binding for check in verdict.checks)
+
+
+def left_to_fit(run: Run, changed: Run) -> Run:
+    """A proposal does not say what training.fit=auto chooses: pasted, it is chosen again, among combinations that hold the one judged here."""
+    if run.training.fit != "auto":
+        return changed
+    training = run.training
+    chosen = {"micro_batch": training.micro_batch, "accumulation": training.accumulation, "gradient_checkpointing": training.gradient_checkpointing}
+    return replace(trained(changed, **chosen), sharding=run.sharding)
+
+
+def needed(run: Run, facts: ModelFacts) -> int:
+    predicted = estimate(run, facts)
+    return predicted.required if run.node.gpus else predicted.host
+
+
+def notes(run: Run, moves: Moves) -> str:
+    chosen = ("micro-batch", "checkpointing", "sharding") if run.training.fit == "auto" else ()
+    return "; ".join(move.note for move in sorted(moves, key=lambda move: -move.cost) if move.axis not in chosen)
+
+
+@dataclass(frozen=True)
+class RegimeRow:
+    name: str
+    overrides: tuple[str, ...]
+    published: int  # bytes that the table asks of all GPUs of the job together
+    predicted: int  # bytes of one GPU, or of the node's host memory where there is none
+    permitted: bool
+    why: str  # of a refusal; empty where it is permitted
+
+
+def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[RegimeRow, ...]:
+    """The run's model, data and node under every regime that the published table knows."""
+    amp = "fp16_amp" if run.training.precision == "fp16_amp" else "bf16_amp"
+    full = replace(run, regime=choice("regime", "full"))
+    rows = [
+        ("full, mixed precision", trained(full, precision=amp)),
+        ("full, 16 bits", trained(full, precision="bf16")),
+        ("freeze", with_regime(run, "freeze")),
+        ("lora", with_regime(run, "lora")),
+        *((f"qlora, {bits} bits", quantised(run, bits)) for bits in (8, 4, 2)),
+    ]
+    return tuple(regime_row(name, run, changed, facts, judge_run) for name, changed in rows)
+
+
+def with_regime(run: Run, name: str) -> Run:
+    return run if run.regime.name == name else replace(run, regime=carried("regime", name, run.regime))
+
+
+def quantised(run: Run, bits: int) -> Run:
+    return replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits))
+
+
+def regime_row(name: str, run: Run, changed: Run, facts: ModelFacts, judge_run: JudgeRun) -> RegimeRow:
+    rules = incompatibilities(changed)
+    failed = "; ".join(rule.why for rule in rules) if rules else refusal(judge_run(changed))
+    published = published_need(row_of(changed), facts.parameters, facts.mixture)
+    return RegimeRow(name, overrides_between(run, changed), published, needed(changed, facts), permitted=not failed, why=failed)
+
+
+def refusal(verdict: Verdict) -> str:
+    return "" if verdict.permitted else " ".join(check.sentence for check in verdict.checks if not check.passed and check.binding)

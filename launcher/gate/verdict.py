@@ -1,0 +1,119 @@
+"""Whether a job may run on its node: the published table and the predicted bytes against what is there."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from conf.schema import Run
+from launcher.facts.model import ModelFacts
+from launcher.gate.hardware_table import GB, published_need, row_of
+from launcher.memory.estimate import MemoryEstimate
+from launcher.words import gib
+
+
+@dataclass(frozen=True)
+class Check:
+    rule: str  # PUBLISHED_FLOOR | GPU_PEAK | HOST_RAM | DISK
+    need: int
+    have: int
+    passed: bool
+    binding: bool  # false: a failure warns and does not refuse
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    permitted: bool
+    mode: str  # enforce | advise | off
+    checks: tuple[Check, ...]
+    phase: str  # of the predicted peak
+    term: str  # the largest of that phase
+    headroom: int  # bytes left in the tightest place of the predicted checks; negative: missing
+    close: str  # how near the limit is, where it lies within the estimate's uncertainty; else empty
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(
+    run: Run,
+    facts: ModelFacts,
+    estimate: MemoryEstimate,
+    free: tuple[int, ...] | None = None,
+    free_disk: int | None = None,
+    users: tuple[str, ...] = (),
+) -> Verdict:
+    """The verdict on a settled run; `free` holds the free bytes of every GPU where they are known, `free_disk` those under the run folder, `users`
+    the processes that hold memory on a GPU, by GPU."""
+    if run.gate.mode == "off":
+        checks: tuple[Check, ...] = ()
+    else:
+        gpu = (gpu_check(run, estimate, free, users),) if run.node.gpus else ()
+        disk = (disk_check(estimate, free_disk),) if free_disk is not None else ()
+        host = (host_check(run, estimate, run.node.host_memory),) if run.node.host_memory is not None else ()
+        checks = (floor_check(run, facts), *gpu, *host, *disk)
+    permitted = run.gate.mode != "enforce" or all(check.passed or not check.binding for check in checks)
+    predicted = [check.have - check.need for check in checks if check.rule in ("GPU_PEAK", "HOST_RAM")]
+    dominant = estimate.peak.dominant.name
+    return Verdict(permitted, run.gate.mode, checks, estimate.peak.name, dominant, min(predicted, default=0), closeness(run, estimate, checks))
+
+
+def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> str:
+    """A sentence where what is there lies so near what is needed, margin and uncertainty taken together, that the estimate alone cannot know."""
+    device = next((check for check in checks if check.rule == ("GPU_PEAK" if run.node.gpus else "HOST_RAM")), None)
+    if device is None:
+        return ""
+    share, predicted = estimate.uncertainty.share, estimate.required if run.node.gpus else estimate.host
+    if not predicted * (1 - share) <= device.have < predicted * (1 + max(share, run.gate.margin)):
+        return ""
+    return (
+        f"{gib(predicted)} are predicted and {gib(device.have)} are there: the limit lies within the margin of {run.gate.margin:.1%} or the "
+        f"estimate's uncertainty of ±{share:.1%} ({estimate.uncertainty.source})"
+    )
+
+
+def ranks(run: Run) -> int:
+    return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+
+
+def floor_check(run: Run, facts: ModelFacts) -> Check:
+    """The table counts the memory of all GPUs that the job uses; without GPUs, the host memory of its nodes."""
+    row = row_of(run)
+    need = published_need(row, facts.parameters, facts.mixture)
+    have = ranks(run) * (run.node.gpu_memory or 0) if run.node.gpus else run.cluster.nodes * (run.node.host_memory or 0)
+    passed, strict = have >= need, run.gate.floor == "strict"
+    place = f"{ranks(run)} GPU{'' if ranks(run) == 1 else 's'}" if run.node.gpus else "host memory"
+    asked = f"the published table asks {need / GB:.1f} GB for {row} of {facts.parameters / 1e9:.3g} B parameters"
+    sentence = f"{asked}; the job has {have / GB:.1f} GB ({place}){'' if passed else floor_hint(strict)}."
+    return Check("PUBLISHED_FLOOR", need, have, passed, strict, sentence)
+
+
+def floor_hint(strict: bool) -> str:
+    return "; gate.floor=advisory relies on the prediction alone" if strict else "; gate.floor=advisory makes this a warning"
+
+
+def gpu_check(run: Run, estimate: MemoryEstimate, free: tuple[int, ...] | None, users: tuple[str, ...]) -> Check:
+    """Every rank needs the same, so the fullest GPU decides."""
+    capacity = run.node.gpu_memory or 0
+    have = min(capacity, *free) if free else capacity
+    need = int(estimate.required * (1 + run.gate.margin))
+    largest = estimate.peak.dominant
+    predicted = f"predicted {gib(estimate.required)} in phase {estimate.peak.name}, most of it for {largest.name}, {gib(largest.bytes)}"
+    held = f" ({'; '.join(users)})" if users and have < capacity else ""
+    found = f"{gib(have)} {'is free' if have < capacity else 'is there'}{held}"
+    return Check("GPU_PEAK", need, have, need <= have, True, f"a GPU needs {gib(need)} ({predicted}; gate.margin={run.gate.margin:g}); {found}.")
+
+
+def host_check(run: Run, estimate: MemoryEstimate, have: int) -> Check:
+    """On a CPU node host memory is where the job trains, so the margin counts there."""
+    margin = 0.0 if run.node.gpus else run.gate.margin
+    need = int(estimate.host * (1 + margin))
+    largest = max(estimate.host_terms, key=lambda term: term.bytes)
+    sentence = (
+        f"a node needs {gib(need)} of host memory for {run.cluster.ranks_per_node} rank(s), most of it for {largest.name}; {gib(have)} is there."
+    )
+    return Check("HOST_RAM", need, have, need <= have, True, sentence)
+
+
+def disk_check(estimate: MemoryEstimate, free_disk: int) -> Check:
+    sentence = f"checkpoints and the final model need {gib(estimate.disk)} of disk; {gib(free_disk)} is free; checkpoint.keep says how many are kept."
+    return Check("DISK", estimate.disk, free_disk, estimate.disk <= free_disk, True, sentence)

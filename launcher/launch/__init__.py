@@ -1,0 +1,1 @@
+"""How a permitted run is started, watched and ended."""

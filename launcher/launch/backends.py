@@ -1,0 +1,131 @@
+"""How ranks are started: a run and its folder to one argv and the environment it needs. The only place that writes environment."""
+
+import os
+import sys
+
+from conf.run_dir import RunDir
+from conf.schema import Run, Slurm
+from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+
+TORCHRUN = "torch.distributed.run"
+ACCELERATE = "accelerate.commands.launch"
+
+
+EXPERIMENTAL_STAGES = ("orpo", "simpo", "ppo")  # TRL keeps their trainers under trl.experimental, which warns at each import
+
+
+def command(run: Run, run_dir: RunDir) -> Command:
+    """The command that starts every rank of a run on this machine."""
+    argv = BACKENDS[run.backend.name](run, run_dir)
+    return Command(argv, defaults(run), (*forced(run), *tracking(run, run_dir)), withheld(run))
+
+
+def ranks_on_this_node(run: Run) -> int:
+    assert run.cluster.ranks_per_node is not None, "settle() fills the ranks"
+    return run.cluster.ranks_per_node
+
+
+def torchrun_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    rendezvous = ("--standalone",) if run.backend.port == 0 else ("--master-addr=127.0.0.1", f"--master-port={run.backend.port}")
+    return (
+        *(sys.executable, "-m", TORCHRUN),
+        *("--nnodes=1", f"--nproc-per-node={ranks_on_this_node(run)}", *rendezvous, f"--max-restarts={run.backend.max_restarts}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+def accelerate_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    return (
+        sys.executable,
+        "-m",
+        ACCELERATE,
+        f"--config_file={run_dir.accelerate_config}",
+        f"--max-restarts={run.backend.max_restarts}",
+        "-m",
+        "trainers",
+        str(run_dir.path),
+    )
+
+
+BACKENDS = {"torchrun": torchrun_argv, "accelerate": accelerate_argv}
+
+
+def node_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    """One node's share of a run on a cluster: the last three are filled where the node knows them."""
+    return NODE_BACKENDS[run.backend.name](run, run_dir, node_rank, head, port)
+
+
+def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={ranks_on_this_node(run)}"),
+        *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", f"--max-restarts={run.backend.max_restarts}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+def node_accelerate_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "--rdzv-backend=static"),
+        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}", f"--max-restarts={run.backend.max_restarts}"),
+        *("-m", "trainers", str(run_dir.path)),
+    )
+
+
+NODE_BACKENDS = {"torchrun": node_torchrun_argv, "accelerate": node_accelerate_argv}
+
+
+def accelerate_config(run: Run) -> str:
+    """The file for `accelerate launch`: the process layout and nothing else.
+
+    MULTI_GPU is right on CPUs too: MULTI_CPU without MPI starts one process and exits 0.
+    """
+    lines = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",
+        "use_cpu": "false",
+        "num_machines": str(run.cluster.nodes),
+        "machine_rank": "0",
+        "num_processes": str(ranks_on_this_node(run) * run.cluster.nodes),
+        "gpu_ids": "all",
+        "main_process_ip": "127.0.0.1",
+        "main_process_port": str(run.backend.port),
+        "mixed_precision": "'no'",
+        "main_training_function": "main",
+        "rdzv_backend": "static" if run.backend.port else "c10d",
+        "same_network": "true",
+        "enable_cpu_affinity": "false",
+        "debug": "false",
+    }
+    return "".join(f"{key}: {value}\n" for key, value in lines.items())
+
+
+def defaults(run: Run) -> tuple[tuple[str, str], ...]:
+    cluster = run.cluster
+    threads = cluster.cpus_per_rank if isinstance(cluster, Slurm) else max(1, (os.cpu_count() or 1) // ranks_on_this_node(run))
+    shared = (("OMP_NUM_THREADS", str(threads)), ("TOKENIZERS_PARALLELISM", "false"))
+    # expandable segments keep what the allocator reserves close to what is allocated, so the estimate can be trusted
+    return (*shared, ("PYTORCH_ALLOC_CONF", "expandable_segments:True")) if run.node.gpus else shared
+
+
+def forced(run: Run) -> tuple[tuple[str, str], ...]:
+    """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
+    safe = (("PYTHONSAFEPATH", "1"),)
+    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if run.stage.name in EXPERIMENTAL_STAGES else ()
+    return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+
+
+def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:
+    """Trackers take their folder and names from the environment alone."""
+    if run.tracking.name == "tensorboard":
+        return (("TENSORBOARD_LOGGING_DIR", str(run_dir.tracking)),)
+    if run.tracking.name == "wandb":
+        named = (("WANDB_PROJECT", run.tracking.project), ("WANDB_ENTITY", run.tracking.entity))
+        return (("WANDB_DIR", str(run_dir.path)), *((name, value) for name, value in named if value is not None))
+    return ()
+
+
+def withheld(run: Run) -> tuple[str, ...]:
+    from_hub = run.model.path is not None or run.model.tokenizer not in (None, "bytes") or run.data.sets != ["generated"]
+    hub = () if from_hub else HUB_SECRETS
+    wandb = () if run.tracking.name == "wandb" else WANDB_SECRETS
+    return (*SECRETS, *hub, *wandb)

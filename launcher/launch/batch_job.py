@@ -1,0 +1,133 @@
+"""Runs that belong to Slurm: submitted, watched, stopped, and what their jobs record of themselves."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conf.run_dir import RunDir
+from launcher.errors import RegimenError, RunLocked, SubmissionError
+from launcher.gate.judge import Judged
+from launcher.launch import execute, journal, lock, slurm_commands
+from launcher.launch.outcome import SAVED, outcome_of
+from launcher.launch.plan import LaunchPlan, plan_for
+from launcher.launch.slurm_commands import QueuedJob
+from launcher.launch.status import RunStatus, status_of
+
+
+def submit_fresh(judged: Judged) -> int:
+    """Submit a judged run and return at once; a refused submission leaves no folder."""
+    run_dir = execute.start_fresh(judged)
+    plan = plan_for(judged, run_dir)
+    try:
+        submit(plan)
+    except RegimenError:
+        execute.remove_run_dir(run_dir.path)
+        raise
+    return 0
+
+
+def submit_again(plan: LaunchPlan, held: lock.Owner) -> int:
+    """Submit a run that goes on in its folder; the job itself needs no lock, since refuse_active asks Slurm."""
+    try:
+        submit(plan)
+    finally:
+        lock.release(plan.run_dir, held)
+    return 0
+
+
+def submit(plan: LaunchPlan) -> None:
+    execute.write_plan(plan, os.environ)
+    job = slurm_commands.submit(plan.command.argv, plan.command.environment(os.environ))
+    journal.record(plan.run_dir, "submitted", job=job)
+    print(f"submitted as Slurm job {job}. run folder: {plan.run_dir.path}", flush=True)
+
+
+def refuse_active(run_dir: RunDir) -> None:
+    """Two jobs in one folder would destroy each other's checkpoints.
+
+    Raises:
+        RunLocked: when the run's job waits or runs.
+        SubmissionError: when it has a job and Slurm cannot be asked.
+    """
+    job = status_of(run_dir).job
+    if job is None:
+        return
+    queued = slurm_commands.queue([job], os.environ).get(job)
+    if queued is not None and not queued.ended:
+        raise RunLocked(
+            f"{run_dir.path} belongs to Slurm job {job}: {queued}. "
+            f"Follow it with `regimen status --follow {run_dir.path}`, or end it with `regimen stop {run_dir.path}`."
+        )
+
+
+def as_slurm_says(found: Sequence[RunStatus]) -> list[RunStatus]:
+    """The same runs with what squeue knows of their jobs; one question for all of them."""
+    jobs = [now.job for now in found if now.job is not None]
+    if not jobs:
+        return [*found]
+    try:
+        queue = slurm_commands.queue(jobs, os.environ)
+    except SubmissionError as error:  # the files are still worth showing
+        return [now if now.job is None else replace(now, message=f"{now.message}; unconfirmed: {error}") for now in found]
+    return [now if now.job is None else confirmed(now, queue.get(now.job)) for now in found]
+
+
+def confirmed(now: RunStatus, queued: QueuedJob | None) -> RunStatus:
+    if queued is None or queued.ended:
+        newest = status_of(now.run_dir)  # the job may have recorded its end between the two questions
+        return newest if newest.job is None else gone(newest, queued)
+    return replace(now, state="queued" if queued.waits else "running", message=f"Slurm job {now.job}: {queued}")
+
+
+def gone(now: RunStatus, queued: QueuedJob | None) -> RunStatus:
+    """Slurm ended the job, and no process of it could record an end: cancelled, killed for memory or time, its node failed."""
+    how = "is gone from the queue" if queued is None else f"ended as {queued}"
+    again = f"What was saved is intact: regimen train resume={now.run_dir.path}"
+    return replace(now, state="dead", message=f"Slurm job {now.job} {how} before it could say why. Logs: {now.run_dir.logs}. {again}")
+
+
+def cancel(run_dir: RunDir, job: str) -> bool:
+    """Take a waiting job out of the queue; false when it has started meanwhile."""
+    slurm_commands.cancel_pending(job, os.environ)
+    queued = slurm_commands.queue([job], os.environ).get(job)
+    if queued is not None and not queued.ended:
+        return False
+    journal.record(
+        run_dir, "end", exit_code=SAVED, message=f"cancelled in the queue (Slurm job {job}). Go on with: regimen train resume={run_dir.path}"
+    )
+    return True
+
+
+def job_start(run_dir: RunDir, job: str) -> int:
+    """In the job, before its ranks start: first start, requeue by us or by Slurm, or the script submitted by hand.
+
+    Raises:
+        RunLocked: when another job works in the folder.
+    """
+    if status_of(run_dir).job not in (None, job):
+        refuse_active(run_dir)
+    execute.forget_warning(run_dir)
+    execute.clear_traces(run_dir)
+    journal.record(run_dir, "start", job=job, host=socket.gethostname())
+    return 0
+
+
+def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
+    """In the job, after its ranks: queue it again if the time limit stopped them; the exit code of the run."""
+    if execute.forget_warning(run_dir) and outcome_of(run_dir, agent_code).exit_code == SAVED:
+        return queue_again(run_dir, job)
+    ended = execute.finish(run_dir, agent_code)
+    print(ended.message, flush=True)
+    return ended.exit_code
+
+
+def queue_again(run_dir: RunDir, job: str) -> int:
+    journal.record(run_dir, "requeued", job=job)  # before the deed: Slurm ends this process a moment later
+    try:
+        slurm_commands.requeue(job, os.environ)
+    except SubmissionError as error:
+        message = f"saved before the time limit, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
+        journal.record(run_dir, "end", exit_code=SAVED, message=message)
+        return SAVED
+    return 0

@@ -1,0 +1,157 @@
+"""A planned run as the text of a Slurm batch script, and what sbatch answers."""
+
+import re
+import shlex
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from conf.schema import Run, Slurm
+from launcher.command import PACKAGES
+from launcher.errors import SubmissionError, Unsafe
+
+TEMPLATES = PACKAGES / "slurm"
+TEMPLATE = "train.sbatch.j2"
+TIME_LIMIT = "time-limit"  # what the stop file says when Slurm's warning made it, and not the user
+
+# Words of the ranks' command that only the job knows; they stand as the value of one option each.
+NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
+SHELL_NAMES = {NODE_RANK: "SLURM_NODEID", HEAD: "head", PORT: "port"}
+FILLED_BY_JOB = re.compile(r"(--[a-z-]+=)(\{node_rank\}|\{head\}|\{port\})")
+
+# What each value may be, as sbatch(1) describes it. Every pattern starts with a letter or digit, and none takes white space, quotes, $ or #:
+# a newline would end the directive, and what follows it would run.
+NAME = r"[A-Za-z0-9_][\w.+@:-]*"
+ALLOWED: dict[str, str] = {
+    "name": NAME,
+    "cluster.partition": r"[A-Za-z0-9_][\w.,-]*",
+    "cluster.account": NAME,
+    "cluster.qos": NAME,
+    "cluster.time": r"([0-9]+-)?[0-9]{1,3}:[0-9]{2}:[0-9]{2}",
+    "cluster.gpu_type": r"[A-Za-z0-9_][\w.-]*",
+    "cluster.memory": r"[0-9]+[KMGT]?",
+    "cluster.constraint": r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*",
+    "cluster.reservation": NAME,
+    "cluster.exclude": r"[A-Za-z0-9_][\w.,\[\]-]*",
+    "the run folder": r"/[\w./+@:=,-]*",  # `%` is a pattern to sbatch, and white space would end --output
+}
+
+
+def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[str, ...]) -> str:
+    """The batch script of a settled run on Slurm.
+
+    Args:
+        command: what starts one node's ranks; the values NODE_RANK, HEAD and PORT are filled where the node knows them.
+        launcher: what starts regimen itself, for the records that the job keeps of its start and end.
+
+    Raises:
+        Unsafe: for a value that sbatch or the shell could take for more than a value.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.get_template(TEMPLATE).render(
+        directives=directives(run, run_dir),
+        run_dir=shlex.quote(allowed("the run folder", str(run_dir.path))),
+        task=shlex.quote(task(command)),
+        launcher=" ".join(shell_word(word) for word in launcher),
+        time_limit=TIME_LIMIT,
+    )
+
+
+def directives(run: Run, run_dir: RunDir) -> list[str]:
+    cluster = run.cluster
+    assert isinstance(cluster, Slurm), "cluster=slurm"
+    assert cluster.ranks_per_node is not None, "settle() fills the ranks"
+    folder = allowed("the run folder", str(run_dir.logs))
+    return [
+        f"--job-name={allowed('name', run.name)}",
+        f"--output={folder}/slurm-%j.txt",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=B:USR1@{int(cluster.signal_seconds)}",
+        f"--nodes={int(cluster.nodes)}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={int(cluster.cpus_per_rank) * int(cluster.ranks_per_node)}",
+        *gpu_directive(cluster, bool(run.node.gpus)),
+        *(f"--{option}={value}" for option, value in site_options(cluster)),
+    ]
+
+
+def gpu_directive(cluster: Slurm, on_gpus: bool) -> list[str]:
+    """One GPU per rank."""
+    if not on_gpus:
+        return []
+    kind = "" if cluster.gpu_type is None else allowed("cluster.gpu_type", cluster.gpu_type) + ":"
+    return [f"--gpus-per-node={kind}{cluster.ranks_per_node}"]
+
+
+def site_options(cluster: Slurm) -> list[tuple[str, str]]:
+    """The options that the site asks for, checked; what is not stated is left to the site's defaults."""
+    stated = {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "time": cluster.time,
+        "memory": cluster.memory,
+        "constraint": cluster.constraint,
+        "reservation": cluster.reservation,
+        "exclude": cluster.exclude,
+    }
+    names = {"memory": "mem"}
+    return [(names.get(key, key), allowed(f"cluster.{key}", value)) for key, value in stated.items() if value is not None]
+
+
+def allowed(key: str, value: str) -> str:
+    if re.fullmatch(ALLOWED[key], value) is None:
+        raise Unsafe(f"{key}={value!r} may not stand in a batch script: it must match {ALLOWED[key]}. Change it, or use cluster=local.")
+    return value
+
+
+def task(command: tuple[str, ...]) -> str:
+    """What one node runs, as a line for bash; exec, so that Slurm's signals reach the agent itself."""
+    return "exec " + " ".join(shell_word(word) for word in command)
+
+
+def shell_word(word: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", word):
+        raise Unsafe(f"{word!r} may not stand in a batch script: it holds a control character. Change it, or use cluster=local.")
+    filled = FILLED_BY_JOB.fullmatch(word)
+    return f'{filled[1]}"${SHELL_NAMES[filled[2]]}"' if filled else shlex.quote(word)
+
+
+# sbatch(1): environment variables win over the script's directives. Most are named like their option.
+VARIABLE_OF = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
+# These would split the run into an array, wait for its end, forbid the requeue, or keep the planned environment from the job or its steps.
+UNPLANNED = ("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+# What salloc, sbatch or srun sets in its own job and srun reads as an option: a run submitted from within such a job would get it too.
+LEFT_BY_ANOTHER_JOB = tuple(
+    f"SLURM_{name}"
+    for name in (
+        *("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE", "MEM_BIND", "CPU_BIND", "CPUS_PER_GPU", "DISTRIBUTION", "DIST_PLANESIZE", "OVERCOMMIT"),
+        *("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "GPU_BIND", "GPU_FREQ", "STEP_GRES", "PROFILE", "THREADS_PER_CORE"),
+        *("NTASKS_PER_CORE", "NTASKS_PER_GPU", "NTASKS_PER_NODE", "NTASKS_PER_SOCKET"),
+    )
+)
+
+
+def contradicting_variables(run: Run, run_dir: RunDir) -> tuple[str, ...]:
+    """The variables of the site that would override what the script says; they are withheld from sbatch."""
+    options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir)]
+    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *(f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}" for option in options))
+
+
+def sbatch_argv(script: Path) -> tuple[str, ...]:
+    return ("sbatch", "--parsable", str(script))
+
+
+def parse_job_id(stdout: str) -> str:
+    """The job id in what `sbatch --parsable` prints: `123`, or `123;cluster`.
+
+    Raises:
+        SubmissionError: when there is none.
+    """
+    for line in stdout.splitlines():
+        match = re.fullmatch(r"([0-9]+)(;\S+)?", line.strip())
+        if match:
+            return match[1]
+    raise SubmissionError(f"sbatch answered {stdout.strip()!r}, which names no job. Look for the job with `squeue --me`.")

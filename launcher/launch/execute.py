@@ -1,0 +1,187 @@
+"""Does what a LaunchPlan says: makes the folder, writes the files, starts the processes. All side effects of a launch are here."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
+from launcher.command import Command, launcher_environment
+from launcher.errors import ConfigError, DiskError, GateRefused
+from launcher.facts.node import refuse_absent_gpus
+from launcher.gate.judge import Judged
+from launcher.launch import journal, lock
+from launcher.launch.backends import command
+from launcher.launch.batch_script import TIME_LIMIT
+from launcher.launch.outcome import Outcome, outcome_of
+from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
+from launcher.verbs.plan_text import refusal
+
+PR_SET_PDEATHSIG = 1
+
+
+def start_fresh(judged: Judged) -> RunDir:
+    """Make the run folder of a judged run.
+
+    Raises:
+        GateRefused, ConfigError: before anything is written.
+        DiskError: where the output folder cannot be written.
+    """
+    if not judged.verdict.permitted:
+        raise GateRefused(refusal(judged))
+    if judged.run.cluster.name != "slurm":
+        refuse_absent_gpus(judged.run.node)
+    refuse_occupied_port(judged.run.backend.port)
+    return make_run_dir(judged)
+
+
+def make_run_dir(judged: Judged) -> RunDir:
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1000):
+        run_dir = new_run_dir(judged.run, stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            run_dir.path.parent.mkdir(parents=True, exist_ok=True)
+            run_dir.path.mkdir(mode=0o700)
+        except FileExistsError:
+            if not run_dir.path.parent.is_dir():
+                raise DiskError(f"{run_dir.path.parent} is a file. Set output= to a folder.") from None
+            continue
+        except OSError as error:
+            raise DiskError(f"{run_dir.path} cannot be made: {error.strerror}. Set output= to a folder that you may write.") from error
+        return run_dir
+    raise DiskError(f"{judged.run.output} holds a thousand runs of this second. Set another name=.")
+
+
+def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
+    """Everything that a start needs on disk; the same for a first start and for a resume."""
+    run_dir = plan.run_dir
+    for folder in (run_dir.logs, run_dir.exits, run_dir.layouts, run_dir.peaks):
+        folder.mkdir(exist_ok=True)
+    save_run(plan.run, run_dir)
+    write_text_atomically(run_dir.plan, json.dumps(plan_as_dict(plan, dict(site)), indent=1))
+    for path, text in plan.files:
+        write_text_atomically(path, text)
+
+
+def clear_last_attempt(run_dir: RunDir) -> None:
+    """What only spoke of the attempt before: causes of its end, a request to stop."""
+    run_dir.stop.unlink(missing_ok=True)
+    clear_traces(run_dir)
+
+
+def clear_traces(run_dir: RunDir) -> None:
+    for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_warning(run_dir: RunDir) -> bool:
+    """Remove the stop file if Slurm's warning before the time limit made it; one that the user made stays."""
+    warned = run_dir.stop.exists() and run_dir.stop.read_text(encoding="utf-8").strip() == TIME_LIMIT
+    if warned:
+        run_dir.stop.unlink()
+    return warned
+
+
+def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the agent in a session of its own; it dies with this process, and the ranks with it: nobody else may write in the folder then."""
+    journal.record(run_dir, "start", argv=list(command.argv), host=socket.gethostname())
+    with (run_dir.logs / "agent.txt").open("ab") as log:
+        return subprocess.Popen(
+            command.argv,
+            env=command.environment(site),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def die_with_parent() -> None:
+    """In the child: SIGKILL when the parent dies (prctl(2)). On SIGTERM ranks would save for up to 30 s while a resume already begins."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """In the child, itself a launcher: SIGTERM when the parent dies, so that it saves and stops."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def detach(run_dir: RunDir, site: Mapping[str, str]) -> int:
+    """Start a supervisor that outlives this terminal; returns its pid."""
+    with run_dir.launcher_log.open("ab") as log:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
+            env=launcher_environment(site),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Signal the agent's whole process group."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> bool:
+    """Remove the folder of a run that refused its input before it began: nothing in it is of use."""
+    began = run_dir.progress.exists() or run_dir.checkpoints.exists() or len([e for e in journal.events(run_dir) if e["event"] == "start"]) > 1
+    if outcome.exit_code not in (2, 4) or began:
+        return False
+    shutil.rmtree(run_dir.path)
+    return True
+
+
+def own(run_dir: RunDir) -> lock.Owner:
+    owner = lock.this_process()
+    lock.acquire(run_dir, owner)
+    return owner
+
+
+def finish(run_dir: RunDir, agent_code: int) -> Outcome:
+    outcome = outcome_of(run_dir, agent_code)
+    journal.record(run_dir, "end", exit_code=outcome.exit_code, message=outcome.message)
+    return outcome
+
+
+def refuse_occupied_port(port: int) -> None:
+    if port == 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"backend.port={port} cannot be used: {error.strerror}. Set another port, or 0 for a free one.") from error
+
+
+def ask_to_stop(run_dir: RunDir) -> None:
+    """The ranks look for this file at every step, save together and end."""
+    write_text_atomically(run_dir.stop, "stop\n")
+
+
+def remove_run_dir(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def gate_refusal(judged: Judged) -> GateRefused:
+    return GateRefused(refusal(judged))
+
+
+def become_trainer(run_folder: Path, site: Mapping[str, str]) -> NoReturn:
+    """Replace this process by the trainer of a run folder: torchrun goes on watching the same pid."""
+    run_dir = RunDir(run_folder)
+    environment = command(load_run(run_dir), run_dir).environment(site)
+    os.execve(sys.executable, (sys.executable, "-m", "trainers", str(run_folder)), environment)

@@ -1,0 +1,62 @@
+"""One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir, run_as_dict
+from conf.schema import Run
+from launcher.command import LAUNCHER, Command
+from launcher.gate.judge import Judged
+from launcher.launch.backends import accelerate_config, command, node_argv
+from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
+
+PLANNED_TIME = "TIME"  # stands for the start's date and time in a plan that is not started
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    judged: Judged
+    run_dir: RunDir
+    command: Command
+    files: tuple[tuple[Path, str], ...]  # written into the run folder before the command starts
+
+    @property
+    def run(self) -> Run:
+        return self.judged.run
+
+
+def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
+    """What `train` does with a judged run in that folder."""
+    run = judged.run
+    files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
+    if run.cluster.name != "slurm":
+        return LaunchPlan(judged, run_dir, command(run, run_dir), files)
+    on_one_node = command(run, run_dir)
+    # said again on the node: Slurm takes CUDA_VISIBLE_DEVICES out of the steps of a job that asked for no GPU, so that they would see every GPU
+    forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced))
+    script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
+    withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
+    submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld)
+    return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
+
+
+def new_run_dir(run: Run, time: str) -> RunDir:
+    return RunDir(Path(run.output).absolute() / run.name / time)
+
+
+def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
+    """The plan for programs: what `--json` prints and plan.json holds. Sizes are bytes, times seconds."""
+    judged = plan.judged
+    return {
+        "run_folder": str(plan.run_dir.path),
+        "run": run_as_dict(judged.run),
+        "parameters": judged.facts.parameters,
+        "memory": judged.estimate.as_dict(),
+        "verdict": judged.verdict.as_dict(),
+        "expected": judged.expectations.as_dict(),
+        "fit": list(judged.fit),
+        "argv": list(plan.command.argv),
+        "environment": plan.command.changes(site),
+        "files": {str(path): text for path, text in plan.files},
+    }

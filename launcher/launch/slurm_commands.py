@@ -1,0 +1,105 @@
+"""Slurm's own commands: what they are asked, what they answer. The one place that runs them."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from launcher.errors import SubmissionError
+from launcher.launch.batch_script import parse_job_id
+
+# squeue(1), job state codes
+WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+ENDED = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"})
+FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_")  # variables that these commands read as options: a filter would hide a job
+SECONDS = {"sbatch": 60, "squeue": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    state: str  # one of squeue's words, such as PENDING
+    reason: str  # why it waits; the word None where it does not
+
+    @property
+    def waits(self) -> bool:
+        return self.state in WAITING
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.reason})" if self.waits and self.reason != "None" else self.state
+
+
+def submit(argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Hand a batch script to sbatch, which hands its own environment on to the job; the job id.
+
+    Raises:
+        SubmissionError: with what sbatch said.
+    """
+    done = ask(argv, environment)
+    if done.returncode != 0:
+        raise SubmissionError(f"sbatch refused the job: {said(done)}. Change cluster=slurm's values; `sinfo` lists partitions and nodes.")
+    print(done.stderr, end="", file=sys.stderr)  # warnings of the site
+    return parse_job_id(done.stdout)
+
+
+def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
+    """What Slurm knows of these jobs; those that ended more than some minutes ago are absent.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked.
+    """
+    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r"), site)
+    if "Invalid job id" in done.stderr:  # said only when it is the single one that is asked for
+        return {}
+    if done.returncode != 0:
+        raise SubmissionError(f"squeue failed: {said(done)}")
+    return parse_queue(done.stdout)
+
+
+def parse_queue(stdout: str) -> dict[str, QueuedJob]:
+    rows = [line.strip().split("|") for line in stdout.splitlines() if line.count("|") == 2]
+    return {job: QueuedJob(state, reason) for job, state, reason in rows}
+
+
+def cancel_pending(job: str, site: Mapping[str, str]) -> None:
+    """Cancel a job that still waits. Slurm itself looks: one that has started meanwhile goes on.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked, or refuses.
+    """
+    done = ask(("scancel", "--state=PENDING", job), site)
+    if done.returncode != 0 and "Invalid job id" not in done.stderr:
+        raise SubmissionError(f"scancel failed: {said(done)}")
+
+
+def requeue(job: str, site: Mapping[str, str]) -> None:
+    """Queue a running job again; it is ended a moment later.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked, or refuses.
+    """
+    done = ask(("scontrol", "requeue", job), site)
+    if done.returncode != 0:
+        raise SubmissionError(f"scontrol requeue failed: {said(done)}")
+
+
+def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    name = argv[0]
+    environment = {key: value for key, value in site.items() if not key.startswith(FURTHER_OPTIONS)}
+    try:
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS[name], stdin=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        raise SubmissionError(f"{name} is not on the PATH: this must be done from a machine of the cluster, or use cluster=local.") from None
+    except subprocess.TimeoutExpired:
+        raise SubmissionError(
+            f"{name} did not answer in {SECONDS[name]} s: Slurm cannot be reached. Try again, or look with `scontrol ping`."
+        ) from None
+
+
+def said(done: "subprocess.CompletedProcess[str]") -> str:
+    """The command's own words in one line."""
+    words = (line.removeprefix(f"{done.args[0]}: error: ") for line in (done.stderr or done.stdout).splitlines())
+    return "; ".join(word for word in words if word) or f"exit code {done.returncode}"

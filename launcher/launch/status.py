@@ -1,0 +1,131 @@
+"""What the runs under an output folder are doing, read from their files alone; batch_job asks Slurm about those that it still has."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import RunDir
+from launcher.errors import ConfigError
+from launcher.launch import journal, lock
+from launcher.launch.outcome import SAVED, outcome_of, read_exits
+from launcher.words import first_line
+
+END_STATES = {0: "finished", SAVED: "stopped"}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    run_dir: RunDir
+    state: str  # running | queued | finished | stopped | failed | dead (no process, no end) | made
+    step: int
+    of: int
+    loss: float | None
+    eval_loss: float | None
+    updated: float  # seconds since the epoch
+    exit_code: int | None
+    message: str
+    job: str | None = None  # the Slurm job that it waits or runs in, until that job has recorded its end
+
+
+def status_of(run_dir: RunDir) -> RunStatus:
+    history = journal.events(run_dir)
+    last: dict[str, Any] = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
+    entries = list(journal.json_lines(run_dir.progress))
+    newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": 0}
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    state, code, message = state_of(run_dir, last)
+    return RunStatus(
+        run_dir, state, newest["step"], newest["of"], losses[-1] if losses else None, evaluations[-1] if evaluations else None,
+        max(float(last["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
+    )  # fmt: skip
+
+
+def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, str]:
+    if last["event"] == "end":
+        code = int(last["exit_code"])
+        return END_STATES.get(code, "failed"), code, last["message"]
+    if "job" in last:
+        return ("running" if last["event"] == "start" else "queued"), None, f"Slurm job {last['job']}"
+    owner = lock.read_owner(run_dir)
+    if owner is not None and lock.is_alive(owner):
+        return "running", None, f"process {owner.pid} on {owner.host}"
+    if read_exits(run_dir):  # nobody supervised it: ranks that the user started
+        return unsupervised_end(run_dir)
+    if last["event"] == "made":
+        return "made", None, ""
+    return "dead", None, f"its process is gone; go on with: regimen train resume={run_dir.path}"
+
+
+def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
+    """The state that the ranks' exit files tell; as long as some are missing the others are still at work."""
+    ranks = len(list(run_dir.layouts.glob("rank-*.json")))
+    exits = read_exits(run_dir)
+    if len(exits) < ranks and all(entry["code"] == 0 for entry in exits):
+        return "running", None, f"{len(exits)} of {ranks} ranks have ended"
+    outcome = outcome_of(run_dir, 0)
+    return END_STATES.get(outcome.exit_code, "failed"), outcome.exit_code, outcome.message
+
+
+def find_runs(output: Path) -> Iterator[RunDir]:
+    """Every run folder under `output`, oldest first."""
+    found = [path.parent for pattern in ("*/*/run.yaml", "*/*/*/run.yaml") for path in output.glob(pattern)]
+    for path in sorted(found, key=lambda folder: folder.stat().st_ctime_ns):
+        yield RunDir(path)
+
+
+def last_run(output: Path) -> RunDir:
+    """The run that was started last.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    runs = sorted(find_runs(output), key=lambda run: run.run_yaml.stat().st_mtime_ns)
+    if not runs:
+        raise ConfigError(f"There is no run under {output}. Start one with `regimen train`, or name a run folder.")
+    return runs[-1]
+
+
+def named_run(name: str, output: Path) -> RunDir:
+    """The run folder that `name` means: a path, or `last`."""
+    if name == "last":
+        return last_run(output)
+    run_dir = RunDir(Path(name).absolute())
+    if not run_dir.run_yaml.is_file():
+        raise ConfigError(f"{name} is no run folder: it has no run.yaml. `regimen status` lists the runs under {output}/.")
+    return run_dir
+
+
+def as_dict(status: RunStatus) -> dict[str, Any]:
+    return {
+        "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": finite(status.loss),
+        "eval_loss": finite(status.eval_loss), "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
+    }  # fmt: skip
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no word for NaN and infinity; the message tells them."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def table(statuses: list[RunStatus]) -> list[str]:
+    rows = [("run", "state", "step", "loss", "evaluation", "age", "")]
+    for status in statuses:
+        rows.append((
+            str(status.run_dir.path), status.state, f"{status.step}/{status.of}", number(status.loss), number(status.eval_loss),
+            f"{int(time.time() - status.updated)} s", first_line(status.message) if status.state != "finished" else "",
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def to_json(statuses: list[RunStatus]) -> str:
+    return json.dumps([as_dict(status) for status in statuses], indent=1)

@@ -1,0 +1,83 @@
+"""Watches the ranks of one run until they end: progress, requests to stop, the outcome."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+
+from conf.run_dir import RunDir
+from launcher.command import Command
+from launcher.launch import execute, journal, lock
+from launcher.launch.outcome import Outcome
+from launcher.launch.progress import Display, display_for
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 300.0  # from a second request to stop until the ranks are killed
+
+
+class StopRequests:
+    """Counts SIGINT, SIGTERM and SIGHUP while it is installed; the handlers do nothing else."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.note_hangup)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    def note_hangup(self, number: int, frame: FrameType | None) -> None:
+        """The terminal is gone, and every further word to it would be an error that ends this process and the ranks with it."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
+        self.count += 1
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner: lock.Owner) -> Outcome:
+    """Start the ranks, stay until they ended, and release the folder. The caller holds the lock."""
+    requests = StopRequests()
+    try:
+        with display_for(run_dir, sys.stdout) as display:
+            process = execute.start_ranks(run_dir, command, site)
+            watch(process, run_dir, requests, display)
+        return execute.finish(run_dir, process.returncode)
+    finally:
+        requests.restore()
+        lock.release(run_dir, owner)
+
+
+def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopRequests, display: Display) -> None:
+    """First request: save and stop. Second: end the agent. Third, or no end within the grace time: kill."""
+    seen, deadline = 0, float("inf")
+    while process.poll() is None:
+        display.update()
+        if requests.count > seen or time.monotonic() > deadline:
+            seen = max(seen + 1, requests.count) if requests.count > seen else 3
+            deadline = escalate(min(seen, 3), process, run_dir, display.say)
+        time.sleep(POLL_SECONDS)
+    display.update()
+
+
+def escalate(level: int, process: "subprocess.Popen[bytes]", run_dir: RunDir, say: Callable[[str], None]) -> float:
+    """Act on the n-th request; returns when the next level is due by itself."""
+    journal.record(run_dir, "stop requested", level=level)
+    if level == 1:
+        say("Stopping: the ranks save a checkpoint at the end of this step. Again to end them at once.")
+        execute.ask_to_stop(run_dir)
+        return float("inf")
+    if level == 2:
+        say("Ending the ranks without a checkpoint. Again to kill them.")
+        execute.end_group(process, signal.SIGTERM)
+        return time.monotonic() + GRACE_SECONDS
+    execute.end_group(process, signal.SIGKILL)
+    return float("inf")

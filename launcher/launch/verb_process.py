@@ -1,0 +1,75 @@
+"""Runs `-m trainers.<verb>` on a request: its folder, its environment, its end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
+from conf.run_dir import RunDir, save_run
+from conf.schema import Run
+from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
+from launcher.launch.execute import end_with_parent
+
+Request = Export | Predict | Evaluate | Chat | Validate | Prepare
+
+# Libraries' hints are for programmers; what a user must know we say ourselves.
+QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
+INTERRUPTED = 130
+
+
+def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
+    forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
+    secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
+    return Command((sys.executable, "-m", f"trainers.{verb}", str(folder)), QUIET, forced, secrets)
+
+
+def run_verb(verb: str, run: Run, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:
+    """Run the verb to its end on this terminal.
+
+    Raises:
+        RegimenError: of the class that its exit code stands for.
+        KeyboardInterrupt: when Ctrl-C ended it.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"regimen-{verb}-") as name:
+        folder = RunDir(Path(name))
+        save_run(run, folder)
+        save_request(request, folder.path)
+        command = verb_command(verb, folder.path, needs_hub=needs_hub, hides_gpus=hides_gpus)
+        code = wait_for(subprocess.Popen(command.argv, env=command.environment(site), preexec_fn=end_with_parent))
+        return ended(verb, folder, code)
+
+
+def wait_for(process: "subprocess.Popen[bytes]") -> int:
+    """Ctrl-C reaches the process itself, which knows what to do with it: a chat goes on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ended(verb: str, folder: RunDir, code: int) -> int:
+    if code == 0:
+        return 0
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if not folder.exit_file(0).exists():
+        cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} and did not say why"
+        raise RanksFailed(f"{verb} {cause}. A process killed from outside leaves no message, often for host memory.")
+    entry = json.loads(folder.exit_file(0).read_text(encoding="utf-8"))
+    raise BY_EXIT_CODE.get(entry["code"], RegimenError)(entry["message"])
+
+
+def working_commit() -> str | None:
+    """The git commit of the working folder, where it is one of a repository."""
+    try:
+        done = subprocess.run(("git", "rev-parse", "HEAD"), capture_output=True, text=True, check=False, cwd=os.getcwd())
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""What torch's allocator reserves beyond what is allocated."""

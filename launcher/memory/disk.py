@@ -1,0 +1,25 @@
+"""Disk under the run folder: checkpoints and the final model."""
+
+from conf.schema import Badam, Lora, Run
+from launcher.memory.job import Job
+from launcher.memory.terms import Term
+from launcher.memory.weights.optimizer import state_bytes
+
+
+def checkpoint_bytes(job: Job) -> int:
+    """What learns, its masters and its states; frozen weights are not saved again."""
+    per_element = max(job.storage.weight, job.storage.master)
+    saved = job.census.base if isinstance(job.run.optim, Badam) else job.census.trained  # BAdam: layers that had their turn have changed too
+    return per_element * saved + state_bytes(job.run, job.census, job.storage)
+
+
+def disk_terms(job: Job) -> tuple[Term, ...]:
+    run: Run = job.run
+    one = checkpoint_bytes(job)
+    adapter = isinstance(run.regime, Lora)
+    final = job.storage.weight * job.census.trained if adapter else job.storage.weight * job.census.base
+    return (
+        Term("checkpoints", one * run.checkpoint.keep, f"checkpoint.keep={run.checkpoint.keep} x what learns with its states"),
+        Term("checkpoint in the making", one, "the oldest is removed after the newest is complete"),
+        Term("final model", final, "adapter" if adapter else "all weights"),
+    )

@@ -1,0 +1,1 @@
+"""Bytes that come and go within one step: activations, the loss, the backward pass."""

@@ -1,0 +1,59 @@
+"""Stacked experts of a mixture: what they keep, what autocast leaves of them, and the moments of their backward pass."""
+
+from conf.schema import Lora
+from launcher.memory.job import Job
+from launcher.memory.step.activations import expert_bytes, expert_element, experts_keep_inputs, layer_modules
+from launcher.memory.terms import Moment, Term
+from launcher.memory.weights.parameters import expert_targets
+
+
+def expert_saved(job: Job, learns: bool) -> int:
+    return expert_bytes(job.facts, expert_element(job.arithmetic, learns), experts_keep_inputs(job.run, job.facts, learns)) * job.tokens
+
+
+def stacked(job: Job) -> int:
+    return sum(module.parameters for module in layer_modules(job.facts) if module.kind == "experts")
+
+
+def layer_experts(job: Job) -> int:
+    """Elements of one layer that learn and that autocast does not copy."""
+    return min(stacked(job), job.census.layer) if job.storage.autocast and job.census.experts else 0
+
+
+def routed_copies(job: Job) -> int:
+    """Of tokens, one for every expert that they go to; in bytes of an element of their products."""
+    element = expert_element(job.arithmetic, job.census.experts > 0)
+    return job.facts.experts_per_token * element * job.tokens if job.facts.mixture else 0
+
+
+def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
+    """transformers/integrations/moe.py, grouped_mm_experts_forward, backwards: of the routed copies of the tokens the gradient of the outputs, of
+    the outputs before they were weighted, and their product for the router; at the end the first matrix' input and its gradient, beside the gradient
+    of both its halves."""
+    facts, copies = job.facts, routed_copies(job)
+    incoming = job.arithmetic.element * facts.hidden * job.tokens
+    again = 2 * incoming if job.run.training.gradient_checkpointing else 0  # recomputed there: the residual stream and its norm
+    layer = Term("one layer, recomputed", saved, "what a layer saves per token")
+    outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
+    if not learns:
+        forward = Term("forward pass of the layer", again, "residual stream and its norm")
+        return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
+    gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
+    return (
+        Moment("expert outputs", 0, (layer, outputs)),
+        Moment("experts", stacked(job), (gone, Term("expert gradients", incoming, "of the layer's output"))),
+    )
+
+
+def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, ...]:
+    """The sum of the second matrices and their adapters has a gradient, beside all of both sums; that of gate and up, twice as large, comes when
+    the first sum and its gradient have gone."""
+    regime = job.run.regime
+    experts = expert_targets(regime, job.facts) if isinstance(regime, Lora) else []
+    if not experts:
+        return ()
+    facts, copies = job.facts, routed_copies(job)
+    layer = Term("one layer, recomputed", saved - copies * facts.hidden, "without the experts' outputs")
+    work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
+    merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
+    return (Moment("adapted experts", 0, (layer, work, merged, forward)),)

@@ -1,0 +1,248 @@
+"""Activations and the work of the forward and backward pass, as terms of a phase."""
+
+from conf.schema import Badam
+from launcher.memory.job import Job
+from launcher.memory.stages import stage_row
+from launcher.memory.step.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.step.experts import layer_experts
+from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
+from launcher.memory.step.layer_backward import layer_saved, learning_moments
+from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
+from launcher.memory.terms import Phase, Term, Terms, total
+from launcher.memory.weights.resident import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
+
+EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
+
+TWO_MASKS = ("gemma2", "gemma3_text")  # of layers with and without a sliding window (modeling_gemma2.py, causal_mask_mapping)
+
+LOSS_SOURCES = {
+    "plain": "logits in compute dtype and fp32, log-softmax, gradients",
+    "chunked": "the plain loss of one chunk of tokens at a time",
+    "fused": "liger-kernel: one chunk of logits",
+}
+
+
+def stream_terms(job: Job, layers: int) -> Terms:
+    """Inputs of `layers` layers, and the rotary tables: one for all samples, unless packing gives each its own positions."""
+    rotary = 2 * job.arithmetic.residual * job.facts.head_dim * job.batch.length * (job.batch.samples if job.run.data.packing else 1)
+    stream = layers * job.arithmetic.residual * job.facts.hidden * job.tokens - (narrow_embedding(job) if layers else 0)
+    return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
+
+
+def kept_inputs(job: Job, layers: int) -> int:
+    """Of so many layers: checkpointing keeps the input of each."""
+    return layers if job.run.training.gradient_checkpointing else 0
+
+
+def lower_layers_terms(job: Job) -> Terms:
+    """Without checkpointing: what every layer but the last saved, and autocast's copies of their weights."""
+    if job.run.training.gradient_checkpointing:
+        return ()
+    last = layer_saved(job, learns=job.census.trained_layers > 0)
+    saved = Term("saved activations", max(saved_layers(job) - last - unsaved_norm(job), 0), "layers below the last")
+    if not job.storage.autocast:
+        return (saved,)
+    copies = job.storage.compute * max(job.census.cast - (job.census.layer - layer_experts(job)), 0)
+    return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
+
+
+def saved_layers(job: Job) -> int:
+    learning = min(job.census.trained_layers, job.census.depth)
+    saved = learning * job.learning_layer if learning else 0
+    if job.census.depth > learning:
+        saved += (job.census.depth - learning) * job.frozen_layer
+    return saved + job.merged_experts * mixture_layers(job.facts)
+
+
+def saved_term(job: Job) -> Term:
+    """What waits for the backward pass when the loss is computed."""
+    (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
+    dropped = job.facts.hidden * job.tokens if job.facts.residual_dropout else 0  # the mask of the embedding's dropout
+    saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job) + dropped
+    if job.run.training.gradient_checkpointing:
+        return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
+    saved += saved_layers(job) - unsaved_norm(job)
+    return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
+
+
+def narrow_embedding(job: Job) -> int:
+    """Where the first layer widens the residual stream, its own input is still as narrow as the embedding."""
+    widens = job.storage.autocast and widened(job.run, job.facts)
+    return (job.arithmetic.residual - job.storage.frozen) * job.facts.hidden * job.tokens if widens else 0
+
+
+def unsaved_norm(job: Job) -> int:
+    """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all.
+
+    With checkpointing the input of an adapted model is made to need one (transformers, enable_input_require_grads).
+    """
+    made = job.census.adapters > 0 and job.run.training.gradient_checkpointing
+    if job.whole or job.census.embedding or made or not job.census.depth:
+        return 0
+    norms = 2 if job.facts.family in PARALLEL else 1
+    return norms * (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
+
+
+def final_norm_bytes(job: Job) -> int:
+    return (norm_bytes(job.facts, job.arithmetic, job.whole) + head_input_bytes(job)) * job.tokens
+
+
+def head_input_bytes(job: Job) -> int:
+    """Kept for the gradient of a head that learns; the other losses keep the states themselves, or make that gradient at once."""
+    return job.arithmetic.element * job.facts.hidden if job.census.head and job.run.training.loss == "plain" else 0
+
+
+def mask_bytes(job: Job) -> int:
+    """Kept for the layers that are computed again; without that every attention call keeps a bias of its own."""
+    return held_mask_bytes(job) if job.run.training.gradient_checkpointing else 0
+
+
+def held_mask_bytes(job: Job) -> int:
+    """Until the forward pass returns: sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
+    squares = job.batch.samples * job.batch.length**2
+    if job.run.training.attention == "eager":
+        return job.arithmetic.element * squares * (2 if job.facts.family in TWO_MASKS else 1)
+    return squares if job.batch.masked else 0
+
+
+def final_state_terms(job: Job) -> Terms:
+    """The model's last hidden states live until its forward pass returns; the chunked loss keeps them, and so does a head that learns, but
+    under autocast as a copy."""
+    kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain"
+    shared = kept_by_head or job.run.training.loss == "chunked"
+    size = 0 if shared else last_state_element(job.facts, job.arithmetic) * job.facts.hidden * job.tokens
+    return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
+
+
+def end_terms(job: Job) -> Terms:
+    """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
+    leaf = job.run.training.gradient_checkpointing and not job.census.embedding
+    trained = gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
+    if by_groups(job):
+        return (trained, *end_buffers(job), *(() if job.facts.tied else work))
+    summed = pending_terms(job, summed=True)
+    ends = max((*work, *pending_terms(job, summed=False)), summed, key=total)
+    return (*gathered_terms(job), *reduction_terms(job), trained, *ends, *root_terms(job))
+
+
+def embedding_terms(job: Job) -> Terms:
+    """CUDA sums the gradient of an embedding in fp32 by parts, at most one for every ten tokens and every distinct token
+    (aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu; up to 3,072 tokens it adds them in place)."""
+    tokens, facts = job.tokens, job.facts
+    if not (job.gpu and job.census.embedding and tokens > EMBEDDING_IN_PLACE):
+        return ()
+    parts = tokens // EMBEDDING_ROWS + min(tokens, facts.vocab)
+    return (Term("sums of the embedding's gradient", 4 * parts * facts.hidden, "EmbeddingBackwardKernel.cu, in fp32"),)
+
+
+def pending_terms(job: Job, summed: bool) -> Terms:
+    """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
+    autocast's copy between them torch then adds the two into a third (csrc/autograd/input_buffer.cpp; measured up to 3,072 tokens, and not with
+    4,096: full_bf16-chunked-lion_8bit/qwen2.5_1.5b/4x1024); an earlier pass may have left one; and where gradients are split, the whole one is
+    still there while its share is made."""
+    third = summed and not job.storage.autocast and job.tokens <= EMBEDDING_IN_PLACE
+    tied = 0 if not job.facts.tied else 2 if third else 1
+    whole = 1 if job.storage.master and job.split.ranks > 1 else 0
+    held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
+    size = job.storage.gradient * job.census.embedding * (tied + whole + held + accumulates(job))
+    return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
+
+
+def cast_terms(job: Job) -> Terms:
+    if not job.storage.autocast:
+        return ()
+    return (Term("autocast copies", job.storage.compute * (job.census.cast + job.census.head), "kept until the forward pass ends"),)
+
+
+def head_cast_terms(job: Job) -> Terms:
+    """With checkpointing only the head's copy outlives the forward pass; without, autograd keeps all. The fused loss keeps none of the head."""
+    if job.run.training.loss == "fused":
+        return lower_casts(job)
+    if job.run.training.gradient_checkpointing and job.storage.autocast:
+        head = job.head if isinstance(job.run.optim, Badam) else job.census.head  # there it is fp32 although it does not learn
+        return (Term("autocast copies", job.storage.compute * head, "the head's, until its backward"),)
+    return cast_terms(job)
+
+
+def reached(job: Job, finished: int, within: int) -> Terms:
+    """Gradients that exist: of what lies above, and within this layer; where several passes accumulate, all do."""
+    if by_groups(job):
+        waiting = job.census.head if job.facts.tied else 0
+        return (gradient_term(job, job.census.trained if accumulates(job) else finished - waiting), whole_gradients(job, within))
+    if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
+        return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
+    return (gradient_term(job, finished + within),)
+
+
+def last_layer_terms(job: Job, gradients: int) -> Terms:
+    """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
+    buffers = last_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    streams = stream_terms(job, kept_inputs(job, job.census.depth))
+    return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
+
+
+def first_layer_terms(job: Job, gradients: int) -> Terms:
+    """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
+    below = 0 if job.facts.tied else job.census.embedding
+    buffers = first_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    reached_here = reached(job, job.census.trained - below - job.census.layer, gradients)
+    return (*buffers, *reached_here, *stream_terms(job, kept_inputs(job, 1)))
+
+
+def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
+    """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
+    mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
+    ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved_norm(job)))]
+    return tuple(
+        Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, mask))
+        for end, around, moments in ends
+        for moment in moments
+    )
+
+
+def phase_name(end: str, moment: str) -> str:
+    return f"backward: {end} {moment}"
+
+
+def lower_casts(job: Job) -> Terms:
+    """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
+    if job.run.training.gradient_checkpointing or not job.storage.autocast:
+        return ()
+    return (Term("autocast copies", job.storage.compute * job.census.cast, "of the layers' weights, kept by autograd"),)
+
+
+def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
+    """Where that gradient is a moment of its own: the other losses sum it up chunk by chunk."""
+    if not job.census.head or job.run.training.loss != "plain":
+        return ()
+    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *head_terms(job))),)
+
+
+def head_terms(job: Job) -> Terms:
+    """The head's gradient is made in the dtype of the product, beside the logits' gradient; autocast then copies it."""
+    copies = job.storage.gradient if job.storage.autocast else 0
+    logits = 0 if copies else job.storage.compute * job.logit_tokens * job.facts.vocab
+    size = (job.storage.compute + copies) * job.census.head + logits + job.arithmetic.residual * job.facts.hidden * job.tokens
+    return (Term("gradient of the head", size, "in compute dtype and as it is kept"),)
+
+
+def loss_terms(job: Job) -> tuple[Term, Term]:
+    found, source = logits_of(job), LOSS_SOURCES[job.run.training.loss]
+    return Term("logits and loss", found.model, source), Term("logits and loss", found.backward, source)
+
+
+def logits_of(job: Job) -> LossBytes:
+    return loss_bytes_of(job.run, job.facts, job.storage, job.batch, job.census.head)
+
+
+def evaluation_term(job: Job) -> Term:
+    """Forward without gradients."""
+    batch = Batch(job.run.evaluation.micro_batch * stage_row(job.run).sequences, job.batch.length, job.batch.masked)
+    loss = evaluation_bytes_of(job.run, job.facts, job.storage, batch)
+    return Term("evaluation batch", loss + layer_stream(job, batch.tokens), "logits in compute dtype and fp32, log-softmax; one layer")
+
+
+def layer_stream(job: Job, tokens: int) -> int:
+    """Of one layer at a time, where nothing is saved for a backward pass."""
+    return job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens

@@ -1,0 +1,1 @@
+"""Bytes that stay for the whole run: weights, optimizer states, and how ranks split them."""

@@ -1,0 +1,151 @@
+"""Weights, states, gradients and their buffers, as terms of a phase."""
+
+from conf.schema import Qlora
+from launcher.memory import constants
+from launcher.memory.job import Job
+from launcher.memory.terms import Term, Terms, total
+from launcher.memory.weights.dtypes import loaded_element
+from launcher.memory.weights.gathering import gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
+from launcher.memory.weights.optimizer import PAGED, state_bytes, step_bytes, unpaged_bytes
+from launcher.memory.weights.parameters import quantised_bytes, weight_bytes
+from launcher.memory.weights.split import partition_step_bytes, shards_weights
+
+WHOLE_QUANTISED = "quantised weights, whole"
+
+
+def resident_terms(job: Job) -> Terms:
+    storage, split, census = job.storage, job.split, job.census
+    weights = 0 if split.host_weights else weight_bytes(job.run, census, storage) // split.weights
+    optimizer = 0 if split.host_states else 1
+    states = unpaged_bytes(job.run, census) if job.run.optim.name in PAGED else state_bytes(job.run, census, storage)
+    return tuple(
+        term
+        for term in (
+            Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {split.weights} rank(s)"),
+            Term(
+                "weights that are not split",
+                persistent_bytes(job.run, job.facts, census, storage, split),
+                "norms, biases, a bucket; offload: one gradient",
+            ),
+            Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {split.states} rank(s)"),
+            Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
+            Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
+            Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
+            Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
+            Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "two of 32 MiB on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
+        )
+        if term.bytes
+    )
+
+
+def flat_gradients(job: Job) -> bool:
+    return job.run.sharding.name.startswith("zero3")
+
+
+def flat_gradient_bytes(job: Job) -> int:
+    return job.storage.gradient * job.census.trained // job.split.gradients if flat_gradients(job) and not job.split.host_states else 0
+
+
+def bucket_bytes(job: Job) -> int:
+    return job.storage.gradient * job.census.trained if job.run.sharding.name == "ddp" and job.split.ranks > 1 else 0
+
+
+def gathered_terms(job: Job) -> Terms:
+    size = gathered_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("gathered weights", size, "whole weights around the loss"),) if size else ()
+
+
+def load_terms(job: Job) -> Terms:
+    weights = 0 if job.split.host_weights else weight_bytes(job.run, job.census, job.storage) // job.split.weights
+    if job.run.model.init == "random" and job.whole and not shards_weights(job.split):
+        weights = max(weights, loaded_element(job.run) * job.census.base)
+    loaded = Term("weights", weights, "as they are loaded, or made at random where they train")
+    drawn = (
+        Term("weights", drawn_bytes(job), "before what learns is made fp32, or has adapters"),
+        *untied_head_terms(job),
+        *quantised_matrix_terms(job),
+    )
+    return (*max((loaded, *flat_copy_terms(job)), drawn, key=total), *whole_tensor_terms(job))
+
+
+def drawn_bytes(job: Job) -> int:
+    """The base alone, as it comes from its files or is drawn; split, or on the host, at once where weights are."""
+    if shards_weights(job.split):
+        return 0
+    quantised = quantised_bytes(job.run.regime, job.census) if isinstance(job.run.regime, Qlora) else 0
+    return quantised + loaded_element(job.run) * (job.census.base - job.census.quantised)
+
+
+def flat_copy_terms(job: Job) -> Terms:
+    """DeepSpeed's ZeRO-1 and 2 put what learns into one piece (stage_1_and_2.py, flatten_dense_tensors_aligned)."""
+    if not job.storage.master or job.split.host_states or shards_weights(job.split):
+        return ()
+    return (Term("weights in one piece", job.storage.weight * job.census.trained, "DeepSpeed flattens them, and lets the first ones go after it"),)
+
+
+def untied_head_terms(job: Job) -> Terms:
+    """Random weights are drawn for a head too, before it is tied to the embedding; an adapter's random base is drawn on the CPU."""
+    if job.run.model.init != "random" or not job.facts.tied or job.census.adapters or shards_weights(job.split):
+        return ()
+    return (Term("head, before it is tied", loaded_element(job.run) * job.head, "measured on one H200"),)
+
+
+def quantised_matrix_terms(job: Job) -> Terms:
+    if not job.census.quantised:
+        return ()
+    return (Term("one matrix to quantise", job.storage.frozen * job.census.largest_matrix, "the largest, in 16 or 32 bits"),)
+
+
+def split_expert_terms(job: Job) -> Terms:
+    """transformers writes experts one by one, and gate and up apart: copies of every one (core_model_loading.py, revert_weight_conversion)."""
+    if not job.census.experts:
+        return ()
+    halves = sum(
+        module.parameters * module.instances for module in job.facts.modules if module.kind == "experts" and module.name.endswith("gate_up_proj")
+    )
+    learning = min(job.census.experts * 2 // 3, halves)
+    size = job.storage.weight * learning + job.storage.frozen * (halves - learning)
+    return (Term("experts, one by one", size, "gate and up of all, as they are written"),)
+
+
+def whole_tensor_terms(job: Job) -> Terms:
+    """Loading and saving handle one whole tensor at a time where weights are split."""
+    if not shards_weights(job.split):
+        return ()
+    return (Term("one whole tensor", job.storage.frozen * max(job.head, job.census.largest_matrix), "the largest, in 16 or 32 bits"),)
+
+
+def gradient_term(job: Job, elements: int) -> Term:
+    size = 0 if flat_gradients(job) or job.split.host_states else job.storage.gradient * max(elements, 0) // job.split.gradients
+    return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {job.split.gradients} rank(s)")
+
+
+def accumulated_terms(job: Job) -> Terms:
+    return (gradient_term(job, job.census.trained),) if accumulates(job) else ()
+
+
+def accumulates(job: Job) -> bool:
+    return (job.run.training.accumulation or 1) > 1
+
+
+def step_terms(job: Job) -> Terms:
+    split = partition_step_bytes(job.run, job.census, job.storage, job.split)
+    own = 0 if job.split.host_states else step_bytes(job.run, job.census, job.storage)
+    return tuple(
+        term
+        for term in (
+            Term("flattened gradients", split, "DeepSpeed: the partition in one piece and in the masters' dtype"),
+            Term("temporaries of the step", own, job.run.optim.name),
+        )
+        if term.bytes
+    )
+
+
+def reduction_terms(job: Job) -> Terms:
+    size = reduction_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("reduction buffers", size, "gradients on their way to the other ranks"),) if size else ()
+
+
+def root_terms(job: Job) -> Terms:
+    size = root_bytes(job.run, job.facts, job.census, job.storage, job.split)
+    return (Term("gradients of embedding and head", size, "FSDP2: whole, and in one piece to be reduced"),) if size else ()

@@ -1,0 +1,104 @@
+"""Which attention a run computes with, and which it cannot."""
+
+from dataclasses import replace
+
+from conf.schema import Run
+from launcher.rules.rule import Rule
+
+# Families whose packed rows were compared with single ones under varlen; tests/trainers/model/test_attention.py does it for each.
+COMPARED = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
+)
+BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
+DROPOUT = {"gpt2": 0.1}  # transformers' default where config.json names none; 0 in the other families
+
+
+def attention_dropout(run: Run) -> float:
+    architecture = run.model.architecture or {}
+    by_default = DROPOUT.get(architecture.get("model_type", ""), 0.0)
+    return float(architecture.get("attention_dropout", architecture.get("attn_pdrop", by_default)))
+
+
+def family(run: Run) -> str | None:
+    return (run.model.architecture or {}).get("model_type")
+
+
+def capped(run: Run) -> bool:
+    """Whether attention scores pass through a soft cap."""
+    return family(run) == "gemma2"
+
+
+def uncompared(run: Run) -> bool:
+    """False where the architecture is not read yet. A sliding window of qwen2_moe is told by transformers to its masks alone."""
+    if run.model.architecture is None:
+        return False
+    return family(run) not in COMPARED or (family(run) == "qwen2_moe" and run.model.architecture.get("use_sliding_window", False))
+
+
+def varlen(run: Run) -> bool:
+    return run.training.attention == "varlen"
+
+
+def on_old_gpu(run: Run) -> bool:
+    return run.node.gpus != 0 and any(part in (run.node.gpu_name or "") for part in BEFORE_AMPERE)
+
+
+ATTENTION_RULES: tuple[Rule, ...] = (
+    Rule(
+        "sdpa-gemma2",
+        lambda run: run.training.attention == "sdpa" and capped(run),
+        "Its scores are soft-capped: `Gemma2ForCausalLM does not support an attention implementation through "
+        "torch.nn.functional.scaled_dot_product_attention yet`.",
+        "training.attention=eager",
+    ),
+    Rule(
+        "varlen-softcap",
+        lambda run: varlen(run) and capped(run),
+        "Its scores are soft-capped, and torch's variable-length kernels have no cap: the model would be another one.",
+        "training.attention=eager",
+    ),
+    Rule(
+        "varlen-unpacked",
+        lambda run: varlen(run) and not run.data.packing,
+        "Without packing every row is one sample, and the variable-length kernels are given no bounds: the key would have no effect.",
+        "training.attention=sdpa",
+    ),
+    Rule(
+        "varlen-fp32",
+        lambda run: varlen(run) and run.node.gpus != 0 and run.training.precision == "fp32",
+        "On GPUs the variable-length kernels compute in 16 bits alone: `FlashAttention only support fp16 and bf16 data type`.",
+        "training.attention=sdpa",
+    ),
+    Rule(
+        "varlen-old-gpu",
+        lambda run: varlen(run) and on_old_gpu(run),
+        "The variable-length kernels are not built for this GPU: `FlashAttention only supports Ampere GPUs or newer`.",
+        "training.attention=sdpa",
+    ),
+    Rule(
+        "varlen-dropout",
+        lambda run: varlen(run) and attention_dropout(run) > 0,
+        "The model drops attention weights in training (attention_dropout or attn_pdrop), and the variable-length kernels have no dropout.",
+        "training.attention=sdpa",
+    ),
+    Rule(
+        "varlen-family",
+        lambda run: varlen(run) and not capped(run) and uncompared(run),
+        "Packed and single rows were not compared in this family: its attention may have sinks, biases or windows that the kernels are not told.",
+        "training.attention=sdpa",
+    ),
+)
+
+
+def with_attention(run: Run) -> Run:
+    """The run with its attention chosen, where it leaves that open."""
+    return run if run.training.attention is not None else replace(run, training=replace(run.training, attention=chosen(run)))
+
+
+def chosen(run: Run) -> str:
+    """For packed rows the kernels that need no mask, where they can work; else torch's scaled dot-product attention, where it can."""
+    for name in ("varlen", "sdpa"):
+        candidate = replace(run, training=replace(run.training, attention=name))
+        if not any(rule.applies(candidate) for rule in ATTENTION_RULES):
+            return name
+    return "eager"

@@ -1,0 +1,43 @@
+"""Keys of the data that hold only together: mixing and its probabilities, streaming and its end, one source of evaluation data."""
+
+from conf.schema import Data, Run
+from launcher.errors import ConfigError
+
+PROBABILITY_ERROR = 1e-6  # of a sum of decimals
+
+
+def refuse_other_data(run: Run) -> None:
+    """Refuse keys of the data that contradict each other.
+
+    Raises:
+        ConfigError: naming both keys and what to leave out.
+    """
+    data = run.data
+    if data.evaluation_sets and data.validation_share > 0:
+        raise ConfigError(
+            f"data.evaluation_sets and data.validation_share={data.validation_share} both ask for evaluation data: leave one of them out."
+        )
+    if not data.mask_prompt and not data.train_history:
+        raise ConfigError(
+            "data.mask_prompt=false learns everything, data.train_history=false nothing before the last answer: set one of them to true."
+        )
+    if data.probabilities is not None:
+        refuse_odd_probabilities(data, data.probabilities)
+    if not data.streaming:
+        return
+    if run.training.max_steps is None:
+        raise ConfigError("data.streaming=true has no end that could be counted in epochs: set training.max_steps.")
+    if data.validation_share > 0:
+        raise ConfigError(
+            f"data.streaming=true cannot hold out data.validation_share={data.validation_share} of data that it has not read: "
+            "set it to 0 and name data.evaluation_sets."
+        )
+
+
+def refuse_odd_probabilities(data: Data, probabilities: list[float]) -> None:
+    if data.mixing == "concatenate":
+        raise ConfigError("data.probabilities does nothing with data.mixing=concatenate: take data.mixing=interleave_under or interleave_over.")
+    if len(probabilities) != len(data.sets):
+        raise ConfigError(f"data.probabilities has {len(probabilities)} values for {len(data.sets)} sets: give one a set.")
+    if min(probabilities) <= 0 or abs(sum(probabilities) - 1) > PROBABILITY_ERROR:
+        raise ConfigError(f"data.probabilities={probabilities}: every one must be above 0, and together they must be 1.")

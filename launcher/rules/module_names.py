@@ -1,0 +1,49 @@
+"""Names of modules that a regime was given, held against the model before anything is loaded."""
+
+import difflib
+
+from conf.schema import Freeze, Lora, Run
+from launcher.errors import ConfigError
+from launcher.facts.model import ModelFacts
+from launcher.memory.weights.parameters import ALL_LINEAR, full_name, places
+
+REWARD_HEAD = "score"  # of transformers' models for sequence classification
+
+
+def refuse_unknown_modules(run: Run, facts: ModelFacts) -> None:
+    """
+    Raises:
+        ConfigError: for a target of adapters that is no linear layer of the model, a part that is to learn and is not there, or too many layers.
+    """
+    if isinstance(run.regime, Lora):
+        for target in run.regime.targets:
+            refuse_unknown_target(target, run, facts)
+    if isinstance(run.regime, Freeze):
+        refuse_too_many_layers(run.regime, run, facts)
+        for name in run.regime.modules:
+            refuse_unknown_part(name, run, facts)
+
+
+def refuse_unknown_target(target: str, run: Run, facts: ModelFacts) -> None:
+    linear = [module for module in facts.modules if module.kind in ("linear", "head")]
+    if target == ALL_LINEAR or any(f".{full_name(module, place)}".endswith(f".{target}") for module in linear for place in places(module)):
+        return
+    known = sorted({module.name.rsplit(".", 1)[-1] for module in linear})
+    raise ConfigError(f"regime.targets: {target} is no linear layer of {run.model.name}. Its linear layers: {', '.join(known)}; or [{ALL_LINEAR}].")
+
+
+def refuse_too_many_layers(regime: Freeze, run: Run, facts: ModelFacts) -> None:
+    if abs(regime.layers) > facts.layers:
+        raise ConfigError(
+            f"regime.layers={regime.layers}, but {run.model.name} has {facts.layers} layers. Choose at most {facts.layers}, or regime=full."
+        )
+
+
+def refuse_unknown_part(chosen: str, run: Run, facts: ModelFacts) -> None:
+    names = [full_name(module, place) for module in facts.modules for place in places(module)]
+    names += [REWARD_HEAD] if run.stage.name == "rm" else []
+    if any(f".{chosen}." in f".{name}.{parameter}." for name in names for parameter in ("weight", "bias")):
+        return
+    parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})
+    near = difflib.get_close_matches(chosen.rsplit(".", 1)[-1], parts, n=3, cutoff=0.4) or parts
+    raise ConfigError(f"regime.modules: {chosen} is no module of {run.model.name}. Near names: {', '.join(near)}.")

@@ -1,0 +1,186 @@
+"""Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
+
+from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
+from launcher.rules.attention import ATTENTION_RULES
+from launcher.rules.regime_pairs import REGIME_RULES
+from launcher.rules.rule import Rule
+from launcher.rules.stage_pairs import STAGE_RULES
+
+
+def on_cpu(run: Run) -> bool:
+    return run.node.gpus == 0
+
+
+def bits(run: Run) -> int | None:
+    return run.regime.bits if isinstance(run.regime, Qlora) else None
+
+
+def offloads(run: Run) -> bool:
+    return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
+
+
+def ranks(run: Run) -> int:
+    return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+
+
+BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
+
+# Families whose logits are their head's product and nothing more; tests/trainers/stages/shared/test_chunked_loss.py compares the losses of each.
+HEAD_ALONE = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
+)
+
+# What liger-kernel 0.8.5 has a fused loss for (transformers/monkey_patch.py, MODEL_TYPE_TO_APPLY_LIGER_FN); it leaves every other model as it is, in
+# silence. tests/gpu/test_fused_loss.py holds this and the installed one together.
+FUSED_FAMILIES = frozenset(
+    {
+        *("llama", "llama4_text", "mistral", "ministral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "qwen3_next", "phi3", "gemma", "gemma2"),
+        *("gemma3_text", "olmo2", "olmo3", "deepseek_v2", "deepseek_v3", "smollm3", "glm4", "nemotron", "falcon_h1", "gpt_oss"),
+        *("hunyuan_v1_dense", "exaone4"),
+    }
+)
+
+
+def can_fuse(run: Run) -> bool:
+    """Whether liger has a fused loss for the model; True where its architecture is not read yet."""
+    return run.model.architecture is None or run.model.architecture.get("model_type") in FUSED_FAMILIES
+
+
+def alters_logits(run: Run) -> bool:
+    """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss; False where it is not read yet."""
+    architecture = run.model.architecture
+    if architecture is None:
+        return False
+    more = architecture.get("final_logit_softcapping") is not None or architecture.get("output_router_logits", False)
+    return more or architecture.get("model_type") not in HEAD_ALONE
+
+
+# Rows about sharding were run with the refusal lifted (benchmarks/refused_pairs.py; the record is in benchmarks/results/), but for Muon under FSDP2,
+# which is refused by reasoning; what a run ended with stands in `why`.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "int8-fsdp2",
+        lambda run: bits(run) == 8 and isinstance(run.sharding, Fsdp),
+        "FSDP2 cannot split int8 weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "int8-latent",
+        lambda run: bits(run) == 8 and (run.model.architecture or {}).get("model_type") == "deepseek_v3",
+        "deepseek_v3 makes keys and values of an input with four dimensions, and bitsandbytes' 8-bit layers end with "
+        "`Only two or three dimensional matrices are supported for argument A`.",
+        "regime.bits=4",
+    ),
+    Rule(
+        "hqq-fsdp2",
+        lambda run: bits(run) == 2 and isinstance(run.sharding, Fsdp),
+        "FSDP2 cannot split HQQ's packed weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
+        "sharding=zero2",
+    ),
+    Rule(
+        "hqq-zero3",
+        lambda run: bits(run) == 2 and isinstance(run.sharding, Zero) and run.sharding.stage == 3,
+        "ZeRO-3 has split the weights before HQQ can pack them: the ranks end with `not enough values to unpack (expected 2, got 1)`.",
+        "sharding=zero2",
+    ),
+    Rule(
+        "bitsandbytes-fsdp2",
+        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name in BITSANDBYTES,
+        "bitsandbytes cannot step split weights: "
+        "`Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "adafactor-fsdp2",
+        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name == "adafactor",
+        "Adafactor's factored states are no split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "muon-split",
+        lambda run: run.optim.name == "muon" and not isinstance(run.sharding, Ddp),
+        "Muon makes whole matrices orthogonal, and this sharding hands it flat or split ones: ZeRO ends with `Param gradient must be a 2D matrix`.",
+        "sharding=ddp",
+    ),
+    Rule(
+        "low-rank-split",
+        lambda run: isinstance(run.optim, Galore) and not isinstance(run.sharding, Ddp),
+        "GaLore and APOLLO project whole matrices, and this sharding hands them flat or split ones: ZeRO ends with `tuple index out of range`.",
+        "sharding=ddp",
+    ),
+    Rule(
+        "low-rank-adapter",
+        lambda run: isinstance(run.optim, Galore) and isinstance(run.regime, Lora),
+        "An adapter's matrices have the rank of the adapter: a projection of them spares no states and adds projectors.",
+        "optim=adamw",
+    ),
+    Rule(
+        "galore-8bit-cpu",
+        lambda run: run.optim.name == "galore_8bit" and on_cpu(run),
+        "galore-torch waits for a GPU after every weight: `Torch not compiled with CUDA enabled`.",
+        "optim=galore",
+    ),
+    Rule(
+        "badam-regime",
+        lambda run: isinstance(run.optim, Badam) and not isinstance(run.regime, Full),
+        "BAdam chooses by itself what learns, one layer of the whole model after the other: frozen layers and adapters would be left out.",
+        "regime=full",
+    ),
+    Rule(
+        "badam-ranks",
+        lambda run: isinstance(run.optim, Badam) and (ranks(run) > 1 or not isinstance(run.sharding, Ddp)),
+        "BAdam changes in training which weights learn, and ranks agree on gradients of those that learned at the start alone.",
+        "sharding=ddp cluster.nodes=1 cluster.ranks_per_node=1",
+    ),
+    Rule(
+        "bf16-offload",
+        lambda run: offloads(run) and run.training.precision == "bf16",
+        "DeepSpeed's CPU Adam keeps fp32 states: `bf16_optimizer_states with ZeRO-Offload requires DeepSpeedCPUAdam constructed with "
+        "fp32_optimizer_states=False`.",
+        "training.precision=bf16_amp",
+    ),
+    Rule(
+        "fused-loss-cpu",
+        lambda run: run.training.loss == "fused" and on_cpu(run),
+        "The fused loss is a Triton kernel of liger-kernel, and Triton compiles for GPUs only.",
+        "training.loss=chunked",
+    ),
+    Rule(
+        "fused-loss-family",
+        lambda run: run.training.loss == "fused" and not can_fuse(run),
+        "liger-kernel has no fused loss for this family: the plain loss would run in its place, and need the memory of all logits.",
+        "training.loss=plain",
+    ),
+    Rule(
+        "chunked-fsdp2",
+        lambda run: run.training.loss == "chunked" and isinstance(run.sharding, Fsdp),
+        "The chunked loss computes the head a second time in the backward pass, where FSDP2 has split it again: `mixed torch.Tensor and DTensor`.",
+        "training.loss=plain",
+    ),
+    Rule(
+        "chunked-loss-head",
+        lambda run: run.training.loss == "chunked" and alters_logits(run),
+        "The chunked loss knows the head alone: a soft cap or scale of the logits, a router's loss, or what an untested family does would be lost.",
+        "training.loss=plain",
+    ),
+    Rule(
+        "fsdp2-cpu",
+        lambda run: isinstance(run.sharding, Fsdp) and on_cpu(run),
+        "On a CPU accelerate ignores FSDP2 without a word and runs plain data parallelism: nothing would be split.",
+        "sharding=zero3",
+    ),
+    Rule(
+        "freeze-nothing",
+        lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules and run.regime.new_blocks == 0,
+        "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",
+        "regime.layers=2",
+    ),
+    *ATTENTION_RULES,
+    *REGIME_RULES,
+    *STAGE_RULES,
+)
+
+
+def incompatibilities(run: Run) -> list[Rule]:
+    """The rows that forbid this settled run; empty where it can work."""
+    return [rule for rule in RULES if rule.applies(run)]

@@ -1,0 +1,200 @@
+"""The values that each key may hold, one row a key."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from conf.metrics import HIGHER_IS_BETTER
+from conf.schema import SUBTYPES, Run, Sharding, Zero
+from launcher.errors import ConfigError
+from launcher.rules.data import refuse_other_data
+from launcher.rules.evaluation import refuse_other_evaluation
+from launcher.rules.rewards import check_rewards
+
+FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One row: the values that a key may hold."""
+
+    key: str
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def one_of(key: str, *names: str) -> Limit:
+    return Limit(key, lambda value: value in names, "one of " + ", ".join(names))
+
+
+def at_least(key: str, least: float) -> Limit:
+    return Limit(key, lambda value: value is None or least <= value < inf, f"at least {least}")
+
+
+def within(key: str, least: float, below: float) -> Limit:
+    return Limit(key, lambda value: least <= value < below, f"at least {least} and below {below}")
+
+
+def positive(key: str) -> Limit:
+    return Limit(key, lambda value: value is None or 0 < value < inf, "above 0")
+
+
+def all_words(value: list[str]) -> bool:
+    """OmegaConf lets a list inside of a list of strings pass."""
+    return len(value) > 0 and all(isinstance(word, str) and word != "" for word in value)
+
+
+LIMITS: tuple[Limit, ...] = (
+    one_of("model.init", "pretrained", "random"),
+    Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
+    at_least("model.vocab_multiple", 1),
+    Limit("model.added_tokens", lambda value: len(set(value)) == len(value) and (not value or all_words(value)), "words, each once"),
+    at_least("data.cutoff", 8),
+    at_least("data.max_samples", 1),
+    within("data.validation_share", 0, 1),
+    at_least("data.workers", 1),
+    one_of("data.mixing", "concatenate", "interleave_under", "interleave_over"),
+    at_least("data.buffer", 1),
+    one_of("data.on_bad", "fail", "drop"),
+    one_of("data.on_long", "truncate", "drop", "fail"),
+    Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
+    Limit("data.sets", all_words, "at least one data set, each a word"),
+    one_of("stage.loss", "sigmoid", "hinge", "ipo", "robust"),
+    positive("stage.beta"),
+    within("stage.label_smoothing", 0, 0.5),
+    at_least("stage.sft_weight", 0),
+    at_least("stage.margin", 0),
+    positive("stage.desirable_weight"),
+    positive("stage.undesirable_weight"),
+    at_least("stage.response_length", 1),
+    positive("stage.temperature"),
+    at_least("stage.mini_batches", 1),
+    at_least("stage.epochs", 1),
+    at_least("stage.kl_coef", 0),
+    Limit("stage.gamma", lambda value: 0 <= value <= 1, "between 0 and 1"),
+    Limit("stage.lam", lambda value: 0 <= value <= 1, "between 0 and 1"),
+    positive("stage.cliprange"),
+    positive("stage.cliprange_value"),
+    at_least("stage.vf_coef", 0),
+    at_least("stage.missing_eos_penalty", 0),
+    at_least("stage.generations", 2),
+    positive("stage.epsilon"),
+    one_of("stage.loss_type", "dapo", "grpo", "bnpo", "dr_grpo"),
+    one_of("stage.scale_rewards", "group", "batch", "none"),
+    at_least("regime.rank", 1),
+    positive("regime.alpha"),
+    positive("regime.lora_plus_ratio"),
+    at_least("regime.new_blocks", 0),
+    Limit("regime.init", lambda value: re.fullmatch("default|pissa|pissa_niter_[1-9][0-9]*", value) is not None, "default, pissa or pissa_niter_N"),
+    within("regime.dropout", 0, 1),
+    Limit("regime.targets", all_words, "at least one module name, or [all-linear]"),
+    Limit("regime.bits", lambda value: value in (8, 4, 2), "8, 4 or 2"),
+    at_least("optim.lr", 0),
+    at_least("optim.weight_decay", 0),
+    at_least("optim.max_grad_norm", 0),
+    at_least("optim.warmup", 0),
+    within("optim.beta1", 0, 1),
+    within("optim.beta2", 0, 1),
+    at_least("optim.rank", 1),
+    at_least("optim.update_interval", 1),
+    positive("optim.scale"),
+    one_of("optim.scale_by", "channel", "tensor"),
+    at_least("optim.switch_interval", 1),
+    one_of("optim.order", "ascending", "descending", "random"),
+    one_of(
+        "optim.scheduler",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+    ),
+    positive("training.epochs"),
+    at_least("training.max_steps", 1),
+    one_of("training.fit", "off", "auto"),
+    at_least("training.micro_batch", 1),
+    at_least("training.accumulation", 1),
+    at_least("training.effective_batch", 1),
+    one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
+    Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
+    one_of("training.loss", "plain", "chunked", "fused"),
+    positive("training.neftune_alpha"),
+    Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
+    at_least("training.log_interval", 1),
+    at_least("training.dataloader_workers", 0),
+    at_least("checkpoint.interval", 0),
+    at_least("checkpoint.keep", 1),
+    Limit("checkpoint.resume", lambda value: value == "newest" or re.fullmatch("step-[0-9]+", value) is not None, "newest, or step-N"),
+    at_least("evaluation.interval", 0),
+    at_least("evaluation.micro_batch", 1),
+    at_least("evaluation.patience", 1),
+    one_of("evaluation.metric", *HIGHER_IS_BETTER),
+    at_least("sharding.bucket_mb", 1),
+    one_of("backend.name", "torchrun", "accelerate"),
+    within("backend.port", 0, 65536),
+    at_least("backend.max_restarts", 0),
+    at_least("node.gpus", 0),
+    positive("node.gpu_memory"),
+    positive("node.host_memory"),
+    at_least("cluster.nodes", 1),
+    at_least("cluster.ranks_per_node", 1),
+    at_least("cluster.cpus_per_rank", 1),
+    at_least("cluster.signal_seconds", 1),
+    one_of("tracking.name", "none", "tensorboard", "wandb"),
+    one_of("gate.mode", "enforce", "advise", "off"),
+    one_of("gate.floor", "strict", "advisory"),
+    within("gate.margin", 0, 1),
+)
+
+
+def check_values(run: Run) -> None:
+    """Refuse a value outside of its range.
+
+    Raises:
+        ConfigError: naming the key, the value and what it may be.
+    """
+    if FOLDER_NAME.fullmatch(run.name) is None:
+        raise ConfigError(
+            f"name={run.name!r} cannot name a folder: use letters, digits and . _ + = , @ -, at most 200, beginning with a letter or digit."
+        )
+    if run.output == "":
+        raise ConfigError("output='' is no folder: runs are kept under output/name/time.")
+    for limit in LIMITS:
+        group, field = limit.key.split(".")
+        values = vars(getattr(run, group))
+        if field in values and not limit.holds(values[field]):
+            raise ConfigError(f"{limit.key}={values[field]} is out of range: it must be {limit.expected}.")
+    refuse_other_sharding(run.sharding)
+    check_rewards(run)
+    if run.model.init == "pretrained" and run.model.path is None:
+        raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
+    if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
+        raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
+    refuse_other_evaluation(run)
+    refuse_other_data(run)
+
+
+def refuse_other_sharding(sharding: Sharding) -> None:
+    """Plans and reports show the name, the ranks obey the fields: the two must say the same.
+
+    Raises:
+        ConfigError: when they do not, or when weights would be offloaded that are not split.
+    """
+    if not isinstance(sharding, Zero):
+        return
+    meant = f"zero{sharding.stage}{'_offload' if sharding.offload_optimizer else ''}"
+    if sharding.name != meant:
+        names = ", ".join(name for name, node in SUBTYPES["sharding"].items() if node is Zero)
+        raise ConfigError(
+            f"sharding={sharding.name} contradicts sharding.stage={sharding.stage} and sharding.offload_optimizer={sharding.offload_optimizer}. "
+            f"Leave both keys out and write sharding=CHOICE, one of: {names}."
+        )
+    if sharding.offload_params and meant != "zero3_offload":
+        raise ConfigError(
+            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={meant}: take sharding=zero3_offload."
+        )

@@ -1,0 +1,126 @@
+"""The command line of the verbs after training: export, predict, evaluate, chat."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+AddParser = Callable[..., argparse.ArgumentParser]
+RUN = "a run folder, last, or RUN@step-N for a committed checkpoint"
+
+
+def add_after_training(add: AddParser) -> None:
+    add_export(add)
+    add_predict(add)
+    add_evaluate(add)
+    add_chat(add)
+
+
+def add_verb(add: AddParser, name: str, what: str, act: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    verb = add(name, help=what, description=what[0].upper() + what[1:] + ".")
+    verb.add_argument("run", metavar="RUN", help=RUN)
+    verb.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="where `last` is looked for")
+    verb.set_defaults(act=act)
+    return verb
+
+
+def add_export(add: AddParser) -> None:
+    verb = add_verb(add, "export", "write a trained model as plain transformers or PEFT files, and push it to the hub if asked", act_export)
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument("--merge", dest="form", action="store_const", const="merged", help="an adapter merged into its base (the default)")
+    form.add_argument("--adapter", dest="form", action="store_const", const="adapter", help="the adapter alone")
+    verb.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exports/NAME")
+    verb.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], help="default: as it was trained")
+    verb.add_argument("--shard-size", default="5GB", metavar="SIZE", help="of one safetensors file at most (default: %(default)s)")
+    verb.add_argument("--push", metavar="OWNER/NAME", help="upload to this hub repository; the token is the hub's own (HF_TOKEN or `hf auth login`)")
+    verb.add_argument("--public", action="store_true", help="a repository that --push makes is public (default: private)")
+
+
+def add_predict(add: AddParser) -> None:
+    verb = add_verb(add, "predict", "answer the prompts of data sets, and score the answers (ROUGE, BLEU, loss)", act_predict)
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data.sets, data.folder, data.registry, data.max_samples, data.cutoff")
+    held_out = "default: the run's own held-out samples"
+    verb.add_argument("--data", action="append", default=[], metavar="SET", help=f"the same as data.sets=[SET]; repeatable; {held_out}")
+    verb.add_argument("--all", action="store_true", help="of the run's own data, also what it was trained on")
+    verb.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/predictions/NAME; an interrupted prediction goes on there")
+    verb.add_argument("--batch", default=8, type=int, metavar="N", help="prompts at a time (default: %(default)s)")
+    add_sampling(verb, max_new_tokens=256)
+
+
+def add_evaluate(add: AddParser) -> None:
+    verb = add_verb(add, "evaluate", "run tasks of lm-evaluation-harness", act_evaluate)
+    names = "names, separated by commas, as `lm_eval --tasks list` shows them"
+    verb.add_argument("--tasks", required=True, type=lambda text: text.split(","), metavar="TASK,...", help=names)
+    verb.add_argument("--include", type=Path, metavar="FOLDER", help="a folder of task files of your own")
+    verb.add_argument("--shots", type=int, metavar="N", help="examples before each question (default: as the task says)")
+    verb.add_argument("--limit", type=int, metavar="N", help="only the first samples of each task")
+    verb.add_argument("--chat-template", action="store_true", help="ask through the chat template")
+    verb.add_argument("--to", type=Path, metavar="FILE", help="default: RUN/evaluations/NAME.json")
+    verb.add_argument("--batch", default=8, type=int, metavar="N", help="samples at a time (default: %(default)s)")
+
+
+def add_chat(add: AddParser) -> None:
+    verb = add_verb(add, "chat", "talk to a trained model in this terminal", act_chat)
+    verb.add_argument("--system", metavar="TEXT", help="a system prompt; /system TEXT changes it")
+    add_sampling(verb, max_new_tokens=1024)
+
+
+def add_sampling(verb: argparse.ArgumentParser, max_new_tokens: int) -> None:
+    verb.add_argument("--max-new-tokens", default=max_new_tokens, type=int, metavar="N", help="of one answer (default: %(default)s)")
+    verb.add_argument("--temperature", default=0.0, type=float, metavar="T", help="0: the likeliest token each time (default: %(default)s)")
+    verb.add_argument("--top-p", default=1.0, type=float, metavar="P", help="sample among the likeliest tokens of this share (default: %(default)s)")
+    verb.add_argument("--seed", default=0, type=int, metavar="N", help="of sampling (default: %(default)s)")
+
+
+def act_export(arguments: argparse.Namespace) -> int:
+    from launcher.verbs.export import export
+
+    return export(
+        arguments.run,
+        arguments.output,
+        wanted=arguments.form,
+        to=arguments.to,
+        dtype=arguments.dtype,
+        shard_size=arguments.shard_size,
+        push=arguments.push,
+        public=arguments.public,
+    )
+
+
+def act_predict(arguments: argparse.Namespace) -> int:
+    from conf.request import Sampling
+    from launcher.verbs.ask import predict
+
+    return predict(
+        arguments.run,
+        arguments.output,
+        sets=arguments.data,
+        overrides=arguments.overrides,
+        everything=arguments.all,
+        to=arguments.to,
+        batch=arguments.batch,
+        sampling=Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed),
+    )
+
+
+def act_evaluate(arguments: argparse.Namespace) -> int:
+    from launcher.verbs.ask import evaluate
+
+    return evaluate(
+        arguments.run,
+        arguments.output,
+        tasks=arguments.tasks,
+        include=arguments.include,
+        shots=arguments.shots,
+        limit=arguments.limit,
+        to=arguments.to,
+        batch=arguments.batch,
+        chat=arguments.chat_template,
+    )
+
+
+def act_chat(arguments: argparse.Namespace) -> int:
+    from conf.request import Sampling
+    from launcher.verbs.ask import chat
+
+    sampling = Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)
+    return chat(arguments.run, arguments.output, system=arguments.system, sampling=sampling)

@@ -1,0 +1,136 @@
+"""The verbs that ask a trained model something: predict, evaluate, chat."""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from conf.request import Chat, Evaluate, Predict, Sampling
+from conf.run_dir import run_as_dict
+from conf.schema import Run
+from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
+from launcher.composition.recorded import one_value, refuse_unknown, with_values
+from launcher.errors import ConfigError
+from launcher.launch.verb_process import run_verb
+from launcher.rules.ranges import check_values
+from launcher.verbs.weights import Found, find_usable
+
+FILE_NAME = 200  # characters of the tasks' names in a file name, which ends at 255 bytes
+
+# Of these keys alone a prediction may have other values than its run: they say what is asked, not what was trained.
+ASKED = ("data.sets", "data.folder", "data.registry", "data.max_samples", "data.cutoff")
+
+
+def predict(
+    name: str, output: Path, *, sets: Sequence[str], overrides: Sequence[str], everything: bool, to: Path | None, batch: int, sampling: Sampling
+) -> int:
+    refuse_absent_packages("predict", "its scores (ROUGE, BLEU)", {"rouge_score": "rouge-score", "sacrebleu": "sacrebleu"})
+    refuse_bad_sampling(sampling, batch)
+    found = find_usable(name, output)
+    refuse_scorer(found, "predict")
+    run = asked_run(found.run, sets, overrides)
+    held_out = run.data == found.run.data and holds_out(run) and not everything
+    unnamed = Predict(found.as_request, "", batch, held_out, sampling)
+    target = (to or found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}").absolute()
+    return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run))
+
+
+def holds_out(run: Run) -> bool:
+    return run.data.validation_share > 0 or run.data.evaluation_sets != []
+
+
+def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> Run:
+    """The recorded run with the data that is asked for now.
+
+    Raises:
+        ConfigError: for a key that is none, or that would change more than what is asked.
+    """
+    refuse_additions(overrides)
+    refuse_secrets(overrides)
+    values = run_as_dict(recorded)
+    given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
+    for key in given:
+        refuse_unknown(values, key)
+        if key not in ASKED:
+            raise ConfigError(f"{key} belongs to the training of this run. A prediction takes: {', '.join(ASKED)}.")
+    if sets and "data.sets" in given:
+        raise ConfigError("--data and data.sets both name the sets: give one of them.")
+    asked = with_values(values, {**given, **({"data.sets": [*sets]} if sets else {})})
+    check_values(asked)
+    return asked
+
+
+def fingerprint(run: Run, request: Predict) -> str:
+    """Names the folder of a prediction: the same question goes on where it was interrupted, another begins anew."""
+    asked = json.dumps([asdict(run.data), asdict(request.sampling), request.held_out], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:8]
+
+
+def evaluate(
+    name: str,
+    output: Path,
+    *,
+    tasks: Sequence[str],
+    include: Path | None,
+    shots: int | None,
+    limit: int | None,
+    to: Path | None,
+    batch: int,
+    chat: bool,
+) -> int:
+    refuse_absent_packages("evaluate", "lm-evaluation-harness", {"lm_eval": "lm-eval"})
+    if batch < 1:
+        raise ConfigError(f"--batch {batch} is out of range: it must be at least 1.")
+    if include is not None and not include.is_dir():
+        raise ConfigError(f"--include {include} is not a folder. Give the folder that holds your task files.")
+    found = find_usable(name, output)
+    refuse_scorer(found, "evaluate")
+    target = (to or found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)[:FILE_NAME]}.json").absolute()
+    if target.exists():
+        raise ConfigError(f"{target} is there already, and nothing is overwritten. Remove it, or name another file with --to.")
+    folder = None if include is None else str(include.absolute())
+    request = Evaluate(found.as_request, str(target), tuple(tasks), folder, shots, limit, batch, chat)
+    return run_verb("evaluate", found.run, request, os.environ, needs_hub=True)
+
+
+def chat(name: str, output: Path, *, system: str | None, sampling: Sampling) -> int:
+    refuse_bad_sampling(sampling, 1)
+    found = find_usable(name, output)
+    refuse_scorer(found, "chat")
+    return run_verb("chat", found.run, Chat(found.as_request, system, sampling), os.environ, needs_hub=from_hub(found.run))
+
+
+def from_hub(run: Run) -> bool:
+    return run.model.init == "pretrained" or run.data.sets != ["generated"]
+
+
+def refuse_scorer(found: Found, verb: str) -> None:
+    """What a reward model says of itself stands in its files."""
+    file = found.weights / ("adapter_config.json" if found.is_adapter else "config.json")
+    text = file.read_text(encoding="utf-8")
+    if "SEQ_CLS" in text or "ForSequenceClassification" in text:
+        raise ConfigError(
+            f"{found.weights} is a reward model (stage={found.run.stage.name}): it scores answers and gives none, so {verb} has no use."
+        )
+
+
+def refuse_bad_sampling(sampling: Sampling, batch: int) -> None:
+    for option, value, good, expected in (
+        ("--batch", batch, batch >= 1, "at least 1"),
+        ("--max-new-tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "at least 1"),
+        ("--temperature", sampling.temperature, 0 <= sampling.temperature < float("inf"), "at least 0; 0 takes the likeliest token"),
+        ("--top-p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
+        ("--seed", sampling.seed, 0 <= sampling.seed < 2**32, "between 0 and 2^32 - 1"),
+    ):
+        if not good:
+            raise ConfigError(f"{option} {value} is out of range: it must be {expected}.")
+
+
+def refuse_absent_packages(verb: str, what: str, packages: dict[str, str]) -> None:
+    """Looked for, not imported: what they bring along takes seconds."""
+    absent = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        raise ConfigError(f"{verb} needs {what}: install it with `pip install {' '.join(absent)}`.")

@@ -1,0 +1,105 @@
+"""The verb export: where the weights go, in which form, and whether this machine has room for them."""
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from conf.request import Export
+from conf.schema import Qlora
+from launcher.errors import ConfigError, DiskError, GateRefused
+from launcher.facts.host_memory import host_memory
+from launcher.gate.judge import facts_of, free_disk
+from launcher.launch.verb_process import run_verb, working_commit
+from launcher.memory.weights.dtypes import storage_of
+from launcher.verbs.weights import Found, find_trained, refuse_missing_base
+from launcher.words import gib
+
+Form = Literal["copy", "merged", "adapter"]
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>MB|GB|MiB|GiB)")
+UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
+PROCESS = 2**30  # what torch, transformers and peft occupy themselves: 0.7 GiB measured on CPU builds
+
+
+def export(
+    name: str, output: Path, *, wanted: Form | None, to: Path | None, dtype: str | None, shard_size: str, push: str | None, public: bool
+) -> int:
+    found = find_trained(name, output)
+    form = form_of(found, wanted)
+    target = (to or found.run_dir.exports / default_name(found, form, dtype)).absolute()
+    shard = parsed_size(shard_size)
+    refuse_existing(target)
+    refuse_repository(push)
+    refuse_full_disk(target, exported_bytes(found, form, dtype))
+    if form == "merged":
+        refuse_missing_base(found)
+        refuse_small_host(exported_bytes(found, form, dtype), shard, free_host_memory())
+    request = Export(found.as_request, form, str(target), dtype, shard, push, not public, working_commit())
+    # a base is quantised as in training: HQQ searches in another precision on a GPU than on a CPU
+    on_gpu = isinstance(found.run.regime, Qlora) and form == "merged" and found.run.node.gpus
+    needs_hub = push is not None or found.run.model.init == "pretrained"
+    return run_verb("export", found.run, request, os.environ, needs_hub=needs_hub, hides_gpus=not on_gpu)
+
+
+def form_of(found: Found, wanted: Form | None) -> Form:
+    if found.is_adapter:
+        return wanted or "merged"
+    if wanted is not None:
+        raise ConfigError(
+            f"{found.weights} holds whole weights (regime={found.run.regime.name}): there is no adapter to merge or to export alone. "
+            "Leave --merge and --adapter out."
+        )
+    return "copy"
+
+
+def default_name(found: Found, form: Form, dtype: str | None) -> str:
+    return "-".join([found.label, *([] if form == "copy" else [form]), *([] if dtype is None else [dtype])])
+
+
+def parsed_size(text: str) -> int:
+    match = SIZE.fullmatch(text)
+    if match is None or float(match["number"]) == 0:
+        raise ConfigError(f"--shard-size {text} is no size: write a number and one of {', '.join(UNITS)}, as in 5GB.")
+    return int(float(match["number"]) * UNITS[match["unit"]])
+
+
+def refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise ConfigError(f"{target} is there already, and nothing is overwritten. Remove it, or name another folder with --to.")
+
+
+def refuse_repository(push: str | None) -> None:
+    if push is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", push) is None:
+        raise ConfigError(f"--push {push} is no hub repository: write owner/name.")
+
+
+def exported_bytes(found: Found, form: Form, dtype: str | None) -> int:
+    if form == "merged":
+        each = BYTES[dtype] if dtype is not None else storage_of(found.run).compute
+        return facts_of(found.run).parameters * each
+    on_disk = sum(path.stat().st_size for path in found.weights.glob("*.safetensors"))
+    return on_disk * 2 if dtype == "fp32" else on_disk  # at most: what is fp32 already stays as large
+
+
+def refuse_full_disk(target: Path, needed: int) -> None:
+    free = free_disk(target)
+    if needed > free:
+        raise DiskError(f"{target} would take {gib(needed)}; {gib(free)} is free there. Free space, or name a folder on another disk with --to.")
+
+
+def refuse_small_host(weights: int, shard: int, available: int) -> None:
+    """Merging holds the whole model, and once more the shard that is being written."""
+    needed = weights + min(weights, shard) + PROCESS
+    if needed > available:
+        raise GateRefused(
+            f"Merging needs {gib(needed)} of host memory (weights {gib(weights)}, one shard more while it is written); {gib(available)} is "
+            "available. Export on a larger machine, with a smaller --dtype, or the adapter alone (--adapter)."
+        )
+
+
+def free_host_memory() -> int:
+    """Bytes: what the kernel could give without swapping, within the limit of this process's group."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    limit, _ = host_memory(Path("/"))
+    return min(int(match[1]) * 1024, limit) if match else limit

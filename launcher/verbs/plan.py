@@ -1,0 +1,97 @@
+"""The verb plan: what train would do, in every form, with nothing done."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from conf.run_dir import run_as_dict
+from conf.schema import Run
+from launcher.composition import recorded
+from launcher.composition.compose import compose, compose_config, typed_run
+from launcher.gate.judge import Judged, free_disk, judge_recorded, judge_run
+from launcher.gate.proposals import alternatives, regime_matrix
+from launcher.gate.verdict import Verdict, judge
+from launcher.launch import status
+from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
+from launcher.memory.estimate import estimate
+from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
+
+
+def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
+    return judge_run(compose(overrides, config_dirs))
+
+
+def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPlan:
+    """The plan of a run whose folder is not made: of a resumed one it is."""
+    name, others = recorded.split_resume(overrides)
+    if name is not None:
+        run_dir = status.named_run(name, recorded.output_of(others))
+        return plan_for(judge_recorded(recorded.resumed_run(run_dir, others)), run_dir)
+    decided = judged(overrides, config_dirs)
+    return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
+
+
+def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    plan = unstarted(overrides, config_dirs)
+    print(plan_text(plan, os.environ))
+    if not plan.judged.verdict.permitted:
+        print("\n" + "\n".join(recommendations(plan.judged)))
+        return 3
+    return 0
+
+
+def recommendations(decided: Judged) -> list[str]:
+    return recommendation_lines(alternatives(decided.run, decided.facts, judging_like(decided)))
+
+
+def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
+    """Judges variants of a run by the same model; what is free on the GPUs counts on the same node only."""
+
+    def judged_variant(run: Run) -> Verdict:
+        free = decided.node.gpu_free if run.node == decided.run.node else ()
+        return judge(run, decided.facts, estimate(run, decided.facts), free or None, free_disk(Path(run.output)))
+
+    return judged_variant
+
+
+def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    plan = unstarted(overrides, config_dirs)
+    print(json.dumps(plan_as_dict(plan, dict(os.environ)), indent=1))
+    return 0 if plan.judged.verdict.permitted else 3
+
+
+def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    decided = judged(overrides, config_dirs)
+    print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, judging_like(decided)))))
+    return 0
+
+
+def explain(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    print("\n".join(explanation_lines(judged(overrides, config_dirs))))
+    return 0
+
+
+def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    config = compose_config(overrides, config_dirs)
+    typed_run(config)
+    print(OmegaConf.to_yaml(config), end="")
+    return 0
+
+
+def show_difference(overrides: Sequence[str], config_dirs: Sequence[Path], name: str) -> int:
+    run_dir = status.named_run(name, recorded.output_of(overrides))
+    before = flattened(run_as_dict(recorded.recorded_run(run_dir)))
+    after = flattened(run_as_dict(unstarted(overrides, config_dirs).run))
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    print("\n".join(f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}" for key in keys) or f"the same as {run_dir.path}")
+    return 0
+
+
+def flattened(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,171 @@
+"""The verbs that act: train, stop, and what follows a run. They decide with the pure modules and act through execute."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from launcher.command import Command
+from launcher.composition import recorded
+from launcher.errors import BY_EXIT_CODE, RegimenError, RunLocked
+from launcher.gate.judge import Judged, judge_recorded
+from launcher.launch import batch_job, execute, journal, lock, status, torchrun_door
+from launcher.launch.canary import after_canary
+from launcher.launch.outcome import Outcome
+from launcher.launch.plan import LaunchPlan, plan_for
+from launcher.verbs.plan import judged, recommendations
+from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
+
+
+def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
+    rank = torchrun_door.started_by_torchrun(os.environ)
+    if rank is not None:
+        return join_torchrun(rank, overrides, config_dirs)
+    name, others = recorded.split_resume(overrides)
+    if name is not None:
+        return go_on(status.named_run(name, recorded.output_of(others)), others, detached)
+    decided = after_canary(judged(overrides, config_dirs))
+    announce(decided)
+    if decided.run.cluster.name == "slurm":
+        return batch_job.submit_fresh(decided)
+    return start(plan_for(decided, execute.start_fresh(decided)), detached)
+
+
+def announce(decided: Judged) -> None:
+    """Say what is about to happen; for a refused run, also what would fit."""
+    print(run_sentence(decided) + "\n" + "\n".join([*fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]), flush=True)
+    if not decided.verdict.permitted:
+        print("\n".join(recommendations(decided)), flush=True)
+
+
+def start(plan: LaunchPlan, detached: bool) -> int:
+    run_dir = plan.run_dir
+    execute.write_plan(plan, os.environ)
+    print(f"run folder: {run_dir.path}", flush=True)
+    if detached:
+        pid = execute.detach(run_dir, os.environ)
+        print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
+        return 0
+    return supervised(run_dir, plan.command, execute.own(run_dir))
+
+
+def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
+    from launcher.launch.supervise import supervise
+
+    return ended(run_dir, supervise(run_dir, command, os.environ, owner))
+
+
+def ended(run_dir: RunDir, outcome: Outcome) -> int:
+    """Print how a run ended: what it left for a finished one, the cause for another."""
+    if outcome.exit_code == 0:
+        print("\n".join(leftovers(run_dir)), flush=True)
+        return 0
+    execute.discard_unbegun(run_dir, outcome)
+    raise as_error(outcome)
+
+
+def as_error(outcome: Outcome) -> RegimenError:
+    return BY_EXIT_CODE.get(outcome.exit_code, RegimenError)(outcome.message)
+
+
+def leftovers(run_dir: RunDir) -> list[str]:
+    lines = [f"finished. {summary}" for summary in [closing_summary(run_dir)] if summary]
+    if run_dir.samples.exists():
+        for sample in json.loads(run_dir.samples.read_text(encoding="utf-8")):
+            lines.append(f"asked {sample['when']} training: {sample['prompt']!r}\n  answered: {sample['answer']!r}")
+    lines += [f"model: {run_dir.model}", f"loss: {run_dir.loss_plot}"]
+    return [*lines, *([f"memory: {run_dir.memory_plot}"] if run_dir.memory_plot.exists() else [])]
+
+
+def closing_summary(run_dir: RunDir) -> str:
+    losses = [entry["eval_loss"] for entry in journal.json_lines(run_dir.progress) if "eval_loss" in entry]
+    evaluation = f"evaluation loss {losses[0]:.4f} -> {losses[-1]:.4f}. " if len(losses) > 1 else ""
+    known = f"{early_end(run_dir)}{evaluation}"
+    if not run_dir.memory.exists():
+        return known
+    memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
+    return f"{known}{memory['sentence']}"
+
+
+def early_end(run_dir: RunDir) -> str:
+    """Of a finished run that evaluation.patience ended before its last step; such a run evaluates at its end, so its last line is of that step."""
+    evaluation, steps = recorded.recorded_run(run_dir).evaluation, [*journal.json_lines(run_dir.progress)]
+    if evaluation.patience is None or not steps or steps[-1]["step"] == steps[-1]["of"]:
+        return ""
+    last, patience = steps[-1], evaluation.patience
+    return f"ended at step {last['step']} of {last['of']}: no better {evaluation.metric} in {patience} evaluations (evaluation.patience). "
+
+
+def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
+    """Resume a run in its own folder."""
+    run = recorded.resumed_run(run_dir, overrides)
+    if status.status_of(run_dir).state == "finished":
+        print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
+        return 0
+    batch_job.refuse_active(run_dir)
+    owner = lock.read_owner(run_dir)
+    if owner is not None and lock.is_alive(owner):
+        raise RunLocked(lock.locked_message(run_dir, owner))
+    decided = after_canary(judge_recorded(run))
+    if not decided.verdict.permitted:
+        announce(decided)
+        raise execute.gate_refusal(decided)
+    held = execute.own(run_dir)
+    execute.clear_last_attempt(run_dir)
+    plan = plan_for(decided, run_dir)
+    if run.cluster.name == "slurm":
+        return batch_job.submit_again(plan, held)
+    if detached:
+        lock.release(run_dir, held)
+        return start(plan, detached)
+    execute.write_plan(plan, os.environ)
+    print(f"going on in {run_dir.path}", flush=True)
+    return supervised(run_dir, plan.command, held)
+
+
+def supervise_folder(path: Path) -> int:
+    """The body of a detached launch: everything is in the folder already."""
+    run_dir = RunDir(path.absolute())
+    plan = plan_for(judge_recorded(recorded.recorded_run(run_dir)), run_dir)
+    return supervised(run_dir, plan.command, execute.own(run_dir))
+
+
+def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
+    place = torchrun_door.meeting_place(recorded.output_of(overrides), rank.job)
+    if rank.rank != 0:
+        answer = torchrun_door.ask(rank, place)
+        if answer.exit_code:
+            torchrun_door.raise_refusal(answer.exit_code)
+        execute.become_trainer(Path(answer.run_folder), os.environ)
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs)
+    except RegimenError as error:
+        print(f"regimen: {error}", file=sys.stderr, flush=True)  # before the others end: torchrun then ends this process too
+        torchrun_door.publish(rank, place, "", error.exit_code)
+        torchrun_door.raise_refusal(error.exit_code)
+    execute.own(run_dir)  # the pid stays the same when this process becomes the trainer
+    torchrun_door.remember(rank, place, run_dir.path)
+    torchrun_door.publish(rank, place, str(run_dir.path), 0)
+    execute.become_trainer(run_dir.path, os.environ)
+
+
+def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir:
+    """Rank 0: the run folder of this job, made now or found again after an elastic restart."""
+    before = torchrun_door.earlier_run(rank, place)
+    name, others = recorded.split_resume(overrides)
+    layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
+    if before is not None or name is not None:
+        run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
+        decided = judge_recorded(recorded.resumed_run(run_dir, others if before is None else []))
+        execute.clear_last_attempt(run_dir)
+    else:
+        decided = judged([*overrides, *layout], config_dirs)
+        announce(decided)
+        run_dir = execute.start_fresh(decided)
+    execute.write_plan(plan_for(decided, run_dir), os.environ)
+    journal.record(run_dir, "start", argv=sys.argv, started_by="torchrun")
+    return run_dir

@@ -1,0 +1,59 @@
+"""The verbs status and stop: what runs are doing, and how one is asked to end."""
+
+import sys
+import time
+from pathlib import Path
+
+from launcher.errors import ConfigError
+from launcher.launch import batch_job, execute, status
+from launcher.launch.outcome import Outcome
+from launcher.launch.progress import display_for
+from launcher.verbs.train import ended
+
+ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
+
+
+QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed: every question costs the controller
+
+
+def show_status(name: str | None, output: Path, as_json: bool) -> int:
+    folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
+    found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in folders])
+    if as_json:
+        print(status.to_json(found))
+    else:
+        print("\n".join(status.table(found)) if found else f"no runs under {output}")
+    return 0
+
+
+def follow(name: str, output: Path) -> int:
+    """Show a run's progress until it ends; ends with the run's own exit code."""
+    run_dir = status.named_run(name, output)
+    with display_for(run_dir, sys.stdout, from_start=True) as display:
+        ask_slurm_at = time.monotonic()
+        while True:
+            now = status.status_of(run_dir)
+            if now.job is not None and time.monotonic() >= ask_slurm_at:
+                [now] = batch_job.as_slurm_says([now])
+                ask_slurm_at = time.monotonic() + QUEUE_SECONDS
+            display.update()
+            if now.state not in ACTIVE:
+                break
+            time.sleep(0.5)
+    if now.state == "dead":
+        raise ConfigError(f"{run_dir.path}: {now.message}")
+    return ended(run_dir, Outcome(now.exit_code or 0, now.message))
+
+
+def stop(name: str, output: Path) -> int:
+    run_dir = status.named_run(name, output)
+    [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
+    if now.state not in ACTIVE:
+        print(f"{run_dir.path} is not running: it is {now.state}.")
+        return 0
+    execute.ask_to_stop(run_dir)
+    if now.state == "queued" and now.job is not None and batch_job.cancel(run_dir, now.job):
+        print(f"Slurm job {now.job} is cancelled: it was waiting. Submit it again with: regimen train resume={run_dir.path}")
+        return 0
+    print(f"{run_dir.path} is asked to save and stop. Go on later with: regimen train resume={run_dir.path}")
+    return 0

@@ -1,0 +1,144 @@
+"""Going on in a run folder: what is given is compared with what was recorded, key by key."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir, save_run
+from conf.schema import Run
+from launcher.composition.compose import compose
+from launcher.composition.recorded import output_of, recorded_run, resumed_run, split_resume
+from launcher.errors import ConfigError, Unsafe
+
+
+@cache
+def composed() -> Run:
+    return compose(["model=demo", "data=demo"])
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    save_run(composed(), RunDir(tmp_path))
+    return RunDir(tmp_path)
+
+
+def refusal(run_dir: RunDir, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as refused:
+        resumed_run(run_dir, overrides)
+    return str(refused.value)
+
+
+def test_without_overrides_the_recorded_run_goes_on(run_dir: RunDir) -> None:
+    assert resumed_run(run_dir, []) == composed()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.lr=1e-4",  # PyYAML alone would read this number as text
+        "optim.lr=0.0001",
+        "regime.alpha=32",
+        "training.gradient_checkpointing=true",
+        "training.gradient_checkpointing=1",
+        "data.sets=[generated]",
+        "data.max_samples=null",
+        "model=demo",
+        "regime=lora",
+        "name=sft-lora-demo",
+        "name='sft-lora-demo'",
+        "name=${stage.name}-${regime.name}-${model.name}",
+        "model.architecture.hidden_size=128",
+    ],
+)
+def test_what_is_given_as_it_was_recorded_is_no_difference(override: str, run_dir: RunDir) -> None:
+    assert resumed_run(run_dir, [override]) == composed()
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("regime.rank=8", "regime.rank: recorded 16, given 8"),
+        ("optim.lr=2e-4", "optim.lr: recorded 0.0001, given 0.0002"),
+        ("data.max_samples=10", "data.max_samples: recorded None, given 10"),
+        ("data.sets=[a,b]", "data.sets: recorded ['generated'], given ['a', 'b']"),
+        ("regime=full", "regime: recorded lora, given full"),
+        ("model=llama2_7b", "model: recorded demo, given llama2_7b"),
+        ("output=elsewhere", "output: recorded outputs, given elsewhere"),
+        ("model.architecture.hidden_size=64", "model.architecture.hidden_size: recorded 128, given 64"),
+    ],
+)
+def test_a_difference_is_told_with_both_values(override: str, line: str, run_dir: RunDir) -> None:
+    assert line in refusal(run_dir, override)
+
+
+def test_every_difference_is_told_at_once(run_dir: RunDir) -> None:
+    said = refusal(run_dir, "regime.rank=8", "regime.alpha=32", "training.seed=1")
+    assert "regime.rank: recorded 16, given 8\n  training.seed: recorded 42, given 1\n" in said
+    assert "regime.alpha" not in said
+
+
+def test_free_keys_are_taken_as_given(run_dir: RunDir) -> None:
+    run = resumed_run(run_dir, ["checkpoint.interval=7", "checkpoint.resume=step-3", "tracking.project=p", "backend.port=29501"])
+    expected = composed()
+    assert run == replace(
+        expected,
+        checkpoint=replace(expected.checkpoint, interval=7, resume="step-3"),
+        tracking=replace(expected.tracking, project="p"),
+        backend=replace(expected.backend, port=29501),
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("checkpoint.interval=often", "checkpoint.interval=often: it must be a whole number."),
+        ("regime.rank=abc", "regime.rank=abc: it must be a whole number."),
+        ("regime.rnk=3", "regime.rnk is not a key of this run. Did you mean regime.rank?"),
+        ("sharding.stage=3", "sharding.stage is not a key of this run."),
+        ("nope=3", "nope is not a key of this run."),
+        ("name.x=3", "name.x is not a key of this run."),
+        ("recipe=demo", "recipe= does nothing on a resume"),
+        ("+regime.rank=3", "neither added nor removed"),
+        ("regime.rank=4,8", "one value"),
+        ("regime.rank", "cannot be read as key=value"),
+    ],
+)
+def test_a_mistake_is_told_as_at_a_first_start(override: str, said: str, run_dir: RunDir) -> None:
+    assert said in refusal(run_dir, override)
+
+
+def test_a_secret_is_not_shown_as_a_difference(run_dir: RunDir) -> None:
+    with pytest.raises(Unsafe) as refused:
+        resumed_run(run_dir, ["name=hf_abcdefghijklmnopqrstuvwxyz"])
+    assert "hf_abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "regime: {name: nope}", "- a", "name: x\nregime: {name: lora}", "null"])
+def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.run_yaml.write_text(text)
+    with pytest.raises(ConfigError, match=f"{run_dir.run_yaml} cannot be read"):
+        recorded_run(run_dir)
+
+
+def test_a_record_of_another_version_is_named(run_dir: RunDir) -> None:
+    run_dir.run_yaml.write_text(run_dir.run_yaml.read_text().replace("  rank: 16", "  width: 16"))
+    with pytest.raises(ConfigError, match="another version"):
+        recorded_run(run_dir)
+
+
+def test_resume_is_split_from_the_other_overrides() -> None:
+    assert split_resume(["a=1", "resume=last", "b=2"]) == ("last", ["a=1", "b=2"])
+    assert split_resume(["a=1"]) == (None, ["a=1"])
+
+
+def test_two_folders_to_resume_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match="2 times"):
+        split_resume(["resume=a", "resume=b"])
+
+
+def test_runs_are_looked_for_where_output_says() -> None:
+    assert output_of(["a=1"]) == Path("outputs")
+    assert output_of(["output=x", "output=y"]) == Path("y")

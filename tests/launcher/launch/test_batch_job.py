@@ -1,0 +1,259 @@
+"""Runs in Slurm's hands, with stand-ins for Slurm's commands on the PATH."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir
+from launcher.cli import main
+from launcher.errors import RunLocked
+from launcher.launch import batch_job, execute, journal
+from launcher.launch.batch_script import TIME_LIMIT
+from launcher.launch.status import RunStatus, status_of
+
+RUN = ("model=demo", "data=demo", "cluster=slurm", "cluster.nodes=2", "cluster.ranks_per_node=1", "node=cpu", "name=demo")
+Put = Callable[[str, str], None]
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Puts a shell script on the otherwise empty PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def put(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return put
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, put: Put) -> RunDir:
+    """A run whose job 12 was submitted."""
+    made = RunDir(tmp_path / "outputs" / "demo" / "one")
+    made.exits.mkdir(parents=True)
+    made.run_yaml.write_text("name: demo\n")
+    journal.record(made, "submitted", job="12")
+    return made
+
+
+def leave_exit(run_dir: RunDir, rank: int, code: int) -> None:
+    run_dir.exits.mkdir(exist_ok=True)
+    run_dir.exit_file(rank).write_text(json.dumps({"rank": rank, "code": code, "message": "said", "time": 1.0}))
+
+
+def told(run_dir: RunDir) -> RunStatus:
+    [now] = batch_job.as_slurm_says([status_of(run_dir)])
+    return now
+
+
+def last_event(run_dir: RunDir) -> dict[str, object]:
+    entry = journal.events(run_dir)[-1]
+    del entry["time"]
+    return entry
+
+
+def submitted(output: Path) -> RunDir:
+    [path] = output.glob("demo/*")
+    return RunDir(path)
+
+
+def test_a_submission_returns_with_job_and_folder(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("sbatch", "echo 4711")
+    assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 0
+    run_dir = submitted(tmp_path / "outputs")
+    assert capsys.readouterr().out.splitlines()[-1] == f"submitted as Slurm job 4711. run folder: {run_dir.path}"
+    assert last_event(run_dir) == {"event": "submitted", "job": "4711"}
+
+
+def test_sbatch_runs_in_the_planned_environment(tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = {
+        "SBATCH_PARTITION": "debug",
+        "SBATCH_ACCOUNT": "lab",
+        "SBATCH_EXPORT": "NONE",
+        "GITHUB_TOKEN": "secret",
+        "NCCL_X": "kept",
+        "SBATCH_QOS": "low",
+    }
+    for name, value in site.items():
+        monkeypatch.setenv(name, value)
+    seen = tmp_path / "environment"
+    put("sbatch", f"/usr/bin/env >'{seen}'; echo 4711")
+    assert main(["train", *RUN, "cluster.partition=main", "cluster.qos=high", f"output={tmp_path / 'outputs'}"]) == 0
+    found = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
+    # the account is not stated by the run, and so stays the site's
+    assert {name: found[name] for name in site if name in found} == {"SBATCH_ACCOUNT": "lab", "NCCL_X": "kept"}
+    assert (found["PYTHONSAFEPATH"], found["CUDA_VISIBLE_DEVICES"], found["DS_ACCELERATOR"]) == ("1", "", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "message"),
+    [
+        (None, "sbatch is not on the PATH"),
+        ("echo 'sbatch: error: Invalid qos specification' >&2; exit 1", "sbatch refused the job: Invalid qos specification"),
+        ("echo nonsense", "names no job"),
+    ],
+)
+def test_a_submission_that_fails_ends_with_5_and_leaves_no_folder(
+    sbatch: str | None, message: str, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if sbatch is not None:
+        put("sbatch", sbatch)
+    assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 5
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("regimen:") == 1
+    assert not list((tmp_path / "outputs").glob("*/*"))
+
+
+def test_a_run_is_submitted_again_only_when_its_job_is_gone(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("sbatch", "echo 12")
+    main(["train", *RUN, f"output={tmp_path / 'outputs'}"])
+    run_dir = submitted(tmp_path / "outputs")
+    script = run_dir.batch_script.read_text()
+    put("squeue", "echo '12|PENDING|Priority'")
+    assert main(["train", f"resume={run_dir.path}"]) == 73
+    assert f"{run_dir.path} belongs to Slurm job 12: PENDING (Priority)." in capsys.readouterr().err
+    put("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    put("sbatch", "echo 13")
+    run_dir.stop.write_text("stop\n")
+    assert main(["train", f"resume={run_dir.path}"]) == 0
+    assert last_event(run_dir) == {"event": "submitted", "job": "13"}
+    assert run_dir.batch_script.read_text() == script
+    assert not run_dir.stop.exists()
+    assert not run_dir.lock.exists()
+
+
+def test_a_resume_that_sbatch_refuses_keeps_the_folder(tmp_path: Path, put: Put) -> None:
+    put("sbatch", "echo 12")
+    main(["train", *RUN, f"output={tmp_path / 'outputs'}"])
+    run_dir = submitted(tmp_path / "outputs")
+    put("squeue", "echo '12|TIMEOUT|TimeLimit'")
+    put("sbatch", "exit 1")
+    assert main(["train", f"resume={run_dir.path}"]) == 5
+    assert run_dir.run_yaml.exists()
+    assert not run_dir.lock.exists()
+
+
+@pytest.mark.parametrize(
+    ("squeue", "state", "message"),
+    [
+        ("12|PENDING|Resources", "queued", "Slurm job 12: PENDING (Resources)"),
+        ("12|RUNNING|None", "running", "Slurm job 12: RUNNING"),
+        ("12|COMPLETING|None", "running", "Slurm job 12: COMPLETING"),
+    ],
+)
+def test_squeue_says_what_a_job_does_now(squeue: str, state: str, message: str, run_dir: RunDir, put: Put) -> None:
+    put("squeue", f"echo '{squeue}'")
+    assert (told(run_dir).state, told(run_dir).message, told(run_dir).job) == (state, message, "12")
+
+
+def test_a_requeue_by_slurm_itself_is_seen(run_dir: RunDir, put: Put) -> None:
+    """After a preemption or a failed node nobody could record anything."""
+    journal.record(run_dir, "start", job="12", host="n1")
+    put("squeue", "echo '12|PENDING|BeginTime'")
+    assert told(run_dir).state == "queued"
+
+
+@pytest.mark.parametrize(("squeue", "how"), [("echo '12|TIMEOUT|TimeLimit'", "ended as TIMEOUT"), ("echo", "is gone from the queue")])
+def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir: RunDir, put: Put) -> None:
+    journal.record(run_dir, "start", job="12", host="n1")
+    put("squeue", squeue)
+    now = told(run_dir)
+    assert now.state == "dead"
+    assert f"Slurm job 12 {how} before it could say why." in now.message
+    assert f"regimen train resume={run_dir.path}" in now.message
+
+
+def test_an_end_that_was_recorded_while_slurm_was_asked_counts(run_dir: RunDir, put: Put) -> None:
+    put(
+        "squeue", f"""echo '{{"time": 2.0, "event": "end", "exit_code": 0, "message": "finished"}}' >>'{run_dir.journal}'; echo '12|COMPLETED|None'"""
+    )
+    assert (told(run_dir).state, told(run_dir).exit_code) == ("finished", 0)
+
+
+def test_what_the_files_say_is_shown_where_slurm_cannot_be_asked(run_dir: RunDir, put: Put) -> None:
+    now = told(run_dir)
+    assert now.state == "queued"
+    assert now.message.startswith("Slurm job 12; unconfirmed: squeue is not on the PATH")
+
+
+def test_runs_without_a_job_are_not_asked_about(run_dir: RunDir, put: Put) -> None:
+    journal.record(run_dir, "end", exit_code=0, message="finished")
+    assert told(run_dir) == status_of(run_dir)
+
+
+def test_stop_cancels_a_job_that_waits(run_dir: RunDir, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("squeue", f"if [ -e '{run_dir.path}/cancelled' ]; then echo '12|CANCELLED|None'; else echo '12|PENDING|Resources'; fi")
+    put("scancel", f": >'{run_dir.path}/cancelled'")
+    assert main(["stop", str(run_dir.path)]) == 0
+    assert "Slurm job 12 is cancelled: it was waiting." in capsys.readouterr().out
+    assert (told(run_dir).state, told(run_dir).exit_code) == ("stopped", 75)
+
+
+def test_stop_of_a_job_that_starts_meanwhile_leaves_the_stop_file(run_dir: RunDir, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("squeue", f"if [ -e '{run_dir.path}/asked' ]; then echo '12|RUNNING|None'; else echo '12|PENDING|Resources'; fi")
+    put("scancel", f": >'{run_dir.path}/asked'")
+    assert main(["stop", str(run_dir.path)]) == 0
+    assert "is asked to save and stop" in capsys.readouterr().out
+    assert batch_job.job_start(run_dir, "12") == 0
+    assert run_dir.stop.exists()
+
+
+def test_the_start_of_a_job_clears_what_the_attempt_before_left(run_dir: RunDir) -> None:
+    leave_exit(run_dir, 0, 75)
+    run_dir.stop.write_text(TIME_LIMIT + "\n")
+    assert batch_job.job_start(run_dir, "12") == 0
+    assert not run_dir.stop.exists()
+    assert not list(run_dir.exits.glob("*"))
+    assert last_event(run_dir) == {"event": "start", "job": "12", "host": os.uname().nodename}
+
+
+def test_a_second_job_does_not_start_in_the_same_folder(run_dir: RunDir, put: Put) -> None:
+    put("squeue", "echo '12|RUNNING|None'")
+    with pytest.raises(RunLocked, match="belongs to Slurm job 12: RUNNING"):
+        batch_job.job_start(run_dir, "13")
+    put("squeue", "echo '12|FAILED|NonZeroExitCode'")
+    assert batch_job.job_start(run_dir, "13") == 0
+    assert status_of(run_dir).job == "13"
+
+
+def test_ranks_that_saved_after_a_warning_are_queued_again(run_dir: RunDir, put: Put) -> None:
+    put("scontrol", f"echo \"$@\" >'{run_dir.path}/scontrol'")
+    leave_exit(run_dir, 0, 75)
+    run_dir.stop.write_text(TIME_LIMIT + "\n")
+    assert batch_job.job_end(run_dir, "12", 143) == 0
+    assert (run_dir.path / "scontrol").read_text() == "requeue 12\n"
+    assert last_event(run_dir) == {"event": "requeued", "job": "12"}
+    assert not run_dir.stop.exists()
+
+
+def test_a_requeue_that_slurm_refuses_ends_with_75(run_dir: RunDir, put: Put) -> None:
+    put("scontrol", "echo 'Job is not requeuable for job 12' >&2; exit 1")
+    leave_exit(run_dir, 0, 75)
+    run_dir.stop.write_text(TIME_LIMIT + "\n")
+    assert batch_job.job_end(run_dir, "12", 143) == 75
+    now = status_of(run_dir)
+    assert (now.state, now.exit_code) == ("stopped", 75)
+    assert "not queued again: scontrol requeue failed: Job is not requeuable for job 12" in now.message
+
+
+def test_ranks_that_the_user_stopped_are_not_queued_again(run_dir: RunDir) -> None:
+    leave_exit(run_dir, 0, 75)
+    execute.ask_to_stop(run_dir)
+    assert batch_job.job_end(run_dir, "12", 143) == 75
+    assert (status_of(run_dir).state, status_of(run_dir).job) == ("stopped", None)
+
+
+@pytest.mark.parametrize(("exits", "agent_code", "code"), [((0, 0), 0, 0), ((0, 80), 143, 80), ((), 137, 6)])
+def test_a_job_ends_with_the_code_of_its_run(exits: tuple[int, ...], agent_code: int, code: int, run_dir: RunDir) -> None:
+    for rank, exit_code in enumerate(exits):
+        leave_exit(run_dir, rank, exit_code)
+    run_dir.stop.write_text(TIME_LIMIT + "\n")  # a warning that came too late changes nothing
+    assert batch_job.job_end(run_dir, "12", agent_code) == code
+    assert status_of(run_dir).exit_code == code

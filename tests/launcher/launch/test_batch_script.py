@@ -1,0 +1,135 @@
+"""Golden batch scripts, and values that would run as commands if they were let through."""
+
+import shlex
+import subprocess
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir
+from conf.schema import Run, Slurm
+from launcher.composition.compose import compose
+from launcher.errors import SubmissionError, Unsafe
+from launcher.launch.batch_script import ALLOWED, HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
+
+GOLDEN = Path(__file__).parent / "golden"
+RUN_DIR = RunDir(Path("/home/user/outputs/demo/2026-11-22_14-05-00"))
+COMMAND = (
+    *("/opt/venv/bin/python", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4"),
+    *(f"--node-rank={NODE_RANK}", f"--master-addr={HEAD}", f"--master-port={PORT}", "-m", "trainers", str(RUN_DIR.path)),
+)
+LAUNCHER = ("/opt/venv/bin/python", "-m", "launcher")
+
+
+@cache
+def composed() -> Run:
+    return compose(["model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo"])
+
+
+def slurm_run(**cluster: object) -> Run:
+    run = composed()
+    return replace(run, cluster=replace(run.cluster, nodes=2, ranks_per_node=4, **cluster))
+
+
+def on_gpus() -> Run:
+    run = slurm_run(
+        partition="gpu,gpu-long",
+        account="lab_7",
+        qos="high",
+        time="1-12:00:00",
+        gpu_type="h100",
+        cpus_per_rank=8,
+        memory="500G",
+        constraint="nvlink&(h100|h200)",
+        reservation="course",
+        exclude="node[3-5,7]",
+        signal_seconds=600,
+    )
+    return replace(run, node=replace(run.node, gpus=4))
+
+
+@pytest.mark.parametrize(("name", "run"), [("cpu", slurm_run()), ("gpu", on_gpus())])
+def test_rendered_scripts_are_the_golden_ones(name: str, run: Run, request: pytest.FixtureRequest) -> None:
+    golden = GOLDEN / f"train_{name}.sbatch"
+    text = render(run, RUN_DIR, COMMAND, LAUNCHER)
+    if request.config.getoption("--update-golden"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_only_what_is_stated_becomes_a_directive() -> None:
+    text = render(slurm_run(), RUN_DIR, COMMAND, LAUNCHER)
+    assert not any(option in text for option in ("--partition", "--account", "--qos", "--time", "--mem", "--constraint", "--gpus", "--export"))
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "time", "gpu_type", "memory", "constraint", "reservation", "exclude"])
+@pytest.mark.parametrize(
+    "attack", ["a\ntouch /tmp/x", "$(id)", "`id`", "a;id", "-x", "--wrap=id", "a b", "a#b", "a'b", 'a"b', "a\x1b[0m", "a\r", "a\n", ""]
+)
+def test_no_field_takes_more_than_a_value(key: str, attack: str) -> None:
+    run = slurm_run(**{key: attack})
+    with pytest.raises(Unsafe, match=rf"cluster\.{key}="):
+        render(replace(run, node=replace(run.node, gpus=4)), RUN_DIR, COMMAND, LAUNCHER)
+
+
+@pytest.mark.parametrize("name", ["demo\n#SBATCH --wrap=id", "$(id)", "-demo", "a b", "a%j/../b"])
+def test_the_name_of_the_run_is_checked(name: str) -> None:
+    with pytest.raises(Unsafe, match="name="):
+        render(replace(slurm_run(), name=name), RUN_DIR, COMMAND, LAUNCHER)
+
+
+@pytest.mark.parametrize("folder", ["/a b", "/a%j", "/a\nb", "/a$(id)", "relative", "/a'b"])
+def test_the_run_folder_is_checked(folder: str) -> None:
+    with pytest.raises(Unsafe, match="the run folder="):
+        render(slurm_run(), RunDir(Path(folder)), COMMAND, LAUNCHER)
+
+
+def test_words_of_the_command_reach_the_task_as_they_are(tmp_path: Path) -> None:
+    words = ("printf", "%s|", "a b", "$(id)", "it's", "`id`", f"--node-rank={NODE_RANK}", f"/x/{NODE_RANK}", "*")
+    script = render(slurm_run(), RUN_DIR, words, LAUNCHER)
+    line = next(line for line in script.splitlines() if line.startswith("srun "))
+    task = shlex.split(line)[shlex.split(line).index("-c") + 1]
+    environment = {"SLURM_NODEID": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", task], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "a b|$(id)|it's|`id`|--node-rank=1|/x/{node_rank}|*|"
+
+
+def test_a_control_character_in_the_command_is_refused() -> None:
+    with pytest.raises(Unsafe, match="control character"):
+        render(slurm_run(), RUN_DIR, ("echo", "a\nb"), LAUNCHER)
+
+
+def test_every_text_field_of_slurm_has_its_pattern() -> None:
+    texts = {field.name for field in fields(Slurm) if "str" in str(field.type)} - {"name"}
+    assert {f"cluster.{name}" for name in texts} <= set(ALLOWED)
+
+
+def test_bash_can_read_the_script(tmp_path: Path) -> None:
+    script = tmp_path / "train.sbatch"
+    script.write_text(render(on_gpus(), RUN_DIR, COMMAND, LAUNCHER))
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sbatch_is_asked_for_the_bare_job_id() -> None:
+    assert sbatch_argv(Path("/r/train.sbatch")) == ("sbatch", "--parsable", "/r/train.sbatch")
+
+
+@pytest.mark.parametrize("stdout", ["4711\n", "4711;cluster2\n", "welcome to the cluster\n4711\n"])
+def test_the_job_id_is_read(stdout: str) -> None:
+    assert parse_job_id(stdout) == "4711"
+
+
+@pytest.mark.parametrize("stdout", ["", "sbatch: error\n", "job 4711 is fine\n"])
+def test_an_answer_without_job_id_is_refused(stdout: str) -> None:
+    with pytest.raises(SubmissionError, match="names no job"):
+        parse_job_id(stdout)
+
+
+def test_only_variables_that_would_change_the_planned_job_are_withheld_from_sbatch() -> None:
+    names = contradicting_variables(on_gpus(), RUN_DIR)
+    assert {"SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_MEM_PER_NODE", "SBATCH_GPUS_PER_NODE", "SBATCH_OPEN_MODE", "SBATCH_EXPORT"} <= set(names)
+    assert not {"SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT"} & set(contradicting_variables(slurm_run(), RUN_DIR))
+    assert not {"SLURM_CONF", "SLURM_CLUSTERS"} & set(names)

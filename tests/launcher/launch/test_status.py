@@ -1,0 +1,180 @@
+"""The state of a run from its files alone."""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir
+from launcher.errors import ConfigError
+from launcher.launch import journal, lock
+from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return made_run(tmp_path, "demo/2026-11-22_10-00-00")
+
+
+def made_run(output: Path, name: str) -> RunDir:
+    made = RunDir(output / name)
+    made.exits.mkdir(parents=True)
+    made.layouts.mkdir()
+    made.run_yaml.write_text("name: demo\n")
+    return made
+
+
+def owned_by(run_dir: RunDir, owner: lock.Owner) -> None:
+    run_dir.lock.write_text(json.dumps(asdict(owner)))
+
+
+def leave_exit(run_dir: RunDir, rank: int, code: int, message: str = "") -> None:
+    run_dir.layout_file(rank).write_text("{}")
+    run_dir.exit_file(rank).write_text(json.dumps({"rank": rank, "code": code, "message": message, "time": 1.0}))
+
+
+def progress(run_dir: RunDir, *entries: dict[str, float]) -> None:
+    run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def test_a_folder_that_nobody_started_is_made(run_dir: RunDir) -> None:
+    assert status_of(run_dir).state == "made"
+
+
+def test_a_living_owner_means_running(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    lock.acquire(run_dir, lock.this_process())
+    found = status_of(run_dir)
+    assert (found.state, found.message) == ("running", f"process {os.getpid()} on {lock.this_process().host}")
+
+
+def test_a_start_without_an_end_or_an_owner_is_dead(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    child = subprocess.Popen(["true"])
+    child.wait()
+    owned_by(run_dir, replace(lock.this_process(), pid=child.pid))
+    found = status_of(run_dir)
+    assert (found.state, found.exit_code) == ("dead", None)
+    assert f"regimen train resume={run_dir.path}" in found.message
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "finished"), (75, "stopped"), (80, "failed"), (1, "failed")])
+def test_a_recorded_end_is_the_state(code: int, state: str, run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    journal.record(run_dir, "end", exit_code=code, message="said")
+    found = status_of(run_dir)
+    assert (found.state, found.exit_code, found.message) == (state, code, "said")
+
+
+def test_a_run_that_goes_on_after_its_end_is_running_again(run_dir: RunDir) -> None:
+    journal.record(run_dir, "end", exit_code=75, message="saved")
+    journal.record(run_dir, "start")
+    lock.acquire(run_dir, lock.this_process())
+    assert status_of(run_dir).state == "running"
+
+
+def test_a_run_in_the_hands_of_slurm_says_what_its_job_recorded(run_dir: RunDir) -> None:
+    journal.record(run_dir, "submitted", job="4711")
+    progress(run_dir, {"step": 1, "of": 10, "time": 1.0, "loss": 2.0})  # of an attempt before
+    assert (status_of(run_dir).state, status_of(run_dir).message, status_of(run_dir).job) == ("queued", "Slurm job 4711", "4711")
+    journal.record(run_dir, "start", job="4711", host="n1")
+    leave_exit(run_dir, 0, 75)  # the others are still saving
+    assert (status_of(run_dir).state, status_of(run_dir).exit_code) == ("running", None)
+    journal.record(run_dir, "requeued", job="4711")
+    assert status_of(run_dir).state == "queued"
+    journal.record(run_dir, "end", exit_code=0, message="finished")
+    assert (status_of(run_dir).state, status_of(run_dir).job) == ("finished", None)
+
+
+def test_unsupervised_ranks_that_all_finished_make_a_finished_run(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start", started_by="torchrun")
+    leave_exit(run_dir, 0, 0)
+    run_dir.layout_file(1).write_text("{}")
+    assert (status_of(run_dir).state, status_of(run_dir).message) == ("running", "1 of 2 ranks have ended")
+    leave_exit(run_dir, 1, 0)
+    assert status_of(run_dir).state == "finished"
+
+
+def test_one_failed_unsupervised_rank_makes_a_failed_run(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start", started_by="torchrun")
+    leave_exit(run_dir, 0, 0)
+    leave_exit(run_dir, 1, 80, "Out of memory")
+    found = status_of(run_dir)
+    assert (found.state, found.exit_code) == ("failed", 80)
+    assert "Out of memory (rank 1" in found.message
+
+
+def test_the_last_losses_are_shown_with_the_last_step(run_dir: RunDir) -> None:
+    progress(
+        run_dir,
+        {"step": 0, "of": 10, "time": 5.0, "eval_loss": 3.0},
+        {"step": 1, "of": 10, "time": 6.0, "loss": 2.5},
+        {"step": 2, "of": 10, "time": 7.0, "loss": 2.0},
+    )
+    found = status_of(run_dir)
+    assert (found.step, found.of, found.loss, found.eval_loss) == (2, 10, 2.0, 3.0)
+
+
+def test_progress_that_is_being_written_does_no_harm(run_dir: RunDir) -> None:
+    run_dir.progress.write_text('{"step": 1, "of": 10, "loss": 2.5, "time": 6.0}\n{"step": 2, "o')
+    assert status_of(run_dir).step == 1
+
+
+def test_runs_and_points_of_sweeps_are_found(tmp_path: Path) -> None:
+    one, point = made_run(tmp_path, "demo/one"), made_run(tmp_path, "sweep/two/point")
+    made_run(tmp_path, "a/b/c/too-deep")
+    assert {run.path for run in find_runs(tmp_path)} == {one.path, point.path}
+
+
+def test_last_is_the_run_that_was_started_last(tmp_path: Path) -> None:
+    older, newer = made_run(tmp_path, "demo/b"), made_run(tmp_path, "demo/a")
+    os.utime(older.run_yaml, (1000, 1000))
+    os.utime(newer.run_yaml, (2000, 2000))
+    assert named_run("last", tmp_path) == newer
+    os.utime(older.run_yaml, (3000, 3000))  # it was resumed
+    assert last_run(tmp_path) == older
+
+
+def test_no_run_to_be_last_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"There is no run under {tmp_path}"):
+        named_run("last", tmp_path)
+
+
+def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path} is no run folder"):
+        named_run(str(tmp_path), tmp_path)
+
+
+def test_a_message_of_several_lines_takes_one_line_of_the_table(run_dir: RunDir) -> None:
+    journal.record(run_dir, "end", exit_code=2, message="first\nsecond")
+    lines = table([status_of(run_dir)])
+    assert len(lines) == 2
+    assert lines[1].endswith("first")
+
+
+def test_json_holds_every_field(run_dir: RunDir) -> None:
+    journal.record(run_dir, "end", exit_code=75, message="saved")
+    progress(run_dir, {"step": 2, "of": 10, "time": 7.0, "loss": 2.0})
+    [entry] = json.loads(to_json([status_of(run_dir)]))
+    assert {key: value for key, value in entry.items() if key != "updated"} == {
+        "run_folder": str(run_dir.path),
+        "state": "stopped",
+        "step": 2,
+        "of": 10,
+        "loss": 2.0,
+        "eval_loss": None,
+        "exit_code": 75,
+        "message": "saved",
+        "job": None,
+    }
+
+
+def test_a_loss_that_is_no_number_is_null_in_json(run_dir: RunDir) -> None:
+    run_dir.progress.write_text('{"step": 1, "of": 2, "time": 1.0, "loss": NaN, "eval_loss": Infinity}\n')
+    status = status_of(run_dir)
+    assert "nan" in "".join(table([status]))
+    [entry] = json.loads(to_json([status]), parse_constant=pytest.fail)
+    assert (entry["loss"], entry["eval_loss"]) == (None, None)

@@ -1,0 +1,85 @@
+"""Requests to stop, counted by real signals in a process of their own."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from launcher.command import Command
+from launcher.launch import journal
+from launcher.launch.execute import own
+from launcher.launch.outcome import Outcome
+from launcher.launch.supervise import supervise
+
+# Sends itself the signals given, then prints how many it counted; /proc says where its output goes by then.
+COUNT = """
+import os, signal, sys
+from launcher.launch.supervise import StopRequests
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "ignored" in sys.argv else signal.SIG_DFL)  # whatever the tests were started under
+requests = StopRequests()
+for name in sys.argv[2:]:
+    if name != "ignored":
+        os.kill(os.getpid(), getattr(signal, name))
+print("spoken to the terminal", flush=True)
+with open(sys.argv[1], "w") as file:
+    file.write(f"{requests.count} {os.readlink('/proc/self/fd/1')}")
+"""
+
+
+def counted(folder: Path, *arguments: str) -> tuple[int, str]:
+    """(requests, where the output went) of a process on a terminal of its own."""
+    master, terminal = pty.openpty()
+    subprocess.run([sys.executable, "-c", COUNT, str(folder / "said"), *arguments], stdout=terminal, check=True, timeout=60)
+    os.close(master)
+    os.close(terminal)
+    requests, output = (folder / "said").read_text().split()
+    return int(requests), output
+
+
+def test_every_signal_is_one_request(tmp_path: Path) -> None:
+    requests, output = counted(tmp_path, "SIGINT", "SIGTERM", "SIGINT")
+    assert requests == 3
+    assert output.startswith("/dev/pts/")
+
+
+def test_a_closed_terminal_is_a_request_and_is_spoken_to_no_more(tmp_path: Path) -> None:
+    assert counted(tmp_path, "SIGHUP") == (1, "/dev/null")
+
+
+def test_under_nohup_a_closed_terminal_is_no_request(tmp_path: Path) -> None:
+    requests, output = counted(tmp_path, "SIGHUP", "ignored")
+    assert requests == 0
+    assert output.startswith("/dev/pts/")
+
+
+def supervised(folder: Path, script: str) -> tuple[RunDir, Outcome]:
+    """Supervise a stand-in agent, a shell script that finds the run folder in $0."""
+    run_dir = RunDir(folder)
+    for made in (run_dir.logs, run_dir.exits):
+        made.mkdir()
+    command = Command(("/bin/sh", "-c", script, str(folder)), (), (), ())
+    before = signal.getsignal(signal.SIGINT)
+    outcome = supervise(run_dir, command, os.environ, own(run_dir))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not run_dir.lock.exists()
+    return run_dir, outcome
+
+
+def test_a_first_request_leaves_the_ranks_alone_and_a_second_ends_them(tmp_path: Path) -> None:
+    script = f"kill -INT {os.getpid()}; while [ ! -e $0/stop ]; do sleep 0.05; done; touch $0/asked; kill -INT {os.getpid()}; sleep 60"
+    run_dir, outcome = supervised(tmp_path, script)
+    assert (tmp_path / "asked").exists()
+    assert outcome.exit_code == 6
+    assert "SIGTERM" in outcome.message
+    assert [event["event"] for event in journal.events(run_dir)] == ["start", "stop requested", "stop requested", "end"]
+
+
+def test_a_third_request_kills_what_ignores_the_second(tmp_path: Path) -> None:
+    me = os.getpid()
+    wait = "while [ ! -e $0/stop ]; do sleep 0.05; done"
+    _, outcome = supervised(tmp_path, f"trap 'kill -INT {me}' TERM; kill -INT {me}; {wait}; kill -INT {me}; while true; do sleep 0.1; done")
+    assert outcome.exit_code == 6
+    assert "SIGKILL" in outcome.message

@@ -1,0 +1,30 @@
+import pytest
+
+from conf.metrics import HIGHER_IS_BETTER, OF_STAGE
+from conf.schema import Run
+from launcher.composition.compose import choices, compose
+from launcher.errors import ConfigError
+from launcher.rules.evaluation import refuse_other_evaluation
+
+
+def composed(*overrides: str) -> Run:
+    return compose(["model=demo", "data=demo", *overrides])
+
+
+def test_patience_needs_evaluations_and_data_for_them() -> None:
+    refuse_other_evaluation(composed("evaluation.patience=2"))
+    with pytest.raises(ConfigError, match=r"evaluation\.patience=2 counts evaluations, and evaluation\.interval=0 makes none"):
+        refuse_other_evaluation(composed("evaluation.patience=2", "evaluation.interval=0"))
+    with pytest.raises(ConfigError, match=r"evaluation\.patience=2 needs evaluation data: set data\.validation_share"):
+        refuse_other_evaluation(composed("evaluation.patience=2", "data.validation_share=0"))
+
+
+def test_a_metric_belongs_to_its_stage() -> None:
+    refuse_other_evaluation(composed("stage=dpo", "evaluation.metric=eval_rewards/accuracies"))
+    with pytest.raises(ConfigError, match=r"eval_rewards/accuracies is not measured by stage=sft: choose one of eval_loss\."):
+        refuse_other_evaluation(composed("evaluation.metric=eval_rewards/accuracies"))
+
+
+def test_every_metric_has_a_direction_and_every_stage_is_one() -> None:
+    assert {metric for metrics in OF_STAGE.values() for metric in metrics} | {"eval_loss"} == set(HIGHER_IS_BETTER)
+    assert set(OF_STAGE) <= set(choices("stage"))

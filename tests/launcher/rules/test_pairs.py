@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import pytest
+
+from launcher.composition.compose import compose
+from launcher.gate.settle import settle
+from launcher.rules.pairs import RULES, incompatibilities
+
+GPU = ("node=h100_80", "node.gpus=2")
+CPU = ("node=cpu", "node.host_memory=8000000000")
+VARLEN = ("data.packing=true", "training.attention=varlen")
+FORBIDDEN = {
+    "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
+    "int8-latent": (*GPU, "regime=qlora", "regime.bits=8", "model.architecture.model_type=deepseek_v3"),
+    "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
+    "hqq-zero3": (*GPU, "regime=qlora", "regime.bits=2", "sharding=zero3"),
+    "bitsandbytes-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=lion"),
+    "adafactor-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=adafactor"),
+    "muon-split": (*GPU, "regime=full", "sharding=zero1", "optim=muon"),
+    "low-rank-split": (*GPU, "regime=full", "sharding=zero2", "optim=galore"),
+    "low-rank-adapter": (*GPU, "regime=lora", "optim=apollo"),
+    "galore-8bit-cpu": (*CPU, "regime=full", "optim=galore_8bit"),
+    "pissa-quantised": (*GPU, "regime=qlora", "regime.init=pissa"),
+    "pissa-split": (*GPU, "regime=lora", "regime.init=pissa_niter_16", "sharding=zero3"),
+    "pissa-reference": (*GPU, "regime=lora", "regime.init=pissa", "stage=dpo"),
+    "pissa-continued": (*GPU, "regime=lora", "regime.init=pissa", "regime.adapter=a"),
+    "adapter-reference": (*GPU, "regime=lora", "regime.adapter=a", "stage=dpo"),
+    "new-blocks-split": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=0", "sharding=zero3"),
+    "new-blocks-layers": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=1"),
+    "tokens-frozen": (*GPU, "regime=freeze", 'model.added_tokens=["<a>"]'),
+    "tokens-badam": (*GPU, "regime=full", "optim=badam", "cluster.ranks_per_node=1", 'model.added_tokens=["<a>"]'),
+    "rows-split": (*GPU, "regime=full", "model.vocab_multiple=64", "sharding=zero3"),
+    "badam-head": (*GPU, "regime=full", "optim=badam", "cluster.ranks_per_node=1", "stage=rm"),
+    "badam-regime": (*GPU, "regime=freeze", "optim=badam", "cluster.ranks_per_node=1"),
+    "badam-ranks": (*GPU, "regime=full", "optim=badam"),
+    "bf16-offload": (*GPU, "regime=full", "training.precision=bf16", "sharding=zero2_offload"),
+    "fused-loss-cpu": (*CPU, "training.loss=fused"),
+    "fused-loss-family": (*GPU, "training.loss=fused", "model.architecture.model_type=gpt_neox"),
+    "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
+    "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),
+    "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2", "training.attention=sdpa"),
+    "varlen-softcap": (*GPU, *VARLEN, "model.architecture.model_type=gemma2"),
+    "varlen-unpacked": (*GPU, "training.attention=varlen"),
+    "varlen-fp32": (*GPU, *VARLEN, "training.precision=fp32"),
+    "varlen-old-gpu": ("node=v100_32", "node.gpus=2", *VARLEN, "training.precision=fp16_amp"),
+    "varlen-dropout": (*GPU, *VARLEN, "model.architecture.model_type=gpt2"),
+    "varlen-family": (*GPU, *VARLEN, "model.architecture.model_type=olmo2"),
+    "fsdp2-cpu": (*CPU, "sharding=fsdp2"),
+    "freeze-nothing": (*GPU, "regime=freeze", "regime.layers=0"),
+    "packing-stage": (*GPU, "stage=dpo", "data.packing=true"),
+    "loss-stage": (*GPU, "stage=simpo", "training.loss=chunked"),
+    "neftune-stage": (*GPU, "stage=orpo", "training.neftune_alpha=5"),
+    "dropout-stage": (*GPU, "stage=rm", "regime=lora", "regime.dropout=0.1"),
+    "unmasked-stage": (*GPU, "stage=dpo", "data.mask_prompt=false"),
+    "streaming-stage": (*GPU, "stage=dpo", "data.streaming=true", "training.max_steps=10"),
+    "generate-rm": (*GPU, "stage=rm", "evaluation.generate=Hello"),
+    "dropout-ppo": (*GPU, "stage=ppo", "regime=lora", "regime.dropout=0.1"),
+    "muon-head": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
+    "kto-alone": (*GPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),
+    "smoothing-loss": (*GPU, "stage=dpo", "stage.loss=ipo", "stage.label_smoothing=0.1"),
+}
+
+
+def names(*overrides: str) -> list[str]:
+    run = compose(["model=demo", "data=demo", *overrides])
+    return [rule.name for rule in incompatibilities(settle(run, run.node))]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
+    rule = next(each for each in RULES if each.name == name)
+
+    assert names(*FORBIDDEN[name]) == [name]
+    assert names(*FORBIDDEN[name], *rule.instead.split()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (*GPU, "regime=qlora", "sharding=zero3"),
+        (*GPU, "regime=qlora", "regime.bits=8", "sharding=zero3"),
+        (*GPU, "regime=qlora", "regime.bits=2", "regime.dora=true"),
+        (*GPU, "sharding=zero2_offload", "optim=adamw_8bit"),
+        (*CPU, "training.precision=fp16_amp"),
+        (*GPU, "training.loss=fused", "sharding=fsdp2"),
+        (*CPU, "optim=adamw_8bit", "sharding=zero3"),
+        (*CPU, "training.loss=chunked"),
+        (*CPU, "stage=pt", "training.loss=chunked", "data.packing=true", "training.neftune_alpha=5", "regime.dropout=0.1"),
+        (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
+        (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
+        (*CPU, "stage=grpo", "stage.generations=2", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
+        (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
+        (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
+        (*GPU, *VARLEN, "model=local", "model.path=later"),
+        (*GPU, *VARLEN, "training.loss=fused", "regime=qlora", "sharding=zero3", "evaluation.generate=Hello"),
+        (*CPU, *VARLEN, "training.precision=fp32"),
+    ],
+)
+def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
+    assert names(*overrides) == []
+
+
+def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
+    run = compose(["model=demo", "data=demo", "training.loss=chunked", *CPU])
+    assert run.model.architecture is not None
+    for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
+        altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
+        assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]
+
+
+def test_names_are_unique_and_every_row_says_why():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(rule.why.endswith(".") and "=" in rule.instead for rule in RULES)

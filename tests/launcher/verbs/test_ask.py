@@ -1,0 +1,125 @@
+"""predict, evaluate, chat: what may be asked of a run, and what is refused before a process is started."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from conf.request import Predict, Sampling, Trained
+from conf.run_dir import RunDir, save_run
+from conf.schema import Run
+from launcher.cli import main
+from launcher.composition.compose import compose
+from launcher.errors import ConfigError
+from launcher.verbs.ask import asked_run, fingerprint, holds_out, refuse_absent_packages, refuse_bad_sampling
+
+GREEDY = Sampling(max_new_tokens=8, temperature=0.0, top_p=1.0, seed=0)
+
+
+def recorded(*overrides: str) -> Run:
+    return compose(["model=demo", "data=demo", *overrides])
+
+
+def finished_run(root: Path, config: str = '{"architectures": ["LlamaForCausalLM"]}') -> RunDir:
+    run_dir = RunDir(root)
+    save_run(recorded("regime=full"), run_dir)
+    run_dir.model.mkdir()
+    (run_dir.model / "config.json").write_text(config)
+    return run_dir
+
+
+def test_other_sets_are_asked_with_everything_else_as_it_was_trained() -> None:
+    run = asked_run(recorded(), ["a.json", "b.json"], ["data.folder=mine", "data.max_samples=5"])
+    assert (run.data.sets, run.data.folder, run.data.max_samples) == (["a.json", "b.json"], "mine", 5)
+    assert run.data.cutoff == recorded().data.cutoff
+    assert asked_run(recorded(), [], ["data.sets=[c.json]"]).data.sets == ["c.json"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.lr=1"], "optim.lr belongs to the training of this run"),
+        (["data.packing=true"], "data.packing belongs to the training of this run"),
+        (["data.set=[a]"], "data.set is not a key of this run"),
+        (["+data.sets=[a]"], "keys are neither added nor removed"),
+        (["data.max_samples=0"], "data.max_samples=0 is out of range"),
+        (["data.max_samples=1,2"], "one value a key"),
+    ],
+)
+def test_what_would_change_more_than_the_question_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("+", r"\+")):
+        asked_run(recorded(), [], overrides)
+
+
+def test_sets_are_named_once() -> None:
+    with pytest.raises(ConfigError, match=r"--data and data\.sets both"):
+        asked_run(recorded(), ["a.json"], ["data.sets=[b.json]"])
+
+
+def test_the_same_question_has_the_same_folder_and_another_has_another() -> None:
+    request = Predict(Trained("/r", "/r/model", None), "", 8, True, GREEDY)
+    first = fingerprint(recorded(), request)
+    assert first == fingerprint(recorded(), Predict(Trained("/r", "/r/model", None), "elsewhere", 4, True, GREEDY))  # a batch changes no answer
+    others = [
+        fingerprint(recorded("data.max_samples=5"), request),
+        fingerprint(recorded(), Predict(request.trained, "", 8, False, GREEDY)),
+        fingerprint(recorded(), Predict(request.trained, "", 8, True, Sampling(8, 0.5, 1.0, 0))),
+    ]
+    assert len({first, *others}) == 4
+
+
+def test_samples_are_held_out_by_a_share_or_by_sets_of_their_own() -> None:
+    assert holds_out(recorded())  # a tenth
+    assert not holds_out(recorded("data.validation_share=0"))
+    assert holds_out(recorded("data.validation_share=0", "data.evaluation_sets=[x.json]"))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "batch", "message"),
+    [
+        (Sampling(0, 0.0, 1.0, 0), 1, "--max-new-tokens 0"),
+        (Sampling(1, -0.1, 1.0, 0), 1, "--temperature -0.1"),
+        (Sampling(1, float("nan"), 1.0, 0), 1, "--temperature nan"),
+        (Sampling(1, 0.0, 0.0, 0), 1, "--top-p 0.0"),
+        (Sampling(1, 0.0, 1.0, -1), 1, "--seed -1"),
+        (GREEDY, 0, "--batch 0"),
+    ],
+)
+def test_settings_out_of_range_are_named(sampling: Sampling, batch: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{message} is out of range"):
+        refuse_bad_sampling(sampling, batch)
+
+
+def test_an_absent_extra_is_one_message_with_the_command() -> None:
+    refuse_absent_packages("predict", "its scores", {"json": "json"})
+    with pytest.raises(ConfigError, match=r"predict needs its scores: install it with `pip install not-there`"):
+        refuse_absent_packages("predict", "its scores", {"json": "json", "not_there_at_all": "not-there"})
+
+
+@pytest.mark.parametrize("verb", [("predict",), ("evaluate", "--tasks", "x"), ("chat",)])
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("nowhere", "nowhere is no run folder"), ("scorer", "is a reward model (stage=sft): it scores answers and gives none")],
+)
+def test_every_verb_refuses_what_cannot_answer(
+    verb: tuple[str, ...], folder: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if verb[0] == "evaluate" and importlib.util.find_spec("lm_eval") is None:
+        pytest.skip("lm-eval is an extra")
+    (tmp_path / "scorer").mkdir()
+    finished_run(tmp_path / "scorer", '{"architectures": ["LlamaForSequenceClassification"]}')
+    monkeypatch.chdir(tmp_path)
+    assert main([verb[0], folder, *verb[1:]]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "scorer").iterdir()) == ["model", "run.yaml"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval is an extra")
+def test_evaluate_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = finished_run(tmp_path)
+    run_dir.evaluations.mkdir()
+    (run_dir.evaluations / "final-a-b.json").write_text("mine")
+    assert main(["evaluate", str(tmp_path), "--tasks", "a,b"]) == 2
+    assert "final-a-b.json is there already" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--tasks", "a", "--include", str(tmp_path / "no")]) == 2
+    assert "no is not a folder" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""What people read: sizes, times, the sentence of a run, the reasons of a refusal."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from conf.run_dir import RunDir
+from launcher.composition.compose import compose
+from launcher.gate.judge import Judged, judge_run
+from launcher.launch.plan import new_run_dir, plan_as_dict, plan_for
+from launcher.verbs.plan_text import bar, explanation_lines, memory_lines, plan_text, refusal, run_sentence, verdict_lines
+from launcher.words import duration, gib, plural
+
+SITE = {"PATH": "/bin", "HF_TOKEN": "hf_secret", "MY_PASSWORD": "open sesame", "NCCL_DEBUG": "INFO"}
+
+
+@cache
+def judged(*overrides: str) -> Judged:
+    return judge_run(compose(["model=demo", "data=demo", "gate.mode=enforce", *overrides]))
+
+
+def on_one_gpu(*overrides: str) -> Judged:
+    return judged("node=rtx4090_24", "node.host_memory=64000000000", *overrides)
+
+
+def test_sizes_are_in_gib_and_small_ones_in_mib() -> None:
+    assert (gib(3 * 2**30), gib(2**29), gib(2**20), gib(0)) == ("3.00 GiB", "0.50 GiB", "1.0 MiB", "0.0 MiB")
+
+
+def test_times_are_in_the_two_largest_units() -> None:
+    assert [duration(seconds) for seconds in (0, 59.4, 59.6, 61, 3599.6, 90061)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "1 min 01 s",
+        "1 h 00 min",
+        "25 h 01 min",
+    ]
+
+
+def test_one_is_not_many() -> None:
+    assert (plural(1, "rank"), plural(2, "rank"), plural(0, "rank"), plural(1234, "step")) == ("1 rank", "2 ranks", "0 ranks", "1,234 steps")
+
+
+@pytest.mark.parametrize(("size", "capacity", "filled"), [(0, 100, 0), (50, 100, 16), (100, 100, 32), (300, 100, 32)])
+def test_a_bar_is_full_at_the_capacity(size: int, capacity: int, filled: int) -> None:
+    assert bar(size, capacity) == "█" * filled + "░" * (32 - filled)
+
+
+def test_without_a_capacity_there_is_no_bar() -> None:
+    assert bar(50, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "phrase"),
+    [
+        ("regime=full", "full in"),
+        ("regime=lora", "LoRA of rank 16"),
+        ("regime=qlora", "QLoRA in 4 bits, rank 16"),
+    ],
+)
+def test_the_sentence_says_how_weights_learn(override: str, phrase: str) -> None:
+    assert phrase in run_sentence(on_one_gpu(override))
+
+
+def test_the_sentence_counts_the_batch() -> None:
+    said = run_sentence(
+        judged("node=h100_80", "node.gpus=4", "node.host_memory=64000000000", "training.micro_batch=2", "training.effective_batch=24")
+    )
+    assert "4 ranks under ddp through torchrun, 24 samples a step (micro-batch 2 x 4 ranks x accumulation 3) of at most 64 tokens" in said
+
+
+def test_the_terms_of_the_peak_add_up_to_it() -> None:
+    found = on_one_gpu()
+    lines = memory_lines(found)
+    shown = [line for line in lines if "█" in line or "░" in line]
+    assert len(shown) == sum(term.bytes > 0 for term in found.estimate.peak.terms)
+    assert f"allocated at the peak{gib(found.estimate.allocated):>25}" in "\n".join(lines)
+
+
+def test_every_check_of_a_verdict_is_a_line() -> None:
+    found = on_one_gpu()
+    lines = verdict_lines(found.verdict)
+    assert lines[0] == "verdict: permitted (gate.mode=enforce)"
+    assert len(lines) == 1 + len(found.verdict.checks)
+    assert all(line.startswith("  pass  ") for line in lines[1:])
+
+
+def test_a_refusal_tells_the_failed_checks_alone() -> None:
+    found = on_one_gpu("node.gpu_memory=600000000")
+    failed = [check for check in found.verdict.checks if not check.passed]
+    assert not found.verdict.permitted
+    lines = refusal(found).splitlines()
+    assert len(lines) == 1 + len(failed)
+    assert all(line.startswith("  FAIL  ") for line in lines[1:])
+
+
+def test_an_explanation_marks_the_peak_and_gives_every_term_its_source() -> None:
+    found = on_one_gpu()
+    lines = explanation_lines(found)
+    assert [line for line in lines if line.endswith("<- the peak")] == [
+        f"\n{found.estimate.peak.name}: {gib(found.estimate.peak.bytes)}  <- the peak"
+    ]
+    for term in (term for phase in found.estimate.phases for term in phase.terms if term.bytes):
+        assert f"  {term.name:<34}{gib(term.bytes):>12}  {term.source}" in lines
+
+
+def test_a_plan_shows_the_command_and_never_a_secret() -> None:
+    found = on_one_gpu()
+    run_dir = new_run_dir(found.run, "TIME")
+    text = plan_text(plan_for(found, run_dir), SITE)
+    assert f"-m torch.distributed.run --nnodes=1 --nproc-per-node=1 --standalone --max-restarts=0 -m trainers {run_dir.path}" in text
+    assert "without HF_TOKEN" in text
+    for secret in ("hf_secret", "open sesame"):
+        assert secret not in text
+        assert secret not in json.dumps(plan_as_dict(plan_for(found, run_dir), SITE))
+
+
+def test_a_folder_with_blanks_is_quoted_for_pasting() -> None:
+    found = on_one_gpu()
+    run_dir = RunDir(new_run_dir(replace(found.run, output="/my runs"), "TIME").path)
+    assert "-m trainers '/my runs/sft-lora-demo/TIME'" in plan_text(plan_for(found, run_dir), SITE)

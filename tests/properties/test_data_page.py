@@ -1,0 +1,34 @@
+"""docs/data.md says what the code does: each record of its table, each stage a set suits, each template."""
+
+import json
+import re
+from pathlib import Path
+
+from trainers.data.kinds import WORDS
+from trainers.data.rows.chat_template import template_names
+from trainers.data.samples.conversion import MAKE, stages_served
+from trainers.data.sources.layout import layout_of_record
+from trainers.data.sources.records import READERS
+from trainers.data.sources.registry import KEYS, MEDIA
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+RECORD = re.compile(r"^\| `(\{.*\})` \| (\w+) \| (\w+) \|$", re.MULTILINE)
+
+
+def test_each_record_of_the_page_is_read_as_it_says():
+    rows = RECORD.findall(PAGE)
+    assert len(rows) == 14
+    for record, kind, holds in rows:
+        layout = layout_of_record(json.loads(record))
+        assert layout is not None
+        assert (layout.kind, layout.holds) == (kind, holds)
+
+
+def test_the_page_names_the_stages_that_each_set_suits():
+    for held in MAKE:
+        assert f"| {WORDS[held]} | {', '.join(f'`{stage}`' for stage in stages_served(held))} |" in PAGE
+
+
+def test_the_page_names_every_template_ending_and_key():
+    for name in (*template_names(), *READERS, *KEYS, *MEDIA):
+        assert f"`{name}`" in PAGE

@@ -1,0 +1,106 @@
+"""What a prediction asks: prompts with the answers that the data gives to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from conf.schema import Data, Run
+from trainers.data import build_datasets
+from trainers.data.kinds import KINDS
+from trainers.data.prepare.report import NOTHING_LEARNED
+from trainers.data.rows.rows import row_of
+from trainers.data.rows.tokens import MASKED
+from trainers.data.samples.chat import RowError, Sample, plain
+from trainers.data.sources.records import refuse_bad_rows
+from trainers.data.sources.sets import read_sets
+from trainers.errors import DataError
+
+UNCUT = 2**31  # tokens: answers are references here, and whole
+
+
+@dataclass(frozen=True)
+class Question:
+    prompt_ids: list[int]
+    answer_ids: list[int]  # with what ends an answer; empty: the data has none
+    reference: str  # the answer's text
+
+
+def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """The samples that training evaluated on and did not learn from, as it saw them (cut at data.cutoff).
+
+    Raises:
+        DataError: when there are none.
+    """
+    kind = KINDS[run.stage.name]
+    if kind == "text":
+        raise DataError(f"stage={run.stage.name} holds out plain text, which asks nothing. Name sets with prompts: --data SET.")
+    data = replace(run.data, packing=False, mask_prompt=True)  # packing is for rows, and the labels are to show the answers
+    prepared = build_datasets(on_one_rank(run, data), tokenizer)
+    if prepared.evaluation is None:
+        raise DataError("The run held no samples out. Name sets (--data SET), or ask its training data (--all).")
+    unanswered = prepared.report.drops.get(NOTHING_LEARNED, 0)
+    if unanswered and not run.data.mask_prompt:
+        raise DataError(
+            f"The run learned prompts too (data.mask_prompt=false), of {unanswered} samples nothing else, and may have held out some of these: what "
+            "it held out cannot be told any more. Name sets (--data SET), or ask its training data (--all)."
+        )
+    return [from_row(row, tokenizer) for row in prepared.evaluation]
+
+
+def on_one_rank(run: Run, data: Data) -> Run:
+    """No batch has to be filled."""
+    return replace(run, data=data, cluster=replace(run.cluster, nodes=1, ranks_per_node=1), training=replace(run.training, micro_batch=1))
+
+
+def from_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Question:
+    """A row of any kind (trainers/data/prepare/prepare.py) but text."""
+    if "input_ids" in row:
+        begin, end = last_answer(row["labels"])
+        prompt, answer = row["input_ids"][:begin], row["input_ids"][begin:end]
+    elif "chosen_ids" in row:
+        prompt, answer = row["prompt_ids"], row["chosen_ids"]
+    elif "completion_ids" in row:
+        prompt, answer = row["prompt_ids"], row["completion_ids"] if row["label"] else []
+    else:
+        return Question(row["prompt_ids"], [], row["answer"])
+    return Question(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True).strip())
+
+
+def last_answer(labels: list[int]) -> tuple[int, int]:
+    """[begin, end) of the last run of labels that are learned."""
+    end = next(index for index in range(len(labels), 0, -1) if labels[index - 1] != MASKED)
+    begin = next((index for index in range(end, 0, -1) if labels[index - 1] == MASKED), 0)
+    return begin, end
+
+
+def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """Every prompt of the sets that is no longer than data.cutoff, with the whole answer of the data.
+
+    Raises:
+        DataError: listing the rows that the template cannot show, and the prompts that are too long.
+    """
+    samples = read_sets(data, "prompts")
+    questions: list[Question] = []
+    problems: list[str] = []
+    for sample in samples:
+        try:
+            question = from_sample(sample, tokenizer, data)
+        except RowError as error:
+            problems.append(f"{sample['place']}: {error}")
+            continue
+        questions.append(question)
+        if len(question.prompt_ids) > data.cutoff:
+            problems.append(f"{sample['place']}: its prompt has {len(question.prompt_ids)} tokens, data.cutoff={data.cutoff}")
+    refuse_bad_rows("data.sets", problems, len(samples), "Raise data.cutoff, or mend or remove these rows.")
+    return questions
+
+
+def from_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase, data: Data) -> Question:
+    uncut = replace(data, cutoff=UNCUT)
+    if sample["answer"] == "":
+        return Question(row_of(sample, "prompts", tokenizer, uncut)["prompt_ids"], [], "")
+    answered = {**sample, "messages": [*sample["messages"], plain("assistant", sample["answer"])], "label": True}
+    row = row_of(answered, "labelled", tokenizer, uncut)
+    return Question(row["prompt_ids"], row["completion_ids"], sample["answer"].strip())

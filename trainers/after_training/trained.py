@@ -1,0 +1,148 @@
+"""The weights that a run left, as the model that it trained."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import bitsandbytes
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+from conf.request import Trained
+from conf.run_dir import RunDir
+from conf.schema import Lora, Qlora, Run
+from trainers.checkpoints.commit import faults
+from trainers.model.attention import implementation
+from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
+from trainers.model.vocabulary import with_rows
+from trainers.ranks.causes import is_full_disk
+from trainers.regimes.prepared import PreparedModel
+
+ADAPTER = "adapter_config.json"  # PEFT's own file name
+
+
+def is_adapter(weights: Path) -> bool:
+    return (weights / ADAPTER).is_file()
+
+
+def model_class(run: Run) -> ModelClass:
+    """The Auto class that the run's stage trains: of text, or of scores."""
+    stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
+    chosen: ModelClass = stage.MODEL_CLASS
+    return chosen
+
+
+def refuse_damaged(trained: Trained) -> None:
+    """A checkpoint that is not what its manifest says is never used.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    if trained.step is not None:
+        found = faults(Path(trained.weights))
+        if found:
+            raise ValueError(f"{trained.weights} cannot be used: {found[0]}. Name another checkpoint, or the final model.")
+
+
+@contextmanager
+def naming_the_weights(trained: Trained) -> Iterator[None]:
+    """A file that is cut or missing, and weights that a merge makes NaN, are told by libraries in their own words."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if is_full_disk(error) or (isinstance(error, OSError) and error.errno is not None):
+            raise  # the disk's own words: what is full, what may not be written
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{trained.weights} cannot be used: {first} Name a committed checkpoint (RUN@step-N), or train again.") from error
+
+
+def load_tokenizer_of(trained: Trained) -> PreTrainedTokenizerBase:
+    """As training saved it, with its chat template."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(trained.weights)
+    return tokenizer
+
+
+def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
+    """The model as a forward pass of training saw it, on the GPU if there is one; an adapter stays beside its base.
+
+    Raises:
+        ValueError: for a damaged checkpoint, or a base that cannot be loaded.
+    """
+    refuse_damaged(trained)
+    if is_adapter(Path(trained.weights)):
+        base = load_base(run, trained)
+        with naming_the_weights(trained):
+            model = with_trained_adapter(base, run, trained)
+    else:
+        keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": implementation(run)}
+        with naming_the_weights(trained):
+            model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
+    if not isinstance(run.regime, Qlora):  # what is quantised was put where it belongs
+        model = model.to(PartialState().device)
+    return model.eval()
+
+
+def load_base(run: Run, trained: Trained) -> PreTrainedModel:
+    """The base of an adapter exactly as training loaded it: quantised alike, in the same dtype."""
+    assert isinstance(run.regime, Lora)
+    regime = importlib.import_module(f"trainers.regimes.{run.regime.name}")
+    base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if run.model.init == "random" else run.model
+    prepared: PreparedModel = regime.prepare_model(replace(run, model=base), model_class(run))
+    return with_rows(prepared.model, run, load_tokenizer_of(trained))
+
+
+def with_trained_adapter(base: PreTrainedModel, run: Run, trained: Trained) -> PeftModel:
+    """A checkpoint of a PiSSA run belongs to the base less its main directions, which PEFT finds again: from the seed, as in training."""
+    set_seed(run.training.seed)
+    return PeftModel.from_pretrained(base, trained.weights)
+
+
+def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
+    """Base and adapter as one model of `dtype` on the CPU; a quantised base is dequantised first.
+
+    Raises:
+        ValueError: as load_trained, and where merging gives NaN.
+    """
+    refuse_damaged(trained)
+    base = load_base(run, trained)
+    plain = dequantised(base, dtype) if isinstance(run.regime, Qlora) else base.to(dtype)
+    with naming_the_weights(trained):
+        return with_trained_adapter(plain, run, trained).merge_and_unload(safe_merge=True).to(dtype)
+
+
+def dequantised(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Plain linear layers of the values that the quantised ones stand for, on the CPU; transformers' own dequantize() knows no HQQ."""
+    for name, module in [*model.named_modules()]:
+        weight = dequantised_weight(module)
+        if weight is not None:
+            model.set_submodule(name, linear_of(weight.to("cpu", dtype), module.bias))
+    if getattr(model, "hf_quantizer", None) is not None:
+        model.hf_quantizer.remove_quantization_config(model)
+    return model.to("cpu").to(dtype)
+
+
+def dequantised_weight(module: nn.Module) -> torch.Tensor | None:
+    """[outputs, inputs]; None: the module is not quantised."""
+    from hqq.core.quantize import HQQLinear
+
+    if isinstance(module, bitsandbytes.nn.Linear8bitLt):
+        return dequantize_bnb_weight(module.weight, module.state)
+    if isinstance(module, bitsandbytes.nn.Linear4bit):
+        return dequantize_bnb_weight(module.weight)
+    return module.dequantize() if isinstance(module, HQQLinear) else None
+
+
+def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().to("cpu", weight.dtype), requires_grad=False)
+    return layer

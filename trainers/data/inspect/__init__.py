@@ -1,0 +1,1 @@
+"""What `data validate` shows: counts, lengths, a sample with its mask."""

@@ -1,0 +1,62 @@
+"""Whether tokenizer, chat template and model agree: what training would not notice and generation would suffer from."""
+
+import pyarrow.compute
+from datasets import Dataset
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from conf.schema import Model
+from trainers.data.kinds import Kind
+from trainers.data.rows.tokens import MASKED
+
+SPECIAL = ("bos", "eos", "pad")
+MANY_UNKNOWN = 0.001  # of the tokens
+
+
+def disagreements(model: Model, tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind) -> list[str]:
+    return [*special_tokens(model, tokenizer), *unknown_tokens(tokenizer, rows), *answers_without_end(tokenizer, rows, kind)]
+
+
+def special_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Ids that the model's configuration and the tokenizer give different tokens; what one of them leaves open is no difference."""
+    configured = model_config(model)
+    lines = []
+    for name in SPECIAL:
+        theirs, ours = configured.get(f"{name}_token_id"), getattr(tokenizer, f"{name}_token_id")
+        accepted = theirs if isinstance(theirs, list) else [theirs]
+        if theirs is not None and ours is not None and ours not in accepted:
+            lines.append(f"{name}: the tokenizer has {ours} ({tokenizer.convert_ids_to_tokens(ours)!r}), the model's config.json {theirs}.")
+    return lines
+
+
+def model_config(model: Model) -> dict[str, object]:
+    if model.architecture is not None:
+        return model.architecture
+    assert model.path is not None, "load_tokenizer has refused a model without both"
+    return dict(AutoConfig.from_pretrained(model.path, revision=model.revision).get_text_config().to_dict())
+
+
+def unknown_tokens(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[str]:
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.pad_token_id:
+        return []
+    columns = [name for name in rows.column_names if name.endswith("_ids")]
+    values = [pyarrow.compute.list_flatten(rows.data.column(name)) for name in columns]
+    found = sum(pyarrow.compute.sum(pyarrow.compute.equal(column, unknown)).as_py() or 0 for column in values)
+    total = sum(len(column) for column in values)
+    if found <= MANY_UNKNOWN * total:
+        return []
+    return [f"{found:,} of {total:,} tokens are {tokenizer.unk_token!r}: the tokenizer does not know this text."]
+
+
+def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind) -> list[str]:
+    """An answer whose end token is not learned does not end when it is generated."""
+    if kind != "answers" or not len(rows) or tokenizer.eos_token_id is None:
+        return []
+    learned = [label for label in rows[0]["labels"] if label != MASKED]
+    if not learned or tokenizer.eos_token_id in learned or rows[0]["length"] > len(rows[0]["input_ids"]):
+        return []
+    last = tokenizer.convert_ids_to_tokens(learned[-1])
+    return [
+        f"eos: answers end with {last!r}, the tokenizer's end token is {tokenizer.eos_token!r}: generation would not stop there. "
+        f"Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
+    ]

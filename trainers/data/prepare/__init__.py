@@ -1,0 +1,1 @@
+"""The whole way from data.sets to the datasets of a trainer, with its cache."""

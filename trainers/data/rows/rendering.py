@@ -1,0 +1,162 @@
+"""A sample as the text that the chat template makes of it, and the spans of that text that are answers."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+from jinja2.exceptions import TemplateError
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from trainers.data.rows.chat_template import marks_answers, template_names
+from trainers.data.samples.chat import Message, RowError, Sample
+
+Span = tuple[int, int]
+Conversation = list[dict[str, object]]  # messages as templates expect them
+
+
+@dataclass(frozen=True)
+class Rendered:
+    text: str
+    answers: list[Span]  # characters [begin, end) of each assistant message with what ends it
+
+
+Shown = tuple[Rendered, Encoding]
+Render = Callable[[Sequence[Sample]], list[Rendered]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template with everything it needs beside the messages."""
+
+    text: str
+    special_tokens: dict[str, str]
+    tools: list[dict[str, object]] | None
+
+    def render(self, conversations: Sequence[Conversation], prompt: bool = False, mark: bool = False) -> list[Rendered]:
+        try:
+            texts, spans = render_jinja_template(
+                conversations=list(conversations),
+                tools=self.tools,
+                chat_template=self.text,
+                return_assistant_tokens_mask=mark,
+                add_generation_prompt=prompt,
+                **self.special_tokens,
+            )
+        except TemplateError as error:
+            raise RowError(f"the chat template refuses it: {error}. {name_a_template()}") from error
+        except RecursionError as error:
+            raise RowError("its tools or calls are nested too deeply") from error
+        return [Rendered(text, marked) for text, marked in zip(texts, spans if mark else [[]] * len(texts), strict=True)]
+
+
+def render_samples(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text of each sample and the spans of its answers in order, or why the template cannot show it; spans that are not learned may be empty."""
+    return in_groups(samples, partial(rendered_answers, tokenizer=tokenizer))
+
+
+def render_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
+    """The text after which the model is to answer, of each sample, or why the template cannot show it."""
+    return in_groups(samples, partial(rendered_prompts, tokenizer=tokenizer))
+
+
+def in_groups(samples: Sequence[Sample], render: Render) -> list[Rendered | RowError]:
+    """Samples without tools are rendered together, others alone, as each brings its own."""
+    groups = groupby(samples, key=lambda sample: id(sample["tools"]) if sample["tools"] else None)
+    return [rendered for _, group in groups for rendered in halved(list(group), render)]
+
+
+def halved(samples: list[Sample], render: Render) -> list[Rendered | RowError]:
+    """All at once, and where that fails each half, down to the samples at fault."""
+    try:
+        return [*render(samples)]
+    except RowError as error:
+        middle = len(samples) // 2
+        return [*halved(samples[:middle], render), *halved(samples[middle:], render)] if middle else [error]
+
+
+def rendered_answers(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+    template, conversations = prepared(samples, tokenizer)
+    if marks_answers(template.text):
+        every = template.render(conversations, mark=True)
+    else:
+        every = [render_turn_by_turn(template, messages, learned(sample)) for messages, sample in zip(conversations, samples, strict=True)]
+    for sample, rendered in zip(samples, every, strict=True):
+        refuse_left_out(sample["messages"], rendered.text)
+        refuse_unmarked(sample["messages"], rendered)
+    return every
+
+
+def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
+    template, conversations = prepared(samples, tokenizer)
+    every = template.render(conversations, prompt=True)
+    for sample, rendered in zip(samples, every, strict=True):
+        refuse_left_out(sample["messages"], rendered.text)
+    return every
+
+
+def prepared(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> tuple[Template, list[Conversation]]:
+    tools = samples[0]["tools"] or None  # those of all
+    text = tokenizer.get_chat_template(tools=tools)
+    if tools and "tools" not in text:
+        raise RowError(f"the chat template does not show tools. {name_a_template()}")
+    return Template(text, tokenizer.special_tokens_map, tools), [
+        [for_template(message, text) for message in sample["messages"]] for sample in samples
+    ]
+
+
+def for_template(message: Message, template: str) -> dict[str, object]:
+    """Calls as the structure that a template for tools expects, else as JSON text in the content."""
+    calls = message.get("calls", [])
+    plain: dict[str, object] = {"role": message["role"], "content": message["content"]}
+    if not calls:
+        return plain
+    if "tool_calls" in template:
+        return {**plain, "tool_calls": [{"type": "function", "function": call} for call in calls]}
+    return {**plain, "content": "\n".join([*([message["content"]] if message["content"] else []), *(json.dumps(call) for call in calls)])}
+
+
+def learned(sample: Sample) -> list[bool]:
+    return [message["learn"] for message in sample["messages"]]
+
+
+def render_turn_by_turn(template: Template, messages: Conversation, wanted: list[bool]) -> Rendered:
+    """An answer is what a message adds to the prompt before it; that holds only if each rendering begins the next.
+
+    Templates of reasoning models write earlier answers without their thoughts: those can be context, not learned.
+    """
+    [whole] = template.render([messages])
+    answers: list[Span] = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        if not wanted[index]:
+            answers.append((0, 0))
+            continue
+        [before] = template.render([messages[:index]], prompt=True)
+        [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
+        if not (after.text.startswith(before.text) and whole.text.startswith(after.text)):
+            other = f"Learn the last answer alone (data.train_history=false). {name_a_template()}"
+            raise RowError(f"the chat template writes message {index + 1} differently once more follows. {other}")
+        answers.append((len(before.text), len(after.text)))
+    return Rendered(whole.text, answers)
+
+
+def refuse_left_out(messages: list[Message], text: str) -> None:
+    """Some templates skip roles that they do not know; training would then see less than the data holds."""
+    for number, message in enumerate(messages, start=1):
+        if message["role"] in ("system", "tool") and message["content"].strip() not in text:
+            raise RowError(f"the chat template leaves out message {number} (role {message['role']}). {name_a_template()}")
+
+
+def refuse_unmarked(messages: list[Message], rendered: Rendered) -> None:
+    spoken = sum(message["role"] == "assistant" for message in messages)
+    if len(rendered.answers) != spoken:
+        raise RowError(f"the chat template marks {len(rendered.answers)} of {spoken} answers. {name_a_template()}")
+
+
+def name_a_template() -> str:
+    return f"Name a template that takes it: data.template is one of {', '.join(template_names())}"

@@ -1,0 +1,1 @@
+"""Records become samples: messages, pairs, labelled answers, prompts."""

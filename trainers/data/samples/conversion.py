@@ -1,0 +1,78 @@
+"""The kinds of rows that can be made of what a set holds: an answered question gives a prompt, a pair gives answers."""
+
+from collections.abc import Callable
+
+from trainers.data.kinds import KINDS, WORDS, Kind
+from trainers.data.samples.chat import Message, Sample
+from trainers.errors import DataError
+
+
+def as_it_is(sample: Sample) -> list[Sample]:
+    return [sample]
+
+
+def unanswered(sample: Sample) -> list[Sample]:
+    return [prompt_of(sample, sample["messages"], "")]
+
+
+def question(sample: Sample) -> list[Sample]:
+    """The prompt before the last answer; a conversation that ends with a question is one already."""
+    *before, last = sample["messages"]
+    if last["role"] != "assistant":
+        return unanswered(sample)
+    return [prompt_of(sample, before, last["content"] if sample.get("label", True) else "")]
+
+
+def question_of_pair(sample: Sample) -> list[Sample]:
+    return [prompt_of(sample, sample["messages"], sample["chosen"][-1]["content"])]
+
+
+def chosen_answer(sample: Sample) -> list[Sample]:
+    return [answered(sample, sample["chosen"])]
+
+
+def good_and_bad(sample: Sample) -> list[Sample]:
+    """As TRL unpairs a preference set for KTO."""
+    return [{**answered(sample, sample["chosen"]), "label": True}, {**answered(sample, sample["rejected"]), "label": False}]
+
+
+def prompt_of(sample: Sample, messages: list[Message], answer: str) -> Sample:
+    return {"place": sample["place"], "messages": messages, "tools": sample["tools"], "answer": answer}
+
+
+def answered(sample: Sample, answer: list[Message]) -> Sample:
+    return {"place": sample["place"], "messages": [*sample["messages"], *answer], "tools": sample["tools"]}
+
+
+# What a set holds -> the kind of rows that a stage wants -> how they are made. What is not here cannot be made.
+MAKE: dict[Kind, dict[Kind, Callable[[Sample], list[Sample]]]] = {
+    "text": {"text": as_it_is, "prompts": unanswered},
+    "answers": {"answers": as_it_is, "prompts": question},
+    "pairs": {"pairs": as_it_is, "answers": chosen_answer, "labelled": good_and_bad, "prompts": question_of_pair},
+    "labelled": {"labelled": as_it_is, "prompts": question},
+    "prompts": {"prompts": unanswered},
+}
+
+
+def stages_served(held: Kind) -> list[str]:
+    return [stage for stage, kind in KINDS.items() if kind in MAKE[held]]
+
+
+def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
+    """Refuse a set of which no rows of the wanted kind can be made.
+
+    Raises:
+        DataError: naming the set, what it holds, and the stages that it suits.
+    """
+    if wanted not in MAKE[held]:
+        readers = ", ".join(stage for stage, kind in KINDS.items() if kind == wanted)
+        raise DataError(
+            f"{origin}: holds {WORDS[held]}, not {WORDS[wanted]}, which stage={readers} reads. "
+            f"This set suits stage={', '.join(stages_served(held))}: choose one of these stages, or another set."
+        )
+
+
+def last_answer_alone(sample: Sample) -> Sample:
+    """For data.train_history=false: earlier answers are context."""
+    *before, last = sample["messages"]
+    return {**sample, "messages": [*({**message, "learn": False} for message in before), last]}

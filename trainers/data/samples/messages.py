@@ -1,0 +1,145 @@
+"""The columns of one record as messages, in the words of each layout."""
+
+import json
+
+from trainers.data.samples.chat import Call, Message, Role, RowError, plain
+from trainers.data.sources.layout import Columns, Layout, Tags, kind
+
+
+def prompt_messages(record: dict[str, object], layout: Layout) -> list[Message]:
+    """What the layout's question holds; in sharegpt and openai data with the answer, unless that has columns of its own."""
+    if layout.kind == "alpaca":
+        return alpaca_question(record, layout.columns)
+    if layout.kind == "trl":
+        assert layout.columns.prompt is not None
+        return text_or_messages(record, layout.columns.prompt, "user", layout.tags)
+    assert layout.columns.messages is not None  # required columns of the layout
+    return message_list(record, layout.columns.messages, layout.tags)
+
+
+def alpaca_question(record: dict[str, object], columns: Columns) -> list[Message]:
+    assert columns.prompt is not None
+    prompt, query = text(record, columns.prompt), optional_text(record, columns.query)
+    question = "\n".join(part for part in (prompt, query) if part)
+    history = read_history(record, columns.history)
+    return [*(message for user, answer in history for message in (plain("user", user), plain("assistant", answer))), plain("user", question)]
+
+
+def text_or_messages(record: dict[str, object], column: str, role: Role, tags: Tags) -> list[Message]:
+    """A text in `role`, one message, or a list of messages."""
+    value = record.get(column)
+    if isinstance(value, str):
+        return [plain(role, value)]
+    if isinstance(value, dict):
+        return [read_message(value, tags, f"column {column}")]
+    if column in record and not isinstance(value, list):
+        raise RowError(f"column {column}: is a {kind(value)}; it must be text, a message or a list of messages")
+    return message_list(record, column, tags)
+
+
+def read_history(record: dict[str, object], column: str | None) -> list[tuple[str, str]]:
+    turns = record.get(column) if column is not None else None
+    if turns is None or turns == "":  # a CSV file has no other way to say none
+        return []
+    if not isinstance(turns, list):
+        raise RowError(f"column {column}: is a {kind(turns)}; it must be a list of [question, answer]")
+    for number, turn in enumerate(turns, start=1):
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
+            raise RowError(f"column {column}: turn {number} must be [question, answer], both text")
+    return [(question, answer) for question, answer in turns]
+
+
+def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Message]:
+    turns = record.get(column)
+    if column not in record:
+        raise missing(record, column)
+    if not isinstance(turns, list) or not turns:
+        raise RowError(f"column {column}: is {'an empty list' if turns == [] else f'a {kind(turns)}'}; it must be a list of messages")
+    return [read_message(turn, tags, f"column {column}, message {number}") for number, turn in enumerate(turns, start=1)]
+
+
+def read_message(turn: object, tags: Tags, place: str) -> Message:
+    if not isinstance(turn, dict):
+        raise RowError(f"{place}: is a {kind(turn)}; it must be an object with {tags.role} and {tags.content}")
+    roles: dict[object, Role] = {
+        tags.system: "system",
+        tags.user: "user",
+        tags.assistant: "assistant",
+        tags.function: "assistant",
+        tags.observation: "tool",
+    }
+    spoken = turn.get(tags.role)
+    if not isinstance(spoken, str) or spoken not in roles:
+        raise RowError(f"{place}: {tags.role}={spoken!r} is not a role; it is one of: {', '.join(map(str, roles))}")
+    content = joined_parts(turn.get(tags.content), place)
+    calls = read_calls(turn.get("tool_calls"), place)
+    if not isinstance(content, str) and not (content is None and calls):
+        raise RowError(f"{place}: {tags.content} is a {kind(content)}; it must be text")
+    if spoken == tags.function and spoken != tags.assistant:
+        return {**plain("assistant", ""), "calls": read_calls(content, place)}
+    message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
+    return {**message, "calls": calls} if calls else message
+
+
+def joined_parts(content: object, place: str) -> object:
+    """OpenAI's content in parts as one text; anything else as it is."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+        return content
+    for number, part in enumerate(content, start=1):
+        if part["type"] != "text" or not isinstance(part.get("text"), str):
+            raise RowError(f"{place}, part {number}: is of type {part['type']!r}; this runner trains on text")
+    return "".join(part["text"] for part in content)
+
+
+def read_calls(value: object, place: str) -> list[Call]:
+    """Tool calls, as openai's list or as the JSON text of one or several {"name": ..., "arguments": {...}}."""
+    parsed = parse_json(value, f"{place}: the function call") if isinstance(value, str) else value
+    items = parsed if isinstance(parsed, list) else [] if parsed is None else [parsed]
+    calls: list[Call] = []
+    for item in items:
+        function = item.get("function", item) if isinstance(item, dict) else {}
+        name, arguments = function.get("name"), function.get("arguments")
+        arguments = parse_json(arguments, f"{place}: the arguments") if isinstance(arguments, str) else arguments
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise RowError(f"{place}: a function call must be an object with name (text) and arguments (an object)")
+        calls.append({"name": name, "arguments": arguments})
+    return calls
+
+
+def read_tools(record: dict[str, object], column: str | None) -> list[dict[str, object]]:
+    """The column's list of tools, or the JSON text of it; each in the form that chat templates expect."""
+    value = record.get(column) if column is not None else None
+    parsed = parse_json(value, f"column {column}") if isinstance(value, str) and value.strip() else value
+    if parsed is None or parsed == "":
+        return []
+    if not isinstance(parsed, list) or not all(isinstance(tool, dict) for tool in parsed):
+        raise RowError(f"column {column}: must be a list of tools, or its JSON text")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in parsed]
+
+
+def text(record: dict[str, object], column: str) -> str:
+    value = record.get(column)
+    if column not in record:
+        raise missing(record, column)
+    if not isinstance(value, str):
+        raise RowError(f"column {column}: is a {kind(value)}; it must be text")
+    return value
+
+
+def optional_text(record: dict[str, object], column: str | None) -> str:
+    if column is None or record.get(column) is None:
+        return ""
+    return text(record, column)
+
+
+def missing(record: dict[str, object], column: str) -> RowError:
+    return RowError(f"column {column} is missing; there are {', '.join(map(str, record)) or 'none'}")
+
+
+def parse_json(value: str, what: str) -> object:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise RowError(f"{what} is JSON nested too deeply") from error

@@ -1,0 +1,145 @@
+"""Records become samples of the kind that a stage learns from."""
+
+import json
+
+from trainers.data.kinds import Kind
+from trainers.data.samples.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
+from trainers.data.samples.conversion import MAKE
+from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages
+from trainers.data.sources.layout import Layout, kind
+from trainers.data.sources.records import Records, refuse_bad_rows
+
+
+def read_samples(records: Records, layout: Layout, wanted: Kind) -> list[Sample]:
+    """The samples of the wanted kind that the records give, in order; conversion.MAKE must have a way from what the layout holds.
+
+    Raises:
+        DataError: listing every record that does not fit the layout.
+    """
+    samples: list[Sample] = []
+    problems: list[str] = []
+    for number, record in records.rows:
+        try:
+            samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), record, layout, wanted)))
+        except RowError as error:
+            problems.append(f"{records.unit} {number}: {error}")
+    refuse_bad_rows(records.origin, problems, len(records.rows), f"They were read as {layout.kind} data; mend or remove them.")
+    return samples
+
+
+def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sample:
+    """The record as what the set holds, its roles in order."""
+    if not isinstance(record, dict):
+        raise RowError(f"is a {kind(record)}; it must be an object")
+    sample: Sample = {"place": place, "messages": [], "tools": read_tools(record, layout.columns.tools)}
+    if layout.holds == "pairs":
+        sample["messages"], sample["chosen"], sample["rejected"] = read_pair(record, layout)
+    else:
+        sample["messages"] = with_answer(record, layout) if layout.holds in ("answers", "labelled") else prompt_messages(record, layout)
+    if layout.holds == "labelled":
+        sample["label"] = read_label(record, layout.columns.kto_tag)
+    system = optional_text(record, layout.columns.system)
+    if system and sample["messages"][0]["role"] != "system":
+        sample["messages"] = [plain("system", system), *sample["messages"]]
+    refuse_misplaced(sample, layout, wanted)
+    refuse_no_text(sample)
+    return sample
+
+
+def with_answer(record: dict[str, object], layout: Layout) -> list[Message]:
+    """sharegpt and openai conversations hold their answer."""
+    messages = prompt_messages(record, layout)
+    if layout.kind in ("sharegpt", "openai"):
+        return messages
+    assert layout.columns.response is not None  # required column of the layout
+    if layout.kind == "alpaca":
+        return [*messages, plain("assistant", text(record, layout.columns.response))]
+    return [*messages, *text_or_messages(record, layout.columns.response, "assistant", layout.tags)]
+
+
+def read_pair(record: dict[str, object], layout: Layout) -> tuple[list[Message], list[Message], list[Message]]:
+    """Prompt, chosen and rejected answer; answers that hold the whole conversation part where they differ."""
+    columns, tags = layout.columns, layout.tags
+    assert columns.chosen is not None
+    assert columns.rejected is not None
+    if layout.kind == "trl" and columns.prompt not in record and isinstance(record.get(columns.chosen), str):
+        return split_texts(*(answer_text(record, column) for column in (columns.chosen, columns.rejected)))
+    chosen, rejected = (text_or_messages(record, column, "assistant", tags) for column in (columns.chosen, columns.rejected))
+    if chosen[0]["role"] != "assistant":
+        return split_conversations(chosen, rejected)
+    return prompt_messages(record, layout), chosen, rejected
+
+
+def answer_text(record: dict[str, object], column: str) -> str:
+    value = record.get(column)
+    if not isinstance(value, str):
+        raise RowError(f"column {column}: is a {kind(value)}; it must be text, as the other answer is")
+    return value
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[list[Message], list[Message], list[Message]]:
+    """TRL's implicit prompt: the words with which both texts begin."""
+    common = shared_length(chosen, rejected, min(len(chosen), len(rejected)))
+    prompt = chosen[: max(0, *(chosen.rfind(space, 0, common) for space in " \n"))]
+    if not prompt.strip():
+        raise RowError("chosen and rejected share no beginning, so there is no prompt; give the prompt in a column of its own")
+    return [plain("user", prompt)], [plain("assistant", chosen[len(prompt) :])], [plain("assistant", rejected[len(prompt) :])]
+
+
+def split_conversations(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+    common = shared_length(chosen, rejected, min(len(chosen), len(rejected)) - 1)  # of equal ones the last message is the answer
+    if common == 0:
+        raise RowError("chosen and rejected share no beginning, so there is no prompt; give the prompt in a column of its own")
+    return chosen[:common], chosen[common:], rejected[common:]
+
+
+def shared_length(one: str | list[Message], other: str | list[Message], limit: int) -> int:
+    return next((index for index in range(limit) if one[index] != other[index]), limit)
+
+
+def read_label(record: dict[str, object], column: str | None) -> bool:
+    assert column is not None  # required column of the layout
+    if column not in record:
+        raise missing(record, column)
+    value = record[column]
+    words = {"true": True, "false": False}  # a CSV file holds text alone
+    label = words.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(label, bool):
+        raise RowError(f"column {column}: is {value!r}; it must be true or false")
+    return label
+
+
+def refuse_no_text(sample: Sample) -> None:
+    """JSON may escape half of a surrogate pair, as a text that was cut in the middle of an emoji has it; no tokenizer takes that."""
+    messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
+    whole = "".join([*(message["content"] for message in messages), *structures(sample, messages)])
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"holds half of a surrogate pair ({whole[error.start]!r}), which is no character") from error
+
+
+def structures(sample: Sample, messages: list[Message]) -> list[str]:
+    """Tools and calls as the text that templates make of them."""
+    try:
+        return [json.dumps(part, ensure_ascii=False) for part in (sample["tools"], *(message.get("calls") for message in messages)) if part]
+    except RecursionError as error:
+        raise RowError("its tools or calls are nested too deeply") from error
+
+
+def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind) -> None:
+    """Roles must alternate, and the conversation must end where the kind of data says."""
+    messages, followers = sample["messages"], FOLLOWERS[layout.kind]
+    if layout.holds == "pairs":
+        refuse_no_question(messages)
+        for column in ("chosen", "rejected"):
+            whole = [*messages, *sample[column]]
+            refuse_wrong_order(whole, followers)
+            refuse_no_answer(whole)
+        return
+    refuse_wrong_order(messages, followers)
+    answered = layout.holds in ("answers", "labelled")
+    if answered and (wanted != "prompts" or messages[-1]["role"] == "assistant"):
+        refuse_no_answer(messages)
+    else:
+        refuse_no_question(messages)

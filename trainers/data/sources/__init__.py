@@ -1,0 +1,1 @@
+"""Where records come from: the registry, files, folders, the hub."""

@@ -1,0 +1,185 @@
+"""The records of the sets, a chunk at a time: formats with a record a line or a row group are read lazily, others whole."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import pyarrow.parquet
+
+from trainers.data.kinds import Kind
+from trainers.data.samples.chat import RowError
+from trainers.data.samples.conversion import refuse_other_kind
+from trainers.data.sources.layout import Layout, layout_of_record
+from trainers.data.sources.records import Records, load_hub
+from trainers.data.sources.registry import Source
+from trainers.data.sources.sets import guess_layout, parts_of, read_source
+from trainers.errors import DataError
+
+SIZE = 1000  # records that a process takes at once
+BOM = b"\xef\xbb\xbf"
+
+
+class BrokenJson(RowError):
+    def __init__(self, column: int, reason: str) -> None:
+        super().__init__(reason)
+        self.column = column
+
+
+Row = tuple[int, object]  # a number and its record; bytes are JSON that the process which tokenises it is to parse
+
+
+@dataclass(frozen=True)
+class Chunk:
+    set: int  # position among the sets of the run
+    origin: str  # file or hub id
+    unit: str  # what a number counts: record or line
+    layout: Layout
+    records: list[Row]
+
+    def place(self, number: int) -> str:
+        return f"{self.origin}, {self.unit} {number}"
+
+
+def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, size: int = SIZE) -> Iterator[Chunk]:
+    """Every set in chunks, one set after the other, each cut to its first samples.
+
+    Raises:
+        DataError: naming the set, and the file that cannot be read, is empty or fits no layout or stage.
+    """
+    for number, source in enumerate(sources):
+        limits = [limit for limit in (source.samples, max_samples) if limit is not None]
+        left = min(limits) if limits else None
+        for part in parts_of(source):
+            if left == 0:
+                break
+            for chunk in chunks_of_part(number, part, left, kind, size):
+                left = None if left is None else left - len(chunk.records)
+                yield chunk
+
+
+def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int) -> Iterator[Chunk]:
+    """One file or hub set in chunks, cut to its first `limit` records."""
+    origin, unit, every = opened(part, kind)
+    rows = islice(every, limit)
+    first = list(islice(rows, size))
+    layout = part.layout or guessed_layout(origin, unit, first)
+    refuse_other_kind(f"data.sets: {part.name}", layout.holds, kind)
+    for records in chain([first], in_blocks(rows, size)):
+        yield Chunk(number, origin, unit, layout, records)
+
+
+def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while block := list(islice(rows, size)):
+        yield block
+
+
+def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
+    """(origin, unit, records) of a set."""
+    file = source.file
+    if source.hub_id is None and file is not None and file.is_file() and file.suffix in LAZY:
+        unit, rows = LAZY[file.suffix]
+        return str(file), unit, rows(file)
+    if source.hub_id is not None:
+        return source.hub_id, "record", iter(enumerate(load_hub(source.hub_id, source.subset, source.split, source.folder), start=1))
+    records = read_source(source, kind)
+    return records.origin, records.unit, iter(records.rows)
+
+
+def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:
+    """The layout that the columns of the first good record tell; the others are judged by it.
+
+    Raises:
+        DataError: when none can be read, or none fits a layout.
+    """
+    if not rows:
+        raise DataError(f"{origin}: holds no records. Give a file with at least one.")
+    readable = [(number, record) for number, record in map(readable_row, rows) if record is not None]
+    if not readable:
+        number, record = rows[0]
+        raise DataError(f"{origin}, {unit} {number}{broken(record)}. No record of this file can be read; each line must hold one JSON object.")
+    layouts = (layout_of_record(record) for _, record in readable if isinstance(record, dict))
+    return next((layout for layout in layouts if layout is not None), None) or guess_layout(Records(origin, unit, readable[:1]))
+
+
+def readable_row(row: Row) -> Row:
+    """The row with its record parsed; None where it cannot be."""
+    try:
+        return row[0], parsed(row[1])
+    except RowError:
+        return row[0], None
+
+
+def broken(record: object) -> str:
+    try:
+        parsed(record)
+    except BrokenJson as error:
+        return f", column {error.column}: {error}"
+    return ": holds null"
+
+
+def parsed(record: object) -> object:
+    """The record itself, or what its line holds.
+
+    Raises:
+        BrokenJson: naming the column.
+    """
+    if not isinstance(record, bytes):
+        return record
+    try:
+        return json.loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
+    except json.JSONDecodeError as error:
+        raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise BrokenJson(error.start + 1, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
+    except RecursionError as error:
+        raise BrokenJson(1, "is nested too deeply") from error
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            content = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
+            if content.strip():
+                yield number, content
+
+
+def rows_of_parquet(path: Path) -> Iterator[Row]:
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(SIZE):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
+
+
+def documents_of(path: Path) -> Iterator[Row]:
+    """Each line that is not blank is one document."""
+    for number, line in lines_of(path):
+        try:
+            yield number, {"text": line.decode()}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: byte {error.start} of it is not UTF-8. Save the file as UTF-8.") from error
+
+
+LAZY: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {
+    ".jsonl": ("line", lines_of),
+    ".parquet": ("record", rows_of_parquet),
+    ".txt": ("line", documents_of),
+}
+
+
+def record_count(sources: Sequence[Source]) -> int | None:
+    """How many records there are where that costs little: for the time that is left. None: unknown before they are read."""
+    files = [part.file for source in sources for part in parts_of(source)]
+    counts = [count_lines(file) if file is not None and file.suffix in (".jsonl", ".txt") and file.is_file() else None for file in files]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -1,0 +1,151 @@
+"""The registry of data sets: an entry of dataset_info.json becomes a Source, or a message why it cannot be read."""
+
+import difflib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trainers.data.kinds import Kind
+from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, kind
+from trainers.errors import DataError
+
+LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
+MEDIA = ("images", "videos", "audios")
+# Sources that are named but not read, and what to do instead.
+OTHER_SOURCES = {
+    "ms_hub_url": "ModelScope is not read here: download the set",
+    "om_hub_url": "Modelers is not read here: download the set",
+    "cloud_file_name": "cloud storage is not read here: download the set",
+    "script_url": "a loading script is code, and code of a data set is never run: save its records",
+}
+KEYS = ("file_name", "hf_hub_url", "split", "subset", "folder", "num_samples", "formatting", "ranking", "columns", "tags", *OTHER_SOURCES)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the records of one set are, and how they are laid out; without a layout their columns decide."""
+
+    name: str
+    file: Path | None = None
+    hub_id: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None  # inside the hub repository
+    samples: int | None = None  # the first n
+    layout: Layout | None = None
+
+
+def read_registry(path: Path) -> dict[str, object]:
+    """The entries by name; none where there is no registry.
+
+    Raises:
+        DataError: when the file is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. Mend the registry there.") from error
+    if not isinstance(entries, dict):
+        raise DataError(f"{path} holds a {kind(entries)}; a registry is an object of names and entries.")
+    return entries
+
+
+def registered_source(path: Path, name: str, entry: object) -> Source:
+    """The source that entry `name` of the registry at `path` describes.
+
+    Raises:
+        DataError: naming the entry and the key that is wrong or cannot be served.
+    """
+    place = f"{path}, entry {name}"
+    if not isinstance(entry, dict):
+        raise DataError(f"{place}: is a {kind(entry)}; an entry is an object with file_name or hf_hub_url.")
+    refuse_unknown_keys(place, entry, KEYS)
+    refuse_media(place, entry)
+    file, hub_id = text(place, entry, "file_name"), text(place, entry, "hf_hub_url")
+    if file is None and hub_id is None:
+        why = "; ".join(f"{key}: {reason}" for key, reason in OTHER_SOURCES.items() if key in entry) or "no source is named"
+        raise DataError(f"{place}: {why}. Give file_name (a file or folder in {path.parent}) or hf_hub_url.")
+    return Source(
+        name=name,
+        file=path.parent / file if file is not None and hub_id is None else None,
+        hub_id=hub_id,
+        subset=text(place, entry, "subset"),
+        split=text(place, entry, "split") or "train",
+        folder=text(place, entry, "folder"),
+        samples=sample_count(place, entry),
+        layout=registered_layout(place, entry),
+    )
+
+
+def registered_layout(place: str, entry: dict[str, object]) -> Layout:
+    formatting = text(place, entry, "formatting") or "alpaca"
+    if formatting not in LAYOUTS:
+        raise DataError(f"{place}: formatting={formatting} is unknown. It is one of: {', '.join(LAYOUTS)}.")
+    columns = mapping(place, entry, "columns") if "columns" in entry else {}
+    refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
+    layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
+    if columns:
+        layout = replace(layout, columns=registered_columns(layout, columns))
+    if "tags" in entry:
+        layout = replace(layout, tags=registered_tags(place, layout.tags, mapping(place, entry, "tags")))
+    return layout
+
+
+def what_it_holds(place: str, entry: dict[str, object], formatting: str, columns: dict[str, str]) -> Kind:
+    ranking = entry.get("ranking", False)
+    if not isinstance(ranking, bool):
+        raise DataError(f"{place}: ranking is a {kind(ranking)}; it must be true or false.")
+    if ranking or {"chosen", "rejected"} <= set(columns):
+        return "pairs"
+    if "kto_tag" in columns:
+        return "labelled"
+    return "text" if formatting == "alpaca" and "prompt" in columns and "response" not in columns else "answers"
+
+
+def registered_columns(layout: Layout, given: dict[str, str]) -> Columns:
+    """Columns that an entry names; what it leaves out is not read, except the columns without which there is no sample."""
+    names = Columns.__dataclass_fields__
+    return replace(layout.columns, **{name: given.get(name, getattr(layout.columns, name) if name in layout.required else None) for name in names})
+
+
+def registered_tags(place: str, defaults: Tags, given: dict[str, str]) -> Tags:
+    known = {f"{name}_tag": name for name in Tags.__dataclass_fields__}
+    refuse_unknown_keys(f"{place}, tags", given, tuple(known))
+    return replace(defaults, **{known[key]: value for key, value in given.items()})
+
+
+def refuse_media(place: str, entry: dict[str, object]) -> None:
+    columns = entry.get("columns")
+    media = [key for key in MEDIA if key in entry or (isinstance(columns, dict) and key in columns)]
+    if media:
+        raise DataError(f"{place}: {', '.join(media)} cannot be trained on; this runner trains on text. Choose another set.")
+
+
+def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise DataError(f"{place}: {key} is not a key. {f'Did you mean {near[0]}? ' if near else ''}The keys are: {', '.join(known)}.")
+
+
+def text(place: str, entry: dict[str, object], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{place}: {key} is a {kind(value)}; it must be text.")
+    return value
+
+
+def mapping(place: str, entry: dict[str, object], key: str) -> dict[str, str]:
+    value = entry[key]
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise DataError(f"{place}: {key} must be an object whose values are column names or tags.")
+    return value
+
+
+def sample_count(place: str, entry: dict[str, object]) -> int | None:
+    value = entry.get("num_samples")
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise DataError(f"{place}: num_samples={value!r}; it must be a whole number from 1 on.")
+    return value

@@ -1,0 +1,1 @@
+"""What a rank measured of itself, and the pictures of a run."""

@@ -1,0 +1,1 @@
+"""Where a rank stands, what ranks agree on, and why one ended."""

@@ -1,0 +1,82 @@
+"""Why a rank ended: an exception to the exit code and the sentence that the launcher shows."""
+
+import errno
+import traceback
+from pathlib import Path
+
+from trainers.errors import DataError, RankZeroFailed
+
+CONFIG, DATA, DISK, LOST_PEER, OUT_OF_MEMORY, NOT_A_NUMBER, BUG = 2, 4, 74, 76, 80, 81, 1
+PACKAGE = Path(__file__).resolve().parents[1]  # trainers
+
+
+class NotANumber(ValueError):
+    """The loss is NaN or infinite."""
+
+
+def cause_of(error: BaseException) -> tuple[int, str]:
+    """(exit code, message) of whatever ended this rank."""
+    if isinstance(error, DataError):
+        return DATA, without_traceback(error)
+    if isinstance(error, NotANumber):
+        return NOT_A_NUMBER, str(error)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY, out_of_memory_sentence(error)
+    if is_full_disk(error):
+        written = error.filename if isinstance(error, OSError) and error.filename else "a file"
+        return DISK, f"The disk is full while writing {written}. Free space, then resume: what was committed is intact."
+    if type(error).__module__.partition(".")[0] == "wandb":
+        return CONFIG, f"tracking=wandb: {first_line(error)} Set WANDB_API_KEY, or WANDB_MODE=offline, or take tracking=none."
+    if isinstance(error, RankZeroFailed) or is_lost_peer(error):
+        return LOST_PEER, f"Another rank has ended: {first_line(error)}"
+    if isinstance(error, ValueError) and is_ours(error):
+        return CONFIG, str(error)
+    return BUG, f"{type(error).__name__}: {first_line(error)}"
+
+
+def without_traceback(error: BaseException) -> str:
+    """The message alone: torch puts the traceback of a data worker before it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    kind = type(error)
+    return text.rsplit(f"{kind.__module__}.{kind.__qualname__}: ", 1)[-1].rstrip()
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether the exception was raised in our own code: a library's ValueError is not a message for users."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    from safetensors import SafetensorError
+
+    told = isinstance(error, SafetensorError) and "(os error 28)" in str(error)  # safetensors 0.8 keeps the number in its text alone
+    return told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's CPU allocator has no class of its own
+    return refused or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because a rank at its other end is gone; gloo raises bare RuntimeErrors."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "Connection" in str(error) and "peer" in str(error))
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
+
+
+def out_of_memory_sentence(error: BaseException) -> str:
+    first = first_line(error) or "host memory is exhausted."
+    return (
+        f"Out of memory: {first} Lower training.micro_batch (training.effective_batch keeps the batch), set training.gradient_checkpointing=true, "
+        "or see what `regimen plan` proposes."
+    )

@@ -1,0 +1,107 @@
+"""What the trainers of TRL have in common here: what is switched off in them, log-probabilities in fp32, and the frozen reference."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
+
+from conf.run_dir import RunDir
+from conf.schema import Regime, Run, Zero
+from trainers.arguments import training_arguments
+from trainers.data.rows.collator import TENSOR_CORE_WIDTH
+from trainers.model.build import FROZEN, ModelClass, by_precision, load_model
+from trainers.regimes import PreparedModel, hold_adapter
+
+
+class AsPrepared:
+    """Before a trainer of TRL in the list of bases: its rows are tokenised already, run.yaml is its card, and nobody is told that it ran."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+    def create_model_card(self, *_: object, **__: object) -> None:
+        return
+
+    def _send_telemetry(self) -> None:
+        return
+
+
+def trl_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[str, Any]:
+    """Keyword arguments common to TRL's configurations. Theirs would use bf16 on a CPU and cut rows at 1024 tokens; rows are cut by now."""
+    return {**training_arguments(run, run_dir, has_evaluation), "max_length": None}
+
+
+def pad_multiple(run: Run) -> int:
+    """As in trainers/data/rows/collator.py."""
+    return 1 if run.training.precision == "fp32" else TENSOR_CORE_WIDTH
+
+
+def settled(trainer: Trainer, run: Run) -> Trainer:
+    """TRL holds the adapters of a quantised base in bf16; ours have the dtype that every other stage gives them.
+
+    Where activations are checkpointed it hangs a hook on the embeddings, and transformers hangs the same one again, forgetting the first.
+    """
+    assert trainer.model is not None
+    if isinstance(trainer.model, PeftModel):
+        hold_adapter(trainer.model, run)
+    trainer.model.disable_input_require_grads()
+    return trainer
+
+
+def with_float_logits(model: PreTrainedModel) -> PreTrainedModel:
+    """Have `model` answer logits in fp32: TRL sums log-probabilities in their dtype, and a sum of -100 in bf16 is off by up to 0.25.
+
+    Under the signature it had: TRL reads there whether the logits of answers alone can be asked for.
+    """
+    narrow = model.forward
+
+    @wraps(narrow)
+    def forward(*args: Any, **keywords: Any) -> Any:
+        output = narrow(*args, **keywords)
+        output.logits = output.logits.float()
+        return output
+
+    model.forward = forward
+    return model
+
+
+def load_reference(run: Run, model_class: ModelClass, prepared: PreparedModel) -> PreTrainedModel | None:
+    """A frozen copy of the model as it was before training, in the dtype that is computed in; None for adapters, which are switched off instead."""
+    if prepared.peft_config is not None:
+        return None
+    if run.model.init == "pretrained":  # a regime in which nothing learns loads no fp32 masters
+        run = replace(run, regime=Regime("reference"))
+    reference = load_model(run, model_class).requires_grad_(False)
+    if not isinstance(run.sharding, Zero):  # DeepSpeed's engine has the dtype of the run by itself
+        reference = reference.to(by_precision(FROZEN, run.training.precision))
+    return with_float_logits(reference)
+
+
+@contextmanager
+def as_before_training(model: nn.Module) -> Iterator[None]:
+    """Without gradients, and with an adapter switched off."""
+    with torch.no_grad(), model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        yield
+
+
+def completion_logps(model: nn.Module, tokens: Tensor, attention: Tensor, completion: Tensor) -> Tensor:
+    """Summed log-probability of each row's completion, [rows], in fp32.
+
+    `tokens`, `attention` and `completion` are [rows, width]; the last marks the tokens to sum over.
+    """
+    logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits
+    sums = [row_logp(*row) for row in zip(logits[:, :-1], tokens[:, 1:], completion[:, 1:], strict=True)]
+    return torch.stack(sums)
+
+
+def row_logp(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """One row at a time, and only its counted positions: no second copy of the logits of a batch exists."""
+    kept = counted.bool()
+    return -nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="sum")

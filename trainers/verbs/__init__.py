@@ -1,0 +1,1 @@
+"""What `python -m trainers.verbs.<verb> FOLDER` runs."""

@@ -1,0 +1,19 @@
+"""`python -m trainers.verbs.prepare FOLDER`: tokenise the data of the run that FOLDER describes into the cache, outside of the GPU job."""
+
+import sys
+
+from conf.request import Prepare, load_prepare
+from conf.schema import Run
+from trainers.data.prepare.prepare import load_prepared, prepare_cache
+from trainers.model.tokenizer import load_tokenizer
+from trainers.verbs.frame import perform
+
+
+def prepare(run: Run, request: Prepare) -> None:
+    folder = prepare_cache(run, load_tokenizer(run))
+    data = load_prepared(folder)
+    print(f"{data.report.sentence()}\ncached: {folder}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(perform(load_prepare, prepare))

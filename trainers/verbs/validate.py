@@ -1,0 +1,146 @@
+"""`python -m trainers.verbs.validate FOLDER`: read, tokenise and judge the data of a run, and say what training would meet."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy
+from transformers import PreTrainedTokenizerBase
+
+from conf.request import Validate, load_validate
+from conf.schema import Run
+from trainers.data.inspect.agreement import disagreements
+from trainers.data.inspect.lengths_picture import draw_lengths
+from trainers.data.inspect.preview import Preview, plain_text, previews, show
+from trainers.data.inspect.survey import SetCounts, Survey, common_samples, survey
+from trainers.data.kinds import KINDS
+from trainers.data.prepare.cache import cache_folder, naming_the_cache
+from trainers.data.prepare.prepare import refuse_bad_values, refuse_useless, tokenised, unmixed
+from trainers.data.prepare.problems import Problem, problem_lines
+from trainers.data.prepare.selection import select
+from trainers.data.prepare.tokenising import Tokenised, Work
+from trainers.data.sources.records import SHOWN
+from trainers.errors import DataError
+from trainers.model.tokenizer import load_tokenizer
+from trainers.verbs.frame import perform
+
+
+@dataclass(frozen=True)
+class Findings:
+    train: Survey
+    evaluation: Survey | None
+    in_both: int  # samples of the evaluation sets that are trained on
+    disagreements: list[str]
+    problems: list[Problem]
+    previews: list[Preview]
+    refusal: str | None  # what training would end with
+
+
+def validate(run: Run, request: Validate) -> None:
+    """Print what was found.
+
+    Raises:
+        DataError: when training on it would end with one.
+    """
+    tokenizer = load_tokenizer(run)
+    refuse_bad_values(run.data, KINDS[run.stage.name])
+    with tempfile.TemporaryDirectory(prefix="regimen-data-") as workshop:
+        found, train = findings(run, tokenizer, Path(workshop))
+        picture = draw(run, train.rows.with_format("numpy")["length"][:], request)
+    if request.as_json:
+        print(as_json(found, picture))
+    else:
+        print("\n".join([*report_lines(found), f"picture of the lengths: {picture}"]))
+        for preview in found.previews:
+            show(preview, sys.stdout)
+    if found.refusal is not None:
+        raise DataError(found.refusal)
+
+
+def draw(run: Run, lengths: numpy.ndarray, request: Validate) -> Path:
+    title = ", ".join(run.data.sets)
+    if request.picture is not None:  # the launcher has looked whether it can be written
+        draw_lengths(lengths, run.data.cutoff, title, Path(request.picture))
+        return Path(request.picture)
+    folder = cache_folder(run)
+    with naming_the_cache(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_lengths(lengths, run.data.cutoff, title, folder / "lengths.png")
+    return folder / "lengths.png"
+
+
+def findings(run: Run, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
+    kind = KINDS[run.stage.name]
+    work = Work(tokenizer, run.data, kind)
+    train = tokenised(run.data.sets, work, workshop / "train.arrow")
+    held_out = tokenised(run.data.evaluation_sets, work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None
+    found = Findings(
+        train=survey(train, run.data.sets, run.data, kind),
+        evaluation=survey(held_out, run.data.evaluation_sets, run.data, kind) if held_out else None,
+        in_both=common_samples(train, held_out) if held_out else 0,
+        disagreements=disagreements(run.model, tokenizer, train.rows, kind),
+        problems=[*train.problems, *(held_out.problems if held_out else [])],
+        previews=previews(train.rows[0], kind, tokenizer) if len(train.rows) else [],
+        refusal=refusal(run, train, held_out),
+    )
+    return found, train
+
+
+def refusal(run: Run, train: Tokenised, held_out: Tokenised | None) -> str | None:
+    """The message with which training would end for its data; None: it would begin."""
+    try:
+        refuse_useless(train, run.data)
+        select(train.rows, run.data, run.training.seed)
+        if held_out is not None:
+            refuse_useless(held_out, run.data)
+            select(held_out.rows, unmixed(run.data), run.training.seed)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def as_json(found: Findings, picture: Path) -> str:
+    shown = {"total": len(found.problems), "first": [asdict(problem) for problem in found.problems[:SHOWN]]}
+    texts = [plain_text(preview) for preview in found.previews]
+    values = {**asdict(found), "problems": shown, "previews": texts, "picture": str(picture)}
+    return json.dumps(values, indent=1, ensure_ascii=False)
+
+
+def report_lines(found: Findings) -> list[str]:
+    evaluated = [] if found.evaluation is None else ["evaluation sets:", *survey_lines(found.evaluation)]
+    both = [f"{found.in_both:,} samples of the evaluation sets are trained on too."] if found.in_both else []
+    bad = [f"rows that cannot be used: {len(found.problems):,}", *(f"  {line}" for line in problem_lines(found.problems))] if found.problems else []
+    agree = found.disagreements or ["none"]
+    return [*survey_lines(found.train), *evaluated, *both, *bad, "tokenizer against model:", *(f"  {line}" for line in agree)]
+
+
+def survey_lines(counted: Survey) -> list[str]:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.drops.items()) or "none"
+    lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
+    return [
+        *table(counted.sets),
+        f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
+        f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
+    ]
+
+
+COLUMNS = ("set", "records", "samples", "unusable", "dropped", "truncated", "tokens", "learned", "good")
+
+
+def table(sets: Sequence[SetCounts]) -> list[str]:
+    rows = [COLUMNS, *(cells(counts) for counts in sets)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+
+
+def cells(counts: SetCounts) -> tuple[str, ...]:
+    numbers = (counts.records, counts.samples, counts.unusable, counts.dropped, counts.truncated, counts.tokens, counts.learned_tokens)
+    good = "" if counts.label_share is None else f"{counts.label_share:.0%}"
+    return (counts.name, *(f"{number:,}" for number in numbers), good)
+
+
+if __name__ == "__main__":
+    sys.exit(perform(load_validate, validate))
