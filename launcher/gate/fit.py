@@ -30,7 +30,7 @@ from launcher.gate.verdict import Verdict, ranks
 from launcher.memory.stages import sample_tokens
 from launcher.rules.pairs import incompatibilities
 
-LAUNCH = 1.6e12  # operations; benchmarks/fit_auto.py --report benchmarks/results/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
+LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
 REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 # Time of a step against ddp: full training of a 1B llama in bf16 at micro-batch 4 x 2048 on two H200 gave 37.4, 35.3, 35.1 and 25.4 thousand tokens/s

@@ -4,12 +4,12 @@ GIB = 2**30
 MIB = 2**20
 
 # Outside of torch's allocator: NVML's figure of the process minus torch reserved, one H200, torch 2.11.0+cu130, the 70 runs of
-# benchmarks/results/h200_memory2.jsonl: 1.270 to 1.289 GiB, and 1.348 where bitsandbytes multiplies in 8 bits through cuBLASLt.
+# benchmarks/results/memory/h200_from_files.jsonl: 1.270 to 1.289 GiB, and 1.348 where bitsandbytes multiplies in 8 bits through cuBLASLt.
 # A bare loop without transformers' Trainer and its libraries takes 0.75.
 CUDA_CONTEXT = int(1.287 * GIB)
 INT8_LIBRARY = int(0.061 * GIB)
 
-# The same minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8 (benchmarks/results/h200x2_memory2.jsonl: 1.566, 2.041 to 2.043 and
+# The same minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8 (results/memory/h200x2_from_files.jsonl: 1.566, 2.041 to 2.043 and
 # 1.760 to 1.762 GiB with the context; full training and adapters alike).
 NCCL = {
     "ddp": int(0.28 * GIB),
@@ -25,7 +25,7 @@ NCCL = {
 CUBLAS_WORKSPACE = 64 * MIB
 
 # Smallest cap that still runs less peak allocated. Before an allocation fails the allocator gives back every free page, but pages of 20 MiB that a
-# living block touches stay whole: a number of pages, not a share. Of nine jobs under caps on an H200 (benchmarks/results/h200_memory_caps*.jsonl)
+# living block touches stay whole: a number of pages, not a share. Of nine jobs under caps on an H200 (benchmarks/results/memory/h200_caps*.jsonl)
 # adapters needed 5 to 14 pages more, full training in 16 bits 7 to 19 at 78 GB, and an 8-bit AdamW under autocast, whose casts lie between
 # gradients and states, 12 to 19; the replay of segment.py with a cap gives 18 there, and 2 to 7 without autocast. Two large adapter jobs without
 # checkpointing and one with an 8-bit AdamW needed 2.0 to 2.3 % more than allocated, at most 0.9 % more than pages and share give: gate.margin covers
@@ -51,7 +51,7 @@ NF4_SCALE_BLOCK = 256
 HQQ_GROUP = 64
 
 # Host memory of a rank that nothing can drop, before it holds a model: anonymous and shared pages when loading and when training, less what the
-# terms of host.py say. Set by eight cells of benchmarks/results/h200_memory2.jsonl and h200x2_memory2.jsonl: lora-kept/mistral_7b_cut/4x512,
+# terms of host.py say. Set by eight cells of results/memory/h200_from_files.jsonl and memory/h200x2_from_files.jsonl: lora-kept/mistral_7b_cut/4x512,
 # full_bf16-kept/qwen3_0.6b/1x4096, qlora8/qwen3_8b_cut/1x4096 and lora/gpt2_medium/8x1024 (0.89 to 0.92 and 1.41 to 1.48 GiB);
 # qlora4/mixtral_cut/1x2048 and lora-kept/qwen3_moe_cut/1x2048 (1.66, 1.64);
 # full_bf16-zero1/llama3.2_1b/2x2048 and lora-zero3/llama3.1_8b/1x2048 (1.07, 1.57 to 1.59).

@@ -175,7 +175,7 @@ def written_copies(job: Job) -> int:
 
 
 def evicted_bytes(job: Job, peak: int) -> int:
-    """Paged states live on the GPU while it has room: two runs on an H200 held none of 1.9 and 3.7 GiB on the host (h200_memory2.jsonl)."""
+    """Paged states live on the GPU while it has room: two runs on an H200 held none of 1.9 and 3.7 GiB on the host (memory/h200_from_files.jsonl)."""
     if job.run.optim.name not in PAGED:
         return 0
     states = (state_bytes(job.run, job.census, job.storage) - unpaged_bytes(job.run, job.census)) // job.split.states

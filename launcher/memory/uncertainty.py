@@ -19,7 +19,7 @@ def uncertainty_of(job: Job) -> Uncertainty:
 
 
 def kinds(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
-    """Measured on one H200: six sets of jobs, each predicted before it was measured (benchmarks/results/h200_memory*.jsonl, 323 jobs), and
+    """Measured on one H200: six sets of jobs, each predicted before it was measured (benchmarks/results/memory/h200_*.jsonl, 323 jobs), and
     h200_stages*.jsonl; on two: h200x2_memory*.jsonl, 34. The ranges are what the present formulas say of all of them; "before" is what a set showed
     that the formulas had not seen."""
     return (*kinds_of_model(job), *kinds_of_training(job), *kinds_of_sharding(job), (not job.gpu, Uncertainty(0.13, CPUS)))

@@ -55,7 +55,7 @@ def alters_logits(run: Run) -> bool:
     return more or architecture.get("model_type") not in HEAD_ALONE
 
 
-# Rows about sharding were run with the refusal lifted (benchmarks/refused_pairs.py; the record is in benchmarks/results/), but for Muon under FSDP2,
+# Rows about sharding were run with the refusal lifted (benchmarks/rules/refused_pairs.py; the record is in results/), but for Muon under FSDP2,
 # which is refused by reasoning; what a run ended with stands in `why`.
 RULES: tuple[Rule, ...] = (
     Rule(

@@ -1,4 +1,4 @@
-"""What DeepSpeed 0.19.8 keeps on the host of one rank where it offloads: met two H200s within 3 % (benchmarks/results/h200x2_memory2.jsonl).
+"""What DeepSpeed 0.19.8 keeps on the host of one rank where it offloads: met two H200s within 3 % (results/memory/h200x2_from_files.jsonl).
 
 The kernel counts pinned blocks as shared memory of the process.
 """

@@ -10,7 +10,7 @@ from launcher.memory.step.activations import Batch
 GIB = 2**30
 QWEN, LLAMA = "qwen2.5_0.5b", "llama3.2_1b"
 
-# max_memory_reserved, GiB: one H200 a cell, 4 samples of up to 1,024 tokens (benchmarks/results/h200_sft_phases.jsonl).
+# max_memory_reserved, GiB: one H200 a cell, 4 samples of up to 1,024 tokens (benchmarks/results/stages/h200_sft_phases.jsonl).
 ONE_H200 = [
     (QWEN, ("regime=full", "training.precision=bf16"), 11.91),
     (QWEN, ("regime=full",), 15.64),
@@ -69,8 +69,8 @@ def test_gradients_that_leave_large_holes_take_the_logits_in(described):
     assert predicted.reserved < 1.05 * predicted.allocated
 
 
-# max_memory_reserved, GiB: one H200, two samples of 1,024 tokens, and two H200s (benchmarks/results/h200_memory.jsonl, h200x2_memory.jsonl and
-# h200x2_memory2.jsonl).
+# max_memory_reserved, GiB: one H200, two samples of 1,024 tokens, and two H200s (results/memory/h200_chosen.jsonl, memory/h200x2_chosen.jsonl and
+# memory/h200x2_from_files.jsonl).
 CHUNKED, BF16 = "training.loss=chunked", "training.precision=bf16"
 SHORT = ("training.micro_batch=2", "data.cutoff=1024", "node.gpus=1")
 TWO = ("node.gpus=2", "data.cutoff=2048")

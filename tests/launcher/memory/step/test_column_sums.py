@@ -6,7 +6,7 @@ from launcher.memory.step.column_sums import column_sum_bytes
 
 
 def test_what_was_alive_on_an_h200_is_met_to_the_byte():
-    """benchmarks/alive.py lora-dora-fused/qwen2.5_0.5b/4x1024: one block of this size at the peak of the backward pass."""
+    """benchmarks/memory/alive.py lora-dora-fused/qwen2.5_0.5b/4x1024: one block of this size at the peak of the backward pass."""
     assert column_sum_bytes(4096, 4864) == 139_460_608
 
 

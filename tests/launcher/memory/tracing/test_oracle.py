@@ -145,7 +145,7 @@ def test_a_tied_embedding_has_two_gradients_until_they_are_summed(described, tra
     traced = tracer.trace(run, batch)
 
     # torch sums autocast's copies in place, but never fake tensors (csrc/autograd/input_buffer.cpp, can_accumulate_inplace): in fp32 the third is the
-    # trace's own. In bf16 H200s had it too (benchmarks/results/h200_memory.jsonl: full_bf16/llama3.2_1b/4x512 and others).
+    # trace's own. In bf16 H200s had it too (benchmarks/results/memory/h200_chosen.jsonl: full_bf16/llama3.2_1b/4x512 and others).
     traced["end"] -= 4 * 151_936 * 896 if regime == "amp" else 0
 
     assert_agrees(traced, predicted(run, facts, batch))

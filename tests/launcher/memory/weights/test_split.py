@@ -72,7 +72,7 @@ def test_fsdp2_gathers_a_layer_and_the_next_and_reduces_the_group_before(describ
 
 
 def test_fsdp2s_backward_pass_of_a_small_vocabulary_is_within_a_percent_of_the_measured_one(described):
-    """6 layers of Mistral 7B, 2 x 2,048 tokens on 2 H200: 7.90 GiB in the backward pass (benchmarks/results/h200x2_memory.jsonl)."""
+    """6 layers of Mistral 7B, 2 x 2,048 tokens on 2 H200: 7.90 GiB in the backward pass (benchmarks/results/memory/h200x2_chosen.jsonl)."""
     shape = ["model.architecture.num_hidden_layers=6", "model.architecture.vocab_size=32768"]
     batch = ["training.precision=bf16", "training.micro_batch=2", "data.cutoff=2048", "model.init=random"]
     run, facts = described("model=mistral_7b", "regime=full", *shape, *batch, "sharding=fsdp2", "node.gpus=2")
@@ -118,7 +118,7 @@ def test_fsdp2_ends_with_three_gradients_of_a_tied_embedding_beside_its_group_an
     assert end["gradients"] == 4 * (16 * layer + 2048) // 2
 
 
-# The same, of benchmarks/results/h200x2_memory2.jsonl, which the formulas before them had not met.
+# The same, of benchmarks/results/memory/h200x2_from_files.jsonl, which the formulas before them had not met.
 SECOND_TWO_H200 = [("llama3.1_8b", ("regime=full", "training.precision=bf16"), 31.935), ("llama3.2_3b", ("regime=full",), 26.389)]
 
 
@@ -132,7 +132,7 @@ def test_the_end_of_fsdp2_is_within_a_quarter_of_a_percent_of_two_gpus(described
 GIB = 2**30
 ADAPTERS, BF16, AMP = ("regime=lora",), ("regime=full", "training.precision=bf16"), ("regime=full",)
 
-# max_memory_allocated, GiB per GPU of 2 x H200: 4 samples of up to 1,024 tokens (benchmarks/results/h200x2_sft.jsonl).
+# max_memory_allocated, GiB per GPU of 2 x H200: 4 samples of up to 1,024 tokens (benchmarks/results/stages/h200x2_sft.jsonl).
 TWO_H200 = [
     ("qwen2.5_0.5b", ADAPTERS, "zero2", 8.19),
     ("qwen2.5_0.5b", BF16, "zero2", 9.52),
@@ -159,7 +159,7 @@ def test_peaks_of_two_gpus_are_within_half_a_percent_of_the_measured_ones(descri
 
 
 def test_an_offloaded_gradient_of_a_tied_embedding_still_waits_four_times(described):
-    """Qwen 2.5 1.5B, ZeRO-2 with offload, chunked loss, 1 x 2,048 tokens on 2 H200: 6.976 GiB (benchmarks/results/h200x2_memory2.jsonl)."""
+    """Qwen 2.5 1.5B, ZeRO-2 with offload, chunked loss, 1 x 2,048 tokens on 2 H200: 6.976 GiB (benchmarks/results/memory/h200x2_from_files.jsonl)."""
     choices = ("model=qwen2.5_1.5b", "regime=full", "training.loss=chunked", "training.micro_batch=1", "data.cutoff=2048")
     run, facts = described(*choices, "sharding=zero2_offload", "node.gpus=2")
     predicted = estimate(run, facts)
@@ -169,7 +169,7 @@ def test_an_offloaded_gradient_of_a_tied_embedding_still_waits_four_times(descri
 
 
 def test_both_gradients_of_a_tied_embedding_are_added_in_place_where_tokens_are_many(described):
-    """Qwen 2.5 1.5B in bf16, Lion with 8 bits, chunked loss, 4 x 1,024 tokens on an H200: 8.450 GiB (benchmarks/results/h200_memory2.jsonl)."""
+    """Qwen 2.5 1.5B in bf16, Lion with 8 bits, chunked loss, 4 x 1,024 tokens on an H200: 8.450 GiB (results/memory/h200_from_files.jsonl)."""
     choices = ("training.precision=bf16", "training.loss=chunked", "optim=lion_8bit", "training.micro_batch=4", "data.cutoff=1024")
     predicted = estimate(*described("model=qwen2.5_1.5b", "regime=full", *choices, "node.gpus=1"))
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from processes import environment_for, in_place_of_trainers, run_limited
-
+from benchmarks.running.processes import environment_for, in_place_of_trainers, run_limited
 from conf.run_dir import RunDir
 from launcher.gate.judge import Judged
 from launcher.launch.backends import command

@@ -1,11 +1,12 @@
-"""Predicts the memory of every cell of memory_grid.py, and measures it: one `regimen train` of six steps a cell.
+"""Predicts the memory of every cell of the sets beside this module, and measures it: one `regimen train` of six steps a cell.
 
-    python benchmarks/memory_cells.py predict --gpus 1 --out benchmarks/results/h200_memory_predicted.jsonl      no GPU; committed before measuring
-    python benchmarks/memory_cells.py measure --gpus 1 --out RESULTS.jsonl --predicted benchmarks/results/h200_memory_predicted.jsonl
-    python benchmarks/memory_cells.py measure --gpus 0 --tiny --out RESULTS.jsonl                                a rehearsal on a CPU
+    python -m benchmarks.memory.cells predict --gpus 1 --out PREDICTED.jsonl                                 no GPU; committed before measuring
+    python -m benchmarks.memory.cells measure --gpus 1 --out RESULTS.jsonl --predicted PREDICTED.jsonl
+    python -m benchmarks.memory.cells measure --gpus 0 --tiny --out RESULTS.jsonl                           a rehearsal on a CPU
 
-Cells run side by side while their predicted memory fits the GPU; peaks of torch's allocator are per process and do not notice. Two in five samples
-are short, so that batches of several samples are padded as the prediction assumes. Cells whose measurement RESULTS already holds are skipped.
+PREDICTED and RESULTS are files of benchmarks/results/memory. Cells run side by side while their predicted memory fits the GPU; peaks of torch's
+allocator are per process and do not notice. Two in five samples are short, so that batches of several samples are padded as the prediction
+assumes. Cells whose measurement RESULTS already holds are skipped.
 """
 
 import argparse
@@ -19,24 +20,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cell_runs import entries, surroundings
-from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
-from memory_grid import ONE_GPU, TWO_GPUS, MemoryCell, write_shapes
-from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
-from processes import Room, environment_for, run_limited
-
+from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell, write_shapes
+from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
+from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
+from benchmarks.running.cell_runs import entries, surroundings
+from benchmarks.running.processes import Room, environment_for, run_limited
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 
 STEPS = 6
 GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
-    "first": (ONE_GPU, TWO_GPUS),
-    "second": (SECOND_ONE_GPU, SECOND_TWO_GPUS),
-    "third": (THIRD_ONE_GPU, ()),
-    "fourth": (FOURTH_ONE_GPU, ()),
-    "fifth": (FIFTH_ONE_GPU, ()),
-    "sixth": (SIXTH_ONE_GPU, ()),
+    "chosen": (CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS),
+    "from_files": (FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS),
+    "variants": (VARIANTS_ONE_GPU, ()),
+    "fixed": (FIXED_ONE_GPU, ()),
+    "drawn": (DRAWN_ONE_GPU, ()),
+    "drawn_again": (DRAWN_AGAIN_ONE_GPU, ()),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill
@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--predicted", type=Path, help="what `predict` wrote")
     parser.add_argument("--only", nargs="*", default=[], help="parts of cell names")
-    parser.add_argument("--grid", choices=sorted(GRIDS), default="first")
+    parser.add_argument("--grid", choices=sorted(GRIDS), default="chosen")
     parser.add_argument("--devices", nargs="+", default=["0", "1"], help="GPUs that the cells may use")
     parser.add_argument("--bases", type=Path, default=BASES, help="folder that bases.py filled")
     parser.add_argument("--concurrent", type=int, default=1, help="processes at once: a cell on two GPUs counts as two")

@@ -88,7 +88,7 @@ def write_shapes(folder: Path) -> Path:
     return folder
 
 
-ONE_GPU = (
+CHOSEN_ONE_GPU = (
     cell("full_bf16", "llama3.2_1b", 4, 512, FULL_BF16),
     cell("full_bf16-chunked", "llama3.2_1b", 1, 8192, FULL_BF16, CHUNKED),
     cell("full_amp-kept", "llama3.2_1b", 2, 2048, FULL_AMP, OFF),
@@ -159,8 +159,8 @@ ONE_GPU = (
     cell("lora", "deepseek_cut", 1, 4096, LORA),
 )
 
-# Ten more were predicted (h200x2_memory_predicted.jsonl); they are measured with weights from files, in the second grid.
-TWO_GPUS = (
+# Ten more were predicted (memory/h200x2_chosen_predicted.jsonl); they are measured with weights from files, in from_files.py.
+CHOSEN_TWO_GPUS = (
     cell("lora-ddp", "llama3.2_1b", 2, 2048, LORA, gpus=2),
     cell("full_amp-zero2_offload", "llama3.2_1b", 2, 2048, FULL_AMP, "sharding=zero2_offload", gpus=2),
     cell("full_amp-zero3_offload", "llama3.2_1b", 2, 2048, FULL_AMP, "sharding=zero3_offload", gpus=2),

@@ -1,6 +1,6 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
-python benchmarks/report.py benchmarks/results/h200*_{sft,stages,stages2,stages3}.jsonl --page docs/measured.md --picture docs/images/measured.png
+python -m benchmarks.stages.report benchmarks/results/stages/h200*_{sft,stages,stages2,stages3}.jsonl --page docs/measured.md --picture PNG
 """
 
 import argparse
@@ -32,14 +32,14 @@ def row(record: dict) -> str:
 
 
 def stage_tables(found: list[dict]) -> list[str]:
-    """One table a stage, of benchmarks/stage_cells.py."""
+    """One table a stage, of benchmarks/stages/stage_cells.py."""
     if not found:
         return []
     errors = [abs(error(record)) for record in found]
     head = [
         "## Stages",
         "",
-        f"{len(found)} cells of `benchmarks/stage_cells.py`: real data, lengths in the commands of the raw results. "
+        f"{len(found)} cells of `benchmarks/stages/stage_cells.py`: real data, lengths in the commands of the raw results. "
         f"Peak of allocated memory: median error {100 * statistics.median(errors):.2f} %, worst {100 * max(errors):.1f} %.",
         "",
     ]
@@ -74,7 +74,7 @@ def page(found: list[dict]) -> str:
     head = [
         "# Measured cells",
         "",
-        f"Made by `benchmarks/report.py` from `benchmarks/results/`. {len(found)} cells on {gpu}, {surroundings['date']}, {versions}.",
+        f"Made by `benchmarks/stages/report.py` from `benchmarks/results/`. {len(found)} cells on {gpu}, {surroundings['date']}, {versions}.",
         "Random weights of the real shapes, byte-level tokenizer, alpaca data, 1,024 tokens x micro-batch 4 a GPU, gradient checkpointing, 20 steps.",
         "",
         "Predicted against measured peak of allocated memory, cells with a note left out: "

@@ -1,11 +1,11 @@
 """Trains every stage for a few steps through `regimen train`, predicted against measured memory, and writes one JSON line a cell.
 
-    python benchmarks/stage_cells.py --gpus 1 --data FOLDER --out RESULTS.jsonl --devices 0 1 --concurrent 8   nine stages x full, LoRA, QLoRA-4
-    python benchmarks/stage_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl --devices 0,1 --concurrent 6   LoRA under ZeRO-2, full under ZeRO-3
-    python benchmarks/stage_cells.py --gpus 0 --tiny --data FOLDER --out RESULTS.jsonl                         a rehearsal on a CPU with tiny shapes
-    python benchmarks/stage_cells.py --gpus 0 --ranks 2 --tiny --data FOLDER --out RESULTS.jsonl               the same of the cells on two GPUs
+    python -m benchmarks.stages.stage_cells --gpus 1 --data DATA --out OUT --devices 0 1 --concurrent 8   nine stages x full, LoRA, QLoRA-4
+    python -m benchmarks.stages.stage_cells --gpus 2 --data DATA --out OUT --devices 0,1 --concurrent 6   LoRA under ZeRO-2, full under ZeRO-3
+    python -m benchmarks.stages.stage_cells --gpus 0 --tiny --data DATA --out OUT                         a rehearsal on a CPU with tiny shapes
+    python -m benchmarks.stages.stage_cells --gpus 0 --ranks 2 --tiny --data DATA --out OUT               the same of the cells on two GPUs
 
---bases names the folder that bases.py filled, which spares every cell making random weights of its own. FOLDER holds LLaMA-Factory's demo sets and
+--bases names the folder that bases.py filled, which spares every cell making random weights of its own. DATA holds LLaMA-Factory's demo sets and
 dataset_info.json. A reward model for ppo is trained for a step beside the other cells.
 """
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cell_runs import TINY, folder_name, newest_run, parser_of, run_cells, wanted
-from processes import environment_for
+from benchmarks.running.cell_runs import TINY, folder_name, newest_run, parser_of, run_cells, wanted
+from benchmarks.running.processes import environment_for
 
 STEPS = {"ppo": 6, "grpo": 6}  # others: MOST
 MOST, MOST_OF_TWO = 20, 10  # cells that share two GPUs wait for each other in every collective

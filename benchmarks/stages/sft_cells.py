@@ -1,9 +1,9 @@
 """Trains SFT cells (model x regime x sharding) for 20 steps each through `regimen train` and writes one JSON line a cell.
 
-    python benchmarks/sft_cells.py --gpus 1 --data FOLDER --out RESULTS.jsonl             one GPU: seven regimes x two models
-    python benchmarks/sft_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl             two GPUs: every allowed pair of regime and sharding
-    python benchmarks/sft_cells.py --only qwen2.5_0.5b/lora/ddp ...                       some cells
-    python benchmarks/sft_cells.py --tiny --gpus 0 ...                                    a rehearsal on a CPU with tiny shapes
+    python -m benchmarks.stages.sft_cells --gpus 1 --data FOLDER --out RESULTS.jsonl             one GPU: seven regimes x two models
+    python -m benchmarks.stages.sft_cells --gpus 2 --data FOLDER --out RESULTS.jsonl             two GPUs: every allowed pair of regime and sharding
+    python -m benchmarks.stages.sft_cells --only qwen2.5_0.5b/lora/ddp ...                       some cells
+    python -m benchmarks.stages.sft_cells --tiny --gpus 0 ...                                    a rehearsal on a CPU with tiny shapes
 
 FOLDER holds LLaMA-Factory's alpaca_en_demo.json and dataset_info.json. Cells that RESULTS or an --earlier file already holds are skipped.
 A cell has learned when the mean of its last 5 losses is at least 10 % below that of its first 5; cells with learning rate 0 must not.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cell_runs import TINY, folder_name, parser_of, run_cells, wanted
+from benchmarks.running.cell_runs import TINY, folder_name, parser_of, run_cells, wanted
 
 STEPS = 20
 REGIMES = {

@@ -1,6 +1,6 @@
 """Measures tokenising and packing against plain `datasets.map` with the same tokenizer, and the memory of both for n and 4n records.
 
-    python benchmarks/data_speed.py [--records 250000] [--workers 2] [--out benchmarks/results/data_speed.json]
+    python -m benchmarks.speed.data [--records 250000] [--workers 2] [--out benchmarks/results/speed/data.json]
 
 Short records of random words of Zipf's frequencies, and a byte-level BPE tokenizer of 8,192 tokens trained on them: nothing is downloaded. Each
 measurement is a process of its own, theirs and ours in turn. Theirs: `load_dataset("json")` and one batched `map` to token ids (for conversations
@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("datasets", "transformers", "tokenizers", "pyarrow", "numpy")
 LEAST_RATIO, MOST_GROWTH = 0.9, 1.25
 KINDS = {"text": "pt", "answers": "sft"}
@@ -64,7 +64,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure tokenising and packing against datasets.map.")
     parser.add_argument("--records", type=int, default=250_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "data_speed.json")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "speed/data.json")
     parser.add_argument("--measure", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     parser.add_argument("--kind", choices=list(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -85,7 +85,19 @@ def compared(kind: str, arguments: argparse.Namespace, work: Path) -> dict[str, 
 
 
 def in_process(side: str, kind: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    argv = [sys.executable, __file__, "--measure", side, "--kind", kind, "--folder", str(folder), "--workers", str(arguments.workers)]
+    argv = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.data",
+        "--measure",
+        side,
+        "--kind",
+        kind,
+        "--folder",
+        str(folder),
+        "--workers",
+        str(arguments.workers),
+    ]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

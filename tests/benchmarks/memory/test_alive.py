@@ -1,6 +1,6 @@
 """What was alive when most was."""
 
-from alive_rank import alive_at_peak
+from benchmarks.memory.alive_rank import alive_at_peak
 
 
 def event(action, address, size):

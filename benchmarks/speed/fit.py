@@ -1,8 +1,8 @@
 """training.fit=auto against every permitted combination of micro-batch and checkpointing: tokens/s of each on one GPU.
 
-    python benchmarks/fit_auto.py --out SPEEDS.jsonl --bases FOLDER --devices 0      one H200 that nothing else uses (or several: --devices 0 1)
-    python benchmarks/fit_auto.py --report SPEEDS.jsonl                              the table and the constants of launcher/gate/fit.py that fit
-    python benchmarks/fit_auto.py --out SPEEDS.jsonl --tiny                          a rehearsal on a CPU
+    python -m benchmarks.speed.fit --out SPEEDS.jsonl --bases FOLDER --devices 0      one H200 that nothing else uses (or several: --devices 0 1)
+    python -m benchmarks.speed.fit --report SPEEDS.jsonl                              the table and the constants of launcher/gate/fit.py that fit
+    python -m benchmarks.speed.fit --out SPEEDS.jsonl --tiny                          a rehearsal on a CPU
 
 Runs start side by side and train one at a time on each GPU (timed.py), five to ten steps on samples as long as data.cutoff. Offloading is
 left out: on one GPU it only adds waiting for host memory to combinations that are permitted without it.
@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from cell_runs import entries, run_by, surroundings
-from memory_cells import BASES, tiny
-from processes import Room, environment_for
-
+from benchmarks.memory.cells import BASES, tiny
+from benchmarks.running.cell_runs import entries, run_by, surroundings
+from benchmarks.running.processes import Room, environment_for
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node

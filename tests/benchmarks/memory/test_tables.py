@@ -1,7 +1,8 @@
 """What the page of the memory measurements takes as the driver's figure."""
 
 import pytest
-from memory_tables import seen_by_driver
+
+from benchmarks.memory.tables import seen_by_driver
 
 
 @pytest.mark.parametrize(("nvml", "seen"), [(None, 10 + 3), (14, 14), (9, 10 + 3)])

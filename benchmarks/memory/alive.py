@@ -1,8 +1,8 @@
 """What is alive at the peak of one memory cell on a GPU: blocks by their sizes.
 
-    python benchmarks/alive.py lora-dora-fused/qwen2.5_0.5b/4x1024 --bases FOLDER
+    python -m benchmarks.memory.alive lora-dora-fused/qwen2.5_0.5b/4x1024 --bases FOLDER
 
-The cell runs as memory_cells.py runs it, its rank by alive_rank.py, which follows every allocation (torch.cuda.memory._record_memory_history). Beside
+The cell runs as cells.py runs it, its rank by alive_rank.py, which follows every allocation (torch.cuda.memory._record_memory_history). Beside
 what tests/launcher/memory/tracing holds at its peak, which needs no GPU, it tells which term of an estimate is missing.
 """
 
@@ -10,11 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
-from cell_runs import run_by
-from memory_cells import BASES, GRIDS, overrides, write_samples
-from memory_grid import write_shapes
-from processes import environment_for
-
+from benchmarks.memory.cells import BASES, GRIDS, overrides, write_samples
+from benchmarks.memory.chosen import write_shapes
+from benchmarks.running.cell_runs import run_by
+from benchmarks.running.processes import environment_for
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 

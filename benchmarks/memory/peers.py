@@ -1,6 +1,6 @@
 """What other estimators say of the measured one-GPU cells, beside what was measured.
 
-    python benchmarks/peers.py benchmarks/results/h200_memory.jsonl --peers FOLDER --out benchmarks/results/peers.json --page docs/peers.md
+    python -m benchmarks.memory.peers benchmarks/results/memory/h200_chosen.jsonl --peers FOLDER --out PEERS.json --page docs/peers.md
 
 FOLDER holds what is not installed with this project: EleutherAI's calc_transformer_mem.py (github.com/EleutherAI/cookbook, 069ae2ef) with calc_mem
 returning its total, and the llm_analysis 0.2.2 package. A peer is asked about every cell that its inputs can describe: the regime, the optimizer and
@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from memory_cells import overrides, write_samples
-from memory_grid import ONE_GPU, write_shapes
-
+from benchmarks.memory.cells import overrides, write_samples
+from benchmarks.memory.chosen import CHOSEN_ONE_GPU, write_shapes
 from conf.schema import Full, Run
 from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts
@@ -203,7 +202,7 @@ def peers(folder: Path) -> list[Peer]:
 
 def cases(path: Path, work: Path) -> dict[str, Case]:
     shapes, data = write_shapes(work / "shapes"), write_samples(work / "data")
-    cells = {cell.name: cell for cell in ONE_GPU}
+    cells = {cell.name: cell for cell in CHOSEN_ONE_GPU}
     found = {}
     for record in map(json.loads, path.read_text().splitlines()):
         if "measured" not in record:
@@ -230,7 +229,8 @@ def page(rows: list[str]) -> str:
     head = [
         "# Other estimators on the same cells",
         "",
-        "Made by `benchmarks/peers.py` from `benchmarks/results/h200_memory.jsonl`: one H200, peak of allocated memory. Each estimator is asked",
+        "Made by `benchmarks/memory/peers.py` from `benchmarks/results/memory/h200_chosen.jsonl`: one H200, peak of allocated memory. "
+        "Each estimator is asked",
         "only about the cells that its inputs can describe. Too low by more than 2 % is what kills a job that was permitted.",
         "",
         "| estimator | cells it can describe | median error | worst | too low by more than 2 % | has no input for |",

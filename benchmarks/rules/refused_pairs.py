@@ -1,6 +1,6 @@
 """Runs what launcher/rules/pairs.py refuses, with the refusal lifted, and records how it really ends.
 
-    python benchmarks/refused_pairs.py --out RESULTS.jsonl [--gpus 2] [--only NAME ...] [--concurrent 3]
+    python -m benchmarks.rules.refused_pairs --out RESULTS.jsonl [--gpus 2] [--only NAME ...] [--concurrent 3]
 
 Every row of the table names a probe here; candidates that turned out to work are kept, so that they are tried again with newer libraries.
 """

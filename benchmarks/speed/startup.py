@@ -1,6 +1,6 @@
 """Measures what a user waits for before any work begins: help, plans, refusals, estimates, and what `regimen train` adds before the agent starts.
 
-    python benchmarks/startup.py [--runs 10] [--out benchmarks/results/startup.json]
+    python -m benchmarks.speed.startup [--runs 10] [--out benchmarks/results/speed/startup.json]
 
 Every command is a process of its own, its bytecode cached as an installed package has it; one run warms the caches and is not counted. Other work on
 the machine lengthens the wall time, hardly the CPU time: both are recorded, with the load before and after. Exits 1 when a median misses its goal.
@@ -27,7 +27,7 @@ from typing import Any
 from conf.run_dir import RunDir
 from launcher.launch import journal
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 REGIMEN = (sys.executable, "-m", "launcher")
 HELP_SECONDS, PLAN_SECONDS, TRAIN_SECONDS, ESTIMATES_SECONDS = 0.15, 0.5, 1.0, 1.0
 PERMITTED = ("plan", "model=llama3.1_8b", "data=demo", "node=h100_80")
@@ -83,7 +83,7 @@ def main() -> int:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the start of every command.")
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "startup.json")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "speed/startup.json")
     return parser.parse_args()
 
 

@@ -3,8 +3,8 @@
 The fourth is small: what the third showed to be wrong, mended, in cells that nobody has seen.
 """
 
-from memory_grid import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8
-from memory_second import EAGER, PACKED, filed
+from benchmarks.memory.chosen import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8
+from benchmarks.memory.from_files import EAGER, PACKED, filed
 
 DROPOUT, ADAFACTOR = "regime.dropout=0.1", "optim=adafactor"
 
@@ -85,9 +85,9 @@ OTHERS = (
     filed("full_bf16-kept-adamw_8bit", "olmo2_1b", 1, 2048, FULL_BF16, OFF, "optim=adamw_8bit"),
 )
 
-THIRD_ONE_GPU = (*LLAMA, *QWEN, *OTHERS)
+VARIANTS_ONE_GPU = (*LLAMA, *QWEN, *OTHERS)
 
-FOURTH_ONE_GPU = (
+FIXED_ONE_GPU = (
     filed("full_bf16-kept", "pythia_410m", 4, 1024, FULL_BF16, OFF),
     filed("qlora4-kept-chunked", "pythia_1.4b", 4, 1024, QLORA4, OFF, CHUNKED),
     filed("qlora8-chunked", "pythia_1.4b", 2, 2048, QLORA8, CHUNKED),

@@ -3,9 +3,9 @@
 import threading
 
 import pytest
-from memory_caps import CONFIRMED, DOES_NOT_FIT, JOBS, RAN, RESOLUTION, Bench, bisect, bracket, known_of, probes
-from processes import Room
 
+from benchmarks.memory.caps import CONFIRMED, DOES_NOT_FIT, JOBS, RAN, RESOLUTION, Bench, bisect, bracket, known_of, probes
+from benchmarks.running.processes import Room
 from launcher.memory.constants import CUDA_CONTEXT
 
 GB = 10**9

@@ -1,7 +1,8 @@
 """Tokens/s of the combinations of a job, and the constants that would order them best."""
 
 import pytest
-from fit_auto import JOBS, Combination, fitted_constants, report, speed
+
+from benchmarks.speed.fit import JOBS, Combination, fitted_constants, report, speed
 
 
 def line(micro_batch, seconds, *, job="a", chosen=False):

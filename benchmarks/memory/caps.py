@@ -1,7 +1,7 @@
 """Finds the smallest GPU on which a job still runs, to 0.5 %, and runs it again 1 and 2 % below and above.
 
-    python benchmarks/memory_caps.py --out TRIALS.jsonl --bases FOLDER --concurrent 12      H200s; a cap on torch's allocator makes them smaller
-    python benchmarks/memory_caps.py --verdicts TRIALS.jsonl                                no GPU: what the gate says at -10 to +10 % of each need
+    python -m benchmarks.memory.caps --out TRIALS.jsonl --bases FOLDER --concurrent 12      H200s; a cap on torch's allocator makes them smaller
+    python -m benchmarks.memory.caps --verdicts TRIALS.jsonl                                no GPU: what the gate says at -10 to +10 % of each need
 
 Every trial is a run of its own, by the trainer itself (capped.py), and a line of its own; it ran if it ended with 0, and it did not fit if it ended
 with 80. Trials that the file or an --earlier one holds are not made again.
@@ -16,12 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cell_runs import run_by, surroundings
-from memory_cells import BASES, GIB, overrides, write_samples
-from memory_grid import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
-from memory_second import filed
-from processes import Room, environment_for
-
+from benchmarks.memory.cells import BASES, GIB, overrides, write_samples
+from benchmarks.memory.chosen import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
+from benchmarks.memory.from_files import filed
+from benchmarks.running.cell_runs import run_by, surroundings
+from benchmarks.running.processes import Room, environment_for
 from launcher.composition.compose import compose
 from launcher.gate.judge import Judged, judge_run
 from launcher.gate.verdict import judge

@@ -1,8 +1,8 @@
-"""The second grid of memory cells: none of the first, weights loaded from files, predicted with formulas that have seen the first."""
+"""Memory cells whose weights are loaded from files, predicted with formulas that have seen the first."""
 
 from dataclasses import replace
 
-from memory_grid import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8, MemoryCell, cell
+from benchmarks.memory.chosen import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8, MemoryCell, cell
 
 EAGER, PACKED = "training.attention=eager", "data.packing=true"
 
@@ -91,9 +91,9 @@ OTHERS = (
     filed("qlora4", "olmo2_1b", 4, 512, QLORA4),
 )
 
-SECOND_ONE_GPU = (*LLAMA, *QWEN, *OTHERS)
+FROM_FILES_ONE_GPU = (*LLAMA, *QWEN, *OTHERS)
 
-SECOND_TWO_GPUS = (
+FROM_FILES_TWO_GPUS = (
     filed("full_bf16-zero1", "llama3.2_1b", 2, 2048, FULL_BF16, "sharding=zero1", gpus=2),
     filed("full_amp-zero2", "llama3.2_1b", 2, 2048, FULL_AMP, "sharding=zero2", gpus=2),
     filed("full_amp-zero3", "llama3.2_1b", 2, 2048, FULL_AMP, "sharding=zero3", gpus=2),

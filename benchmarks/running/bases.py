@@ -1,9 +1,9 @@
 """Writes random weights of the benchmarks' shapes once, so that no cell has to make its own.
 
-    python benchmarks/bases.py --out FOLDER                                  every model of two grids, the caps, the stages and fit=auto
-    python benchmarks/bases.py --out FOLDER --of third stages                those of the third grid and of the stages alone
-    python benchmarks/bases.py --out FOLDER --part 2/2 --device cuda:1       every second one of them, beside another process for the others
-    python benchmarks/bases.py --out FOLDER --tiny                           shapes for a rehearsal on a CPU
+    python -m benchmarks.running.bases --out FOLDER                                  every model of two grids, the caps, the stages and fit=auto
+    python -m benchmarks.running.bases --out FOLDER --of third stages                those of the third grid and of the stages alone
+    python -m benchmarks.running.bases --out FOLDER --part 2/2 --device cuda:1       every second one of them, beside another process for the others
+    python -m benchmarks.running.bases --out FOLDER --tiny                           shapes for a rehearsal on a CPU
 
 Weights are made in bf16 on the GPU where there is one, and written while the next shape is made. FOLDER/MODEL appears when it is whole; those that
 are there are left alone.
@@ -18,16 +18,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from fit_auto import JOBS as FIT_JOBS
-from memory_caps import JOBS as CAPPED_JOBS
-from memory_cells import tiny
-from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
-from memory_grid import write_shapes
-from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
-from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
+from benchmarks.memory.caps import JOBS as CAPPED_JOBS
+from benchmarks.memory.cells import tiny
+from benchmarks.memory.chosen import write_shapes
+from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
+from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
+from benchmarks.speed.fit import JOBS as FIT_JOBS
+from benchmarks.stages.stage_cells import MODEL as STAGE_MODEL
 from conf.schema import Run
 from launcher.composition.compose import compose
 from trainers.model.build import whole_random_model
@@ -36,13 +36,13 @@ WRITING = 2  # shapes that are made or written at once: what waits for the disk 
 
 
 OF = {  # those of the largest cells first: who waits for them waits longest
-    "second": [cell.model for cell in (*SECOND_TWO_GPUS, *SECOND_ONE_GPU)],
+    "from_files": [cell.model for cell in (*FROM_FILES_TWO_GPUS, *FROM_FILES_ONE_GPU)],
     "caps": [job.model for job in CAPPED_JOBS if job.from_files],
     "fit": [job.model for job in FIT_JOBS],
-    "third": [cell.model for cell in THIRD_ONE_GPU],
-    "fourth": [cell.model for cell in FOURTH_ONE_GPU],
-    "fifth": [cell.model for cell in FIFTH_ONE_GPU],
-    "sixth": [cell.model for cell in SIXTH_ONE_GPU],
+    "variants": [cell.model for cell in VARIANTS_ONE_GPU],
+    "fixed": [cell.model for cell in FIXED_ONE_GPU],
+    "drawn": [cell.model for cell in DRAWN_ONE_GPU],
+    "drawn_again": [cell.model for cell in DRAWN_AGAIN_ONE_GPU],
     "stages": [STAGE_MODEL],
 }
 

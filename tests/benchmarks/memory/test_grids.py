@@ -2,16 +2,24 @@
 
 import json
 
-from memory_cells import architecture_of, overrides, tiny, write_samples
-from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
-from memory_grid import ONE_GPU, TWO_GPUS, write_shapes
-from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
-
+from benchmarks.memory.cells import architecture_of, overrides, tiny, write_samples
+from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, write_shapes
+from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
+from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 
-CELLS = (*ONE_GPU, *TWO_GPUS, *SECOND_ONE_GPU, *SECOND_TWO_GPUS, *THIRD_ONE_GPU, *FOURTH_ONE_GPU, *FIFTH_ONE_GPU, *SIXTH_ONE_GPU)
+CELLS = (
+    *CHOSEN_ONE_GPU,
+    *CHOSEN_TWO_GPUS,
+    *FROM_FILES_ONE_GPU,
+    *FROM_FILES_TWO_GPUS,
+    *VARIANTS_ONE_GPU,
+    *FIXED_ONE_GPU,
+    *DRAWN_ONE_GPU,
+    *DRAWN_AGAIN_ONE_GPU,
+)
 
 
 def test_no_cell_is_there_twice():
@@ -20,7 +28,7 @@ def test_no_cell_is_there_twice():
 
 
 def test_a_prediction_does_not_depend_on_whether_the_weights_are_there(tmp_path):
-    cell = next(cell for cell in SECOND_ONE_GPU if cell.name == "full_amp-sgd/llama3.2_1b/2x1024")
+    cell = next(cell for cell in FROM_FILES_ONE_GPU if cell.name == "full_amp-sgd/llama3.2_1b/2x1024")
     shapes, data = write_shapes(tmp_path / "shapes"), write_samples(tmp_path / "data")
     architecture = architecture_of(cell, shapes)
     there = tmp_path / "bases" / cell.model

@@ -1,12 +1,12 @@
 """The fifth and sixth grid of memory cells, on one GPU: families, regimes, batches, lengths, losses, optimizers and their variants drawn at random,
 so that nobody chose what the formulas would meet; what the trainers refuse was drawn again."""
 
-from memory_grid import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8
-from memory_second import EAGER, PACKED, filed
+from benchmarks.memory.chosen import CHUNKED, FREEZE, FULL_AMP, FULL_BF16, FUSED, LORA, OFF, QLORA2, QLORA4, QLORA8
+from benchmarks.memory.from_files import EAGER, PACKED, filed
 
 ACCUMULATED = "training.accumulation=2"
 
-FIFTH_ONE_GPU = (
+DRAWN_ONE_GPU = (
     filed("full_bf16-lion_8bit", "llama3.2_1b", 8, 1024, FULL_BF16, "optim=lion_8bit"),
     filed("full_bf16-adamw_8bit", "llama3.2_1b", 4, 2048, FULL_BF16, "optim=adamw_8bit"),
     filed("freeze-kept-sgd-2", "llama3.2_1b", 2, 1024, FREEZE, OFF, "optim=sgd regime.layers=2"),
@@ -74,7 +74,7 @@ FIFTH_ONE_GPU = (
 )
 
 # Drawn again with another seed after what the fifth showed was mended, from small models; the last five are what it showed, in other sizes.
-SIXTH_ONE_GPU = (
+DRAWN_AGAIN_ONE_GPU = (
     filed("full_amp-chunked", "llama3.2_1b", 2, 2048, FULL_AMP, CHUNKED),
     filed("qlora2-chunked-dora", "llama3.2_1b", 4, 512, QLORA2, CHUNKED, "regime.dora=true"),
     filed("freeze-fused-lion-6", "llama3.2_1b", 16, 1024, FREEZE, FUSED, "optim=lion regime.layers=6"),

@@ -7,7 +7,8 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from processes import PASSES, TIMED_OUT, Room, environment_for, in_place_of_trainers, run_limited
+
+from benchmarks.running.processes import PASSES, TIMED_OUT, Room, environment_for, in_place_of_trainers, run_limited
 
 GIB = 2**30
 

@@ -1,6 +1,6 @@
 """The page of the memory measurements: what was predicted before, what was measured, and what the present formulas say.
 
-    python benchmarks/memory_tables.py --results benchmarks/results --page docs/measured_memory.md
+    python -m benchmarks.memory.tables --results benchmarks/results --page docs/measured_memory.md
 
 Takes whatever of the sets is there.
 """
@@ -12,20 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory_cells import GIB, GRIDS, predict, write_samples
-from memory_grid import MemoryCell, write_shapes
-
+from benchmarks.memory.cells import GIB, GRIDS, predict, write_samples
+from benchmarks.memory.chosen import MemoryCell, write_shapes
 from launcher.errors import ConfigError
 
 FILES = {  # of a set on so many GPUs
-    ("first", 1): "h200_memory.jsonl",
-    ("first", 2): "h200x2_memory.jsonl",
-    ("second", 1): "h200_memory2.jsonl",
-    ("second", 2): "h200x2_memory2.jsonl",
-    ("third", 1): "h200_memory3.jsonl",
-    ("fourth", 1): "h200_memory4.jsonl",
-    ("fifth", 1): "h200_memory5.jsonl",
-    ("sixth", 1): "h200_memory6.jsonl",
+    ("chosen", 1): "memory/h200_chosen.jsonl",
+    ("chosen", 2): "memory/h200x2_chosen.jsonl",
+    ("from_files", 1): "memory/h200_from_files.jsonl",
+    ("from_files", 2): "memory/h200x2_from_files.jsonl",
+    ("variants", 1): "memory/h200_variants.jsonl",
+    ("fixed", 1): "memory/h200_fixed.jsonl",
+    ("drawn", 1): "memory/h200_drawn.jsonl",
+    ("drawn_again", 1): "memory/h200_drawn_again.jsonl",
 }
 MENDED = {  # measured with a trainer that is another one today
     "freeze-chunked-galore/qwen2.5_0.5b/2x2048": "GaLore kept every direction of a projector",
@@ -135,7 +134,7 @@ def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: li
     head = [
         "# Measured memory",
         "",
-        f"Made by `benchmarks/memory_tables.py` from `benchmarks/results/`. NVIDIA H200, {surroundings['date']}, {versions}.",
+        f"Made by `benchmarks/memory/tables.py` from `benchmarks/results/`. NVIDIA H200, {surroundings['date']}, {versions}.",
         "Six steps of `regimen train` a cell, random weights of published shapes (`_cut`: fewer layers), cells side by side on a GPU.",
         "`As predicted before` is the test: what was committed before the cell was measured (`*_predicted.jsonl`), and copied into its record. The",
         "formulas were mended after each set, so that `present formulas` have seen it.",
