@@ -1,9 +1,11 @@
 """What `regimen plan --json` says of every job of jobs.jsonl: written down before a change, and compared after it.
 
-    python benchmarks/plans/plans.py write /tmp/before.jsonl                    about four minutes
+    python benchmarks/plans/plans.py write /tmp/before.jsonl                    all jobs: three minutes of a core
     python benchmarks/plans/plans.py write /tmp/after.jsonl                     in the changed checkout, on the same machine
     python benchmarks/plans/plans.py compare /tmp/before.jsonl /tmp/after.jsonl
     python benchmarks/plans/plans.py compare /tmp/before.jsonl /tmp/after.jsonl --renamed trainers.export=trainers.verbs.export --messages
+    python benchmarks/plans/plans.py write /tmp/after.jsonl --without-pairs     one minute
+    python benchmarks/plans/plans.py compare /tmp/before.jsonl /tmp/after.jsonl --part
 
 Plans are made by the command line alone, so that no change of modules reaches this script: copy the folder into a checkout that lacks it. They are
 made in a temporary folder, with a fixed environment and a disk of fixed size, and paths of this machine are written as names. Still the machine's are
@@ -38,6 +40,7 @@ RULE = re.compile(r"^(?:regimen: )?([a-z0-9]+(?:-[a-z0-9]+)+): ", re.MULTILINE) 
 SHOWN = 5  # keys of one job
 Main = Callable[[list[str]], int]
 Record = dict[str, object]
+Jobs = dict[str, dict[str, object]]  # by overrides, the values of each by key
 
 
 class Disk(NamedTuple):
@@ -46,8 +49,9 @@ class Disk(NamedTuple):
     free: int
 
 
-def write(out: Path) -> int:
-    jobs = [json.loads(line)["overrides"] for line in (HERE / "jobs.jsonl").read_text(encoding="utf-8").splitlines()]
+def write(out: Path, without: str) -> int:
+    listed = map(json.loads, (HERE / "jobs.jsonl").read_text(encoding="utf-8").splitlines())
+    jobs = [job["overrides"] for job in listed if job["from"] != without]
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder).resolve())
@@ -109,8 +113,7 @@ def neutral(text: str, places: dict[str, str]) -> str:
     return text
 
 
-def compare(before: Path, after: Path, renamed: dict[str, str], messages: bool) -> int:
-    old, new = (read(path, names, messages) for path, names in ((before, renamed), (after, {})))
+def compare(old: Jobs, new: Jobs) -> int:
     keys: Counter[str] = Counter()
     different = 0
     for job in sorted({*old, *new}):
@@ -130,8 +133,7 @@ def compare(before: Path, after: Path, renamed: dict[str, str], messages: bool) 
     return 1 if different else 0
 
 
-def read(path: Path, renamed: dict[str, str], messages: bool) -> dict[str, dict[str, object]]:
-    """Of each job its values by key."""
+def read(path: Path, renamed: dict[str, str], messages: bool) -> Jobs:
     jobs = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(with_new_names(line, renamed))
@@ -176,15 +178,19 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     writing = verbs.add_parser("write")
     writing.add_argument("out", type=Path)
+    writing.add_argument("--without-pairs", dest="without", action="store_const", const="pairs", default="", help="only cells and documentation")
     comparing = verbs.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     comparing.add_argument("--renamed", action="append", default=[], metavar="OLD=NEW", help="a module or file that has a new name; repeatable")
     comparing.add_argument("--messages", action="store_true", help="compare the words of refusals too, not only exit codes and rules")
+    comparing.add_argument("--part", action="store_true", help="AFTER was written with --without-pairs: what it lacks is no difference")
     arguments = parser.parse_args()
     if arguments.verb == "write":
-        return write(arguments.out.absolute())
-    return compare(arguments.before, arguments.after, dict(pair.split("=", 1) for pair in arguments.renamed), arguments.messages)
+        return write(arguments.out.absolute(), arguments.without)
+    renamed = dict(pair.split("=", 1) for pair in arguments.renamed)
+    old, new = read(arguments.before, renamed, arguments.messages), read(arguments.after, {}, arguments.messages)
+    return compare({job: old[job] for job in old if job in new} if arguments.part else old, new)
 
 
 if __name__ == "__main__":

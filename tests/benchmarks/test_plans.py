@@ -68,3 +68,8 @@ def test_paths_of_a_machine_are_written_as_names():
         return plans.neutral(text, {temporary: "TEMP", checkout: "CHECKOUT"})
 
     assert written("/tmp/a1", "/work/one") == written("/tmp/b2/a1", "/work/one/two")
+
+
+def test_what_a_part_lacks_is_no_difference_when_it_is_said_to_be_a_part(compared):
+    assert compared([PLANNED, REFUSED], [REFUSED], "--part") == 0
+    assert compared([PLANNED], [PLANNED, REFUSED], "--part") == 1
