@@ -4,7 +4,8 @@ import json
 import sys
 
 import pytest
-from plans import plans
+
+from benchmarks.plans import plans
 
 PLAN = {
     "run_folder": "TEMP/outputs/a/TIME",
