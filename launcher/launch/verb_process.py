@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from conf.exit_codes import INTERRUPTED
 from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
@@ -20,7 +21,6 @@ Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 
 # Libraries' hints are for programmers; what a user must know we say ourselves.
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
-INTERRUPTED = 130
 
 
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from conf.exit_codes import REFUSED
 from conf.run_dir import run_as_dict
 from conf.schema import Run
 from launcher.composition import recorded
@@ -39,7 +40,7 @@ def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     print(plan_text(plan, os.environ))
     if not plan.judged.verdict.permitted:
         print("\n" + "\n".join(recommendations(plan.judged)))
-        return 3
+        return REFUSED
     return 0
 
 
@@ -60,7 +61,7 @@ def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
 def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     plan = unstarted(overrides, config_dirs)
     print(json.dumps(plan_as_dict(plan, dict(os.environ)), indent=1))
-    return 0 if plan.judged.verdict.permitted else 3
+    return 0 if plan.judged.verdict.permitted else REFUSED
 
 
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from conf import exit_codes
 from conf.run_dir import write_text_atomically
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import ConfigError
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 
 CONFIG, CENSUS = "config.json", "census.json"
-REFUSED = 2  # the exit code of trainers/census.py where transformers does not know the architecture, or refuses its values
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
 SECONDS = 300  # imports and the largest models take below twenty
 
@@ -80,7 +80,7 @@ def census(text: str, name: object, source: str) -> str:
         if done.returncode == 0:
             return (Path(folder) / CENSUS).read_text(encoding="utf-8")
     cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
-    if done.returncode == REFUSED:
+    if done.returncode == exit_codes.CONFIG:  # transformers does not know the architecture, or refuses its values
         raise ConfigError(
             f"{source}: model_type={name} has no table here, and transformers cannot build it: {cause}. Use an architecture that transformers "
             "knows as a causal language model (code that comes with a model is never run), or mend its config.json."

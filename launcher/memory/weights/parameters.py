@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from conf.constants import ALL_LINEAR
 from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.facts.model.grown import new_places
 from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, PAGED_TENSOR, SMALL_TENSOR
 from launcher.memory.weights.dtypes import Storage
 
-ALL_LINEAR = "all-linear"
 OUTSIDE = (-1,)
 EXPERT_ADAPTERS = ("deepseek_v3",)  # architectures whose conversion PEFT knows, and whose other layers have names of experts
 
