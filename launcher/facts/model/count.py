@@ -56,6 +56,7 @@ def widths(name: str, family: Family, fields: Fields) -> ModelFacts:
         sliding_window=sliding_window(family, fields),
         modules=(),
         residual_dropout="resid_pdrop" in family.defaults and fields.lookup("resid_pdrop") != 0,
+        traits=family.traits,
     )
 
 
