@@ -22,10 +22,11 @@ from dataclasses import replace
 from launcher.composition.compose import compose
 from launcher.memory.estimate import estimate
 from launcher.facts.model import model_facts
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 
 run = compose(["model=llama3.1_8b", "data=demo", "node=h100_80", "node.host_memory=400000000000"])
-run = settle(run, run.node)
+run = settled(run, settled_node(run.node, run.node.gpus))
 facts = model_facts(run.model.architecture, "benchmark")
 runs = [replace(run, training=replace(run.training, micro_batch=1 + number % 32)) for number in range(1000)]
 began, cpu = time.perf_counter(), time.process_time()

@@ -90,7 +90,6 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
 
 def made_up_samples(run: Run) -> str:
     """Enough for every step, each longer than the cutoff."""
-    assert run.training.effective_batch is not None, "settle() fills the batch"
     text = WORDS * run.data.cutoff
     sample = {"text": text} if run.stage.name == "pt" else {"instruction": "Sing.", "output": text}
     return json.dumps([sample] * (STEPS * run.training.effective_batch))

@@ -14,13 +14,13 @@ DROPOUT = {"gpt2": 0.1}  # transformers' default where config.json names none; 0
 
 
 def attention_dropout(run: Run) -> float:
-    architecture = run.model.architecture or {}
+    architecture = run.model.architecture
     by_default = DROPOUT.get(architecture.get("model_type", ""), 0.0)
     return float(architecture.get("attention_dropout", architecture.get("attn_pdrop", by_default)))
 
 
 def family(run: Run) -> str | None:
-    return (run.model.architecture or {}).get("model_type")
+    return run.model.architecture.get("model_type")
 
 
 def capped(run: Run) -> bool:
@@ -29,9 +29,7 @@ def capped(run: Run) -> bool:
 
 
 def uncompared(run: Run) -> bool:
-    """False where the architecture is not read yet. A sliding window of qwen2_moe is told by transformers to its masks alone."""
-    if run.model.architecture is None:
-        return False
+    """A sliding window of qwen2_moe is told by transformers to its masks alone."""
     return family(run) not in COMPARED or (family(run) == "qwen2_moe" and run.model.architecture.get("use_sliding_window", False))
 
 
@@ -90,12 +88,7 @@ ATTENTION_RULES: tuple[Rule, ...] = (
 )
 
 
-def with_attention(run: Run) -> Run:
-    """The run with its attention chosen, where it leaves that open."""
-    return run if run.training.attention is not None else replace(run, training=replace(run.training, attention=chosen(run)))
-
-
-def chosen(run: Run) -> str:
+def chosen_attention(run: Run) -> str:
     """For packed rows the kernels that need no mask, where they can work; else torch's scaled dot-product attention, where it can."""
     for name in ("varlen", "sdpa"):
         candidate = replace(run, training=replace(run.training, attention=name))

@@ -1,5 +1,6 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
+from conf.ranks import ranks
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
 from launcher.rules.attention import ATTENTION_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
@@ -17,10 +18,6 @@ def bits(run: Run) -> int | None:
 
 def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
-
-
-def ranks(run: Run) -> int:
-    return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
 
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
@@ -42,15 +39,13 @@ FUSED_FAMILIES = frozenset(
 
 
 def can_fuse(run: Run) -> bool:
-    """Whether liger has a fused loss for the model; True where its architecture is not read yet."""
-    return run.model.architecture is None or run.model.architecture.get("model_type") in FUSED_FAMILIES
+    """Whether liger has a fused loss for the model."""
+    return run.model.architecture.get("model_type") in FUSED_FAMILIES
 
 
 def alters_logits(run: Run) -> bool:
-    """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss; False where it is not read yet."""
+    """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss."""
     architecture = run.model.architecture
-    if architecture is None:
-        return False
     more = architecture.get("final_logit_softcapping") is not None or architecture.get("output_router_logits", False)
     return more or architecture.get("model_type") not in HEAD_ALONE
 

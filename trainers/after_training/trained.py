@@ -21,9 +21,9 @@ from conf.schema import Lora, Qlora, Run
 from trainers.checkpoints.commit import faults
 from trainers.model.attention import implementation
 from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
+from trainers.model.prepared import PreparedModel
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
-from trainers.regimes.prepared import PreparedModel
 
 ADAPTER = "adapter_config.json"  # PEFT's own file name
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from launcher.rules.pairs import RULES, incompatibilities
 
 GPU = ("node=h100_80", "node.gpus=2")
@@ -63,7 +64,7 @@ FORBIDDEN = {
 
 def names(*overrides: str) -> list[str]:
     run = compose(["model=demo", "data=demo", *overrides])
-    return [rule.name for rule in incompatibilities(settle(run, run.node))]
+    return [rule.name for rule in incompatibilities(settled(run, settled_node(run.node, run.node.gpus)))]
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
@@ -102,7 +103,6 @@ def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
 
 def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
     run = compose(["model=demo", "data=demo", "training.loss=chunked", *CPU])
-    assert run.model.architecture is not None
     for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
         altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
         assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]
