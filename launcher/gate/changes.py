@@ -10,7 +10,8 @@ import yaml
 
 import conf
 from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
-from launcher.memory.stages import Loss, copies_of, stage_row
+from conf.stages import Loss, stage_row
+from launcher.memory.stages import copies_of
 from launcher.rules.pairs import can_fuse
 
 CHOICES = Path(conf.__file__).parent

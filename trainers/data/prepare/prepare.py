@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
-from trainers.data.kinds import KINDS, Kind
+from conf.stages import Kind, stage_row
 from trainers.data.prepare.cache import cached
 from trainers.data.prepare.problems import problem_lines, refuse_problems, refuse_too_many
 from trainers.data.prepare.progress import counter_for
@@ -106,7 +106,7 @@ class Part:
 
 def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the rows to train and evaluate on, and the report, into an empty folder."""
-    kind = KINDS[run.stage.name]
+    kind = stage_row(run).reads
     refuse_bad_values(run.data, kind)
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
@@ -198,7 +198,7 @@ def refuse_too_few(run: Run, rows: int) -> None:
     ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
     needed = ranks * run.training.micro_batch
     if rows < needed:
-        filled = run.data.packing or KINDS[run.stage.name] == "text"
+        filled = run.data.packing or stage_row(run).reads == "text"
         what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
             f"{rows} {what} to train are fewer than one batch: {ranks} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
