@@ -9,7 +9,20 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from conf.schema import SUBTYPES, Run
+from conf.schema import (
+    SUBTYPES,
+    Cluster,
+    Composed,
+    Local,
+    Run,
+    SettledCluster,
+    SettledLocal,
+    SettledModel,
+    SettledNode,
+    SettledSlurm,
+    SettledTraining,
+    Slurm,
+)
 
 
 @dataclass(frozen=True)
@@ -175,34 +188,73 @@ def cut_torn_line(path: Path) -> None:
             file.truncate(whole)
 
 
-def run_as_dict(run: Run) -> dict[str, Any]:
+def run_as_dict(run: Composed) -> dict[str, Any]:
     """The run as plain dicts, lists and scalars, in the order of the schema."""
     return asdict(run)
 
 
-def save_run(run: Run, run_dir: RunDir) -> None:
+def save_run(run: Composed, run_dir: RunDir) -> None:
     write_text_atomically(run_dir.run_yaml, yaml.safe_dump(run_as_dict(run), sort_keys=False, allow_unicode=True))
 
 
-def run_from_dict(values: dict[str, Any]) -> Run:
-    """The typed run of `run_as_dict`.
+def composed_from_dict(values: dict[str, Any]) -> Composed:
+    """The typed run of `run_as_dict`, settled or not.
 
     Raises:
         KeyError, omegaconf.errors.OmegaConfBaseException: when a key or value does not belong to the schema.
     """
-    node = OmegaConf.structured(Run)
+    node = OmegaConf.structured(Composed)
     for group, types in SUBTYPES.items():
         node[group] = OmegaConf.structured(types[values[group]["name"]])
     run = OmegaConf.to_object(OmegaConf.merge(node, values))
-    assert isinstance(run, Run)
+    if not isinstance(run, Composed):
+        raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
     return run
 
 
-def load_run(run_dir: RunDir) -> Run:
+SETTLED_CLUSTERS: dict[type, type[SettledCluster]] = {Local: SettledLocal, Slurm: SettledSlurm}
+
+
+def as_settled(composed: Composed) -> Run:
+    """The same run, typed as settled.
+
+    Raises:
+        ValueError: naming the first key that is still open.
+    """
+    groups = {
+        "model": (SettledModel, ("architecture",)),
+        "training": (SettledTraining, ("accumulation", "effective_batch", "attention")),
+        "node": (SettledNode, ("gpus",)),
+        "cluster": (settled_cluster(composed.cluster), ("ranks_per_node",)),
+    }
+    settled: dict[str, Any] = dict(vars(composed))
+    for group, (kind, filled) in groups.items():
+        values = vars(settled[group])
+        still_open = [key for key in filled if values[key] is None]
+        if still_open:
+            raise ValueError(f"{group}.{still_open[0]} is null: this run is not settled.")
+        settled[group] = kind(**values)
+    return Run(**settled)
+
+
+def settled_cluster(cluster: Cluster) -> type[SettledCluster]:
+    return type(cluster) if isinstance(cluster, SettledCluster) else SETTLED_CLUSTERS[type(cluster)]
+
+
+def load_composed(run_dir: RunDir) -> Composed:
     """Read run.yaml back.
 
     Raises:
         FileNotFoundError: where the folder holds no run.
         yaml.YAMLError, KeyError, omegaconf.errors.OmegaConfBaseException: when run.yaml was damaged or belongs to another version.
     """
-    return run_from_dict(yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8")))
+    return composed_from_dict(yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8")))
+
+
+def load_run(run_dir: RunDir) -> Run:
+    """Read back the run.yaml of a settled run, which is every run that trains.
+
+    Raises:
+        ValueError: where a key is still open; otherwise as load_composed.
+    """
+    return as_settled(load_composed(run_dir))

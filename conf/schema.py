@@ -311,8 +311,8 @@ class Gate:
 
 
 @dataclass
-class Run:
-    """One fully described run. Compose it with launcher.composition.compose, read it back with conf.run_dir.load_run."""
+class Composed:
+    """One run as it was described (launcher.composition.compose). What is null in it may be chosen when it is settled on a node."""
 
     name: str = MISSING  # runs are kept under output/name/time
     output: str = MISSING
@@ -330,6 +330,56 @@ class Run:
     cluster: Cluster = MISSING
     tracking: Tracking = MISSING
     gate: Gate = MISSING
+
+
+# What settling fills (launcher/gate/settle.py) is not open any more: the same fields, without their null.
+
+
+@dataclass
+class SettledModel(Model):
+    architecture: dict[str, Any] = MISSING
+
+
+@dataclass
+class SettledTraining(Training):
+    accumulation: int = MISSING
+    effective_batch: int = MISSING
+    attention: str = MISSING
+
+
+@dataclass
+class SettledNode(Node):
+    gpus: int = MISSING
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of one GPU; 0 on a CPU node."""
+        return 0 if self.gpu_memory is None else self.gpu_memory
+
+
+@dataclass
+class SettledCluster(Cluster):
+    ranks_per_node: int = MISSING
+
+
+@dataclass
+class SettledLocal(SettledCluster, Local):
+    pass
+
+
+@dataclass
+class SettledSlurm(SettledCluster, Slurm):
+    pass
+
+
+@dataclass
+class Run(Composed):
+    """One settled run: what is planned, judged, recorded in run.yaml and trained. conf.run_dir.load_run reads it back."""
+
+    model: SettledModel = MISSING
+    training: SettledTraining = MISSING
+    node: SettledNode = MISSING
+    cluster: SettledCluster = MISSING
 
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
@@ -384,7 +434,7 @@ GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, *SUBTYPES)
 def register() -> None:
     """Store every type where YAML files name it: `/schema/<group>` or, for subtypes, `/schema/<group>/<type>`."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Run)
+    store.store(name="schema", node=Composed)
     for group, node in PLAIN_GROUPS.items():
         store.store(group="schema", name=group, node=node)
     for group, types in SUBTYPES.items():

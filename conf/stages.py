@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from conf.rows import row_of
-from conf.schema import Run
+from conf.schema import Composed
 
 # Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; a prompt alone.
 Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
@@ -62,5 +62,5 @@ STAGES: dict[str, StageRow] = {
 }
 
 
-def stage_row(run: Run) -> StageRow:
+def stage_row(run: Composed) -> StageRow:
     return row_of(STAGES, "stage", run.stage.name, "STAGES of conf/stages.py")

@@ -20,7 +20,6 @@ from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
 from trainers.callbacks.layout import Layout
-from trainers.callbacks.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
@@ -31,6 +30,7 @@ from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
 from trainers.measures.layout import write_peak
+from trainers.measures.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.measures.plots import draw_loss, draw_memory
 from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import grown

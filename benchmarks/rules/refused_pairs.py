@@ -18,7 +18,7 @@ from pathlib import Path
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.launch.backends import command
 from launcher.rules.ranges import check_values
 
@@ -75,7 +75,7 @@ def probe(name: str, gpus: int, root: Path, limit: float) -> dict[str, object]:
     overrides = [*SMALL, *([] if "node=cpu" in PROBES[name] else [f"node={'auto' if gpus else 'cpu'}"]), "cluster.ranks_per_node=2", *PROBES[name]]
     run = compose(overrides)
     check_values(run)
-    run = settle(run, settle_node(run.node, 1).node)
+    run = settled(run, settle_node(run.node, 1).node)
     run_dir = RunDir(root / name)
     run_dir.path.mkdir(parents=True)
     save_run(run, run_dir)

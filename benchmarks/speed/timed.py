@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 import trainers.run
 from conf.schema import Qlora, Run
 from trainers.__main__ import main
-from trainers.regimes.prepared import PreparedModel
+from trainers.model.prepared import PreparedModel
 
 LEAST_STEPS, SECONDS = 5, 3.0  # two that warm up and three to time; quick jobs make more, up to training.max_steps
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 import conf
-from conf.schema import GROUPS, SUBTYPES, Run, register
+from conf.schema import GROUPS, SUBTYPES, Composed, register
 from launcher.composition.mistakes import composition_message, first_line, missing_choice, nearest_key, value_message
 from launcher.errors import ConfigError, Unsafe
 
@@ -29,7 +29,7 @@ SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Run:
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Composed:
     """The run that `overrides` describe, every interpolation resolved.
 
     Raises:
@@ -102,7 +102,7 @@ def choices(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
     return sorted(config_loader(config_dirs).get_group_options(group))
 
 
-def typed_run(config: DictConfig) -> Run:
+def typed_run(config: DictConfig) -> Composed:
     """The dataclasses of a composed configuration.
 
     Raises:
@@ -116,13 +116,14 @@ def typed_run(config: DictConfig) -> Run:
         raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
-    assert isinstance(run, Run)
+    if not isinstance(run, Composed):
+        raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
     refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
     refuse_renamed(run)
     return run
 
 
-def refuse_renamed(run: Run) -> None:
+def refuse_renamed(run: Composed) -> None:
     """The name of a choice decides its type: regime.name=full would keep the adapter's fields under another name."""
     for group, types in SUBTYPES.items():
         node = getattr(run, group)

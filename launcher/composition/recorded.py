@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.run_dir import RunDir, load_run, run_as_dict, run_from_dict
-from conf.schema import GROUPS, Run
+from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
+from conf.schema import GROUPS, Composed, Run
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.mistakes import did_you_mean, first_line, known_keys, value_message
 from launcher.errors import ConfigError
@@ -41,12 +41,12 @@ def recorded_run(run_dir: RunDir) -> Run:
     """
     try:
         return load_run(run_dir)
-    except (yaml.YAMLError, KeyError, TypeError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ConfigError(f"{run_dir.run_yaml} cannot be read ({first}): it was damaged, or written by another version of regimen.") from error
 
 
-def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
+def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     """The recorded run, with the free keys as given.
 
     Raises:
@@ -66,7 +66,7 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Run:
     return forget_machine(with_values(recorded, {key: value for key, value in given.items() if key in FREE}))
 
 
-def forget_machine(run: Run) -> Run:
+def forget_machine(run: Composed) -> Composed:
     """node=auto is asked again: a run may go on on another machine of the same kind."""
     if not run.node.auto:
         return run
@@ -106,7 +106,7 @@ def lookup(values: dict[str, Any], key: str) -> Any:
     return node
 
 
-def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Run:
+def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Composed:
     """The recorded run with other values in place, typed as the schema types them.
 
     Raises:
@@ -116,7 +116,7 @@ def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Run:
     for key, value in values.items():
         OmegaConf.update(changed, key, value, merge=False)
     try:
-        return run_from_dict(as_plain_dict(changed))
+        return composed_from_dict(as_plain_dict(changed))
     except OmegaConfBaseException as error:
         raise ConfigError(value_message(error.full_key or "A value", first_line(error))) from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Node
+from conf.schema import Node, SettledNode
 from launcher.errors import ConfigError
 from launcher.facts.host_memory import host_memory
 
@@ -50,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    node: Node
+    node: SettledNode
     host_memory_source: str
     gpu_free: tuple[int, ...]  # bytes, per GPU of this machine; empty where the node is not this machine
     notes: tuple[str, ...]
@@ -89,27 +89,32 @@ def settle_named(node: Node, root: Path) -> NodeFacts:
         )
     if node.gpus > 0 and node.host_memory is None:
         note = f"node={node.name} states no host memory, so host memory is not judged. Set node.host_memory to the bytes of that node."
-        return NodeFacts(node, "unknown", (), (note,))
+        return NodeFacts(settled_node(node, node.gpus), "unknown", (), (note,))
     memory, source = stated_or_host_memory(node, root)
-    return NodeFacts(replace(node, host_memory=memory), source, (), ())
+    return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), ())
 
 
-def settle_auto(node: Node, gpus: Sequence[Gpu]) -> Node:
+def settled_node(node: Node, gpus: int) -> SettledNode:
+    """The node with `gpus` GPUs."""
+    return SettledNode(**{**vars(node), "gpus": gpus})
+
+
+def settle_auto(node: Node, gpus: Sequence[Gpu]) -> SettledNode:
     """The node with the GPU fields that it leaves open taken from `gpus`."""
     wanted = len(gpus) if node.gpus is None else node.gpus
     if wanted > len(gpus):
         raise ConfigError(f"node.gpus={wanted}, but {len(gpus)} GPUs are visible here. Lower node.gpus, or name another node (node=h100_80, ...).")
     if wanted == 0:
-        return replace(node, gpus=0, gpu_name=None, gpu_memory=None, tflops=None)
+        return settled_node(replace(node, gpu_name=None, gpu_memory=None, tflops=None), 0)
     refuse_mixed(gpus)
     name = gpus[0].name
-    return replace(
+    known = replace(
         node,
-        gpus=wanted,
         gpu_name=name if node.gpu_name is None else node.gpu_name,
         gpu_memory=min(gpu.total for gpu in gpus) if node.gpu_memory is None else node.gpu_memory,
         tflops=peak_tflops(name) if node.tflops is None else node.tflops,
     )
+    return settled_node(known, wanted)
 
 
 def refuse_absent_gpus(node: Node) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 import conf
-from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, Sharding, Zero
+from conf.ranks import ranks
+from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding, Zero
 from conf.stages import Loss, stage_row
+from launcher.facts.node import settled_node
 from launcher.memory.stages import copies_of
 from launcher.rules.pairs import can_fuse
 
@@ -176,19 +178,19 @@ def cutoff_moves(run: Run) -> list[Move]:
 
 def node_moves(run: Run) -> list[Move]:
     """More GPUs of the same kind, then the largest ones."""
-    gpus = run.node.gpus or 0
+    gpus = run.node.gpus
     if not gpus:
         return []
 
     def more(count: int) -> Callable[[Run], Run]:
-        return lambda run: on_node(run, replace(run.node, gpus=count))
+        return lambda run: on_node(run, settled_node(run.node, count))
 
     def other(name: str, count: int) -> Callable[[Run], Run]:
         target: Node = choice("node", name)
-        return lambda run: on_node(run, replace(target, gpus=count, host_memory=None if run.node.auto else run.node.host_memory))
+        return lambda run: on_node(run, settled_node(replace(target, host_memory=None if run.node.auto else run.node.host_memory), count))
 
     counts = [] if run.node.auto else [count for count in (2, 4, 8) if count > gpus]
-    larger = [name for name in ("h100_80", "h200_141") if choice("node", name).gpu_memory > (run.node.gpu_memory or 0)]
+    larger = [name for name in ("h100_80", "h200_141") if choice("node", name).gpu_memory > run.node.capacity]
     return [
         *(Move("node", 256 + count, f"a node of {count} such GPUs", more(count)) for count in counts),
         *(Move("node", 300 + index, f"a node with {name}", other(name, gpus)) for index, name in enumerate(larger)),
@@ -196,7 +198,7 @@ def node_moves(run: Run) -> list[Move]:
     ]
 
 
-def on_node(run: Run, node: Node) -> Run:
+def on_node(run: Run, node: SettledNode) -> Run:
     return replace(run, node=node, cluster=replace(run.cluster, ranks_per_node=node.gpus))
 
 
@@ -206,14 +208,13 @@ def trained(run: Run, **values: Any) -> Run:
 
 def micro_batches(run: Run) -> list[int]:
     """Those that keep the effective batch on the run's ranks, largest first, none above the run's own or below what the stage needs."""
-    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-    share, rest = divmod(run.training.effective_batch or 0, ranks)
+    share, rest = divmod(run.training.effective_batch, ranks(run))
     return [] if rest else [size for size in range(min(run.training.micro_batch, share), stage_row(run).least - 1, -1) if share % size == 0]
 
 
 def with_micro_batch(run: Run, size: int) -> Run:
     """The same effective batch from micro-batches of `size`; evaluation takes no larger ones."""
-    passes = (run.training.effective_batch or 0) // (size * run.cluster.nodes * (run.cluster.ranks_per_node or 1))
+    passes = run.training.effective_batch // (size * ranks(run))
     smaller = size < run.training.micro_batch
     evaluation = replace(run.evaluation, micro_batch=min(size, run.evaluation.micro_batch)) if smaller else run.evaluation
     return replace(trained(run, micro_batch=size, accumulation=passes), evaluation=evaluation)

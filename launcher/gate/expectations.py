@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
+from conf.ranks import ranks
 from conf.schema import Run
 from launcher.errors import DataError
 from launcher.facts.data import trained_samples
@@ -12,6 +13,7 @@ from launcher.gate.throughput import step_flops
 from launcher.memory.estimate import MemoryEstimate
 from launcher.memory.stages import sample_tokens
 from launcher.rules.rewards import refuse_too_few_prompts, steps_of_an_epoch
+from launcher.words import plural
 
 ASSUMED_MFU = 0.4  # of the vendor's dense peak; measured runs of the field lie between 0.3 and 0.5
 
@@ -34,10 +36,9 @@ class Expectations:
 def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectations:
     trained = trained_samples(run)
     steps = expected_steps(run, trained)
-    assert run.training.effective_batch is not None, "settle() fills the batch"
     step_tokens = run.training.effective_batch * sample_tokens(run)
     flops = step_flops(facts, run, step_tokens)
-    peak = None if not (run.node.gpus and run.node.tflops) else run.node.tflops * 1e12 * run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+    peak = None if not (run.node.gpus and run.node.tflops) else run.node.tflops * 1e12 * ranks(run)
     seconds = None if steps is None or peak is None else steps * flops.hardware / (peak * ASSUMED_MFU)
     return Expectations(
         samples=trained,
@@ -57,10 +58,10 @@ def refuse_too_few(run: Run, samples: int | None) -> None:
     Raises:
         DataError: when there are surely fewer.
     """
-    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-    if samples is not None and samples < ranks * run.training.micro_batch:
+    count = ranks(run)
+    if samples is not None and samples < count * run.training.micro_batch:
         raise DataError(
-            f"{samples} training samples are fewer than one batch: {ranks} rank{'s' * (ranks > 1)} x training.micro_batch="
+            f"{samples} training samples are fewer than one batch: {plural(count, 'rank')} x training.micro_batch="
             f"{run.training.micro_batch}. Lower training.micro_batch, use fewer ranks, or give more data."
         )
     if samples is not None:

@@ -20,13 +20,14 @@ from dataclasses import replace
 from itertools import product
 from math import ceil, hypot
 
-from conf.schema import Run, Sharding
+from conf.ranks import ranks
+from conf.schema import Composed, Run, Sharding
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import choice, offloading, trained, with_micro_batch
 from launcher.gate.proposals import JudgeRun
 from launcher.gate.throughput import step_flops
-from launcher.gate.verdict import Verdict, ranks
+from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
 from launcher.rules.pairs import incompatibilities
 
@@ -46,7 +47,7 @@ SLOWDOWN = {
 }
 
 
-def opened(composed: Run) -> Run:
+def opened(composed: Composed) -> Composed:
     """The composed run with its batch left open; settled, its micro-batch is 1.
 
     Raises:
@@ -62,7 +63,7 @@ def opened(composed: Run) -> Run:
         raise ConfigError(
             f"training.fit=auto chooses training.accumulation, but {training.accumulation} is given: leave it out, or leave training.fit=auto out."
         )
-    return trained(composed, micro_batch=1)
+    return replace(composed, training=replace(training, micro_batch=1))
 
 
 def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = None) -> tuple[Run, tuple[str, ...]]:
@@ -97,14 +98,14 @@ def shardings(run: Run) -> list[Sharding]:
 
 
 def micro_batches(run: Run, samples: int | None) -> list[int]:
-    share = (run.training.effective_batch or 0) // ranks(run)
+    share = run.training.effective_batch // ranks(run)
     saturated = ceil(SATURATED_TOKENS / sample_tokens(run))
     there = share if samples is None else max(1, samples // ranks(run))
     return [size for size in range(1, min(share, saturated, there) + 1) if share % size == 0]
 
 
 def slowness(run: Run, facts: ModelFacts) -> float:
-    step_tokens = (run.training.effective_batch or 0) * sample_tokens(run)
+    step_tokens = run.training.effective_batch * sample_tokens(run)
     passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
     launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
     return hypot(step_flops(facts, run, step_tokens).hardware, launches) * SLOWDOWN[run.sharding.name]

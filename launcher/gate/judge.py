@@ -5,20 +5,16 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conf.schema import Run
+from conf.schema import Composed, Run
 from launcher.errors import ConfigError
 from launcher.facts.data import trained_samples
-from launcher.facts.model import ModelFacts, is_folder, model_facts, read_architecture, refuse_other_weights
+from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_other_weights
 from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, settle_node
-from launcher.gate.changes import choice
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
-from launcher.gate.fit import fitted, opened
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
-from launcher.rules.adapter import with_adapter_folder
-from launcher.rules.attention import with_attention
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
@@ -38,7 +34,7 @@ class Judged:
     fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
 
 
-def judge_run(composed: Run) -> Judged:
+def judge_run(composed: Composed) -> Judged:
     """Settle a composed run on its node, estimate it and judge it; what training.fit=auto leaves open is chosen.
 
     Raises:
@@ -48,7 +44,7 @@ def judge_run(composed: Run) -> Judged:
     return judge_fitted(composed) if composed.training.fit == "auto" else judge_recorded(composed)
 
 
-def judge_recorded(described: Run) -> Judged:
+def judge_recorded(described: Composed) -> Judged:
     """Judge a run that leaves nothing to choose: a recorded one goes on with what was fitted at its start.
 
     Raises:
@@ -56,15 +52,18 @@ def judge_recorded(described: Run) -> Judged:
     """
     check_values(described)
     node = settle_node(described.node, described.cluster.nodes)
-    run = with_attention(with_adapter_folder(with_architecture(settle(described, node.node))))
+    run = settled(described, node.node)
     refuse_incompatible(run)
     return judged(run, facts_of(run), node, ())
 
 
-def judge_fitted(composed: Run) -> Judged:
+def judge_fitted(composed: Composed) -> Judged:
+    from launcher.gate.changes import choice  # most runs leave nothing to choose, and are judged without what chooses
+    from launcher.gate.fit import fitted, opened
+
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
-    run = with_attention(with_adapter_folder(with_architecture(settle(opened(composed), node.node))))
+    run = settled(opened(composed), node.node)
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
     facts, disk = facts_of(run), free_disk(Path(run.output))
 
@@ -77,7 +76,6 @@ def judge_fitted(composed: Run) -> Judged:
 
 
 def facts_of(run: Run) -> ModelFacts:
-    assert run.model.architecture is not None
     facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
     if run.model.init == "pretrained" and run.model.path is not None and is_folder(run.model.path):
         refuse_other_weights(Path(run.model.path).expanduser(), run.model.architecture, facts)
@@ -113,11 +111,6 @@ def free_disk(output: Path) -> int:
     # not Path.exists, which raises where a folder may not be searched or a name is too long
     there = next(folder for folder in (output.absolute(), *output.absolute().parents) if os.path.exists(folder))
     return shutil.disk_usage(there).free
-
-
-def with_architecture(run: Run) -> Run:
-    """The architecture that was planned with is recorded, so that a random model is built from exactly that."""
-    return replace(run, model=replace(run.model, architecture=read_architecture(run.model)))
 
 
 def refuse_incompatible(run: Run) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from conf.ranks import ranks
 from conf.schema import Lora, Run, Zero
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import (
@@ -30,7 +31,7 @@ from launcher.gate.changes import (
     worker_moves,
 )
 from launcher.gate.hardware_table import published_need, row_of
-from launcher.gate.verdict import Verdict, floor_check, ranks
+from launcher.gate.verdict import Verdict, floor_check
 from launcher.memory.estimate import estimate
 from launcher.rules.pairs import incompatibilities
 

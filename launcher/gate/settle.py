@@ -1,29 +1,45 @@
-"""Checks a run's values and fills what it leaves open: ranks, accumulation, batch. What comes out is what run.yaml records."""
+"""A composed run becomes a settled one: everything that it leaves open is filled. What comes out is what run.yaml records."""
 
 from dataclasses import replace
 
-from conf.schema import Cluster, Node, Run, Training
+from conf.run_dir import as_settled
+from conf.schema import Cluster, Composed, Run, SettledNode, Training
 from launcher.errors import ConfigError
+from launcher.facts.model import read_architecture
+from launcher.rules.adapter import with_adapter_folder
+from launcher.rules.attention import chosen_attention
 from launcher.rules.rewards import check_groups
 
 CPU_RANKS = 2  # a CPU node rehearses what several GPUs would do
+UNDECIDED = "eager"  # any run can compute with it, until a faster one is chosen
 
 
-def settle(run: Run, node: Node) -> Run:
-    """The run on `node` with nothing left open; `node` has its GPU count filled.
+def settled(composed: Composed, node: SettledNode) -> Run:
+    """The run on `node` with nothing left open. A settled run comes out as it went in.
 
     Raises:
-        ConfigError: when ranks, GPUs, nodes and batch sizes contradict each other.
+        ConfigError: when ranks, GPUs, nodes and batch sizes contradict each other, or the architecture or the adapter cannot be read.
     """
-    cluster = settle_cluster(run.cluster, node)
-    training = settle_batch(run.training, cluster.nodes * (cluster.ranks_per_node or 1))
-    settled = replace(run, node=node, cluster=cluster, training=training)
-    check_groups(settled)
-    return settled
+    cluster = with_ranks(composed.cluster, node)
+    training = with_batch(composed.training, cluster.nodes * ranks_on(cluster, node))
+    # The architecture that was planned with is recorded, so that a random model is built from exactly that.
+    model = replace(composed.model, architecture=read_architecture(composed.model))
+    given = training.attention
+    described = replace(composed, node=node, cluster=cluster, model=model, training=replace(training, attention=given or UNDECIDED))
+    run = with_adapter_folder(as_settled(described))
+    check_groups(run)
+    return run if given is not None else replace(run, training=replace(run.training, attention=chosen_attention(run)))
 
 
-def settle_cluster(cluster: Cluster, node: Node) -> Cluster:
-    ranks = cluster.ranks_per_node or node.gpus or CPU_RANKS
+def ranks_on(cluster: Cluster, node: SettledNode) -> int:
+    """Of one node: as many as are stated, else one for each GPU."""
+    if cluster.ranks_per_node is not None:
+        return cluster.ranks_per_node
+    return node.gpus if node.gpus > 0 else CPU_RANKS
+
+
+def with_ranks(cluster: Cluster, node: SettledNode) -> Cluster:
+    ranks = ranks_on(cluster, node)
     if node.gpus and ranks > node.gpus:
         raise ConfigError(
             f"cluster.ranks_per_node={ranks}, but node {node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}: "
@@ -32,10 +48,10 @@ def settle_cluster(cluster: Cluster, node: Node) -> Cluster:
     return replace(cluster, ranks_per_node=ranks)
 
 
-def settle_batch(training: Training, ranks: int) -> Training:
+def with_batch(training: Training, ranks: int) -> Training:
     one_pass = training.micro_batch * ranks
     if training.effective_batch is None:
-        accumulation = training.accumulation or 1
+        accumulation = 1 if training.accumulation is None else training.accumulation
         return replace(training, accumulation=accumulation, effective_batch=one_pass * accumulation)
     if training.accumulation is not None and training.accumulation * one_pass != training.effective_batch:
         raise ConfigError(
@@ -44,7 +60,7 @@ def settle_batch(training: Training, ranks: int) -> Training:
         )
     if training.effective_batch % one_pass:
         raise ConfigError(
-            f"training.effective_batch={training.effective_batch} is no multiple of micro_batch {training.micro_batch} x {ranks} ranks: "
+            f"training.effective_batch={training.effective_batch} is not a multiple of micro_batch {training.micro_batch} x {ranks} ranks: "
             f"use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (training.micro_batch > 1)}."
         )
     return replace(training, accumulation=training.effective_batch // one_pass)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from conf.ranks import ranks
 from conf.schema import Run
 from launcher.facts.model import ModelFacts
 from launcher.gate.hardware_table import GB, published_need, row_of
@@ -71,15 +72,11 @@ def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> 
     )
 
 
-def ranks(run: Run) -> int:
-    return run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-
-
 def floor_check(run: Run, facts: ModelFacts) -> Check:
     """The table counts the memory of all GPUs that the job uses; without GPUs, the host memory of its nodes."""
     row = row_of(run)
     need = published_need(row, facts.parameters, facts.mixture)
-    have = ranks(run) * (run.node.gpu_memory or 0) if run.node.gpus else run.cluster.nodes * (run.node.host_memory or 0)
+    have = ranks(run) * run.node.capacity if run.node.gpus else run.cluster.nodes * (run.node.host_memory or 0)
     passed, strict = have >= need, run.gate.floor == "strict"
     place = f"{ranks(run)} GPU{'' if ranks(run) == 1 else 's'}" if run.node.gpus else "host memory"
     asked = f"the published table asks {need / GB:.1f} GB for {row} of {facts.parameters / 1e9:.3g} B parameters"
@@ -93,7 +90,7 @@ def floor_hint(strict: bool) -> str:
 
 def gpu_check(run: Run, estimate: MemoryEstimate, free: tuple[int, ...] | None, users: tuple[str, ...]) -> Check:
     """Every rank needs the same, so the fullest GPU decides."""
-    capacity = run.node.gpu_memory or 0
+    capacity = run.node.capacity
     have = min(capacity, *free) if free else capacity
     need = int(estimate.required * (1 + run.gate.margin))
     largest = estimate.peak.dominant
@@ -117,3 +114,13 @@ def host_check(run: Run, estimate: MemoryEstimate, have: int) -> Check:
 def disk_check(estimate: MemoryEstimate, free_disk: int) -> Check:
     sentence = f"checkpoints and the final model need {gib(estimate.disk)} of disk; {gib(free_disk)} is free; checkpoint.keep says how many are kept."
     return Check("DISK", estimate.disk, free_disk, estimate.disk <= free_disk, True, sentence)
+
+
+def check_line(check: Check) -> str:
+    return f"  {'pass' if check.passed else 'FAIL'}  {check.rule:<16} {check.sentence}"
+
+
+def refusal_text(verdict: Verdict) -> str:
+    """Why a run is refused: the rules that fired with both numbers."""
+    failed = [check for check in verdict.checks if not check.passed]
+    return "\n".join(["This run does not fit its node.", *(check_line(check) for check in failed)])

@@ -4,6 +4,7 @@ import os
 import sys
 
 from conf.constants import BYTE_TOKENIZER, GENERATED
+from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
 from conf.stages import stage_row
@@ -19,16 +20,11 @@ def command(run: Run, run_dir: RunDir) -> Command:
     return Command(argv, defaults(run), (*forced(run), *tracking(run, run_dir)), withheld(run))
 
 
-def ranks_on_this_node(run: Run) -> int:
-    assert run.cluster.ranks_per_node is not None, "settle() fills the ranks"
-    return run.cluster.ranks_per_node
-
-
 def torchrun_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
     rendezvous = ("--standalone",) if run.backend.port == 0 else ("--master-addr=127.0.0.1", f"--master-port={run.backend.port}")
     return (
         *(sys.executable, "-m", TORCHRUN),
-        *("--nnodes=1", f"--nproc-per-node={ranks_on_this_node(run)}", *rendezvous, f"--max-restarts={run.backend.max_restarts}"),
+        *("--nnodes=1", f"--nproc-per-node={run.cluster.ranks_per_node}", *rendezvous, f"--max-restarts={run.backend.max_restarts}"),
         *("-m", "trainers", str(run_dir.path)),
     )
 
@@ -56,7 +52,7 @@ def node_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -
 
 def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
     return (
-        *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={ranks_on_this_node(run)}"),
+        *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={run.cluster.ranks_per_node}"),
         *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", f"--max-restarts={run.backend.max_restarts}"),
         *("-m", "trainers", str(run_dir.path)),
     )
@@ -84,7 +80,7 @@ def accelerate_config(run: Run) -> str:
         "use_cpu": "false",
         "num_machines": str(run.cluster.nodes),
         "machine_rank": "0",
-        "num_processes": str(ranks_on_this_node(run) * run.cluster.nodes),
+        "num_processes": str(ranks(run)),
         "gpu_ids": "all",
         "main_process_ip": "127.0.0.1",
         "main_process_port": str(run.backend.port),
@@ -100,7 +96,7 @@ def accelerate_config(run: Run) -> str:
 
 def defaults(run: Run) -> tuple[tuple[str, str], ...]:
     cluster = run.cluster
-    threads = cluster.cpus_per_rank if isinstance(cluster, Slurm) else max(1, (os.cpu_count() or 1) // ranks_on_this_node(run))
+    threads = cluster.cpus_per_rank if isinstance(cluster, Slurm) else max(1, (os.cpu_count() or 1) // run.cluster.ranks_per_node)
     shared = (("OMP_NUM_THREADS", str(threads)), ("TOKENIZERS_PARALLELISM", "false"))
     # expandable segments keep what the allocator reserves close to what is allocated, so the estimate can be trusted
     return (*shared, ("PYTORCH_ALLOC_CONF", "expandable_segments:True")) if run.node.gpus else shared

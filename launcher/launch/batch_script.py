@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from conf.run_dir import RunDir
-from conf.schema import Run, Slurm
+from conf.schema import Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
 from launcher.errors import SubmissionError, Unsafe
 
@@ -60,8 +60,8 @@ def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[
 
 def directives(run: Run, run_dir: RunDir) -> list[str]:
     cluster = run.cluster
-    assert isinstance(cluster, Slurm), "cluster=slurm"
-    assert cluster.ranks_per_node is not None, "settle() fills the ranks"
+    if not isinstance(cluster, SettledSlurm):
+        raise TypeError(f"cluster={cluster.name} has no batch script.")
     folder = allowed("the run folder", str(run_dir.logs))
     return [
         f"--job-name={allowed('name', run.name)}",
@@ -77,7 +77,7 @@ def directives(run: Run, run_dir: RunDir) -> list[str]:
     ]
 
 
-def gpu_directive(cluster: Slurm, on_gpus: bool) -> list[str]:
+def gpu_directive(cluster: SettledSlurm, on_gpus: bool) -> list[str]:
     """One GPU per rank."""
     if not on_gpus:
         return []

@@ -96,7 +96,6 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
 
 def made_up_samples(run: Run) -> str:
     """Enough for every step, each longer than the cutoff."""
-    assert run.training.effective_batch is not None, "settle() fills the batch"
     sample = MADE_UP[stage_row(run).reads](WORDS * run.data.cutoff)
     return json.dumps([sample] * (STEPS * run.training.effective_batch))
 

@@ -19,12 +19,12 @@ from launcher.command import Command, launcher_environment
 from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.facts.node import refuse_absent_gpus
 from launcher.gate.judge import Judged
+from launcher.gate.verdict import refusal_text
 from launcher.launch import journal, lock
 from launcher.launch.backends import command
 from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
-from launcher.verbs.plan_text import refusal
 
 PR_SET_PDEATHSIG = 1
 
@@ -37,7 +37,7 @@ def start_fresh(judged: Judged) -> RunDir:
         DiskError: where the output folder cannot be written.
     """
     if not judged.verdict.permitted:
-        raise GateRefused(refusal(judged))
+        raise GateRefused(refusal_text(judged.verdict))
     if judged.run.cluster.name != "slurm":
         refuse_absent_gpus(judged.run.node)
     refuse_occupied_port(judged.run.backend.port)
@@ -178,7 +178,7 @@ def remove_run_dir(path: Path) -> None:
 
 
 def gate_refusal(judged: Judged) -> GateRefused:
-    return GateRefused(refusal(judged))
+    return GateRefused(refusal_text(judged.verdict))
 
 
 def become_trainer(run_folder: Path, site: Mapping[str, str]) -> NoReturn:

@@ -12,7 +12,7 @@ from pathlib import Path
 from conf.exit_codes import INTERRUPTED
 from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
-from conf.schema import Run
+from conf.schema import Composed
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.execute import end_with_parent
@@ -26,10 +26,10 @@ QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TO
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
     forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
     secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
-    return Command((sys.executable, "-m", f"trainers.{verb}", str(folder)), QUIET, forced, secrets)
+    return Command((sys.executable, "-m", f"trainers.verbs.{verb}", str(folder)), QUIET, forced, secrets)
 
 
-def run_verb(verb: str, run: Run, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:
+def run_verb(verb: str, run: Composed, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:
     """Run the verb to its end on this terminal.
 
     Raises:

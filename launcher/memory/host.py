@@ -18,7 +18,6 @@ from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.offload import offload_terms
 from launcher.memory.weights.optimizer import PAGED, state_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import weight_bytes
-from launcher.memory.weights.split import ranks_per_node
 
 PROCESSES = "processes"
 IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
@@ -27,7 +26,7 @@ KERNELS = "the same with the kernels of all libraries loaded, per rank"
 
 def host_terms(job: Job, peak: int) -> Terms:
     """Of all ranks on one node; `peak` is what a rank allocates where its device is the CPU."""
-    ranks = ranks_per_node(job.run)
+    ranks = job.run.cluster.ranks_per_node
     workers = Term("data workers", ranks * job.run.training.dataloader_workers * DATALOADER_WORKER, "private memory of a forked worker")
     if not job.gpu:
         held = peak - mapped_bytes(job)
@@ -179,5 +178,5 @@ def evicted_bytes(job: Job, peak: int) -> int:
     if job.run.optim.name not in PAGED:
         return 0
     states = (state_bytes(job.run, job.census, job.storage) - unpaged_bytes(job.run, job.census)) // job.split.states
-    room = max(0, (job.run.node.gpu_memory or 0) - CUDA_CONTEXT - peak)
+    room = max(0, job.run.node.capacity - CUDA_CONTEXT - peak)
     return max(0, states - room)

@@ -3,36 +3,31 @@
 from dataclasses import replace
 
 from conf.schema import Run
+from launcher.facts.model.facts import Traits
+from launcher.facts.model.families import traits_of
 from launcher.rules.rule import Rule
 
-# Families whose packed rows were compared with single ones under varlen; tests/trainers/model/test_attention.py does it for each.
-COMPARED = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
-)
 BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
-DROPOUT = {"gpt2": 0.1}  # transformers' default where config.json names none; 0 in the other families
 
 
 def attention_dropout(run: Run) -> float:
-    architecture = run.model.architecture or {}
-    by_default = DROPOUT.get(architecture.get("model_type", ""), 0.0)
+    architecture = run.model.architecture
+    by_default = family_traits(run).attention_dropout
     return float(architecture.get("attention_dropout", architecture.get("attn_pdrop", by_default)))
 
 
-def family(run: Run) -> str | None:
-    return (run.model.architecture or {}).get("model_type")
+def family_traits(run: Run) -> Traits:
+    return traits_of(run.model.architecture.get("model_type"))
 
 
 def capped(run: Run) -> bool:
     """Whether attention scores pass through a soft cap."""
-    return family(run) == "gemma2"
+    return family_traits(run).capped_scores
 
 
 def uncompared(run: Run) -> bool:
-    """False where the architecture is not read yet. A sliding window of qwen2_moe is told by transformers to its masks alone."""
-    if run.model.architecture is None:
-        return False
-    return family(run) not in COMPARED or (family(run) == "qwen2_moe" and run.model.architecture.get("use_sliding_window", False))
+    traits = family_traits(run)
+    return not traits.varlen or (traits.window_in_masks and run.model.architecture.get("use_sliding_window", False))
 
 
 def varlen(run: Run) -> bool:
@@ -90,12 +85,7 @@ ATTENTION_RULES: tuple[Rule, ...] = (
 )
 
 
-def with_attention(run: Run) -> Run:
-    """The run with its attention chosen, where it leaves that open."""
-    return run if run.training.attention is not None else replace(run, training=replace(run.training, attention=chosen(run)))
-
-
-def chosen(run: Run) -> str:
+def chosen_attention(run: Run) -> str:
     """For packed rows the kernels that need no mask, where they can work; else torch's scaled dot-product attention, where it can."""
     for name in ("varlen", "sdpa"):
         candidate = replace(run, training=replace(run.training, attention=name))

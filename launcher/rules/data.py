@@ -1,12 +1,12 @@
 """Keys of the data that hold only together: mixing and its probabilities, streaming and its end, one source of evaluation data."""
 
-from conf.schema import Data, Run
+from conf.schema import Composed, Data
 from launcher.errors import ConfigError
 
 PROBABILITY_ERROR = 1e-6  # of a sum of decimals
 
 
-def refuse_other_data(run: Run) -> None:
+def refuse_other_data(run: Composed) -> None:
     """Refuse keys of the data that contradict each other.
 
     Raises:

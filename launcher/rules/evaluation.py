@@ -2,11 +2,11 @@
 
 from conf.data_sets import evaluates
 from conf.metrics import metrics_of
-from conf.schema import Run
+from conf.schema import Composed
 from launcher.errors import ConfigError
 
 
-def refuse_other_evaluation(run: Run) -> None:
+def refuse_other_evaluation(run: Composed) -> None:
     """Refuse keys of the evaluation that contradict each other or the data.
 
     Raises:

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from conf.metrics import HIGHER_IS_BETTER
-from conf.schema import SUBTYPES, Run, Sharding, Zero
+from conf.schema import SUBTYPES, Composed, Sharding, Zero
 from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
@@ -152,7 +152,7 @@ LIMITS: tuple[Limit, ...] = (
 )
 
 
-def check_values(run: Run) -> None:
+def check_values(run: Composed) -> None:
     """Refuse a value outside of its range.
 
     Raises:

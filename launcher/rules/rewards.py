@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from conf.constants import ADAPTER_CONFIG, BUILT_IN_REWARDS
+from conf.ranks import ranks
 from conf.run_dir import RunDir
-from conf.schema import Grpo, Ppo, Run
+from conf.schema import Composed, Grpo, Ppo, Run
 from conf.stages import STAGES, Loss
 from launcher.errors import ConfigError, DataError
 
@@ -18,7 +19,7 @@ IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_rewards(run: Run) -> None:
+def check_rewards(run: Composed) -> None:
     """Before anything starts.
 
     Raises:
@@ -108,9 +109,8 @@ def check_groups(run: Run) -> None:
     if not isinstance(run.stage, Grpo):
         return
     batch, group = run.training.effective_batch, run.stage.generations
-    assert batch is not None, "settle() fills the batch"
     if batch % group:
-        one_pass = run.training.micro_batch * run.cluster.nodes * (run.cluster.ranks_per_node or 1)
+        one_pass = run.training.micro_batch * ranks(run)
         sizes = nearest_common_multiples(batch, group, one_pass)
         divisors = [size for size in range(2, batch + 1) if batch % size == 0]
         near = sorted(divisors, key=lambda size: abs(size - group))[:2]
@@ -124,7 +124,6 @@ def check_groups(run: Run) -> None:
 def prompts_at_once(run: Run) -> int:
     """Samples that an optimizer step, or a whole rollout, begins with."""
     batch = run.training.effective_batch
-    assert batch is not None, "settle() fills the batch"
     if isinstance(run.stage, Grpo):
         return batch // run.stage.generations
     return batch * run.stage.mini_batches if isinstance(run.stage, Ppo) else batch

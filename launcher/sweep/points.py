@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from conf.run_dir import RunDir
-from conf.schema import Node, Run
+from conf.schema import Composed, Node
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
@@ -54,7 +54,7 @@ def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources)
         return Result(point, "refused", cause=one_line(str(error)), refusal=error.exit_code)
     if not judged.verdict.permitted:
         return Result(point, "refused", cause=failed_check(judged.verdict))
-    return Permitted(point, judged, judged.run.node.gpus or 0)
+    return Permitted(point, judged, judged.run.node.gpus)
 
 
 def one_line(message: str) -> str:
@@ -68,7 +68,7 @@ def failed_check(verdict: Verdict) -> str:
     return f"{check.rule}: {check.sentence}"
 
 
-def on_its_share(run: Run, resources: Resources) -> Run:
+def on_its_share(run: Composed, resources: Resources) -> Composed:
     """The run on as many GPUs as it has ranks, and with their share of the host memory: other points use the rest.
 
     Raises:
@@ -84,7 +84,7 @@ def on_its_share(run: Run, resources: Resources) -> Run:
     return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
 
 
-def refuse_unshareable(run: Run) -> None:
+def refuse_unshareable(run: Composed) -> None:
     if run.cluster.name != "local" or run.cluster.nodes > 1:
         raise ConfigError(
             f"cluster={run.cluster.name} with {run.cluster.nodes} node(s): the points of a sweep share this machine. Use cluster=local."
@@ -93,10 +93,11 @@ def refuse_unshareable(run: Run) -> None:
         raise ConfigError(f"backend.port={run.backend.port}: points that run at the same time cannot share a port. Leave backend.port at 0.")
 
 
-def gpus_wanted(run: Run, there: int) -> int:
+def gpus_wanted(run: Composed, there: int) -> int:
     """One GPU a rank, all of the node where no ranks are given; more ranks than the node has GPUs are refused when the run is settled."""
     on_node = there if run.node.gpus is None else run.node.gpus
-    return min(run.cluster.ranks_per_node or on_node, on_node)
+    wanted = on_node if run.cluster.ranks_per_node is None else run.cluster.ranks_per_node
+    return min(wanted, on_node)
 
 
 def shared_memory(node: Node, share: Fraction) -> int | None:

@@ -77,6 +77,6 @@ class Pool:
 
 def threads_of(permitted: Permitted, resources: Resources) -> int:
     """Threads of each rank: the cores are shared by as many ranks as can run at the same time."""
-    ranks = permitted.judged.run.cluster.ranks_per_node or 1
+    ranks = permitted.judged.run.cluster.ranks_per_node
     neighbours = len(resources.gpus) if permitted.gpus else ranks * resources.slots
     return max(1, (os.cpu_count() or 1) // neighbours)

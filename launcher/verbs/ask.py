@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conf.constants import ADAPTER_CONFIG, GENERATED
 from conf.request import Chat, Evaluate, Predict, Sampling
-from conf.run_dir import run_as_dict
+from conf.run_dir import as_settled, run_as_dict
 from conf.schema import Run
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.recorded import one_value, refuse_unknown, with_values
@@ -59,7 +59,7 @@ def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> R
             raise ConfigError(f"{key} belongs to the training of this run. A prediction takes: {', '.join(ASKED)}.")
     if sets and "data.sets" in given:
         raise ConfigError("--data and data.sets both name the sets: give one of them.")
-    asked = with_values(values, {**given, **({"data.sets": [*sets]} if sets else {})})
+    asked = as_settled(with_values(values, {**given, **({"data.sets": [*sets]} if sets else {})}))
     check_values(asked)
     return asked
 

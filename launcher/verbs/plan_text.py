@@ -3,13 +3,17 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from conf.ranks import ranks
 from conf.schema import Run
 from launcher.gate.judge import Judged
-from launcher.gate.proposals import Change, RegimeRow
-from launcher.gate.verdict import Check, Verdict
+from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.words import duration, gib, plural
+
+if TYPE_CHECKING:
+    from launcher.gate.proposals import Change, RegimeRow
 
 GB = 10**9
 BAR_WIDTH = 32
@@ -20,10 +24,9 @@ def run_sentence(judged: Judged) -> str:
     run, facts = judged.run, judged.facts
     what = f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}"
     place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
-    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-    started = f"{plural(ranks, 'rank')} under {run.sharding.name} through {run.backend.name}"
+    started = f"{plural(ranks(run), 'rank')} under {run.sharding.name} through {run.backend.name}"
     batch = (
-        f"{plural(run.training.effective_batch or 0, 'sample')} a step (micro-batch {run.training.micro_batch} x {plural(ranks, 'rank')} x "
+        f"{plural(run.training.effective_batch, 'sample')} a step (micro-batch {run.training.micro_batch} x {plural(ranks(run), 'rank')} x "
         f"accumulation {run.training.accumulation}) of at most {run.data.cutoff} tokens{packed_phrase(run)}"
     )
     return f"{what}, on {', '.join(run.data.sets)}: {started}, {batch}, on {place}."
@@ -75,10 +78,6 @@ def bar(size: int, capacity: int | None) -> str:
     return "█" * filled + "░" * (BAR_WIDTH - filled)
 
 
-def check_line(check: Check) -> str:
-    return f"  {'pass' if check.passed else 'FAIL'}  {check.rule:<16} {check.sentence}"
-
-
 def verdict_lines(verdict: Verdict) -> list[str]:
     head = "permitted" if verdict.permitted else "REFUSED"
     close = [f"  close: {verdict.close}."] if verdict.close else []
@@ -121,12 +120,6 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     return "\n\n".join("\n".join(block) for block in [*blocks, notes] if block)
 
 
-def refusal(judged: Judged) -> str:
-    """Why a run is refused: the rules that fired with both numbers."""
-    failed = [check for check in judged.verdict.checks if not check.passed]
-    return "\n".join(["This run does not fit its node.", *(check_line(check) for check in failed)])
-
-
 def explanation_lines(judged: Judged) -> list[str]:
     """Every phase and term, the peak marked, each with the source of its formula."""
     estimate = judged.estimate
@@ -141,7 +134,7 @@ def explanation_lines(judged: Judged) -> list[str]:
     return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
 
 
-def recommendation_lines(changes: Sequence[Change]) -> list[str]:
+def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
     if not changes:
         return ["no change of regime, sharding or batch fits this node: state a bigger one."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
@@ -150,7 +143,7 @@ def recommendation_lines(changes: Sequence[Change]) -> list[str]:
     return lines
 
 
-def matrix_lines(judged: Judged, rows: Sequence[RegimeRow]) -> list[str]:
+def matrix_lines(judged: Judged, rows: "Sequence[RegimeRow]") -> list[str]:
     """Every regime on this node."""
     lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
     for row in rows:

@@ -12,6 +12,7 @@ from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, RegimenError, RunLocked
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, journal, lock, status, torchrun_door
+from launcher.launch.backends import command
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
@@ -126,10 +127,9 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
 
 
 def supervise_folder(path: Path) -> int:
-    """The body of a detached launch: everything is in the folder already."""
+    """The body of a detached launch and of a point of a sweep: what was judged and planned is in the folder already."""
     run_dir = RunDir(path.absolute())
-    plan = plan_for(judge_recorded(recorded.recorded_run(run_dir)), run_dir)
-    return supervised(run_dir, plan.command, execute.own(run_dir))
+    return supervised(run_dir, command(recorded.recorded_run(run_dir), run_dir), execute.own(run_dir))
 
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

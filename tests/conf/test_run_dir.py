@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.run_dir import RunDir, cut_torn_line, load_run, run_as_dict, run_from_dict, save_run, write_text_atomically
+from conf.run_dir import RunDir, composed_from_dict, cut_torn_line, load_composed, run_as_dict, save_run, write_text_atomically
 from conf.schema import SUBTYPES, Qlora, Run, Zero
 from launcher.composition.compose import choices, compose
 
@@ -22,7 +22,7 @@ def test_every_subtype_comes_back_as_itself(group: str, tmp_path: Path) -> None:
     for choice in choices(group):
         run = compose([*DEMO, f"{group}={choice}"])
         save_run(run, RunDir(tmp_path))
-        back = load_run(RunDir(tmp_path))
+        back = load_composed(RunDir(tmp_path))
         assert back == run
         assert type(getattr(back, group)) is SUBTYPES[group][choice]
 
@@ -42,12 +42,12 @@ def test_any_value_survives_the_file(prompt: str, rank: int, lr: float, tmp_path
     values = run_as_dict(DEFAULT)
     values["evaluation"]["generate"], values["regime"]["rank"], values["optim"]["lr"] = prompt, rank, lr
     run_dir = RunDir(tmp_path_factory.getbasetemp())
-    save_run(run_from_dict(values), run_dir)
-    assert run_as_dict(load_run(run_dir)) == values
+    save_run(composed_from_dict(values), run_dir)
+    assert run_as_dict(load_composed(run_dir)) == values
 
 
 def test_the_types_of_a_record_are_looked_up_by_name() -> None:
-    run = run_from_dict(run_as_dict(DEFAULT))
+    run = composed_from_dict(run_as_dict(DEFAULT))
     assert isinstance(run.regime, Qlora)
     assert isinstance(run.sharding, Zero)
 
@@ -57,14 +57,14 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(group: str, key: str, 
     values = run_as_dict(DEFAULT)
     values[group][key] = value
     with pytest.raises(OmegaConfBaseException):
-        run_from_dict(values)
+        composed_from_dict(values)
 
 
 def test_an_unknown_choice_in_a_record_is_refused() -> None:
     values = run_as_dict(DEFAULT)
     values["regime"]["name"] = "prefix"
     with pytest.raises(KeyError, match="prefix"):
-        run_from_dict(values)
+        composed_from_dict(values)
 
 
 def test_no_two_files_of_a_run_share_a_name() -> None:

@@ -15,7 +15,7 @@ from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.launch.backends import accelerate_config, command
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
@@ -71,7 +71,7 @@ class Cell:
     def settled(self) -> Any:
         run = compose(self.overrides)
         check_values(run)
-        return settle(run, settle_node(run.node, 1).node)
+        return settled(run, settle_node(run.node, 1).node)
 
 
 @dataclass(frozen=True)

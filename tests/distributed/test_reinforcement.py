@@ -15,7 +15,7 @@ from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.launch.backends import command
 from launcher.rules.ranges import check_values
 
@@ -55,7 +55,7 @@ def run_of(cells: ModuleType, cell: tuple[str, str, str], judge: Path, *more: st
     common = ("model=demo", "data=demo", "node=cpu", f"sharding={sharding}", f"stage={stage}", f"stage.reward_model={judge}")
     run = compose([*common, *tiny, *cells.REGIMES[regime], *SETTINGS, *STAGES[stage], *more])
     check_values(run)
-    return settle(run, settle_node(run.node, 1).node)
+    return settled(run, settle_node(run.node, 1).node)
 
 
 @pytest.fixture(scope="module")

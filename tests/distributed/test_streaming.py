@@ -11,7 +11,7 @@ import pytest
 
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.rules.ranges import check_values
 
 pytestmark = pytest.mark.distributed
@@ -33,7 +33,7 @@ class StreamCell:
         common = ("recipe=demo", "evaluation.generate=null", "evaluation.interval=0", "optim.warmup=0", f"output={self.folder}/outputs")
         run = compose([*common, *data, *streaming, "node=cpu", f"sharding={self.sharding}", "training.micro_batch=2"])
         check_values(run)
-        return settle(run, settle_node(run.node, 1).node)
+        return settled(run, settle_node(run.node, 1).node)
 
 
 def test_two_ranks_stream_and_resume_with_the_same_losses(cells: ModuleType, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ def test_the_phases_of_a_step_hold_what_must_be_alive_in_them(tmp_path: Path) ->
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-    from trainers.callbacks.phases import Peaks, Phases, cuda_meter
+    from trainers.measures.phases import Peaks, Phases, cuda_meter
 
     shape = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 4096}
     gc.collect()  # what other tests left goes now, not in the middle of a phase

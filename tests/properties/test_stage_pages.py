@@ -15,7 +15,7 @@ from conf.run_dir import RunDir
 from conf.schema import SUBTYPES, Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
 
@@ -43,10 +43,10 @@ def commands_on(stage: str, folder: Path) -> list[list[str]]:
     return [line.removesuffix("\0").split("\0") for line in spelt.splitlines()]
 
 
-def settled(overrides: list[str]) -> Run:
+def described(overrides: list[str]) -> Run:
     run = compose(overrides)
     check_values(run)
-    return settle(run, settle_node(run.node, 1).node)
+    return settled(run, settle_node(run.node, 1).node)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_the_command_on_a_page_trains(stage: str, tmp_path: Path, fresh_state: N
 
     [[_, *overrides]] = commands_on(stage, tmp_path)
     small = ("node=cpu", "cluster.ranks_per_node=1", f"output={tmp_path}", "training.max_steps=2", "data.max_samples=64", "data.workers=1")
-    run, run_dir = settled([*overrides, *small]), RunDir(tmp_path / "run")
+    run, run_dir = described([*overrides, *small]), RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     assert incompatibilities(run) == []
     assert train(run, run_dir, Place(rank=0, local_rank=0, world=1)) == (0, "finished")

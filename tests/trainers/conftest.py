@@ -10,7 +10,8 @@ from accelerate.state import AcceleratorState, GradientState
 
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from trainers.ranks.place import Place
 
 TINY = (
@@ -37,7 +38,7 @@ def trained(folder: Path, *overrides: str) -> RunDir:
     from trainers.run import train  # seconds, which tests without a run need not pay
 
     run = compose([*TINY, *overrides])
-    run = settle(run, run.node)
+    run = settled(run, settled_node(run.node, run.node.gpus))
     run_dir = RunDir(folder)
     run_dir.path.mkdir(parents=True)
     save_run(run, run_dir)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.composition.compose import compose
+from launcher.facts.node import settled_node
 from launcher.gate.judge import refuse_incompatible
-from launcher.gate.settle import settle
-from launcher.rules.adapter import with_adapter_folder
+from launcher.gate.settle import settled
 from launcher.rules.ranges import check_values
 from trainers.ranks.place import Place
 from trainers.run import train
@@ -56,7 +56,7 @@ VARIANTS = {
 def described(folder: Path, *overrides: str) -> Run:
     run = compose([*SMALL, f"output={folder}", *overrides])
     check_values(run)
-    run = with_adapter_folder(settle(run, run.node))
+    run = settled(run, settled_node(run.node, run.node.gpus))
     refuse_incompatible(run)
     return run
 

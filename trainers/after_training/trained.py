@@ -22,9 +22,9 @@ from conf.schema import Lora, Qlora, Run
 from trainers.checkpoints.commit import faults
 from trainers.model.attention import implementation
 from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
+from trainers.model.prepared import PreparedModel
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
-from trainers.regimes.prepared import PreparedModel
 
 
 def is_adapter(weights: Path) -> bool:

@@ -9,8 +9,8 @@ import torch
 from transformers import Trainer
 
 from conf.run_dir import RunDir, write_text_atomically
-from trainers.callbacks.phases import Peaks
 from trainers.measures.host import HostPeaks
+from trainers.measures.phases import Peaks
 from trainers.ranks.place import Place
 
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from conf.schema import Model, Run
 from conf.vocabulary import vocabulary_rows
-from trainers.regimes.prepared import PreparedModel
+from trainers.model.prepared import PreparedModel
 
 
 def with_rows(model: PreTrainedModel, run: Run, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

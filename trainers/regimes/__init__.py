@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from conf.schema import Lora, Run
 from trainers.model.build import ModelClass, adapter_dtype, with_saved_base
-from trainers.regimes.prepared import PreparedModel
+from trainers.model.prepared import PreparedModel
 
 
 def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> PreparedModel:

@@ -8,9 +8,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from conf.schema import Freeze, Run
 from trainers.model.build import ModelClass, load_model, trained_dtype
+from trainers.model.prepared import PreparedModel
 from trainers.regimes.layers import decoder_layers
 from trainers.regimes.new_blocks import insert_blocks
-from trainers.regimes.prepared import PreparedModel
 
 
 def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:

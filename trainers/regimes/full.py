@@ -2,7 +2,7 @@
 
 from conf.schema import Run
 from trainers.model.build import ModelClass, load_model
-from trainers.regimes.prepared import PreparedModel
+from trainers.model.prepared import PreparedModel
 
 
 def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from conf.constants import ALL_LINEAR
 from conf.schema import Lora, Run
 from trainers.model.build import ModelClass, load_model
-from trainers.regimes.prepared import PreparedModel
+from trainers.model.prepared import PreparedModel
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # bitsandbytes' layers are nn.Linear; GPT-2 writes its own as Conv1D
 

@@ -11,8 +11,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from conf.schema import Qlora, Run
 from trainers.model.build import ModelClass, load_model, weight_dtype
+from trainers.model.prepared import PreparedModel
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
-from trainers.regimes.prepared import PreparedModel
 
 
 def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:

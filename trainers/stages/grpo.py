@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 from conf.run_dir import RunDir
 from conf.schema import Grpo, Run
 from trainers.arguments import training_arguments
-from trainers.callbacks.phases import answering
+from trainers.measures.phases import answering
 from trainers.model.conversation import stop_tokens
 from trainers.model.tokenizer import end_token
 from trainers.regimes import PreparedModel, with_adapter

@@ -20,7 +20,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from conf.run_dir import RunDir
 from conf.schema import Ppo, Run
 from trainers.arguments import training_arguments
-from trainers.callbacks.phases import answering
+from trainers.measures.phases import answering
 from trainers.model.build import adapter_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.answers import greedy, sampling, write_answers

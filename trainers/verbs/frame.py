@@ -11,22 +11,28 @@ from transformers.utils import logging
 
 from conf.exit_codes import BUG, DONE, INTERRUPTED
 from conf.run_dir import RunDir, load_run
-from conf.schema import Run
+from conf.schema import Composed
 from trainers.__main__ import write_exit
 from trainers.ranks.causes import cause_of, is_full_disk, is_out_of_memory
 from trainers.ranks.place import Place
 
 ALONE = Place(rank=0, local_rank=0, world=1)
 Request = TypeVar("Request")
+Described = TypeVar("Described", bound=Composed)
 
 
-def perform(load_request: Callable[[Path], Request], work: Callable[[Run, Request], None]) -> int:
-    """Do the work that the folder asks for; the exit code of this process."""
+def perform(
+    load_request: Callable[[Path], Request], work: Callable[[Described, Request], None], load: Callable[[RunDir], Described] = load_run
+) -> int:
+    """Do the work that the folder asks for; the exit code of this process.
+
+    `load` reads its run.yaml: a verb about data alone needs no settled run.
+    """
     folder = RunDir(Path(sys.argv[1]).absolute())
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # of loading and writing weights: in a log they are noise
     try:
-        work(load_run(folder), load_request(folder.path))
+        work(load(folder), load_request(folder.path))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseException as error:  # noqa: BLE001 - whatever ends a verb is recorded; the launcher shows it

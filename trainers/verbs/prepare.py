@@ -3,17 +3,18 @@
 import sys
 
 from conf.request import Prepare, load_prepare
-from conf.schema import Run
+from conf.run_dir import load_composed
+from conf.schema import Composed
 from trainers.data.prepare.prepare import load_prepared, prepare_cache
 from trainers.model.tokenizer import load_tokenizer
 from trainers.verbs.frame import perform
 
 
-def prepare(run: Run, request: Prepare) -> None:
+def prepare(run: Composed, request: Prepare) -> None:
     folder = prepare_cache(run, load_tokenizer(run))
     data = load_prepared(folder)
     print(f"{data.report.sentence()}\ncached: {folder}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(perform(load_prepare, prepare))
+    sys.exit(perform(load_prepare, prepare, load=load_composed))

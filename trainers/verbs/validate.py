@@ -11,7 +11,8 @@ import numpy
 from transformers import PreTrainedTokenizerBase
 
 from conf.request import Validate, load_validate
-from conf.schema import Run
+from conf.run_dir import load_composed
+from conf.schema import Composed
 from conf.stages import stage_row
 from trainers.data.inspect.agreement import disagreements
 from trainers.data.inspect.lengths_picture import draw_lengths
@@ -39,7 +40,7 @@ class Findings:
     refusal: str | None  # what training would end with
 
 
-def validate(run: Run, request: Validate) -> None:
+def validate(run: Composed, request: Validate) -> None:
     """Print what was found.
 
     Raises:
@@ -60,7 +61,7 @@ def validate(run: Run, request: Validate) -> None:
         raise DataError(found.refusal)
 
 
-def draw(run: Run, lengths: numpy.ndarray, request: Validate) -> Path:
+def draw(run: Composed, lengths: numpy.ndarray, request: Validate) -> Path:
     title = ", ".join(run.data.sets)
     if request.picture is not None:  # the launcher has looked whether it can be written
         draw_lengths(lengths, run.data.cutoff, title, Path(request.picture))
@@ -72,7 +73,7 @@ def draw(run: Run, lengths: numpy.ndarray, request: Validate) -> Path:
     return folder / "lengths.png"
 
 
-def findings(run: Run, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
+def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
     kind = stage_row(run).reads
     work = Work(tokenizer, run.data, kind)
     train = tokenised(run.data.sets, work, workshop / "train.arrow")
@@ -89,7 +90,7 @@ def findings(run: Run, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tu
     return found, train
 
 
-def refusal(run: Run, train: Tokenised, held_out: Tokenised | None) -> str | None:
+def refusal(run: Composed, train: Tokenised, held_out: Tokenised | None) -> str | None:
     """The message with which training would end for its data; None: it would begin."""
     try:
         refuse_useless(train, run.data)
@@ -143,4 +144,4 @@ def cells(counts: SetCounts) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(perform(load_validate, validate))
+    sys.exit(perform(load_validate, validate, load=load_composed))

@@ -8,6 +8,7 @@ ROUNDING = 512  # kMinBlockSize: blocks are multiples of it, and what remains of
 
 @dataclass(eq=False)
 class Block:
+    start: int  # its address in the segment
     size: int
     free: bool
     before: "Block | None" = None
@@ -23,11 +24,14 @@ class Segment:
     holes: set[Block] = field(default_factory=set)
 
     def take(self, size: int) -> Block:
-        """The smallest hole that fits (get_free_block; the last one can grow, so it comes last); else the segment grows at its end."""
+        """The smallest hole that fits, of equal ones the lowest (BlockComparatorSize); else the segment grows at its end.
+
+        The last hole can grow, so it comes last (get_free_block).
+        """
         size = -(-size // ROUNDING) * ROUNDING
         fitting = [hole for hole in self.holes if hole.size >= size]
         inner = [hole for hole in fitting if hole is not self.last]
-        block = min(inner or fitting or [self.grown(size)], key=lambda hole: hole.size)
+        block = min(inner or fitting or [self.grown(size)], key=lambda hole: (hole.size, hole.start))
         self.holes.discard(block)
         self.cut(block, size)
         block.free = False
@@ -37,11 +41,12 @@ class Segment:
         """A free block at the end, extended or made (try_allocate_expandable_block)."""
         end = self.last if self.last is not None and self.last.free else None
         pages = -(-(size - (end.size if end else 0)) // PAGE) * PAGE
+        start = self.mapped
         self.mapped += pages
         if end is not None:
             end.size += pages
             return end
-        block = Block(pages, free=True, before=self.last)
+        block = Block(start, pages, free=True, before=self.last)
         if self.last is not None:
             self.last.after = block
         self.last = block
@@ -51,7 +56,7 @@ class Segment:
         """Give back what of the hole is not needed (should_split)."""
         if block.size - size < ROUNDING:
             return
-        rest = Block(block.size - size, free=True, before=block, after=block.after)
+        rest = Block(block.start + size, block.size - size, free=True, before=block, after=block.after)
         if rest.after is not None:
             rest.after.before = rest
         else:

@@ -76,7 +76,7 @@ def read_bytes(job: Job) -> int:
 
 def written_batch(job: Job) -> Batch:
     """Prompts that are answered at once: those of an optimizer step of this rank (GRPO's generation batch; trainers/stages/ppo.py, answer)."""
-    return Batch(job.batch.samples * (job.run.training.accumulation or 1), job.run.data.cutoff, job.batch.masked)
+    return Batch(job.batch.samples * job.run.training.accumulation, job.run.data.cutoff, job.batch.masked)
 
 
 def layer_casts(job: Job) -> Terms:

@@ -125,7 +125,7 @@ def accumulated_terms(job: Job) -> Terms:
 
 
 def accumulates(job: Job) -> bool:
-    return (job.run.training.accumulation or 1) > 1
+    return job.run.training.accumulation > 1
 
 
 def step_terms(job: Job) -> Terms:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conf.ranks import ranks
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.facts.model import ModelFacts
 from launcher.memory.constants import SUB_GROUP
@@ -21,29 +22,22 @@ class Split:
     host_weights: bool
 
 
-def ranks_per_node(run: Run) -> int:
-    ranks = run.cluster.ranks_per_node
-    if ranks is None:
-        raise ValueError("memory is estimated for a settled run: cluster.ranks_per_node is null.")
-    return ranks
-
-
 def split_of(run: Run) -> Split:
-    ranks = run.cluster.nodes * ranks_per_node(run)
+    count = ranks(run)
     sharding = run.sharding
     if isinstance(sharding, Zero):
         stage = sharding.stage
         return Split(
-            ranks,
-            weights=ranks if stage == 3 else 1,
-            gradients=ranks if stage >= 2 else 1,
-            states=ranks,
+            count,
+            weights=count if stage == 3 else 1,
+            gradients=count if stage >= 2 else 1,
+            states=count,
             # on a CPU node host memory is the device: nothing leaves it
             host_states=sharding.offload_optimizer and run.node.gpus != 0,
             host_weights=sharding.offload_params and run.node.gpus != 0,
         )
-    share = ranks if isinstance(sharding, Fsdp) else 1
-    return Split(ranks, share, share, share, host_states=False, host_weights=False)
+    share = count if isinstance(sharding, Fsdp) else 1
+    return Split(count, share, share, share, host_states=False, host_weights=False)
 
 
 def shards_weights(split: Split) -> bool:

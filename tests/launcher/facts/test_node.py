@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.facts.host_memory import host_memory
 from launcher.facts.model import model_facts
 from launcher.facts.node import NodeFacts, peak_tflops, settle_node
-from launcher.gate.settle import settle as settle_run
+from launcher.gate.settle import settled
 from launcher.gate.verdict import judge
 from launcher.memory.estimate import estimate
 
@@ -223,7 +223,7 @@ def test_processes_on_a_gpu_are_told(settle: Settle) -> None:
 def test_a_mig_instance_is_the_capacity_that_the_gate_judges(settle: Settle) -> None:
     facts = settle(mig_board())
     run = compose(["model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "cluster.ranks_per_node=1"])
-    run = settle_run(replace(run, node=facts.node), facts.node)
+    run = settled(replace(run, node=facts.node), facts.node)
     described = model_facts(run.model.architecture or {}, "test")
 
     verdict = judge(run, described, estimate(run, described), facts.gpu_free)

@@ -1,13 +1,14 @@
 import pytest
 
 from launcher.composition.compose import compose
+from launcher.facts.node import settled_node
 from launcher.gate.changes import as_override, carried, choice, loss_moves, micro_batches, optimizer_moves, overrides_between, with_micro_batch
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 
 
 def described(*overrides: str):
     run = compose(["model=demo", "data=demo", "node=h100_80", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def test_a_choice_is_read_as_composition_reads_it():

@@ -13,8 +13,9 @@ from launcher.composition.compose import compose
 from launcher.errors import DataError
 from launcher.facts.data import DATA_FILES, count_samples, trained_samples
 from launcher.facts.model import ModelFacts, architecture_source, model_facts, read_architecture
+from launcher.facts.node import settled_node
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.memory.estimate import MemoryEstimate, estimate
 from trainers.data.sources.generated import generated_records
 from trainers.data.sources.records import READERS
@@ -23,7 +24,7 @@ from trainers.data.sources.records import READERS
 @cache
 def composed(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 @cache

@@ -18,11 +18,12 @@ from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
+from launcher.facts.node import settled_node
 from launcher.gate.changes import SAVING, choice, trained, with_micro_batch
 from launcher.gate.fit import SLOWDOWN, candidates, fitted, named, opened, slowness
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.proposals import alternatives
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
@@ -34,8 +35,7 @@ AUTO = ["training.fit=auto", "training.effective_batch=64"]
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, Callable[[Run], Verdict]]:
     run = compose([*HUB_DATA, *AUTO, *overrides])
-    run = settle(opened(run), run.node)
-    assert run.model.architecture is not None
+    run = settled(opened(run), settled_node(run.node, run.node.gpus))
     facts = model_facts(run.model.architecture, "test")
     return run, facts, lambda candidate: judge(candidate, facts, estimate(candidate, facts))
 

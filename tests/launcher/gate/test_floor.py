@@ -7,7 +7,8 @@ import pytest
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, ModuleKind, model_facts, read_architecture
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from launcher.gate.verdict import Check, floor_check
 
 MIB = 2**20
@@ -69,7 +70,7 @@ def facts_of(size: str) -> ModelFacts:
 
 def run_on(card: str, regime: str, *overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", f"node={card}", *REGIMES[regime], *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def check(size: str, regime: str, card: str, *overrides: str) -> Check:

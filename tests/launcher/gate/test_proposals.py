@@ -12,9 +12,10 @@ from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
+from launcher.facts.node import settled_node
 from launcher.gate.changes import choice
 from launcher.gate.proposals import alternatives, regime_matrix
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
 from launcher.rules.pairs import incompatibilities
@@ -45,8 +46,7 @@ MODELS = ["qwen2.5_0.5b", "llama3.2_1b", "qwen2.5_7b", "llama3.1_8b", "qwen3_8b"
 def described(*overrides: str) -> tuple[Run, ModelFacts]:
     run = compose(["data=demo", *overrides])
     check_values(run)
-    run = settle(run, run.node)
-    assert run.model.architecture is not None
+    run = settled(run, settled_node(run.node, run.node.gpus))
     return run, model_facts(run.model.architecture, "test")
 
 
@@ -105,7 +105,7 @@ def written(run: Run, overrides: Iterable[str]) -> Run:
             setattr(getattr(run, group), field, yaml.safe_load(value))
         else:
             setattr(run, key, deepcopy(choice(key, value)))
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 @cache
@@ -133,7 +133,6 @@ def refused_job(source: random.Random, stage: tuple[str, ...] = ()) -> Job:
         if stage and not can_start(model, overrides):
             continue
         run = written(base(model), overrides)
-        assert run.model.architecture is not None
         free = source.choice([None, None, int((run.node.gpu_memory or 0) * source.uniform(0.3, 1))])
         free_disk = source.choice([None, None, int(10 ** source.uniform(8, 12))])
         job = Job(model, tuple(overrides), run, model_facts(run.model.architecture, "test"), free, free_disk)

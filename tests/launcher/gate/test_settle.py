@@ -5,10 +5,11 @@ from functools import cache
 
 import pytest
 
-from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES, Node, Run
+from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES, Run, SettledNode
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
-from launcher.gate.settle import settle, settle_batch
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled, with_batch
 from launcher.rules.ranges import LIMITS, check_values
 
 DEMO = ["model=demo", "data=demo", "node=cpu"]
@@ -129,8 +130,8 @@ def with_training(**values: int | None) -> Run:
     return replace(run, training=replace(run.training, **values))
 
 
-def node_with(gpus: int) -> Node:
-    return replace(composed().node, name="box", gpus=gpus)
+def node_with(gpus: int) -> SettledNode:
+    return settled_node(replace(composed().node, name="box"), gpus)
 
 
 def test_every_limit_has_its_boundaries_here() -> None:
@@ -238,48 +239,48 @@ def test_states_may_be_offloaded_without_the_weights() -> None:
     ],
 )
 def test_batches_are_settled(micro: int, accumulation: int | None, effective: int | None, ranks: int, settled: tuple[int, int]) -> None:
-    training = settle_batch(with_training(micro_batch=micro, accumulation=accumulation, effective_batch=effective).training, ranks)
+    training = with_batch(with_training(micro_batch=micro, accumulation=accumulation, effective_batch=effective).training, ranks)
     assert (training.accumulation, training.effective_batch) == settled
-    assert settle_batch(training, ranks) == training
+    assert with_batch(training, ranks) == training
 
 
 @pytest.mark.parametrize(("effective", "proposed"), [(100, 96), (33, 32), (31, 32), (1, 32)])
 def test_a_batch_that_cannot_be_split_is_refused_with_one_that_can(effective: int, proposed: int) -> None:
     with pytest.raises(ConfigError, match=rf"training\.effective_batch={effective} is no multiple of micro_batch 4 x 8 ranks: use {proposed}, "):
-        settle_batch(with_training(micro_batch=4, effective_batch=effective).training, 8)
+        with_batch(with_training(micro_batch=4, effective_batch=effective).training, 8)
 
 
 def test_batch_sizes_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="effective_batch=64 is not micro_batch 4 x 8 ranks x accumulation 3"):
-        settle_batch(with_training(micro_batch=4, accumulation=3, effective_batch=64).training, 8)
+        with_batch(with_training(micro_batch=4, accumulation=3, effective_batch=64).training, 8)
 
 
 @pytest.mark.parametrize(("gpus", "ranks"), [(0, 2), (1, 1), (8, 8)])
 def test_ranks_follow_the_gpus_and_a_cpu_node_has_two(gpus: int, ranks: int) -> None:
-    run = settle(composed(), node_with(gpus))
+    run = settled(composed(), node_with(gpus))
     assert run.cluster.ranks_per_node == ranks
     assert run.training.effective_batch == run.training.micro_batch * ranks
 
 
 def test_ranks_of_all_nodes_share_the_batch() -> None:
-    run = settle(composed("cluster=slurm", "cluster.nodes=3", "training.effective_batch=96"), node_with(8))
+    run = settled(composed("cluster=slurm", "cluster.nodes=3", "training.effective_batch=96"), node_with(8))
     assert (run.cluster.ranks_per_node, run.training.accumulation) == (8, 4)  # 96 / (1 x 3 x 8)
 
 
 def test_fewer_ranks_than_gpus_are_allowed() -> None:
-    assert settle(composed("cluster.ranks_per_node=2"), node_with(8)).cluster.ranks_per_node == 2
+    assert settled(composed("cluster.ranks_per_node=2"), node_with(8)).cluster.ranks_per_node == 2
 
 
 @pytest.mark.parametrize(("gpus", "said"), [(1, "has 1 GPU:"), (2, "has 2 GPUs:")])
 def test_more_ranks_than_gpus_are_refused(gpus: int, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"cluster\.ranks_per_node=4, but node box {said} set cluster\.ranks_per_node={gpus} or less"):
-        settle(composed("cluster.ranks_per_node=4"), node_with(gpus))
+        settled(composed("cluster.ranks_per_node=4"), node_with(gpus))
 
 
 def test_a_cpu_node_takes_any_number_of_ranks() -> None:
-    assert settle(composed("cluster.ranks_per_node=5"), node_with(0)).cluster.ranks_per_node == 5
+    assert settled(composed("cluster.ranks_per_node=5"), node_with(0)).cluster.ranks_per_node == 5
 
 
 def test_a_settled_run_is_settled() -> None:
-    run = settle(composed("training.effective_batch=16"), node_with(8))
-    assert settle(run, run.node) == run
+    run = settled(composed("training.effective_batch=16"), node_with(8))
+    assert settled(run, settled_node(run.node, run.node.gpus)) == run

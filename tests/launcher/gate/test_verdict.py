@@ -5,7 +5,8 @@ import pytest
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, model_facts
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
 from launcher.memory.terms import MemoryEstimate
@@ -18,8 +19,7 @@ PUBLISHED = (120 + 120 * (PARAMETERS - 6_738_415_616) / (13_015_864_320 - 6_738_
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, MemoryEstimate]:
     run = compose(["model=llama3.1_8b", "data=demo", *overrides])
-    run = settle(run, run.node)
-    assert run.model.architecture is not None
+    run = settled(run, settled_node(run.node, run.node.gpus))
     facts = model_facts(run.model.architecture, "test")
     return run, facts, estimate(run, facts)
 
@@ -126,8 +126,8 @@ def test_the_verdict_names_who_holds_the_memory_that_is_missing():
 
 
 def test_a_small_need_is_told_in_mib():
-    run = settle(compose(["model=demo", "data=demo", "node=cpu"]), compose(["model=demo", "data=demo", "node=cpu"]).node)
-    assert run.model.architecture is not None
+    run = compose(["model=demo", "data=demo", "node=cpu"])
+    run = settled(run, settled_node(run.node, 0))
     facts = model_facts(run.model.architecture, "test")
     disk = check(judge(run, facts, estimate(run, facts), free_disk=0), "DISK")
     assert not disk.passed

@@ -17,7 +17,8 @@ from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.command import PACKAGES
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from launcher.launch.backends import accelerate_config, command, node_argv
 
 RUN_DIR = RunDir(Path("/runs/a b/1"))
@@ -27,7 +28,7 @@ SITE_PREFIXES = ("NCCL_", "NVSHMEM_", "TORCH_", "CUDA_", "UCX_", "LD_")
 @cache
 def composed(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def on_cpu(*overrides: str) -> Run:

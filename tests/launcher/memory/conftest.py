@@ -7,7 +7,8 @@ import pytest
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, model_facts
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 
 Described = Callable[..., tuple[Run, ModelFacts]]
 
@@ -18,8 +19,7 @@ def described() -> Described:
 
     def describe(*overrides: str) -> tuple[Run, ModelFacts]:
         run = compose(["model=demo", "data=demo", "node=h200_141", "node.host_memory=400000000000", *overrides])
-        run = settle(run, run.node)
-        assert run.model.architecture is not None
+        run = settled(run, settled_node(run.node, run.node.gpus))
         return run, model_facts(run.model.architecture, "test")
 
     return describe

@@ -4,12 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from conf.schema import Run
 from launcher.composition.compose import compose
+from launcher.facts.model.families import traits_of
+from launcher.facts.node import settled_node
 from launcher.gate.judge import judge_run
-from launcher.rules.attention import COMPARED, with_attention
+from launcher.gate.settle import settled
+from launcher.rules.attention import chosen_attention
 from launcher.verbs.plan_text import run_sentence
 
 GPU = ("model=demo", "data=demo", "node=h100_80")
+
+
+def described(*overrides: str) -> Run:
+    composed = compose([*overrides])
+    return settled(composed, settled_node(composed.node, 0 if composed.node.gpus is None else composed.node.gpus))
 
 
 @pytest.mark.parametrize(
@@ -29,22 +38,20 @@ GPU = ("model=demo", "data=demo", "node=h100_80")
     ],
 )
 def test_packed_rows_take_the_kernels_that_need_no_mask_where_those_work(overrides: tuple[str, ...], chosen: str) -> None:
-    assert with_attention(compose([*GPU, *overrides])).training.attention == chosen
+    assert described(*GPU, *overrides).training.attention == chosen
 
 
 def test_a_sliding_window_that_only_masks_are_told_of_keeps_to_masks() -> None:
-    run = compose([*GPU, "data.packing=true", "model.architecture.model_type=qwen2_moe"])
-    assert run.model.architecture is not None
-    assert with_attention(run).training.attention == "varlen"
+    run = described(*GPU, "data.packing=true", "model.architecture.model_type=qwen2_moe")
+    assert run.training.attention == "varlen"
     windowed = replace(run, model=replace(run.model, architecture={**run.model.architecture, "use_sliding_window": True}))
-    assert with_attention(windowed).training.attention == "sdpa"
+    assert chosen_attention(windowed) == "sdpa"
 
 
 @pytest.mark.parametrize("model", ["llama3.1_8b", "qwen2.5_0.5b", "mixtral_8x22b"])
 def test_presets_without_attention_dropout_pack_under_varlen(model: str) -> None:
-    run = with_attention(compose([f"model={model}", "data=demo", "node=h100_80", "data.packing=true"]))
-    assert run.model.architecture is not None
-    assert run.model.architecture["model_type"] in COMPARED
+    run = described(f"model={model}", "data=demo", "node=h100_80", "data.packing=true")
+    assert traits_of(run.model.architecture["model_type"]).varlen
     assert run.training.attention == "varlen"
 
 

@@ -1,10 +1,12 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
 from launcher.rules.pairs import RULES, incompatibilities
+from tests.described import described
 
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
@@ -61,9 +63,19 @@ FORBIDDEN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder `a` of regime.adapter=a."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    lora = {"peft_type": "LORA", "r": 16, "lora_alpha": 32.0, "use_rslora": False, "use_dora": False}
+    (folder / "adapter_config.json").write_text(json.dumps(lora))
+    (folder / "adapter_model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+
+
 def names(*overrides: str) -> list[str]:
-    run = compose(["model=demo", "data=demo", *overrides])
-    return [rule.name for rule in incompatibilities(settle(run, run.node))]
+    return [rule.name for rule in incompatibilities(described("model=demo", "data=demo", *overrides))]
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
@@ -102,7 +114,6 @@ def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
 
 def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
     run = compose(["model=demo", "data=demo", "training.loss=chunked", *CPU])
-    assert run.model.architecture is not None
     for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
         altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
         assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]

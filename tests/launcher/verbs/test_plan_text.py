@@ -9,8 +9,9 @@ import pytest
 from conf.run_dir import RunDir
 from launcher.composition.compose import compose
 from launcher.gate.judge import Judged, judge_run
+from launcher.gate.verdict import refusal_text
 from launcher.launch.plan import new_run_dir, plan_as_dict, plan_for
-from launcher.verbs.plan_text import bar, explanation_lines, memory_lines, plan_text, refusal, run_sentence, verdict_lines
+from launcher.verbs.plan_text import bar, explanation_lines, memory_lines, plan_text, run_sentence, verdict_lines
 from launcher.words import duration, gib, plural
 
 SITE = {"PATH": "/bin", "HF_TOKEN": "hf_secret", "MY_PASSWORD": "open sesame", "NCCL_DEBUG": "INFO"}
@@ -92,7 +93,7 @@ def test_a_refusal_tells_the_failed_checks_alone() -> None:
     found = on_one_gpu("node.gpu_memory=600000000")
     failed = [check for check in found.verdict.checks if not check.passed]
     assert not found.verdict.permitted
-    lines = refusal(found).splitlines()
+    lines = refusal_text(found.verdict).splitlines()
     assert len(lines) == 1 + len(failed)
     assert all(line.startswith("  FAIL  ") for line in lines[1:])
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from trainers.model.build import load_model
 from trainers.optimizers.block_wise import BlockAdamW, badam, block_at
 from trainers.stages import sft
@@ -21,7 +22,7 @@ FIXED = ("embed_tokens", "model.norm")  # the head is tied
 def described(*overrides: str) -> Run:
     common = ["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim=badam", "optim.lr=0.01"]
     run = compose([*common, "optim.switch_interval=2", "training.precision=bf16", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def steps(model: PreTrainedModel, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:

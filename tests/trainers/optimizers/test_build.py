@@ -13,7 +13,8 @@ from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.composition.compose import choices, compose
 from launcher.facts.model import model_facts
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from launcher.memory.weights.dtypes import storage_of
 from launcher.memory.weights.optimizer import state_bytes
 from launcher.memory.weights.parameters import census_of
@@ -32,7 +33,7 @@ SMALL = {"step"}  # not counted: one number per tensor
 
 def run_of(*overrides: str) -> Run:
     run = compose([*COMMON, "training.max_steps=3", "optim.warmup=0", "evaluation.interval=0", "checkpoint.interval=0", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def trained(run: Run, folder: Path) -> Trainer:
@@ -71,7 +72,6 @@ def test_three_steps_lower_the_loss_and_keep_the_states_that_are_predicted(optim
     assert losses(trainer)[2] < losses(trainer)[0]
     assert trainer.optimizer is not None
     if optim != "adafactor":  # its estimate is an upper bound for widths from 256
-        assert run.model.architecture is not None
         predicted = state_bytes(run, census_of(run, model_facts(run.model.architecture, "test")), storage_of(run))
         assert held_bytes(trainer.optimizer.optimizer) == pytest.approx(predicted, rel=0.03)  # 8 bits: a code table of 1 KiB
 

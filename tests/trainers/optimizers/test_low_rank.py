@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from trainers.model.build import load_model
 from trainers.optimizers.low_rank import apollo, galore
 from trainers.stages import sft
@@ -24,7 +25,7 @@ CHOICES: dict[str, Make] = {"galore": galore, "apollo": apollo}
 
 def described(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim.lr=0.01", "optim.rank=8", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def steps(model: PreTrainedModel, optimizer: Optimizer, count: int, seed: int) -> None:

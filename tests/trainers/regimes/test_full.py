@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Run
 from launcher.composition.compose import compose
+from trainers.model.prepared import PreparedModel
 from trainers.regimes import prepare_model, with_adapter
-from trainers.regimes.prepared import PreparedModel
 
 # model=demo by hand: the embedding, which is the head too, is 264 x 128; a layer has q and o of 128 x 128, k and v of 64 x 128, three matrices of
 # 352 x 128 and two norms of 128; after the layers comes one norm more

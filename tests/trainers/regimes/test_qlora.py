@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from launcher.composition.compose import compose
+from trainers.model.prepared import PreparedModel
 from trainers.regimes import prepare_model
 from trainers.regimes.hqq import quantise_2bit
-from trainers.regimes.prepared import PreparedModel
 from trainers.regimes.qlora import keep_no_inputs_of_frozen_weights
 
 ORIGINAL_FORWARD = MatMul8bitLt.forward  # taken before any test loads 8 bits

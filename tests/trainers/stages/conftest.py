@@ -14,7 +14,8 @@ from transformers import Trainer, TrainerCallback
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from trainers.data import build_collator
 from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
@@ -32,7 +33,7 @@ BETTER, WORSE = [71, 72, 73], [81, 82, 83]  # tokens of chosen and of rejected a
 
 def tiny_run(stage: str, *overrides: str) -> Run:
     run = compose([*TINY, f"stage={stage}", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def stage_trainer(run: Run, folder: Path, train: Dataset, evaluation: Dataset | None = None, callbacks: tuple[TrainerCallback, ...] = ()) -> Trainer:

@@ -13,8 +13,8 @@ from transformers import Trainer
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.callbacks.committing import Committing
-from trainers.callbacks.phases import Peaks, Phases, Reading
 from trainers.callbacks.progress import Progress
+from trainers.measures.phases import Peaks, Phases, Reading
 from trainers.model.tokenizer import byte_tokenizer
 
 RunOf = Callable[..., Run]

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, Trainer
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.callbacks.committing import Committing
-from trainers.callbacks.phases import Peaks, Phases, Reading
 from trainers.callbacks.stopping import Stopping
+from trainers.measures.phases import Peaks, Phases, Reading
 
 RunOf = Callable[..., Run]
 TrainerOf = Callable[..., Trainer]

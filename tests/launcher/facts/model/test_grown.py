@@ -11,8 +11,9 @@ from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.model.grown import grown, new_places, spread
+from launcher.facts.node import settled_node
 from launcher.gate.judge import judge_run
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from trainers.regimes.new_blocks import insert_blocks
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}
@@ -20,11 +21,10 @@ WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, 
 
 def described(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def demo_facts(run: Run) -> ModelFacts:
-    assert run.model.architecture is not None
     return model_facts(run.model.architecture, "test")
 
 

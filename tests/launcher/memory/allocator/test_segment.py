@@ -57,3 +57,12 @@ def test_freed_memory_stays_mapped():
     assert segment.mapped == 5 * PAGE
     segment.take(100 * MIB)
     assert segment.mapped == 5 * PAGE
+
+
+def test_of_equal_holes_the_lowest_is_used_first():
+    segment = Segment()
+    blocks = [segment.take(2 * MIB) for _ in range(8)]
+    for number in (5, 1, 3):
+        segment.give(blocks[number])
+
+    assert [segment.take(2 * MIB).start for _ in range(3)] == [2 * MIB, 6 * MIB, 10 * MIB]

@@ -10,7 +10,8 @@ from conf.run_dir import RunDir
 from conf.schema import Run
 from conf.stages import stage_row
 from launcher.composition.compose import compose
-from launcher.gate.settle import settle
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
 from trainers.data import build_collator
 from trainers.data.prepare.streaming import Row, Share, evaluation_run, rows_of_share, streamed_rows
 from trainers.data.prepare.tokenising import Work
@@ -28,7 +29,7 @@ def write(folder: Path, name: str, answers: list[str]) -> None:
 def described(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
     streaming = ("data.streaming=true", "training.max_steps=4", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp")
     run = compose(["model=demo", "data=files", f"data.sets=[{sets}]", f"data.folder={folder}", f"output={folder}/outputs", *streaming, *overrides])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 def rows(run: Run, count: int, own: int = 0, of: int = 1) -> list[Row]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
-from trainers.callbacks.phases import Meter, Peaks, Phases, Reading, bracket_step
+from trainers.measures.phases import Meter, Peaks, Phases, Reading, bracket_step
 
 ROW = {"input_ids": torch.arange(4), "labels": torch.arange(4)}
 
