@@ -1,5 +1,8 @@
 """What an evaluation measures that checkpoints can be compared by."""
 
+from conf.schema import Composed
+from conf.stages import stage_row
+
 # Whether more of it is better; TRL's names, as they are logged.
 HIGHER_IS_BETTER = {
     "eval_loss": False,
@@ -9,17 +12,7 @@ HIGHER_IS_BETTER = {
     "eval_rewards/margins": True,
     "eval_reward": True,
 }
-PAIRS = ("eval_rewards/accuracies", "eval_rewards/margins")
-# Of a stage beside eval_loss.
-OF_STAGE: dict[str, tuple[str, ...]] = {
-    "rm": ("eval_accuracy", "eval_margin"),
-    "dpo": PAIRS,
-    "orpo": PAIRS,
-    "simpo": PAIRS,
-    "kto": ("eval_rewards/margins",),
-    "grpo": ("eval_reward",),
-}
 
 
-def metrics_of(stage: str) -> tuple[str, ...]:
-    return ("eval_loss", *OF_STAGE.get(stage, ()))
+def metrics_of(run: Composed) -> tuple[str, ...]:
+    return ("eval_loss", *stage_row(run).metrics)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from conf.constants import GENERATED, GENERATED_SAMPLES
 from conf.schema import Data, Run
+from conf.stages import stage_row
 from launcher.errors import DataError
 
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
@@ -19,7 +20,7 @@ def trained_samples(run: Run) -> int | None:
     if data.streaming or data.mixing != "concatenate":
         return None
     samples = count_samples(data)  # for texts too: it tells of files that are not there
-    return None if samples is None or run.stage.name == "pt" else samples - round(samples * data.validation_share)
+    return None if samples is None or stage_row(run).reads == "text" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data) -> int | None:

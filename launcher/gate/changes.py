@@ -11,8 +11,9 @@ import yaml
 import conf
 from conf.ranks import ranks
 from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding, Zero
+from conf.stages import Loss, stage_row
 from launcher.facts.node import settled_node
-from launcher.memory.stages import Loss, copies_of, stage_row
+from launcher.memory.stages import copies_of
 from launcher.rules.pairs import can_fuse
 
 CHOICES = Path(conf.__file__).parent

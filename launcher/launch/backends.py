@@ -7,13 +7,11 @@ from conf.constants import BYTE_TOKENIZER, GENERATED
 from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
+from conf.stages import stage_row
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
-
-
-EXPERIMENTAL_STAGES = ("orpo", "simpo", "ppo")  # TRL keeps their trainers under trl.experimental, which warns at each import
 
 
 def command(run: Run, run_dir: RunDir) -> Command:
@@ -107,7 +105,7 @@ def defaults(run: Run) -> tuple[tuple[str, str], ...]:
 def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
     safe = (("PYTHONSAFEPATH", "1"),)
-    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if run.stage.name in EXPERIMENTAL_STAGES else ()
+    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if stage_row(run).trl_experimental else ()
     return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
 
 

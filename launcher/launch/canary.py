@@ -8,12 +8,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from conf.exit_codes import DONE, OUT_OF_MEMORY, RANKS_FAILED
 from conf.run_dir import write_text_atomically
 from conf.schema import Run
+from conf.stages import STAGES, Kind, stage_row
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.gate.verdict import Check
@@ -22,8 +24,12 @@ from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
 
 STEPS = 2  # the first makes the optimizer's states, the second is the highest
-STAGES = ("pt", "sft")  # whose samples can be made up without knowing the data
 WORDS = "canary "  # at least one token each, whatever the tokenizer
+# The samples that can be made up without knowing the data, by what a stage reads.
+MADE_UP: dict[Kind, Callable[[str], dict[str, str]]] = {
+    "text": lambda text: {"text": text},
+    "answers": lambda text: {"instruction": "Sing.", "output": text},
+}
 
 
 def after_canary(decided: Judged) -> Judged:
@@ -35,8 +41,8 @@ def after_canary(decided: Judged) -> Judged:
     """
     if not is_needed(decided):
         return decided
-    if decided.run.stage.name not in STAGES:
-        stages = " and ".join(f"stage={stage}" for stage in STAGES)
+    if stage_row(decided.run).reads not in MADE_UP:
+        stages = " and ".join(f"stage={stage}" for stage, row in STAGES.items() if row.reads in MADE_UP)
         raise ConfigError(f"gate.canary=true makes up samples for {stages} alone, not for stage={decided.run.stage.name}. Set it to false.")
     print(f"verdict: too close for the estimate: {decided.verdict.close}. A canary of {STEPS} steps decides.", flush=True)
     return with_outcome(decided, tried(decided.run))
@@ -90,8 +96,7 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
 
 def made_up_samples(run: Run) -> str:
     """Enough for every step, each longer than the cutoff."""
-    text = WORDS * run.data.cutoff
-    sample = {"text": text} if run.stage.name == "pt" else {"instruction": "Sing.", "output": text}
+    sample = MADE_UP[stage_row(run).reads](WORDS * run.data.cutoff)
     return json.dumps([sample] * (STEPS * run.training.effective_batch))
 
 

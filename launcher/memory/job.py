@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from conf.schema import Lora, Run
+from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
-from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged, stage_row
+from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged
 from launcher.memory.step.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import PAGED

@@ -1,46 +1,11 @@
-"""What each stage holds and runs beside the model that learns: one row a stage. The other formulas ask this table, not for names."""
+"""What a run's stage holds and runs beside the model that learns, from the row of the stage (conf/stages.py) and its keys."""
 
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from conf.constants import SCORE_HEAD
 from conf.schema import Dpo, Grpo, Lora, Ppo, Run
+from conf.stages import Loss, stage_row
 from launcher.facts.model import ModelFacts, ModuleKind
-
-
-class Loss(Enum):
-    """Which tensors over the vocabulary exist, and when (launcher/memory/step/stage_loss.py)."""
-
-    NEXT_TOKEN = "next token"  # inside of the model's forward pass
-    SCORE = "score"  # a head of one row
-    DPO = "dpo"
-    KTO = "kto"
-    ORPO = "orpo"
-    SIMPO = "simpo"
-    PPO = "ppo"
-    GRPO = "grpo"
-
-
-@dataclass(frozen=True)
-class StageRow:
-    loss: Loss
-    sequences: int = 1  # of one sample of a micro-batch
-    least: int = 1  # samples of a micro-batch
-    reference: bool = False  # what learns is compared with the model as it was before training
-    forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
-
-
-STAGES: dict[str, StageRow] = {
-    "pt": StageRow(Loss.NEXT_TOKEN),
-    "sft": StageRow(Loss.NEXT_TOKEN),
-    "rm": StageRow(Loss.SCORE, sequences=2),
-    "dpo": StageRow(Loss.DPO, sequences=2, reference=True, forwards=1),
-    "kto": StageRow(Loss.KTO, least=2, reference=True, forwards=3),  # own and mismatched answers by the reference, mismatched ones by the policy
-    "orpo": StageRow(Loss.ORPO, sequences=2),
-    "simpo": StageRow(Loss.SIMPO, sequences=2),
-    "ppo": StageRow(Loss.PPO, reference=True, forwards=4),  # answers written, then read by policy, reference and reward model
-    "grpo": StageRow(Loss.GRPO, reference=True, forwards=2),  # answers written, and read by the reference
-}
 
 
 @dataclass(frozen=True)
@@ -49,10 +14,6 @@ class Copies:
 
     reference: int  # the model as it was before training, frozen, in the dtype that is computed in
     reward: int  # the same for the model that judges answers; taken to be as large as the one that learns
-
-
-def stage_row(run: Run) -> StageRow:
-    return STAGES[run.stage.name]
 
 
 def compares(run: Run) -> bool:

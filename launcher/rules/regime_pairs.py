@@ -1,11 +1,10 @@
 """Pairs of a form of the regime and another choice that cannot work."""
 
 from conf.schema import Badam, Freeze, Fsdp, Lora, Qlora, Run, Zero
-from launcher.memory.stages import stage_row
+from conf.stages import stage_row
 from launcher.rules.rule import Rule
 
 EMBEDDINGS = ("embed", "wte")  # in the names of the families' embeddings
-NEW_HEADS = ("rm", "ppo")  # stages that train a head which begins at random
 
 
 def splits_early(run: Run) -> bool:
@@ -93,7 +92,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "badam-head",
-        lambda run: isinstance(run.optim, Badam) and run.stage.name in NEW_HEADS,
+        lambda run: isinstance(run.optim, Badam) and stage_row(run).new_head,
         "BAdam trains the layers alone, and the head of this stage begins at random: it would never learn.",
         "optim=adamw",
     ),

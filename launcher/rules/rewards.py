@@ -12,6 +12,7 @@ from conf.constants import ADAPTER_CONFIG, BUILT_IN_REWARDS
 from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Composed, Grpo, Ppo, Run
+from conf.stages import STAGES, Loss
 from launcher.errors import ConfigError, DataError
 
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -85,7 +86,7 @@ def check_reward_run(run_dir: RunDir) -> None:
         stage = yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8"))["stage"]["name"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"stage.reward_model={run_dir.path}: its run.yaml cannot be read ({error}).") from error
-    if stage != "rm":
+    if stage not in STAGES or STAGES[stage].loss is not Loss.SCORE:
         raise ConfigError(f"stage.reward_model={run_dir.path} is a run of stage={stage}. Give the folder of a run of stage=rm.")
     if not run_dir.model.is_dir():
         raise ConfigError(f"stage.reward_model={run_dir.path} is not finished: it has no {run_dir.model.name}/. Resume it first.")

@@ -2,70 +2,67 @@
 
 from conf.data_sets import evaluates
 from conf.schema import Dpo, Lora, Run
+from conf.stages import Loss, stage_row
 from launcher.rules.rule import Rule
-
-NEXT_TOKEN = ("pt", "sft")  # transformers' own trainer over input_ids and labels
-COMPARING = ("rm", "dpo", "kto", "orpo", "simpo")  # TRL's trainers over given answers
-ANSWERING = ("ppo", "grpo")  # the answers are the model's own
 
 STAGE_RULES: tuple[Rule, ...] = (
     Rule(
         "packing-stage",
-        lambda run: run.data.packing and run.stage.name not in NEXT_TOKEN,
+        lambda run: run.data.packing and stage_row(run).learns != "next token",
         "A score or an answer's log-probability belongs to one row each: rows that several samples share would have one for all of them.",
         "data.packing=false",
     ),
     Rule(
         "loss-stage",
-        lambda run: run.training.loss != "plain" and run.stage.name not in NEXT_TOKEN,
+        lambda run: run.training.loss != "plain" and stage_row(run).learns != "next token",
         "The chunked and the fused loss are next-token losses; this stage compares log-probabilities or scores.",
         "training.loss=plain",
     ),
     Rule(
         "neftune-stage",
-        lambda run: run.training.neftune_alpha is not None and run.stage.name not in NEXT_TOKEN,
+        lambda run: run.training.neftune_alpha is not None and stage_row(run).learns != "next token",
         "NEFTune draws new noise for every forward pass: what is compared would differ by it, and the reference would be noisy too.",
         "training.neftune_alpha=null",
     ),
     Rule(
         "dropout-stage",
-        lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and run.stage.name in COMPARING,
+        lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and stage_row(run).learns == "comparison",
         "TRL switches every dropout off in this stage, so that log-probabilities can be compared: the key would have no effect.",
         "regime.dropout=0",
     ),
     Rule(
         "dropout-ppo",
-        lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and run.stage.name == "ppo",
+        lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and stage_row(run).loss is Loss.PPO,
         "An answer must be as likely when it is learned from as when it was written, so every dropout is off: the key would have no effect.",
         "regime.dropout=0",
     ),
     Rule(
         "unmasked-stage",
-        lambda run: not run.data.mask_prompt and run.stage.name not in NEXT_TOKEN,
+        lambda run: not run.data.mask_prompt and stage_row(run).learns != "next token",
         "This stage compares answers; prompts are never learned in it (orpo learns those of chosen answers in any case).",
         "data.mask_prompt=true",
     ),
     Rule(
         "streaming-stage",
-        lambda run: run.data.streaming and run.stage.name in (*COMPARING, *ANSWERING),
+        lambda run: run.data.streaming and stage_row(run).learns != "next token",
         "The trainers of this stage read rows by their number.",
         "data.streaming=false training.max_steps=null",
     ),
     Rule(
         "generate-rm",
-        lambda run: run.evaluation.generate is not None and run.stage.name == "rm",
+        lambda run: run.evaluation.generate is not None and stage_row(run).loss is Loss.SCORE,
         "A reward model has a score for a head, and no words.",
         "evaluation.generate=null",
     ),
     Rule(
         "muon-head",
-        lambda run: run.optim.name == "muon" and run.stage.name in ("rm", "ppo"),
+        lambda run: run.optim.name == "muon" and stage_row(run).new_head,
         "Muon makes matrices orthogonal, and the head for rewards or values is one row: only its direction would be learned.",
         "optim=adamw",
     ),
     Rule(
         "kto-alone",
-        lambda run: run.stage.name == "kto" and alone(run),
+        lambda run: too_few_at_once(run),
         "KTO estimates how far the policy has moved by giving each prompt its neighbour's answer, and a batch of one has no neighbour.",
         "training.micro_batch=2 evaluation.micro_batch=2",
     ),
@@ -78,5 +75,7 @@ STAGE_RULES: tuple[Rule, ...] = (
 )
 
 
-def alone(run: Run) -> bool:
-    return run.training.micro_batch == 1 or (evaluates(run.data) and run.evaluation.micro_batch == 1)
+def too_few_at_once(run: Run) -> bool:
+    """Of all stages kto alone has a `least` above 1: another one needs a sentence of its own here."""
+    least = stage_row(run).least
+    return run.training.micro_batch < least or (evaluates(run.data) and run.evaluation.micro_batch < least)

@@ -7,8 +7,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data, Run
+from conf.stages import stage_row
 from trainers.data import build_datasets
-from trainers.data.kinds import KINDS
 from trainers.data.prepare.report import NOTHING_LEARNED
 from trainers.data.rows.rows import row_of
 from trainers.data.rows.tokens import MASKED
@@ -33,7 +33,7 @@ def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Que
     Raises:
         DataError: when there are none.
     """
-    kind = KINDS[run.stage.name]
+    kind = stage_row(run).reads
     if kind == "text":
         raise DataError(f"stage={run.stage.name} holds out plain text, which asks nothing. Name sets with prompts: --data SET.")
     data = replace(run.data, packing=False, mask_prompt=True)  # packing is for rows, and the labels are to show the answers

@@ -1,20 +1,6 @@
-"""Which kind of rows each stage learns from."""
+"""The kinds of rows, in words."""
 
-from typing import Literal
-
-Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
-
-KINDS: dict[str, Kind] = {
-    "pt": "text",
-    "sft": "answers",
-    "rm": "pairs",
-    "dpo": "pairs",
-    "orpo": "pairs",
-    "simpo": "pairs",
-    "kto": "labelled",
-    "ppo": "prompts",
-    "grpo": "prompts",
-}
+from conf.stages import Kind
 
 WORDS: dict[Kind, str] = {
     "text": "plain text",

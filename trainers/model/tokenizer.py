@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Pre
 
 from conf.constants import BYTE_TOKENIZER
 from conf.schema import Model, Run
+from conf.stages import stage_row
 from conf.vocabulary import vocabulary_rows
-from trainers.data.kinds import KINDS
 from trainers.data.rows.chat_template import control_tokens, named_template, template_names
 from trainers.model.conversation import answer_end
 
@@ -33,7 +33,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     if run.data.template is not None:
         tokenizer.chat_template = fitting_template(run.data.template, tokenizer)
         tokenizer.eos_token = end_token(tokenizer)
-    if KINDS[run.stage.name] != "text" or run.evaluation.generate is not None:
+    if stage_row(run).reads != "text" or run.evaluation.generate is not None:
         refuse_missing_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_token(tokenizer)

@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from conf.request import Validate, load_validate
 from conf.run_dir import load_composed
 from conf.schema import Composed
+from conf.stages import stage_row
 from trainers.data.inspect.agreement import disagreements
 from trainers.data.inspect.lengths_picture import draw_lengths
 from trainers.data.inspect.preview import Preview, plain_text, previews, show
 from trainers.data.inspect.survey import SetCounts, Survey, common_samples, survey
-from trainers.data.kinds import KINDS
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
 from trainers.data.prepare.prepare import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.problems import Problem, problem_lines
@@ -47,7 +47,7 @@ def validate(run: Composed, request: Validate) -> None:
         DataError: when training on it would end with one.
     """
     tokenizer = load_tokenizer(run)
-    refuse_bad_values(run.data, KINDS[run.stage.name])
+    refuse_bad_values(run.data, stage_row(run).reads)
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as workshop:
         found, train = findings(run, tokenizer, Path(workshop))
         picture = draw(run, train.rows.with_format("numpy")["length"][:], request)
@@ -74,7 +74,7 @@ def draw(run: Composed, lengths: numpy.ndarray, request: Validate) -> Path:
 
 
 def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
-    kind = KINDS[run.stage.name]
+    kind = stage_row(run).reads
     work = Work(tokenizer, run.data, kind)
     train = tokenised(run.data.sets, work, workshop / "train.arrow")
     held_out = tokenised(run.data.evaluation_sets, work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from conf.schema import Dpo, Run, Simpo
+from conf.stages import Loss, stage_row
 from launcher.facts.model import ModelFacts
-from launcher.memory.stages import Loss, answer_length, stage_row
+from launcher.memory.stages import answer_length
 from launcher.memory.step.activations import Batch
 from launcher.memory.step.loss import evaluation_loss_bytes, loss_bytes
 from launcher.memory.weights.dtypes import Storage

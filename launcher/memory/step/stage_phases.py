@@ -1,9 +1,10 @@
 """Models and phases that a stage has beside those of next-token training, as terms."""
 
 from conf.schema import Zero
+from conf.stages import Loss, stage_row
 from launcher.memory.constants import MAX_LIVE
 from launcher.memory.job import Job
-from launcher.memory.stages import Loss, answer_length, compares, precomputes, stage_row
+from launcher.memory.stages import answer_length, compares, precomputes
 from launcher.memory.step.activations import Batch
 from launcher.memory.step.last_layer import forward_layer_bytes
 from launcher.memory.step.stage_loss import FLOAT, answered, float_logits, read_batch, reference_bytes

@@ -1,8 +1,8 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Badam
+from conf.stages import stage_row
 from launcher.memory.job import Job
-from launcher.memory.stages import stage_row
 from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.step.experts import layer_experts
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients

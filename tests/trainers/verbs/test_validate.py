@@ -11,7 +11,6 @@ from launcher.composition.compose import compose
 from launcher.verbs.data import described
 from trainers.data.inspect.preview import Preview, plain_text, previews
 from trainers.data.inspect.survey import length_table
-from trainers.data.kinds import KINDS
 from trainers.errors import DataError
 from trainers.model.tokenizer import byte_tokenizer, load_tokenizer
 from trainers.verbs.prepare import prepare
@@ -168,7 +167,7 @@ def test_data_of_which_nothing_is_left_are_refused_whatever_may_be_dropped(tmp_p
 def test_previews_of_documents_are_learned_whole() -> None:
     row = {"input_ids": [1, 2]}
     tokenizer = byte_tokenizer()
-    assert previews(row, KINDS["pt"], tokenizer) == [Preview("sample", [(tokenizer.decode([1, 2]), True)])]
+    assert previews(row, "text", tokenizer) == [Preview("sample", [(tokenizer.decode([1, 2]), True)])]
 
 
 def test_the_described_run_needs_no_gpu_and_keeps_what_was_given() -> None:

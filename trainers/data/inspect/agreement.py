@@ -5,7 +5,7 @@ from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from conf.schema import Model
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.rows.tokens import MASKED
 
 SPECIAL = ("bos", "eos", "pad")

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.rows.tokens import MASKED
 
 BEGIN, END = "⟦", "⟧"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy
 
 from conf.schema import Data
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.prepare.report import EMPTY
 from trainers.data.prepare.selection import drop_reasons, kept
 from trainers.data.prepare.tokenising import Tokenised

@@ -16,7 +16,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Run
-from trainers.data.kinds import KINDS
+from conf.stages import stage_row
 from trainers.data.sources.contents import contents_of_sets
 from trainers.ranks.causes import is_full_disk
 
@@ -80,7 +80,7 @@ def cache_key(run: Run, tokenizer: PreTrainedTokenizerBase) -> str:
     ingredients = {
         "format": FORMAT,
         "versions": [tokenizers.__version__, transformers.__version__],
-        "kind": KINDS[run.stage.name],
+        "kind": stage_row(run).reads,
         "settings": settings,
         "seed": run.training.seed,  # of the held-out share and of the mixture
         "contents": contents_of_sets(run.data),

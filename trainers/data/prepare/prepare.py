@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.ranks import ranks
 from conf.schema import Data, Run
-from trainers.data.kinds import KINDS, Kind
+from conf.stages import Kind, stage_row
 from trainers.data.prepare.cache import cached
 from trainers.data.prepare.problems import problem_lines, refuse_problems, refuse_too_many
 from trainers.data.prepare.progress import counter_for
@@ -107,7 +107,7 @@ class Part:
 
 def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the rows to train and evaluate on, and the report, into an empty folder."""
-    kind = KINDS[run.stage.name]
+    kind = stage_row(run).reads
     refuse_bad_values(run.data, kind)
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
@@ -198,7 +198,7 @@ def refuse_too_few(run: Run, rows: int) -> None:
     """Every rank needs one full micro batch."""
     needed = ranks(run) * run.training.micro_batch
     if rows < needed:
-        filled = run.data.packing or KINDS[run.stage.name] == "text"
+        filled = run.data.packing or stage_row(run).reads == "text"
         what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
             f"{rows} {what} to train are fewer than one batch: {ranks(run)} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "

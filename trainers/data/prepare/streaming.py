@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.ranks import ranks
 from conf.schema import Data, Run
-from trainers.data.kinds import KINDS
+from conf.stages import stage_row
 from trainers.data.prepare.problems import Problem, refuse_problems
 from trainers.data.prepare.tokenising import Work, rows_of_chunk
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
@@ -46,7 +46,7 @@ class Share:
 
 def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
-    work = Work(tokenizer, run.data, KINDS[run.stage.name])
+    work = Work(tokenizer, run.data, stage_row(run).reads)
     shares = ranks(run) * max(1, run.training.dataloader_workers)
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.prepare.problems import Problem
 from trainers.data.prepare.progress import Counter
 from trainers.data.prepare.report import TOO_LONG

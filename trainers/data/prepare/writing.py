@@ -10,7 +10,7 @@ import pyarrow
 from datasets import Dataset, Features
 
 from conf.schema import Data
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.rows.packing import pack_lengths, positions
 from trainers.data.rows.rows import IDS, ROWS

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.rows.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
 from trainers.data.rows.documents import as_written, document_row, end_token
 from trainers.data.rows.encoding import encode_chats, encode_documents, encode_prompts

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from trainers.data.kinds import KINDS, WORDS, Kind
+from conf.stages import STAGES, Kind
+from trainers.data.kinds import WORDS
 from trainers.data.samples.chat import Message, Sample
 from trainers.errors import DataError
 
@@ -55,7 +56,7 @@ MAKE: dict[Kind, dict[Kind, Callable[[Sample], list[Sample]]]] = {
 
 
 def stages_served(held: Kind) -> list[str]:
-    return [stage for stage, kind in KINDS.items() if kind in MAKE[held]]
+    return [stage for stage, row in STAGES.items() if row.reads in MAKE[held]]
 
 
 def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
@@ -65,7 +66,7 @@ def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
         DataError: naming the set, what it holds, and the stages that it suits.
     """
     if wanted not in MAKE[held]:
-        readers = ", ".join(stage for stage, kind in KINDS.items() if kind == wanted)
+        readers = ", ".join(stage for stage, row in STAGES.items() if row.reads == wanted)
         raise DataError(
             f"{origin}: holds {WORDS[held]}, not {WORDS[wanted]}, which stage={readers} reads. "
             f"This set suits stage={', '.join(stages_served(held))}: choose one of these stages, or another set."

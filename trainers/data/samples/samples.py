@@ -2,7 +2,7 @@
 
 import json
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.samples.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages

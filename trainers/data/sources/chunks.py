@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.samples.chat import RowError
 from trainers.data.samples.conversion import refuse_other_kind
 from trainers.data.sources.layout import Layout, layout_of_record

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from conf.constants import GENERATED
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.sources.records import Records
 
 NAMES = "Ada Ben Chen Dora Emil Finn Gita Hugo Ines Jan Kofi Lena Mara Nils Olga Paul Rosa Sven Tara"

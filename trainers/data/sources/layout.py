@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 
 
 @dataclass(frozen=True)

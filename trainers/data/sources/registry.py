@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, kind
 from trainers.errors import DataError
 

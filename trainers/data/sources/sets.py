@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conf.constants import GENERATED
 from conf.schema import Data
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.samples.chat import Sample
 from trainers.data.samples.conversion import refuse_other_kind
 from trainers.data.samples.samples import read_samples

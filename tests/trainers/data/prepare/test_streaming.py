@@ -8,11 +8,11 @@ import pytest
 
 from conf.run_dir import RunDir
 from conf.schema import Run
+from conf.stages import stage_row
 from launcher.composition.compose import compose
 from launcher.facts.node import settled_node
 from launcher.gate.settle import settled
 from trainers.data import build_collator
-from trainers.data.kinds import KINDS
 from trainers.data.prepare.streaming import Row, Share, evaluation_run, rows_of_share, streamed_rows
 from trainers.data.prepare.tokenising import Work
 from trainers.errors import DataError
@@ -33,7 +33,7 @@ def described(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
 
 
 def rows(run: Run, count: int, own: int = 0, of: int = 1) -> list[Row]:
-    work = Work(load_tokenizer(run), run.data, KINDS[run.stage.name])
+    work = Work(load_tokenizer(run), run.data, stage_row(run).reads)
     return list(islice(rows_of_share([Share(own, of, run.training.seed)], work), count))
 
 

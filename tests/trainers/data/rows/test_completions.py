@@ -5,8 +5,8 @@ from dataclasses import replace
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from conf.stages import Kind
 from launcher.composition.compose import compose
-from trainers.data.kinds import Kind
 from trainers.data.prepare.report import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
 from trainers.data.rows.chat_template import named_template
 from trainers.data.rows.rows import Row, row_of

@@ -9,8 +9,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Run
+from conf.stages import STAGES, Kind
 from launcher.composition.compose import compose
-from trainers.data.kinds import KINDS, Kind
 from trainers.data.prepare.prepare import PreparedData, build_datasets
 from trainers.data.samples.conversion import MAKE
 from trainers.data.sources.sets import read_sets
@@ -58,10 +58,10 @@ def text_of(ids: list[int]) -> str:
     return tokenizer().decode(ids)
 
 
-@pytest.mark.parametrize("stage", KINDS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_reads_the_generated_set(stage: str, tmp_path: Path):
     prepared = built(stage, ["generated"], tmp_path, max_samples=40)
-    assert prepared.train.column_names == COLUMNS[KINDS[stage]]
+    assert prepared.train.column_names == COLUMNS[STAGES[stage].reads]
     assert (prepared.report.samples, prepared.report.dropped) == (40, 0)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from conf.schema import SUBTYPES
-from trainers.data.kinds import KINDS, WORDS
+from conf.stages import STAGES
+from trainers.data.kinds import WORDS
 from trainers.data.samples.chat import Sample, plain
 from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind, stages_served
 from trainers.errors import DataError
@@ -13,9 +13,8 @@ PAIR: Sample = {**BASE, "chosen": [plain("assistant", "good")], "rejected": [pla
 ANSWERED: Sample = {**BASE, "messages": [*BASE["messages"], plain("assistant", "A")]}
 
 
-def test_every_stage_has_a_kind_of_rows():
-    assert set(KINDS) == set(SUBTYPES["stage"])
-    assert set(KINDS.values()) == set(WORDS) == set(MAKE)
+def test_every_kind_of_rows_has_words_a_way_to_be_made_and_a_stage_that_reads_it():
+    assert {row.reads for row in STAGES.values()} == set(WORDS) == set(MAKE)
 
 
 @pytest.mark.parametrize(

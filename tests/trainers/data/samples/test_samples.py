@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainers.data.kinds import Kind
+from conf.stages import Kind
 from trainers.data.samples.chat import Message, Sample
 from trainers.data.samples.samples import read_samples
 from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout

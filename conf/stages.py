@@ -1,0 +1,66 @@
+"""What each stage reads, how it learns, and what it needs beside the model that learns: one row a stage.
+
+Launcher and trainers ask this table, not for names. How a stage trains is in trainers/stages; what its loss takes is in launcher/memory/step.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from conf.rows import row_of
+from conf.schema import Composed
+
+# Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; a prompt alone.
+Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
+# From every next token of given rows, by comparing scores or log-probabilities of given answers, or from answers that the model writes.
+Lesson = Literal["next token", "comparison", "own answers"]
+
+
+class Loss(Enum):
+    """Which tensors over the vocabulary exist, and when (launcher/memory/step/stage_loss.py)."""
+
+    NEXT_TOKEN = "next token"  # inside of the model's forward pass
+    SCORE = "score"  # a head of one row: the model scores texts and writes none
+    DPO = "dpo"
+    KTO = "kto"
+    ORPO = "orpo"
+    SIMPO = "simpo"
+    PPO = "ppo"
+    GRPO = "grpo"
+
+
+PAIR_METRICS = ("eval_rewards/accuracies", "eval_rewards/margins")
+
+
+@dataclass(frozen=True)
+class StageRow:
+    reads: Kind
+    learns: Lesson
+    loss: Loss
+    sequences: int = 1  # of one sample of a micro-batch
+    least: int = 1  # samples of a micro-batch
+    reference: bool = False  # what learns is compared with the model as it was before training
+    forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
+    new_head: bool = False  # a head that begins with random weights learns too
+    metrics: tuple[str, ...] = ()  # that an evaluation measures beside eval_loss; each has a direction in conf/metrics.py
+    trl_experimental: bool = False  # TRL keeps its trainer under trl.experimental, or parts of it, and warns at each import
+
+
+STAGES: dict[str, StageRow] = {
+    "pt": StageRow("text", "next token", Loss.NEXT_TOKEN),
+    "sft": StageRow("answers", "next token", Loss.NEXT_TOKEN),
+    "rm": StageRow("pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=("eval_accuracy", "eval_margin")),
+    "dpo": StageRow("pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
+    "orpo": StageRow("pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
+    "simpo": StageRow("pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
+    # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
+    "kto": StageRow("labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, metrics=("eval_rewards/margins",)),
+    # forwards: answers are written, then read by policy, reference and reward model; the new head is one of values
+    "ppo": StageRow("prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, trl_experimental=True),
+    # forwards: answers are written, and read by the reference
+    "grpo": StageRow("prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",)),
+}
+
+
+def stage_row(run: Composed) -> StageRow:
+    return row_of(STAGES, "stage", run.stage.name, "STAGES of conf/stages.py")
