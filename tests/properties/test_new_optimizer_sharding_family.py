@@ -19,9 +19,10 @@ from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.facts.model.facts import Traits
 from launcher.facts.model.families import FAMILIES, TWO_NORMS, Family, dense_modules
+from launcher.facts.node import settled_node
 from launcher.gate.changes import sharding_moves
 from launcher.gate.judge import judge_run
-from launcher.gate.settle import settle
+from launcher.gate.settle import settled
 from trainers.arguments import optimizer_arguments
 from trainers.optimizers import build
 from trainers.ranks.place import Place
@@ -131,9 +132,9 @@ def train_one_step(run: Run, folder: Path) -> dict[str, Any]:
     return layout
 
 
-def settled(files: Path, *overrides: str) -> Run:
+def one_step(files: Path, *overrides: str) -> Run:
     run = compose([*overrides, *ONE_STEP, f"data.cache={files}/cache"], [files])
-    return settle(run, run.node)
+    return settled(run, settled_node(run.node, run.node.gpus))
 
 
 @pytest.mark.parametrize("choice", ROWS)
@@ -151,13 +152,13 @@ def test_an_optimizer_with_a_row_counts_its_states_and_trains(files: Path, capsy
 
     assert plan(capsys, files, *overrides)[0] == 0
     assert terms(files, *overrides, phase="optimizer step")["optimizer states"] == 4 * PARAMETERS
-    assert train_one_step(settled(files, *overrides), files)["optimizer"] == "SGD"
+    assert train_one_step(one_step(files, *overrides), files)["optimizer"] == "SGD"
 
 
 def test_an_optimizer_that_lost_its_row_or_builder_is_neither_read_nor_trained_as_another(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as given:
         add_row("optim=heavy_ball", given)
-        run = settled(files, *overrides_for("optim=heavy_ball", *SMALL))
+        run = one_step(files, *overrides_for("optim=heavy_ball", *SMALL))
         save_run(run, RunDir(files))
         with pytest.raises(ValueError, match=r"optim=heavy_ball has no builder: .* trainers/optimizers/build.py"):
             build.builder_of("heavy_ball")
@@ -181,7 +182,7 @@ def test_a_sharding_with_a_row_is_planned_chosen_and_trained(files: Path, capsys
     moves = [move.apply(judged.run).sharding.name for move in sharding_moves(judged.run)]
     assert moves == ["zero2", "zero3", "fsdp2", "zero2_offload", "zero3_offload"]  # all save more
 
-    assert train_one_step(settled(files, *overrides_for("sharding=large_buckets", *SMALL)), files)["zero_stage"] is None
+    assert train_one_step(one_step(files, *overrides_for("sharding=large_buckets", *SMALL)), files)["zero_stage"] is None
 
 
 def test_a_family_with_a_row_is_counted_with_its_traits_and_trained(files: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,4 +196,5 @@ def test_a_family_with_a_row_is_counted_with_its_traits_and_trained(files: Path,
     eager = ("training.attention=eager", "training.gradient_checkpointing=true")
     one, two = (terms(files, *overrides_for(model, *SMALL, *eager), phase=LAST)["mask"] for model in ("model=demo", "model=made_up"))
     assert two == 2 * one > 0  # its row says that it has two masks
-    assert train_one_step(settled(files, *overrides), files)["world"] == 1
+    assert judge_run(compose(overrides, [files])).estimate.uncertainty.share == 0.15  # and not that it was traced
+    assert train_one_step(one_step(files, *overrides), files)["world"] == 1
