@@ -10,12 +10,12 @@ class MissingRow(LookupError):
     """A choice that can be composed, but that a table does not know yet."""
 
 
-def row_of(table: Mapping[str, Row], group: str, name: str, home: str) -> Row:
-    """The row of a choice.
+def row_of(rows: Mapping[str, Row], group: str, name: str, home: str) -> Row:
+    """The row of `group=name`; `home` is the table as its file and name.
 
     Raises:
-        MissingRow: naming the choice and `home`, the file and the table that lack it.
+        MissingRow: naming the choice and where its row belongs.
     """
-    if name not in table:
-        raise MissingRow(f"{group}={name} has no row in {home}. Add one there; CONTRIBUTING.md says what else a new {group} needs.")
-    return table[name]
+    if name not in rows:
+        raise MissingRow(f"{group}={name} has no row in {home}. Add its row there (CONTRIBUTING.md says what it holds), or use {', '.join(rows)}.")
+    return rows[name]

@@ -1,6 +1,7 @@
 """Pairs of a stage and another choice that cannot work."""
 
 from conf.data_sets import evaluates
+from conf.optimizers import optimizer_row
 from conf.schema import Dpo, Lora, Run
 from conf.stages import Loss, stage_row
 from launcher.rules.rule import Rule
@@ -56,7 +57,7 @@ STAGE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "muon-head",
-        lambda run: run.optim.name == "muon" and stage_row(run).new_head,
+        lambda run: optimizer_row(run.optim.name).keeps == "matrix momentum" and stage_row(run).new_head,
         "Muon makes matrices orthogonal, and the head for rewards or values is one row: only its direction would be learned.",
         "optim=adamw",
     ),
