@@ -1,4 +1,4 @@
-"""Runs `-m trainers.<verb>` on a request: its folder, its environment, its end."""
+"""Runs `-m trainers.verbs.<verb>` on a request: its folder, its environment, its end."""
 
 import json
 import os
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
     forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
     secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
-    return Command((sys.executable, "-m", f"trainers.{verb}", str(folder)), QUIET, forced, secrets)
+    return Command((sys.executable, "-m", f"trainers.verbs.{verb}", str(folder)), QUIET, forced, secrets)
 
 
 def run_verb(verb: str, run: Run, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:
