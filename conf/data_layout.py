@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from trainers.data.kinds import Kind
+Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]  # of rows; what a set holds, and what a stage learns from
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def keys_of_first_message(turns: object) -> set[str]:
     return set(turns[0]) if isinstance(turns, list) and turns and isinstance(turns[0], dict) else set()
 
 
-def kind(value: object) -> str:
+def json_type(value: object) -> str:
     """A value's type in the words of JSON."""
     names = {dict: "object", list: "list", str: "text", bool: "true or false", int: "number", float: "number", type(None): "null"}
     return names.get(type(value), type(value).__name__)

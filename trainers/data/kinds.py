@@ -1,8 +1,6 @@
 """Which kind of rows each stage learns from."""
 
-from typing import Literal
-
-Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
+from conf.data_layout import Kind
 
 KINDS: dict[str, Kind] = {
     "pt": "text",

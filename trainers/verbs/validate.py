@@ -17,8 +17,8 @@ from trainers.data.inspect.lengths_picture import draw_lengths
 from trainers.data.inspect.preview import Preview, plain_text, previews, show
 from trainers.data.inspect.survey import SetCounts, Survey, common_samples, survey
 from trainers.data.kinds import KINDS
+from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
-from trainers.data.prepare.prepare import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.problems import Problem, problem_lines
 from trainers.data.prepare.selection import select
 from trainers.data.prepare.tokenising import Tokenised, Work

@@ -8,10 +8,10 @@ import numpy
 
 from conf.schema import Data
 from trainers.data.kinds import Kind
-from trainers.data.prepare.report import EMPTY
 from trainers.data.prepare.selection import drop_reasons, kept
 from trainers.data.prepare.tokenising import Tokenised
-from trainers.data.rows.rows import ROWS
+from trainers.data.rows.drops import EMPTY
+from trainers.data.rows.row_kinds import ROWS
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 

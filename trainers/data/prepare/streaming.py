@@ -13,16 +13,16 @@ import numpy
 from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from conf.data_registry import Source
+from conf.data_sets import sources_of
 from conf.schema import Data, Run
 from trainers.data.kinds import KINDS
 from trainers.data.prepare.problems import Problem, refuse_problems
 from trainers.data.prepare.tokenising import Work, rows_of_chunk
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.rows.packing import pack_lengths, packed_row
-from trainers.data.rows.rows import IDS
+from trainers.data.rows.row_kinds import IDS
 from trainers.data.sources.chunks import Chunk, chunks_of
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import sources_of
 from trainers.errors import DataError
 
 TOGETHER = 64  # records that are tokenised at once

@@ -19,11 +19,11 @@ from conf.schema import Data
 from trainers.data.kinds import Kind
 from trainers.data.prepare.problems import Problem
 from trainers.data.prepare.progress import Counter
-from trainers.data.prepare.report import TOO_LONG
-from trainers.data.rows.rows import ROWS, Row, rows_of
+from trainers.data.rows.drops import TOO_LONG
+from trainers.data.rows.row_kinds import ROWS, Row, rows_of
 from trainers.data.samples.chat import RowError, Sample
-from trainers.data.samples.conversion import MAKE, last_answer_alone
-from trainers.data.samples.samples import read_sample
+from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind
+from trainers.data.samples.reading import read_sample
 from trainers.data.sources.chunks import BrokenJson, Chunk, parsed
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
@@ -56,7 +56,7 @@ def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, 
     """Tokenise every chunk into `file`, in order.
 
     Raises:
-        DataError: from reading the chunks.
+        DataError: from reading the chunks, and for a set of another kind.
     """
     read, problems = [0] * sets, []
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, work.features.arrow_schema) as writer:
@@ -111,7 +111,12 @@ def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
 
 
 def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Row]], list[Problem]]:
-    """A row for each sample, with its record's number, and what is wrong with the records that gave none."""
+    """A row for each sample, with its record's number, and what is wrong with the records that gave none.
+
+    Raises:
+        DataError: for a set of which no rows of the kind can be made.
+    """
+    refuse_other_kind(f"data.sets: {chunk.name}", chunk.layout.holds, work.kind)
     numbers: list[int] = []
     samples: list[Sample] = []
     problems: list[Problem] = []

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.prepare.report import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
+from trainers.data.rows.drops import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
 from trainers.data.rows.rendering import Rendered, Shown, render_samples
 from trainers.data.rows.tokens import answer_ranges, learned_spans
 from trainers.data.samples.chat import Message, RowError, Sample, says_nothing

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from trainers.data.prepare.report import EMPTY, NOTHING_LEARNED
+from trainers.data.rows.drops import EMPTY, NOTHING_LEARNED
 from trainers.data.rows.rendering import Shown, Span
 from trainers.data.samples.chat import Sample, says_nothing
 

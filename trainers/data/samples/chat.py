@@ -2,6 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+from trainers.data.sources.records import RowError
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -25,10 +27,6 @@ class Sample(TypedDict):
     rejected: NotRequired[list[Message]]
     label: NotRequired[bool]  # of labelled answers: whether the answer is good
     answer: NotRequired[str]  # of prompts: the set's own answer, or ""
-
-
-class RowError(ValueError):
-    """What is wrong with one record; read_samples gathers them into one DataError."""
 
 
 # Which roles may follow which. sharegpt alternates strictly; openai data may hold the answers of several tools in a row.

@@ -2,11 +2,11 @@
 
 import json
 
+from conf.data_layout import Layout, json_type
 from trainers.data.kinds import Kind
 from trainers.data.samples.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages
-from trainers.data.sources.layout import Layout, kind
 from trainers.data.sources.records import Records, refuse_bad_rows
 
 
@@ -30,7 +30,7 @@ def read_samples(records: Records, layout: Layout, wanted: Kind) -> list[Sample]
 def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sample:
     """The record as what the set holds, its roles in order."""
     if not isinstance(record, dict):
-        raise RowError(f"is a {kind(record)}; it must be an object")
+        raise RowError(f"is a {json_type(record)}; it must be an object")
     sample: Sample = {"place": place, "messages": [], "tools": read_tools(record, layout.columns.tools)}
     if layout.holds == "pairs":
         sample["messages"], sample["chosen"], sample["rejected"] = read_pair(record, layout)
@@ -73,7 +73,7 @@ def read_pair(record: dict[str, object], layout: Layout) -> tuple[list[Message],
 def answer_text(record: dict[str, object], column: str) -> str:
     value = record.get(column)
     if not isinstance(value, str):
-        raise RowError(f"column {column}: is a {kind(value)}; it must be text, as the other answer is")
+        raise RowError(f"column {column}: is a {json_type(value)}; it must be text, as the other answer is")
     return value
 
 

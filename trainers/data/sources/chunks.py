@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet
 
+from conf.data_layout import Layout, layout_of_record
+from conf.data_registry import Source
+from conf.data_sets import limit_of, parts_of
 from trainers.data.kinds import Kind
-from trainers.data.samples.chat import RowError
-from trainers.data.samples.conversion import refuse_other_kind
-from trainers.data.sources.layout import Layout, layout_of_record
-from trainers.data.sources.records import Records, load_hub
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import guess_layout, parts_of, read_source
+from trainers.data.sources.generated import generated_records
+from trainers.data.sources.layout import guess_layout
+from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub
 from trainers.errors import DataError
 
 SIZE = 1000  # records that a process takes at once
@@ -33,6 +33,7 @@ Row = tuple[int, object]  # a number and its record; bytes are JSON that the pro
 @dataclass(frozen=True)
 class Chunk:
     set: int  # position among the sets of the run
+    name: str  # of the set
     origin: str  # file or hub id
     unit: str  # what a number counts: record or line
     layout: Layout
@@ -46,11 +47,10 @@ def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, si
     """Every set in chunks, one set after the other, each cut to its first samples.
 
     Raises:
-        DataError: naming the set, and the file that cannot be read, is empty or fits no layout or stage.
+        DataError: naming the file that cannot be read, is empty or fits no layout.
     """
     for number, source in enumerate(sources):
-        limits = [limit for limit in (source.samples, max_samples) if limit is not None]
-        left = min(limits) if limits else None
+        left = limit_of(source, max_samples)
         for part in parts_of(source):
             if left == 0:
                 break
@@ -65,9 +65,8 @@ def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, siz
     rows = islice(every, limit)
     first = list(islice(rows, size))
     layout = part.layout or guessed_layout(origin, unit, first)
-    refuse_other_kind(f"data.sets: {part.name}", layout.holds, kind)
     for records in chain([first], in_blocks(rows, size)):
-        yield Chunk(number, origin, unit, layout, records)
+        yield Chunk(number, part.name, origin, unit, layout, records)
 
 
 def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -78,13 +77,19 @@ def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
     """(origin, unit, records) of a set."""
     file = source.file
-    if source.hub_id is None and file is not None and file.is_file() and file.suffix in LAZY:
+    if file is not None and file.is_file() and file.suffix in LAZY:
         unit, rows = LAZY[file.suffix]
         return str(file), unit, rows(file)
     if source.hub_id is not None:
         return source.hub_id, "record", iter(enumerate(load_hub(source.hub_id, source.subset, source.split, source.folder), start=1))
     records = read_source(source, kind)
     return records.origin, records.unit, iter(records.rows)
+
+
+def read_source(source: Source, kind: Kind) -> Records:
+    if source.hub_id is not None:
+        return read_hub(source.hub_id, source.subset, source.split, source.folder)
+    return generated_records(kind) if source.file is None else read_file(source.file)
 
 
 def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:

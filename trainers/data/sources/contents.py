@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from conf.data_registry import Source
+from conf.data_sets import parts_of, sources_of
 from conf.schema import Data
 from trainers.data.sources import generated
 from trainers.data.sources.records import load_hub
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import parts_of, sources_of
 
 
 def contents_of_sets(data: Data) -> list[list[object]]:

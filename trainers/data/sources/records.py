@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 import pyarrow
 import pyarrow.parquet
 
-from trainers.data.sources.layout import kind
+from conf.data_layout import json_type
+from conf.data_sets import ending_of
 from trainers.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SHOWN = 20  # bad rows that a message lists
+
+
+class RowError(ValueError):
+    """What is wrong with one record; whoever reads many gathers them into one DataError."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,9 @@ def read_file(path: Path) -> Records:
     """Every record of a file; numbers start at 1.
 
     Raises:
-        DataError: naming the file, and the line and column where it is broken.
+        DataError: naming the file that is absent or not read, or the line and column where it is broken.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Correct data.sets, data.folder or the registry.")
-    if path.suffix not in READERS:
-        raise DataError(f"{path}: files ending in {path.suffix or 'nothing'} are not read. Give a file ending in {', '.join(READERS)}.")
-    return not_empty(READERS[path.suffix](path))
+    return not_empty(READERS[ending_of(path)](path))
 
 
 def read_json(path: Path) -> Records:
@@ -53,7 +54,7 @@ def read_json(path: Path) -> Records:
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. Give a list of flat records.") from error
     if not isinstance(value, list):
-        raise DataError(f"{path}: holds {kind(value)}, not a list of records. Put the records into one list, or one per line into a .jsonl file.")
+        raise DataError(f"{path}: holds {json_type(value)}, not a list of records. Put the records into one list, or one a line into a .jsonl file.")
     return Records(str(path), "record", list(enumerate(value, start=1)))
 
 
@@ -137,18 +138,6 @@ def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) ->
         raise DataError(
             f"The hub data set {hub_id} (split {split}) cannot be loaded: {cause}. Check its name, or download it and name the file."
         ) from error
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The data files of a folder, by name; what is hidden or has another ending (a readme, a script) is passed over.
-
-    Raises:
-        DataError: where there are none.
-    """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in READERS and not path.name.startswith("."))
-    if not files:
-        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(READERS)}. Correct data.sets, data.folder or the registry.")
-    return files
 
 
 def not_empty(records: Records) -> Records:

@@ -7,7 +7,7 @@ import pytest
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from trainers.data.prepare.prepare import PreparedData, build_datasets
+from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
 from trainers.data.kinds import Kind
 from trainers.data.samples.chat import Message, Sample
-from trainers.data.samples.samples import read_samples
-from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
+from trainers.data.samples.reading import read_samples
 from trainers.data.sources.records import Records
 from trainers.errors import DataError
 

@@ -7,8 +7,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from conf.data_registry import Source
 from trainers.data.sources.chunks import BrokenJson, chunks_of, parsed, record_count
-from trainers.data.sources.registry import Source
 from trainers.errors import DataError
 
 ROWS = [{"instruction": f"q{number}", "output": f"a{number}"} for number in range(5)]
