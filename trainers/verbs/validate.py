@@ -20,6 +20,7 @@ from trainers.data.kinds import KINDS
 from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
 from trainers.data.prepare.problems import Problem, problem_lines
+from trainers.data.prepare.report import unread_line
 from trainers.data.prepare.selection import select
 from trainers.data.prepare.tokenising import Tokenised, Work
 from trainers.data.sources.records import SHOWN
@@ -122,6 +123,7 @@ def survey_lines(counted: Survey) -> list[str]:
     lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
     return [
         *table(counted.sets),
+        *(f"{one.name}: {unread_line(one.unread)}" for one in counted.sets if one.unread),
         f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
         f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
     ]

@@ -27,6 +27,7 @@ class SetCounts:
     tokens: int  # of what is left, after truncation
     learned_tokens: int
     label_share: float | None  # of labelled answers: the share that is good
+    unread: dict[str, int]  # columns and fields that the model does not see, and of how many samples
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kin
         tokens=int(numpy.sum(facts["tokens"][:][used])),
         learned_tokens=int(numpy.sum(facts["learned"][:][used])),
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
+        unread=dict(samples.unread[number]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -111,6 +112,7 @@ def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int
         longest=int(lengths.max()),
         cutoff=work.data.cutoff,
         left_over=int(learnable.sum()) - held_out - len(numpy.unique(train.chosen)),
+        unread=dict(sum(samples.unread, Counter())),
     )
 
 

@@ -1,6 +1,7 @@
 """What became of the data: counts, and the sentence that tells them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class DataReport:
     longest: int  # tokens of the longest sample, before truncation
     cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
+    unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
 
     @property
     def dropped(self) -> int:
@@ -31,5 +33,10 @@ class DataReport:
             f"{self.samples:,} samples{unreadable}: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
-            f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
+            f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned.{f' {unread_line(self.unread)}' if self.unread else ''}"
         )
+
+
+def unread_line(unread: Mapping[str, int]) -> str:
+    """What the records hold and the model does not see."""
+    return f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
+from typing import Any
 
 import numpy
 from datasets import Features, IterableDataset
@@ -29,7 +30,7 @@ TOGETHER = 64  # records that are tokenised at once
 JUDGED_AFTER = 1000  # records: a share of fewer says little
 Record = tuple[Chunk, int, object]  # with its number
 Key = tuple[int, str, int]  # set, file and number of a record
-Row = Mapping[str, list[int]]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,11 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     """
     read, kept = 0, 0
     problems: list[Problem] = []
+    unread: set[str] = set()
     while part := list(islice(records, TOGETHER)):
         rows, found = rows_of_records(part, work)
+        tell_unread({name for row in rows for name in row["unread"]} - unread)
+        unread.update(name for row in rows for name in row["unread"])
         read += len(part)
         problems += told(found, read, work.data)
         learned = [row for row in rows if not row["drop"]]
@@ -147,6 +151,12 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
         if read >= JUDGED_AFTER:
             refuse_problems(problems, read, work.data)
             refuse_nothing(kept, read)
+
+
+def tell_unread(names: set[str]) -> None:
+    """Each once: a stream has no report that counts them."""
+    for name in sorted(names):
+        print(f"The model does not see {name}.", flush=True)
 
 
 def refuse_nothing(kept: int, read: int) -> None:

@@ -4,6 +4,7 @@ import json
 
 from conf.data_layout import Columns, Layout, Tags, json_type
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
+from trainers.data.samples.watched import holds_something
 
 
 def prompt_messages(record: dict[str, object], layout: Layout) -> list[Message]:
@@ -75,10 +76,13 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     calls = read_calls(turn.get("tool_calls"), place)
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"{place}: {tags.content} is a {json_type(content)}; it must be text")
-    if spoken == tags.function and spoken != tags.assistant:
-        return {**plain("assistant", ""), "calls": read_calls(content, place)}
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
-    return {**message, "calls": calls} if calls else message
+    if spoken == tags.function and spoken != tags.assistant:
+        message["content"], calls = "", read_calls(content, place)
+    if calls:
+        message["calls"] = calls
+    further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "tool_calls", "weight") and holds_something(value)}
+    return {**message, "further": further} if further else message
 
 
 def joined_parts(content: object, place: str) -> object:
@@ -102,7 +106,8 @@ def read_calls(value: object, place: str) -> list[Call]:
         arguments = parse_json(arguments, f"{place}: the arguments") if isinstance(arguments, str) else arguments
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise RowError(f"{place}: a function call must be an object with name (text) and arguments (an object)")
-        calls.append({"name": name, "arguments": arguments})
+        call: Call = {"name": name, "arguments": arguments}
+        calls.append({**call, "id": item["id"]} if isinstance(item.get("id"), str) else call)
     return calls
 
 

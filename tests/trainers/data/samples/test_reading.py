@@ -61,7 +61,7 @@ def test_openai_calls_tools_in_parallel_and_leaves_messages_of_weight_0_unlearne
         {"role": "assistant", "content": "A", "weight": 0},
     ]
     messages = read({"messages": turns}, OPENAI)
-    assert messages[2]["calls"] == [{"name": "add", "arguments": {"a": 1}}] * 2
+    assert messages[2]["calls"] == [{"name": "add", "arguments": {"a": 1}, "id": "1"}] * 2
     assert [message["learn"] for message in messages] == [False, False, True, False, False, False]
 
 
