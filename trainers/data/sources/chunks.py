@@ -14,7 +14,7 @@ from conf.data_sets import limit_of, parts_of
 from trainers.data.kinds import Kind
 from trainers.data.sources.generated import generated_records
 from trainers.data.sources.layout import guess_layout
-from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub
+from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub, records_of_hub, without_nulls
 from trainers.errors import DataError
 
 SIZE = 1000  # records that a process takes at once
@@ -81,7 +81,8 @@ def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
         unit, rows = LAZY[file.suffix]
         return str(file), unit, rows(file)
     if source.hub_id is not None:
-        return source.hub_id, "record", iter(enumerate(load_hub(source.hub_id, source.subset, source.split, source.folder), start=1))
+        loaded = load_hub(source.hub_id, source.subset, source.split, source.folder)
+        return source.hub_id, "record", enumerate(records_of_hub(loaded), start=1)
     records = read_source(source, kind)
     return records.origin, records.unit, iter(records.rows)
 
@@ -157,7 +158,7 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(SIZE):
                 for record in batch.to_pylist():
                     number += 1
-                    yield number, record
+                    yield number, without_nulls(record)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
 

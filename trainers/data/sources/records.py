@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +102,18 @@ def read_parquet(path: Path) -> Records:
         values = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
-    return Records(str(path), "record", list(enumerate(values, start=1)))
+    return Records(str(path), "record", list(enumerate(map(without_nulls, values), start=1)))
+
+
+def without_nulls(record: dict[str, object]) -> dict[str, object]:
+    """A record from Arrow without the keys that it did not have: Arrow gives every object the keys of all, with null where a record lacks one."""
+    return {column: whole(value) for column, value in record.items()}
+
+
+def whole(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items() if item is not None}
+    return [whole(item) for item in value] if isinstance(value, list) else value
 
 
 def read_text(path: Path) -> str:
@@ -117,7 +129,11 @@ READERS = {".json": read_json, ".jsonl": read_json_lines, ".csv": read_csv, ".pa
 
 def read_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> Records:
     """Every record of one split of a hub data set."""
-    return not_empty(Records(hub_id, "record", list(enumerate(load_hub(hub_id, subset, split, folder).to_list(), start=1))))
+    return not_empty(Records(hub_id, "record", list(enumerate(records_of_hub(load_hub(hub_id, subset, split, folder)), start=1))))
+
+
+def records_of_hub(loaded: "Dataset") -> Iterator[dict[str, object]]:
+    return map(without_nulls, loaded)
 
 
 def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> "Dataset":
