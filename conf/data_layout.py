@@ -41,6 +41,7 @@ class Layout:
     columns: Columns = field(default_factory=Columns)
     tags: Tags = field(default_factory=Tags)
     holds: Kind = "answers"
+    named: tuple[str, ...] = ()  # columns that the registry names, which some record must then have
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
     refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
     layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
     if columns:
-        layout = replace(layout, columns=registered_columns(layout, columns))
+        layout = replace(layout, columns=registered_columns(layout, columns), named=tuple(columns.values()))
     if "tags" in entry:
         layout = replace(layout, tags=registered_tags(place, layout.tags, mapping(place, entry, "tags")))
     return layout

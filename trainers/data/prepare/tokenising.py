@@ -24,7 +24,8 @@ from trainers.data.rows.row_kinds import ROWS, Row, rows_of
 from trainers.data.samples.chat import RowError, Sample
 from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind
 from trainers.data.samples.reading import read_sample
-from trainers.data.sources.chunks import BrokenJson, Chunk, parsed
+from trainers.data.sources.chunks import Chunk
+from trainers.data.sources.rows import BrokenJson, parsed
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
 FACTS = {"set": Value("int16"), "digest": Value("int64")}  # which set a sample is of; equal samples have equal digests

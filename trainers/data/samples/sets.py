@@ -1,6 +1,7 @@
 """Whole sets as samples, for those who ask a few; training reads chunks of them (prepare/)."""
 
 import sys
+from collections import deque
 
 from conf.data_registry import Source
 from conf.data_sets import limit_of, parts_of, sources_of
@@ -10,6 +11,7 @@ from trainers.data.samples.chat import Sample
 from trainers.data.samples.conversion import refuse_other_kind
 from trainers.data.samples.reading import read_samples
 from trainers.data.sources.chunks import read_source
+from trainers.data.sources.columns import NamedColumns
 from trainers.data.sources.layout import guess_layout
 from trainers.data.sources.records import Records
 
@@ -26,16 +28,20 @@ def read_sets(data: Data, kind: Kind) -> list[Sample]:
 
 def read_set(source: Source, max_samples: int | None, kind: Kind) -> list[Sample]:
     samples: list[Sample] = []
+    named = NamedColumns(source)
     limit = limit_of(source, max_samples)
     left = sys.maxsize if limit is None else limit
     for part in parts_of(source):
-        records = first_records(read_source(part, kind), left)
+        whole = read_source(part, kind)
+        deque(named.looked_for(iter(whole.rows)), maxlen=0)
+        records = first_records(whole, left)
         layout = source.layout or guess_layout(records)
         refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
         samples += read_samples(records, layout, kind)
         left -= len(records.rows)
-        if left == 0:
+        if left == 0 and not named.absent:
             break
+    named.refuse_absent()
     return samples
 
 

@@ -1,6 +1,6 @@
 """The records of the sets, a chunk at a time: formats with a record a line or a row group are read lazily, others whole."""
 
-import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,22 +12,15 @@ from conf.data_layout import Layout, layout_of_record
 from conf.data_registry import Source
 from conf.data_sets import limit_of, parts_of
 from trainers.data.kinds import Kind
+from trainers.data.sources.columns import NamedColumns
 from trainers.data.sources.generated import generated_records
 from trainers.data.sources.layout import guess_layout
 from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub, records_of_hub, without_nulls
+from trainers.data.sources.rows import BrokenJson, Row, parsed
 from trainers.errors import DataError
 
 SIZE = 1000  # records that a process takes at once
 BOM = b"\xef\xbb\xbf"
-
-
-class BrokenJson(RowError):
-    def __init__(self, column: int, reason: str) -> None:
-        super().__init__(reason)
-        self.column = column
-
-
-Row = tuple[int, object]  # a number and its record; bytes are JSON that the process which tokenises it is to parse
 
 
 @dataclass(frozen=True)
@@ -47,26 +40,30 @@ def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, si
     """Every set in chunks, one set after the other, each cut to its first samples.
 
     Raises:
-        DataError: naming the file that cannot be read, is empty or fits no layout.
+        DataError: naming the file that cannot be read, is empty or fits no layout, or a column of the registry that no record has.
     """
     for number, source in enumerate(sources):
-        left = limit_of(source, max_samples)
+        left, named = limit_of(source, max_samples), NamedColumns(source)
         for part in parts_of(source):
-            if left == 0:
+            if left == 0 and not named.absent:
                 break
-            for chunk in chunks_of_part(number, part, left, kind, size):
+            for chunk in chunks_of_part(number, part, left, kind, size, named):
                 left = None if left is None else left - len(chunk.records)
                 yield chunk
+        named.refuse_absent()
 
 
-def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int) -> Iterator[Chunk]:
+def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int, named: NamedColumns) -> Iterator[Chunk]:
     """One file or hub set in chunks, cut to its first `limit` records."""
-    origin, unit, every = opened(part, kind)
+    origin, unit, opened_rows = opened(part, kind)
+    every = named.looked_for(opened_rows)
     rows = islice(every, limit)
     first = list(islice(rows, size))
     layout = part.layout or guessed_layout(origin, unit, first)
     for records in chain([first], in_blocks(rows, size)):
         yield Chunk(number, part.name, origin, unit, layout, records)
+    if named.absent:
+        deque(every, maxlen=0)  # one of the records beyond the limit may have it
 
 
 def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -123,24 +120,6 @@ def broken(record: object) -> str:
     except BrokenJson as error:
         return f", column {error.column}: {error}"
     return ": holds null"
-
-
-def parsed(record: object) -> object:
-    """The record itself, or what its line holds.
-
-    Raises:
-        BrokenJson: naming the column.
-    """
-    if not isinstance(record, bytes):
-        return record
-    try:
-        return json.loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
-    except json.JSONDecodeError as error:
-        raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise BrokenJson(error.start + 1, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
-    except RecursionError as error:
-        raise BrokenJson(1, "is nested too deeply") from error
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -10,7 +10,8 @@ import pytest
 
 from conf.data_layout import Layout
 from conf.data_registry import Source
-from trainers.data.sources.chunks import BrokenJson, chunks_of, parsed, read_source, record_count
+from trainers.data.sources.chunks import chunks_of, read_source, record_count
+from trainers.data.sources.rows import BrokenJson, parsed
 from trainers.errors import DataError
 
 ROWS = [{"instruction": f"q{number}", "output": f"a{number}"} for number in range(5)]
