@@ -12,6 +12,8 @@ from conf.schema import Data
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they tell how a file is read
 GENERATED = "generated"
 GENERATED_RECORDS = 2000  # trainers/data/sources/generated.py makes this many; a test holds the two together
+SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
+HELD_OUT = ("validation", "test")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -55,15 +57,47 @@ def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:
     return f"data.sets: {name} is neither a name in {registry} nor a folder, a file ending in {files}, `{GENERATED}` or a hub id (org/name). {known}"
 
 
-def parts_of(source: Source) -> list[Source]:
-    """A folder as its files, anything else as it is.
+def evaluation_sources(data: Data) -> list[Source]:
+    """Where data.evaluation_sets are: of a folder with a validation or test split that split, else the whole set.
 
     Raises:
-        DataError: for a folder without data files.
+        DataError: as sources_of.
     """
-    if source.file is not None and source.file.is_dir():
-        return [replace(source, file=path) for path in files_in(source.file)]
-    return [source]
+    return [replace(source, split=held_out_split(source)) for source in sources_of(data.evaluation_sets, data)] if data.evaluation_sets else []
+
+
+def held_out_split(source: Source) -> str:
+    files = files_in(source.file) if source.file is not None and source.file.is_dir() else []
+    return next((split for split in ("validation", "test") if any(split_of(file) == split for file in files)), source.split)
+
+
+def parts_of(source: Source) -> list[Source]:
+    """A folder as the files of its split, anything else as it is.
+
+    Raises:
+        DataError: for a folder without data files, or without those of the split.
+    """
+    if source.file is None or not source.file.is_dir():
+        return [source]
+    every, split = files_in(source.file), source.split.partition("[")[0]  # train[:10%] is of the split train
+    own = [file for file in every if (split_of(file) or "train") == split] or (every if split not in HELD_OUT else [])
+    if not own:
+        raise DataError(f"data.sets: {source.name}: {source.file} holds no file of the split {source.split}. Name the file {source.split}.jsonl.")
+    return [replace(source, file=file) for file in own]
+
+
+def left_out(data: Data) -> list[Path]:
+    """Files of the sets' folders that belong to another split and are not evaluated on either."""
+    sources = sources_of(data.sets, data)
+    read = {part.file for source in [*sources, *evaluation_sources(data)] for part in parts_of(source)}
+    folders = [source.file for source in sources if source.file is not None and source.file.is_dir()]
+    return [file for folder in folders for file in files_in(folder) if file not in read]
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file's name begins or ends with (train-00000-of-00002.parquet, squad.test.jsonl); None where it names none."""
+    stem = file.name.lower().removesuffix(file.suffix.lower())
+    return next((split for split, word in SPLITS.items() if re.search(rf"^({word})(?![a-z])|(?<![a-z])({word})$", stem)), None)
 
 
 def files_in(folder: Path) -> list[Path]:

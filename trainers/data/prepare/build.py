@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from conf.data_sets import sources_of
+from conf.data_registry import Source
+from conf.data_sets import evaluation_sources, left_out, sources_of
 from conf.schema import Data, Run
 from trainers.data.kinds import KINDS, Kind
 from trainers.data.prepare.problems import problem_lines, refuse_problems, refuse_too_many
@@ -43,34 +45,33 @@ def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> No
     refuse_bad_values(run.data, kind)
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
-        samples = usable(run.data.sets, work, Path(workshop, "samples.arrow"))
+        samples = usable(sources_of(run.data.sets, run.data), work, Path(workshop, "samples.arrow"))
         selected = select(samples.rows, run.data, run.training.seed)
         train, evaluation = Part(samples.rows, selected.train), Part(samples.rows, selected.evaluation)
         if run.data.evaluation_sets:
-            held_out = usable(run.data.evaluation_sets, work, Path(workshop, "held_out.arrow"))
+            held_out = usable(evaluation_sources(run.data), work, Path(workshop, "held_out.arrow"))
             evaluation = Part(held_out.rows, select(held_out.rows, unmixed(run.data), run.training.seed).train)
         written = write_rows(train.rows, train.chosen, run.data, kind, folder / TRAIN)
         if len(evaluation.chosen):
             write_rows(evaluation.rows, evaluation.chosen, run.data, kind, folder / EVALUATION)
-        report = report_on(samples, train, evaluation, len(written), work)
+        report = replace(report_on(samples, train, evaluation, len(written), work), left_out=[str(file) for file in left_out(run.data)])
     (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
 
 
-def usable(names: list[str], work: Work, file: Path) -> Tokenised:
-    """The samples of the named sets, unless too many of their records are of no use.
+def usable(sources: Sequence[Source], work: Work, file: Path) -> Tokenised:
+    """The samples of the sets, unless too many of their records are of no use.
 
     Raises:
         DataError: listing the first records that gave no sample.
     """
-    samples = tokenised(names, work, file)
+    samples = tokenised(sources, work, file)
     refuse_useless(samples, work.data)
     tell_dropped(samples)
     return samples
 
 
-def tokenised(names: list[str], work: Work, file: Path) -> Tokenised:
-    """The samples of the named sets, and what is wrong with their records."""
-    sources = sources_of(names, work.data)
+def tokenised(sources: Sequence[Source], work: Work, file: Path) -> Tokenised:
+    """The samples of the sets, and what is wrong with their records."""
     with counter_for(record_count(sources)) as counter:
         return tokenise_chunks(chunks_of(sources, work.data.max_samples, work.kind), len(sources), work, file, counter)
 

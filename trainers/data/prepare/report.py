@@ -1,6 +1,6 @@
 """What became of the data: counts, and the sentence that tells them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -19,6 +19,7 @@ class DataReport:
     cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
     unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
+    left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
 
     @property
     def dropped(self) -> int:
@@ -33,10 +34,16 @@ class DataReport:
             f"{self.samples:,} samples{unreadable}: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
-            f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned.{f' {unread_line(self.unread)}' if self.unread else ''}"
+            f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
+            + "".join(f" {line}" for line in [*unread_lines(self.unread), *left_out_lines(self.left_out)])
         )
 
 
-def unread_line(unread: Mapping[str, int]) -> str:
+def unread_lines(unread: Mapping[str, int]) -> list[str]:
     """What the records hold and the model does not see."""
-    return f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."
+    return [f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."] if unread else []
+
+
+def left_out_lines(files: Sequence[str]) -> list[str]:
+    """Splits that are not trained on."""
+    return [f"Not trained on, as other splits: {', '.join(files)}; to evaluate on them, name them in data.evaluation_sets."] if files else []

@@ -15,10 +15,11 @@ from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.data_registry import Source
-from conf.data_sets import sources_of
+from conf.data_sets import HELD_OUT, evaluation_sources, left_out, parts_of, sources_of
 from conf.schema import Data, Run
 from trainers.data.kinds import KINDS
 from trainers.data.prepare.problems import Problem, refuse_problems
+from trainers.data.prepare.report import left_out_lines
 from trainers.data.prepare.tokenising import Work, rows_of_chunk
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.rows.packing import pack_lengths, packed_row
@@ -48,6 +49,8 @@ def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
     work = Work(tokenizer, run.data, KINDS[run.stage.name])
     shares = run.cluster.nodes * (run.cluster.ranks_per_node or 1) * max(1, run.training.dataloader_workers)
+    for line in left_out_lines([str(file) for file in left_out(run.data)]):
+        print(line, flush=True)
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]
     return IterableDataset.from_generator(rows_of_share, features=Features(dict.fromkeys(columns, IDS)), gen_kwargs={"dealt": dealt, "work": work})
@@ -55,8 +58,15 @@ def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
 
 def evaluation_run(run: Run) -> Run:
     """The run whose data to train on are the evaluation sets of this one: they are prepared as always."""
-    alone = replace(run.data, sets=run.data.evaluation_sets, evaluation_sets=[], streaming=False, mixing="concatenate", probabilities=None)
+    names = [name for source in evaluation_sources(run.data) for name in names_of(source)]
+    alone = replace(run.data, sets=names, evaluation_sets=[], streaming=False, mixing="concatenate", probabilities=None)
     return replace(run, data=alone)
+
+
+def names_of(source: Source) -> list[str]:
+    """A set by its name, the held-out split of a folder by the names of its files, as training on them asks for them."""
+    held_out = source.split in HELD_OUT and source.layout is None and source.file is not None
+    return [str(part.file) for part in parts_of(source)] if held_out else [source.name]
 
 
 def rows_of_share(dealt: list[Share], work: Work) -> Iterator[Row]:
