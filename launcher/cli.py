@@ -1,6 +1,7 @@
 """The verbs of the command line, and the one place that turns an error into a message and an exit code."""
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from conf.exit_codes import BUG, INTERRUPTED
 from launcher.errors import RegimenError
 from launcher.verbs.after_training_options import add_after_training
 from launcher.verbs.data_options import add_data_verbs
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"regimen: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has left; nothing may be flushed to it at exit
         return 0
@@ -57,7 +59,7 @@ def report_bug() -> int:
         file.write(traceback.format_exc())
     cause = traceback.format_exc().splitlines()[-1]
     print(f"regimen: this is a bug in regimen ({cause}). The traceback is in {name}: please report it.", file=sys.stderr)
-    return 1
+    return BUG
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,6 +174,14 @@ def act_train(arguments: argparse.Namespace) -> int:
 
 
 def act_plan(arguments: argparse.Namespace) -> int:
+    gc.disable()  # a plan leaves nothing worth collecting, and looking for it takes a twentieth of the time
+    try:
+        return show_plan(arguments)
+    finally:
+        gc.enable()
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
     from launcher.verbs import plan
 
     if arguments.cfg:

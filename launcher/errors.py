@@ -1,78 +1,82 @@
 """What can go wrong, as one small tree; each class carries the exit code that the command line ends with.
 
-RegimenError (1)
-├── ConfigError (2)       a key, a value or a pair of them; a resume that does not match
-├── GateRefused (3)       the job does not fit the node
-├── DataError (4)         data files and records
-├── SubmissionError (5)   sbatch or a Slurm answer
-├── RanksFailed (6)       the processes ended badly and left no better cause
-├── RunLocked (73)        another process works in the run folder
-├── DiskError (74)        disk full or not writable
-├── SavedStartAgain (75)  stopped with a checkpoint
-├── HangOrLostPeer (76)
-├── Unsafe (77)           refused for safety
-├── OutOfMemory (80)
-├── NotANumber (81)
-└── NoProgress (82)
+What each code means stands in conf/exit_codes.py.
+
+RegimenError
+├── ConfigError
+├── GateRefused
+├── DataError
+├── SubmissionError
+├── RanksFailed
+├── RunLocked
+├── DiskError
+├── SavedStartAgain
+├── HangOrLostPeer
+├── Unsafe
+├── OutOfMemory
+├── NotANumber
+└── NoProgress
 """
+
+from conf import exit_codes
 
 
 class RegimenError(Exception):
     """A message for the user: what, which value, what to do instead. It is printed without a traceback."""
 
-    exit_code = 1
+    exit_code = exit_codes.BUG
 
 
 class ConfigError(RegimenError):
-    exit_code = 2
+    exit_code = exit_codes.CONFIG
 
 
 class GateRefused(RegimenError):
-    exit_code = 3
+    exit_code = exit_codes.REFUSED
 
 
 class DataError(RegimenError):
-    exit_code = 4
+    exit_code = exit_codes.DATA
 
 
 class SubmissionError(RegimenError):
-    exit_code = 5
+    exit_code = exit_codes.SUBMISSION
 
 
 class RanksFailed(RegimenError):
-    exit_code = 6
+    exit_code = exit_codes.RANKS_FAILED
 
 
 class RunLocked(RegimenError):
-    exit_code = 73
+    exit_code = exit_codes.IN_USE
 
 
 class DiskError(RegimenError):
-    exit_code = 74
+    exit_code = exit_codes.DISK
 
 
 class SavedStartAgain(RegimenError):
-    exit_code = 75
+    exit_code = exit_codes.SAVED
 
 
 class HangOrLostPeer(RegimenError):
-    exit_code = 76
+    exit_code = exit_codes.LOST_PEER
 
 
 class Unsafe(RegimenError):
-    exit_code = 77
+    exit_code = exit_codes.UNSAFE
 
 
 class OutOfMemory(RegimenError):
-    exit_code = 80
+    exit_code = exit_codes.OUT_OF_MEMORY
 
 
 class NotANumber(RegimenError):
-    exit_code = 81
+    exit_code = exit_codes.NOT_A_NUMBER
 
 
 class NoProgress(RegimenError):
-    exit_code = 82
+    exit_code = exit_codes.NO_PROGRESS
 
 
 BY_EXIT_CODE: dict[int, type[RegimenError]] = {

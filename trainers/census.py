@@ -18,8 +18,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from conf import exit_codes
+
 CONFIG, CENSUS = "config.json", "census.json"
-REFUSED = 2
 LONGEST = 300  # characters of a cause
 NUMBER = re.compile(r"\.(\d+)\.")
 ROUTED = 3  # dimensions of a tensor that stacks experts
@@ -41,7 +42,7 @@ def main() -> int:
         facts = census(architecture)
     except (KeyError, ValueError, TypeError, AttributeError, ImportError) as error:  # what transformers raises for values that do not fit
         print(next(iter(str(error).splitlines()), type(error).__name__)[:LONGEST], file=sys.stderr)
-        return REFUSED
+        return exit_codes.CONFIG
     (folder / CENSUS).write_text(json.dumps(facts), encoding="utf-8")
     return 0
 

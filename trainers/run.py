@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
+from conf.exit_codes import DONE, SAVED
 from conf.run_dir import RunDir
 from conf.schema import Badam, Freeze, Run, Zero
 from trainers.arguments import keep_output_dtype
@@ -41,7 +42,6 @@ from trainers.regimes.continued import load_adapter
 from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
 from trainers.stages.shared.material import Material
 
-DONE, SAVED = 0, 75
 WAIT_SECONDS = 0.2
 
 

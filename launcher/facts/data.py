@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
+from conf.constants import GENERATED, GENERATED_SAMPLES
 from conf.schema import Data, Run
 from launcher.errors import DataError
 
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
-
-
-GENERATED_SAMPLES = 2000  # trainers/data/sources/generated.py makes this many; a test holds the two together
 
 
 DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # what trainers/data/sources/records.py reads; a test holds the two together
@@ -35,7 +33,7 @@ def count_samples(data: Data) -> int | None:
 
 
 def count_set(entry: str, data: Data) -> int | None:
-    if entry == "generated":
+    if entry == GENERATED:
         return GENERATED_SAMPLES
     path = file_of(entry, data)
     count = None if path is None else count_records(path)

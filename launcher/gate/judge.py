@@ -11,9 +11,7 @@ from launcher.facts.data import trained_samples
 from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_other_weights
 from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, settle_node
-from launcher.gate.changes import choice
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
-from launcher.gate.fit import fitted, opened
 from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
@@ -60,6 +58,9 @@ def judge_recorded(described: Composed) -> Judged:
 
 
 def judge_fitted(composed: Composed) -> Judged:
+    from launcher.gate.changes import choice  # most runs leave nothing to choose, and are judged without what chooses
+    from launcher.gate.fit import fitted, opened
+
     check_values(composed)
     node = settle_node(composed.node, composed.cluster.nodes)
     run = settled(opened(composed), node.node)

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from conf.constants import BYTE_TOKENIZER, GENERATED
 from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
@@ -121,7 +122,7 @@ def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:
 
 
 def withheld(run: Run) -> tuple[str, ...]:
-    from_hub = run.model.path is not None or run.model.tokenizer not in (None, "bytes") or run.data.sets != ["generated"]
+    from_hub = run.model.path is not None or run.model.tokenizer not in (None, BYTE_TOKENIZER) or run.data.sets != [GENERATED]
     hub = () if from_hub else HUB_SECRETS
     wandb = () if run.tracking.name == "wandb" else WANDB_SECRETS
     return (*SECRETS, *hub, *wandb)

@@ -5,11 +5,12 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
+from conf.exit_codes import SAVED
 from conf.run_dir import RunDir
 from launcher.errors import RegimenError, RunLocked, SubmissionError
 from launcher.gate.judge import Judged
 from launcher.launch import execute, journal, lock, slurm_commands
-from launcher.launch.outcome import SAVED, outcome_of
+from launcher.launch.outcome import outcome_of
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.slurm_commands import QueuedJob
 from launcher.launch.status import RunStatus, status_of

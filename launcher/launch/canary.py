@@ -11,9 +11,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from conf.exit_codes import DONE, OUT_OF_MEMORY, RANKS_FAILED
 from conf.run_dir import write_text_atomically
 from conf.schema import Run
-from launcher.errors import BY_EXIT_CODE, ConfigError, OutOfMemory, RegimenError
+from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.gate.verdict import Check
 from launcher.launch import execute, lock
@@ -23,7 +24,6 @@ from launcher.launch.plan import LaunchPlan, plan_for
 STEPS = 2  # the first makes the optimizer's states, the second is the highest
 STAGES = ("pt", "sft")  # whose samples can be made up without knowing the data
 WORDS = "canary "  # at least one token each, whatever the tokenizer
-KILLED = 6  # ranks that were ended from outside: on a CPU node, most often for memory
 
 
 def after_canary(decided: Judged) -> Judged:
@@ -97,9 +97,10 @@ def made_up_samples(run: Run) -> str:
 
 def with_outcome(decided: Judged, outcome: Outcome) -> Judged:
     """The verdict after the canary: permitted where it ran, refused where memory ran out."""
-    if outcome.exit_code not in (0, OutOfMemory.exit_code, KILLED):
+    # RANKS_FAILED: they were ended from outside, on a CPU node most often for memory
+    if outcome.exit_code not in (DONE, OUT_OF_MEMORY, RANKS_FAILED):
         raise BY_EXIT_CODE.get(outcome.exit_code, RegimenError)(f"The canary failed: {outcome.message}")
-    ran = outcome.exit_code == 0
+    ran = outcome.exit_code == DONE
     device = next(check for check in decided.verdict.checks if check.rule in (("GPU_PEAK",) if decided.run.node.gpus else ("HOST_RAM",)))
     found = f"a canary of {STEPS} steps ran" if ran else f"a canary of {STEPS} steps failed: {outcome.message}"
     check = Check("CANARY", device.need, device.have, ran, True, f"{found}; it counts instead of the prediction.")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from conf.exit_codes import CONFIG, DATA
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
 from launcher.errors import ConfigError, DiskError, GateRefused
@@ -138,7 +139,7 @@ def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
 def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> bool:
     """Remove the folder of a run that refused its input before it began: nothing in it is of use."""
     began = run_dir.progress.exists() or run_dir.checkpoints.exists() or len([e for e in journal.events(run_dir) if e["event"] == "start"]) > 1
-    if outcome.exit_code not in (2, 4) or began:
+    if outcome.exit_code not in (CONFIG, DATA) or began:
         return False
     shutil.rmtree(run_dir.path)
     return True

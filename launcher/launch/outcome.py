@@ -5,11 +5,8 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
+from conf.exit_codes import DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.run_dir import RunDir
-
-SAVED = 75
-FAILED = 6
-LOST_PEER = 76  # what a rank says when another one has failed
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,15 @@ def read_exits(run_dir: RunDir) -> list[dict[str, Any]]:
 
 def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
     exits = read_exits(run_dir)
-    failures = [entry for entry in exits if entry["code"] not in (0, SAVED)]
+    failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
     if failures:
         first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
         return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; logs in {run_dir.logs})")
-    if exits and all(entry["code"] == 0 for entry in exits) and agent_code == 0:
-        return Outcome(0, "finished")
+    if exits and all(entry["code"] == DONE for entry in exits) and agent_code == 0:
+        return Outcome(DONE, "finished")
     if exits and any(entry["code"] == SAVED for entry in exits):
         return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
-    return Outcome(FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact: regimen train resume={run_dir.path}")
+    return Outcome(RANKS_FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact: regimen train resume={run_dir.path}")
 
 
 def killed(agent_code: int) -> str:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.exit_codes import DONE, SAVED
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch import journal, lock
-from launcher.launch.outcome import SAVED, outcome_of, read_exits
+from launcher.launch.outcome import outcome_of, read_exits
 from launcher.words import first_line
 
-END_STATES = {0: "finished", SAVED: "stopped"}
+END_STATES = {DONE: "finished", SAVED: "stopped"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
     """The state that the ranks' exit files tell; as long as some are missing the others are still at work."""
     ranks = len(list(run_dir.layouts.glob("rank-*.json")))
     exits = read_exits(run_dir)
-    if len(exits) < ranks and all(entry["code"] == 0 for entry in exits):
+    if len(exits) < ranks and all(entry["code"] == DONE for entry in exits):
         return "running", None, f"{len(exits)} of {ranks} ranks have ended"
     outcome = outcome_of(run_dir, 0)
     return END_STATES.get(outcome.exit_code, "failed"), outcome.exit_code, outcome.message

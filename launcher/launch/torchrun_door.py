@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from conf.exit_codes import BUG
 from conf.run_dir import RunDir, write_text_atomically
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.lock import process_start
@@ -147,5 +148,5 @@ class RefusedByRankZero(RegimenError):
 
 def raise_refusal(exit_code: int) -> NoReturn:
     error = RefusedByRankZero("")
-    error.exit_code = exit_code if exit_code in BY_EXIT_CODE else 1
+    error.exit_code = exit_code if exit_code in BY_EXIT_CODE else BUG
     raise error

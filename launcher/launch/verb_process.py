@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from conf.exit_codes import INTERRUPTED
 from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
@@ -20,13 +21,12 @@ Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 
 # Libraries' hints are for programmers; what a user must know we say ourselves.
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
-INTERRUPTED = 130
 
 
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
     forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
     secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
-    return Command((sys.executable, "-m", f"trainers.{verb}", str(folder)), QUIET, forced, secrets)
+    return Command((sys.executable, "-m", f"trainers.verbs.{verb}", str(folder)), QUIET, forced, secrets)
 
 
 def run_verb(verb: str, run: Composed, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:

@@ -66,6 +66,3 @@ MALLOC_MAPS = 32 * MIB
 # 58 M parameters, full in fp32 and LoRA, are met within -5 and +13 %.
 CPU_SLACK = 0.2
 DATALOADER_WORKER = int(0.25 * GIB)  # what a forked worker does not share
-
-# trainers/stages/shared/chunked_loss.py: tokens whose logits exist at a time under training.loss=chunked.
-LOSS_CHUNK = 512

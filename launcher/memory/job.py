@@ -13,9 +13,6 @@ from launcher.memory.weights.parameters import Census, census_of, expert_adapter
 from launcher.memory.weights.split import Split, split_of
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
-TRACED = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     """What the formulas only come close to."""
     run, facts = job.run, job.facts
     rows = (
-        (facts.family not in TRACED, f"activations of {facts.family} are taken from the closest family that was traced"),
+        (not facts.traits.traced, f"activations of {facts.family} are taken from the closest family that was traced"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
         (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),

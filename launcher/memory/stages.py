@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from conf.constants import SCORE_HEAD
 from conf.schema import Dpo, Grpo, Lora, Ppo, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 
@@ -98,4 +99,4 @@ def facts_of_stage(run: Run, facts: ModelFacts) -> ModelFacts:
     if stage_row(run).loss is not Loss.SCORE:
         return facts
     body = tuple(module for module in facts.modules if module.kind != "head")
-    return replace(facts, vocab=1, tied=False, modules=(*body, ModuleKind("score", "head", facts.hidden, 1, facts.hidden, ())))
+    return replace(facts, vocab=1, tied=False, modules=(*body, ModuleKind(SCORE_HEAD, "head", facts.hidden, 1, facts.hidden, ())))

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from conf.constants import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from conf.run_dir import RunDir
 from conf.schema import Lora, Run
 from launcher.errors import ConfigError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # PEFT's file names
 KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}  # ours, PEFT's
 
 
@@ -29,20 +29,21 @@ def with_adapter_folder(run: Run) -> Run:
 
 def adapter_folder(given: Path) -> Path:
     for folder in (given, RunDir(given).model):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        if (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file():
             return folder.resolve()
     raise ConfigError(
-        f"regime.adapter={given} holds no adapter: name the folder with {CONFIG} and {WEIGHTS}, or the run folder of a finished run of regime=lora."
+        f"regime.adapter={given} holds no adapter: name the folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}, or the run folder of a finished "
+        "run of regime=lora."
     )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / CONFIG} cannot be read: {error}. Save the adapter again.") from error
+        raise ConfigError(f"{folder / ADAPTER_CONFIG} cannot be read: {error}. Save the adapter again.") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ConfigError(f"{folder / CONFIG} describes no LoRA adapter: only those can go on learning here.")
+        raise ConfigError(f"{folder / ADAPTER_CONFIG} describes no LoRA adapter: only those can go on learning here.")
     return config
 
 
@@ -55,5 +56,5 @@ def refuse_other_adapter(run: Run, regime: Lora, folder: Path, config: dict[str,
     if run.model.init == "pretrained" and run.model.path is not None and base and Path(base).name != Path(run.model.path).name:
         raise ConfigError(
             f"regime.adapter={folder} was trained on {base}, and this run's model is {run.model.path}. Set model.path to that base; where it only "
-            f"has another name here, write this one into {CONFIG}."
+            f"has another name here, write this one into {ADAPTER_CONFIG}."
         )

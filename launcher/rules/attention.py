@@ -3,34 +3,31 @@
 from dataclasses import replace
 
 from conf.schema import Run
+from launcher.facts.model.facts import Traits
+from launcher.facts.model.families import traits_of
 from launcher.rules.rule import Rule
 
-# Families whose packed rows were compared with single ones under varlen; tests/trainers/model/test_attention.py does it for each.
-COMPARED = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
-)
 BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
-DROPOUT = {"gpt2": 0.1}  # transformers' default where config.json names none; 0 in the other families
 
 
 def attention_dropout(run: Run) -> float:
     architecture = run.model.architecture
-    by_default = DROPOUT.get(architecture.get("model_type", ""), 0.0)
+    by_default = family_traits(run).attention_dropout
     return float(architecture.get("attention_dropout", architecture.get("attn_pdrop", by_default)))
 
 
-def family(run: Run) -> str | None:
-    return run.model.architecture.get("model_type")
+def family_traits(run: Run) -> Traits:
+    return traits_of(run.model.architecture.get("model_type"))
 
 
 def capped(run: Run) -> bool:
     """Whether attention scores pass through a soft cap."""
-    return family(run) == "gemma2"
+    return family_traits(run).capped_scores
 
 
 def uncompared(run: Run) -> bool:
-    """A sliding window of qwen2_moe is told by transformers to its masks alone."""
-    return family(run) not in COMPARED or (family(run) == "qwen2_moe" and run.model.architecture.get("use_sliding_window", False))
+    traits = family_traits(run)
+    return not traits.varlen or (traits.window_in_masks and run.model.architecture.get("use_sliding_window", False))
 
 
 def varlen(run: Run) -> bool:

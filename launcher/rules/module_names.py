@@ -2,12 +2,11 @@
 
 import difflib
 
+from conf.constants import ALL_LINEAR, SCORE_HEAD
 from conf.schema import Freeze, Lora, Run
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
-from launcher.memory.weights.parameters import ALL_LINEAR, full_name, places
-
-REWARD_HEAD = "score"  # of transformers' models for sequence classification
+from launcher.memory.weights.parameters import full_name, places
 
 
 def refuse_unknown_modules(run: Run, facts: ModelFacts) -> None:
@@ -41,7 +40,7 @@ def refuse_too_many_layers(regime: Freeze, run: Run, facts: ModelFacts) -> None:
 
 def refuse_unknown_part(chosen: str, run: Run, facts: ModelFacts) -> None:
     names = [full_name(module, place) for module in facts.modules for place in places(module)]
-    names += [REWARD_HEAD] if run.stage.name == "rm" else []
+    names += [SCORE_HEAD] if run.stage.name == "rm" else []
     if any(f".{chosen}." in f".{name}.{parameter}." for name in names for parameter in ("weight", "bias")):
         return
     parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})

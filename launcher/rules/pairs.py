@@ -2,7 +2,7 @@
 
 from conf.ranks import ranks
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
-from launcher.rules.attention import ATTENTION_RULES
+from launcher.rules.attention import ATTENTION_RULES, family_traits
 from launcher.rules.regime_pairs import REGIME_RULES
 from launcher.rules.rule import Rule
 from launcher.rules.stage_pairs import STAGE_RULES
@@ -22,32 +22,17 @@ def offloads(run: Run) -> bool:
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
 
-# Families whose logits are their head's product and nothing more; tests/trainers/stages/shared/test_chunked_loss.py compares the losses of each.
-HEAD_ALONE = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
-)
-
-# What liger-kernel 0.8.5 has a fused loss for (transformers/monkey_patch.py, MODEL_TYPE_TO_APPLY_LIGER_FN); it leaves every other model as it is, in
-# silence. tests/gpu/test_fused_loss.py holds this and the installed one together.
-FUSED_FAMILIES = frozenset(
-    {
-        *("llama", "llama4_text", "mistral", "ministral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "qwen3_next", "phi3", "gemma", "gemma2"),
-        *("gemma3_text", "olmo2", "olmo3", "deepseek_v2", "deepseek_v3", "smollm3", "glm4", "nemotron", "falcon_h1", "gpt_oss"),
-        *("hunyuan_v1_dense", "exaone4"),
-    }
-)
-
 
 def can_fuse(run: Run) -> bool:
     """Whether liger has a fused loss for the model."""
-    return run.model.architecture.get("model_type") in FUSED_FAMILIES
+    return family_traits(run).fused_loss
 
 
 def alters_logits(run: Run) -> bool:
     """Whether the model does more than its head between the last hidden state and the loss, or adds to the loss."""
     architecture = run.model.architecture
     more = architecture.get("final_logit_softcapping") is not None or architecture.get("output_router_logits", False)
-    return more or architecture.get("model_type") not in HEAD_ALONE
+    return more or not family_traits(run).head_alone
 
 
 # Rows about sharding were run with the refusal lifted (benchmarks/rules/refused_pairs.py; the record is in results/), but for Muon under FSDP2,
@@ -61,7 +46,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "int8-latent",
-        lambda run: bits(run) == 8 and (run.model.architecture or {}).get("model_type") == "deepseek_v3",
+        lambda run: bits(run) == 8 and family_traits(run).latent_inputs,
         "deepseek_v3 makes keys and values of an input with four dimensions, and bitsandbytes' 8-bit layers end with "
         "`Only two or three dimensional matrices are supported for argument A`.",
         "regime.bits=4",

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
+from conf.constants import ADAPTER_CONFIG, BUILT_IN_REWARDS
 from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Composed, Grpo, Ppo, Run
 from launcher.errors import ConfigError, DataError
 
-BUILT_IN_REWARDS = ("exact_answer", "contains_answer", "format", "brevity")  # of trainers/reinforcement/rewards.py; a test holds the two together
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -70,8 +70,8 @@ def check_reward_model(source: str) -> None:
     if run_dir.run_yaml.is_file():
         check_reward_run(run_dir)
         return
-    if (path / "adapter_config.json").is_file():
-        kind = str(read_json(path / "adapter_config.json").get("task_type"))
+    if (path / ADAPTER_CONFIG).is_file():
+        kind = str(read_json(path / ADAPTER_CONFIG).get("task_type"))
         found = [] if kind == "SEQ_CLS" else [f"an adapter of kind {kind}"]
     else:
         architectures = [str(name) for name in read_json(path / "config.json").get("architectures") or ["no known architecture"]]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from launcher.errors import RanksFailed
+from conf.exit_codes import RANKS_FAILED
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
 from launcher.words import duration, plural
@@ -64,4 +64,4 @@ def exit_code(results: Sequence[Result]) -> int:
     if states == {"finished"}:
         return 0
     refusals = {result.refusal for result in results}
-    return refusals.pop() if states == {"refused"} and len(refusals) == 1 else RanksFailed.exit_code
+    return refusals.pop() if states == {"refused"} and len(refusals) == 1 else RANKS_FAILED

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from conf.constants import ADAPTER_CONFIG, GENERATED
 from conf.request import Chat, Evaluate, Predict, Sampling
 from conf.run_dir import as_settled, run_as_dict
 from conf.schema import Run
@@ -104,12 +105,12 @@ def chat(name: str, output: Path, *, system: str | None, sampling: Sampling) -> 
 
 
 def from_hub(run: Run) -> bool:
-    return run.model.init == "pretrained" or run.data.sets != ["generated"]
+    return run.model.init == "pretrained" or run.data.sets != [GENERATED]
 
 
 def refuse_scorer(found: Found, verb: str) -> None:
     """What a reward model says of itself stands in its files."""
-    file = found.weights / ("adapter_config.json" if found.is_adapter else "config.json")
+    file = found.weights / (ADAPTER_CONFIG if found.is_adapter else "config.json")
     text = file.read_text(encoding="utf-8")
     if "SEQ_CLS" in text or "ForSequenceClassification" in text:
         raise ConfigError(

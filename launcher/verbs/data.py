@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.constants import BYTE_TOKENIZER, GENERATED
 from conf.request import Prepare, Validate
 from conf.schema import Composed
 from launcher.composition.compose import compose
@@ -12,7 +13,7 @@ from launcher.launch.verb_process import run_verb
 from launcher.rules.ranges import check_values
 
 WITHOUT_GPU = "node=cpu"
-OF_ITS_OWN = (None, "bytes")  # tokenizers that no hub is asked for
+OF_ITS_OWN = (None, BYTE_TOKENIZER)  # tokenizers that no hub is asked for
 
 
 def validate(overrides: Sequence[str], config_dirs: Sequence[Path], request: Validate) -> int:
@@ -34,4 +35,4 @@ def described(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Composed
 
 
 def asks_hub(run: Composed) -> bool:
-    return run.model.path is not None or run.model.tokenizer not in OF_ITS_OWN or run.data.sets != ["generated"]
+    return run.model.path is not None or run.model.tokenizer not in OF_ITS_OWN or run.data.sets != [GENERATED]

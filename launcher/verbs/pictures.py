@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conf.exit_codes import REFUSED
 from launcher.command import launcher_environment
 from launcher.errors import DiskError, RegimenError
 from launcher.launch.plan import plan_as_dict
@@ -14,7 +15,7 @@ from launcher.verbs.plan import unstarted
 
 
 def draw_plan(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> int:
-    """The predicted phases of a run as a PNG file; ends as `plan` does, with 3 for a refused run."""
+    """The predicted phases of a run as a PNG file; ends as `plan` does."""
     refuse_unwritable(file)
     plan = unstarted(overrides, config_dirs)
     argv = (sys.executable, "-m", "trainers.measures.plots", str(file))  # a finished run draws the same, in a rank: one drawing, and no import across
@@ -23,7 +24,7 @@ def draw_plan(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path)
     if done.returncode:
         raise RegimenError(f"--picture {file} could not be drawn: {done.stderr.strip().splitlines()[-1]}")
     print(f"picture: {file}")
-    return 0 if plan.judged.verdict.permitted else 3
+    return 0 if plan.judged.verdict.permitted else REFUSED
 
 
 def refuse_unwritable(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verb plan: what train would do, in every form, with nothing done."""
+"""The verb plan: what train would do, in every form, with nothing done. What only one form needs is imported by that form."""
 
 import json
 import os
@@ -7,14 +7,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from conf.exit_codes import REFUSED
 from conf.run_dir import run_as_dict
 from conf.schema import Run
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.gate.judge import Judged, free_disk, judge_recorded, judge_run
-from launcher.gate.proposals import alternatives, regime_matrix
 from launcher.gate.verdict import Verdict, judge
-from launcher.launch import status
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
@@ -28,6 +27,8 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     """The plan of a run whose folder is not made: of a resumed one it is."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
+        from launcher.launch import status
+
         run_dir = status.named_run(name, recorded.output_of(others))
         return plan_for(judge_recorded(recorded.resumed_run(run_dir, others)), run_dir)
     decided = judged(overrides, config_dirs)
@@ -39,11 +40,13 @@ def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     print(plan_text(plan, os.environ))
     if not plan.judged.verdict.permitted:
         print("\n" + "\n".join(recommendations(plan.judged)))
-        return 3
+        return REFUSED
     return 0
 
 
 def recommendations(decided: Judged) -> list[str]:
+    from launcher.gate.proposals import alternatives
+
     return recommendation_lines(alternatives(decided.run, decided.facts, judging_like(decided)))
 
 
@@ -60,10 +63,12 @@ def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
 def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     plan = unstarted(overrides, config_dirs)
     print(json.dumps(plan_as_dict(plan, dict(os.environ)), indent=1))
-    return 0 if plan.judged.verdict.permitted else 3
+    return 0 if plan.judged.verdict.permitted else REFUSED
 
 
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    from launcher.gate.proposals import regime_matrix
+
     decided = judged(overrides, config_dirs)
     print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, judging_like(decided)))))
     return 0
@@ -82,6 +87,8 @@ def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) ->
 
 
 def show_difference(overrides: Sequence[str], config_dirs: Sequence[Path], name: str) -> int:
+    from launcher.launch import status
+
     run_dir = status.named_run(name, recorded.output_of(overrides))
     before = flattened(run_as_dict(recorded.recorded_run(run_dir)))
     after = flattened(run_as_dict(unstarted(overrides, config_dirs).run))

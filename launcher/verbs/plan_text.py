@@ -3,14 +3,17 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf.ranks import ranks
 from conf.schema import Run
 from launcher.gate.judge import Judged
-from launcher.gate.proposals import Change, RegimeRow
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.words import duration, gib, plural
+
+if TYPE_CHECKING:
+    from launcher.gate.proposals import Change, RegimeRow
 
 GB = 10**9
 BAR_WIDTH = 32
@@ -131,7 +134,7 @@ def explanation_lines(judged: Judged) -> list[str]:
     return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
 
 
-def recommendation_lines(changes: Sequence[Change]) -> list[str]:
+def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
     if not changes:
         return ["no change of regime, sharding or batch fits this node: state a bigger one."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
@@ -140,7 +143,7 @@ def recommendation_lines(changes: Sequence[Change]) -> list[str]:
     return lines
 
 
-def matrix_lines(judged: Judged, rows: Sequence[RegimeRow]) -> list[str]:
+def matrix_lines(judged: Judged, rows: "Sequence[RegimeRow]") -> list[str]:
     """Every regime on this node."""
     lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
     for row in rows:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.constants import ADAPTER_CONFIG
 from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Run
@@ -12,7 +13,6 @@ from launcher.errors import ConfigError
 from launcher.launch import status
 
 AT_STEP = re.compile(r"(?P<run>.+)@step-(?P<step>[0-9]+)")
-ADAPTER = "adapter_config.json"  # PEFT's own file name
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Found:
 
     @property
     def is_adapter(self) -> bool:
-        return (self.weights / ADAPTER).is_file()
+        return (self.weights / ADAPTER_CONFIG).is_file()
 
     @property
     def as_request(self) -> Trained:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,22 @@ def test_no_module_of_the_launcher_imports_a_heavy_library() -> None:
 
 def test_the_command_line_starts_without_what_only_some_verbs_need() -> None:
     assert not (HEAVY | LATE) & modules_after(IMPORT_ENTRY)
+
+
+def test_what_settling_fills_is_never_doubted_afterwards() -> None:
+    """conf.schema.Run says that these are there; a fallback or an assert would say that they may not be."""
+    filled = "architecture|accumulation|effective_batch|attention|ranks_per_node|gpus"
+    doubts = re.compile(rf"\b({filled}|gpu_memory)\)? or ([01]\b|{{}})|assert .*\b({filled})\b.* is not None")
+    settling = {"launcher/gate/settle.py"}
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {line.strip()}"
+        for folder in ("conf", "launcher", "trainers")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if str(path.relative_to(REPOSITORY)) not in settling
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if doubts.search(line)
+    ]
+    assert found == []
 
 
 def test_trainers_ask_the_environment_in_one_place() -> None:

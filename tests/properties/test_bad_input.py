@@ -13,8 +13,8 @@ import pytest
 from cells import TINY as CELL
 
 from conf.run_dir import RunDir, save_run
-from launcher.composition.compose import compose
 from launcher.launch import lock
+from tests.described import described
 
 TINY = (*CELL, "cluster.ranks_per_node=1", "sharding=ddp")
 DEMO = ("recipe=demo", *TINY)
@@ -154,7 +154,7 @@ def test_an_occupied_port_is_told_before_any_process_starts(tmp_path: Path) -> N
 def test_a_run_folder_in_use_is_told_with_its_owner(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path / "outputs" / "demo" / "made")
     run_dir.path.mkdir(parents=True)
-    save_run(compose(DEMO), run_dir)
+    save_run(described(*DEMO, "node=cpu"), run_dir)
     lock.acquire(run_dir, lock.this_process())
     check(Row("in use", (f"resume={run_dir.path}",), 73, (f"process {os.getpid()} on {socket.gethostname()}", " s. ")), tmp_path)
     assert run_dir.lock.exists()

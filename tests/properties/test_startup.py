@@ -11,16 +11,37 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSING = {"hydra", "omegaconf", "yaml", "antlr4"}
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "deepspeed", "bitsandbytes", "numpy", "pandas", "matplotlib"}
 LATE = {"rich", "jinja2", "pynvml", "huggingface_hub", "httpx", "requests"}
+# What counts an unknown architecture, proposes for a refused run, fits an open one, or reads other runs: no part of a permitted plan.
+ELSEWHERE = {
+    "importlib.metadata",
+    "subprocess",
+    "launcher.facts.model.census",
+    "launcher.gate.proposals",
+    "launcher.gate.changes",
+    "launcher.gate.fit",
+    "launcher.launch.status",
+    "launcher.launch.journal",
+    "launcher.launch.lock",
+    "launcher.launch.execute",
+    "launcher.verbs.train",
+    "launcher.sweep",
+}
 PLAN = ("plan", "model=llama3.1_8b", "data=demo", "node=h100_80")
 VERBS = re.compile(r"^    ([a-z]+)  ", re.MULTILINE)
 
 
 def started(*arguments: str) -> tuple[int, str, set[str]]:
     """Exit code, output and the packages that one command imported."""
+    code, out, imported = started_modules(*arguments)
+    return code, out, {name.split(".")[0] for name in imported}
+
+
+def started_modules(*arguments: str) -> tuple[int, str, set[str]]:
+    """Exit code, output and the modules that one command imported."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "launcher", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "argparse" in imported, done.stderr
     return done.returncode, done.stdout, imported
 
@@ -54,6 +75,12 @@ def test_a_plan_for_a_named_node_needs_only_composition(more: tuple[str, ...]) -
     assert code == 0
     assert imported >= COMPOSING
     assert not (HEAVY | LATE) & imported
+
+
+def test_a_permitted_plan_imports_only_what_its_answer_needs() -> None:
+    code, _, imported = started_modules(*PLAN)
+    assert (code, "launcher.memory.estimate" in imported) == (0, True)
+    assert not ELSEWHERE & imported
 
 
 def test_recommendations_for_a_refused_run_need_no_more() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
+from conf.constants import ADAPTER_CONFIG
 from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Lora, Qlora, Run
@@ -25,11 +26,9 @@ from trainers.model.prepared import PreparedModel
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
 
-ADAPTER = "adapter_config.json"  # PEFT's own file name
-
 
 def is_adapter(weights: Path) -> bool:
-    return (weights / ADAPTER).is_file()
+    return (weights / ADAPTER_CONFIG).is_file()
 
 
 def model_class(run: Run) -> ModelClass:

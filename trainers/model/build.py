@@ -88,7 +88,7 @@ def whole_random_model(run: Run, model_class: ModelClass) -> PreTrainedModel:
 
 
 def random_config(run: Run) -> PreTrainedConfig:
-    architecture = dict(run.model.architecture or {})
+    architecture = dict(run.model.architecture)
     if "model_type" not in architecture:
         raise ValueError(
             "model.init=random needs model.architecture, the contents of a config.json with its model_type. Give it, or set model.init=pretrained."

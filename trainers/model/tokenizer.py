@@ -6,13 +6,13 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from conf.constants import BYTE_TOKENIZER
 from conf.schema import Model, Run
 from conf.vocabulary import vocabulary_rows
 from trainers.data.kinds import KINDS
 from trainers.data.rows.chat_template import control_tokens, named_template, template_names
 from trainers.model.conversation import answer_end
 
-BUILT_IN = "bytes"
 SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Tokens that model makers reserve for padding, or reserve and never train: Llama 3.1, Phi, Mistral, BERT, Gemma and Falcon families.
 SPARE_TOKEN = re.compile(
@@ -27,7 +27,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: naming model.tokenizer, model.path or data.template.
     """
-    tokenizer = byte_tokenizer() if run.model.tokenizer == BUILT_IN else pretrained_tokenizer(run.model)
+    tokenizer = byte_tokenizer() if run.model.tokenizer == BYTE_TOKENIZER else pretrained_tokenizer(run.model)
     tokenizer.padding_side = "right"
     add_tokens(tokenizer, run.model)
     if run.data.template is not None:

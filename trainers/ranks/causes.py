@@ -4,9 +4,9 @@ import errno
 import traceback
 from pathlib import Path
 
+from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY
 from trainers.errors import DataError, RankZeroFailed
 
-CONFIG, DATA, DISK, LOST_PEER, OUT_OF_MEMORY, NOT_A_NUMBER, BUG = 2, 4, 74, 76, 80, 81, 1
 PACKAGE = Path(__file__).resolve().parents[1]  # trainers
 
 

@@ -5,11 +5,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from conf.constants import ALL_LINEAR
 from conf.schema import Lora, Run
 from trainers.model.build import ModelClass, load_model
 from trainers.model.prepared import PreparedModel
 
-ALL_LINEAR = "all-linear"
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # bitsandbytes' layers are nn.Linear; GPT-2 writes its own as Conv1D
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from conf.constants import ADAPTER_CONFIG
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.model.build import FROZEN, by_precision
 from trainers.reinforcement.answers import padded
 
 Judge = Callable[[list[list[int]]], Tensor]  # rows of prompt and answer to their scores (rows,)
-ADAPTER = "adapter_config.json"
 
 
 def load_judge(source: str, run: Run, tokenizer: PreTrainedTokenizerBase, arguments: TrainingArguments) -> Judge:
@@ -65,7 +65,7 @@ def weights_of(source: str) -> str:
 
 
 def load_classifier(source: str, folder: str, dtype: torch.dtype) -> PreTrainedModel:
-    adapted = (Path(folder) / ADAPTER).is_file()
+    adapted = (Path(folder) / ADAPTER_CONFIG).is_file()
     base = base_of(Path(source), Path(folder)) if adapted else folder
     keywords = {"num_labels": 1, "dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     try:
@@ -84,7 +84,7 @@ def load_classifier(source: str, folder: str, dtype: torch.dtype) -> PreTrainedM
 def base_of(source: Path, folder: Path) -> str:
     """What an adapter was trained on: random weights lie beside it in its run folder, which may have moved."""
     beside = RunDir(source).base
-    return str(beside) if beside.is_dir() else str(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    return str(beside) if beside.is_dir() else str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def refuse_other_tokens(source: str, folder: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from conf.constants import BUILT_IN_REWARDS
 from conf.schema import Grpo
 
 Reward = Callable[..., list[float | None]]
@@ -64,7 +65,7 @@ def built_in(name: str, stage: Grpo) -> Reward:
         "brevity": lambda: short_within(stage.response_length),
     }
     if name not in rewards:
-        raise ValueError(f"stage.rewards: {name} is not known. Built in: {', '.join(rewards)}; your own: package.module:function.")
+        raise ValueError(f"stage.rewards: {name} is not known. Built in: {', '.join(BUILT_IN_REWARDS)}; your own: package.module:function.")
     return rewards[name]()
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from conf.constants import SCORE_HEAD
 from conf.run_dir import RunDir
 from conf.schema import Freeze, Run
 from trainers.model.build import trained_dtype
@@ -16,8 +17,6 @@ from trainers.regimes import PreparedModel, with_adapter
 from trainers.regimes.freeze import train_too
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
-
-HEAD = "score"  # transformers' name of the linear layer from the last token's state to the reward
 
 
 class RewardModel:
@@ -68,7 +67,7 @@ def build_trainer(run: Run, arguments: RewardConfig, prepared: PreparedModel, ma
 def with_head(run: Run, prepared: PreparedModel) -> PreparedModel:
     """The head is new: it learns in every regime, and is saved with an adapter."""
     if prepared.peft_config is not None:
-        return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[HEAD]))
+        return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[SCORE_HEAD]))
     if isinstance(run.regime, Freeze):
-        train_too(prepared.model, [HEAD], trained_dtype(run))
+        train_too(prepared.model, [SCORE_HEAD], trained_dtype(run))
     return prepared

@@ -11,18 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
+from conf.constants import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from conf.request import Export, load_export
 from conf.run_dir import RunDir
 from conf.schema import Qlora, Run
 from trainers.after_training.model_card import model_card, public
 from trainers.after_training.shards import DTYPES, METADATA, Shape, copy_weights, header_shapes
-from trainers.after_training.trained import ADAPTER, load_tokenizer_of, merged, naming_the_weights, refuse_damaged
+from trainers.after_training.trained import load_tokenizer_of, merged, naming_the_weights, refuse_damaged
 from trainers.checkpoints.commit import sync
 from trainers.model.build import FROZEN, by_precision
 from trainers.model.conversation import generation_config
 from trainers.verbs.frame import naming_the_target, perform
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's own file name
 MAKING = ".making-"
 
 
@@ -103,9 +103,9 @@ def write_adapter(run: Run, request: Export, folder: Path) -> None:
     with naming_the_weights(request.trained):
         tensors = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in load_file(source / ADAPTER_WEIGHTS).items()}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=METADATA)
-    values = json.loads((source / ADAPTER).read_text(encoding="utf-8"))
+    values = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     values["base_model_name_or_path"] = base_name(run, request)
-    (folder / ADAPTER).write_text(json.dumps(values, indent=2), encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def base_name(run: Run, request: Export) -> str:
@@ -123,8 +123,8 @@ def dtype_of(request: Export) -> torch.dtype | None:
 
 def is_classifier(folder: Path) -> bool:
     """What the written files say of themselves."""
-    if (folder / ADAPTER).is_file():
-        return bool(json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["task_type"] == "SEQ_CLS")
+    if (folder / ADAPTER_CONFIG).is_file():
+        return bool(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["task_type"] == "SEQ_CLS")
     return "ForSequenceClassification" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
 

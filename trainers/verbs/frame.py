@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from transformers.utils import logging
 
+from conf.exit_codes import BUG, DONE, INTERRUPTED
 from conf.run_dir import RunDir, load_run
 from conf.schema import Composed
 from trainers.__main__ import write_exit
-from trainers.ranks.causes import BUG, cause_of, is_full_disk, is_out_of_memory
+from trainers.ranks.causes import cause_of, is_full_disk, is_out_of_memory
 from trainers.ranks.place import Place
 
-DONE, INTERRUPTED = 0, 130
 ALONE = Place(rank=0, local_rank=0, world=1)
 Request = TypeVar("Request")
 Described = TypeVar("Described", bound=Composed)

@@ -12,13 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from conf import exit_codes
 from conf.run_dir import write_text_atomically
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import ConfigError
 from launcher.facts.model.facts import ModelFacts, ModuleKind
+from launcher.facts.model.families import traits_of
 
 CONFIG, CENSUS = "config.json", "census.json"
-REFUSED = 2  # the exit code of trainers/census.py where transformers does not know the architecture, or refuses its values
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
 SECONDS = 300  # imports and the largest models take below twenty
 
@@ -65,7 +66,7 @@ def parsed(path: Path) -> ModelFacts | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         modules = tuple(ModuleKind(**{**module, "layers": tuple(module["layers"])}) for module in values.pop("modules"))
-        return ModelFacts(**values, modules=modules)
+        return ModelFacts(**{**values, "modules": modules, "traits": traits_of(values["family"])})
     except (json.JSONDecodeError, KeyError, TypeError):
         return None
 
@@ -80,10 +81,11 @@ def census(text: str, name: object, source: str) -> str:
         if done.returncode == 0:
             return (Path(folder) / CENSUS).read_text(encoding="utf-8")
     cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
-    if done.returncode == REFUSED:
+    if done.returncode == exit_codes.CONFIG:  # transformers does not know the architecture, or refuses its values
         raise ConfigError(
             f"{source}: model_type={name} has no table here, and transformers cannot build it: {cause}. Use an architecture that transformers "
-            "knows as a causal language model (code that comes with a model is never run), or mend its config.json."
+            "knows as a causal language model (code that comes with a model is never run), fix its config.json, or add a row to FAMILIES in "
+            "launcher/facts/model/families.py."
         )
     raise ConfigError(
         f"{source}: model_type={name} has no table here and must be counted by transformers, which failed: {cause}. "

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from launcher.errors import ConfigError
-from launcher.facts.model.census import counted_facts
 from launcher.facts.model.facts import ModelFacts
 from launcher.facts.model.families import FAMILIES, Family
 from launcher.facts.model.fields import Fields
@@ -21,6 +20,8 @@ def model_facts(architecture: Mapping[str, Any], source: str) -> ModelFacts:
     if not isinstance(name, str):
         raise ConfigError(f"{source}: model_type is missing. Take the config.json that the model was published with.")
     if name not in FAMILIES:
+        from launcher.facts.model.census import counted_facts  # what starts a process and asks for versions is imported when it is needed
+
         return counted_facts(architecture, source)
     family = FAMILIES[name]
     fields = Fields(architecture, family.defaults, family.own_names, source)
@@ -56,6 +57,7 @@ def widths(name: str, family: Family, fields: Fields) -> ModelFacts:
         sliding_window=sliding_window(family, fields),
         modules=(),
         residual_dropout="resid_pdrop" in family.defaults and fields.lookup("resid_pdrop") != 0,
+        traits=family.traits,
     )
 
 

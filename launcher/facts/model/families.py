@@ -1,9 +1,9 @@
-"""One row per architecture: what transformers 5.23 assumes where config.json is silent, and how its modules are listed."""
+"""One row per architecture: what transformers 5.23 assumes where config.json is silent, how its modules are listed, and what else it does."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from launcher.facts.model.facts import ModelFacts
+from launcher.facts.model.facts import ModelFacts, Traits
 from launcher.facts.model.fields import Fields
 from launcher.facts.model.modules import (
     Kinds,
@@ -28,6 +28,7 @@ FOUR_NORMS = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layerno
 @dataclass(frozen=True)
 class Family:
     modules: Callable[[ModelFacts, Fields], Kinds]
+    traits: Traits
     # Defaults of models/*/configuration_*.py. Sizes without a row here must be in config.json.
     defaults: Mapping[str, int | float | bool | None]
     own_names: Mapping[str, str] = field(default_factory=dict)
@@ -57,32 +58,39 @@ GEMMA = {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True,
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         modules=dense_modules("attention_bias", "attention_bias", "mlp_bias", TWO_NORMS),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={"max_position_embeddings": 2048, "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False},
     ),
     "mistral": Family(
         modules=dense_modules(False, False, False, TWO_NORMS),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072, "tie_word_embeddings": False, "sliding_window": 4096},
     ),
     "qwen2": Family(
         modules=dense_modules(True, False, False, TWO_NORMS),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={**QWEN, "num_key_value_heads": 32},
     ),
     "qwen3": Family(
         modules=dense_modules("attention_bias", "attention_bias", False, TWO_NORMS),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={**QWEN, "num_key_value_heads": 32, "head_dim": 128, "attention_bias": False},
         qk_norm=True,
     ),
     "phi3": Family(
         modules=phi3_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, joined_heads=True),
         defaults={"max_position_embeddings": 4096, "tie_word_embeddings": False, "sliding_window": None},
     ),
     "gemma2": Family(
         modules=dense_modules("attention_bias", "attention_bias", False, FOUR_NORMS),
+        traits=Traits(traced=True, fused_loss=True, capped_scores=True, two_masks=True, float_gain=True),
         defaults={**GEMMA, "max_position_embeddings": 8192, "final_logit_softcapping": 30.0},
         norms_per_layer=4,
     ),
     "gemma3_text": Family(
         modules=dense_modules("attention_bias", "attention_bias", False, FOUR_NORMS),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, two_masks=True, float_gain=True),
         # Published Gemma 3 files leave out the number of heads and the vocabulary where they equal these.
         defaults={**GEMMA, "num_attention_heads": 8, "vocab_size": 262208, "max_position_embeddings": 131072, "final_logit_softcapping": None},
         norms_per_layer=4,
@@ -90,6 +98,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt2": Family(
         modules=gpt2_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, attention_dropout=0.1, unrotated=True, composed_gelu=True),
         defaults={"max_position_embeddings": 1024, "tie_word_embeddings": True, "resid_pdrop": 0.1},
         own_names={
             "hidden_size": "n_embd",
@@ -104,12 +113,14 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_neox": Family(
         modules=gpt_neox_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, joined_heads=True, parallel=True),
         defaults={"max_position_embeddings": 2048, "tie_word_embeddings": False, "attention_bias": True},
         layer_norm=True,
         gated_mlp=False,
     ),
     "mixtral": Family(
         modules=mixtral_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={
             "num_key_value_heads": 8,
             "max_position_embeddings": 131072,
@@ -123,6 +134,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen2_moe": Family(
         modules=qwen2_moe_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, window_in_masks=True),
         defaults={
             **QWEN,
             **SPARSE,
@@ -137,6 +149,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_moe": Family(
         modules=qwen3_moe_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
         defaults={
             **QWEN,
             **SPARSE,
@@ -152,6 +165,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "deepseek_v3": Family(
         modules=deepseek_v3_modules,
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, latent_inputs=True, expert_adapters=True),
         defaults={
             "max_position_embeddings": 4096,
             "tie_word_embeddings": False,
@@ -171,3 +185,29 @@ FAMILIES: dict[str, Family] = {
         expert_width="moe_intermediate_size",
     ),
 }
+
+# Families without a table of modules, which transformers counts, as far as something is known of them.
+COUNTED: dict[str, Traits] = {
+    "deepseek_v2": Traits(fused_loss=True),
+    "exaone4": Traits(fused_loss=True),
+    "falcon_h1": Traits(fused_loss=True),
+    "gemma": Traits(fused_loss=True),
+    "glm4": Traits(fused_loss=True),
+    "gpt_oss": Traits(fused_loss=True),
+    "hunyuan_v1_dense": Traits(fused_loss=True),
+    "llama4_text": Traits(fused_loss=True),
+    "ministral": Traits(fused_loss=True),
+    "nemotron": Traits(fused_loss=True),
+    "olmo2": Traits(fused_loss=True, float_gain=True),
+    "olmo3": Traits(fused_loss=True),
+    "qwen3_next": Traits(fused_loss=True),
+    "smollm3": Traits(fused_loss=True),
+}
+NEUTRAL = Traits()
+
+
+def traits_of(model_type: object) -> Traits:
+    """Of the family that a config.json names; neutral where it is in neither table, or names none."""
+    if not isinstance(model_type, str):
+        return NEUTRAL
+    return FAMILIES[model_type].traits if model_type in FAMILIES else COUNTED.get(model_type, NEUTRAL)

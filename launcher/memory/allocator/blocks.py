@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from conf.constants import LOSS_CHUNK
 from conf.schema import Badam, Freeze, Lora, Zero
-from launcher.memory.constants import LOSS_CHUNK, REDUCE_BUCKET
+from launcher.memory.constants import REDUCE_BUCKET
 from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.loss import fused_chunk

@@ -9,22 +9,6 @@ from launcher.memory.weights.parameters import adapter_targets, expert_targets
 
 # The linear layers whose input is not the normalised residual stream; their inputs are kept elsewhere (attention output, MLP product).
 CLOSING = ("o_proj", "down_proj", "c_proj", "dense", "dense_4h_to_h")
-# Whose activation is gelu_new: operations of Python that keep three values more than torch's kernel: tanh, its sum with one, and half of the inner
-# value (transformers/activations.py, NewGELUActivation).
-COMPOSED_GELU = ("gpt2",)
-# Without rotary tables: queries and keys stay views of the fused projection (transformers/models/gpt2/modeling_gpt2.py).
-UNROTATED = ("gpt2",)
-# Rotate a part of each head and put it together with the rest: flash attention and cuDNN's answer in the layout of such queries, and what the
-# output projection takes is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
-CONCATENATED = ("phi3", "gpt_neox")
-# Eager attention caps its scores by a tanh, which is kept (transformers/models/gemma2/modeling_gemma2.py, eager_attention_forward).
-CAPPED_SCORES = ("gemma2",)
-
-# Whose RMSNorm multiplies by its gain in fp32, before it casts (modeling_gemma2.py and modeling_olmo2.py).
-FLOAT_GAIN = ("gemma2", "gemma3_text", "olmo2")
-# Attention and MLP read the same states, through a norm each (modeling_gpt_neox.py, use_parallel_residual).
-PARALLEL = ("gpt_neox",)
-
 FUSED_QKV = ("qkv_proj", "query_key_value", "c_attn")
 
 
@@ -79,7 +63,7 @@ def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
         return (4 if arithmetic.own_casts else arithmetic.residual) * facts.hidden + 8
     if not learns:
         return 4 * facts.hidden + 4
-    gain = 4 if facts.family in FLOAT_GAIN else arithmetic.residual
+    gain = 4 if facts.traits.float_gain else arithmetic.residual
     return (4 + gain) * facts.hidden + 4
 
 
@@ -92,21 +76,21 @@ def norms_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """All of one layer; parallel ones share their input, unless each makes an fp32 copy of it."""
     own = facts.norms_per_layer * norm_bytes(facts, arithmetic, learns)
     copies = arithmetic.own_casts and arithmetic.residual < 4
-    return own - (arithmetic.residual * facts.hidden if facts.family in PARALLEL and not copies else 0)
+    return own - (arithmetic.residual * facts.hidden if facts.traits.parallel and not copies else 0)
 
 
 def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     if not facts.qk_norm:
         return 0
     heads = facts.heads + facts.kv_heads
-    gain = 4 if facts.family in FLOAT_GAIN else arithmetic.element
+    gain = 4 if facts.traits.float_gain else arithmetic.element
     return (4 + (gain if learns else 0)) * heads * facts.head_dim + 4 * heads
 
 
 def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Inputs that layers keep for their weights' gradients: two shared ones (attention, MLP), or one cast per layer, unless what they take is in 16
     bits already: a gain that multiplies in fp32 answers in the dtype of the residual stream, others in that of their weight."""
-    if learns and arithmetic.own_casts and not (facts.family in FLOAT_GAIN and arithmetic.residual == arithmetic.element):
+    if learns and arithmetic.own_casts and not (facts.traits.float_gain and arithmetic.residual == arithmetic.element):
         return arithmetic.element * facts.hidden * sum(reads_stream(module) for module in layer_modules(facts))
     return 2 * arithmetic.element * facts.hidden if learns or arithmetic.keeps_inputs else 0
 
@@ -131,13 +115,13 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | 
     """
     queries, keys, element = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim, arithmetic.element
     if attention == "eager":
-        copies = 4 + (element if element == 2 else 0) + (element if facts.family in CAPPED_SCORES else 0)
+        copies = 4 + (element if element == 2 else 0) + (element if facts.traits.capped_scores else 0)
         return copies * facts.heads * batch.length + (4 if output_kept else 3) * element * queries
     kept = element * 2 * (queries + keys) + 4 * facts.heads
     fused = any(last_part(module) in FUSED_QKV for module in layer_modules(facts))
-    if fused and facts.family not in UNROTATED and arithmetic.inner == element:
+    if fused and not facts.traits.unrotated and arithmetic.inner == element:
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
-    if output_kept and facts.family in CONCATENATED and attention != "varlen":
+    if output_kept and facts.traits.joined_heads and attention != "varlen":
         kept += element * queries
     # a mask tensor makes transformers repeat k and v, in place where there is one head of them
     return kept + (2 * element * (queries - keys) if batch.masked and facts.kv_heads > 1 else 0)
@@ -168,10 +152,10 @@ def fused_gate(facts: ModelFacts) -> bool:
 def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
     product = arithmetic.element * (1 if learns or arithmetic.keeps_inputs else 0)
-    if facts.family in COMPOSED_GELU and arithmetic.own_casts:
+    if facts.traits.composed_gelu and arithmetic.own_casts:
         # CUDA's autocast takes powers in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32): the inner value, tanh, and its sum with one
         return (3 * 4 + arithmetic.element + product) * mlp_width(facts)
-    kept = (3 if facts.gated_mlp else 1) + (3 if facts.family in COMPOSED_GELU else 0)
+    kept = (3 if facts.gated_mlp else 1) + (3 if facts.traits.composed_gelu else 0)
     return (kept * arithmetic.inner + product) * mlp_width(facts)
 
 

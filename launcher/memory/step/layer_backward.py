@@ -7,7 +7,6 @@ from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
 from launcher.memory.step.activations import (
     CLOSING,
-    COMPOSED_GELU,
     fused_gate,
     last_part,
     layer_modules,
@@ -248,7 +247,7 @@ def mlp_gradients(job: Job) -> int:
     incoming, inner = element * facts.hidden * job.tokens, element * mlp_width(facts) * job.tokens + routed_copies(job) * facts.intermediate
     if computes_in_floats(job):
         # fp32 gradients of GELU's three parts, or of the base and of its adapter, whose 16 bits are still there; the product that was kept has gone
-        parts = 3 * 4 if facts.family in COMPOSED_GELU else 2 * 4 + element
+        parts = 3 * 4 if facts.traits.composed_gelu else 2 * 4 + element
         return 2 * incoming + parts * mlp_width(facts) * job.tokens - inner
     # the gradient of one side of the product, or an adapter's fp32 one of an ungated MLP, beside that of the product
     factor = inner if facts.gated_mlp or (job.arithmetic.casts_adapted and adapts_closing(job)) else 0
@@ -260,7 +259,7 @@ def mlp_gradients(job: Job) -> int:
 
 def computes_in_floats(job: Job) -> bool:
     """GELU of Python's operations under autocast, and ungated MLPs of quantised layers whose answers are fp32 there."""
-    composed = job.facts.family in COMPOSED_GELU and job.storage.autocast
+    composed = job.facts.traits.composed_gelu and job.storage.autocast
     return composed or (job.arithmetic.inner == 4 and job.arithmetic.element == 2 and not job.facts.gated_mlp)
 
 

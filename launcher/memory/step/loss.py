@@ -1,8 +1,8 @@
 """Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
 
+from conf.constants import LOSS_CHUNK
 from conf.schema import Run
 from launcher.facts.model import ModelFacts
-from launcher.memory.constants import LOSS_CHUNK
 from launcher.memory.step.activations import arithmetic_of, last_state_element
 from launcher.memory.weights.dtypes import Storage
 

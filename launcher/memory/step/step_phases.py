@@ -3,7 +3,7 @@
 from conf.schema import Badam
 from launcher.memory.job import Job
 from launcher.memory.stages import stage_row
-from launcher.memory.step.activations import PARALLEL, Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.step.experts import layer_experts
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.step.layer_backward import layer_saved, learning_moments
@@ -13,7 +13,6 @@ from launcher.memory.weights.resident import accumulates, flat_gradients, gather
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
 
-TWO_MASKS = ("gemma2", "gemma3_text")  # of layers with and without a sliding window (modeling_gemma2.py, causal_mask_mapping)
 
 LOSS_SOURCES = {
     "plain": "logits in compute dtype and fp32, log-softmax, gradients",
@@ -79,7 +78,7 @@ def unsaved_norm(job: Job) -> int:
     made = job.census.adapters > 0 and job.run.training.gradient_checkpointing
     if job.whole or job.census.embedding or made or not job.census.depth:
         return 0
-    norms = 2 if job.facts.family in PARALLEL else 1
+    norms = 2 if job.facts.traits.parallel else 1
     return norms * (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
 
@@ -101,7 +100,7 @@ def held_mask_bytes(job: Job) -> int:
     """Until the forward pass returns: sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
     squares = job.batch.samples * job.batch.length**2
     if job.run.training.attention == "eager":
-        return job.arithmetic.element * squares * (2 if job.facts.family in TWO_MASKS else 1)
+        return job.arithmetic.element * squares * (2 if job.facts.traits.two_masks else 1)
     return squares if job.batch.masked else 0
 
 

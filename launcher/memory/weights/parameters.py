@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from conf.constants import ALL_LINEAR
 from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.facts.model.grown import new_places
 from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, PAGED_TENSOR, SMALL_TENSOR
 from launcher.memory.weights.dtypes import Storage
 
-ALL_LINEAR = "all-linear"
 OUTSIDE = (-1,)
-EXPERT_ADAPTERS = ("deepseek_v3",)  # architectures whose conversion PEFT knows, and whose other layers have names of experts
 
 
 @dataclass(frozen=True)
@@ -150,13 +149,13 @@ def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """`all-linear`: every linear layer but the head (peft, utils/constants.py INCLUDE_LINEAR_LAYERS_SHORTHAND)."""
     chosen = [module for module in facts.modules if module.kind in ("linear", "head") and named(module, regime.targets)]
     targets = list(facts.linears) if ALL_LINEAR in regime.targets else chosen
-    return [module for module in targets if not (facts.family in EXPERT_ADAPTERS and is_expert_target(module))]
+    return [module for module in targets if not (facts.traits.expert_adapters and is_expert_target(module))]
 
 
 def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """PEFT 0.21 takes targets of these names for the routed experts, which were linear layers of such names in transformers 4, and adapts none of
     the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe)."""
-    if facts.family not in EXPERT_ADAPTERS:
+    if not facts.traits.expert_adapters:
         return []
     adapted = ALL_LINEAR in regime.targets or any(is_expert_target(module) and named(module, regime.targets) for module in facts.linears)
     return [module for module in facts.modules if module.kind == "experts"] if adapted else []

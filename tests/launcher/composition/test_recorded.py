@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from conf.run_dir import RunDir, save_run
+from conf.run_dir import RunDir, run_as_dict, save_run
 from conf.schema import Run
-from launcher.composition.compose import compose
 from launcher.composition.recorded import output_of, recorded_run, resumed_run, split_resume
 from launcher.errors import ConfigError, Unsafe
+from tests.described import described
 
 
 @cache
-def composed() -> Run:
-    return compose(["model=demo", "data=demo"])
+def started() -> Run:
+    return described("model=demo", "data=demo", "node=cpu")
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
-    save_run(composed(), RunDir(tmp_path))
+    save_run(started(), RunDir(tmp_path))
     return RunDir(tmp_path)
 
 
@@ -31,7 +31,7 @@ def refusal(run_dir: RunDir, *overrides: str) -> str:
 
 
 def test_without_overrides_the_recorded_run_goes_on(run_dir: RunDir) -> None:
-    assert resumed_run(run_dir, []) == composed()
+    assert run_as_dict(resumed_run(run_dir, [])) == run_as_dict(started())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_without_overrides_the_recorded_run_goes_on(run_dir: RunDir) -> None:
     ],
 )
 def test_what_is_given_as_it_was_recorded_is_no_difference(override: str, run_dir: RunDir) -> None:
-    assert resumed_run(run_dir, [override]) == composed()
+    assert run_as_dict(resumed_run(run_dir, [override])) == run_as_dict(started())
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,14 @@ def test_every_difference_is_told_at_once(run_dir: RunDir) -> None:
 
 def test_free_keys_are_taken_as_given(run_dir: RunDir) -> None:
     run = resumed_run(run_dir, ["checkpoint.interval=7", "checkpoint.resume=step-3", "tracking.project=p", "backend.port=29501"])
-    expected = composed()
-    assert run == replace(
-        expected,
-        checkpoint=replace(expected.checkpoint, interval=7, resume="step-3"),
-        tracking=replace(expected.tracking, project="p"),
-        backend=replace(expected.backend, port=29501),
+    expected = started()
+    assert run_as_dict(run) == run_as_dict(
+        replace(
+            expected,
+            checkpoint=replace(expected.checkpoint, interval=7, resume="step-3"),
+            tracking=replace(expected.tracking, project="p"),
+            backend=replace(expected.backend, port=29501),
+        )
     )
 
 

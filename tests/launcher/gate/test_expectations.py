@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from conf.constants import GENERATED_SAMPLES
 from conf.schema import Data, Run
 from launcher.composition.compose import compose
 from launcher.errors import DataError
-from launcher.facts.data import DATA_FILES, GENERATED_SAMPLES, count_samples, trained_samples
+from launcher.facts.data import DATA_FILES, count_samples, trained_samples
 from launcher.facts.model import ModelFacts, architecture_source, model_facts, read_architecture
 from launcher.facts.node import settled_node
 from launcher.gate.expectations import Expectations, expect, refuse_too_few

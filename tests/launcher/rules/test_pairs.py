@@ -1,11 +1,12 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.rules.pairs import RULES, incompatibilities
+from tests.described import described
 
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
@@ -62,9 +63,19 @@ FORBIDDEN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder `a` of regime.adapter=a."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    lora = {"peft_type": "LORA", "r": 16, "lora_alpha": 32.0, "use_rslora": False, "use_dora": False}
+    (folder / "adapter_config.json").write_text(json.dumps(lora))
+    (folder / "adapter_model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+
+
 def names(*overrides: str) -> list[str]:
-    run = compose(["model=demo", "data=demo", *overrides])
-    return [rule.name for rule in incompatibilities(settled(run, settled_node(run.node, run.node.gpus)))]
+    return [rule.name for rule in incompatibilities(described("model=demo", "data=demo", *overrides))]
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)

@@ -27,7 +27,7 @@ def described(*overrides: str) -> Run:
 
 
 def settled_batch(*overrides: str) -> int | None:
-    return settled("stage=grpo", *overrides).training.effective_batch
+    return described("stage=grpo", *overrides).training.effective_batch
 
 
 def reward_run(path: Path, stage: str, finished: bool) -> Path:

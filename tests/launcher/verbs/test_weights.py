@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir, save_run
-from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.launch import journal
 from launcher.verbs.weights import find_trained, find_usable
+from tests.described import described
 
 
 def run_folder(root: Path, *overrides: str, steps: tuple[int, ...] = (), final: bool = True, adapter: bool = False) -> RunDir:
     run_dir = RunDir(root / "outputs" / "tiny" / "2026-01-01")
     run_dir.path.mkdir(parents=True)
-    save_run(compose(["model=demo", "data=demo", *overrides]), run_dir)
+    save_run(described("model=demo", "data=demo", "node=cpu", *overrides), run_dir)
     for folder in [*([run_dir.model] if final else []), *map(run_dir.checkpoint, steps)]:
         folder.mkdir(parents=True)
         name = "adapter_config.json" if adapter else "config.json"

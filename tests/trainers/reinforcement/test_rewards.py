@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.constants import BUILT_IN_REWARDS
 from conf.schema import Grpo
 from launcher.composition.compose import compose
-from launcher.rules.rewards import BUILT_IN_REWARDS
 from trainers.reinforcement.rewards import contains_answer, exact_answer, reward_functions
 
 

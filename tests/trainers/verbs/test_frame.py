@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from conf.request import Chat, Sampling, Trained, load_chat, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import described
 from trainers.errors import DataError
 from trainers.ranks.causes import cause_of
 from trainers.verbs.frame import naming_the_target, perform
@@ -23,7 +23,7 @@ FULL = SafetensorError("Error while serializing: I/O error: No space left on dev
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     run_dir = RunDir(tmp_path)
-    save_run(compose(["model=demo", "data=demo"]), run_dir)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
     save_request(REQUEST, tmp_path)
     monkeypatch.setattr(sys, "argv", ["chat", str(tmp_path)])
     return run_dir

@@ -11,6 +11,7 @@ import numpy
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from conf.ranks import ranks
 from conf.schema import Data, Run
 from trainers.data.kinds import KINDS, Kind
 from trainers.data.prepare.cache import cached
@@ -195,12 +196,11 @@ def refuse_bad_values(data: Data, kind: Kind) -> None:
 
 def refuse_too_few(run: Run, rows: int) -> None:
     """Every rank needs one full micro batch."""
-    ranks = run.cluster.nodes * (run.cluster.ranks_per_node or 1)
-    needed = ranks * run.training.micro_batch
+    needed = ranks(run) * run.training.micro_batch
     if rows < needed:
         filled = run.data.packing or KINDS[run.stage.name] == "text"
         what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
-            f"{rows} {what} to train are fewer than one batch: {ranks} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
+            f"{rows} {what} to train are fewer than one batch: {ranks(run)} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
             f"Lower training.micro_batch{' or data.cutoff' if filled else ''}, use fewer ranks, or give more data."
         )

@@ -13,6 +13,7 @@ import numpy
 from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from conf.ranks import ranks
 from conf.schema import Data, Run
 from trainers.data.kinds import KINDS
 from trainers.data.prepare.problems import Problem, refuse_problems
@@ -46,7 +47,7 @@ class Share:
 def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
     work = Work(tokenizer, run.data, KINDS[run.stage.name])
-    shares = run.cluster.nodes * (run.cluster.ranks_per_node or 1) * max(1, run.training.dataloader_workers)
+    shares = ranks(run) * max(1, run.training.dataloader_workers)
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]
     return IterableDataset.from_generator(rows_of_share, features=Features(dict.fromkeys(columns, IDS)), gen_kwargs={"dealt": dealt, "work": work})

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from conf.constants import GENERATED
 from trainers.data.kinds import Kind
 from trainers.data.sources.records import Records
 
@@ -16,7 +17,7 @@ def generated_records(kind: Kind = "answers") -> Records:
     sums = [(question, a, b) for a in digits for b in digits for question in ask(a, b)]
     rows = [COLUMNS[kind](question, f"{a} + {b} = {a + b}.", f"{a} + {b} = {a + b + 1}.", number) for number, (question, a, b) in enumerate(sums)]
     random.Random(SEED).shuffle(rows)
-    return Records("generated", "record", list(enumerate(rows, start=1)))
+    return Records(GENERATED, "record", list(enumerate(rows, start=1)))
 
 
 def answers(question: str, right: str, wrong: str, number: int) -> dict[str, object]:

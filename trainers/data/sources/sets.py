@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.constants import GENERATED
 from conf.schema import Data
 from trainers.data.kinds import Kind
 from trainers.data.samples.chat import Sample
@@ -18,7 +19,6 @@ from trainers.data.sources.records import READERS, Records, files_in, read_file,
 from trainers.data.sources.registry import Source, read_registry, registered_source
 from trainers.errors import DataError
 
-GENERATED = "generated"
 LAYOUTS_IN_WORDS = (
     "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
     "prompt and completion, or chosen and rejected (trl)"

@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-CHUNK = 512  # tokens: enough to fill a GPU in the head's product; a test holds it and launcher/memory/constants.py together
+from conf.constants import LOSS_CHUNK
+
 IGNORED = -100
 
 
@@ -26,7 +27,7 @@ def compute_loss_in_chunks(model: PreTrainedModel, longest: int | None = None) -
         if labels is None:
             return whole(*args, **keywords)
         hidden = model.base_model(*args, **keywords).last_hidden_state
-        parts = None if longest is None else math.ceil(labels.shape[0] * longest / CHUNK)
+        parts = None if longest is None else math.ceil(labels.shape[0] * longest / LOSS_CHUNK)
         return CausalLMOutput(loss=chunked_cross_entropy(model.get_output_embeddings(), hidden, labels, num_items_in_batch, parts))
 
     model.forward = forward
@@ -35,7 +36,7 @@ def compute_loss_in_chunks(model: PreTrainedModel, longest: int | None = None) -
 def chunked_cross_entropy(head: nn.Module, hidden: Tensor, labels: Tensor, items: Tensor | int | None, parts: int | None = None) -> Tensor:
     """Summed over the next tokens of `labels` (batch, length) that are learned, over `items`, or their own count where it is not given.
 
-    In chunks of CHUNK tokens, or in so many `parts`, of which some are empty where there are fewer tokens.
+    In chunks of LOSS_CHUNK tokens, or in so many `parts`, of which some are empty where there are fewer tokens.
     """
     targets = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].reshape(-1).to(hidden.device)
     total = hidden.new_zeros((), dtype=torch.float32)
@@ -45,7 +46,7 @@ def chunked_cross_entropy(head: nn.Module, hidden: Tensor, labels: Tensor, items
 
 
 def chunks(rows: Tensor, parts: int | None) -> tuple[Tensor, ...]:
-    return rows.split(CHUNK) if parts is None else rows.tensor_split(parts)
+    return rows.split(LOSS_CHUNK) if parts is None else rows.tensor_split(parts)
 
 
 def summed_cross_entropy(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -61,3 +61,12 @@ def test_a_torn_file_in_the_cache_is_counted_again(tmp_path):
 
     assert parsed(tmp_path / "whole.json") is not None
     assert parsed(tmp_path / "torn.json") is None
+
+
+def test_what_is_counted_has_the_traits_that_are_known_of_its_family(tmp_path):
+    sizes = {**dataclasses.asdict(model_facts({**STABLELM, "model_type": "llama"}, "here")), "modules": []}
+    from launcher.facts.model.census import parsed
+
+    for family, fused in (("olmo2", True), ("stablelm", False)):
+        (tmp_path / "counted.json").write_text(json.dumps({**sizes, "family": family}))
+        assert parsed(tmp_path / "counted.json").traits.fused_loss is fused

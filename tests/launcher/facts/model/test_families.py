@@ -3,7 +3,8 @@
 import pytest
 from transformers import AutoConfig
 
-from launcher.facts.model.families import FAMILIES
+from launcher.facts.model.facts import Traits
+from launcher.facts.model.families import COUNTED, FAMILIES, traits_of
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -15,3 +16,10 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
     expected = {key: getattr(config, family.own_names.get(key, key)) for key in family.defaults}
     # An absent list is an empty one after construction.
     assert {key: value or None for key, value in expected.items()} == {key: value or None for key, value in (family.defaults | windowed).items()}
+
+
+def test_a_family_is_in_one_table_alone_and_one_in_neither_has_no_traits() -> None:
+    assert not FAMILIES.keys() & COUNTED.keys()
+    assert traits_of("gemma2").capped_scores
+    assert traits_of("olmo2").float_gain
+    assert traits_of("nobody_knows") == traits_of(None) == Traits()

@@ -1,0 +1,17 @@
+"""Names and numbers that the launcher and the trainers must agree on."""
+
+# PEFT's file names.
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+ALL_LINEAR = "all-linear"  # regime.targets: every linear layer but the output head
+SCORE_HEAD = "score"  # transformers' name of the linear layer from the last token's state to a reward
+BYTE_TOKENIZER = "bytes"  # model.tokenizer: the built-in one
+
+GENERATED = "generated"  # data.sets: the toy task that the project makes itself
+GENERATED_SAMPLES = 2000
+
+# stage.rewards: what trainers/reinforcement/rewards.py has a function for.
+BUILT_IN_REWARDS = ("exact_answer", "contains_answer", "format", "brevity")
+
+LOSS_CHUNK = 512  # tokens whose logits exist at a time under training.loss=chunked: enough to fill a GPU in the head's product
