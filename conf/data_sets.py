@@ -11,7 +11,6 @@ from conf.data_registry import DataError, Source, read_registry, registered_sour
 from conf.schema import Data
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they tell how a file is read
-GENERATED_RECORDS = 2000  # trainers/data/sources/generated.py makes this many; a test holds the two together
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
 HELD_OUT = ("validation", "test")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

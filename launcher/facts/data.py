@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conf import data_registry
+from conf.constants import GENERATED_SAMPLES
 from conf.data_layout import layout_of_record
 from conf.data_registry import Source
-from conf.data_sets import GENERATED_RECORDS, ending_of, limit_of, parts_of, sources_of
+from conf.data_sets import ending_of, limit_of, parts_of, sources_of
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
@@ -71,7 +72,7 @@ def count_records(part: Source) -> int | None:
     if part.hub_id is not None:
         return None
     if part.file is None:
-        return GENERATED_RECORDS
+        return GENERATED_SAMPLES
     count = {".jsonl": count_lines, ".json": count_list}.get(ending_of(part.file), uncounted)(part.file)
     if count == 0:
         raise data_registry.DataError(f"{part.file}: holds no records. Give a file with at least one.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.data_sets import GENERATED_RECORDS, sources_of
+from conf.data_sets import GENERATED_SAMPLES, sources_of
 from conf.schema import Data
 from conf.stages import STAGES
 from launcher.composition.compose import compose
@@ -47,7 +47,7 @@ def refused(ask: Callable[[], object]) -> str:
 
 
 def test_the_generated_set_is_as_large_as_it_is_said_to_be() -> None:
-    assert len(generated_records().rows) == GENERATED_RECORDS == 2000
+    assert len(generated_records().rows) == GENERATED_SAMPLES == 2000
 
 
 def test_records_of_local_files_are_counted(tmp_path: Path) -> None:
