@@ -10,7 +10,8 @@ from io import StringIO
 from pathlib import Path
 
 from conf import schema
-from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES, Composed
+from conf.choices import type_of
+from conf.schema import GROUPS, PLAIN_GROUPS, Composed
 
 CONF = Path(__file__).resolve().parent
 UNITS = (
@@ -95,7 +96,7 @@ def key_rows(group: str, llamafactory: Mapping[str, Sequence[str]]) -> list[KeyR
     found: dict[tuple[str, Field], list[str]] = {}
     for choice, type_ in types_of(group):
         for field in fields(type_):
-            if (group in SUBTYPES) and field.name == "name":  # it belongs to the choice and cannot be set
+            if group not in PLAIN_GROUPS and field.name == "name":  # it belongs to the choice and cannot be set
                 continue
             found.setdefault((field.name, field_of(type_, field.name)), []).append(choice)
     return [row(group, name, field, choices, llamafactory) for (name, field), choices in found.items()]
@@ -105,7 +106,7 @@ def types_of(group: str) -> list[tuple[str, type]]:
     """Every choice of a group with its type; the default choice comes first."""
     first = default_choices()[group]
     names = sorted((path.stem for path in (CONF / group).glob("*.yaml")), key=lambda name: (name != first, name))
-    return [(name, PLAIN_GROUPS[group] if group in PLAIN_GROUPS else SUBTYPES[group][name]) for name in names]
+    return [(name, type_of(group, name)) for name in names]
 
 
 def row(group: str, name: str, field: Field, choices: Sequence[str], llamafactory: Mapping[str, Sequence[str]]) -> KeyRow:

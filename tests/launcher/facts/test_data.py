@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.data_sets import GENERATED_SAMPLES, sources_of
+from conf.constants import GENERATED_SAMPLES
+from conf.data_sets import sources_of
 from conf.schema import Data
 from conf.stages import STAGES
 from launcher.composition.compose import compose
