@@ -1,4 +1,4 @@
-"""How a table that has one row a choice is asked: a choice without a row is an error that says where the row belongs."""
+"""Looks a choice up in the table that holds a row for it."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -6,16 +6,19 @@ from typing import TypeVar
 Row = TypeVar("Row")
 
 
-class MissingRow(LookupError):
-    """A choice that can be composed, but that a table does not know yet."""
+class MissingRow(KeyError):
+    """A choice that its table does not know."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError itself would quote it
 
 
-def row_of(table: Mapping[str, Row], group: str, name: str, home: str) -> Row:
-    """The row of a choice.
+def row_of(rows: Mapping[str, Row], group: str, name: str, home: str) -> Row:
+    """The row of `group=name`; `home` is the table as its file and name.
 
     Raises:
-        MissingRow: naming the choice and `home`, the file and the table that lack it.
+        MissingRow: naming the choice and where its row belongs.
     """
-    if name not in table:
-        raise MissingRow(f"{group}={name} has no row in {home}. Add one there; CONTRIBUTING.md says what else a new {group} needs.")
-    return table[name]
+    if name not in rows:
+        raise MissingRow(f"{group}={name} has no row in {home}. Add its row there (CONTRIBUTING.md says what it holds), or use {', '.join(rows)}.")
+    return rows[name]

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from conf.choices import subtypes, type_of
 from conf.schema import (
-    SUBTYPES,
     Cluster,
     Composed,
     Local,
@@ -204,8 +204,8 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
         KeyError, omegaconf.errors.OmegaConfBaseException: when a key or value does not belong to the schema.
     """
     node = OmegaConf.structured(Composed)
-    for group, types in SUBTYPES.items():
-        node[group] = OmegaConf.structured(types[values[group]["name"]])
+    for group in subtypes():
+        node[group] = OmegaConf.structured(type_of(group, values[group]["name"]))
     run = OmegaConf.to_object(OmegaConf.merge(node, values))
     if not isinstance(run, Composed):
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")

@@ -383,36 +383,14 @@ class Run(Composed):
 
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
-SUBTYPES: dict[str, dict[str, type]] = {
-    "stage": {"pt": Pt, "sft": Sft, "rm": Rm, "dpo": Dpo, "kto": Kto, "orpo": Orpo, "simpo": Simpo, "ppo": Ppo, "grpo": Grpo},
-    "regime": {"full": Full, "freeze": Freeze, "lora": Lora, "qlora": Qlora},
-    "optim": {
-        "adamw": Optim,
-        "adamw_foreach": Optim,
-        "adamw_8bit": Optim,
-        "paged_adamw": Optim,
-        "paged_adamw_8bit": Optim,
-        "adafactor": Optim,
-        "lion": Optim,
-        "lion_8bit": Optim,
-        "paged_lion_8bit": Optim,
-        "muon": Optim,
-        "sgd": Optim,
-        "galore": Galore,
-        "galore_8bit": Galore,
-        "apollo": Apollo,
-        "badam": Badam,
-    },
-    "sharding": {
-        "ddp": Ddp,
-        "zero1": Zero,
-        "zero2": Zero,
-        "zero3": Zero,
-        "zero2_offload": Zero,
-        "zero3_offload": Zero,
-        "fsdp2": Fsdp,
-    },
-    "cluster": {"local": Local, "slurm": Slurm},
+SUBTYPES: dict[str, dict[str, type]] = {"cluster": {"local": Local, "slurm": Slurm}}
+
+# Of these groups conf/stages.py, regimes.py, optimizers.py and shardings.py hold a row for each choice, which says which of the types it has.
+ROW_TYPES: dict[str, tuple[type, ...]] = {
+    "stage": (Pt, Sft, Rm, Dpo, Kto, Orpo, Simpo, Ppo, Grpo),
+    "regime": (Full, Freeze, Lora, Qlora),
+    "optim": (Optim, Galore, Apollo, Badam),
+    "sharding": (Ddp, Zero, Fsdp),
 }
 
 PLAIN_GROUPS: dict[str, type] = {
@@ -427,7 +405,7 @@ PLAIN_GROUPS: dict[str, type] = {
     "gate": Gate,
 }
 
-GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, *SUBTYPES)
+GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, "stage", "regime", "optim", "sharding", "cluster")
 
 
 @cache  # the store outlives a composition, and filling it takes a tenth of one
@@ -437,6 +415,6 @@ def register() -> None:
     store.store(name="schema", node=Composed)
     for group, node in PLAIN_GROUPS.items():
         store.store(group="schema", name=group, node=node)
-    for group, types in SUBTYPES.items():
-        for node in set(types.values()):
+    for group, nodes in (*((group, set(types.values())) for group, types in SUBTYPES.items()), *ROW_TYPES.items()):
+        for node in nodes:
             store.store(group=f"schema/{group}", name=node.__name__.lower(), node=node)

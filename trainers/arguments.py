@@ -7,21 +7,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
 from conf.metrics import HIGHER_IS_BETTER
+from conf.optimizers import optimizer_row
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
 
-# transformers' names; optim=adamw is chosen by device, and optim=muon is built in trainers/optimizers/build.py
-OPTIMIZERS = {
-    "adamw_foreach": "adamw_torch",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-    "adafactor": "adafactor",
-    "lion": "lion_32bit",
-    "lion_8bit": "lion_8bit",
-    "paged_lion_8bit": "paged_lion_8bit",
-    "sgd": "sgd",
-}
+REPLACED = "adamw_torch"  # what a Trainer is told before trainers/optimizers/build.py gives it the optimizer of the run
 STAGING = ".making"  # checkpoints are written here and renamed when they are whole
 
 
@@ -65,9 +55,8 @@ def batch_arguments(run: Run) -> dict[str, Any]:
 
 def optimizer_arguments(run: Run) -> dict[str, Any]:
     optim = run.optim
-    fused_adamw = "adamw_torch_fused" if run.node.gpus else "adamw_torch"
     return {
-        "optim": OPTIMIZERS.get(optim.name, fused_adamw),
+        "optim": name_in_transformers(run),
         "learning_rate": optim.lr,
         "weight_decay": optim.weight_decay,
         "adam_beta1": optim.beta1,
@@ -77,6 +66,13 @@ def optimizer_arguments(run: Run) -> dict[str, Any]:
         "lr_scheduler_type": optim.scheduler,
         "warmup_steps": optim.warmup,
     }
+
+
+def name_in_transformers(run: Run) -> str:
+    row = optimizer_row(run.optim.name)
+    if row.transformers is None:
+        return REPLACED
+    return row.transformers if run.node.gpus or row.on_cpu is None else row.on_cpu
 
 
 def precision_arguments(run: Run) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 import conf
-from conf.schema import GROUPS, SUBTYPES, Composed, register
+from conf.choices import subtypes, type_of
+from conf.rows import MissingRow
+from conf.schema import GROUPS, Composed, register
 from launcher.composition.mistakes import composition_message, first_line, missing_choice, nearest_key, value_message
 from launcher.errors import ConfigError, Unsafe
 
@@ -125,10 +127,21 @@ def typed_run(config: DictConfig) -> Composed:
 
 def refuse_renamed(run: Composed) -> None:
     """The name of a choice decides its type: regime.name=full would keep the adapter's fields under another name."""
-    for group, types in SUBTYPES.items():
+    for group, types in subtypes().items():
         node = getattr(run, group)
+        refuse_unknown(group, node.name)
         if types.get(node.name) is not type(node):
             raise ConfigError(f"{group}.name={node.name} does not belong to the chosen {group}. Write {group}=CHOICE, one of: {', '.join(types)}.")
+
+
+def refuse_unknown(group: str, name: str) -> None:
+    """A choice of the user's own has a file, and where its group has a table it needs a row there too."""
+    try:
+        type_of(group, name)
+    except MissingRow as error:
+        raise ConfigError(f"{error} A file that only changes values keeps the `name` of the choice that it starts from.") from error
+    except KeyError:
+        return  # refuse_renamed says which choices there are
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -174,9 +187,9 @@ def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
     key, text = override.key_or_group, override.input_line
     if key == "":
         raise ConfigError(f"{text!r} names no key: write key=value.")
-    if key.endswith(".name") and key.removesuffix(".name") in SUBTYPES:
+    if key.endswith(".name") and key.removesuffix(".name") in subtypes():
         group = key.removesuffix(".name")
-        raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(SUBTYPES[group])}.")
+        raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(subtypes()[group])}.")
     if override.is_sweep_override():
         return
     value = override.value()

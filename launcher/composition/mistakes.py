@@ -8,7 +8,8 @@ from dataclasses import fields
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
+from conf.choices import subtypes
+from conf.schema import GROUPS, PLAIN_GROUPS
 
 ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; it keeps no exception beside it.
@@ -79,7 +80,7 @@ def unknown_key(key: str) -> str:
 def choices_with(key: str) -> list[str]:
     """The choices of the key's group whose type has it."""
     group, _, field = key.partition(".")
-    return [name for name, node in SUBTYPES.get(group, {}).items() if field in {there.name for there in fields(node)}]
+    return [name for name, node in subtypes().get(group, {}).items() if field in {there.name for there in fields(node)}]
 
 
 def nearest_key(key: str) -> str:
@@ -96,7 +97,7 @@ def known_keys() -> list[str]:
     """Every dotted key of the schema, over all choices."""
     keys = ["name", "output", *GROUPS, "recipe"]
     for group in GROUPS:
-        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else list(SUBTYPES[group].values())
+        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else list(subtypes()[group].values())
         keys += [f"{group}.{field.name}" for node in types for field in fields(node)]
     return list(dict.fromkeys(keys))
 

@@ -20,7 +20,7 @@ def trained_samples(run: Run) -> int | None:
     if data.streaming or data.mixing != "concatenate":
         return None
     samples = count_samples(data)  # for texts too: it tells of files that are not there
-    return None if samples is None or stage_row(run).reads == "text" else samples - round(samples * data.validation_share)
+    return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data) -> int | None:

@@ -9,8 +9,11 @@ from typing import Any
 import yaml
 
 import conf
+from conf.choices import type_of
+from conf.optimizers import optimizer_row
 from conf.ranks import ranks
-from conf.schema import PLAIN_GROUPS, SUBTYPES, Dpo, Lora, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding, Zero
+from conf.schema import Dpo, Lora, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding
+from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import Loss, stage_row
 from launcher.facts.node import settled_node
 from launcher.memory.stages import copies_of
@@ -33,8 +36,7 @@ def choice(group: str, name: str) -> Any:
     """The typed default of a choice as its YAML file states it."""
     values = yaml.safe_load((CHOICES / group / f"{name}.yaml").read_text(encoding="utf-8"))
     del values["defaults"]
-    kind = SUBTYPES[group][name] if group in SUBTYPES else PLAIN_GROUPS[group]
-    return kind(**values)
+    return type_of(group, name)(**values)
 
 
 def has_file(group: str, name: str) -> bool:
@@ -52,7 +54,7 @@ def carried(group: str, name: str, before: Regime | Optim) -> Any:
 
 
 def loss_moves(run: Run) -> list[Move]:
-    if stage_row(run).loss is not Loss.NEXT_TOKEN:
+    if stage_row(run.stage.name).loss is not Loss.NEXT_TOKEN:
         return []
     best = "fused" if run.node.gpus and can_fuse(run) else "chunked"
     if run.training.loss in ("fused", best):
@@ -94,16 +96,13 @@ def rank_moves(run: Run) -> list[Move]:
     return [Move("ranks", 3, "one process instead of several: slower", lambda run: replace(run, cluster=replace(run.cluster, ranks_per_node=1)))]
 
 
-IN_EIGHT_BITS = {"adamw": "adamw_8bit", "adamw_foreach": "adamw_8bit", "lion": "lion_8bit", "galore": "galore_8bit"}
-
-
 def optimizer_moves(run: Run) -> list[Move]:
     def to(name: str) -> Callable[[Run], Run]:
         return lambda run: replace(run, optim=carried("optim", name, run.optim))
 
-    name = run.optim.name
-    fused = [Move("optimizer", 1, "the same optimizer from a fused kernel", to("adamw"))] if name == "adamw_foreach" and run.node.gpus else []
-    eight_bit = [Move("optimizer", 8, "states in 8 bits: a slightly different optimizer", to(IN_EIGHT_BITS[name]))] if name in IN_EIGHT_BITS else []
+    row = optimizer_row(run.optim.name)
+    fused = [Move("optimizer", 1, "the same optimizer from a fused kernel", to(row.fused))] if row.fused and run.node.gpus else []
+    eight_bit = [Move("optimizer", 8, "states in 8 bits: a slightly different optimizer", to(row.in_eight_bits))] if row.in_eight_bits else []
     return [*fused, *eight_bit]
 
 
@@ -127,29 +126,20 @@ def worker_moves(run: Run) -> list[Move]:
     return [Move("workers", 2, "every rank makes its own batches: steps may wait for them", lambda run: trained(run, dataloader_workers=0))]
 
 
-SHARDINGS = (
-    ("zero2", 16, "gradients and states are split over the ranks: a little more communication"),
-    ("zero3", 24, "weights are gathered for every layer: slower steps, about a third measured on two GPUs"),
-    ("fsdp2", 28, "weights are gathered for every layer: slower steps"),
-    ("zero2_offload", 64, "states in host memory: every step waits for the CPU"),
-    ("zero3_offload", 72, "weights and states in host memory: far slower"),
-)
-SAVING = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp2": 3, "zero2_offload": 4, "zero3_offload": 5}
-
-
 def sharding_moves(run: Run) -> list[Move]:
+    """Those that save more than the run's own, and whose YAML file is built in."""
+
     def to(name: str) -> Callable[[Run], Run]:
         target: Sharding = choice("sharding", name)
         return lambda run: replace(run, sharding=target)
 
-    saved = SAVING[run.sharding.name]
-    useful = [row for row in SHARDINGS if SAVING[row[0]] > saved and (run.node.gpus or not offloading(row[0]))]
-    return [Move("sharding", cost, note, to(name)) for name, cost, note in useful]
-
-
-def offloading(name: str) -> bool:
-    target = choice("sharding", name)
-    return isinstance(target, Zero) and target.offload_optimizer
+    saved = sharding_row(run.sharding.name).saving
+    useful = [
+        Move("sharding", row.cost, row.note, to(name))
+        for name, row in SHARDINGS.items()
+        if row.cost is not None and row.saving > saved and (run.node.gpus or not row.offloads) and has_file("sharding", name)
+    ]
+    return sorted(useful, key=lambda move: move.cost)
 
 
 def regime_moves(run: Run) -> list[Move]:
@@ -209,7 +199,8 @@ def trained(run: Run, **values: Any) -> Run:
 def micro_batches(run: Run) -> list[int]:
     """Those that keep the effective batch on the run's ranks, largest first, none above the run's own or below what the stage needs."""
     share, rest = divmod(run.training.effective_batch, ranks(run))
-    return [] if rest else [size for size in range(min(run.training.micro_batch, share), stage_row(run).least - 1, -1) if share % size == 0]
+    least = stage_row(run.stage.name).least
+    return [] if rest else [size for size in range(min(run.training.micro_batch, share), least - 1, -1) if share % size == 0]
 
 
 def with_micro_batch(run: Run, size: int) -> Run:

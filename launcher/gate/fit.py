@@ -8,10 +8,10 @@
    checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
    come first. From SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory,
    comes first.
-3. Sharding. What it adds to a step, in SLOWDOWN: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
+3. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
 Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all
-permitted combinations; the rows of SLOWDOWN that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as
+permitted combinations; the slowdowns that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as
 data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
 """
 
@@ -22,9 +22,10 @@ from math import ceil, hypot
 
 from conf.ranks import ranks
 from conf.schema import Composed, Run, Sharding
+from conf.shardings import SHARDINGS, sharding_row
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
-from launcher.gate.changes import choice, offloading, trained, with_micro_batch
+from launcher.gate.changes import choice, has_file, trained, with_micro_batch
 from launcher.gate.proposals import JudgeRun
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
@@ -34,17 +35,6 @@ from launcher.rules.pairs import incompatibilities
 LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
 REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
-# Time of a step against ddp: full training of a 1B llama in bf16 at micro-batch 4 x 2048 on two H200 gave 37.4, 35.3, 35.1 and 25.4 thousand tokens/s
-# a GPU for ddp, zero1, zero2 and zero3.
-SLOWDOWN = {
-    "ddp": 1.0,
-    "zero1": 1.06,
-    "zero2": 1.07,
-    "fsdp2": 1.2,  # unmeasured by itself: 1.6 to 3.3 times as fast as zero3 in cells that shared their GPUs (docs/measured.md)
-    "zero3": 1.47,
-    "zero2_offload": 3.0,  # unmeasured
-    "zero3_offload": 5.0,  # unmeasured
-}
 
 
 def opened(composed: Composed) -> Composed:
@@ -91,10 +81,13 @@ def candidates(run: Run, samples: int | None) -> Iterator[Run]:
 
 
 def shardings(run: Run) -> list[Sharding]:
-    """One rank has nothing to split, a CPU nowhere else to move to; fields that the user set of the given choice stay."""
-    names = [name for name in SLOWDOWN if run.node.gpus or not offloading(name)]
-    useful = [name for name in names if ranks(run) > 1 or name == "ddp" or offloading(name)]
-    return [run.sharding if name == run.sharding.name else choice("sharding", name) for name in useful]
+    """One rank has nothing to split, a CPU nowhere else to move to; fields that the user set of the given choice stay. A sharding without a built-in
+    file is kept where it is given, and never chosen."""
+    given = run.sharding
+    known = [(name, row) for name, row in SHARDINGS.items() if name == given.name or has_file("sharding", name)]
+    there = [(name, row) for name, row in known if run.node.gpus or not row.offloads]
+    useful = [name for name, row in there if ranks(run) > 1 or not row.splits or row.offloads]
+    return [given if name == given.name else choice("sharding", name) for name in useful]
 
 
 def micro_batches(run: Run, samples: int | None) -> list[int]:
@@ -108,7 +101,7 @@ def slowness(run: Run, facts: ModelFacts) -> float:
     step_tokens = run.training.effective_batch * sample_tokens(run)
     passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
     launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
-    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * SLOWDOWN[run.sharding.name]
+    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown
 
 
 def shortage(verdict: Verdict) -> tuple[int, int]:

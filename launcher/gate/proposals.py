@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from conf.ranks import ranks
-from conf.schema import Lora, Run, Zero
+from conf.schema import Lora, Run
+from conf.shardings import sharding_row
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import (
     Move,
@@ -19,7 +20,6 @@ from launcher.gate.changes import (
     loss_moves,
     micro_batches,
     node_moves,
-    offloading,
     optimizer_moves,
     overrides_between,
     rank_moves,
@@ -109,12 +109,12 @@ def costly_combinations(run: Run) -> list[Moves]:
 
 def worth_trying(moved: Run, moves: Moves) -> bool:
     """One rank has nothing to split; adapters have too few states for moving or shrinking them to help."""
-    if ranks(moved) == 1 and any(move.axis == "sharding" for move in moves) and not offloading(moved.sharding.name):
+    if ranks(moved) == 1 and any(move.axis == "sharding" for move in moves) and not sharding_row(moved.sharding.name).offloads:
         return False
     if not isinstance(moved.regime, Lora):
         return True
-    offloaded = isinstance(moved.sharding, Zero) and moved.sharding.offload_optimizer
-    return not any(move.axis == "optimizer" or (move.axis == "sharding" and offloaded) for move in moves)
+    offloads = sharding_row(moved.sharding.name).offloads
+    return not any(move.axis == "optimizer" or (move.axis == "sharding" and offloads) for move in moves)
 
 
 def cost(moves: Moves) -> int:

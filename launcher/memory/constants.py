@@ -9,18 +9,6 @@ MIB = 2**20
 CUDA_CONTEXT = int(1.287 * GIB)
 INT8_LIBRARY = int(0.061 * GIB)
 
-# The same minus the context, per GPU of 2 x H200 over NVLink, DeepSpeed 0.19.8 (results/memory/h200x2_from_files.jsonl: 1.566, 2.041 to 2.043 and
-# 1.760 to 1.762 GiB with the context; full training and adapters alike).
-NCCL = {
-    "ddp": int(0.28 * GIB),
-    "zero1": int(0.756 * GIB),
-    "zero2": int(0.756 * GIB),
-    "zero2_offload": int(0.756 * GIB),
-    "zero3": int(0.475 * GIB),
-    "zero3_offload": int(0.475 * GIB),
-    "fsdp2": int(0.28 * GIB),
-}
-
 # Inside of torch's allocator: 32 MiB on Hopper, for the forward and the backward thread each (ATen/cuda/CublasHandlePool.cpp).
 CUBLAS_WORKSPACE = 64 * MIB
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from conf.data_sets import evaluates
 from conf.schema import Qlora, Run
+from conf.shardings import sharding_row
 from launcher.facts.model import ModelFacts
 from launcher.memory import constants
 from launcher.memory.allocator.replay import fragment_bytes, reserved_bytes
@@ -65,7 +66,7 @@ def outside_terms(job: Job) -> Terms:
     if not job.gpu:
         return ()
     context = Term("CUDA context", constants.CUDA_CONTEXT + int8_bytes(job), "NVML's figure of a process minus torch reserved, one H200")
-    nccl = Term("NCCL", constants.NCCL[job.run.sharding.name], "the same minus the context, 2 x H200")
+    nccl = Term("NCCL", sharding_row(job.run.sharding.name).nccl, "the same minus the context, 2 x H200")
     return (context, nccl) if job.split.ranks > 1 else (context,)
 
 

@@ -16,7 +16,7 @@ from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.offload import offload_terms
-from launcher.memory.weights.optimizer import PAGED, state_bytes, unpaged_bytes
+from launcher.memory.weights.optimizer import is_paged, state_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import weight_bytes
 
 PROCESSES = "processes"
@@ -175,7 +175,7 @@ def written_copies(job: Job) -> int:
 
 def evicted_bytes(job: Job, peak: int) -> int:
     """Paged states live on the GPU while it has room: two runs on an H200 held none of 1.9 and 3.7 GiB on the host (memory/h200_from_files.jsonl)."""
-    if job.run.optim.name not in PAGED:
+    if not is_paged(job.run):
         return 0
     states = (state_bytes(job.run, job.census, job.storage) - unpaged_bytes(job.run, job.census)) // job.split.states
     room = max(0, job.run.node.capacity - CUDA_CONTEXT - peak)

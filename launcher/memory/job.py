@@ -9,7 +9,7 @@ from launcher.facts.model import ModelFacts
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged
 from launcher.memory.step.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
 from launcher.memory.weights.dtypes import Storage, storage_of
-from launcher.memory.weights.optimizer import PAGED
+from launcher.memory.weights.optimizer import is_paged
 from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets
 from launcher.memory.weights.split import Split, split_of
 
@@ -77,7 +77,7 @@ def worst_batch(run: Run, facts: ModelFacts) -> Batch:
 
     Under varlen none does: its kernels are given the bounds of samples, and keep what flash attention keeps.
     """
-    samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff + answer_length(run)
+    samples, length = run.training.micro_batch * stage_row(run.stage.name).sequences, run.data.cutoff + answer_length(run)
     window = facts.sliding_window is not None and length > facts.sliding_window
     return Batch(samples, length, masked=run.training.attention != "varlen" and (run.data.packing or samples > 1 or window))
 
@@ -95,6 +95,6 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (not facts.traits.traced, f"activations of {facts.family} are taken from the closest family that was traced"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
-        (run.optim.name in PAGED, f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
+        (is_paged(run), f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -1,5 +1,6 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
 
+from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
 from launcher.rules.attention import ATTENTION_RULES, family_traits
@@ -18,9 +19,6 @@ def bits(run: Run) -> int | None:
 
 def offloads(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.offload_optimizer
-
-
-BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
 
 
 def can_fuse(run: Run) -> bool:
@@ -65,20 +63,20 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "bitsandbytes-fsdp2",
-        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name in BITSANDBYTES,
+        lambda run: isinstance(run.sharding, Fsdp) and optimizer_row(run.optim.name).library == BITSANDBYTES,
         "bitsandbytes cannot step split weights: "
         "`Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.",
         "sharding=zero3",
     ),
     Rule(
         "adafactor-fsdp2",
-        lambda run: isinstance(run.sharding, Fsdp) and run.optim.name == "adafactor",
+        lambda run: isinstance(run.sharding, Fsdp) and optimizer_row(run.optim.name).keeps == "factored moments",
         "Adafactor's factored states are no split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
         "sharding=zero3",
     ),
     Rule(
         "muon-split",
-        lambda run: run.optim.name == "muon" and not isinstance(run.sharding, Ddp),
+        lambda run: optimizer_row(run.optim.name).keeps == "matrix momentum" and not isinstance(run.sharding, Ddp),
         "Muon makes whole matrices orthogonal, and this sharding hands it flat or split ones: ZeRO ends with `Param gradient must be a 2D matrix`.",
         "sharding=ddp",
     ),
@@ -96,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "galore-8bit-cpu",
-        lambda run: run.optim.name == "galore_8bit" and on_cpu(run),
+        lambda run: isinstance(run.optim, Galore) and optimizer_row(run.optim.name).bits == 8 and on_cpu(run),
         "galore-torch waits for a GPU after every weight: `Torch not compiled with CUDA enabled`.",
         "optim=galore",
     ),

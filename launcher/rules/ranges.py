@@ -7,7 +7,8 @@ from math import inf
 from typing import Any
 
 from conf.metrics import HIGHER_IS_BETTER
-from conf.schema import SUBTYPES, Composed, Sharding, Zero
+from conf.schema import Composed, Sharding, Zero
+from conf.shardings import sharding_row, sharding_types
 from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
@@ -187,14 +188,14 @@ def refuse_other_sharding(sharding: Sharding) -> None:
     """
     if not isinstance(sharding, Zero):
         return
-    meant = f"zero{sharding.stage}{'_offload' if sharding.offload_optimizer else ''}"
-    if sharding.name != meant:
-        names = ", ".join(name for name, node in SUBTYPES["sharding"].items() if node is Zero)
+    row = sharding_row(sharding.name)
+    if (sharding.stage, sharding.offload_optimizer) != (len(row.splits), row.offloads):  # each stage splits one part more
+        names = ", ".join(name for name, node in sharding_types().items() if node is Zero)
         raise ConfigError(
             f"sharding={sharding.name} contradicts sharding.stage={sharding.stage} and sharding.offload_optimizer={sharding.offload_optimizer}. "
             f"Leave both keys out and write sharding=CHOICE, one of: {names}."
         )
-    if sharding.offload_params and meant != "zero3_offload":
+    if sharding.offload_params and not (row.offloads and "weights" in row.splits):
         raise ConfigError(
-            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={meant}: take sharding=zero3_offload."
+            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={sharding.name}: take sharding=zero3_offload."
         )

@@ -9,22 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.choices import subtypes
 from conf.run_dir import RunDir, composed_from_dict, cut_torn_line, load_composed, run_as_dict, save_run, write_text_atomically
-from conf.schema import SUBTYPES, Qlora, Run, Zero
+from conf.schema import Qlora, Run, Zero
 from launcher.composition.compose import choices, compose
 
 DEMO = ["model=demo", "data=demo"]
 DEFAULT = compose([*DEMO, "regime=qlora", "sharding=zero3"])
 
 
-@pytest.mark.parametrize("group", SUBTYPES)
+@pytest.mark.parametrize("group", subtypes())
 def test_every_subtype_comes_back_as_itself(group: str, tmp_path: Path) -> None:
     for choice in choices(group):
         run = compose([*DEMO, f"{group}={choice}"])
         save_run(run, RunDir(tmp_path))
         back = load_composed(RunDir(tmp_path))
         assert back == run
-        assert type(getattr(back, group)) is SUBTYPES[group][choice]
+        assert type(getattr(back, group)) is subtypes()[group][choice]
 
 
 def test_run_yaml_is_in_the_order_of_the_schema(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from omegaconf import MISSING
 
 import conf
 from conf import schema
-from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES
+from conf.choices import subtypes, type_of
+from conf.schema import GROUPS
 from launcher.composition.compose import compose
 
 CONF = Path(conf.__file__).parent
@@ -34,10 +35,6 @@ def test_no_field_has_a_value_outside_of_the_yaml_files(node: type) -> None:
         assert field.default_factory is NO_DEFAULT, field.name
 
 
-def type_of(group: str, choice: str) -> type:
-    return PLAIN_GROUPS[group] if group in PLAIN_GROUPS else SUBTYPES[group][choice]
-
-
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda word: word)
 def test_each_choice_sets_every_field_of_its_type(group: str, choice: str) -> None:
     values = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
@@ -53,11 +50,11 @@ def test_each_choice_composes_to_its_type(group: str, choice: str) -> None:
     assert type(vars(run)[group]) is type_of(group, choice)
 
 
-@pytest.mark.parametrize(("group", "choice"), [(group, choice) for group, choice in CHOICES if group in SUBTYPES], ids=lambda word: word)
+@pytest.mark.parametrize(("group", "choice"), [(group, choice) for group, choice in CHOICES if group in subtypes()], ids=lambda word: word)
 def test_a_choice_with_a_type_of_its_own_is_found_by_its_name(group: str, choice: str) -> None:
     values = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
     assert values["name"] == choice
-    assert choice in SUBTYPES[group]
+    assert choice in subtypes()[group]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -8,6 +8,7 @@ from peft import PeftModel
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel, Trainer
 
+from conf.optimizers import optimizer_row
 from conf.schema import Lora, Optim, Run, Zero
 from trainers.optimizers.block_wise import badam
 from trainers.optimizers.low_rank import apollo, galore, galore_8bit
@@ -55,8 +56,10 @@ def muon_and_adamw(model: PreTrainedModel, optim: Optim) -> MuonAdamW:
     return MuonAdamW(muon, adamw)
 
 
-# By name; those that are not here transformers makes from its arguments.
-BUILDERS: dict[str, Callable[[PreTrainedModel, Run], Optimizer]] = {
+Builder = Callable[[PreTrainedModel, Run], Optimizer]
+
+# Those whose row in conf/optimizers.py has no name in transformers, under their own.
+BUILDERS: dict[str, Builder] = {
     "muon": lambda model, run: muon_and_adamw(model, run.optim),
     "galore": galore,
     "galore_8bit": galore_8bit,
@@ -67,14 +70,24 @@ BUILDERS: dict[str, Callable[[PreTrainedModel, Run], Optimizer]] = {
 
 def choose_optimizer(trainer: Trainer, run: Run) -> None:
     """Have `trainer` build what transformers does not make."""
-    if run.optim.name in BUILDERS:
-        trainer.optimizer_cls_and_kwargs = (lambda: BUILDERS[run.optim.name], {"run": run})
+    if optimizer_row(run.optim.name).transformers is None:
+        builder = builder_of(run.optim.name)
+        trainer.optimizer_cls_and_kwargs = (lambda: builder, {"run": run})
     if isinstance(trainer.model, PeftModel):
         keep_adapter_dtype(trainer, trainer.model, run)
     if isinstance(run.regime, Lora) and run.regime.lora_plus_ratio is not None:
         speed_up_b_matrices(trainer, run.regime.lora_plus_ratio)
     if isinstance(run.sharding, Zero) and run.training.precision == "bf16":
         keep_bf16_masters(trainer)
+
+
+def builder_of(name: str) -> Builder:
+    if name not in BUILDERS:
+        raise ValueError(
+            f"optim={name} has no builder: its row in conf/optimizers.py gives no name of transformers, and BUILDERS in "
+            "trainers/optimizers/build.py holds no function under its own. Add one of the two."
+        )
+    return BUILDERS[name]
 
 
 def keep_bf16_masters(trainer: Trainer) -> None:

@@ -47,7 +47,7 @@ def validate(run: Composed, request: Validate) -> None:
         DataError: when training on it would end with one.
     """
     tokenizer = load_tokenizer(run)
-    refuse_bad_values(run.data, stage_row(run).reads)
+    refuse_bad_values(run.data, stage_row(run.stage.name).reads)
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as workshop:
         found, train = findings(run, tokenizer, Path(workshop))
         picture = draw(run, train.rows.with_format("numpy")["length"][:], request)
@@ -74,7 +74,7 @@ def draw(run: Composed, lengths: numpy.ndarray, request: Validate) -> Path:
 
 
 def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
-    kind = stage_row(run).reads
+    kind = stage_row(run.stage.name).reads
     work = Work(tokenizer, run.data, kind)
     train = tokenised(run.data.sets, work, workshop / "train.arrow")
     held_out = tokenised(run.data.evaluation_sets, work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None

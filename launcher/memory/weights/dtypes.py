@@ -3,16 +3,7 @@
 from dataclasses import dataclass
 
 from conf.schema import Run
-
-ENGINES = {
-    "ddp": "torch",
-    "zero1": "deepspeed",
-    "zero2": "deepspeed",
-    "zero3": "deepspeed",
-    "zero2_offload": "deepspeed",
-    "zero3_offload": "deepspeed",
-    "fsdp2": "fsdp2",
-}
+from conf.shardings import Engine, sharding_row
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class Storage:
 # What regime=full means: (engine, precision) -> bytes per parameter. Adapters and the unfrozen layers of regime=freeze are kept alike.
 # Masters of 16 bits: DeepSpeed's bf16_master_weights_and_grads with bf16_optimizer_states; it clones the weights for every dtype
 # (runtime/zero/stage_1_and_2.py, single_partition_of_fp32_groups).
-FULL_MEANING: dict[tuple[str, str], Storage] = {
+FULL_MEANING: dict[tuple[Engine, str], Storage] = {
     ("torch", "bf16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True),
     ("torch", "fp16_amp"): Storage(4, 4, 0, 4, compute=2, autocast=True),
     ("torch", "bf16"): Storage(2, 2, 0, 2, compute=2, autocast=False),
@@ -57,7 +48,7 @@ FULL_MEANING: dict[tuple[str, str], Storage] = {
 
 
 def storage_of(run: Run) -> Storage:
-    return FULL_MEANING[ENGINES[run.sharding.name], run.training.precision]
+    return FULL_MEANING[sharding_row(run.sharding.name).engine, run.training.precision]
 
 
 def loaded_element(run: Run) -> int:

@@ -1,5 +1,6 @@
 """States and temporaries of optimizers that keep their states in a projection of each matrix's gradient (galore-torch 1.0, apollo-torch 1.0.3)."""
 
+from conf.optimizers import optimizer_row
 from conf.schema import Apollo, Galore
 from launcher.memory.constants import SMALL_TENSOR, STATE_BLOCK
 from launcher.memory.weights.dtypes import Storage
@@ -10,7 +11,7 @@ def low_rank_bytes(optim: Galore, census: Census, storage: Storage) -> int:
     """Of every matrix its projector and two moments of the projected gradient; two plain moments of all else."""
     states = sum(count * projected_bytes(optim, inputs, outputs, storage) for inputs, outputs, count in census.shapes)
     rest = census.trained - sum(inputs * outputs * count for inputs, outputs, count in census.shapes)
-    if optim.name == "galore_8bit":
+    if optimizer_row(optim.name).bits == 8:
         small = census.small
         return states + 8 * small + 2 * eight_bit(rest - small)
     return states + 2 * storage.state * rest
@@ -21,7 +22,7 @@ def projected_bytes(optim: Galore, inputs: int, outputs: int, storage: Storage) 
     smaller, larger = sorted((inputs, outputs))
     rank = kept_rank(optim, smaller)
     projector, moment = rank * smaller, rank * larger
-    if optim.name == "galore_8bit":
+    if optimizer_row(optim.name).bits == 8:
         return storage.gradient * projector + 2 * (4 * moment if moment < SMALL_TENSOR else eight_bit(moment))
     norm = storage.gradient if isinstance(optim, Apollo) else 0  # of the last update, for its limiter (apollo_torch/apollo.py, scaled_grad)
     return storage.gradient * (projector + 2 * moment) + norm

@@ -3,6 +3,7 @@
 The kernel counts pinned blocks as shared memory of the process.
 """
 
+from conf.shardings import sharding_row
 from launcher.memory.constants import SUB_GROUP
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms
@@ -26,7 +27,7 @@ def pinned_in_groups(element: int, elements: int) -> int:
 def offload_terms(job: Job) -> Terms:
     if not job.split.host_states:
         return ()
-    terms = stage3_terms(job) if job.run.sharding.name.startswith("zero3") else stage2_terms(job)
+    terms = stage3_terms(job) if "weights" in sharding_row(job.run.sharding.name).splits else stage2_terms(job)
     states = state_bytes(job.run, job.census, job.storage) // job.split.states
     return tuple(
         term for term in (Term("offloaded states", states, "DeepSpeedCPUAdam's, ordinary memory"), *terms, *parameter_terms(job)) if term.bytes

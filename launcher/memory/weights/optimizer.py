@@ -1,45 +1,59 @@
 """States of the optimizer and what its step needs beside them."""
 
-from conf.schema import Badam, Galore, Run
+from typing import assert_never
+
+from conf.optimizers import OptimizerRow, optimizer_row
+from conf.schema import Galore, Run
 from launcher.memory.constants import PAGED_TENSOR, STATE_BLOCK
 from launcher.memory.weights.dtypes import Storage
 from launcher.memory.weights.low_rank import low_rank_bytes, low_rank_step_bytes
 from launcher.memory.weights.parameters import Census
 
-TORCH_ADAMW = ("adamw", "adamw_foreach")
-FP32_STATES = {"paged_adamw": 2, "lion": 1}  # bitsandbytes/optim/optimizer.py: 32-bit states are fp32 whatever the weights are
-BLOCK_WISE = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1, "paged_lion_8bit": 1}  # states
-PAGED = ("paged_adamw", "paged_adamw_8bit", "paged_lion_8bit")
+
+def is_paged(run: Run) -> bool:
+    return optimizer_row(run.optim.name).paged
 
 
 def state_bytes(run: Run, census: Census, storage: Storage) -> int:
     """All states of all trained elements, before they are split over ranks."""
-    name, trained = run.optim.name, census.trained
-    if isinstance(run.optim, Galore):
-        return low_rank_bytes(run.optim, census, storage)
-    if isinstance(run.optim, Badam):
-        return (8 + (4 if storage.weight == 2 else 0)) * trained  # trainers/optimizers/block_wise.py: fp32 moments and, of 16-bit weights, a master
-    if name in TORCH_ADAMW:
-        return 2 * storage.state * trained
-    if name in FP32_STATES:
-        return 4 * FP32_STATES[name] * trained
-    if name in BLOCK_WISE:
-        return BLOCK_WISE[name] * block_wise_bytes(census, flat=storage.master > 0)
-    if name == "muon":
-        return storage.state * (2 * trained - orthogonalised(census))
-    if name == "adafactor":
-        return factored_bytes(census)
-    return 0  # plain SGD keeps nothing
+    row, trained = optimizer_row(run.optim.name), census.trained
+    match row.keeps:
+        case "nothing":
+            return 0
+        case "moments":
+            return moment_bytes(row, census, storage)
+        case "factored moments":
+            return factored_bytes(census)
+        case "matrix momentum":
+            return storage.state * (2 * trained - orthogonalised(census))
+        case "projected moments":
+            return low_rank_bytes(projecting(run), census, storage)
+        case "moments of one layer":
+            # trainers/optimizers/block_wise.py: fp32 moments and, of 16-bit weights, a master
+            return (8 + (4 if storage.weight == 2 else 0)) * trained
+    assert_never(row.keeps)
+
+
+def projecting(run: Run) -> Galore:
+    if not isinstance(run.optim, Galore):
+        raise TypeError(f"optim={run.optim.name} projects by its row in conf/optimizers.py, and its settings are not of the type Galore.")
+    return run.optim
+
+
+def moment_bytes(row: OptimizerRow, census: Census, storage: Storage) -> int:
+    if row.bits == 8:
+        return row.moments * block_wise_bytes(census, flat=storage.master > 0)
+    return row.moments * (4 if row.bits == 32 else storage.state) * census.trained
 
 
 def unpaged_bytes(run: Run, census: Census) -> int:
     """What stays on the GPU of paged states: those of small tensors, and scales (bitsandbytes/optim/optimizer.py, get_state_buffer)."""
-    name = run.optim.name
-    if name in FP32_STATES:
-        return 4 * FP32_STATES[name] * census.unpaged
+    row = optimizer_row(run.optim.name)
+    if row.bits == 32:
+        return 4 * row.moments * census.unpaged
     exempt = census.small + (census.embedding if census.embedding < PAGED_TENSOR else 0)
     scales = 4 * (census.trained - census.small - census.embedding) // STATE_BLOCK
-    return BLOCK_WISE[name] * (scales + 4 * exempt + max(census.unpaged - exempt, 0))
+    return row.moments * (scales + 4 * exempt + max(census.unpaged - exempt, 0))
 
 
 def block_wise_bytes(census: Census, flat: bool) -> int:
@@ -63,24 +77,30 @@ def factored_bytes(census: Census) -> int:
 
 
 def step_bytes(run: Run, census: Census, storage: Storage) -> int:
-    """Temporaries of the step on one rank: none for fused kernels."""
-    if isinstance(run.optim, Galore):
-        return low_rank_step_bytes(run.optim, census, storage)
-    if isinstance(run.optim, Badam):
-        return badam_step_bytes(run, census, storage)
-    if run.optim.name == "adafactor":
-        # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time, beside
-        # the update of the one before, which a name still holds.
-        return census.largest * (16 if storage.weight == 2 else 8) + 4 * census.before_largest
-    if run.optim.name == "muon":
-        return muon_step_bytes(run, census, storage)
-    if run.optim.name in TORCH_ADAMW and run.node.gpus == 0:
-        return single_adamw_bytes(census, storage)
-    if run.optim.name == "adamw_foreach":
-        return storage.state * census.trained  # torch/optim/adam.py, _multi_tensor_adam: roots of all second moments at once
-    if run.optim.name == "sgd" and run.optim.weight_decay > 0:
-        return storage.gradient * census.trained  # torch/optim/sgd.py, foreach: decay makes a second list of gradients
-    return 0
+    """Temporaries of the step on one rank."""
+    step, on_cpu = optimizer_row(run.optim.name).step, run.node.gpus == 0
+    match step:
+        case "in place":
+            return 0
+        case "fused adamw":
+            return single_adamw_bytes(census, storage) if on_cpu else 0
+        case "foreach adamw":
+            # torch/optim/adam.py, _multi_tensor_adam: roots of all second moments at once
+            return single_adamw_bytes(census, storage) if on_cpu else storage.state * census.trained
+        case "foreach sgd":
+            # torch/optim/sgd.py, foreach: decay makes a second list of gradients
+            return storage.gradient * census.trained if run.optim.weight_decay > 0 else 0
+        case "update by update":
+            # transformers/optimization.py: the update, its negation and, from 16 bits, fp32 copies of gradient and weight, one tensor at a time,
+            # beside the update of the one before, which a name still holds.
+            return census.largest * (16 if storage.weight == 2 else 8) + 4 * census.before_largest
+        case "orthogonal":
+            return muon_step_bytes(run, census, storage)
+        case "projected":
+            return low_rank_step_bytes(projecting(run), census, storage)
+        case "one layer":
+            return badam_step_bytes(run, census, storage)
+    assert_never(step)
 
 
 def badam_step_bytes(run: Run, census: Census, storage: Storage) -> int:

@@ -1,12 +1,12 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
-from conf.schema import Qlora
+from conf.schema import Ddp, Qlora, Zero
 from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.gathering import gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
-from launcher.memory.weights.optimizer import PAGED, state_bytes, step_bytes, unpaged_bytes
+from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
 
@@ -17,7 +17,7 @@ def resident_terms(job: Job) -> Terms:
     storage, split, census = job.storage, job.split, job.census
     weights = 0 if split.host_weights else weight_bytes(job.run, census, storage) // split.weights
     optimizer = 0 if split.host_states else 1
-    states = unpaged_bytes(job.run, census) if job.run.optim.name in PAGED else state_bytes(job.run, census, storage)
+    states = unpaged_bytes(job.run, census) if is_paged(job.run) else state_bytes(job.run, census, storage)
     return tuple(
         term
         for term in (
@@ -39,7 +39,7 @@ def resident_terms(job: Job) -> Terms:
 
 
 def flat_gradients(job: Job) -> bool:
-    return job.run.sharding.name.startswith("zero3")
+    return isinstance(job.run.sharding, Zero) and job.run.sharding.stage == 3
 
 
 def flat_gradient_bytes(job: Job) -> int:
@@ -47,7 +47,7 @@ def flat_gradient_bytes(job: Job) -> int:
 
 
 def bucket_bytes(job: Job) -> int:
-    return job.storage.gradient * job.census.trained if job.run.sharding.name == "ddp" and job.split.ranks > 1 else 0
+    return job.storage.gradient * job.census.trained if isinstance(job.run.sharding, Ddp) and job.split.ranks > 1 else 0
 
 
 def gathered_terms(job: Job) -> Terms:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from conf.ranks import ranks
-from conf.schema import Fsdp, Qlora, Run, Zero
+from conf.schema import Qlora, Run, Zero
+from conf.shardings import sharding_row
 from launcher.facts.model import ModelFacts
 from launcher.memory.constants import SUB_GROUP
 from launcher.memory.weights.dtypes import Storage
@@ -23,21 +24,16 @@ class Split:
 
 
 def split_of(run: Run) -> Split:
-    count = ranks(run)
-    sharding = run.sharding
-    if isinstance(sharding, Zero):
-        stage = sharding.stage
-        return Split(
-            count,
-            weights=count if stage == 3 else 1,
-            gradients=count if stage >= 2 else 1,
-            states=count,
-            # on a CPU node host memory is the device: nothing leaves it
-            host_states=sharding.offload_optimizer and run.node.gpus != 0,
-            host_weights=sharding.offload_params and run.node.gpus != 0,
-        )
-    share = count if isinstance(sharding, Fsdp) else 1
-    return Split(count, share, share, share, host_states=False, host_weights=False)
+    count, row, gpu = ranks(run), sharding_row(run.sharding.name), run.node.gpus != 0
+    return Split(
+        count,
+        weights=count if "weights" in row.splits else 1,
+        gradients=count if "gradients" in row.splits else 1,
+        states=count if "states" in row.splits else 1,
+        # on a CPU node host memory is the device: nothing leaves it
+        host_states=row.offloads and gpu,
+        host_weights=isinstance(run.sharding, Zero) and run.sharding.offload_params and gpu,
+    )
 
 
 def shards_weights(split: Split) -> bool:

@@ -5,7 +5,8 @@ from functools import cache
 
 import pytest
 
-from conf.schema import GROUPS, PLAIN_GROUPS, SUBTYPES, Run, SettledNode
+from conf.choices import subtypes
+from conf.schema import GROUPS, PLAIN_GROUPS, Run, SettledNode
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.node import settled_node
@@ -141,7 +142,7 @@ def test_every_limit_has_its_boundaries_here() -> None:
 def test_every_limit_names_a_key_of_the_schema() -> None:
     for limit in LIMITS:
         group, field = limit.key.split(".")
-        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else SUBTYPES[group].values()
+        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else subtypes()[group].values()
         assert group in GROUPS
         assert any(field in node.__dataclass_fields__ for node in types), limit.key
 

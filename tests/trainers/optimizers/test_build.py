@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer
 
+from conf.optimizers import OPTIMIZERS
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.composition.compose import choices, compose
@@ -21,7 +22,7 @@ from launcher.memory.weights.parameters import census_of
 from trainers.data import build_collator
 from trainers.model.build import load_model
 from trainers.model.tokenizer import load_tokenizer
-from trainers.optimizers.build import MuonAdamW, choose_optimizer, muon_and_adamw
+from trainers.optimizers.build import BUILDERS, MuonAdamW, choose_optimizer, muon_and_adamw
 from trainers.regimes import prepare_model
 from trainers.stages import sft
 from trainers.stages.shared.material import Material
@@ -74,6 +75,10 @@ def test_three_steps_lower_the_loss_and_keep_the_states_that_are_predicted(optim
     if optim != "adafactor":  # its estimate is an upper bound for widths from 256
         predicted = state_bytes(run, census_of(run, model_facts(run.model.architecture, "test")), storage_of(run))
         assert held_bytes(trainer.optimizer.optimizer) == pytest.approx(predicted, rel=0.03)  # 8 bits: a code table of 1 KiB
+
+
+def test_what_transformers_has_no_name_for_has_a_builder() -> None:
+    assert {name for name, row in OPTIMIZERS.items() if row.transformers is None} == set(BUILDERS)
 
 
 @pytest.mark.parametrize("optim", ["lion", "muon", "paged_adamw"])

@@ -46,7 +46,7 @@ class Share:
 
 def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
-    work = Work(tokenizer, run.data, stage_row(run).reads)
+    work = Work(tokenizer, run.data, stage_row(run.stage.name).reads)
     shares = ranks(run) * max(1, run.training.dataloader_workers)
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from conf.schema import SUBTYPES
-from launcher.memory.weights.dtypes import ENGINES, FULL_MEANING, loaded_element
+from conf.shardings import SETTINGS
+from launcher.memory.weights.dtypes import FULL_MEANING, loaded_element
 
 
 def test_full_means_these_bytes_per_parameter():
@@ -24,10 +24,9 @@ def test_full_means_these_bytes_per_parameter():
     }
 
 
-def test_every_sharding_has_an_engine_and_every_engine_all_precisions():
-    assert set(ENGINES) == set(SUBTYPES["sharding"])
+def test_every_engine_has_all_precisions():
     assert {precision for _, precision in FULL_MEANING} == {"bf16_amp", "fp16_amp", "bf16", "fp32"}
-    assert len(FULL_MEANING) == len(set(ENGINES.values())) * 4
+    assert len(FULL_MEANING) == len(SETTINGS) * 4
 
 
 def test_only_weights_that_all_learn_under_autocast_are_loaded_in_fp32(described):
