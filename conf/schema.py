@@ -404,14 +404,15 @@ class Run(Composed):
 
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
-SUBTYPES: dict[str, dict[str, type]] = {
-    "stage": {"pt": Pt, "sft": Sft, "rm": Rm, "dpo": Dpo, "kto": Kto, "orpo": Orpo, "simpo": Simpo, "ppo": Ppo, "grpo": Grpo},
-    "regime": {"full": Full, "freeze": Freeze, "lora": Lora, "qlora": Qlora},
-    "cluster": {"local": Local, "slurm": Slurm},
-}
+SUBTYPES: dict[str, dict[str, type]] = {"cluster": {"local": Local, "slurm": Slurm}}
 
-# Of these groups conf/optimizers.py and conf/shardings.py hold a row for each choice, which says which of the types it has.
-ROW_TYPES: dict[str, tuple[type, ...]] = {"optim": (Optim, Galore, Apollo, Badam), "sharding": (Ddp, Zero, Fsdp)}
+# Of these groups conf/stages.py, regimes.py, optimizers.py and shardings.py hold a row for each choice, which says which of the types it has.
+ROW_TYPES: dict[str, tuple[type, ...]] = {
+    "stage": (Pt, Sft, Rm, Dpo, Kto, Orpo, Simpo, Ppo, Grpo),
+    "regime": (Full, Freeze, Lora, Qlora),
+    "optim": (Optim, Galore, Apollo, Badam),
+    "sharding": (Ddp, Zero, Fsdp),
+}
 
 PLAIN_GROUPS: dict[str, type] = {
     "model": Model,

@@ -24,7 +24,7 @@ def trained_samples(run: Run) -> int | None:
     if data.streaming or data.mixing != "concatenate":
         return None
     samples = count_samples(data, run.stage.name)  # for texts too: it tells of files that are not there
-    return None if samples is None or stage_row(run).reads == "text" else samples - round(samples * data.validation_share)
+    return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data, stage: str) -> int | None:

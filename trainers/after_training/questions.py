@@ -33,7 +33,7 @@ def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Que
     Raises:
         DataError: when there are none.
     """
-    kind = stage_row(run).reads
+    kind = stage_row(run.stage.name).reads
     if kind == "text":
         raise DataError(f"stage={run.stage.name} holds out plain text, which asks nothing. Name sets with prompts: --data SET.")
     data = replace(run.data, packing=False, mask_prompt=True)  # packing is for rows, and the labels are to show the answers

@@ -50,7 +50,7 @@ def validate(run: Composed, request: Validate) -> None:
         DataError: when training on it would end with one.
     """
     tokenizer = load_tokenizer(run)
-    refuse_bad_values(run.data, stage_row(run).reads)
+    refuse_bad_values(run.data, stage_row(run.stage.name).reads)
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as workshop:
         found, train = findings(run, tokenizer, Path(workshop))
         picture = draw(run, train.rows.with_format("numpy")["length"][:], request)
@@ -77,7 +77,7 @@ def draw(run: Composed, lengths: numpy.ndarray, request: Validate) -> Path:
 
 
 def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
-    kind = stage_row(run).reads
+    kind = stage_row(run.stage.name).reads
     work = Work(tokenizer, run.data, kind)
     train = tokenised(sources_of(run.data.sets, run.data), work, workshop / "train.arrow")
     held_out = tokenised(evaluation_sources(run.data), work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None

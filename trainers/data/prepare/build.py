@@ -41,7 +41,7 @@ class Part:
 
 def build_into(folder: Path, run: Run, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the rows to train and evaluate on, and the report, into an empty folder."""
-    kind = stage_row(run).reads
+    kind = stage_row(run.stage.name).reads
     refuse_bad_values(run.data, kind)
     work = Work(tokenizer, run.data, kind)
     with tempfile.TemporaryDirectory(dir=folder) as workshop:

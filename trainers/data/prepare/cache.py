@@ -80,7 +80,7 @@ def cache_key(run: Run, tokenizer: PreTrainedTokenizerBase) -> str:
     ingredients = {
         "format": FORMAT,
         "versions": [tokenizers.__version__, transformers.__version__],
-        "kind": stage_row(run).reads,
+        "kind": stage_row(run.stage.name).reads,
         "settings": settings,
         "seed": run.training.seed,  # of the held-out share and of the mixture
         "contents": contents_of_sets(run.data),

@@ -88,7 +88,7 @@ def refuse_too_few(run: Run, rows: int) -> None:
     """Every rank needs one full micro batch."""
     needed = ranks(run) * run.training.micro_batch
     if rows < needed:
-        filled = run.data.packing or stage_row(run).reads == "text"
+        filled = run.data.packing or stage_row(run.stage.name).reads == "text"
         what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
             f"{rows} {what} to train are fewer than one batch: {ranks(run)} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "

@@ -48,7 +48,7 @@ class Share:
 
 def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDataset:
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
-    work = Work(tokenizer, run.data, stage_row(run).reads)
+    work = Work(tokenizer, run.data, stage_row(run.stage.name).reads)
     shares = ranks(run) * max(1, run.training.dataloader_workers)
     for line in left_out_lines([str(file) for file in left_out(run.data)]):
         print(line, flush=True)
