@@ -41,6 +41,7 @@ class Data:
     buffer: int = MISSING  # samples in hand that a streamed run shuffles and packs
     on_bad: str = MISSING  # fail | drop: what becomes of rows that cannot be used
     on_long: str = MISSING  # truncate | drop | fail: what becomes of samples longer than cutoff
+    turns: str = MISSING  # strict | repair: turns of one role are merged, a question without an answer at the end is left out, an answer may begin
     bad_share: float = MISSING  # 0..1: the largest share of all rows that on_bad and on_long may drop
     cache: str | None = MISSING  # folder of tokenised data; null: .data under `output`
     workers: int | None = MISSING  # processes that tokenise; null: every core

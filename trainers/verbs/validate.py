@@ -21,7 +21,7 @@ from trainers.data.kinds import KINDS
 from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
 from trainers.data.prepare.problems import Problem, problem_lines
-from trainers.data.prepare.report import left_out_lines, one_class_lines, unread_lines
+from trainers.data.prepare.report import left_out_lines, one_class_lines, repair_lines, unread_lines
 from trainers.data.prepare.selection import kept, select
 from trainers.data.prepare.tokenising import Tokenised, Work
 from trainers.data.sources.records import SHOWN
@@ -142,7 +142,7 @@ def survey_lines(counted: Survey) -> list[str]:
     lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
     return [
         *table(counted.sets),
-        *(f"{one.name}: {line}" for one in counted.sets for line in unread_lines(one.unread)),
+        *(f"{one.name}: {line}" for one in counted.sets for line in [*repair_lines(one.repairs), *unread_lines(one.unread)]),
         f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
         f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
     ]

@@ -115,6 +115,7 @@ def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int
         left_over=int(learnable.sum()) - held_out - len(numpy.unique(train.chosen)),
         one_class=one_class_lines(train.total("label"), len(train.chosen)) if work.kind == "labelled" else [],
         unread=dict(sum(samples.unread, Counter())),
+        repairs=dict(sum(samples.repairs, Counter())),
     )
 
 

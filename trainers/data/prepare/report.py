@@ -19,6 +19,7 @@ class DataReport:
     cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
     unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
+    repairs: dict[str, int] = field(default_factory=dict)  # what data.turns=repair did, and to how many samples
     one_class: list[str] = field(default_factory=list)  # a warning where answers are all labelled alike
     left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
 
@@ -36,13 +37,19 @@ class DataReport:
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
-            + "".join(f" {line}" for line in [*unread_lines(self.unread), *left_out_lines(self.left_out), *self.one_class])
+            + "".join(
+                f" {line}" for line in [*repair_lines(self.repairs), *unread_lines(self.unread), *left_out_lines(self.left_out), *self.one_class]
+            )
         )
 
 
 def unread_lines(unread: Mapping[str, int]) -> list[str]:
     """What the records hold and the model does not see."""
     return [f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."] if unread else []
+
+
+def repair_lines(repairs: Mapping[str, int]) -> list[str]:
+    return [f"data.turns=repair: {', '.join(f'{what} ({count:,} samples)' for what, count in repairs.items())}."] if repairs else []
 
 
 def left_out_lines(files: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from trainers.errors import DataError
 
 
 def read(record: object, layout: Layout) -> list[Message]:
-    return read_samples(Records("f.json", "record", [(1, record)]), layout, "answers")[0]["messages"]
+    return read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")[0]["messages"]
 
 
 def said(messages: list[Message]) -> list[tuple[str, str, bool]]:
@@ -77,7 +77,7 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
     conversation = {"conversations": [human("a"), gpt("b")]}
     wrapped = [{"type": "function", "function": {"name": "add"}}]
     for tools, expected in [('[{"name": "add"}]', wrapped), ([{"name": "add"}], wrapped), (wrapped, wrapped), ("", []), ("[]", []), (None, [])]:
-        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT, "answers")
+        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT, "answers", "strict")
         assert samples[0]["tools"] == expected
 
 
@@ -130,11 +130,11 @@ def test_sharegpt_alternates_strictly_where_openai_may_hold_two_tool_results():
 def test_all_bad_records_are_counted_in_one_error():
     rows: list[tuple[int, object]] = [(1, {"instruction": "a", "output": "b"}), (2, {"instruction": "a"}), (5, 7)]
     with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: is a number"):
-        read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers")
+        read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers", "strict")
 
 
 def read_as(record: object, layout: Layout, holds: Kind) -> Sample:
-    return read_samples(Records("f.json", "record", [(1, record)]), replace(layout, holds=holds), holds)[0]
+    return read_samples(Records("f.json", "record", [(1, record)]), replace(layout, holds=holds), holds, "strict")[0]
 
 
 def pair_of(record: object, layout: Layout) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
@@ -214,7 +214,11 @@ def test_plain_text_is_one_message():
 
 def test_a_question_without_an_answer_is_a_prompt():
     records = Records("f.json", "record", [(1, {"conversations": [human("a"), gpt("b"), human("c")]})])
-    assert said(read_samples(records, SHAREGPT, "prompts")[0]["messages"]) == [("user", "a", False), ("assistant", "b", True), ("user", "c", False)]
+    assert said(read_samples(records, SHAREGPT, "prompts", "strict")[0]["messages"]) == [
+        ("user", "a", False),
+        ("assistant", "b", True),
+        ("user", "c", False),
+    ]
 
 
 def test_empty_values_as_a_csv_file_has_them_are_none():
