@@ -83,8 +83,9 @@ def layout_of_record(record: dict[str, object]) -> Layout | None:
         return with_tag(replace(ALPACA, holds=holds), tag)
     if holds == "pairs":
         return None if lacks_prompt(record) else replace(TRL, holds="pairs")
-    if {"prompt", "completion"} <= names:
-        return replace(TRL, holds="labelled" if "label" in names else "answers")
+    answer = next((name for name in ("completion", "response") if name in names), None)
+    if "prompt" in names and answer is not None:
+        return replace(TRL, columns=replace(TRL.columns, response=answer), holds="labelled" if "label" in names else "answers")
     if "prompt" in names:
         return replace(TRL, holds="prompts")
     return TEXT if "text" in names else None
