@@ -7,6 +7,10 @@ from trainers.data.samples.chat import Call, Message, Role, RowError, plain
 from trainers.data.samples.watched import holds_something
 
 
+# Further names of roles in the format of OpenAI.
+OPENAI_ROLES: dict[object, Role] = {"developer": "system"}
+
+
 def prompt_messages(record: dict[str, object], layout: Layout) -> list[Message]:
     """What the layout's question holds; in sharegpt and openai data with the answer, unless that has columns of its own."""
     if layout.kind == "alpaca":
@@ -69,6 +73,7 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
         tags.function: "assistant",
         tags.observation: "tool",
     }
+    roles = {**OPENAI_ROLES, **roles} if tags.role == "role" else roles
     spoken = turn.get(tags.role)
     if not isinstance(spoken, str) or spoken not in roles:
         raise RowError(f"{place}: {tags.role}={spoken!r} is not a role; it is one of: {', '.join(map(str, roles))}")

@@ -252,3 +252,8 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
 def test_a_record_that_is_no_pair_label_text_or_prompt_says_why(record: object, layout: Layout, holds: Kind, message: str):
     with pytest.raises(DataError, match=message):
         read_as(record, layout, holds)
+
+
+def test_a_developer_gives_the_system_message():
+    turns = [{"role": "developer", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+    assert said(read({"messages": turns}, OPENAI)) == [("system", "S", False), ("user", "U", False), ("assistant", "A", True)]
