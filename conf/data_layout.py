@@ -76,7 +76,8 @@ def layout_of_record(record: dict[str, object]) -> Layout | None:
     tag = next((name for name in ("kto_tag", "label") if isinstance(record.get(name), bool)), None)
     holds: Kind = "pairs" if {"chosen", "rejected"} <= names else "labelled" if tag else "answers"
     if "role" in keys_of_first_message(record.get("messages")) and not {"prompt", "chosen"} <= names:
-        return with_tag(replace(OPENAI, holds=holds), tag)
+        tools = "functions" if "functions" in names and "tools" not in names else "tools"  # of exports from before 2024
+        return with_tag(replace(OPENAI, columns=replace(OPENAI.columns, tools=tools), holds=holds), tag)
     if {"from", "value"} <= keys_of_first_message(record.get("conversations")):
         return with_tag(replace(SHAREGPT, holds=holds), tag)
     if "instruction" in names and (holds == "pairs" or "output" in names):

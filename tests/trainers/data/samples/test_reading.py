@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout, layout_of_record
 from trainers.data.kinds import Kind
 from trainers.data.samples.chat import Message, Sample
 from trainers.data.samples.reading import read_samples
@@ -257,3 +257,25 @@ def test_a_record_that_is_no_pair_label_text_or_prompt_says_why(record: object, 
 def test_a_developer_gives_the_system_message():
     turns = [{"role": "developer", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
     assert said(read({"messages": turns}, OPENAI)) == [("system", "S", False), ("user", "U", False), ("assistant", "A", True)]
+
+
+def test_calls_of_exports_from_before_2024_are_read():
+    turns = [
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"a": 1}'}},
+        {"role": "function", "name": "add", "content": "1"},
+        {"role": "assistant", "content": "A"},
+    ]
+    messages = read({"messages": turns}, OPENAI)
+    assert messages[1]["calls"] == [{"name": "add", "arguments": {"a": 1}}]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[2]["further"] == {"name": "add"}
+
+
+def test_functions_of_exports_from_before_2024_are_tools():
+    record = {"functions": [{"name": "add", "parameters": {}}], "messages": [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]}
+    layout = layout_of_record(record)
+    assert layout is not None
+    [sample] = read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")
+    assert sample["tools"] == [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    assert "unread" not in sample
