@@ -64,9 +64,7 @@ ALPACA = Layout("alpaca")
 SHAREGPT = Layout("sharegpt")
 OPENAI = Layout("openai", columns=Columns(messages="messages"), tags=ROLE_AND_CONTENT)
 # TRL's dataset formats: prompt, completion, chosen and rejected are text or lists of messages.
-TRL = Layout(
-    "trl", columns=Columns(prompt="prompt", query=None, response="completion", history=None, system=None, kto_tag="label"), tags=ROLE_AND_CONTENT
-)
+TRL = Layout("trl", columns=Columns(prompt="prompt", query=None, response="completion", history=None, kto_tag="label"), tags=ROLE_AND_CONTENT)
 TEXT = Layout("alpaca", columns=Columns(prompt="text", query=None, history=None, system=None, tools=None), holds="text")
 
 

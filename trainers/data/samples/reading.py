@@ -42,14 +42,17 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns:
     if layout.holds == "labelled":
         sample["label"] = read_label(record, layout.columns.kto_tag)
     system = optional_text(record, layout.columns.system)
+    unread = []
     if system and sample["messages"][0]["role"] != "system":
         sample["messages"] = [plain("system", system), *sample["messages"]]
+    elif system and system != sample["messages"][0]["content"]:
+        unread = [f"column {layout.columns.system}, as the conversation begins with a system message of its own"]
     if turns == "repair":
         sample, done = repair(sample, layout.holds in ("answers", "labelled") and wanted != "prompts")
         sample = {**sample, "repairs": done} if done else sample
     refuse_misplaced(sample, layout, wanted, REPAIRED if turns == "repair" else FOLLOWERS[layout.kind])
     refuse_no_text(sample)
-    unread = [f"column {name}" for name in unasked(record)]
+    unread += [f"column {name}" for name in unasked(record)]
     return {**sample, "unread": unread} if unread else sample
 
 

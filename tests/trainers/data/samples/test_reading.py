@@ -279,3 +279,26 @@ def test_functions_of_exports_from_before_2024_are_tools():
     [sample] = read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")
     assert sample["tools"] == [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     assert "unread" not in sample
+
+
+CHAT = [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+OWN = {"role": "system", "content": "own"}
+
+
+@pytest.mark.parametrize(
+    ("record", "system", "unread"),
+    [
+        ({"prompt": "U", "completion": "A", "system": "S"}, "S", False),
+        ({"prompt": "U", "response": "A", "system": "S"}, "S", False),
+        ({"prompt": CHAT[:1], "completion": CHAT[1:], "system": "S"}, "S", False),
+        ({"prompt": [OWN, *CHAT[:1]], "completion": CHAT[1:], "system": "S"}, "own", True),
+        ({"messages": [OWN, *CHAT], "system": "S"}, "own", True),
+        ({"messages": [OWN, *CHAT], "system": "own"}, "own", False),
+    ],
+)
+def test_a_system_column_is_read_and_gives_way_to_a_system_message(record: dict[str, object], system: str, unread: bool):
+    layout = layout_of_record(record)
+    assert layout is not None
+    [sample] = read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")
+    assert [message["content"] for message in sample["messages"]] == [system, "U", "A"]
+    assert sample.get("unread", []) == ["column system, as the conversation begins with a system message of its own"] * unread
