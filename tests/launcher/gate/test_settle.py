@@ -32,6 +32,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("data.mixing", "", ["concatenate", "interleave_under", "interleave_over"], ["concat", ""]),
     ("data.buffer", "", [1], [0]),
     ("data.on_bad", "", ["fail", "drop"], ["truncate", ""]),
+    ("data.turns", "", ["strict", "repair"], ["merge"]),
     ("data.on_long", "", ["truncate", "drop", "fail"], ["cut"]),
     ("data.bad_share", "", [0.0, 1.0], [-0.001, 1.001, NAN]),
     ("data.sets", "", [["a"], ["a", "b"]], [[], [""], [["a"]]]),
