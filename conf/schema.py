@@ -205,6 +205,7 @@ class Training:
     gradient_checkpointing: bool = MISSING
     attention: str | None = MISSING  # sdpa | varlen (packed rows) | eager; null: varlen where rows are packed and it can, else sdpa, else eager
     loss: str = MISSING  # plain | chunked | fused (liger-kernel, GPU only)
+    kernels: str = MISSING  # plain | fused: faster forms of the same mathematics, rows without padding, nothing read from the GPU between logs
     neftune_alpha: float | None = MISSING
     seed: int = MISSING
     log_interval: int = MISSING  # steps

@@ -2,6 +2,7 @@
 
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
 from launcher.attention import ATTENTION_RULES
+from launcher.kernel_compatibility import KERNEL_RULES
 from launcher.regime_compatibility import REGIME_RULES
 from launcher.rule import Rule
 from launcher.stage_compatibility import STAGE_RULES
@@ -176,6 +177,7 @@ RULES: tuple[Rule, ...] = (
         "regime.layers=2",
     ),
     *ATTENTION_RULES,
+    *KERNEL_RULES,
     *REGIME_RULES,
     *STAGE_RULES,
 )
