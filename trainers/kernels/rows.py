@@ -1,0 +1,59 @@
+"""Rows without padding: those of a micro-batch laid end to end, with the bounds of their samples, so that attention does not cross them.
+
+A step keeps its samples, which packing changes. The loss is the same sum over the same tokens: the first token of a sample is predicted by none, so
+its label is masked here, as the shift of labels leaves it out of a padded row.
+"""
+
+from functools import partial
+from itertools import accumulate
+
+import torch
+
+from conf.schema import Run
+from trainers.attention import VARLEN
+from trainers.data import collator
+from trainers.data.collator import Batch, Row
+from trainers.data.tokens import MASKED
+from trainers.kernels.attention import unmasked
+
+
+def batch_of(run: Run, padding: int, multiple: int) -> "partial[Batch]":
+    """What makes a batch of the rows of this run: packed, laid end to end, or, where attention=sdpa was chosen, padded."""
+    if run.training.attention == VARLEN and not run.data.packing:
+        return partial(joined_batch, full=run.data.cutoff)
+    if run.training.attention == VARLEN:
+        return partial(packed_batch, padding=padding, multiple=multiple)
+    return partial(collator.packed_batch if run.data.packing else marked_batch, padding=padding, multiple=multiple)
+
+
+def joined_batch(rows: list[Row], full: int) -> Batch:
+    """input_ids, labels and position_ids [1, tokens], bounds int32 [rows + 1]; rows that are all `full` tokens long stay a matrix [rows, full]."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    if set(lengths) == {full}:
+        return {"input_ids": tensor([row["input_ids"] for row in rows]), "labels": tensor([row["labels"] for row in rows]), **plain_row()}
+    return {
+        "input_ids": tensor([[token for row in rows for token in row["input_ids"]]]),
+        "labels": tensor([[label for row in rows for label in (MASKED, *row["labels"][1:])]]),
+        "position_ids": tensor([[position for length in lengths for position in range(length)]]),
+        "cu_seq_lens_q": torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
+        "max_length_q": max(lengths),
+        **plain_row(),
+    }
+
+
+def packed_batch(rows: list[Row], padding: int, multiple: int) -> Batch:
+    """As the collator makes it for variable-length attention."""
+    return {**collator.bounded_batch(rows, padding, multiple), **plain_row()}
+
+
+def marked_batch(rows: list[Row], padding: int, multiple: int) -> Batch:
+    """As the collator pads it; a batch that needs no mask says so."""
+    return {**plain_row(), **collator.padded_batch(rows, padding, multiple)}
+
+
+def plain_row() -> Batch:
+    return {"attention_mask": unmasked(), "use_cache": False}
+
+
+def tensor(values: list[list[int]]) -> torch.Tensor:
+    return torch.tensor(values)
