@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_is_saved_of_it(ti
     seen = Seen()
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
-    run = tiny.tiny_run("sft", *LORA, *FUSED, "checkpoint.interval=3")
+    run = tiny.tiny_run("sft", *LORA, *FUSED, "training.max_steps=6", "checkpoint.interval=3")
     trainer = tiny.stage_trainer(run, tmp_path, tiny.rows_for("sft"), None, (Progress(run_dir, leads=True), seen))
     break_at_step(trainer, 3)
     with pytest.raises(NotANumber, match="at step 3"):
