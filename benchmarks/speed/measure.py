@@ -80,7 +80,7 @@ def run(cell: Cell, variant: str, arguments: argparse.Namespace, seconds: float)
     base = arguments.bases / MODELS[cell.model]
     make_base(cell, base, arguments.tiny)
     data, output = arguments.work / "data", arguments.work / "runs"
-    packed = 4 if cell.mixed else 1
+    packed = 5 if cell.mixed else 1  # samples that fit a row
     cells.write_data(cell, data, packed * cell.rows * (cell.warm_up + cell.steps + 2))
     given = cells.overrides(cell, variant, base, data, output, arguments.tiny)
     if arguments.tiny:
@@ -132,6 +132,7 @@ def measured(folder: Path, cell: Cell) -> dict[str, Any]:
         "allocated_gib": round(max(peaks) / GIB, 3),
         "predicted_gib": round(memory["predicted"].get("allocated", 0) / GIB, 3),
         "phases": [each.get("phases") for each in memory["measured"]],
+        "step_times": [round(step, 4) for step in steps],
         "losses": [entry["loss"] for entry in entries],
         "kernels": kernels,
     }

@@ -1,6 +1,7 @@
 """Where a step's time goes, kernel by kernel, and what waits for the GPU: one cell and variant of cells.py in this process.
 
     python benchmarks/speed/profile_cell.py 8b-lora kernels --bases FOLDER --out PROFILES.jsonl
+    python benchmarks/speed/profile_cell.py 1b-lora-mixed kernels --host --bases FOLDER --out PROFILES.jsonl     what the host does instead
 
 Three steps are traced with the GPU's activities alone, so that the host is not slowed; three others run with torch's warning at every operation that
 waits for the GPU, and each place that warned is kept with its count. The share of a kernel is of the wall time of the traced steps; `idle` is the
@@ -8,7 +9,9 @@ rest.
 """
 
 import argparse
+import cProfile
 import json
+import pstats
 import sys
 import time
 import traceback
@@ -46,14 +49,18 @@ GROUPS = (  # the first part of a name that matches
 
 
 class Watch(TrainerCallback):
-    def __init__(self) -> None:
+    def __init__(self, host: bool) -> None:
         self.trace: Any = None
+        self.calls = cProfile.Profile() if host else None
         self.seconds, self.tokens = 0.0, 0
         self.waits: Counter[str] = Counter()
         self.began = 0.0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step == TRACED and torch.cuda.is_available():
+        if state.global_step == TRACED and self.calls is not None:
+            self.began = time.perf_counter()
+            self.calls.enable()
+        elif state.global_step == TRACED and torch.cuda.is_available():
             torch.cuda.synchronize()
             self.trace = profile(activities=[ProfilerActivity.CUDA])
             self.trace.__enter__()
@@ -68,6 +75,9 @@ class Watch(TrainerCallback):
             torch.cuda.synchronize()
             self.seconds = time.perf_counter() - self.began
             self.trace.__exit__(None, None, None)
+        if state.global_step == TRACED + STEPS and self.calls is not None:
+            self.calls.disable()
+            self.seconds = time.perf_counter() - self.began
         if state.global_step == WATCHED + STEPS and torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("default")
 
@@ -84,14 +94,20 @@ def main() -> int:
     parser.add_argument("--bases", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-speed"))
+    parser.add_argument(
+        "--host", action="store_true", help="Python's calls, by cProfile, which slows them; the backward pass runs in the same thread"
+    )
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     cell = next(each for each in CELLS if each.name == arguments.cell)
-    watch = Watch()
+    watch = Watch(arguments.host)
+    torch.autograd.set_multithreading_enabled(not arguments.host)
     train_watched(cell, arguments, watch)
     record = {"cell": f"{cell.name}/{arguments.variant}", **report(watch), "surroundings": surroundings()}
     with arguments.out.open("a") as file:
         file.write(json.dumps(record) + "\n")
+    for line in record["host"]:
+        print(f"  {line['ms']:8.2f} ms {line['calls']:8.1f} x {line['name']}")
     for name, share in record["groups"].items():
         print(f"  {share:6.1%} {name}")
     for kernel in record["kernels"][:16]:
@@ -104,7 +120,7 @@ def main() -> int:
 def train_watched(cell: Cell, arguments: argparse.Namespace, watch: Watch) -> None:
     base, data = arguments.bases / MODELS[cell.model], arguments.work / "data"
     make_base(cell, base, arguments.tiny)
-    write_data(cell, data, 4 * cell.rows * (cell.warm_up + cell.steps + 2))
+    write_data(cell, data, 2 * cell.rows * (cell.warm_up + cell.steps))
     given = overrides(cell, arguments.variant, base, data, arguments.work / "profiles", arguments.tiny)
     if arguments.tiny:
         given = [each for each in given if not each.startswith("training.loss=fused")] + ["node=cpu", "data.cutoff=128"]
@@ -130,7 +146,7 @@ def train_watched(cell: Cell, arguments: argparse.Namespace, watch: Watch) -> No
 
 def report(watch: Watch) -> dict[str, Any]:
     if watch.trace is None:
-        return {"step_seconds": None, "groups": {}, "kernels": [], "waits": {}}
+        return {"step_seconds": watch.seconds / STEPS, "host": host_calls(watch.calls), "groups": {}, "kernels": [], "waits": {}}
     events = [event for event in watch.trace.key_averages() if event.self_device_time_total > 0]
     wall = watch.seconds * 1e6
     kernels = [
@@ -143,7 +159,18 @@ def report(watch: Watch) -> dict[str, Any]:
     groups["idle"] = 1 - sum(groups.values())
     ordered = dict(sorted(groups.items(), key=lambda pair: -pair[1]))
     waits = {place: count / STEPS for place, count in watch.waits.items()}
-    return {"step_seconds": watch.seconds / STEPS, "groups": ordered, "kernels": kernels[:60], "waits": waits}
+    return {"step_seconds": watch.seconds / STEPS, "host": [], "groups": ordered, "kernels": kernels[:60], "waits": waits}
+
+
+def host_calls(calls: cProfile.Profile | None) -> list[dict[str, Any]]:
+    """Functions by their own time, without that of what they call; milliseconds and calls a step."""
+    if calls is None:
+        return []
+    rows = sorted(pstats.Stats(calls).stats.items(), key=lambda row: -row[1][2])[:60]
+    return [
+        {"name": f"{Path(file).name}:{line} {name}", "ms": 1e3 * own / STEPS, "with_called_ms": 1e3 * whole / STEPS, "calls": count / STEPS}
+        for (file, line, name), (_, count, own, whole, _) in rows
+    ]
 
 
 def group_of(name: str) -> str:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from trainers.attention import Mask, Spans, by_kernel, mask_on_demand, one_by_one
+from trainers.attention import HEAD_WIDTH, Mask, Spans, by_kernel, mask_on_demand, one_by_one
 from trainers.attention import attention_forward as bounded_or_masked
 
 MEASURED = "measured"
@@ -60,6 +60,8 @@ def attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(attention_mask, Tensor) and attention_mask.shape == UNMASKED and cu_seq_lens_q is None:
         return whole_rows(query, key, value, scale, dropout, sliding_window), None
+    if cu_seq_lens_q is not None and query.is_cuda and not dropout and plain_heads(query, value):
+        return joined_rows(query, key, value, scale, Spans(cu_seq_lens_q, others["max_length_q"], sliding_window)), None
     mask = None if isinstance(attention_mask, Tensor) else attention_mask
     keywords = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, "cu_seq_lens_q": cu_seq_lens_q, **others}
     return bounded_or_masked(module, query, key, value, mask, **keywords)
@@ -76,6 +78,21 @@ def whole_rows(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout:
     with sdpa_kernel(list(BEST_FIRST if suits_cudnn(query, value) else BEST_FIRST[1:]), set_priority=True):
         out = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=True)
     return out.transpose(1, 2)
+
+
+def plain_heads(query: Tensor, value: Tensor) -> bool:
+    """Whether the variable-length kernel takes heads and numbers as they are."""
+    return query.shape[-1] == value.shape[-1] and query.shape[-1] % HEAD_WIDTH == 0 and query.dtype in (torch.bfloat16, torch.float16)
+
+
+def joined_rows(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: Spans) -> Tensor:
+    """Causal attention inside of each sample. The kernel behind torch.nn.attention.varlen, whose Python around it costs a small model's step."""
+    rows, _, length, _ = query.shape
+    flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
+    bounds, longest = spans.bounds, spans.longest
+    window = {} if spans.window is None else {"window_size_left": spans.window - 1, "window_size_right": 0}
+    out: Tensor = torch.ops.aten._flash_attention_forward(*flat, bounds, bounds, longest, longest, 0.0, True, False, scale=scale, **window)[0]
+    return out.unflatten(0, (rows, length))
 
 
 def suits_cudnn(query: Tensor, value: Tensor) -> bool:

@@ -6,7 +6,10 @@ turned in place); of SwiGLU its two inputs, T x intermediate each, which the bac
 """
 
 import inspect
+import sys
+from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 # Compared with transformers' own, loss and every gradient, in tests/gpu/test_kernels.py; all compute their logits by a head without bias alone.
@@ -23,4 +26,15 @@ def fuse_layers(model: PreTrainedModel) -> bool:
     apply = MODEL_TYPE_TO_APPLY_LIGER_FN[model.config.model_type]
     switches = [name for name in inspect.signature(apply).parameters if name != "model"]
     apply(model=model, **{name: name in LAYER_KERNELS for name in switches})
+    module = sys.modules[type(model).__module__]
+    if "apply_rotary_pos_emb" in vars(module):
+        module.apply_rotary_pos_emb = rotary
     return True
+
+
+def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1, **_: Any) -> tuple[Tensor, Tensor]:
+    """liger's kernel itself: its own function looks through all of its backends at every call."""
+    from liger_kernel.ops import LigerRopeFunction
+
+    turned: tuple[Tensor, Tensor] = LigerRopeFunction.apply(query, key, cos, sin, None, unsqueeze_dim)
+    return turned

@@ -20,8 +20,8 @@ The backward pass is as deterministic as the matrix products of the device.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, TransposedBase
+from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, TransposedBase, sum_of_products
 
 # Projections that read one tensor, as the families name them; they are asked one after the other, and all are computed when the first is.
 SHARING = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
@@ -39,64 +39,47 @@ SHARING = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "u
 
 @dataclass(frozen=True)
 class Projection:
-    """A frozen layer with its adapter; A is [rank, inputs], B is [outputs, rank]."""
+    """A frozen layer with its adapter; `a` is [rank, inputs], `b` is [outputs, rank]."""
 
     layer: LoraLayer
     name: str  # of the adapter
     base: Base
-
-    @property
-    def a(self) -> nn.Parameter:
-        weight: nn.Parameter = self.layer.lora_A[self.name].weight
-        return weight
-
-    @property
-    def b(self) -> nn.Parameter:
-        weight: nn.Parameter = self.layer.lora_B[self.name].weight
-        return weight
-
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-    @property
-    def scale(self) -> float:
-        return float(self.layer.scaling[self.name])
-
-    @property
-    def dropout(self) -> float:
-        """The share of the adapter's input that is dropped now."""
-        module = self.layer.lora_dropout[self.name]
-        return float(module.p) if isinstance(module, nn.Dropout) and module.training else 0.0
+    a: nn.Parameter
+    b: nn.Parameter
+    scale: float
+    dropout: nn.Dropout | None
 
 
-@dataclass
 class Group:
-    """Projections of one input. `a` [R, inputs] and `bs` are the adapters in the dtype of the computation; Casts writes them."""
+    """Projections of one input. Casts writes `a` [R, inputs] and `bs`, each [outputs, rank] and scaled: the adapters as they are computed with."""
 
-    projections: tuple[Projection, ...]
-    a: Tensor = field(default_factory=lambda: torch.empty(0))
-    bs: tuple[Tensor, ...] = ()
-    held_for: Tensor | None = None
-    held: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def spans(self) -> Iterator[slice]:
-        """The columns of the inner product that belong to each projection."""
-        begin = 0
-        for projection in self.projections:
-            yield slice(begin, begin + projection.rank)
-            begin += projection.rank
+    def __init__(self, projections: Sequence[Projection]) -> None:
+        self.projections = tuple(projections)
+        self.bases = [each.base for each in projections]
+        self.scale = projections[0].scale
+        self.dropout = projections[0].dropout
+        self.ranks = [each.a.shape[0] for each in projections]
+        self.adapters = (*(each.a for each in projections), *(each.b for each in projections))
+        self.a = self.a_transposed = torch.empty(0)
+        self.bs: list[Tensor] = []
+        self.bs_transposed: list[Tensor] = []
+        self.held_for: Tensor | None = None
+        self.held: dict[int, Tensor] = {}
 
     def output(self, index: int, hidden: Tensor) -> Tensor:
         """Of one projection. The first that is asked for an input computes those of all; the others fetch theirs, and nothing stays."""
+        if len(self.bases) == 1:
+            return LoraProjections.apply(hidden, self, *self.adapters)[0]
         if self.held_for is not hidden or index not in self.held:
-            adapters = (*(each.a for each in self.projections), *(each.b for each in self.projections))
-            self.held_for, self.held = hidden, dict(enumerate(LoraProjections.apply(hidden, self, *adapters)))
+            self.held_for, self.held = hidden, dict(enumerate(LoraProjections.apply(hidden, self, *self.adapters)))
         found = self.held.pop(index)
         if not self.held:
             self.held_for = None
         return found
+
+    def columns(self, inner: Tensor) -> tuple[Tensor, ...]:
+        """Those of each projection in the inner product of all."""
+        return (inner,) if len(self.ranks) == 1 else inner.split(self.ranks, 1)
 
 
 class LoraProjections(torch.autograd.Function):
@@ -104,48 +87,48 @@ class LoraProjections(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, group: Group, *adapters: Tensor) -> tuple[Tensor, ...]:
-        first, dtype = group.projections[0], group.a.dtype
-        narrow = hidden.to(dtype)
-        flat = narrow.reshape(-1, narrow.shape[-1])
-        dropout = first.dropout
-        dropped, mask = (flat, None) if dropout == 0 else torch.native_dropout(flat, dropout, True)
-        inner = scaled_product(dropped, group.a.t(), first.scale)
-        outputs = []
-        for projection, b, span in zip(group.projections, group.bs, group.spans, strict=True):
-            output = projection.base.product(narrow)
-            output.view(-1, output.shape[-1]).addmm_(inner[:, span], b.t())
-            outputs.append(output)
+        dtype, shape = group.a.dtype, hidden.shape
+        flat = (hidden if hidden.dtype == dtype else hidden.to(dtype)).reshape(-1, shape[-1])
+        dropout = group.dropout.p if group.dropout is not None and group.dropout.training else 0.0
+        dropped, mask = torch.native_dropout(flat, dropout, True) if dropout else (flat, None)
+        inner = dropped @ group.a_transposed
+        parts = zip(group.bases, group.columns(inner), group.bs_transposed, strict=True)
+        outputs = [base.output(flat, part, b) for base, part, b in parts]
         ctx.save_for_backward(flat, inner, *(() if mask is None else (mask,)))
-        ctx.group, ctx.a, ctx.bs, ctx.shape, ctx.dtype, ctx.dropout = group, group.a, group.bs, hidden.shape, hidden.dtype, dropout
-        return tuple(outputs)
+        ctx.group, ctx.shape, ctx.dtype, ctx.dropout = group, shape, hidden.dtype, dropout
+        # not a view to autograd, which would refuse to have it changed in place
+        return tuple(torch.ops.aten._unsafe_view(output, (*shape[:-1], output.shape[-1])) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         flat, inner, *masks = ctx.saved_tensors
         group: Group = ctx.group
-        projections, spans = group.projections, list(group.spans)
         outer = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-        inside = torch.empty_like(inner)  # the gradient of A x, the scale included
-        for gradient, b, span in zip(outer, ctx.bs, spans, strict=True):
-            inside[:, span].addmm_(gradient, b, beta=0, alpha=projections[0].scale)
+        inside = torch.empty_like(inner)  # the gradient of A x
+        for gradient, b, part in zip(outer, group.bs, group.columns(inside), strict=True):
+            torch.mm(gradient, b, out=part)
         kept = 1 / (1 - ctx.dropout)
         dropped = torch.ops.aten.native_dropout_backward(flat, masks[0], kept) if masks else flat
-        of_a = product_in(projections[0].a.dtype, inside.t(), dropped)
-        of_b = [product_in(each.b.dtype, gradient.t(), inner[:, span]) for each, gradient, span in zip(projections, outer, spans, strict=True)]
+        of_a = product_in(group.adapters[0].dtype, inside.t(), dropped)
+        scaled = group.columns(inner if group.scale == 1 else inner * group.scale)
+        of_b = [product_in(group.adapters[-1].dtype, gradient.t(), part) for gradient, part in zip(outer, scaled, strict=True)]
         of_hidden = None
         if ctx.needs_input_grad[0]:
-            of_hidden = inside @ ctx.a
-            if masks:
-                of_hidden = torch.ops.aten.native_dropout_backward(of_hidden, masks[0], kept)
-            for projection, gradient in zip(projections, outer, strict=True):
-                of_hidden.addmm_(gradient, projection.base.matrix(gradient.dtype))
-            of_hidden = of_hidden.view(ctx.shape).to(ctx.dtype)
-        return (of_hidden, None, *(of_a[span] for span in spans), *of_b)
+            of_hidden = gradient_of_hidden(group, outer, inside, masks, kept).view(ctx.shape).to(ctx.dtype)
+        return (of_hidden, None, *((of_a,) if len(of_b) == 1 else of_a.split(group.ranks)), *of_b)
 
 
-def scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """scale * left @ right, rounded once."""
-    return left.new_empty(left.shape[0], right.shape[1]).addmm_(left, right, beta=0, alpha=scale)
+def gradient_of_hidden(group: Group, outer: Sequence[Tensor], inside: Tensor, masks: Sequence[Tensor], kept: float) -> Tensor:
+    """[tokens, inputs]: each gradient times its matrix, and `inside` [tokens, R] times A, summed in one tensor."""
+    first, *others = zip(outer, group.bases, strict=True)
+    matrix = first[1].matrix(first[0].dtype)
+    if masks:
+        total = torch.ops.aten.native_dropout_backward(inside @ group.a, masks[0], kept).addmm_(first[0], matrix)
+    else:
+        total = sum_of_products(first[0], matrix, inside, group.a)
+    for gradient, base in others:
+        total.addmm_(gradient, base.matrix(gradient.dtype))
+    return total
 
 
 def product_in(dtype: torch.dtype, left: Tensor, right: Tensor) -> Tensor:
@@ -156,9 +139,9 @@ def product_in(dtype: torch.dtype, left: Tensor, right: Tensor) -> Tensor:
 
 
 class Casts:
-    """The adapters of all groups in the dtype of the computation, side by side, the A matrices of a group stacked.
+    """The adapters of all groups in the dtype of the computation, side by side: the A matrices of a group stacked, the B matrices scaled.
 
-    They are written anew at the beginning of every forward pass of the decoder, by one kernel over all of them (0.25 GB for rank 16 on an 8B model).
+    They are written anew at the beginning of every forward pass of the decoder, by a few kernels over all (0.25 GB at rank 16 on an 8B model).
     That is more often than once a step under accumulation, and there is nothing to invalidate: the fused optimizers of torch, those of bitsandbytes
     and DeepSpeed change parameters without raising their version counters, so a copy that asked those would go stale without a word. A backward pass
     reads the copies of the last forward pass; that they still equal the parameters is what every optimizer step after its backward pass means.
@@ -166,25 +149,35 @@ class Casts:
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self.groups = groups
+        self.sources = [weight for group in groups for weight in group.adapters]
+        self.scaled = [weight for group in groups for weight in group.adapters[len(group.ranks) :]]
+        self.scales = [group.scale for group in groups for _ in group.ranks]
         self.room = torch.empty(0)
-        self.parts: list[Tensor] = []
+        self.plain_parts: list[Tensor] = []
+        self.scaled_parts: list[Tensor] = []
 
     def refresh(self, dtype: torch.dtype) -> None:
-        adapters = [weight.detach() for group in self.groups for side in ("a", "b") for weight in (getattr(each, side) for each in group.projections)]
-        if self.room.dtype != dtype or not self.parts or self.room.device != adapters[0].device:
-            self.lay_out(adapters, dtype)
-        torch._foreach_copy_(self.parts, adapters)
+        """Of a scaled matrix the product with the scale is rounded, once."""
+        if self.room.dtype != dtype or not self.plain_parts or self.room.device != self.sources[0].device:
+            self.lay_out(dtype)
+        with torch.no_grad():
+            torch._foreach_copy_(self.plain_parts, [weight for group in self.groups for weight in group.adapters[: len(group.ranks)]])
+            torch._foreach_copy_(self.scaled_parts, torch._foreach_mul(self.scaled, self.scales))
 
-    def lay_out(self, adapters: Sequence[Tensor], dtype: torch.dtype) -> None:
-        sizes = [weight.numel() for weight in adapters]
-        self.room = torch.empty(sum(sizes), dtype=dtype, device=adapters[0].device)
-        self.parts = [part.view(weight.shape) for part, weight in zip(self.room.split(sizes), adapters, strict=True)]
+    def lay_out(self, dtype: torch.dtype) -> None:
+        sizes = [weight.numel() for weight in self.sources]
+        self.room = torch.empty(sum(sizes), dtype=dtype, device=self.sources[0].device)
+        parts = [part.view(weight.shape) for part, weight in zip(self.room.split(sizes), self.sources, strict=True)]
+        self.plain_parts, self.scaled_parts = [], []
         begin, part = 0, 0
         for group in self.groups:
-            count, inputs = len(group.projections), group.projections[0].a.shape[1]
-            width = sum(each.rank for each in group.projections)
+            count, inputs, width = len(group.ranks), group.adapters[0].shape[1], sum(group.ranks)
             group.a = self.room[begin : begin + width * inputs].view(width, inputs)
-            group.bs = tuple(self.parts[part + count : part + 2 * count])
+            group.a_transposed = group.a.t()
+            group.bs = parts[part + count : part + 2 * count]
+            group.bs_transposed = [b.t() for b in group.bs]
+            self.plain_parts += parts[part : part + count]
+            self.scaled_parts += group.bs
             begin, part = begin + sum(sizes[part : part + 2 * count]), part + 2 * count
 
 
@@ -192,14 +185,18 @@ class FusedForward:
     """Stands for the forward method of one of PEFT's layers, which it keeps for what it does not cover."""
 
     def __init__(self, layer: LoraLayer, name: str, group: Group, index: int) -> None:
-        self.layer, self.names, self.group, self.index = layer, [name], group, index
+        self.layer, self.name, self.group, self.index = layer, name, group, index
         self.plain: Callable[..., Tensor] = layer.forward
 
     def __call__(self, hidden: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        layer = self.layer
-        if arguments or keywords or not torch.is_grad_enabled() or layer.disable_adapters or layer.merged or layer.active_adapters != self.names:
+        if arguments or keywords or not torch.is_grad_enabled() or self.otherwise():
             return self.plain(hidden, *arguments, **keywords)
         return self.group.output(self.index, hidden)
+
+    def otherwise(self) -> bool:
+        """Whether the adapter is off, merged, or not the one that is fused; asked in every layer, so by the fields behind PEFT's properties."""
+        layer = self.layer
+        return bool(layer._disable_adapters or layer.merged_adapters or layer._active_adapter not in (self.name, [self.name]))
 
 
 def fuse_adapters(model: PeftModel) -> dict[str, int]:
@@ -213,11 +210,10 @@ def fuse_adapters(model: PeftModel) -> dict[str, int]:
         if isinstance(layer, LoraLayer):
             reason = uncovered(layer)
             if reason is None:
-                adapter = layer.active_adapters[0]
-                found[name] = Projection(layer, adapter, base_of(layer.get_base_layer(), buffer))
+                found[name] = projection_of(layer, buffer)
             else:
                 left[reason] += 1
-    groups = [Group(tuple(found[name] for name in names)) for names in grouped(found)]
+    groups = [Group([found[name] for name in names]) for names in grouped(found)]
     for group in groups:
         for index, projection in enumerate(group.projections):
             projection.layer.forward = FusedForward(projection.layer, projection.name, group, index)
@@ -226,12 +222,19 @@ def fuse_adapters(model: PeftModel) -> dict[str, int]:
     return dict(left)
 
 
+def projection_of(layer: LoraLayer, buffer: Buffer) -> Projection:
+    name, base = layer.active_adapters[0], base_of(layer.get_base_layer(), buffer)
+    dropout = layer.lora_dropout[name]
+    weights = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return Projection(layer, name, base, *weights, float(layer.scaling[name]), dropout if isinstance(dropout, nn.Dropout) else None)
+
+
 def refresh_before_every_pass(model: PeftModel, casts: Casts) -> None:
     """The decoder is called by every way into the model; PEFT calls the forward of the model around it without its hooks."""
-    first, frozen = casts.groups[0].projections[0], model.get_base_model().dtype
+    first, frozen = casts.sources[0], model.get_base_model().dtype
 
     def refresh(*_: Any) -> None:
-        device = first.a.device.type
+        device = first.device.type
         if torch.is_grad_enabled():
             casts.refresh(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else frozen)
 
@@ -244,14 +247,10 @@ def grouped(found: dict[str, Projection]) -> list[list[str]]:
     for name, projection in found.items():
         parent, _, own = name.rpartition(".")
         together = next((number for number, names in enumerate(SHARING) if own in names), None)
-        alone = together is None or drops(projection)
+        alone = together is None or projection.dropout is not None
         key = (name,) if alone else (parent, together, projection.scale, projection.a.shape[1])
         groups.setdefault(key, []).append(name)
     return list(groups.values())
-
-
-def drops(projection: Projection) -> bool:
-    return not isinstance(projection.layer.lora_dropout[projection.name], nn.Identity)
 
 
 def uncovered(layer: LoraLayer) -> str | None:

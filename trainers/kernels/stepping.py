@@ -3,7 +3,10 @@
 What transformers' loop reads from the GPU in a step (trainer.py 5.23): the loss and the gradient's norm when it logs, each by .item() behind
 everything that was queued, and with them a count of operations over all ranks; a batch, copied from pinned memory but waited for; all positions of a
 row, to see whether samples share it (trainers/kernels/attention.py spares that). Its count of learned tokens, its clipping and the fused optimizers
-wait for nothing. It also walks over all parameters in every step to count operations, which nothing here reads.
+wait for nothing.
+
+On a small model the host is what a step waits for. In every step that loop walks over all modules to say that they train, over all parameters to drop
+their gradients, again to clip them, and again to count operations, which nothing here reads: here over those that learn.
 """
 
 from collections.abc import Callable
@@ -32,6 +35,8 @@ def keep_going(trainer: Trainer) -> None:
     """Have `trainer` queue one step while the GPU computes the one before. To be called once it is built."""
     trainer.accelerator.dataloader_config.non_blocking = True
     trainer.floating_point_ops = lambda inputs: 0
+    if trainer.args.world_size == 1:
+        walk_over_what_learns(trainer)
     late = LateLog(trainer)
     trainer._maybe_log_save_evaluate = late.log_save_evaluate
     finalize = trainer._finalize_training
@@ -41,6 +46,23 @@ def keep_going(trainer: Trainer) -> None:
         return finalize(*arguments, **keywords)
 
     trainer._finalize_training = finalize_logged
+
+
+def walk_over_what_learns(trainer: Trainer) -> None:
+    """Of a model that no wrapper surrounds."""
+    model: torch.nn.Module = trainer.model
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    train = model.train
+
+    def train_once(mode: bool = True) -> torch.nn.Module:
+        return model if mode and model.training else train(mode)
+
+    def drop_gradients(set_to_none: bool = True) -> None:
+        for parameter in learning:
+            parameter.grad = None
+
+    model.train, model.zero_grad = train_once, drop_gradients
+    trainer._clip_grad_norm = lambda _: trainer.accelerator.clip_grad_norm_(learning, trainer.args.max_grad_norm)
 
 
 class LateLog:
