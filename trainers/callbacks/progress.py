@@ -55,9 +55,9 @@ class TokenCount:
         tokens = positional[0] if positional else named.get("input_ids")  # TRL's ORPO and CPO trainers do not name it
         if not module.training or tokens is None or not torch.is_grad_enabled():  # a policy may speak as its own reference too
             return
-        mask = named.get("attention_mask")
+        mask, real = named.get("attention_mask"), named.get("real_tokens")
         self.every += tokens.numel()
-        self.real += float(mask.sum()) if mask is not None and mask.dim() == 2 else tokens.numel()
+        self.real += real if real is not None else float(mask.sum()) if mask is not None and mask.dim() == 2 else tokens.numel()
 
     def take(self) -> torch.Tensor:
         counted = torch.tensor([self.every, self.real], dtype=torch.float64)

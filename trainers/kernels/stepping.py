@@ -37,6 +37,7 @@ def keep_going(trainer: Trainer) -> None:
     trainer.floating_point_ops = lambda inputs: 0
     if trainer.args.world_size == 1:
         walk_over_what_learns(trainer)
+    go_back_in_this_thread(trainer)
     late = LateLog(trainer)
     trainer._maybe_log_save_evaluate = late.log_save_evaluate
     finalize = trainer._finalize_training
@@ -63,6 +64,17 @@ def walk_over_what_learns(trainer: Trainer) -> None:
 
     model.train, model.zero_grad = train_once, drop_gradients
     trainer._clip_grad_norm = lambda _: trainer.accelerator.clip_grad_norm_(learning, trainer.args.max_grad_norm)
+
+
+def go_back_in_this_thread(trainer: Trainer) -> None:
+    """torch's own thread for a GPU's backward pass takes Python's lock at every function of ours, and this one would only wait for it."""
+    backward = trainer.accelerator.backward
+
+    def single_threaded(*arguments: Any, **keywords: Any) -> None:
+        with torch.autograd.set_multithreading_enabled(False):
+            backward(*arguments, **keywords)
+
+    trainer.accelerator.backward = single_threaded
 
 
 class LateLog:

@@ -108,6 +108,15 @@ def test_a_batch_holds_no_padding_and_the_bounds_of_its_rows() -> None:
     assert batch["use_cache"] is False
 
 
+def test_a_filled_up_batch_learns_nothing_of_the_filling_and_counts_its_own_tokens() -> None:
+    batch = joined_batch([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}], full=8, multiple=5)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 0, 0]]
+    assert batch["labels"].tolist() == [[MASKED, 2, 3, MASKED, MASKED]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
+    assert batch["real_tokens"] == 3
+
+
 def test_rows_of_full_length_stay_a_matrix() -> None:
     row = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
     batch = joined_batch([row, row], full=3)
