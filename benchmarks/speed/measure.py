@@ -6,7 +6,7 @@
     python benchmarks/speed/measure.py --out RESULTS.jsonl --bases FOLDER --tiny                             a rehearsal on a CPU
 
 Random weights of the published shapes are made where FOLDER lacks them. Rates count tokens that are no padding; a run's median is over its steps
-after the warm-up, its mean their tokens over their time. A line is written as soon as a run has ended.
+after the warm-up, without the last, its mean their tokens over their time. A line is written as soon as a run has ended.
 """
 
 import argparse
@@ -117,8 +117,8 @@ def measured(folder: Path, cell: Cell) -> dict[str, Any]:
     entries = [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
     entries = [entry for entry in entries if "tokens_per_second" in entry]
     memory = json.loads((folder / "memory.json").read_text())
-    counted = entries[cell.warm_up :]
-    times = [entry["time"] for entry in entries[cell.warm_up - 1 :]]
+    counted = entries[cell.warm_up : -1]  # with training.kernels=fused the last one is fetched with the one before
+    times = [entry["time"] for entry in entries[cell.warm_up - 1 : -1]]
     steps = [after - before for before, after in itertools.pairwise(times)]
     tokens = [entry["tokens_per_second"] * step for entry, step in zip(counted, steps, strict=False)]
     peaks = [each.get("allocated", 0) for each in memory["measured"]]
