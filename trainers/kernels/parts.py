@@ -1,12 +1,16 @@
 """Which of the kernels a run takes, and what it takes instead where one does not reach: printed into the rank's log."""
 
+from dataclasses import replace
+
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from conf.schema import Run
+from trainers.data.collator import build_collator
 from trainers.kernels.layers import FAMILIES, fuse_layers
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import compute_loss_fused
+from trainers.kernels.rows import pad_evaluation
 from trainers.kernels.stepping import keep_going
 
 
@@ -37,7 +41,9 @@ def with_fused_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel | 
     return model
 
 
-def with_fused_steps(trainer: Trainer) -> Trainer:
+def with_fused_steps(trainer: Trainer, run: Run, tokenizer: PreTrainedTokenizerBase) -> Trainer:
+    plain = replace(run, training=replace(run.training, kernels="plain"))
+    pad_evaluation(trainer, build_collator(plain, tokenizer))
     keep_going(trainer)
     return trainer
 

@@ -33,4 +33,4 @@ def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedMode
         data_collator=material.collate,
         **material.keywords,
     )
-    return with_fused_steps(trainer) if fused(run) else trainer
+    return with_fused_steps(trainer, run, material.tokenizer) if fused(run) else trainer
