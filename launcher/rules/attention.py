@@ -54,8 +54,8 @@ ATTENTION_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "varlen-unpacked",
-        lambda run: varlen(run) and not run.data.packing,
-        "Without packing every row is one sample, and the variable-length kernels are given no bounds: the key would have no effect.",
+        lambda run: varlen(run) and not run.data.packing and run.training.kernels == "plain",
+        "Without packing every row is one sample, and training.kernels=plain gives these kernels no bounds: the key would have no effect.",
         "training.attention=sdpa",
     ),
     Rule(

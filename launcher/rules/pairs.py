@@ -4,6 +4,7 @@ from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
 from launcher.rules.attention import ATTENTION_RULES, family_traits
+from launcher.rules.kernel_pairs import KERNEL_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
 from launcher.rules.rule import Rule
 from launcher.rules.stage_pairs import STAGE_RULES
@@ -154,6 +155,7 @@ RULES: tuple[Rule, ...] = (
         "regime.layers=2",
     ),
     *ATTENTION_RULES,
+    *KERNEL_RULES,
     *REGIME_RULES,
     *STAGE_RULES,
 )

@@ -125,6 +125,7 @@ LIMITS: tuple[Limit, ...] = (
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
     Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
     one_of("training.loss", "plain", "chunked", "fused"),
+    one_of("training.kernels", "plain", "fused"),
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
     at_least("training.log_interval", 1),

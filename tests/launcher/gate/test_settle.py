@@ -88,6 +88,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("training.precision", "", ["bf16_amp", "fp16_amp", "bf16", "fp32"], ["fp16", "bfloat16"]),
     ("training.attention", "", [None, "sdpa", "varlen", "eager"], ["flash_attention_2"]),
     ("training.loss", "", ["plain", "chunked", "fused"], ["mse"]),
+    ("training.kernels", "", ["plain", "fused"], ["fast"]),
     ("training.neftune_alpha", "", [None, 0.1], [0.0, -1.0, INF]),
     ("training.seed", "", [0, 2**32 - 1], [-1, 2**32]),
     ("training.log_interval", "", [1], [0]),
