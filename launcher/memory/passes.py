@@ -8,7 +8,19 @@ from launcher.memory.job import Job
 from launcher.memory.layer_backward import layer_saved, learning_moments
 from launcher.memory.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.stages import stage_row
-from launcher.memory.states import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
+from launcher.memory.states import (
+    accumulates,
+    flat_gradients,
+    gathered_terms,
+    gradient_term,
+    module_terms,
+    partition_of_this_pass,
+    reduction_terms,
+    root_terms,
+    unsplit_until_the_last,
+    waiting_head_terms,
+    whole_accumulated_term,
+)
 from launcher.memory.terms import Phase, Term, Terms, total
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
@@ -118,12 +130,15 @@ def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
     trained = gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    if accumulates(job) and unsplit_until_the_last(job):
+        trained = whole_accumulated_term(job)
     work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
     if by_groups(job):
         return (trained, *end_buffers(job), *(() if job.facts.tied else work))
     summed = pending_terms(job, summed=True)
     ends = max((*work, *pending_terms(job, summed=False)), summed, key=total)
-    return (*gathered_terms(job), *reduction_terms(job), trained, *ends, *root_terms(job))
+    gradients = (trained, *partition_of_this_pass(job))
+    return (*gathered_terms(job), *module_terms(job, job.head), *reduction_terms(job), *gradients, *ends, *root_terms(job))
 
 
 def embedding_terms(job: Job) -> Terms:
@@ -145,7 +160,8 @@ def pending_terms(job: Job, summed: bool) -> Terms:
     tied = 0 if not job.facts.tied else 2 if third else 1
     whole = 1 if job.storage.master and job.split.ranks > 1 else 0
     held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
-    size = job.storage.gradient * job.census.embedding * (tied + whole + held + accumulates(job))
+    earlier = accumulates(job) and job.split.gradients == 1  # what is split is no weight's own gradient any more
+    size = job.storage.gradient * job.census.embedding * (tied + whole + held + earlier)
     return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
 
 
@@ -169,15 +185,25 @@ def reached(job: Job, finished: int, within: int) -> Terms:
     """Gradients that exist: of what lies above, and within this layer; where several passes accumulate, all do."""
     if by_groups(job):
         waiting = job.census.head if job.facts.tied else 0
-        return (gradient_term(job, job.census.trained if accumulates(job) else finished - waiting), whole_gradients(job, within))
+        earlier = whole_accumulated_term(job) if accumulates(job) else gradient_term(job, finished - waiting)
+        return (earlier, whole_gradients(job, within))
+    waiting = total(waiting_head_terms(job)) // job.storage.gradient
     if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
-        return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
-    return (gradient_term(job, finished + within),)
+        here = unsplit_until_the_last(job)
+        earlier = (
+            whole_accumulated_term(job) if here else gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0) - waiting)
+        )
+        return (earlier, *waiting_head_terms(job))
+    return (gradient_term(job, finished + within - waiting), *waiting_head_terms(job))
+
+
+def buffer_terms(job: Job) -> Terms:
+    return (*gathered_terms(job), *module_terms(job, job.census.largest_matrix), *reduction_terms(job))
 
 
 def last_layer_terms(job: Job, gradients: int) -> Terms:
     """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
-    buffers = last_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    buffers = last_layer_buffers(job) if by_groups(job) else buffer_terms(job)
     streams = stream_terms(job, kept_inputs(job, job.census.depth))
     return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
 
@@ -185,7 +211,7 @@ def last_layer_terms(job: Job, gradients: int) -> Terms:
 def first_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
     below = 0 if job.facts.tied else job.census.embedding
-    buffers = first_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    buffers = first_layer_buffers(job) if by_groups(job) else buffer_terms(job)
     reached_here = reached(job, job.census.trained - below - job.census.layer, gradients)
     return (*buffers, *reached_here, *stream_terms(job, kept_inputs(job, 1)))
 
@@ -216,7 +242,7 @@ def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """Where that gradient is a moment of its own: the other losses sum it up chunk by chunk."""
     if not job.census.head or job.run.training.loss != "plain":
         return ()
-    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *head_terms(job))),)
+    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *module_terms(job, job.head), *head_terms(job))),)
 
 
 def head_terms(job: Job) -> Terms:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.memory.constants import MAX_LIVE, REDUCE_BUCKET, SUB_GROUP
 from launcher.memory.parameters import Census, quantised_bytes
+from launcher.memory.stages import repeats_its_passes
 from launcher.memory.storage import Storage
 from launcher.model_facts import ModelFacts
 
@@ -67,8 +68,13 @@ def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage
         piece = block_bytes(run, facts, census, storage, split) if facts.tied else tail
         return tail + piece if run.sharding.reshard_after_forward else int(element * census.base)
     if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
-        return storage.compute * reused_soon(run, facts, census)
+        return storage.compute * reused_soon(run, facts, census) if repeats_its_passes(run) else 0
     return 0
+
+
+def frees_at_once(run: Run) -> bool:
+    """ZeRO-3 where it foresees nothing: a module's weights are whole while it runs, and no longer."""
+    return isinstance(run.sharding, Zero) and run.sharding.stage == 3 and not repeats_its_passes(run)
 
 
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:

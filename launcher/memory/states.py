@@ -1,11 +1,12 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
-from conf.schema import Qlora
+from conf.schema import Fsdp, Qlora, Zero
 from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.optimizer import PAGED, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.parameters import quantised_bytes, weight_bytes
 from launcher.memory.sharding import (
+    frees_at_once,
     gathered_bytes,
     partition_step_bytes,
     persistent_bytes,
@@ -60,6 +61,11 @@ def bucket_bytes(job: Job) -> int:
 def gathered_terms(job: Job) -> Terms:
     size = gathered_bytes(job.run, job.facts, job.census, job.storage, job.split)
     return (Term("gathered weights", size, "whole weights around the loss"),) if size else ()
+
+
+def module_terms(job: Job, elements: int) -> Terms:
+    """Weights of the module whose backward pass runs, where nothing else is whole."""
+    return (Term("gathered weights", job.storage.compute * elements, "of this module alone"),) if frees_at_once(job.run) else ()
 
 
 def load_terms(job: Job) -> Terms:
@@ -128,11 +134,42 @@ def gradient_term(job: Job, elements: int) -> Term:
 
 
 def accumulated_terms(job: Job) -> Terms:
+    if accumulates(job) and unsplit_until_the_last(job):
+        return (whole_accumulated_term(job),)
     return (gradient_term(job, job.census.trained),) if accumulates(job) else ()
+
+
+def unsplit_until_the_last(job: Job) -> bool:
+    return isinstance(job.run.sharding, Fsdp) and job.split.ranks > 1
+
+
+def whole_accumulated_term(job: Job) -> Term:
+    """FSDP2 reduces gradients in the last pass alone, which splits them as it frees these (accelerate/accelerator.py, no_sync;
+    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward)."""
+    return Term("gradients", job.storage.compute * job.census.trained, "whole on every rank until the last pass of a step")
+
+
+def partition_of_this_pass(job: Job) -> Terms:
+    """ZeRO-2 copies its share of every pass into a new piece, and adds that to the share of those before it when the pass is over
+    (runtime/zero/stage_1_and_2.py, copy_grads_in_partition and independent_gradient_partition_epilogue)."""
+    sharding = job.run.sharding
+    if not (isinstance(sharding, Zero) and sharding.stage == 2 and accumulates(job)):
+        return ()
+    share = gradient_term(job, job.census.trained)
+    return (Term("gradients of this pass", share.bytes, share.source),) if share.bytes else ()
 
 
 def accumulates(job: Job) -> bool:
     return (job.run.training.accumulation or 1) > 1
+
+
+def waiting_head_terms(job: Job) -> Terms:
+    """A tied head's gradient is no weight's before the embedding's joins it (csrc/autograd/input_buffer.cpp): ZeRO-2 cannot split it until then.
+    ZeRO-3's whole gradient on its way to the other ranks is as large, and counts among its buffers."""
+    sharding = job.run.sharding
+    if not (isinstance(sharding, Zero) and sharding.stage == 2 and job.split.gradients > 1 and job.facts.tied and job.census.head):
+        return ()
+    return (Term("gradient of the tied head", job.storage.gradient * job.census.head, "whole, until the embedding's joins it"),)
 
 
 def step_terms(job: Job) -> Terms:

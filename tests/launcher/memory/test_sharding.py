@@ -174,3 +174,31 @@ def test_both_gradients_of_a_tied_embedding_are_added_in_place_where_tokens_are_
     predicted = estimate(*described("model=qwen2.5_1.5b", "regime=full", *choices, "node.gpus=1"))
 
     assert predicted.allocated / GIB == pytest.approx(8.450, rel=0.002)
+
+
+def test_an_accumulated_pass_of_zero2_takes_a_second_piece_of_its_share(described):
+    end = terms(described, "backward: end", "sharding=zero2", "node.gpus=4", "training.accumulation=2")
+
+    assert end["gradients"] == 2 * P8 // 4
+    assert end["gradients of this pass"] == 2 * P8 // 4
+    assert "gradients of this pass" not in terms(described, "backward: end", "sharding=zero2", "node.gpus=4")
+    assert "gradients of this pass" not in terms(described, "backward: end", "sharding=zero2_offload", "node.gpus=4", "training.accumulation=2")
+
+
+def test_fsdp2_keeps_whole_gradients_between_the_passes_of_a_step(described):
+    """In 16 bits, although its shares are in 32: 2 bytes a weight on every rank, where a step of one pass never holds more than a share."""
+    choices = ("sharding=fsdp2", "node.gpus=8")
+
+    for phase in ("forward and loss", "backward: loss", "backward: end"):
+        assert terms(described, phase, *choices, "training.accumulation=2")["gradients"] == 2 * P8
+    assert "gradients" not in terms(described, "backward: loss", *choices)
+    assert terms(described, "optimizer step", *choices, "training.accumulation=2")["gradients"] == 4 * P8 // 8
+
+
+def test_zero2_keeps_the_gradient_of_a_tied_head_whole_until_the_embeddings_joins_it(described):
+    """Llama 3.2 1B, 128,256 x 2,048."""
+    tied = terms(described, "backward: last layer", "model=llama3.2_1b", "sharding=zero2", "node.gpus=2")
+
+    assert tied["gradient of the tied head"] == 2 * 128_256 * 2048
+    assert tied["gradients"] == 2 * 2048 * 8192 // 2  # of the last matrix, split
+    assert "gradient of the tied head" not in terms(described, "backward: last layer", "sharding=zero2", "node.gpus=2")
