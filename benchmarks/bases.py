@@ -24,6 +24,7 @@ from memory_cells import tiny
 from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
+from memory_seventh import SEVENTH_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
@@ -43,6 +44,7 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "fourth": [cell.model for cell in FOURTH_ONE_GPU],
     "fifth": [cell.model for cell in FIFTH_ONE_GPU],
     "sixth": [cell.model for cell in SIXTH_ONE_GPU],
+    "seventh": [cell.model for cell in SEVENTH_TWO_GPUS],
     "stages": [STAGE_MODEL],
 }
 

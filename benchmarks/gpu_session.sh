@@ -10,6 +10,7 @@
 #   speed   fit=auto alone on GPU 1, the second grid on GPU 0                about 300 s, weights included
 #   two     cells on two GPUs                                                about 250 s
 #   stages2 stages on two GPUs                                               about 250 s
+#   seventh the seventh grid on two GPUs, stages on two GPUs, and the tests of shardings, side by side   about 450 s, weights included
 #   tests   tests/gpu, the matrix of regimes left out                        about 150 s
 #
 # WEIGHTS names whose weights are made first (bases.py --of); all of them need 96 GB of disk, those of fifth about 55, those of third, stages and caps about 60.
@@ -64,6 +65,22 @@ speed() {
 two() {
   run two memory_cells measure --grid second --gpus 2 --predicted "$RESULTS/h200x2_memory2_predicted.jsonl" --out "$OUT/h200x2_memory2.jsonl" \
     --bases "$BASES" --devices 0 1 --room 136 --concurrent 18 --cell-seconds 200 --seconds "$(left)"
+}
+
+# All at once: cells wait for each other's collectives, and for the host, more than for the GPUs. The kernels of offload are compiled beside them.
+seventh() {
+  local file started=()
+  "$PYTHON" -c 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >> "$OUT/kernels.txt" 2>&1 &
+  for file in fsdp2 sharding; do
+    timeout "$(left)" "$PYTHON" -m pytest "tests/gpu/test_$file.py" -q -rA -p no:cacheprovider >> "$OUT/test_$file.txt" 2>&1 &
+    started+=($!)
+  done
+  run two memory_cells measure --grid seventh --gpus 2 --predicted "$RESULTS/h200x2_memory7_predicted.jsonl" --out "$OUT/h200x2_memory7.jsonl" \
+    --bases "$BASES" --devices 0 1 --room 50 --concurrent 14 --cell-seconds 200 --seconds "$(left)" &
+  started+=($!)
+  until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 5
+  wait "${started[@]}"
 }
 
 caps() {
