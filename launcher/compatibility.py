@@ -25,6 +25,8 @@ def ranks(run: Run) -> int:
 
 BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion", "lion_8bit", "paged_lion_8bit")
 
+CPU_FORMS = ("adamw", "adamw_foreach", "lion")  # DeepSpeedCPUAdam with adamw_mode, DeepSpeedCPULion
+
 # Families whose logits are their head's product and nothing more; tests/trainers/test_loss.py compares the losses of each.
 HEAD_ALONE = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gpt2", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"}
@@ -138,6 +140,13 @@ RULES: tuple[Rule, ...] = (
         "DeepSpeed's CPU Adam keeps fp32 states: `bf16_optimizer_states with ZeRO-Offload requires DeepSpeedCPUAdam constructed with "
         "fp32_optimizer_states=False`.",
         "training.precision=bf16_amp",
+    ),
+    Rule(
+        "offload-optimizer",
+        lambda run: offloads(run) and run.optim.name not in CPU_FORMS,
+        "Where states are offloaded accelerate puts DeepSpeed's CPU Adam in the place of every optimizer that it knows no CPU form of "
+        "(utils/deepspeed.py, map_pytorch_optim_to_deepspeed): another one would train, without a word.",
+        "optim=adamw",
     ),
     Rule(
         "fused-loss-cpu",
