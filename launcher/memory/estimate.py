@@ -20,6 +20,7 @@ from launcher.memory.passes import (
     head_phases,
     layer_phases,
     loss_terms,
+    reduction_phases,
     saved_term,
 )
 from launcher.memory.replay import fragment_bytes, reserved_bytes
@@ -90,6 +91,7 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         *head_phases(job, (*after, *accumulated)),
         *layer_phases(job, between),
         Phase("backward: end", (*between, *end_terms(job))),
+        *reduction_phases(job, between),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
         Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),

@@ -8,7 +8,7 @@ from launcher.memory.fully_sharded import by_groups
 from launcher.memory.job import Job
 from launcher.memory.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.passes import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
-from launcher.memory.states import accumulates, gradient_term, waiting_head_terms
+from launcher.memory.states import accumulates, made_gradient_term, waiting_head_terms
 from launcher.memory.terms import Phase, Term, Terms, total
 
 
@@ -31,8 +31,7 @@ def head_gradient(job: Job) -> Terms:
     """It exists by then; where several passes accumulate it is counted already, and FSDP2's groups count it in their buffers."""
     if by_groups(job):
         return ()
-    waiting = waiting_head_terms(job)
-    return waiting or (() if accumulates(job) else (gradient_term(job, job.census.head),))
+    return waiting_head_terms(job) or (() if accumulates(job) else (made_gradient_term(job, job.census.head),))
 
 
 def magnitude_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:

@@ -13,13 +13,16 @@ from launcher.memory.states import (
     flat_gradients,
     gathered_terms,
     gradient_term,
+    last_bucket_terms,
+    made_gradient_term,
     module_terms,
-    partition_of_this_pass,
+    partition_of_earlier_passes,
     reduction_terms,
     root_terms,
-    unsplit_until_the_last,
+    splits_by_buckets,
     waiting_head_terms,
     whole_accumulated_term,
+    whole_between_passes,
 )
 from launcher.memory.terms import Phase, Term, Terms, total
 
@@ -129,16 +132,25 @@ def final_state_terms(job: Job) -> Terms:
 def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
-    trained = gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
-    if accumulates(job) and unsplit_until_the_last(job):
+    trained = made_gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    if whole_between_passes(job):
         trained = whole_accumulated_term(job)
     work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
     if by_groups(job):
         return (trained, *end_buffers(job), *(() if job.facts.tied else work))
     summed = pending_terms(job, summed=True)
     ends = max((*work, *pending_terms(job, summed=False)), summed, key=total)
-    gradients = (trained, *partition_of_this_pass(job))
+    gradients = (trained, *partition_of_earlier_passes(job))
     return (*gathered_terms(job), *module_terms(job, job.head), *reduction_terms(job), *gradients, *ends, *root_terms(job))
+
+
+def reduction_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
+    """After the last gradient."""
+    copy = last_bucket_terms(job)
+    if not copy:
+        return ()
+    made = made_gradient_term(job, job.census.trained)
+    return (Phase("backward: last bucket", (*inside, *reduction_terms(job), made, *partition_of_earlier_passes(job), *copy)),)
 
 
 def embedding_terms(job: Job) -> Terms:
@@ -160,7 +172,8 @@ def pending_terms(job: Job, summed: bool) -> Terms:
     tied = 0 if not job.facts.tied else 2 if third else 1
     whole = 1 if job.storage.master and job.split.ranks > 1 else 0
     held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
-    earlier = accumulates(job) and job.split.gradients == 1  # what is split is no weight's own gradient any more
+    # what is split is no weight's own gradient any more
+    earlier = accumulates(job) and (job.split.gradients == 1 or whole_between_passes(job))
     size = job.storage.gradient * job.census.embedding * (tied + whole + held + earlier)
     return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
 
@@ -184,17 +197,19 @@ def head_cast_terms(job: Job) -> Terms:
 def reached(job: Job, finished: int, within: int) -> Terms:
     """Gradients that exist: of what lies above, and within this layer; where several passes accumulate, all do."""
     if by_groups(job):
-        waiting = job.census.head if job.facts.tied else 0
-        earlier = whole_accumulated_term(job) if accumulates(job) else gradient_term(job, finished - waiting)
-        return (earlier, whole_gradients(job, within))
-    waiting = total(waiting_head_terms(job)) // job.storage.gradient
+        finished -= job.census.head if job.facts.tied else 0
+        made = whole_accumulated_term(job) if accumulates(job) else gradient_term(job, finished)
+        return (made, whole_gradients(job, within))
+    waiting = waiting_head_terms(job)
+    if splits_by_buckets(job):
+        made = made_gradient_term(job, finished + within - total(waiting) // job.storage.gradient)
+        kept = (whole_accumulated_term(job),) if whole_between_passes(job) else (made, *partition_of_earlier_passes(job))
+        return (*kept, *waiting)
+    if whole_between_passes(job):
+        return (whole_accumulated_term(job),)
     if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
-        here = unsplit_until_the_last(job)
-        earlier = (
-            whole_accumulated_term(job) if here else gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0) - waiting)
-        )
-        return (earlier, *waiting_head_terms(job))
-    return (gradient_term(job, finished + within - waiting), *waiting_head_terms(job))
+        return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
+    return (gradient_term(job, finished + within),)
 
 
 def buffer_terms(job: Job) -> Terms:

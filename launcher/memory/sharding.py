@@ -37,7 +37,7 @@ def split_of(run: Run) -> Split:
         return Split(
             ranks,
             weights=ranks if stage == 3 else 1,
-            gradients=ranks if stage >= 2 else 1,
+            gradients=ranks,
             states=ranks,
             # on a CPU node host memory is the device: nothing leaves it
             host_states=sharding.offload_optimizer and run.node.gpus != 0,
@@ -83,12 +83,13 @@ def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
     if isinstance(run.regime, Qlora):
         return facts.vocab * facts.hidden + census.adapters
     kept = facts.vocab * facts.hidden
-    for number in reversed(range(facts.layers)):
+    for number in reversed(range(facts.layers - census.depth, facts.layers)):  # no backward pass goes through those below
         for module in reversed([module for module in facts.modules if number in module.layers]):
             if kept >= MAX_LIVE:
                 return kept
             kept += module.parameters
-    return kept if facts.tied or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
+    below = facts.tied or census.depth < facts.layers
+    return kept if below or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
 
 
 def whole_quantised(run: Run, census: Census, split: Split) -> int:

@@ -133,41 +133,74 @@ def gradient_term(job: Job, elements: int) -> Term:
     return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {job.split.gradients} rank(s)")
 
 
+def made_gradient_term(job: Job, elements: int) -> Term:
+    """Of so many elements whose gradients were made in this pass. ZeRO-1 and 2 have them in their buckets, and from the first full bucket on their
+    share in one piece (runtime/zero/stage_1_and_2.py, copy_grads_in_partition)."""
+    if splits_by_buckets(job):
+        elements = job.census.trained if elements > constants.REDUCE_BUCKET else 0
+    return gradient_term(job, elements)
+
+
 def accumulated_terms(job: Job) -> Terms:
-    if accumulates(job) and unsplit_until_the_last(job):
-        return (whole_accumulated_term(job),)
-    return (gradient_term(job, job.census.trained),) if accumulates(job) else ()
+    """Gradients of earlier passes of a step, around the loss."""
+    if not accumulates(job):
+        return ()
+    if whole_between_passes(job):
+        return (whole_accumulated_term(job), *waiting_bucket_terms(job))
+    return (gradient_term(job, job.census.trained),)
 
 
-def unsplit_until_the_last(job: Job) -> bool:
-    return isinstance(job.run.sharding, Fsdp) and job.split.ranks > 1
+def waiting_bucket_terms(job: Job) -> Terms:
+    """ZeRO-1 makes its buckets for the first gradient of all, and gives them back when it has reduced: after the last pass
+    (runtime/zero/stage_1_and_2.py, setup_buckets and _release_ipg_buffers; runtime/engine.py, allreduce_gradients)."""
+    return reduction_terms(job) if isinstance(job.run.sharding, Zero) else ()
+
+
+def whole_between_passes(job: Job) -> bool:
+    """Gradients of several passes are added up before any is reduced: under FSDP2 (accelerate/accelerator.py, no_sync;
+    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward) and ZeRO-1 (runtime/engine.py, allreduce_gradients)."""
+    sharding = job.run.sharding
+    splits_late = isinstance(sharding, Fsdp) or (isinstance(sharding, Zero) and sharding.stage == 1)
+    return splits_late and job.split.ranks > 1 and accumulates(job)
 
 
 def whole_accumulated_term(job: Job) -> Term:
-    """FSDP2 reduces gradients in the last pass alone, which splits them as it frees these (accelerate/accelerator.py, no_sync;
-    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward)."""
+    """In the dtype of the pass: the last one splits them as it frees these."""
     return Term("gradients", job.storage.compute * job.census.trained, "whole on every rank until the last pass of a step")
 
 
-def partition_of_this_pass(job: Job) -> Terms:
+def partition_of_earlier_passes(job: Job) -> Terms:
     """ZeRO-2 copies its share of every pass into a new piece, and adds that to the share of those before it when the pass is over
     (runtime/zero/stage_1_and_2.py, copy_grads_in_partition and independent_gradient_partition_epilogue)."""
-    sharding = job.run.sharding
-    if not (isinstance(sharding, Zero) and sharding.stage == 2 and accumulates(job)):
+    if not (splits_by_buckets(job) and accumulates(job)) or whole_between_passes(job):
         return ()
     share = gradient_term(job, job.census.trained)
-    return (Term("gradients of this pass", share.bytes, share.source),) if share.bytes else ()
+    return (Term("gradients of earlier passes", share.bytes, share.source),) if share.bytes else ()
 
 
 def accumulates(job: Job) -> bool:
     return (job.run.training.accumulation or 1) > 1
 
 
+def splits_by_buckets(job: Job) -> bool:
+    """ZeRO-1 and 2."""
+    return isinstance(job.run.sharding, Zero) and job.run.sharding.stage < 3 and job.split.ranks > 1
+
+
+def last_bucket_terms(job: Job) -> Terms:
+    """When the pass is over ZeRO-1 and 2 reduce what is left in a bucket: as a copy in one piece where it holds shares of several ranks
+    (runtime/zero/stage_1_and_2.py, allreduce_bucket; one tensor alone is not copied)."""
+    if not splits_by_buckets(job):
+        return ()
+    left = job.census.trained % constants.REDUCE_BUCKET
+    size = job.storage.gradient * left if left > job.census.trained // job.split.ranks else 0
+    return (Term("copy of the bucket", size, "of shares of several ranks"),) if size else ()
+
+
 def waiting_head_terms(job: Job) -> Terms:
-    """A tied head's gradient is no weight's before the embedding's joins it (csrc/autograd/input_buffer.cpp): ZeRO-2 cannot split it until then.
+    """A tied head's gradient is no weight's before the embedding's joins it (csrc/autograd/input_buffer.cpp): no bucket takes it until then.
     ZeRO-3's whole gradient on its way to the other ranks is as large, and counts among its buffers."""
-    sharding = job.run.sharding
-    if not (isinstance(sharding, Zero) and sharding.stage == 2 and job.split.gradients > 1 and job.facts.tied and job.census.head):
+    if not (splits_by_buckets(job) and job.facts.tied and job.census.head):
         return ()
     return (Term("gradient of the tied head", job.storage.gradient * job.census.head, "whole, until the embedding's joins it"),)
 
