@@ -24,7 +24,7 @@ from memory_cells import tiny
 from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_seventh import SEVENTH_TWO_GPUS
+from memory_seventh import EIGHTH_TWO_GPUS, SEVENTH_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from stage_cells import MODEL as STAGE_MODEL
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
@@ -45,6 +45,7 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "fifth": [cell.model for cell in FIFTH_ONE_GPU],
     "sixth": [cell.model for cell in SIXTH_ONE_GPU],
     "seventh": [cell.model for cell in SEVENTH_TWO_GPUS],
+    "eighth": [cell.model for cell in EIGHTH_TWO_GPUS],
     "stages": [STAGE_MODEL],
 }
 

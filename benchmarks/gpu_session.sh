@@ -11,6 +11,7 @@
 #   two     cells on two GPUs                                                about 250 s
 #   stages2 stages on two GPUs                                               about 250 s
 #   seventh the seventh grid on two GPUs, stages on two GPUs, and the tests of shardings, side by side   about 450 s, weights included
+#   eighth  the eighth grid, and adapters under FSDP2                        about 150 s, weights included
 #   tests   tests/gpu, the matrix of regimes left out                        about 150 s
 #
 # WEIGHTS names whose weights are made first (bases.py --of); all of them need 96 GB of disk, those of fifth about 55, those of third, stages and caps about 60.
@@ -80,6 +81,19 @@ seventh() {
   started+=($!)
   until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
   stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 5
+  wait "${started[@]}"
+}
+
+# Adapters of a reference, and what the seventh grid changed.
+eighth() {
+  local started=()
+  "$PYTHON" -c 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >> "$OUT/kernels.txt" 2>&1 &
+  run two memory_cells measure --grid eighth --gpus 2 --predicted "$RESULTS/h200x2_memory8_predicted.jsonl" --out "$OUT/h200x2_memory8.jsonl" \
+    --bases "$BASES" --devices 0 1 --room 95 --concurrent 18 --cell-seconds 150 --seconds "$(left)" &
+  started+=($!)
+  until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages2.jsonl" --devices 0,1 --concurrent 3 \
+    --only qwen2.5_0.5b/dpo/lora/fsdp2 qwen2.5_0.5b/dpo/qlora4/fsdp2 qwen2.5_0.5b/kto/qlora4/fsdp2
   wait "${started[@]}"
 }
 

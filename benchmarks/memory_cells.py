@@ -23,7 +23,7 @@ from cell_runs import entries, surroundings
 from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import ONE_GPU, TWO_GPUS, MemoryCell, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_seventh import SEVENTH_TWO_GPUS
+from memory_seventh import EIGHTH_TWO_GPUS, SEVENTH_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 from processes import Room, environment_for, run_limited
 
@@ -39,6 +39,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "fifth": (FIFTH_ONE_GPU, ()),
     "sixth": (SIXTH_ONE_GPU, ()),
     "seventh": ((), SEVENTH_TWO_GPUS),
+    "eighth": ((), EIGHTH_TWO_GPUS),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill

@@ -1,5 +1,8 @@
-"""The seventh grid of memory cells, on two GPUs: four of every sharding, drawn at random and predicted before they were measured
-(benchmarks/draw_cells.py --seed 20261129 --cells 28 --largest 24)."""
+"""The seventh and eighth grid of memory cells, on two GPUs: four and two of every sharding, drawn at random and predicted before they were measured.
+
+The seventh: benchmarks/draw_cells.py --seed 20261129 --cells 28 --largest 24. The eighth, after what it showed was fixed: --seed 20261130 --cells 14
+--largest 20.
+"""
 
 from memory_second import filed
 
@@ -192,4 +195,115 @@ SEVENTH_TWO_GPUS = (
         "training.gradient_checkpointing=false",
         gpus=2,
     ),
+)
+
+EIGHTH_TWO_GPUS = (
+    filed(
+        "qlora8-ddp-fused-lion-rank64-accumulated",
+        "llama3.2_1b",
+        1,
+        2048,
+        "regime=qlora regime.bits=8",
+        "sharding=ddp",
+        "training.loss=fused",
+        "optim=lion",
+        "regime.rank=64",
+        "training.accumulation=2",
+        gpus=2,
+    ),
+    filed(
+        "qlora4-zero1-fused-rank64-accumulated",
+        "qwen3_0.6b",
+        1,
+        4096,
+        "regime=qlora regime.bits=4",
+        "sharding=zero1",
+        "training.loss=fused",
+        "regime.rank=64",
+        "training.accumulation=2",
+        gpus=2,
+    ),
+    filed(
+        "full_amp-zero2-adamw_8bit-accumulated",
+        "qwen2.5_1.5b",
+        8,
+        512,
+        "regime=full training.precision=bf16_amp",
+        "sharding=zero2",
+        "optim=adamw_8bit",
+        "training.accumulation=2",
+        gpus=2,
+    ),
+    filed("qlora8-zero3", "qwen2.5_1.5b", 2, 2048, "regime=qlora regime.bits=8", "sharding=zero3", gpus=2),
+    filed(
+        "full_amp-zero2_offload-kept-chunked",
+        "gpt2_medium",
+        4,
+        1024,
+        "regime=full training.precision=bf16_amp",
+        "sharding=zero2_offload",
+        "training.gradient_checkpointing=false",
+        "training.loss=chunked",
+        gpus=2,
+    ),
+    filed(
+        "full_amp-zero3_offload-chunked",
+        "mistral_7b_cut",
+        4,
+        512,
+        "regime=full training.precision=bf16_amp",
+        "sharding=zero3_offload",
+        "training.loss=chunked",
+        gpus=2,
+    ),
+    filed("full_amp-fsdp2", "pythia_410m", 4, 512, "regime=full training.precision=bf16_amp", "sharding=fsdp2", gpus=2),
+    filed(
+        "full_bf16-ddp-chunked-packed",
+        "qwen3_0.6b",
+        1,
+        4096,
+        "regime=full training.precision=bf16",
+        "sharding=ddp",
+        "training.loss=chunked",
+        "data.packing=true",
+        gpus=2,
+    ),
+    filed(
+        "qlora4-zero1-dropout-accumulated",
+        "qwen2.5_0.5b",
+        2,
+        1024,
+        "regime=qlora regime.bits=4",
+        "sharding=zero1",
+        "regime.dropout=0.1",
+        "training.accumulation=2",
+        gpus=2,
+    ),
+    filed(
+        "qlora4-zero2-kept-chunked-rank64",
+        "qwen2.5_1.5b",
+        4,
+        512,
+        "regime=qlora regime.bits=4",
+        "sharding=zero2",
+        "training.gradient_checkpointing=false",
+        "training.loss=chunked",
+        "regime.rank=64",
+        gpus=2,
+    ),
+    filed(
+        "freeze-zero3-accumulated", "mistral_7b_cut", 2, 1024, "regime=freeze regime.layers=4", "sharding=zero3", "training.accumulation=2", gpus=2
+    ),
+    filed("freeze-zero2_offload", "qwen2.5_1.5b", 4, 1024, "regime=freeze regime.layers=4", "sharding=zero2_offload", gpus=2),
+    filed(
+        "full_amp-zero3_offload-accumulated",
+        "gpt2_medium",
+        2,
+        1024,
+        "regime=full training.precision=bf16_amp",
+        "sharding=zero3_offload",
+        "training.accumulation=2",
+        gpus=2,
+    ),
+    filed("full_bf16-fsdp2", "qwen3_0.6b", 4, 512, "regime=full training.precision=bf16", "sharding=fsdp2", gpus=2),
 )

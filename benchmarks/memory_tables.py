@@ -27,6 +27,7 @@ FILES = {  # of a set on so many GPUs
     ("fifth", 1): "h200_memory5.jsonl",
     ("sixth", 1): "h200_memory6.jsonl",
     ("seventh", 2): "h200x2_memory7.jsonl",
+    ("eighth", 2): "h200x2_memory8.jsonl",
 }
 MENDED = {  # measured with a trainer that is another one today
     "freeze-chunked-galore/qwen2.5_0.5b/2x2048": "GaLore kept every direction of a projector",

@@ -1,7 +1,7 @@
 """Trains every stage for a few steps through `regimen train`, predicted against measured memory, and writes one JSON line a cell.
 
     python benchmarks/stage_cells.py --gpus 1 --data FOLDER --out RESULTS.jsonl --devices 0 1 --concurrent 8   nine stages x full, LoRA, QLoRA-4
-    python benchmarks/stage_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl --devices 0,1 --concurrent 6   18 under ZeRO-2 and 3, ten more
+    python benchmarks/stage_cells.py --gpus 2 --data FOLDER --out RESULTS.jsonl --devices 0,1 --concurrent 6   18 under ZeRO-2 and 3, 12 more
     python benchmarks/stage_cells.py --gpus 2 --predict --data FOLDER --out PREDICTED.jsonl                   no GPU; committed before measuring
     python benchmarks/stage_cells.py --gpus 0 --tiny --data FOLDER --out RESULTS.jsonl                         a rehearsal on a CPU with tiny shapes
     python benchmarks/stage_cells.py --gpus 0 --ranks 2 --tiny --data FOLDER --out RESULTS.jsonl               the same of the cells on two GPUs
@@ -54,7 +54,8 @@ TINY_BATCHES = {
     "grpo": ("data.cutoff=192", "stage.response_length=16", "stage.generations=2"),
 }
 JUDGE, ANY_JUDGE = "judge", "org/name"
-# Further cells on two GPUs, of the other triples of stage, regime and sharding: random.Random(20261129).sample; and two whose formulas are new.
+# Further cells on two GPUs, of the other triples of stage, regime and sharding: random.Random(20261129).sample; and four that were
+# changed: formulas of two, and adapters that FSDP2 took for frozen.
 DRAWN = (
     ("pt", "full", "fsdp2"),
     ("simpo", "qlora4", "zero1"),
@@ -66,7 +67,7 @@ DRAWN = (
     ("rm", "lora", "fsdp2"),
 )
 ORDER = {"grpo": 0, "kto": 1, "ppo": 2}  # answers take longest, and ppo waits for its judge
-NEW = (("dpo", "full", "fsdp2"), ("dpo", "lora", "zero3"))
+NEW = (("dpo", "full", "fsdp2"), ("dpo", "lora", "zero3"), ("dpo", "lora", "fsdp2"), ("kto", "qlora4", "fsdp2"))
 
 
 @dataclass(frozen=True)

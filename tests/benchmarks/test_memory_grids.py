@@ -6,14 +6,14 @@ from memory_cells import architecture_of, overrides, tiny, write_samples
 from memory_fifth import FIFTH_ONE_GPU, SIXTH_ONE_GPU
 from memory_grid import ONE_GPU, TWO_GPUS, write_shapes
 from memory_second import SECOND_ONE_GPU, SECOND_TWO_GPUS
-from memory_seventh import SEVENTH_TWO_GPUS
+from memory_seventh import EIGHTH_TWO_GPUS, SEVENTH_TWO_GPUS
 from memory_third import FOURTH_ONE_GPU, THIRD_ONE_GPU
 
 from launcher.compose import compose
 from launcher.plan import judge_run
 
 ONE = (*ONE_GPU, *SECOND_ONE_GPU, *THIRD_ONE_GPU, *FOURTH_ONE_GPU, *FIFTH_ONE_GPU, *SIXTH_ONE_GPU)
-CELLS = (*ONE, *TWO_GPUS, *SECOND_TWO_GPUS, *SEVENTH_TWO_GPUS)
+CELLS = (*ONE, *TWO_GPUS, *SECOND_TWO_GPUS, *SEVENTH_TWO_GPUS, *EIGHTH_TWO_GPUS)
 
 
 def test_no_cell_is_there_twice():
