@@ -91,6 +91,8 @@ eighth() {
   run two memory_cells measure --grid eighth --gpus 2 --predicted "$RESULTS/h200x2_memory8_predicted.jsonl" --out "$OUT/h200x2_memory8.jsonl" \
     --bases "$BASES" --devices 0 1 --room 95 --concurrent 18 --cell-seconds 150 --seconds "$(left)" &
   started+=($!)
+  timeout "$(left)" "$PYTHON" -m pytest tests/gpu/test_fsdp2.py -q -rA -p no:cacheprovider >> "$OUT/test_fsdp2.txt" 2>&1 &
+  started+=($!)
   until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
   stage_cells two --gpus 2 --out "$OUT/h200x2_stages2.jsonl" --devices 0,1 --concurrent 3 \
     --only qwen2.5_0.5b/dpo/lora/fsdp2 qwen2.5_0.5b/dpo/qlora4/fsdp2 qwen2.5_0.5b/kto/qlora4/fsdp2
