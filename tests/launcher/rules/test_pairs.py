@@ -94,6 +94,7 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*GPU, "regime=qlora", "regime.bits=8", "sharding=zero3"),
         (*GPU, "regime=qlora", "regime.bits=2", "regime.dora=true"),
         (*GPU, "sharding=zero2_offload", "optim=adamw_foreach"),
+        (*GPU, "sharding=zero2_offload", "optim=lion"),
         (*CPU, "training.precision=fp16_amp"),
         (*GPU, "training.loss=fused", "sharding=fsdp2"),
         (*CPU, "optim=adamw_8bit", "sharding=zero3"),
