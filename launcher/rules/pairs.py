@@ -119,6 +119,13 @@ RULES: tuple[Rule, ...] = (
         "training.precision=bf16_amp",
     ),
     Rule(
+        "offload-optimizer",
+        lambda run: offloads(run) and not optimizer_row(run.optim.name).cpu_form,
+        "Where states are offloaded accelerate puts DeepSpeed's CPU Adam in the place of every optimizer that it knows no CPU form of "
+        "(utils/deepspeed.py, map_pytorch_optim_to_deepspeed): another one would train, without a word.",
+        "optim=adamw",
+    ),
+    Rule(
         "fused-loss-cpu",
         lambda run: run.training.loss == "fused" and on_cpu(run),
         "The fused loss is a Triton kernel of liger-kernel, and Triton compiles for GPUs only.",
