@@ -27,6 +27,7 @@ def forget_last_cell() -> None:
 def main() -> int:
     place = place_of_this_rank()
     worst = 0
+    gc.freeze()  # what is imported by now stays: every cell collects twice, and would walk through all of it
     for folder in sys.argv[1:]:
         run_dir = RunDir(Path(folder))
         run_dir.logs.mkdir(exist_ok=True)
