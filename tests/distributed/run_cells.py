@@ -22,12 +22,12 @@ def forget_last_cell() -> None:
     AcceleratorState._reset_state()
     GradientState._reset_state()
     gc.collect()
+    gc.freeze()  # what is left was imported and stays: every cell collects twice, and would walk through all of it
 
 
 def main() -> int:
     place = place_of_this_rank()
     worst = 0
-    gc.freeze()  # what is imported by now stays: every cell collects twice, and would walk through all of it
     for folder in sys.argv[1:]:
         run_dir = RunDir(Path(folder))
         run_dir.logs.mkdir(exist_ok=True)
