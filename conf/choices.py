@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 
 from conf.optimizers import optimizer_row, optimizer_types
+from conf.regimes import REGIMES, regime_row
 from conf.schema import PLAIN_GROUPS, SUBTYPES
 from conf.shardings import SETTINGS, sharding_row, sharding_types
+from conf.stages import STAGES, stage_row
 
 
 def subtypes() -> dict[str, Mapping[str, type]]:
     """Of every group whose choices have types of their own: the type of each choice."""
-    return {**SUBTYPES, "optim": optimizer_types(), "sharding": sharding_types()}
+    stages, regimes = ({name: row.settings for name, row in STAGES.items()}, {name: row.settings for name, row in REGIMES.items()})
+    return {"stage": stages, "regime": regimes, **SUBTYPES, "optim": optimizer_types(), "sharding": sharding_types()}
 
 
 def type_of(group: str, name: str) -> type:
@@ -18,6 +21,10 @@ def type_of(group: str, name: str) -> type:
     Raises:
         KeyError: for a choice that no table knows.
     """
+    if group == "stage":
+        return stage_row(name).settings
+    if group == "regime":
+        return regime_row(name).settings
     if group == "optim":
         return optimizer_row(name).settings
     if group == "sharding":

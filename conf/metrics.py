@@ -1,6 +1,5 @@
 """What an evaluation measures that checkpoints can be compared by."""
 
-from conf.schema import Composed
 from conf.stages import stage_row
 
 # Whether more of it is better; TRL's names, as they are logged.
@@ -14,5 +13,5 @@ HIGHER_IS_BETTER = {
 }
 
 
-def metrics_of(run: Composed) -> tuple[str, ...]:
-    return ("eval_loss", *stage_row(run).metrics)
+def metrics_of(stage: str) -> tuple[str, ...]:
+    return ("eval_loss", *stage_row(stage).metrics)

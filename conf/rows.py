@@ -1,4 +1,4 @@
-"""How a table that has one row a choice is asked: a choice without a row is an error that says where the row belongs."""
+"""Looks a choice up in the table that holds a row for it."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -6,8 +6,11 @@ from typing import TypeVar
 Row = TypeVar("Row")
 
 
-class MissingRow(LookupError):
-    """A choice that can be composed, but that a table does not know yet."""
+class MissingRow(KeyError):
+    """A choice that its table does not know."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError itself would quote it
 
 
 def row_of(rows: Mapping[str, Row], group: str, name: str, home: str) -> Row:

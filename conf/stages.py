@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from conf.rows import row_of
-from conf.schema import Composed
+from conf.schema import Dpo, Grpo, Kto, Orpo, Ppo, Pt, Rm, Sft, Simpo, Stage
 
 # Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; a prompt alone.
 Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
@@ -34,6 +34,7 @@ PAIR_METRICS = ("eval_rewards/accuracies", "eval_rewards/margins")
 
 @dataclass(frozen=True)
 class StageRow:
+    settings: type[Stage]  # the type of its YAML file
     reads: Kind
     learns: Lesson
     loss: Loss
@@ -47,20 +48,21 @@ class StageRow:
 
 
 STAGES: dict[str, StageRow] = {
-    "pt": StageRow("text", "next token", Loss.NEXT_TOKEN),
-    "sft": StageRow("answers", "next token", Loss.NEXT_TOKEN),
-    "rm": StageRow("pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=("eval_accuracy", "eval_margin")),
-    "dpo": StageRow("pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
-    "orpo": StageRow("pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
-    "simpo": StageRow("pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
+    "pt": StageRow(Pt, "text", "next token", Loss.NEXT_TOKEN),
+    "sft": StageRow(Sft, "answers", "next token", Loss.NEXT_TOKEN),
+    "rm": StageRow(Rm, "pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=("eval_accuracy", "eval_margin")),
+    "dpo": StageRow(Dpo, "pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
+    "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
+    "simpo": StageRow(Simpo, "pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
-    "kto": StageRow("labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, metrics=("eval_rewards/margins",)),
+    "kto": StageRow(Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, metrics=("eval_rewards/margins",)),
     # forwards: answers are written, then read by policy, reference and reward model; the new head is one of values
-    "ppo": StageRow("prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, trl_experimental=True),
+    "ppo": StageRow(Ppo, "prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, trl_experimental=True),
     # forwards: answers are written, and read by the reference
-    "grpo": StageRow("prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",)),
+    "grpo": StageRow(Grpo, "prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",)),
 }
 
 
-def stage_row(run: Composed) -> StageRow:
-    return row_of(STAGES, "stage", run.stage.name, "STAGES of conf/stages.py")
+def stage_row(name: str) -> StageRow:
+    """Raises MissingRow where the table has none."""
+    return row_of(STAGES, "stage", name, "STAGES in conf/stages.py")

@@ -139,7 +139,7 @@ def refuse_unknown(group: str, name: str) -> None:
     try:
         type_of(group, name)
     except MissingRow as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error} A file that only changes values keeps the `name` of the choice that it starts from.") from error
     except KeyError:
         return  # refuse_renamed says which choices there are
 

@@ -54,7 +54,7 @@ def carried(group: str, name: str, before: Regime | Optim) -> Any:
 
 
 def loss_moves(run: Run) -> list[Move]:
-    if stage_row(run).loss is not Loss.NEXT_TOKEN:
+    if stage_row(run.stage.name).loss is not Loss.NEXT_TOKEN:
         return []
     best = "fused" if run.node.gpus and can_fuse(run) else "chunked"
     if run.training.loss in ("fused", best):
@@ -199,7 +199,8 @@ def trained(run: Run, **values: Any) -> Run:
 def micro_batches(run: Run) -> list[int]:
     """Those that keep the effective batch on the run's ranks, largest first, none above the run's own or below what the stage needs."""
     share, rest = divmod(run.training.effective_batch, ranks(run))
-    return [] if rest else [size for size in range(min(run.training.micro_batch, share), stage_row(run).least - 1, -1) if share % size == 0]
+    least = stage_row(run.stage.name).least
+    return [] if rest else [size for size in range(min(run.training.micro_batch, share), least - 1, -1) if share % size == 0]
 
 
 def with_micro_batch(run: Run, size: int) -> Run:

@@ -105,7 +105,7 @@ def defaults(run: Run) -> tuple[tuple[str, str], ...]:
 def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
     safe = (("PYTHONSAFEPATH", "1"),)
-    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if stage_row(run).trl_experimental else ()
+    quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if stage_row(run.stage.name).trl_experimental else ()
     return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
 
 

@@ -41,7 +41,7 @@ def after_canary(decided: Judged) -> Judged:
     """
     if not is_needed(decided):
         return decided
-    if stage_row(decided.run).reads not in MADE_UP:
+    if stage_row(decided.run.stage.name).reads not in MADE_UP:
         stages = " and ".join(f"stage={stage}" for stage, row in STAGES.items() if row.reads in MADE_UP)
         raise ConfigError(f"gate.canary=true makes up samples for {stages} alone, not for stage={decided.run.stage.name}. Set it to false.")
     print(f"verdict: too close for the estimate: {decided.verdict.close}. A canary of {STEPS} steps decides.", flush=True)
@@ -96,7 +96,7 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
 
 def made_up_samples(run: Run) -> str:
     """Enough for every step, each longer than the cutoff."""
-    sample = MADE_UP[stage_row(run).reads](WORDS * run.data.cutoff)
+    sample = MADE_UP[stage_row(run.stage.name).reads](WORDS * run.data.cutoff)
     return json.dumps([sample] * (STEPS * run.training.effective_batch))
 
 

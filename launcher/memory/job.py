@@ -77,7 +77,7 @@ def worst_batch(run: Run, facts: ModelFacts) -> Batch:
 
     Under varlen none does: its kernels are given the bounds of samples, and keep what flash attention keeps.
     """
-    samples, length = run.training.micro_batch * stage_row(run).sequences, run.data.cutoff + answer_length(run)
+    samples, length = run.training.micro_batch * stage_row(run.stage.name).sequences, run.data.cutoff + answer_length(run)
     window = facts.sliding_window is not None and length > facts.sliding_window
     return Batch(samples, length, masked=run.training.attention != "varlen" and (run.data.packing or samples > 1 or window))
 

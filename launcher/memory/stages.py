@@ -18,7 +18,7 @@ class Copies:
 
 def compares(run: Run) -> bool:
     """Whether log-probabilities of the reference are computed."""
-    return stage_row(run).reference and not (isinstance(run.stage, Grpo) and run.stage.kl_coef == 0)
+    return stage_row(run.stage.name).reference and not (isinstance(run.stage, Grpo) and run.stage.kl_coef == 0)
 
 
 def precomputes(run: Run) -> bool:
@@ -44,12 +44,12 @@ def answer_length(run: Run) -> int:
 
 def sample_tokens(run: Run) -> int:
     """Tokens at most that learning from one sample runs over."""
-    return stage_row(run).sequences * (run.data.cutoff + answer_length(run))
+    return stage_row(run.stage.name).sequences * (run.data.cutoff + answer_length(run))
 
 
 def forwards_of(run: Run) -> float:
     """Passes without gradients, for each pass that learns."""
-    row = stage_row(run)
+    row = stage_row(run.stage.name)
     if isinstance(run.stage, Ppo):
         return row.forwards / run.stage.epochs
     return row.forwards - (row.reference and not compares(run)) - precomputes(run)
@@ -57,7 +57,7 @@ def forwards_of(run: Run) -> float:
 
 def facts_of_stage(run: Run, facts: ModelFacts) -> ModelFacts:
     """The model that the stage trains. A score is a vocabulary of one: a head of its own with one row, where the language model's was."""
-    if stage_row(run).loss is not Loss.SCORE:
+    if stage_row(run.stage.name).loss is not Loss.SCORE:
         return facts
     body = tuple(module for module in facts.modules if module.kind != "head")
     return replace(facts, vocab=1, tied=False, modules=(*body, ModuleKind(SCORE_HEAD, "head", facts.hidden, 1, facts.hidden, ())))

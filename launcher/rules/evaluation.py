@@ -12,7 +12,7 @@ def refuse_other_evaluation(run: Composed) -> None:
     Raises:
         ConfigError: naming the keys and what to set.
     """
-    evaluation, known = run.evaluation, metrics_of(run)
+    evaluation, known = run.evaluation, metrics_of(run.stage.name)
     if evaluation.best_at_end and not (0 < evaluation.interval == run.checkpoint.interval):
         raise ConfigError(
             f"evaluation.best_at_end=true compares checkpoints by their evaluation: evaluation.interval ({evaluation.interval}) and "

@@ -41,7 +41,7 @@ def refuse_too_many_layers(regime: Freeze, run: Run, facts: ModelFacts) -> None:
 
 def refuse_unknown_part(chosen: str, run: Run, facts: ModelFacts) -> None:
     names = [full_name(module, place) for module in facts.modules for place in places(module)]
-    names += [SCORE_HEAD] if stage_row(run).loss is Loss.SCORE else []
+    names += [SCORE_HEAD] if stage_row(run.stage.name).loss is Loss.SCORE else []
     if any(f".{chosen}." in f".{name}.{parameter}." for name in names for parameter in ("weight", "bias")):
         return
     parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})

@@ -43,7 +43,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "pissa-reference",
-        lambda run: changes_base(run) and stage_row(run).reference,
+        lambda run: changes_base(run) and stage_row(run.stage.name).reference,
         "This stage compares with the base, its adapter switched off, and PiSSA has taken the main directions out of it.",
         "regime.init=default",
     ),
@@ -55,7 +55,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "adapter-reference",
-        lambda run: continues(run) and stage_row(run).reference,
+        lambda run: continues(run) and stage_row(run.stage.name).reference,
         "This stage compares with the base, its adapter switched off, and not with the adapter as it starts: merge that first (`regimen export`), "
         "and train the merged model.",
         "regime.adapter=null",
@@ -92,7 +92,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "badam-head",
-        lambda run: isinstance(run.optim, Badam) and stage_row(run).new_head,
+        lambda run: isinstance(run.optim, Badam) and stage_row(run.stage.name).new_head,
         "BAdam trains the layers alone, and the head of this stage begins at random: it would never learn.",
         "optim=adamw",
     ),

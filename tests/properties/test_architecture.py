@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema import SUBTYPES
+from conf.choices import subtypes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "deepspeed", "bitsandbytes", "hqq", "wandb"}
@@ -77,7 +77,7 @@ def test_a_stage_or_regime_has_the_same_name_four_times(group: str, folder: str)
     choices = {path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml")}
     modules = {path.stem for path in (REPOSITORY / "trainers" / folder).glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in (REPOSITORY / "tests" / "trainers" / folder).glob("test_*.py")}
-    assert choices == set(SUBTYPES[group])
+    assert choices == set(subtypes()[group])
     assert choices <= modules
     assert choices <= tests
 

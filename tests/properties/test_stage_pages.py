@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir
-from conf.schema import SUBTYPES, Run
+from conf.schema import Run
+from conf.stages import STAGES as ROWS
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
 from launcher.gate.settle import settled
@@ -64,12 +65,12 @@ def fresh_state() -> Iterator[None]:
 
 
 def test_there_is_a_page_for_every_stage_and_no_other() -> None:
-    assert sorted(SUBTYPES["stage"]) == STAGES
+    assert sorted(ROWS) == STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_key_of_a_stage_stands_on_its_page(stage: str) -> None:
-    keys = {field.name for field in fields(SUBTYPES["stage"][stage])} - {"name"}
+    keys = {field.name for field in fields(ROWS[stage].settings)} - {"name"}
     assert {key for key in keys if f"`stage.{key}`" not in page(stage)} == set()
 
 

@@ -33,7 +33,7 @@ def load_tokenizer(run: Run) -> PreTrainedTokenizerBase:
     if run.data.template is not None:
         tokenizer.chat_template = fitting_template(run.data.template, tokenizer)
         tokenizer.eos_token = end_token(tokenizer)
-    if stage_row(run).reads != "text" or run.evaluation.generate is not None:
+    if stage_row(run.stage.name).reads != "text" or run.evaluation.generate is not None:
         refuse_missing_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = padding_token(tokenizer)

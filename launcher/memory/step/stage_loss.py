@@ -26,7 +26,7 @@ class LossBytes:
 
 
 def loss_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch, head: int) -> LossBytes:
-    kind = stage_row(run).loss
+    kind = stage_row(run.stage.name).loss
     if kind in (Loss.NEXT_TOKEN, Loss.SCORE):
         forward, backward = loss_bytes(run, facts, storage, batch.tokens, head)
         return LossBytes(forward, 0, backward)
@@ -51,7 +51,7 @@ def answered(read: Batch) -> Batch:
 
 def evaluation_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> int:
     """Of a forward pass without gradients and its loss."""
-    if stage_row(run).loss in (Loss.NEXT_TOKEN, Loss.SCORE):
+    if stage_row(run.stage.name).loss in (Loss.NEXT_TOKEN, Loss.SCORE):
         return evaluation_loss_bytes(run, facts, storage, batch.tokens)
     found = loss_bytes_of(run, facts, storage, batch, 0)
     return max(found.model, found.outside)
@@ -80,7 +80,7 @@ def waiting(run: Run, logits: int) -> int:
 
 
 def learns_chosen(run: Run) -> bool:
-    return stage_row(run).loss is Loss.ORPO or (isinstance(run.stage, (Dpo, Simpo)) and run.stage.sft_weight > 0)
+    return stage_row(run.stage.name).loss is Loss.ORPO or (isinstance(run.stage, (Dpo, Simpo)) and run.stage.sft_weight > 0)
 
 
 def dpo_outside(run: Run, facts: ModelFacts, batch: Batch) -> int:

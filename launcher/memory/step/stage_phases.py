@@ -56,7 +56,7 @@ def answer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     return (
         Phase("generation: prompts", (*alive, *layer_casts(job), cache_term(job, written.length), layer)),
         Phase("generation: answers", (*alive, *casts, cache_term(job, job.batch.length), token_term(job))),
-        *read_phases(job, (*alive, *casts) if stage_row(job.run).loss is Loss.PPO else alive),  # grpo's policy does not read its answers
+        *read_phases(job, (*alive, *casts) if stage_row(job.run.stage.name).loss is Loss.PPO else alive),  # grpo's policy does not read its answers
     )
 
 

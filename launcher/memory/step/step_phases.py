@@ -237,7 +237,7 @@ def logits_of(job: Job) -> LossBytes:
 
 def evaluation_term(job: Job) -> Term:
     """Forward without gradients."""
-    batch = Batch(job.run.evaluation.micro_batch * stage_row(job.run).sequences, job.batch.length, job.batch.masked)
+    batch = Batch(job.run.evaluation.micro_batch * stage_row(job.run.stage.name).sequences, job.batch.length, job.batch.masked)
     loss = evaluation_bytes_of(job.run, job.facts, job.storage, batch)
     return Term("evaluation batch", loss + layer_stream(job, batch.tokens), "logits in compute dtype and fp32, log-softmax; one layer")
 

@@ -219,7 +219,7 @@ def test_groups_may_lie_in_several_folders(tmp_path: Path) -> None:
         ("defaults: lora\n", "'regime/mine', defaults must be a list"),
         ("defaults: [loar, _self_]\n", "In 'regime/mine': Could not load 'regime/loar'"),
         ("defaults: [mine, _self_]\n", "leads back to its own file"),
-        ("defaults: [lora, _self_]\nname: mine\n", "regime.name=mine does not belong to the chosen regime"),
+        ("defaults: [lora, _self_]\nname: mine\n", "keeps the `name` of the choice that it starts from"),
     ],
 )
 def test_a_file_with_a_mistake_is_named(text: str, said: str, tmp_path: Path) -> None:

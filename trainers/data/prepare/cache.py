@@ -20,7 +20,7 @@ from conf.stages import stage_row
 from trainers.data.sources.contents import contents_of_sets
 from trainers.ranks.causes import is_full_disk
 
-FORMAT = 2  # of what the folder holds and of how it is made: raise it with every change of either
+FORMAT = 3  # of what the folder holds and of how it is made: raise it with every change of either
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
@@ -80,7 +80,7 @@ def cache_key(run: Run, tokenizer: PreTrainedTokenizerBase) -> str:
     ingredients = {
         "format": FORMAT,
         "versions": [tokenizers.__version__, transformers.__version__],
-        "kind": stage_row(run).reads,
+        "kind": stage_row(run.stage.name).reads,
         "settings": settings,
         "seed": run.training.seed,  # of the held-out share and of the mixture
         "contents": contents_of_sets(run.data),

@@ -33,7 +33,7 @@ def described(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
 
 
 def rows(run: Run, count: int, own: int = 0, of: int = 1) -> list[Row]:
-    work = Work(load_tokenizer(run), run.data, stage_row(run).reads)
+    work = Work(load_tokenizer(run), run.data, stage_row(run.stage.name).reads)
     return list(islice(rows_of_share([Share(own, of, run.training.seed)], work), count))
 
 
