@@ -1,7 +1,129 @@
-"""What a run reads: facts about data sets that the launcher and the trainers share."""
+"""What data.sets names (an entry of the registry, a file, a folder, a hub id or the generated set), as the launcher and the trainers both read it."""
 
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from conf.constants import GENERATED
+from conf.data_registry import DataError, Source, read_registry, registered_source
 from conf.schema import Data
+
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they tell how a file is read
+SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
+HELD_OUT = ("validation", "test")
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 def evaluates(data: Data) -> bool:
     return data.validation_share > 0 or len(data.evaluation_sets) > 0
+
+
+def sources_of(names: Sequence[str], data: Data) -> list[Source]:
+    """Where the named sets are and how they are laid out.
+
+    Raises:
+        DataError: naming the set or the entry of the registry that is wrong.
+        ValueError: where no set is named.
+    """
+    if not names:
+        raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
+    registry = Path(data.folder, data.registry)
+    entries = read_registry(registry)
+    return [find_source(name, data, registry, entries) for name in names]
+
+
+def find_source(name: str, data: Data, registry: Path, entries: dict[str, object]) -> Source:
+    if name in entries:
+        return registered_source(registry, name, entries[name])
+    if name == GENERATED:
+        return Source(name=name)
+    local = [path for path in (Path(data.folder, name), Path(name)) if name and path.exists()]
+    if local and (local[0].is_dir() or local[0].suffix in ENDINGS):
+        return Source(name=name, file=local[0])
+    if Path(name).suffix in ENDINGS:
+        return Source(name=name, file=Path(data.folder, name))
+    if HUB_ID.match(name):
+        return Source(name=name, hub_id=name)
+    raise DataError(unknown_set(name, registry, entries))
+
+
+def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:
+    near = difflib.get_close_matches(name, [*entries, GENERATED], n=3)
+    known = f"Did you mean {', '.join(near)}?" if near else f"{registry} " + (f"has {len(entries)} entries." if entries else "is absent or empty.")
+    files = ", ".join(ENDINGS)
+    return f"data.sets: {name} is neither a name in {registry} nor a folder, a file ending in {files}, `{GENERATED}` or a hub id (org/name). {known}"
+
+
+def evaluation_sources(data: Data) -> list[Source]:
+    """Where data.evaluation_sets are: of a folder with a validation or test split that split, else the whole set.
+
+    Raises:
+        DataError: as sources_of.
+    """
+    return [replace(source, split=held_out_split(source)) for source in sources_of(data.evaluation_sets, data)] if data.evaluation_sets else []
+
+
+def held_out_split(source: Source) -> str:
+    files = files_in(source.file) if source.file is not None and source.file.is_dir() else []
+    return next((split for split in ("validation", "test") if any(split_of(file) == split for file in files)), source.split)
+
+
+def parts_of(source: Source) -> list[Source]:
+    """A folder as the files of its split, anything else as it is.
+
+    Raises:
+        DataError: for a folder without data files, or without those of the split.
+    """
+    if source.file is None or not source.file.is_dir():
+        return [source]
+    every, split = files_in(source.file), source.split.partition("[")[0]  # train[:10%] is of the split train
+    own = [file for file in every if (split_of(file) or "train") == split] or (every if split not in HELD_OUT else [])
+    if not own:
+        raise DataError(f"data.sets: {source.name}: {source.file} holds no file of the split {source.split}. Name the file {source.split}.jsonl.")
+    return [replace(source, file=file) for file in own]
+
+
+def left_out(data: Data) -> list[Path]:
+    """Files of the sets' folders that belong to another split and are not evaluated on either."""
+    sources = sources_of(data.sets, data)
+    read = {part.file for source in [*sources, *evaluation_sources(data)] for part in parts_of(source)}
+    folders = [source.file for source in sources if source.file is not None and source.file.is_dir()]
+    return [file for folder in folders for file in files_in(folder) if file not in read]
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file's name begins or ends with (train-00000-of-00002.parquet, squad.test.jsonl); None where it names none."""
+    stem = file.name.lower().removesuffix(file.suffix.lower())
+    return next((split for split, word in SPLITS.items() if re.search(rf"^({word})(?![a-z])|(?<![a-z])({word})$", stem)), None)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The data files of a folder, by name; what is hidden or has another ending (a readme, a script) is passed over.
+
+    Raises:
+        DataError: where there are none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in ENDINGS and not path.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(ENDINGS)}. Correct data.sets, data.folder or the registry.")
+    return files
+
+
+def ending_of(file: Path) -> str:
+    """The ending that tells how a file is read.
+
+    Raises:
+        DataError: for a file that is not there, or is not read.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such file. Correct data.sets, data.folder or the registry.")
+    if file.suffix not in ENDINGS:
+        raise DataError(f"{file}: files ending in {file.suffix or 'nothing'} are not read. Give a file ending in {', '.join(ENDINGS)}.")
+    return file.suffix
+
+
+def limit_of(source: Source, max_samples: int | None) -> int | None:
+    """How many of its first records a set is cut to; None: all are read."""
+    return min((limit for limit in (source.samples, max_samples) if limit is not None), default=None)

@@ -10,45 +10,47 @@ from omegaconf import MISSING
 
 @dataclass
 class Model:
-    name: str = MISSING  # short label, used in run names and reports
-    path: str | None = MISSING  # local folder or hub id; null: the embedded architecture alone
-    revision: str | None = MISSING  # hub revision; null: the default branch
-    init: str = MISSING  # pretrained | random: random builds from the architecture and the seed, and downloads nothing
-    tokenizer: str | None = MISSING  # folder or hub id; null: the model's own; bytes: the built-in byte-level one
-    architecture: dict[str, Any] | None = MISSING  # the contents of config.json, so that planning works offline
-    added_tokens: list[str] = MISSING  # that the tokenizer is to know as one each; they get embeddings of their own, which begin at the mean
-    vocab_multiple: int = MISSING  # embedding and head get rows up to a multiple of it; 1: as many as there are tokens
-    rope_scaling: str | None = MISSING  # null | linear | dynamic | yarn, applied up to data.cutoff
+    name: str = MISSING  # Short label, used in names of runs and in reports.
+    path: str | None = MISSING  # Local folder or hub id. null: there are no files, and the model is built from `architecture`.
+    revision: str | None = MISSING  # Revision on the hub. null: the default branch.
+    init: str = MISSING  # pretrained | random: pretrained loads the weights of `path`. random draws them from training.seed and downloads no weights.
+    tokenizer: str | None = MISSING  # Folder or hub id. null: the model's own. bytes: the built-in byte-level tokenizer.
+    architecture: dict[str, Any] | None = MISSING  # The contents of config.json, so that planning works offline. null: they are read from `path`.
+    added_tokens: list[str] = MISSING  # New tokens for the tokenizer. The embedding of each starts at the mean of the existing ones.
+    vocab_multiple: int = MISSING  # The rows of the embedding and of the head are padded to a multiple of this. 1: no padding.
+    rope_scaling: str | None = MISSING  # null | linear | dynamic | yarn: How rotary positions are stretched to data.cutoff. null: not at all.
 
 
 @dataclass
 class Data:
-    name: str = MISSING
-    sets: list[str] = MISSING  # names in the registry, data files, folders of them, hub ids, or `generated`
-    folder: str = MISSING  # where the registry and its files lie
-    registry: str = MISSING  # file name of the registry in `folder` (LLaMA-Factory's dataset_info.json format)
-    template: str | None = MISSING  # null: the tokenizer's own chat template; else a name under trainers/data/rows/templates
-    cutoff: int = MISSING  # tokens; longer samples are truncated at their end
-    max_samples: int | None = MISSING  # per set; null: all
-    validation_share: float = MISSING  # 0..1 of the samples, held out
-    packing: bool = MISSING  # best-fit packing; attention does not cross samples
-    mask_prompt: bool = MISSING  # true: only answers are learned
-    train_history: bool = MISSING  # of several turns: true: every answer is learned; false: the last alone
-    mixing: str = MISSING  # concatenate | interleave_under (ends with the first set used up) | interleave_over (with the last; others repeat)
-    probabilities: list[float] | None = MISSING  # one a set, summing to 1, when interleaving; null: taken in turn
-    evaluation_sets: list[str] = MISSING  # like `sets`, evaluated on instead of validation_share
-    streaming: bool = MISSING  # true: read and tokenised while training; needs training.max_steps
-    buffer: int = MISSING  # samples in hand that a streamed run shuffles and packs
-    on_bad: str = MISSING  # fail | drop: what becomes of rows that cannot be used
-    on_long: str = MISSING  # truncate | drop | fail: what becomes of samples longer than cutoff
-    bad_share: float = MISSING  # 0..1: the largest share of all rows that on_bad and on_long may drop
-    cache: str | None = MISSING  # folder of tokenised data; null: .data under `output`
-    workers: int | None = MISSING  # processes that tokenise; null: every core
+    name: str = MISSING  # Short label, used in reports.
+    # What is trained on: names in the registry, data files, folders of them, hub ids, or `generated` (a small built-in task).
+    sets: list[str] = MISSING
+    folder: str = MISSING  # Folder that holds the registry and its files.
+    registry: str = MISSING  # File name of the registry in `folder`, in the format of LLaMA-Factory's dataset_info.json.
+    template: str | None = MISSING  # Name of a chat template in trainers/data/rows/templates. null: the tokenizer's own.
+    cutoff: int = MISSING  # tokens: A longer sample is cut at its end, or treated as `on_long` says.
+    max_samples: int | None = MISSING  # samples: At most this many are read from each set. null: all.
+    validation_share: float = MISSING  # share: This share of the samples is held out for evaluation, from 0 to below 1.
+    packing: bool = MISSING  # true: short samples share a row (best-fit packing), and attention does not cross samples.
+    mask_prompt: bool = MISSING  # true: only answers are learned. false: prompts are learned too.
+    train_history: bool = MISSING  # true: every answer of a conversation is learned. false: only the last one.
+    # concatenate | interleave_under | interleave_over: _under ends when the first set is used up, _over when the last one is; the others repeat.
+    mixing: str = MISSING
+    probabilities: list[float] | None = MISSING  # Share of each set when sets are interleaved; together they are 1. null: the sets take turns.
+    evaluation_sets: list[str] = MISSING  # Sets to evaluate on, named as in `sets`. Use them instead of validation_share.
+    streaming: bool = MISSING  # true: data is read and tokenised while the run trains. Needs training.max_steps.
+    buffer: int = MISSING  # samples: A streamed run holds this many, to shuffle and to pack them.
+    on_bad: str = MISSING  # fail | drop: What happens to rows that cannot be used.
+    on_long: str = MISSING  # truncate | drop | fail: What happens to samples that are longer than `cutoff`.
+    bad_share: float = MISSING  # share: At most this share of all rows may be dropped for on_bad and on_long, from 0 to 1.
+    cache: str | None = MISSING  # Folder of tokenised data. null: .data under `output`.
+    workers: int | None = MISSING  # processes: This many tokenise. null: one for each core.
 
 
 @dataclass
 class Stage:
-    name: str = MISSING
+    name: str = MISSING  # Decides the type. Set it with stage=CHOICE.
 
 
 @dataclass
@@ -68,67 +70,76 @@ class Rm(Stage):
 
 @dataclass
 class Dpo(Stage):
-    loss: str = MISSING  # sigmoid | hinge | ipo | robust
-    beta: float = MISSING
-    label_smoothing: float = MISSING  # assumed share of pairs with their sides exchanged; 0 to below 0.5
-    sft_weight: float = MISSING  # of the next-token loss on chosen answers; 0: none
-    precompute_reference: bool = MISSING  # true: the reference's log-probabilities are computed before training
+    # sigmoid | hinge | ipo | robust: sigmoid is arXiv:2305.18290, hinge arXiv:2305.10425, ipo arXiv:2310.12036, robust arXiv:2403.00409.
+    loss: str = MISSING
+    beta: float = MISSING  # How firmly the model is held to its reference. 0.1 to 0.5 are usual.
+    # share: How many pairs are assumed to have their two answers swapped, from 0 to below 0.5. For sigmoid and robust.
+    label_smoothing: float = MISSING
+    sft_weight: float = MISSING  # Weight of the next-token loss on chosen answers, which is added to the loss. 0: none.
+    # true: reference log-probabilities are computed once, before training, and no copy of the reference stays in memory.
+    precompute_reference: bool = MISSING
 
 
 @dataclass
 class Kto(Stage):
-    beta: float = MISSING
+    beta: float = MISSING  # How firmly the model is held to its reference.
+    # Weight of good answers in the loss. If there are few, raise it until weight x count is 1 to 4/3 of that of the bad ones.
     desirable_weight: float = MISSING
-    undesirable_weight: float = MISSING
+    undesirable_weight: float = MISSING  # Weight of bad answers in the loss.
 
 
 @dataclass
 class Orpo(Stage):
-    beta: float = MISSING  # weight of the odds ratio
+    beta: float = MISSING  # Weight of the odds ratio beside the next-token loss on chosen texts (lambda in the paper).
 
 
 @dataclass
 class Simpo(Stage):
-    beta: float = MISSING
-    margin: float = MISSING  # the paper's gamma
-    sft_weight: float = MISSING  # of the next-token loss on chosen answers; 0: none
+    beta: float = MISSING  # Scale of the rewards. The paper's own runs use 2.0 to 2.5.
+    margin: float = MISSING  # How far the reward of a chosen answer should lead (gamma in the paper, which uses about half of beta).
+    sft_weight: float = MISSING  # Weight of the next-token loss on chosen answers, which is added to the loss. 0: none.
 
 
 @dataclass
 class Ppo(Stage):
-    reward_model: str | None = MISSING  # run folder of stage rm, or folder or hub id of a sequence classifier
-    response_length: int = MISSING  # tokens
-    temperature: float = MISSING
-    mini_batches: int = MISSING  # a rollout is mini_batches x effective_batch answers
-    epochs: int = MISSING  # passes over each rollout
-    kl_coef: float = MISSING
-    gamma: float = MISSING
-    lam: float = MISSING
-    cliprange: float = MISSING
-    cliprange_value: float = MISSING
-    vf_coef: float = MISSING
-    missing_eos_penalty: float | None = MISSING
-    whiten_rewards: bool = MISSING
+    # Folder of a finished run of stage=rm, or folder or hub id of a sequence classifier with one output. Must be set.
+    reward_model: str | None = MISSING
+    response_length: int = MISSING  # tokens: An answer has at most this many.
+    temperature: float = MISSING  # Temperature of the sampling, and of the probabilities that are compared.
+    mini_batches: int = MISSING  # A rollout is mini_batches x training.effective_batch answers. Each optimizer step uses one effective batch of it.
+    epochs: int = MISSING  # Passes over each rollout.
+    kl_coef: float = MISSING  # Price of each nat by which an answer is more likely than it was at the start.
+    gamma: float = MISSING  # Discount of later tokens, from 0 to 1.
+    lam: float = MISSING  # Lambda of the generalised advantage estimate (arXiv:1506.02438), from 0 to 1.
+    cliprange: float = MISSING  # share: A token's probability counts as changed by at most this share.
+    cliprange_value: float = MISSING  # A value counts as changed by at most this much.
+    vf_coef: float = MISSING  # Weight of the value loss.
+    missing_eos_penalty: float | None = MISSING  # This is subtracted from the reward of an answer that did not end. null: nothing is.
+    whiten_rewards: bool = MISSING  # true: rewards are divided by their deviation over the rollout.
 
 
 @dataclass
 class Grpo(Stage):
-    rewards: list[str] = MISSING  # names of trainers/reinforcement/rewards.py, or module:function
-    reward_packages: list[str] = MISSING  # from which alone `rewards` may import
-    format: str | None = MISSING  # a regular expression
-    reward_model: str | None = MISSING  # as for ppo
-    generations: int = MISSING  # answers to each prompt
-    response_length: int = MISSING  # tokens
-    temperature: float = MISSING
-    kl_coef: float = MISSING
-    epsilon: float = MISSING
-    loss_type: str = MISSING  # dapo | grpo | bnpo | dr_grpo
-    scale_rewards: str = MISSING  # group | batch | none
+    # Reward functions, which are added up: exact_answer, contains_answer, format, brevity, or module:function of a package in reward_packages.
+    rewards: list[str] = MISSING
+    reward_packages: list[str] = MISSING  # Packages from which rewards may be imported. No other code is run.
+    format: str | None = MISSING  # Regular expression for the reward `format`. It must match the whole answer. null: none.
+    # One more reward. Folder of a finished run of stage=rm, or folder or hub id of a sequence classifier with one output. null: none.
+    reward_model: str | None = MISSING
+    # answers: The model writes this many to each prompt. training.effective_batch counts answers and must be a multiple of it.
+    generations: int = MISSING
+    response_length: int = MISSING  # tokens: An answer has at most this many.
+    temperature: float = MISSING  # Temperature of the sampling.
+    kl_coef: float = MISSING  # Weight of the divergence from the start. Above 0, full and freeze hold a copy of the starting weights.
+    epsilon: float = MISSING  # share: A token's probability counts as changed by at most this share.
+    # dapo | grpo | bnpo | dr_grpo: What the losses of tokens are divided by (dapo: arXiv:2503.14476, dr_grpo: arXiv:2503.20783).
+    loss_type: str = MISSING
+    scale_rewards: str = MISSING  # group | batch | none: Whose deviation the advantages are divided by.
 
 
 @dataclass
 class Regime:
-    name: str = MISSING
+    name: str = MISSING  # Decides the type. Set it with regime=CHOICE.
 
 
 @dataclass
@@ -138,141 +149,151 @@ class Full(Regime):
 
 @dataclass
 class Freeze(Regime):
-    layers: int = MISSING  # n > 0: the last n layers learn; n < 0: the first -n; 0: only `modules`
-    modules: list[str] = MISSING  # further modules that learn, by name or suffix (norm, lm_head, ...)
-    new_blocks: int = MISSING  # blocks that are inserted, evenly over the depth, and learn; they change nothing at the start
+    layers: int = MISSING  # n > 0: the last n layers learn. n < 0: the first -n layers learn. 0: none does.
+    modules: list[str] = MISSING  # Further modules that learn, by name or suffix (norm, lm_head, ...).
+    # blocks: This many new ones are inserted over the depth and learn instead of `layers`, so set layers=0 (LLaMA Pro, arXiv:2401.02415).
+    new_blocks: int = MISSING
 
 
 @dataclass
 class Lora(Regime):
-    rank: int = MISSING  # width of the adapter
-    alpha: float = MISSING  # the adapter's output is scaled by alpha / rank (rslora: alpha / sqrt(rank))
-    dropout: float = MISSING
-    targets: list[str] = MISSING  # module names; [all-linear]: every linear layer except the output head
-    rslora: bool = MISSING
-    dora: bool = MISSING
-    init: str = MISSING  # default: the base's own output at the start | pissa | pissa_niter_N: from the base's main directions (exact, or N rounds)
-    lora_plus_ratio: float | None = MISSING  # learning rate of the B matrices over that of the A matrices; null: one for both
-    adapter: str | None = MISSING  # folder of an adapter, or of the run that trained one, which goes on learning; null: a new one
+    rank: int = MISSING  # Width of the adapter.
+    alpha: float = MISSING  # The adapter's output is scaled by alpha / rank (with rslora: alpha / sqrt(rank)).
+    dropout: float = MISSING  # share: This share of the adapter's input is set to zero in training, from 0 to below 1.
+    # Names of modules that get an adapter, such as [q_proj, v_proj]. [all-linear]: every linear layer except the output head.
+    targets: list[str] = MISSING
+    rslora: bool = MISSING  # true: the output is scaled by alpha / sqrt(rank) (arXiv:2312.03732).
+    dora: bool = MISSING  # true: magnitude and direction are learned separately (arXiv:2402.09353).
+    # default | pissa | pissa_niter_N: pissa (arXiv:2404.02948) starts from the base's main directions, pissa_niter_N finds them in N rounds.
+    init: str = MISSING
+    # Learning rate of the B matrices over that of the A matrices, for example 16 (LoRA+, arXiv:2402.12354). null: the same.
+    lora_plus_ratio: float | None = MISSING
+    adapter: str | None = MISSING  # Folder of an adapter, or of the run that trained it: that adapter is trained further. null: a new one.
 
 
 @dataclass
 class Qlora(Lora):
-    bits: int = MISSING  # 8 or 4 (bitsandbytes), 2 (HQQ)
-    double_quant: bool = MISSING  # 4 bits: quantise the scales too
+    bits: int = MISSING  # 8 | 4 | 2: Bits of a base weight. 8 and 4 are made by bitsandbytes, 2 by HQQ.
+    double_quant: bool = MISSING  # true: with 4 bits, the scales are quantised too.
 
 
 @dataclass
 class Optim:
-    name: str = MISSING  # a file of conf/optim
-    lr: float = MISSING
-    weight_decay: float = MISSING
-    beta1: float = MISSING
-    beta2: float = MISSING
-    eps: float = MISSING
-    max_grad_norm: float = MISSING
-    scheduler: str = MISSING  # a name of transformers.SchedulerType
-    warmup: float = MISSING  # below 1: share of all steps; from 1 on: steps
+    name: str = MISSING  # Decides the type. Set it with optim=CHOICE.
+    lr: float = MISSING  # Peak of the learning rate.
+    weight_decay: float = MISSING  # Strength of the weight decay.
+    beta1: float = MISSING  # Decay of the first moment, from 0 to below 1.
+    beta2: float = MISSING  # Decay of the second moment, from 0 to below 1.
+    eps: float = MISSING  # This is added to the denominator of an update.
+    max_grad_norm: float = MISSING  # Gradients with a larger norm are scaled down to this one. 0: never.
+    # linear | cosine | cosine_with_restarts | polynomial | constant | constant_with_warmup | inverse_sqrt | cosine_with_min_lr:
+    # How the learning rate changes over the steps; names of transformers.
+    scheduler: str = MISSING
+    warmup: float = MISSING  # Below 1: share of all steps. From 1 on: number of steps.
 
 
 @dataclass
 class Galore(Optim):
-    rank: int = MISSING  # of the space that a matrix's gradient is projected into
-    update_interval: int = MISSING  # steps between two projections of one matrix
-    scale: float = MISSING  # of the update of projected matrices
+    rank: int = MISSING  # Width of the space that the gradient of each matrix is projected into.
+    update_interval: int = MISSING  # steps: From one projection of a matrix to the next.
+    scale: float = MISSING  # Factor on the updates of projected matrices.
 
 
 @dataclass
 class Apollo(Galore):
-    scale_by: str = MISSING  # channel | tensor: what shares one factor between gradient and update
+    scale_by: str = MISSING  # channel | tensor: What shares one factor between gradient and update.
 
 
 @dataclass
 class Badam(Optim):
-    switch_interval: int = MISSING  # steps that one block of layers learns before the next one does
-    order: str = MISSING  # ascending | descending | random: of the blocks
+    switch_interval: int = MISSING  # steps: One layer learns for this many before the next one does.
+    order: str = MISSING  # ascending | descending | random: Order of the layers.
 
 
 @dataclass
 class Training:
-    epochs: float = MISSING
-    max_steps: int | None = MISSING  # overrides epochs
-    micro_batch: int = MISSING  # samples per rank and forward pass
-    accumulation: int | None = MISSING  # forward passes per optimizer step; null: 1, or what effective_batch needs
-    fit: str = MISSING  # off | auto: auto chooses micro_batch, accumulation, gradient_checkpointing and sharding for effective_batch
-    effective_batch: int | None = MISSING  # samples per optimizer step over all ranks; null: micro_batch x accumulation x ranks
-    precision: str = MISSING  # bf16_amp | fp16_amp | bf16 | fp32
-    gradient_checkpointing: bool = MISSING
-    attention: str | None = MISSING  # sdpa | varlen (packed rows) | eager; null: varlen where rows are packed and it can, else sdpa, else eager
-    loss: str = MISSING  # plain | chunked | fused (liger-kernel, GPU only)
-    neftune_alpha: float | None = MISSING
-    seed: int = MISSING
-    log_interval: int = MISSING  # steps
-    dataloader_workers: int = MISSING  # per rank
+    epochs: float = MISSING  # Passes over the training data.
+    max_steps: int | None = MISSING  # steps: The run ends after this many, whatever `epochs` says. null: `epochs` decides.
+    micro_batch: int = MISSING  # samples: Per rank and forward pass.
+    accumulation: int | None = MISSING  # Forward passes per optimizer step. null: 1, or what effective_batch needs.
+    fit: str = MISSING  # off | auto: auto chooses the fastest permitted micro_batch, gradient_checkpointing and sharding for effective_batch.
+    effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
+    # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).
+    precision: str = MISSING
+    gradient_checkpointing: bool = MISSING  # true: activations are computed again in the backward pass, which takes less memory and more time.
+    attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
+    # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
+    loss: str = MISSING
+    neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
+    seed: int = MISSING  # Seed of all random numbers.
+    log_interval: int = MISSING  # steps: From one line of progress to the next.
+    dataloader_workers: int = MISSING  # processes: This many load data for each rank. 0: the rank does it itself.
 
 
 @dataclass
 class Checkpoint:
-    interval: int = MISSING  # steps between checkpoints; 0: only at a stop
-    keep: int = MISSING  # committed checkpoints kept, at least 1
-    resume: str = MISSING  # newest | step-N: where a started run folder goes on
+    interval: int = MISSING  # steps: From one checkpoint to the next. 0: only when the run is stopped.
+    keep: int = MISSING  # checkpoints: This many committed ones are kept, at least 1.
+    resume: str = MISSING  # newest | step-N: The checkpoint from which a resumed run goes on.
 
 
 @dataclass
 class Evaluation:
-    interval: int = MISSING  # steps between evaluations; 0: none but the first and the last
-    micro_batch: int = MISSING
-    best_at_end: bool = MISSING  # the final model is the checkpoint that is best by `metric`
-    metric: str = MISSING  # eval_loss, or what the stage evaluates beside it (conf/metrics.py)
-    patience: int | None = MISSING  # evaluations without a better `metric` before training ends; null: it goes to its end
-    generate: str | None = MISSING  # a prompt answered before and after training; null: none
+    interval: int = MISSING  # steps: From one evaluation to the next. 0: only before the first step and after the last.
+    micro_batch: int = MISSING  # samples: Per rank and forward pass.
+    best_at_end: bool = MISSING  # true: the final model is the checkpoint that is best by `metric`.
+    # eval_loss | eval_accuracy | eval_margin | eval_rewards/accuracies | eval_rewards/margins | eval_reward:
+    # Every stage has eval_loss; rm the next two; dpo, orpo and simpo eval_rewards/*; kto eval_rewards/margins; grpo eval_reward.
+    metric: str = MISSING
+    patience: int | None = MISSING  # evaluations: Training ends after this many without a better `metric`. null: it never ends early.
+    generate: str | None = MISSING  # A prompt that is answered before and after training. null: none.
 
 
 @dataclass
 class Sharding:
-    name: str = MISSING
+    name: str = MISSING  # Decides the type. Set it with sharding=CHOICE.
 
 
 @dataclass
 class Ddp(Sharding):
-    bucket_mb: int = MISSING  # gradients are reduced in buckets of this size
+    bucket_mb: int = MISSING  # MiB: Gradients are averaged in buckets of this size.
 
 
 @dataclass
 class Zero(Sharding):
-    stage: int = MISSING  # 1: optimizer states split over the ranks; 2: and gradients; 3: and weights
-    offload_optimizer: bool = MISSING  # optimizer states in host memory
-    offload_params: bool = MISSING  # stage 3: weights in host memory
+    stage: int = MISSING  # 1 | 2 | 3: 1 splits optimizer states over the ranks, 2 also gradients, 3 also weights. The choice decides it.
+    offload_optimizer: bool = MISSING  # true: optimizer states stay in host memory. The choice decides it.
+    offload_params: bool = MISSING  # true: weights stay in host memory; only with zero3_offload.
 
 
 @dataclass
 class Fsdp(Sharding):
-    reshard_after_forward: bool = MISSING  # free gathered weights between forward and backward
+    reshard_after_forward: bool = MISSING  # true: gathered weights are freed between the forward and the backward pass.
 
 
 @dataclass
 class Backend:
-    name: str = MISSING  # torchrun | accelerate
-    port: int = MISSING  # rendezvous port of a local run; 0: a free one
-    max_restarts: int = MISSING  # restarts of failed ranks by the agent itself
+    name: str = MISSING  # torchrun | accelerate: What starts the ranks.
+    port: int = MISSING  # Rendezvous port of a local run. 0: a free one.
+    max_restarts: int = MISSING  # The backend starts failed ranks again at most this often.
 
 
 @dataclass
 class Node:
-    name: str = MISSING
-    auto: bool = MISSING  # true: ask the GPU driver of this machine, and fill the fields below
-    gpus: int | None = MISSING  # on one node; 0: a CPU node
-    gpu_name: str | None = MISSING
-    gpu_memory: int | None = MISSING  # bytes of one GPU, as NVML reports the total
-    host_memory: int | None = MISSING  # bytes; null: the smaller of the cgroup limit and MemTotal of this machine
-    tflops: float | None = MISSING  # dense bf16 peak of one GPU, TFLOP/s by the vendor's data sheet; null: no MFU
+    name: str = MISSING  # Short label, used in reports.
+    auto: bool = MISSING  # true: the GPU driver of this machine is asked, and fills the fields below.
+    gpus: int | None = MISSING  # GPUs of one node. 0: a CPU node. null: the driver is asked.
+    gpu_name: str | None = MISSING  # Name of the GPU, used in reports and to recognise GPUs older than Ampere.
+    gpu_memory: int | None = MISSING  # bytes: All memory of one GPU, as NVML reports it.
+    host_memory: int | None = MISSING  # bytes: null: this machine's, or its cgroup's limit if that is lower. Of a named GPU node, null is not judged.
+    tflops: float | None = MISSING  # TFLOP/s: Dense bf16 peak of one GPU in the vendor's data sheet. null: no MFU is shown.
 
 
 @dataclass
 class Cluster:
-    name: str = MISSING
-    nodes: int = MISSING
-    ranks_per_node: int | None = MISSING  # null: one per GPU of the node, two on a CPU node
+    name: str = MISSING  # Decides the type. Set it with cluster=CHOICE.
+    nodes: int = MISSING  # Number of nodes.
+    ranks_per_node: int | None = MISSING  # ranks: null: one for each GPU of the node, two on a CPU node.
 
 
 @dataclass
@@ -282,54 +303,54 @@ class Local(Cluster):
 
 @dataclass
 class Slurm(Cluster):
-    partition: str | None = MISSING
-    account: str | None = MISSING
-    qos: str | None = MISSING
-    time: str | None = MISSING  # HH:MM:SS or D-HH:MM:SS; null: the partition's own limit
-    gpu_type: str | None = MISSING  # as in --gpus-per-node=TYPE:N; null: any
-    cpus_per_rank: int = MISSING
-    memory: str | None = MISSING  # per node, as --mem takes it; null: the partition's default
-    constraint: str | None = MISSING
-    reservation: str | None = MISSING
-    exclude: str | None = MISSING
-    signal_seconds: int = MISSING  # how long before the time limit the run is told to save and requeue
+    partition: str | None = MISSING  # What sbatch gets as --partition. null: the site's default.
+    account: str | None = MISSING  # What sbatch gets as --account. null: the site's default.
+    qos: str | None = MISSING  # What sbatch gets as --qos. null: the site's default.
+    time: str | None = MISSING  # Time limit as HH:MM:SS or D-HH:MM:SS. null: the partition's own.
+    gpu_type: str | None = MISSING  # The TYPE in --gpus-per-node=TYPE:N. null: any.
+    cpus_per_rank: int = MISSING  # CPU cores for each rank.
+    memory: str | None = MISSING  # Host memory of one node, written as for --mem. null: the partition's default.
+    constraint: str | None = MISSING  # What sbatch gets as --constraint. null: none.
+    reservation: str | None = MISSING  # What sbatch gets as --reservation. null: none.
+    exclude: str | None = MISSING  # What sbatch gets as --exclude. null: none.
+    signal_seconds: int = MISSING  # seconds: This long before the time limit the run is told to save; the job is then queued again.
 
 
 @dataclass
 class Tracking:
-    name: str = MISSING  # none | tensorboard | wandb
-    project: str | None = MISSING
-    entity: str | None = MISSING
+    name: str = MISSING  # none | tensorboard | wandb: Where metrics go beside progress.jsonl.
+    project: str | None = MISSING  # Project of Weights & Biases. null: the library decides.
+    entity: str | None = MISSING  # User or team of Weights & Biases. null: the library decides.
 
 
 @dataclass
 class Gate:
-    mode: str = MISSING  # enforce | advise | off
-    floor: str = MISSING  # strict | advisory: whether the published table alone may refuse
-    margin: float = MISSING  # share of the predicted peak kept free
-    canary: bool = MISSING  # where a local run is within the estimate's uncertainty of the limit, two real steps decide
+    mode: str = MISSING  # enforce | advise | off: enforce refuses a run that does not fit. advise only says so. off checks nothing.
+    floor: str = MISSING  # strict | advisory: strict lets the published hardware table refuse a run by itself.
+    margin: float = MISSING  # share: This share of the predicted peak is kept free, from 0 to below 1.
+    canary: bool = MISSING  # true: A local run that is too close to the limit for the estimate to tell is decided by two real steps.
 
 
 @dataclass
 class Composed:
     """One run as it was described (launcher.composition.compose). What is null in it may be chosen when it is settled on a node."""
 
-    name: str = MISSING  # runs are kept under output/name/time
-    output: str = MISSING
-    model: Model = MISSING
-    data: Data = MISSING
-    stage: Stage = MISSING
-    regime: Regime = MISSING
-    optim: Optim = MISSING
-    training: Training = MISSING
-    checkpoint: Checkpoint = MISSING
-    evaluation: Evaluation = MISSING
-    sharding: Sharding = MISSING
-    backend: Backend = MISSING
-    node: Node = MISSING
-    cluster: Cluster = MISSING
-    tracking: Tracking = MISSING
-    gate: Gate = MISSING
+    name: str = MISSING  # Name of the run. Its folder is output/name/TIME.
+    output: str = MISSING  # Folder that holds all runs.
+    model: Model = MISSING  # The model and its tokenizer.
+    data: Data = MISSING  # The data sets and how they become rows.
+    stage: Stage = MISSING  # What the model learns from: the kind of data and the loss.
+    regime: Regime = MISSING  # Which weights learn.
+    optim: Optim = MISSING  # The optimizer and the learning rate.
+    training: Training = MISSING  # Duration, batch, precision, attention and loss.
+    checkpoint: Checkpoint = MISSING  # When checkpoints are saved, and how many are kept.
+    evaluation: Evaluation = MISSING  # When the run is evaluated, and by which measure.
+    sharding: Sharding = MISSING  # How ranks split the work and the memory.
+    backend: Backend = MISSING  # What starts the ranks.
+    node: Node = MISSING  # The machine that the run is judged for.
+    cluster: Cluster = MISSING  # Where the run starts: on this machine or through Slurm.
+    tracking: Tracking = MISSING  # Where metrics go beside the run folder.
+    gate: Gate = MISSING  # How strictly a run is judged before it starts.
 
 
 # What settling fills (launcher/gate/settle.py) is not open any more: the same fields, without their null.

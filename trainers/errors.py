@@ -1,8 +1,8 @@
-"""The error of data that a user must mend, and of a rank that follows another's; errors of a configuration key are plain ValueErrors."""
+"""The error of data that a user must correct, and of a rank that follows another's; errors of a configuration key are plain ValueErrors."""
 
+from conf.data_registry import DataError
 
-class DataError(ValueError):
-    """A message for the user: which file and record, which column, what was expected, what to do."""
+__all__ = ["DataError", "RankZeroFailed"]
 
 
 class RankZeroFailed(RuntimeError):

@@ -24,7 +24,7 @@ from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
 from trainers.data import PreparedData, build_collator, load_prepared
-from trainers.data.prepare.prepare import prepare
+from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory

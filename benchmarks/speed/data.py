@@ -168,7 +168,7 @@ def measure_theirs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from launcher.composition.compose import compose
-    from trainers.data.prepare.prepare import build_into
+    from trainers.data.prepare.build import build_into
     from trainers.model.tokenizer import load_tokenizer
 
     folder = arguments.folder

@@ -1,17 +1,21 @@
-"""The data of a run as its files show them: which files there are, and how many records they hold."""
+"""The data of a run as its files show them: which files there are, and how many samples they hold."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from conf.constants import GENERATED, GENERATED_SAMPLES
+from conf import data_registry
+from conf.constants import GENERATED_SAMPLES
+from conf.data_layout import layout_of_record
+from conf.data_registry import Source
+from conf.data_sets import ending_of, limit_of, parts_of, sources_of
 from conf.schema import Data, Run
 from conf.stages import stage_row
-from launcher.errors import DataError
+from launcher.errors import ConfigError, DataError
 
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
-
-
-DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # what trainers/data/sources/records.py reads; a test holds the two together
 
 
 def trained_samples(run: Run) -> int | None:
@@ -19,73 +23,102 @@ def trained_samples(run: Run) -> int | None:
     data = run.data
     if data.streaming or data.mixing != "concatenate":
         return None
-    samples = count_samples(data)  # for texts too: it tells of files that are not there
+    samples = count_samples(data, run.stage.name)  # for texts too: it tells of files that are not there
     return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
-def count_samples(data: Data) -> int | None:
+def count_samples(data: Data, stage: str) -> int | None:
     """Samples of all sets, where local files tell; None for hub sets and formats whose count needs a full read by a library.
 
     Raises:
-        DataError: for a set whose file is named but absent.
+        ConfigError: where no set is named.
+        DataError: for a set that cannot be found or holds nothing.
     """
-    counts = [count_set(entry, data) for entry in data.sets]
-    return None if any(count is None for count in counts) else sum(min(count, data.max_samples or count) for count in counts if count is not None)
+    with as_launcher_errors():
+        counts = [count_set(source, data, stage) for source in sources_of(data.sets, data)]
+    return None if any(count is None for count in counts) else sum(count for count in counts if count is not None)
 
 
-def count_set(entry: str, data: Data) -> int | None:
-    if entry == GENERATED:
+@contextmanager
+def as_launcher_errors() -> Iterator[None]:
+    """What is wrong with the sets, as the errors that the command line ends with."""
+    try:
+        yield
+    except data_registry.DataError as error:
+        raise DataError(str(error)) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def count_set(source: Source, data: Data, stage: str) -> int | None:
+    """Samples that the set's first records give, up to its limit."""
+    limit = limit_of(source, data.max_samples)
+    samples, left = 0, sys.maxsize if limit is None else limit
+    counts = [(part, count_records(part)) for part in parts_of(source)]
+    for part, records in counts:
+        if records is None:
+            return None
+        samples += min(records, left) * samples_of_a_record(part, stage)
+        left -= min(records, left)
+    return samples
+
+
+def count_records(part: Source) -> int | None:
+    """None: unknown before a library reads the file.
+
+    Raises:
+        DataError: for a file that is not there, is not read or holds no records.
+    """
+    if part.hub_id is not None:
+        return None
+    if part.file is None:
         return GENERATED_SAMPLES
-    path = file_of(entry, data)
-    count = None if path is None else count_records(path)
+    count = {".jsonl": count_lines, ".json": count_list}.get(ending_of(part.file), uncounted)(part.file)
     if count == 0:
-        raise DataError(f"{path}: holds no records. Give a file with at least one.")
+        raise data_registry.DataError(f"{part.file}: holds no records. Give a file with at least one.")
     return count
 
 
-def file_of(entry: str, data: Data) -> Path | None:
-    """The local file or folder of a data set entry; None: the entry means a hub set.
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
-    Raises:
-        DataError: when the file it names is not there.
-    """
-    folder, registry = Path(data.folder), Path(data.folder) / data.registry
-    if registry.is_file():
-        try:
-            entries = json.loads(registry.read_text(encoding="utf-8-sig"))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{registry}, line {error.lineno}, column {error.colno}: no valid JSON ({error.msg}). Mend the registry.") from error
-        if entry in entries:
-            name = entries[entry].get("file_name")
-            return None if name is None else existing(folder / name, f"data set {entry} of {registry}")
-    local = [path for path in (folder / entry, Path(entry)) if path.exists()]
-    if local and (local[0].is_dir() or local[0].suffix in DATA_FILES):
-        return local[0]
-    if entry.endswith(DATA_FILES):
-        return existing(Path(entry), f"data.sets: {entry}")
-    if "/" in entry:
+
+def count_list(path: Path) -> int | None:
+    if path.stat().st_size > LARGEST_LIST:
         return None
-    files = ", ".join(DATA_FILES)
-    raise DataError(f"data.sets: {entry} is neither in {registry} nor a folder, a file ending in {files} or a hub id such as org/name.")
+    records = read_json(path.read_bytes())
+    return len(records) if isinstance(records, list) else None  # JSON lines under another name, or broken: the reader of the data tells which line
 
 
-def existing(path: Path, what: str) -> Path:
-    if not path.exists():
-        raise DataError(f"{what}: {path} does not exist. Set data.folder to the folder that holds it, or mend the name.")
-    return path
+def uncounted(path: Path) -> None:
+    """Only a library reads this format."""
 
 
-def count_records(path: Path) -> int | None:
-    """None: unknown before a library reads the file, or the files of a folder."""
-    if path.is_dir():
+def samples_of_a_record(part: Source, stage: str) -> int:
+    """stage=kto takes a pair as a good and a bad answer."""
+    return 2 if stage == "kto" and holds_pairs(part) else 1
+
+
+def holds_pairs(part: Source) -> bool:
+    if part.layout is not None:
+        return part.layout.holds == "pairs"
+    record = None if part.file is None else first_record(part.file)  # the generated set gives each stage what it reads
+    layout = layout_of_record(record) if isinstance(record, dict) else None
+    return layout is not None and layout.holds == "pairs"
+
+
+def first_record(path: Path) -> object:
+    """None where it cannot be read."""
+    if path.suffix == ".json":
+        records = read_json(path.read_bytes())
+        return records[0] if isinstance(records, list) else None
+    with path.open("rb") as file:
+        return read_json(next((line for line in file if line.strip()), b""))
+
+
+def read_json(text: bytes) -> object:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if path.suffix == ".jsonl":
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    if path.suffix == ".json" and path.stat().st_size <= LARGEST_LIST:
-        try:
-            records = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return None  # JSON lines under another name, or broken: the reader of the data tells which line
-        return len(records) if isinstance(records, list) else None
-    return None

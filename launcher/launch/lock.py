@@ -36,6 +36,13 @@ def process_start(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
+def refuse_live_owner(run_dir: RunDir) -> None:
+    """Raises RunLocked while somebody works in the folder."""
+    owner = read_owner(run_dir)
+    if owner is not None and is_alive(owner):
+        raise RunLocked(locked_message(run_dir, owner))
+
+
 def read_owner(run_dir: RunDir) -> Owner | None:
     """Who holds the folder; None: nobody.
 

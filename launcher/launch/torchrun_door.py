@@ -19,6 +19,7 @@ from launcher.launch.lock import process_start
 
 WAIT_SECONDS = 600.0  # rank 0 composes within a second; a file system between nodes may take long to show a file
 POLL_SECONDS = 0.05
+NOTHING_TO_DO = ""  # in place of a run folder: the run was refused, or is finished
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Runs `-m trainers.<verb>` on a request: its folder, its environment, its end."""
+"""Runs `-m trainers.verbs.<verb>` on a request: its folder, its environment, its end."""
 
 import json
 import os

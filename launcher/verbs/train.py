@@ -9,7 +9,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.composition import recorded
-from launcher.errors import BY_EXIT_CODE, RegimenError, RunLocked
+from launcher.errors import BY_EXIT_CODE, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, journal, lock, status, torchrun_door
 from launcher.launch.backends import command
@@ -21,17 +21,67 @@ from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence,
 
 
 def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
+    """Start a run, or go on with one: from the command line, or as one rank of a job that the user started with torchrun."""
     rank = torchrun_door.started_by_torchrun(os.environ)
     if rank is not None:
         return join_torchrun(rank, overrides, config_dirs)
     name, others = recorded.split_resume(overrides)
     if name is not None:
         return go_on(status.named_run(name, recorded.output_of(others)), others, detached)
-    decided = after_canary(judged(overrides, config_dirs))
-    announce(decided)
+    decided = decide_fresh(overrides, config_dirs)
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_fresh(decided)
-    return start(plan_for(decided, execute.start_fresh(decided)), detached)
+    plan, held = take_fresh(decided)
+    print(f"run folder: {plan.run_dir.path}", flush=True)
+    return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held)
+
+
+# The steps to a run folder that is ours and holds its plan. Both doors, the command line and torchrun, take these.
+
+
+def decide_fresh(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
+    decided = after_canary(judged(overrides, config_dirs))
+    announce(decided)
+    return decided
+
+
+def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
+    """Make the folder of a permitted run, own it, and write its plan."""
+    run_dir = execute.start_fresh(decided)
+    held = execute.own(run_dir)
+    plan = plan_for(decided, run_dir)
+    execute.write_plan(plan, os.environ)
+    return plan, held
+
+
+def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
+    """Judge a recorded run again; None for a finished one. Nothing in its folder is touched.
+
+    Raises:
+        RunLocked: while somebody works in the folder.
+        GateRefused: where it does not fit any more.
+        ConfigError: for a key that differs from the record.
+    """
+    run = recorded.resumed_run(run_dir, overrides)
+    if status.status_of(run_dir).state == "finished":
+        print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
+        return None
+    batch_job.refuse_active(run_dir)
+    lock.refuse_live_owner(run_dir)
+    decided = after_canary(judge_recorded(run))
+    if not decided.verdict.permitted:
+        announce(decided)
+        raise execute.gate_refusal(decided)
+    return decided
+
+
+def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner]:
+    """Own the folder first, and only then clear what the last attempt left in it."""
+    held = execute.own(run_dir)
+    execute.clear_last_attempt(run_dir)
+    plan = plan_for(decided, run_dir)
+    execute.write_plan(plan, os.environ)
+    return plan, held
 
 
 def announce(decided: Judged) -> None:
@@ -41,15 +91,13 @@ def announce(decided: Judged) -> None:
         print("\n".join(recommendations(decided)), flush=True)
 
 
-def start(plan: LaunchPlan, detached: bool) -> int:
+def detach(plan: LaunchPlan, held: lock.Owner) -> int:
+    """Hand the folder to a supervisor that outlives this terminal."""
     run_dir = plan.run_dir
-    execute.write_plan(plan, os.environ)
-    print(f"run folder: {run_dir.path}", flush=True)
-    if detached:
-        pid = execute.detach(run_dir, os.environ)
-        print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
-        return 0
-    return supervised(run_dir, plan.command, execute.own(run_dir))
+    lock.release(run_dir, held)
+    pid = execute.detach(run_dir, os.environ)
+    print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
+    return 0
 
 
 def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
@@ -101,27 +149,14 @@ def early_end(run_dir: RunDir) -> str:
 
 def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     """Resume a run in its own folder."""
-    run = recorded.resumed_run(run_dir, overrides)
-    if status.status_of(run_dir).state == "finished":
-        print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
+    decided = decide_again(run_dir, overrides)
+    if decided is None:
         return 0
-    batch_job.refuse_active(run_dir)
-    owner = lock.read_owner(run_dir)
-    if owner is not None and lock.is_alive(owner):
-        raise RunLocked(lock.locked_message(run_dir, owner))
-    decided = after_canary(judge_recorded(run))
-    if not decided.verdict.permitted:
-        announce(decided)
-        raise execute.gate_refusal(decided)
-    held = execute.own(run_dir)
-    execute.clear_last_attempt(run_dir)
-    plan = plan_for(decided, run_dir)
-    if run.cluster.name == "slurm":
+    plan, held = take_again(decided, run_dir)
+    if decided.run.cluster.name == "slurm":
         return batch_job.submit_again(plan, held)
     if detached:
-        lock.release(run_dir, held)
-        return start(plan, detached)
-    execute.write_plan(plan, os.environ)
+        return detach(plan, held)
     print(f"going on in {run_dir.path}", flush=True)
     return supervised(run_dir, plan.command, held)
 
@@ -139,33 +174,39 @@ def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dir
         answer = torchrun_door.ask(rank, place)
         if answer.exit_code:
             torchrun_door.raise_refusal(answer.exit_code)
+        if answer.run_folder == torchrun_door.NOTHING_TO_DO:
+            return 0
         execute.become_trainer(Path(answer.run_folder), os.environ)
     place.mkdir(parents=True, exist_ok=True)
     try:
         run_dir = folder_for_torchrun(rank, place, overrides, config_dirs)
     except RegimenError as error:
         print(f"regimen: {error}", file=sys.stderr, flush=True)  # before the others end: torchrun then ends this process too
-        torchrun_door.publish(rank, place, "", error.exit_code)
+        torchrun_door.publish(rank, place, torchrun_door.NOTHING_TO_DO, error.exit_code)
         torchrun_door.raise_refusal(error.exit_code)
-    execute.own(run_dir)  # the pid stays the same when this process becomes the trainer
+    if run_dir is None:
+        torchrun_door.publish(rank, place, torchrun_door.NOTHING_TO_DO, 0)
+        return 0
     torchrun_door.remember(rank, place, run_dir.path)
     torchrun_door.publish(rank, place, str(run_dir.path), 0)
-    execute.become_trainer(run_dir.path, os.environ)
+    return execute.become_trainer(run_dir.path, os.environ)
 
 
-def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir:
-    """Rank 0: the run folder of this job, made now or found again after an elastic restart."""
+def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir | None:
+    """Rank 0: the folder of this job, made now, taken up again, or found again after an elastic restart; None for a finished run.
+
+    The pid that owns the folder stays the same when this process becomes the trainer.
+    """
+    layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
     before = torchrun_door.earlier_run(rank, place)
     name, others = recorded.split_resume(overrides)
-    layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
-    if before is not None or name is not None:
-        run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
-        decided = judge_recorded(recorded.resumed_run(run_dir, others if before is None else []))
-        execute.clear_last_attempt(run_dir)
+    if before is None and name is None:
+        plan, _ = take_fresh(decide_fresh([*overrides, *layout], config_dirs))
     else:
-        decided = judged([*overrides, *layout], config_dirs)
-        announce(decided)
-        run_dir = execute.start_fresh(decided)
-    execute.write_plan(plan_for(decided, run_dir), os.environ)
-    journal.record(run_dir, "start", argv=sys.argv, started_by="torchrun")
-    return run_dir
+        run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
+        decided = decide_again(run_dir, [*(others if before is None else []), *layout])
+        if decided is None:
+            return None
+        plan, _ = take_again(decided, run_dir)
+    journal.record(plan.run_dir, "start", argv=sys.argv, started_by="torchrun")
+    return plan.run_dir

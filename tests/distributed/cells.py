@@ -145,6 +145,6 @@ def train_folders(first: Any, left: Sequence[Left], root: Path, backend: str) ->
     started = command(run, beside)
     position = started.argv.index("trainers")
     argv = (*started.argv[: position - 1], str(SCRIPT), *(str(result.folder.path) for result in left))
-    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=1500, check=False, cwd=root)
+    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, check=False, cwd=root)
     if not all(result.exits for result in left):
         print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from conf.run_dir import RunDir
+from tests.waiting import PATIENCE, wait_until
 
 MODULE = (sys.executable, "-m", "launcher")
 SCRIPT = (str(Path(sysconfig.get_path("scripts"), "regimen")),)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-SECONDS = 240.0  # more than any run here takes on a busy machine
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def shadowed(folder: Path) -> Path:
 
 def call(argv: Sequence[str], cwd: Path, **site: str) -> Ended:
     done = subprocess.run(
-        [*argv], cwd=cwd, env=environment(**site), capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL, check=False
+        [*argv], cwd=cwd, env=environment(**site), capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -56,8 +55,16 @@ def call(argv: Sequence[str], cwd: Path, **site: str) -> Ended:
 class Started:
     process: "subprocess.Popen[str]"
 
+    def wait_until(self, holds: Callable[[], Any], what: str) -> Any:
+        """The first true answer of `holds`, which this process brings about."""
+        return wait_until(holds, what, self.process)
+
+    def the_run(self, output: Path) -> RunDir:
+        """The only run folder, once this process has made it."""
+        return only(self.wait_until(lambda: run_folders(output), f"run folder under {output}"))
+
     def end(self) -> Ended:
-        out, err = self.process.communicate(timeout=SECONDS)
+        out, err = self.process.communicate(timeout=PATIENCE)
         return Ended(self.process.returncode, out, err)
 
 
@@ -78,24 +85,16 @@ def signal_if_there(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def wait_until(holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-    """The first true answer of `holds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = holds()
-        if answer:
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(f"within {seconds} s there was no {what}")
-
-
 def run_folders(output: Path) -> list[RunDir]:
     return [RunDir(path.parent) for path in sorted(output.glob("*/*/run.yaml"))]
 
 
 def the_run(output: Path) -> RunDir:
-    """The only run folder, once it is there."""
-    found = wait_until(lambda: run_folders(output), f"run folder under {output}")
+    """The only run folder."""
+    return only(run_folders(output))
+
+
+def only(found: Sequence[RunDir]) -> RunDir:
     assert len(found) == 1, found
     return found[0]
 

@@ -15,7 +15,7 @@ from conf.run_dir import RunDir, load_run
 from trainers.regimes.qlora import without_cpu_packing
 from trainers.verbs.export import export
 
-pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 TOKENS = torch.arange(97, 113)[None]
 REGIMES = ("full_fp32", "full_amp", "freeze", "lora", "qlora4")

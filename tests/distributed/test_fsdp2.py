@@ -16,7 +16,7 @@ from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
 from trainers.verbs.export import export
 
-pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 SCRIPT = Path(__file__).with_name("run_fsdp_cells.py")
 STAGES = ("pt", "sft", "rm", "dpo", "kto", "orpo", "simpo", "ppo", "grpo")

@@ -33,8 +33,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = line.shadowed(tmp_path_factory.mktemp("reference"))
     planned = line.call((*line.SCRIPT, "plan", "--json", *RUN), folder, **SITE, **SECRETS)
     with line.start((*line.SCRIPT, "train", *RUN), folder, **SITE, **SECRETS) as started:
-        run_dir = line.the_run(folder / "outputs")
-        line.wait_until(line.reached(run_dir, 1), "first step")
+        run_dir = started.the_run(folder / "outputs")
+        started.wait_until(line.reached(run_dir, 1), "first step")
         seen = {"launcher": line.read_process(started.process.pid), "agents": line.agents_of(run_dir), "ranks": line.ranks_of(run_dir)}
         ended = started.end()
     return {"planned": planned, "run_dir": run_dir, "ended": ended, **seen}
@@ -77,8 +77,8 @@ def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported
     overrides = (*RUN, "backend=accelerate", "checkpoint.interval=20")
     planned = line.call((*line.MODULE, "plan", "--json", *overrides), tmp_path, **SITE, **SECRETS)
     with line.start(train(*overrides), tmp_path, **SITE, **SECRETS) as started:
-        run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        run_dir = started.the_run(tmp_path / "outputs")
+        started.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
         agents, ranks = line.agents_of(run_dir), line.ranks_of(run_dir)
         check_planned(planned, run_dir, line.read_process(started.process.pid), agents, ranks)
         os.kill(agents[0].pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported
     assert "SIGKILL" in ended.err
     assert ended.err.count("regimen: ") == 1
     assert "Traceback" not in ended.text
-    line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every rank", 10)
+    line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every rank")
     assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "failed"
     check_goes_on_as(reference["run_dir"], run_dir, tmp_path)
 
@@ -110,19 +110,19 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The run of `reference`: its launcher is killed; gone on, it is stopped by Ctrl-C; gone on again, it loses a rank, and comes to its end."""
     folder = tmp_path_factory.mktemp("interrupted")
     with line.start(train(*RUN, "checkpoint.interval=20", "backend.max_restarts=1"), folder) as started:
-        run_dir = line.the_run(folder / "outputs")
-        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        run_dir = started.the_run(folder / "outputs")
+        started.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
         started.process.kill()
-        line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process", 10)
+        line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every process")
     killed = json.loads(line.call((*line.MODULE, "status", "--json"), folder).out)[0]
     with line.start(train(f"resume={run_dir.path}"), folder) as started:
-        line.wait_until(line.reached(run_dir, asked := max(line.losses(run_dir)) + 3), "third step after the resume")
+        started.wait_until(line.reached(run_dir, asked := max(line.losses(run_dir)) + 3), "third step after the resume")
         started.process.send_signal(signal.SIGINT)
         stopped = started.end()
     seen = {"killed": killed, "asked": asked, "stopped": stopped, "stopped_at": max(line.losses(run_dir)), "at_stop": newest_step(run_dir)}
     refused = line.call(train("resume=last", "optim.lr=0.5"), folder)
     with line.start(train("resume=last"), folder) as started:
-        line.wait_until(line.reached(run_dir, seen["stopped_at"] + 1), "first step after the second resume")
+        started.wait_until(line.reached(run_dir, seen["stopped_at"] + 1), "first step after the second resume")
         below = [process for pid in line.descendants(started.process.pid) if (process := line.read_process(pid)) is not None]
         os.kill(next(process.pid for process in below if process.environment.get("RANK") == "0"), signal.SIGKILL)
         resumed = started.end()
@@ -189,7 +189,7 @@ def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
     assert followed.code == 75, followed.text
     assert "step 0/2000: evaluation loss" in followed.out
     assert "Traceback" not in second.text + followed.text
-    line.wait_until(lambda: not run_dir.lock.exists() and line.processes_of(run_dir) == [], "end of every process", 10)
+    line.wait_until(lambda: not run_dir.lock.exists() and line.processes_of(run_dir) == [], "end of every process")
 
 
 # Full fine-tuning of 7 billion weights in bf16 AMP takes 16 bytes a weight beside activations: no GPU of 24 GiB holds that.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 REGIMES = ("full_bf16", "full_amp", "full_fp32", "freeze", "lora", "qlora8", "qlora4", "qlora2")
 SHARDINGS = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")

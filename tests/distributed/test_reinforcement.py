@@ -84,7 +84,7 @@ def start(cells: ModuleType, folders: list[RunDir], root: Path) -> None:
     started = command(run_of(cells, CELLS[0], root / "judge"), RunDir(root))
     position = started.argv.index("trainers")
     argv = (*started.argv[: position - 1], str(cells.SCRIPT), *(str(folder.path) for folder in folders))
-    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, timeout=1500, check=False, cwd=root)
+    done = subprocess.run(argv, env=started.environment(os.environ), capture_output=True, text=True, check=False, cwd=root)
     print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
 
 

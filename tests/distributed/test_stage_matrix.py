@@ -10,7 +10,7 @@ import pytest
 from reward_models import save_reward_model
 from stage_matrix import CELLS, REFUSED, REGIMES, SHARDINGS, STAGES
 
-pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.distributed, pytest.mark.long, pytest.mark.timeout(36000)]  # an hour on two idle cores
 
 COMMON = ("training.max_steps=4", "checkpoint.interval=2")
 ANSWERS = ("stage.response_length=6", "training.gradient_checkpointing=false")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.distributed
 
 ZERO_STAGES = {"ddp": None, "zero2": 2, "zero3": 3}
 GROUPS = {

@@ -45,8 +45,8 @@ def test_every_rank_of_a_torchrun_job_becomes_a_trainer_of_one_run(tmp_path: Pat
     (place / "run.json").write_text(json.dumps({"run_folder": str(tmp_path), "agent": "another-host:1:1"}))
     argv = door("--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}", overrides=(*RUN, "training.max_steps=40"))
     with line.start(argv, tmp_path, **SITE, GITHUB_TOKEN="not-for-any-rank") as started:
-        run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(line.reached(run_dir, 1), "first step")
+        run_dir = started.the_run(tmp_path / "outputs")
+        started.wait_until(line.reached(run_dir, 1), "first step")
         ranks = line.ranks_of(run_dir)
         ended = started.end()
     assert ended.code == 0, ended.text
@@ -90,8 +90,8 @@ def test_two_agents_of_two_ranks_share_one_folder(tmp_path: Path) -> None:
 def test_an_elastic_restart_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     overrides = (*RUN, "training.max_steps=60", "checkpoint.interval=5", "sharding=zero2")
     with line.start(door("--standalone", "--nproc-per-node=2", "--max-restarts=1", overrides=overrides), tmp_path) as started:
-        run_dir = line.the_run(tmp_path / "outputs")
-        line.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
+        run_dir = started.the_run(tmp_path / "outputs")
+        started.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
         doomed = next(rank for rank in line.ranks_of(run_dir) if rank.environment["RANK"] == "1")
         os.kill(doomed.pid, signal.SIGKILL)
         ended = started.end()

@@ -10,6 +10,7 @@ from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 from launcher.memory.constants import CUDA_CONTEXT
 from launcher.memory.estimate import MemoryEstimate
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.gpu(1)
 
@@ -33,7 +34,7 @@ def train(card: int, really: int, output: Path, python: str, environment: dict[s
     share = really / torch.cuda.get_device_properties(0).total_memory
     capped = {**environment, "PYTORCH_ALLOC_CONF": f"expandable_segments:True,per_process_memory_fraction:{share:.6f}"}
     command = [python, "-m", "launcher", "train", *JOB, f"node.gpu_memory={card}", f"output={output}", "name=close"]
-    return subprocess.run(command, env=capped, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, env=capped, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_close_verdict_permits_what_two_real_steps_could_run(

@@ -15,7 +15,7 @@ from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
 from trainers.verbs.export import export
 
-pytestmark = [pytest.mark.gpu(2), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.gpu(2)
 
 STAGES = ("pt", "sft", "rm", "dpo", "kto", "orpo", "simpo", "ppo", "grpo")
 CELLS = [(stage, regime) for stage in STAGES for regime in ("full_amp", "lora", "qlora4")]

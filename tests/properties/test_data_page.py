@@ -4,12 +4,12 @@ import json
 import re
 from pathlib import Path
 
+from conf.data_layout import layout_of_record
+from conf.data_registry import KEYS, MEDIA
+from conf.data_sets import ENDINGS
 from trainers.data.kinds import WORDS
 from trainers.data.rows.chat_template import template_names
 from trainers.data.samples.conversion import MAKE, stages_served
-from trainers.data.sources.layout import layout_of_record
-from trainers.data.sources.records import READERS
-from trainers.data.sources.registry import KEYS, MEDIA
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 RECORD = re.compile(r"^\| `(\{.*\})` \| (\w+) \| (\w+) \|$", re.MULTILINE)
@@ -30,5 +30,5 @@ def test_the_page_names_the_stages_that_each_set_suits():
 
 
 def test_the_page_names_every_template_ending_and_key():
-    for name in (*template_names(), *READERS, *KEYS, *MEDIA):
+    for name in (*template_names(), *ENDINGS, *KEYS, *MEDIA):
         assert f"`{name}`" in PAGE

@@ -19,6 +19,7 @@ from launcher.facts.node import settle_node
 from launcher.gate.settle import settled
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
+from tests.waiting import PATIENCE
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "stages"
 SCRIPT = re.compile(r"^```(?:sh|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -103,7 +104,7 @@ def test_the_script_on_a_page_runs_as_it_stands(stage: str, tmp_path: Path, site
     command.chmod(0o755)
     environment = {**site_environment, "PATH": f"{command.parent}{os.pathsep}{site_environment['PATH']}"}
     done = subprocess.run(
-        ["bash", "-e", "-c", script_on(stage)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580, check=False
+        ["bash", "-e", "-c", script_on(stage)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert list(tmp_path.glob("outputs/*/*/plots/loss.png"))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSING = {"hydra", "omegaconf", "yaml", "antlr4"}
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "deepspeed", "bitsandbytes", "numpy", "pandas", "matplotlib"}
@@ -39,7 +41,12 @@ def started(*arguments: str) -> tuple[int, str, set[str]]:
 def started_modules(*arguments: str) -> tuple[int, str, set[str]]:
     """Exit code, output and the modules that one command imported."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "launcher", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-X", "importtime", "-m", "launcher", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "argparse" in imported, done.stderr

@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE, wait_until
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "setpriv")
 LAB = Path(__file__).parent / "lab.py"
@@ -20,17 +21,19 @@ class Cluster:
     environment: dict[str, str]
 
     def ask(self, *argv: str) -> str:
-        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(argv, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
     def job(self, job_id: str) -> dict[str, str]:
         """The fields of `scontrol show job`, such as JobState, ExitCode, Restarts."""
         return dict(word.partition("=")[::2] for word in self.ask("scontrol", "show", "job", job_id).split())
 
-    def wait_for(self, job_id: str, *states: str, seconds: float = 90) -> dict[str, str]:
-        end = time.monotonic() + seconds
-        while (job := self.job(job_id))["JobState"] not in states:
-            assert time.monotonic() < end, f"job {job_id} is {job['JobState']} after {seconds} s, not {states}"
-            time.sleep(0.1)
+    def wait_for(self, job_id: str, *states: str) -> dict[str, str]:
+        def reached() -> dict[str, str] | None:
+            job = self.job(job_id)
+            return job if job["JobState"] in states else None
+
+        job = wait_until(reached, f"job {job_id} that is {' or '.join(states)}")
+        assert job is not None
         return job
 
 
@@ -54,6 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         sys.executable,
         str(LAB),
         str(folder),
+        str(PATIENCE),
     )
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout is not None

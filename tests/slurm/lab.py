@@ -1,4 +1,6 @@
-"""A throw-away Slurm cluster on one machine: `python lab.py FOLDER` as the first process of a PID namespace; `ready` on stdout when it is up.
+"""A throw-away Slurm cluster on one machine: `python lab.py FOLDER SECONDS` as the first process of a PID namespace.
+
+`ready` comes on stdout when it is up; after that many seconds without it the logs of the daemons come, and the end.
 
 No systemd, no cgroups, no GPU: several slurmd on one host, each with its own host name, and character devices that stand for GPUs.
 Everything lies in FOLDER, and every daemon and job ends with this process.
@@ -15,7 +17,6 @@ from pathlib import Path
 
 NODES = ("n1", "n2")
 GPUS = 2  # per node
-SECONDS_TO_START = 40
 
 # cred_expire, KillWait and the scheduler's intervals are short so that a requeued job starts in seconds, not minutes.
 SLURM_CONF = """
@@ -48,15 +49,15 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 """
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, patience: float) -> None:
     configure(folder, free_ports(1 + len(NODES)))
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     start(folder, "munged", ("munged", "--foreground", "--force", *munge_files(folder)))
-    wait_until(folder, (folder / "munge.sock").is_socket)
+    wait_until(folder, patience, (folder / "munge.sock").is_socket)
     start(folder, "slurmctld", ("slurmctld", "-D", "-f", str(folder / "slurm.conf")))
     for node in NODES:
         start(folder, node, node_argv(folder, node))
-    wait_until(folder, all_idle)
+    wait_until(folder, patience, all_idle)
     print("ready", flush=True)
     reap_for_ever()
 
@@ -118,8 +119,8 @@ def all_idle() -> bool:
     return len(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()) == len(NODES)
 
 
-def wait_until(folder: Path, happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS_TO_START
+def wait_until(folder: Path, patience: float, happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + patience
     while not happened():
         if time.monotonic() > end:
             raise SystemExit("".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.log"))))
@@ -133,4 +134,4 @@ def reap_for_ever() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), float(sys.argv[2]))

@@ -19,5 +19,5 @@ if behaviour == "fail" and node_rank == "1":
     leave(80)
     raise SystemExit(6)
 if behaviour == "fail":
-    time.sleep(600)
+    time.sleep(36000)
 leave(0)

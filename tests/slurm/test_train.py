@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conf.run_dir import RunDir
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Cluster
@@ -40,7 +40,6 @@ SITE = {
         "SLURM_GPUS": "1",
     },
 }
-SECONDS = 120.0  # more than any part of a job takes on a busy machine
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,9 @@ class CommandLine:
     def call(self, verb: str, *words: str, **site: str) -> "subprocess.CompletedProcess[str]":
         inherited = {name: value for name, value in self.cluster.environment.items() if name not in ("OMP_NUM_THREADS", "PYTEST_CURRENT_TEST")}
         argv = (sys.executable, "-m", "launcher", verb, *words)
-        return subprocess.run(argv, env={**inherited, **site}, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL, check=False)
+        return subprocess.run(
+            argv, env={**inherited, **site}, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False
+        )
 
     def submit(self, *overrides: str, **site: str) -> "Submitted":
         done = self.call("train", *RUN, f"output={self.output}", *overrides, **site)
@@ -98,13 +99,6 @@ def environment_of(process: Path, run_folder: str) -> dict[str, str]:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return {}
     return dict(pair.split("=", 1) for pair in environment.split("\0") if "=" in pair) if argv[-4:-1] == ["-m", "trainers", run_folder] else {}
-
-
-def wait_until(happened: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not happened():
-        assert time.monotonic() < end, f"no {what} within {SECONDS} s"
-        time.sleep(0.05)
 
 
 @contextmanager

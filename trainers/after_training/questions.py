@@ -9,12 +9,12 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from trainers.data import build_datasets
-from trainers.data.prepare.report import NOTHING_LEARNED
-from trainers.data.rows.rows import row_of
+from trainers.data.rows.drops import NOTHING_LEARNED
+from trainers.data.rows.row_kinds import row_of
 from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import RowError, Sample, plain
+from trainers.data.samples.sets import read_sets
 from trainers.data.sources.records import refuse_bad_rows
-from trainers.data.sources.sets import read_sets
 from trainers.errors import DataError
 
 UNCUT = 2**31  # tokens: answers are references here, and whole
@@ -55,7 +55,7 @@ def on_one_rank(run: Run, data: Data) -> Run:
 
 
 def from_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Question:
-    """A row of any kind (trainers/data/prepare/prepare.py) but text."""
+    """A row of any kind (trainers/data/prepare/folder.py) but text."""
     if "input_ids" in row:
         begin, end = last_answer(row["labels"])
         prompt, answer = row["input_ids"][:begin], row["input_ids"][begin:end]

@@ -1,6 +1,6 @@
 """The data of every stage: sets, formats, templates, masking, packing, collation."""
 
-from trainers.data.prepare.prepare import PreparedData, build_datasets, load_prepared, prepare
+from trainers.data.prepare.folder import PreparedData, build_datasets, load_prepared, prepare
 from trainers.data.prepare.report import DataReport
 from trainers.data.rows.collator import build_collator
 

@@ -5,7 +5,7 @@ import sys
 from conf.request import Prepare, load_prepare
 from conf.run_dir import load_composed
 from conf.schema import Composed
-from trainers.data.prepare.prepare import load_prepared, prepare_cache
+from trainers.data.prepare.folder import load_prepared, prepare_cache
 from trainers.model.tokenizer import load_tokenizer
 from trainers.verbs.frame import perform
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 from transformers import PreTrainedTokenizerBase
 
+from conf.data_sets import evaluation_sources, left_out, sources_of
 from conf.request import Validate, load_validate
 from conf.run_dir import load_composed
 from conf.schema import Composed
@@ -18,9 +19,10 @@ from trainers.data.inspect.agreement import disagreements
 from trainers.data.inspect.lengths_picture import draw_lengths
 from trainers.data.inspect.preview import Preview, plain_text, previews, show
 from trainers.data.inspect.survey import SetCounts, Survey, common_samples, survey
+from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
-from trainers.data.prepare.prepare import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.problems import Problem, problem_lines
+from trainers.data.prepare.report import left_out_lines, unread_lines
 from trainers.data.prepare.selection import select
 from trainers.data.prepare.tokenising import Tokenised, Work
 from trainers.data.sources.records import SHOWN
@@ -37,6 +39,7 @@ class Findings:
     disagreements: list[str]
     problems: list[Problem]
     previews: list[Preview]
+    left_out: list[str]  # files of the sets' folders that belong to another split
     refusal: str | None  # what training would end with
 
 
@@ -76,8 +79,8 @@ def draw(run: Composed, lengths: numpy.ndarray, request: Validate) -> Path:
 def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) -> tuple[Findings, Tokenised]:
     kind = stage_row(run.stage.name).reads
     work = Work(tokenizer, run.data, kind)
-    train = tokenised(run.data.sets, work, workshop / "train.arrow")
-    held_out = tokenised(run.data.evaluation_sets, work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None
+    train = tokenised(sources_of(run.data.sets, run.data), work, workshop / "train.arrow")
+    held_out = tokenised(evaluation_sources(run.data), work, workshop / "evaluation.arrow") if run.data.evaluation_sets else None
     found = Findings(
         train=survey(train, run.data.sets, run.data, kind),
         evaluation=survey(held_out, run.data.evaluation_sets, run.data, kind) if held_out else None,
@@ -85,6 +88,7 @@ def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) 
         disagreements=disagreements(run.model, tokenizer, train.rows, kind),
         problems=[*train.problems, *(held_out.problems if held_out else [])],
         previews=previews(train.rows[0], kind, tokenizer) if len(train.rows) else [],
+        left_out=[str(file) for file in left_out(run.data)],
         refusal=refusal(run, train, held_out),
     )
     return found, train
@@ -115,7 +119,15 @@ def report_lines(found: Findings) -> list[str]:
     both = [f"{found.in_both:,} samples of the evaluation sets are trained on too."] if found.in_both else []
     bad = [f"rows that cannot be used: {len(found.problems):,}", *(f"  {line}" for line in problem_lines(found.problems))] if found.problems else []
     agree = found.disagreements or ["none"]
-    return [*survey_lines(found.train), *evaluated, *both, *bad, "tokenizer against model:", *(f"  {line}" for line in agree)]
+    return [
+        *survey_lines(found.train),
+        *left_out_lines(found.left_out),
+        *evaluated,
+        *both,
+        *bad,
+        "tokenizer against model:",
+        *(f"  {line}" for line in agree),
+    ]
 
 
 def survey_lines(counted: Survey) -> list[str]:
@@ -123,6 +135,7 @@ def survey_lines(counted: Survey) -> list[str]:
     lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
     return [
         *table(counted.sets),
+        *(f"{one.name}: {line}" for one in counted.sets for line in unread_lines(one.unread)),
         f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
         f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
     ]

@@ -13,6 +13,7 @@ from launcher.launch import journal
 from launcher.launch.execute import own
 from launcher.launch.outcome import Outcome
 from launcher.launch.supervise import supervise
+from tests.waiting import PATIENCE
 
 # Sends itself the signals given, then prints how many it counted; /proc says where its output goes by then.
 COUNT = """
@@ -32,7 +33,7 @@ with open(sys.argv[1], "w") as file:
 def counted(folder: Path, *arguments: str) -> tuple[int, str]:
     """(requests, where the output went) of a process on a terminal of its own."""
     master, terminal = pty.openpty()
-    subprocess.run([sys.executable, "-c", COUNT, str(folder / "said"), *arguments], stdout=terminal, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", COUNT, str(folder / "said"), *arguments], stdout=terminal, check=True, timeout=PATIENCE)
     os.close(master)
     os.close(terminal)
     requests, output = (folder / "said").read_text().split()

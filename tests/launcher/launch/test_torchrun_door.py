@@ -15,6 +15,7 @@ from launcher.errors import RanksFailed
 from launcher.launch import torchrun_door
 from launcher.launch.lock import process_start
 from launcher.launch.torchrun_door import Rank, ask, earlier_run, meeting_place, publish, raise_refusal, remember, started_by_torchrun
+from tests.waiting import PATIENCE
 
 FORK = multiprocessing.get_context("fork")
 TORCHRUN = {
@@ -56,7 +57,7 @@ def answers(place: Path, world: int, folder: str, code: int, rank_zero_first: bo
         time.sleep(0.2)
         leader.start()
     for process in (leader, *others):
-        process.join(20)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     return [note.read_text() for note in notes]
 

@@ -102,8 +102,6 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
         (*CPU, "stage=grpo", "stage.generations=2", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
         (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
-        (*GPU, "training.loss=chunked", "model=local", "model.path=later"),
-        (*GPU, *VARLEN, "model=local", "model.path=later"),
         (*GPU, *VARLEN, "training.loss=fused", "regime=qlora", "sharding=zero3", "evaluation.generate=Hello"),
         (*CPU, *VARLEN, "training.precision=fp32"),
     ],

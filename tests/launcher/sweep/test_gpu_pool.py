@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.distributed
 
@@ -54,21 +55,13 @@ def processes_in(folder: Path) -> list[str]:
     return lines
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
-
-
 def training(folder: Path) -> bool:
     return any('"loss"' in path.read_text(encoding="utf-8") for path in folder.glob("outputs/*/*/progress.jsonl"))
 
 
 def test_permitted_points_finish_side_by_side_and_refused_ones_are_rows(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = sweep(*THREE_STEPS, "model=demo,llama3.1_8b", "node.host_memory=8000000000", "optim.lr=1e-3,2e-3", "hydra.launcher.slots=2")
-    output = process.communicate(timeout=540)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 6, output
     assert "4 points: 2 finished, 2 refused" in output
     assert "best: point" in output
@@ -87,7 +80,7 @@ def test_permitted_points_finish_side_by_side_and_refused_ones_are_rows(tmp_path
 
 def test_hydras_basic_launcher_runs_the_points_one_after_another(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = sweep(*THREE_STEPS, "optim.lr=1e-3,2e-3", "hydra/launcher=basic")
-    output = process.communicate(timeout=540)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, output
     events = [(event["event"], event.get("point")) for event in ledger_of(tmp_path)]
     assert events == [("sweep", None), ("started", 1), ("finished", 1), ("started", 2), ("finished", 2)]
@@ -96,9 +89,9 @@ def test_hydras_basic_launcher_runs_the_points_one_after_another(tmp_path: Path,
 
 def test_ctrl_c_saves_the_running_point_starts_no_other_and_leaves_no_process(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = sweep(*SMALL, "training.max_steps=100000", "training.epochs=100000", "optim.lr=1e-3,2e-3", "training.log_interval=1")
-    wait_for(lambda: training(tmp_path), process)
+    wait_until(lambda: training(tmp_path), "first loss of a point", process)
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 6, output
     assert "2 points: 1 stopped, 1 not started" in output
     stopped = next(event for event in ledger_of(tmp_path) if event["event"] == "stopped")
@@ -108,12 +101,9 @@ def test_ctrl_c_saves_the_running_point_starts_no_other_and_leaves_no_process(tm
 
 def test_a_killed_sweep_leaves_saved_points_and_no_process(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = sweep(*SMALL, "training.max_steps=100000", "training.epochs=100000", "optim.lr=1e-3,2e-3", "training.log_interval=1")
-    wait_for(lambda: training(tmp_path), process)
+    wait_until(lambda: training(tmp_path), "first loss of a point", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 300
-    while processes_in(tmp_path):
-        assert time.monotonic() < deadline, processes_in(tmp_path)
-        time.sleep(0.2)
+    wait_until(lambda: not processes_in(tmp_path), "end of every process")
     (journal,) = tmp_path.glob("outputs/*/*/journal.jsonl")
     assert json.loads(journal.read_text(encoding="utf-8").splitlines()[-1])["exit_code"] == 75

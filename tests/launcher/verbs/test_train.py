@@ -2,14 +2,16 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conf.run_dir import RunDir, save_run
-from launcher.errors import RanksFailed
-from launcher.launch import journal
+from launcher.errors import ConfigError, GateRefused, RanksFailed, RunLocked
+from launcher.launch import batch_job, execute, journal, lock
+from launcher.launch.torchrun_door import Rank
 from launcher.verbs import train
 from launcher.verbs.train import closing_summary
 from tests.described import described
@@ -41,3 +43,89 @@ def test_a_supervisor_starts_what_was_judged_and_does_not_judge_again(tmp_path: 
     with pytest.raises(RanksFailed):
         train.supervise_folder(run_dir.path)
     assert [event["event"] for event in journal.events(run_dir)] == ["start", "end"]
+
+
+STEPS = {  # what reads or changes a run folder on the way to a start, by the module that does it
+    execute: ("start_fresh", "own", "clear_last_attempt", "write_plan"),
+    batch_job: ("refuse_active",),
+    lock: ("refuse_live_owner",),
+    train: ("judged", "judge_recorded", "after_canary"),
+}
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the steps as they are taken."""
+    taken: list[str] = []
+
+    def noted(name: str, act: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object) -> object:
+            taken.append(name)
+            return act(*arguments)
+
+        return step
+
+    for module, names in STEPS.items():
+        for name in names:
+            monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    return taken
+
+
+def torchrun_rank() -> Rank:
+    return Rank(rank=0, world=2, ranks_per_node=2, job="job", restart=0, unique=True, agent="here:1:1")
+
+
+def recorded_run(output: Path) -> RunDir:
+    run_dir = RunDir(output / "demo" / "made")
+    run_dir.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu", f"output={output}"), run_dir)
+    return run_dir
+
+
+def test_a_run_starts_by_the_same_steps_through_both_doors(tmp_path: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "supervised", lambda *_: 0)
+    overrides = ["model=demo", "data=demo", "node=cpu", f"output={tmp_path}"]
+    assert train.train(overrides, [], detached=False) == 0
+    by_hand = [*steps]
+    steps.clear()
+    train.folder_for_torchrun(torchrun_rank(), tmp_path / "place", overrides, [])
+    assert steps == by_hand == ["judged", "after_canary", "start_fresh", "own", "write_plan"]
+
+
+def test_a_run_goes_on_by_the_same_steps_through_both_doors(tmp_path: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "supervised", lambda *_: 0)
+    one, other = recorded_run(tmp_path / "one"), recorded_run(tmp_path / "other")
+    assert train.train([f"resume={one.path}"], [], detached=False) == 0
+    by_hand = [*steps]
+    steps.clear()
+    train.folder_for_torchrun(torchrun_rank(), tmp_path / "place", [f"resume={other.path}"], [])
+    assert steps == by_hand
+    assert steps == ["refuse_active", "refuse_live_owner", "judge_recorded", "after_canary", "own", "clear_last_attempt", "write_plan"]
+
+
+def test_torchrun_touches_nothing_of_a_run_that_is_alive(tmp_path: Path) -> None:
+    run_dir = recorded_run(tmp_path)
+    run_dir.layouts.mkdir()
+    run_dir.layout_file(0).write_text("{}")
+    run_dir.stop.write_text("stop")
+    run_dir.journal.write_text("")
+    lock.acquire(run_dir, lock.this_process())
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in run_dir.path.rglob("*")}
+    with pytest.raises(RunLocked):
+        train.folder_for_torchrun(torchrun_rank(), tmp_path / "place", [f"resume={run_dir.path}"], [])
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in run_dir.path.rglob("*")} == before
+
+
+def test_torchrun_reads_the_verdict_on_a_run_that_goes_on(tmp_path: Path) -> None:
+    run_dir = recorded_run(tmp_path)
+    run = described("model=demo", "data=demo", "node=cpu", "gate.mode=enforce", f"output={tmp_path}")
+    save_run(replace(run, node=replace(run.node, auto=False, host_memory=2**20)), run_dir)
+    with pytest.raises(GateRefused):
+        train.folder_for_torchrun(torchrun_rank(), tmp_path / "place", [f"resume={run_dir.path}"], [])
+    assert not run_dir.lock.exists()
+
+
+def test_torchrun_with_other_ranks_than_recorded_is_refused(tmp_path: Path) -> None:
+    run_dir = recorded_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"cluster.ranks_per_node: recorded 2, given 4"):
+        train.folder_for_torchrun(replace(torchrun_rank(), world=4, ranks_per_node=4), tmp_path / "place", [f"resume={run_dir.path}"], [])

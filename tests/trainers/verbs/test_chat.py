@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from conf.request import Chat, Sampling, Trained
 from conf.run_dir import RunDir, load_run
+from tests.waiting import PATIENCE
 from trainers.after_training.trained import load_trained
 from trainers.model.conversation import prompt_ids
 from trainers.verbs.chat import Conversation, answer_aloud, chat
@@ -30,7 +31,7 @@ def asked(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, *lines: str, system:
 def test_two_piped_questions_get_their_answers_from_the_command_line(learned: RunDir, site_environment: dict[str, str], tmp_path: Path) -> None:
     argv = (sys.executable, "-m", "launcher", "chat", str(learned.path))
     piped = "What is the sky?\n/clear\nWhat is snow?\n"
-    done = subprocess.run(argv, input=piped, env=site_environment, capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path)
+    done = subprocess.run(argv, input=piped, env=site_environment, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "Blue.\nWhite as milk.\n"), done.stderr
 
 

@@ -8,10 +8,10 @@ import numpy
 
 from conf.schema import Data
 from conf.stages import Kind
-from trainers.data.prepare.report import EMPTY
 from trainers.data.prepare.selection import drop_reasons, kept
 from trainers.data.prepare.tokenising import Tokenised
-from trainers.data.rows.rows import ROWS
+from trainers.data.rows.drops import EMPTY
+from trainers.data.rows.row_kinds import ROWS
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -27,6 +27,7 @@ class SetCounts:
     tokens: int  # of what is left, after truncation
     learned_tokens: int
     label_share: float | None  # of labelled answers: the share that is good
+    unread: dict[str, int]  # columns and fields that the model does not see, and of how many samples
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kin
         tokens=int(numpy.sum(facts["tokens"][:][used])),
         learned_tokens=int(numpy.sum(facts["learned"][:][used])),
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
+        unread=dict(samples.unread[number]),
     )
 
 

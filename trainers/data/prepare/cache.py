@@ -20,7 +20,7 @@ from conf.stages import stage_row
 from trainers.data.sources.contents import contents_of_sets
 from trainers.ranks.causes import is_full_disk
 
-FORMAT = 2  # of what the folder holds and of how it is made: raise it with every change of either
+FORMAT = 3  # of what the folder holds and of how it is made: raise it with every change of either
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"

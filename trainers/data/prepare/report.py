@@ -1,14 +1,7 @@
 """What became of the data: counts, and the sentence that tells them."""
 
-from dataclasses import dataclass
-
-# Why a sample is dropped.
-NOTHING_LEARNED = "nothing left to learn"  # most often because the cutoff took the whole answer
-EMPTY = "empty"
-EQUAL = "chosen and rejected are equal"
-NO_ROOM = "no room for an answer"
-PROMPT_TOO_LONG = "prompt too long"
-TOO_LONG = "longer than data.cutoff"  # where data.on_long=drop
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -25,6 +18,8 @@ class DataReport:
     longest: int  # tokens of the longest sample, before truncation
     cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
+    unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
+    left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
 
     @property
     def dropped(self) -> int:
@@ -40,4 +35,15 @@ class DataReport:
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
+            + "".join(f" {line}" for line in [*unread_lines(self.unread), *left_out_lines(self.left_out)])
         )
+
+
+def unread_lines(unread: Mapping[str, int]) -> list[str]:
+    """What the records hold and the model does not see."""
+    return [f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."] if unread else []
+
+
+def left_out_lines(files: Sequence[str]) -> list[str]:
+    """Splits that are not trained on."""
+    return [f"Not trained on, as other splits: {', '.join(files)}; to evaluate on them, name them in data.evaluation_sets."] if files else []

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from conf.schema import Data
 from trainers.data.prepare.mixing import mixed_order
-from trainers.data.prepare.report import EMPTY, EQUAL, TOO_LONG
+from trainers.data.rows.drops import EMPTY, EQUAL, TOO_LONG
 from trainers.errors import DataError
 
 

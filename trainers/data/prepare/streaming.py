@@ -8,29 +8,31 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
+from typing import Any
 
 import numpy
 from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from conf.data_registry import Source
+from conf.data_sets import HELD_OUT, evaluation_sources, left_out, parts_of, sources_of
 from conf.ranks import ranks
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from trainers.data.prepare.problems import Problem, refuse_problems
+from trainers.data.prepare.report import left_out_lines
 from trainers.data.prepare.tokenising import Work, rows_of_chunk
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.rows.packing import pack_lengths, packed_row
-from trainers.data.rows.rows import IDS
+from trainers.data.rows.row_kinds import IDS
 from trainers.data.sources.chunks import Chunk, chunks_of
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import sources_of
 from trainers.errors import DataError
 
 TOGETHER = 64  # records that are tokenised at once
 JUDGED_AFTER = 1000  # records: a share of fewer says little
 Record = tuple[Chunk, int, object]  # with its number
 Key = tuple[int, str, int]  # set, file and number of a record
-Row = Mapping[str, list[int]]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
     """The rows to train on, endless; accelerate gives each rank, and torch each data worker, a share of its own."""
     work = Work(tokenizer, run.data, stage_row(run.stage.name).reads)
     shares = ranks(run) * max(1, run.training.dataloader_workers)
+    for line in left_out_lines([str(file) for file in left_out(run.data)]):
+        print(line, flush=True)
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]
     return IterableDataset.from_generator(rows_of_share, features=Features(dict.fromkeys(columns, IDS)), gen_kwargs={"dealt": dealt, "work": work})
@@ -55,8 +59,15 @@ def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
 
 def evaluation_run(run: Run) -> Run:
     """The run whose data to train on are the evaluation sets of this one: they are prepared as always."""
-    alone = replace(run.data, sets=run.data.evaluation_sets, evaluation_sets=[], streaming=False, mixing="concatenate", probabilities=None)
+    names = [name for source in evaluation_sources(run.data) for name in names_of(source)]
+    alone = replace(run.data, sets=names, evaluation_sets=[], streaming=False, mixing="concatenate", probabilities=None)
     return replace(run, data=alone)
+
+
+def names_of(source: Source) -> list[str]:
+    """A set by its name, the held-out split of a folder by the names of its files, as training on them asks for them."""
+    held_out = source.split in HELD_OUT and source.layout is None and source.file is not None
+    return [str(part.file) for part in parts_of(source)] if held_out else [source.name]
 
 
 def rows_of_share(dealt: list[Share], work: Work) -> Iterator[Row]:
@@ -138,8 +149,11 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     """
     read, kept = 0, 0
     problems: list[Problem] = []
+    unread: set[str] = set()
     while part := list(islice(records, TOGETHER)):
         rows, found = rows_of_records(part, work)
+        tell_unread({name for row in rows for name in row["unread"]} - unread)
+        unread.update(name for row in rows for name in row["unread"])
         read += len(part)
         problems += told(found, read, work.data)
         learned = [row for row in rows if not row["drop"]]
@@ -148,6 +162,12 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
         if read >= JUDGED_AFTER:
             refuse_problems(problems, read, work.data)
             refuse_nothing(kept, read)
+
+
+def tell_unread(names: set[str]) -> None:
+    """Each once: a stream has no report that counts them."""
+    for name in sorted(names):
+        print(f"The model does not see {name}.", flush=True)
 
 
 def refuse_nothing(kept: int, read: int) -> None:

@@ -3,7 +3,7 @@
 import gc
 import multiprocessing
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.prepare.problems import Problem
-from trainers.data.prepare.progress import Counter
-from trainers.data.prepare.report import TOO_LONG
-from trainers.data.rows.rows import ROWS, Row, rows_of
+from trainers.data.prepare.progress import Counter as Progress
+from trainers.data.rows.drops import TOO_LONG
+from trainers.data.rows.row_kinds import ROWS, Row, rows_of
 from trainers.data.samples.chat import RowError, Sample
-from trainers.data.samples.conversion import MAKE, last_answer_alone
-from trainers.data.samples.samples import read_sample
-from trainers.data.sources.chunks import BrokenJson, Chunk, parsed
+from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind
+from trainers.data.samples.reading import read_sample
+from trainers.data.sources.chunks import Chunk
+from trainers.data.sources.rows import BrokenJson, parsed
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
 FACTS = {"set": Value("int16"), "digest": Value("int64")}  # which set a sample is of; equal samples have equal digests
@@ -50,25 +51,27 @@ class Tokenised:
     rows: Dataset
     read: list[int]  # records of each set
     problems: list[Problem]  # records that gave no sample, in order
+    unread: list[Counter]  # of each set: what its records hold that no row does, and of how many samples
 
 
-def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, counter: Counter) -> Tokenised:
+def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, counter: Progress) -> Tokenised:
     """Tokenise every chunk into `file`, in order.
 
     Raises:
-        DataError: from reading the chunks.
+        DataError: from reading the chunks, and for a set of another kind.
     """
-    read, problems = [0] * sets, []
+    read, problems, unread = [0] * sets, [], [Counter() for _ in range(sets)]
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, work.features.arrow_schema) as writer:
-        for chunk, (batch, found) in each_tokenised(chunks, work):
+        for chunk, (batch, found, left) in each_tokenised(chunks, work):
             writer.write_batch(batch)
             read[chunk.set] += len(chunk.records)
             problems += found
+            unread[chunk.set] += left
             counter.add(len(chunk.records), pyarrow.compute.sum(batch.column("tokens")).as_py() or 0)
-    return Tokenised(Dataset.from_file(str(file)), read, problems)
+    return Tokenised(Dataset.from_file(str(file)), read, problems, unread)
 
 
-Done = tuple[pyarrow.RecordBatch, list[Problem]]
+Done = tuple[pyarrow.RecordBatch, list[Problem], Counter]
 
 
 def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk, Done]]:
@@ -107,11 +110,16 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     rows, problems = rows_of_chunk(chunk, work)
-    return as_batch([row for _, row in rows], chunk.set, work), problems
+    return as_batch([row for _, row in rows], chunk.set, work), problems, Counter(name for _, row in rows for name in row["unread"])
 
 
 def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Row]], list[Problem]]:
-    """A row for each sample, with its record's number, and what is wrong with the records that gave none."""
+    """A row for each sample, with its record's number, and what is wrong with the records that gave none.
+
+    Raises:
+        DataError: for a set of which no rows of the kind can be made.
+    """
+    refuse_other_kind(f"data.sets: {chunk.name}", chunk.layout.holds, work.kind)
     numbers: list[int] = []
     samples: list[Sample] = []
     problems: list[Problem] = []

@@ -13,7 +13,7 @@ from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.rows.documents import Block, chunk_columns, chunked, packed_chunk_columns
 from trainers.data.rows.packing import pack_lengths, positions
-from trainers.data.rows.rows import IDS, ROWS
+from trainers.data.rows.row_kinds import IDS, ROWS
 
 BLOCK = 1000  # rows held in memory
 Batches = Iterator[pyarrow.RecordBatch]

@@ -5,12 +5,14 @@ the answers, as in fine-tuning. A prompt that leaves no room for an answer withi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.prepare.report import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
-from trainers.data.rows.rendering import Rendered, Shown, render_samples
+from trainers.data.rows.drops import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
+from trainers.data.rows.rendering import Shown, render_samples
+from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import answer_ranges, learned_spans
 from trainers.data.samples.chat import Message, RowError, Sample, says_nothing
 
@@ -69,7 +71,7 @@ def render_to_answer(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBa
 def up_to_answer(sample: Sample, rendered: Rendered) -> Rendered:
     spans = learned_spans(sample, rendered.answers)
     begin, end = spans[0][0], spans[-1][1]
-    return Rendered(rendered.text[:end], [(begin, end)])
+    return replace(rendered, text=rendered.text[:end], answers=[(begin, end)])
 
 
 def pair_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PairTokens:

@@ -6,9 +6,10 @@ from typing import TypedDict
 import numpy
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.prepare.report import EMPTY
+from trainers.data.rows.drops import EMPTY
 from trainers.data.rows.packing import positions
-from trainers.data.rows.rendering import Rendered, Shown
+from trainers.data.rows.rendering import Shown
+from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import RowError, Sample
 

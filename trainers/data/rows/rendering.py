@@ -1,56 +1,19 @@
 """A sample as the text that the chat template makes of it, and the spans of that text that are answers."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
-from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from trainers.data.rows.chat_template import marks_answers, template_names
+from trainers.data.rows.chat_template import marks_answers
+from trainers.data.rows.template import Conversation, Rendered, Span, Template, for_template, name_a_template
+from trainers.data.rows.unread import with_unread
 from trainers.data.samples.chat import Message, RowError, Sample
-
-Span = tuple[int, int]
-Conversation = list[dict[str, object]]  # messages as templates expect them
-
-
-@dataclass(frozen=True)
-class Rendered:
-    text: str
-    answers: list[Span]  # characters [begin, end) of each assistant message with what ends it
-
 
 Shown = tuple[Rendered, Encoding]
 Render = Callable[[Sequence[Sample]], list[Rendered]]
-
-
-@dataclass(frozen=True)
-class Template:
-    """A chat template with everything it needs beside the messages."""
-
-    text: str
-    special_tokens: dict[str, str]
-    tools: list[dict[str, object]] | None
-
-    def render(self, conversations: Sequence[Conversation], prompt: bool = False, mark: bool = False) -> list[Rendered]:
-        try:
-            texts, spans = render_jinja_template(
-                conversations=list(conversations),
-                tools=self.tools,
-                chat_template=self.text,
-                return_assistant_tokens_mask=mark,
-                add_generation_prompt=prompt,
-                **self.special_tokens,
-            )
-        except TemplateError as error:
-            raise RowError(f"the chat template refuses it: {error}. {name_a_template()}") from error
-        except RecursionError as error:
-            raise RowError("its tools or calls are nested too deeply") from error
-        return [Rendered(text, marked) for text, marked in zip(texts, spans if mark else [[]] * len(texts), strict=True)]
 
 
 def render_samples(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered | RowError]:
@@ -87,7 +50,7 @@ def rendered_answers(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBa
     for sample, rendered in zip(samples, every, strict=True):
         refuse_left_out(sample["messages"], rendered.text)
         refuse_unmarked(sample["messages"], rendered)
-    return every
+    return with_unread(every, conversations, template)
 
 
 def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
@@ -95,7 +58,7 @@ def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBa
     every = template.render(conversations, prompt=True)
     for sample, rendered in zip(samples, every, strict=True):
         refuse_left_out(sample["messages"], rendered.text)
-    return every
+    return with_unread(every, conversations, template, prompt=True)
 
 
 def prepared(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> tuple[Template, list[Conversation]]:
@@ -106,17 +69,6 @@ def prepared(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> t
     return Template(text, tokenizer.special_tokens_map, tools), [
         [for_template(message, text) for message in sample["messages"]] for sample in samples
     ]
-
-
-def for_template(message: Message, template: str) -> dict[str, object]:
-    """Calls as the structure that a template for tools expects, else as JSON text in the content."""
-    calls = message.get("calls", [])
-    plain: dict[str, object] = {"role": message["role"], "content": message["content"]}
-    if not calls:
-        return plain
-    if "tool_calls" in template:
-        return {**plain, "tool_calls": [{"type": "function", "function": call} for call in calls]}
-    return {**plain, "content": "\n".join([*([message["content"]] if message["content"] else []), *(json.dumps(call) for call in calls)])}
 
 
 def learned(sample: Sample) -> list[bool]:
@@ -156,7 +108,3 @@ def refuse_unmarked(messages: list[Message], rendered: Rendered) -> None:
     spoken = sum(message["role"] == "assistant" for message in messages)
     if len(rendered.answers) != spoken:
         raise RowError(f"the chat template marks {len(rendered.answers)} of {spoken} answers. {name_a_template()}")
-
-
-def name_a_template() -> str:
-    return f"Name a template that takes it: data.template is one of {', '.join(template_names())}"

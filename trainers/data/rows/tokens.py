@@ -4,8 +4,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from trainers.data.prepare.report import EMPTY, NOTHING_LEARNED
-from trainers.data.rows.rendering import Shown, Span
+from trainers.data.rows.drops import EMPTY, NOTHING_LEARNED
+from trainers.data.rows.rendering import Shown
+from trainers.data.rows.template import Span
 from trainers.data.samples.chat import Sample, says_nothing
 
 MASKED = -100  # the label that torch's cross-entropy ignores

@@ -2,12 +2,15 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+from trainers.data.sources.records import RowError
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Call(TypedDict):
     name: str
     arguments: dict[str, object]
+    id: NotRequired[str]  # which a tool's answer refers to
 
 
 class Message(TypedDict):
@@ -15,6 +18,7 @@ class Message(TypedDict):
     content: str
     learn: bool
     calls: NotRequired[list[Call]]  # of tools, by an assistant
+    further: NotRequired[dict[str, object]]  # every other field (reasoning_content, name, tool_call_id, ...), as templates may read it
 
 
 class Sample(TypedDict):
@@ -25,10 +29,7 @@ class Sample(TypedDict):
     rejected: NotRequired[list[Message]]
     label: NotRequired[bool]  # of labelled answers: whether the answer is good
     answer: NotRequired[str]  # of prompts: the set's own answer, or ""
-
-
-class RowError(ValueError):
-    """What is wrong with one record; read_samples gathers them into one DataError."""
+    unread: NotRequired[list[str]]  # what the record holds beside all of this, in words
 
 
 # Which roles may follow which. sharegpt alternates strictly; openai data may hold the answers of several tools in a row.

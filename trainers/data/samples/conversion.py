@@ -38,11 +38,17 @@ def good_and_bad(sample: Sample) -> list[Sample]:
 
 
 def prompt_of(sample: Sample, messages: list[Message], answer: str) -> Sample:
-    return {"place": sample["place"], "messages": messages, "tools": sample["tools"], "answer": answer}
+    return {**alike(sample, messages), "answer": answer}
 
 
 def answered(sample: Sample, answer: list[Message]) -> Sample:
-    return {"place": sample["place"], "messages": [*sample["messages"], *answer], "tools": sample["tools"]}
+    return alike(sample, [*sample["messages"], *answer])
+
+
+def alike(sample: Sample, messages: list[Message]) -> Sample:
+    """The same record's tools and place with other messages."""
+    made: Sample = {"place": sample["place"], "messages": messages, "tools": sample["tools"]}
+    return {**made, "unread": sample["unread"]} if "unread" in sample else made
 
 
 # What a set holds -> the kind of rows that a stage wants -> how they are made. What is not here cannot be made.

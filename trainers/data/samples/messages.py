@@ -2,8 +2,9 @@
 
 import json
 
+from conf.data_layout import Columns, Layout, Tags, json_type
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
-from trainers.data.sources.layout import Columns, Layout, Tags, kind
+from trainers.data.samples.watched import holds_something
 
 
 def prompt_messages(record: dict[str, object], layout: Layout) -> list[Message]:
@@ -33,7 +34,7 @@ def text_or_messages(record: dict[str, object], column: str, role: Role, tags: T
     if isinstance(value, dict):
         return [read_message(value, tags, f"column {column}")]
     if column in record and not isinstance(value, list):
-        raise RowError(f"column {column}: is a {kind(value)}; it must be text, a message or a list of messages")
+        raise RowError(f"column {column}: is a {json_type(value)}; it must be text, a message or a list of messages")
     return message_list(record, column, tags)
 
 
@@ -42,7 +43,7 @@ def read_history(record: dict[str, object], column: str | None) -> list[tuple[st
     if turns is None or turns == "":  # a CSV file has no other way to say none
         return []
     if not isinstance(turns, list):
-        raise RowError(f"column {column}: is a {kind(turns)}; it must be a list of [question, answer]")
+        raise RowError(f"column {column}: is a {json_type(turns)}; it must be a list of [question, answer]")
     for number, turn in enumerate(turns, start=1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
             raise RowError(f"column {column}: turn {number} must be [question, answer], both text")
@@ -54,13 +55,13 @@ def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Mes
     if column not in record:
         raise missing(record, column)
     if not isinstance(turns, list) or not turns:
-        raise RowError(f"column {column}: is {'an empty list' if turns == [] else f'a {kind(turns)}'}; it must be a list of messages")
+        raise RowError(f"column {column}: is {'an empty list' if turns == [] else f'a {json_type(turns)}'}; it must be a list of messages")
     return [read_message(turn, tags, f"column {column}, message {number}") for number, turn in enumerate(turns, start=1)]
 
 
 def read_message(turn: object, tags: Tags, place: str) -> Message:
     if not isinstance(turn, dict):
-        raise RowError(f"{place}: is a {kind(turn)}; it must be an object with {tags.role} and {tags.content}")
+        raise RowError(f"{place}: is a {json_type(turn)}; it must be an object with {tags.role} and {tags.content}")
     roles: dict[object, Role] = {
         tags.system: "system",
         tags.user: "user",
@@ -74,11 +75,14 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     content = joined_parts(turn.get(tags.content), place)
     calls = read_calls(turn.get("tool_calls"), place)
     if not isinstance(content, str) and not (content is None and calls):
-        raise RowError(f"{place}: {tags.content} is a {kind(content)}; it must be text")
-    if spoken == tags.function and spoken != tags.assistant:
-        return {**plain("assistant", ""), "calls": read_calls(content, place)}
+        raise RowError(f"{place}: {tags.content} is a {json_type(content)}; it must be text")
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
-    return {**message, "calls": calls} if calls else message
+    if spoken == tags.function and spoken != tags.assistant:
+        message["content"], calls = "", read_calls(content, place)
+    if calls:
+        message["calls"] = calls
+    further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "tool_calls", "weight") and holds_something(value)}
+    return {**message, "further": further} if further else message
 
 
 def joined_parts(content: object, place: str) -> object:
@@ -102,7 +106,8 @@ def read_calls(value: object, place: str) -> list[Call]:
         arguments = parse_json(arguments, f"{place}: the arguments") if isinstance(arguments, str) else arguments
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise RowError(f"{place}: a function call must be an object with name (text) and arguments (an object)")
-        calls.append({"name": name, "arguments": arguments})
+        call: Call = {"name": name, "arguments": arguments}
+        calls.append({**call, "id": item["id"]} if isinstance(item.get("id"), str) else call)
     return calls
 
 
@@ -122,7 +127,7 @@ def text(record: dict[str, object], column: str) -> str:
     if column not in record:
         raise missing(record, column)
     if not isinstance(value, str):
-        raise RowError(f"column {column}: is a {kind(value)}; it must be text")
+        raise RowError(f"column {column}: is a {json_type(value)}; it must be text")
     return value
 
 

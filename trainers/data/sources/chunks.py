@@ -1,6 +1,6 @@
 """The records of the sets, a chunk at a time: formats with a record a line or a row group are read lazily, others whole."""
 
-import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -8,31 +8,25 @@ from pathlib import Path
 
 import pyarrow.parquet
 
+from conf.data_layout import Layout, layout_of_record
+from conf.data_registry import Source
+from conf.data_sets import limit_of, parts_of
 from conf.stages import Kind
-from trainers.data.samples.chat import RowError
-from trainers.data.samples.conversion import refuse_other_kind
-from trainers.data.sources.layout import Layout, layout_of_record
-from trainers.data.sources.records import Records, load_hub
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import guess_layout, parts_of, read_source
+from trainers.data.sources.columns import NamedColumns
+from trainers.data.sources.generated import generated_records
+from trainers.data.sources.layout import guess_layout
+from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub, records_of_hub, without_nulls
+from trainers.data.sources.rows import BrokenJson, Row, parsed
 from trainers.errors import DataError
 
 SIZE = 1000  # records that a process takes at once
 BOM = b"\xef\xbb\xbf"
 
 
-class BrokenJson(RowError):
-    def __init__(self, column: int, reason: str) -> None:
-        super().__init__(reason)
-        self.column = column
-
-
-Row = tuple[int, object]  # a number and its record; bytes are JSON that the process which tokenises it is to parse
-
-
 @dataclass(frozen=True)
 class Chunk:
     set: int  # position among the sets of the run
+    name: str  # of the set
     origin: str  # file or hub id
     unit: str  # what a number counts: record or line
     layout: Layout
@@ -46,28 +40,30 @@ def chunks_of(sources: Sequence[Source], max_samples: int | None, kind: Kind, si
     """Every set in chunks, one set after the other, each cut to its first samples.
 
     Raises:
-        DataError: naming the set, and the file that cannot be read, is empty or fits no layout or stage.
+        DataError: naming the file that cannot be read, is empty or fits no layout, or a column of the registry that no record has.
     """
     for number, source in enumerate(sources):
-        limits = [limit for limit in (source.samples, max_samples) if limit is not None]
-        left = min(limits) if limits else None
+        left, named = limit_of(source, max_samples), NamedColumns(source)
         for part in parts_of(source):
-            if left == 0:
+            if left == 0 and not named.absent:
                 break
-            for chunk in chunks_of_part(number, part, left, kind, size):
+            for chunk in chunks_of_part(number, part, left, kind, size, named):
                 left = None if left is None else left - len(chunk.records)
                 yield chunk
+        named.refuse_absent()
 
 
-def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int) -> Iterator[Chunk]:
+def chunks_of_part(number: int, part: Source, limit: int | None, kind: Kind, size: int, named: NamedColumns) -> Iterator[Chunk]:
     """One file or hub set in chunks, cut to its first `limit` records."""
-    origin, unit, every = opened(part, kind)
+    origin, unit, opened_rows = opened(part, kind)
+    every = named.looked_for(opened_rows)
     rows = islice(every, limit)
     first = list(islice(rows, size))
     layout = part.layout or guessed_layout(origin, unit, first)
-    refuse_other_kind(f"data.sets: {part.name}", layout.holds, kind)
     for records in chain([first], in_blocks(rows, size)):
-        yield Chunk(number, origin, unit, layout, records)
+        yield Chunk(number, part.name, origin, unit, layout, records)
+    if named.absent:
+        deque(every, maxlen=0)  # one of the records beyond the limit may have it
 
 
 def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -78,13 +74,20 @@ def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
     """(origin, unit, records) of a set."""
     file = source.file
-    if source.hub_id is None and file is not None and file.is_file() and file.suffix in LAZY:
+    if file is not None and file.is_file() and file.suffix in LAZY:
         unit, rows = LAZY[file.suffix]
         return str(file), unit, rows(file)
     if source.hub_id is not None:
-        return source.hub_id, "record", iter(enumerate(load_hub(source.hub_id, source.subset, source.split, source.folder), start=1))
+        loaded = load_hub(source.hub_id, source.subset, source.split, source.folder)
+        return source.hub_id, "record", enumerate(records_of_hub(loaded), start=1)
     records = read_source(source, kind)
     return records.origin, records.unit, iter(records.rows)
+
+
+def read_source(source: Source, kind: Kind) -> Records:
+    if source.hub_id is not None:
+        return read_hub(source.hub_id, source.subset, source.split, source.folder)
+    return generated_records(kind) if source.file is None else read_file(source.file)
 
 
 def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:
@@ -119,24 +122,6 @@ def broken(record: object) -> str:
     return ": holds null"
 
 
-def parsed(record: object) -> object:
-    """The record itself, or what its line holds.
-
-    Raises:
-        BrokenJson: naming the column.
-    """
-    if not isinstance(record, bytes):
-        return record
-    try:
-        return json.loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
-    except json.JSONDecodeError as error:
-        raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise BrokenJson(error.start + 1, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
-    except RecursionError as error:
-        raise BrokenJson(1, "is nested too deeply") from error
-
-
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -152,7 +137,7 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(SIZE):
                 for record in batch.to_pylist():
                     number += 1
-                    yield number, record
+                    yield number, without_nulls(record)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
 

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from conf.data_registry import Source
+from conf.data_sets import evaluation_sources, parts_of, sources_of
 from conf.schema import Data
 from trainers.data.sources import generated
 from trainers.data.sources.records import load_hub
-from trainers.data.sources.registry import Source
-from trainers.data.sources.sets import parts_of, sources_of
 
 
 def contents_of_sets(data: Data) -> list[list[object]]:
@@ -18,7 +18,7 @@ def contents_of_sets(data: Data) -> list[list[object]]:
         DataError, ValueError: as sources_of.
         OSError: when a file cannot be read.
     """
-    sources = sources_of(data.sets, data) + (sources_of(data.evaluation_sets, data) if data.evaluation_sets else [])
+    sources = sources_of(data.sets, data) + evaluation_sources(data)
     return [[asdict(replace(source, file=None)), *(hash_of(file) for file in files_of(source))] for source in sources]
 
 

@@ -1,109 +1,27 @@
-"""How records are laid out: the columns and tags of alpaca, sharegpt, openai and trl data, and what a set of them holds."""
+"""The layout of records that no registry describes."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from conf.data_layout import Layout, layout_of_record
+from trainers.data.sources.records import Records
+from trainers.errors import DataError
 
-from conf.stages import Kind
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Column names; None: not read."""
-
-    prompt: str | None = "instruction"
-    query: str | None = "input"
-    response: str | None = "output"
-    history: str | None = "history"
-    messages: str | None = "conversations"
-    system: str | None = "system"
-    tools: str | None = "tools"
-    chosen: str | None = "chosen"
-    rejected: str | None = "rejected"
-    kto_tag: str | None = "kto_tag"
-
-
-@dataclass(frozen=True)
-class Tags:
-    """The keys of one message, and the names of the roles."""
-
-    role: str = "from"
-    content: str = "value"
-    user: str = "human"
-    assistant: str = "gpt"
-    observation: str = "observation"
-    function: str = "function_call"
-    system: str = "system"
-
-
-@dataclass(frozen=True)
-class Layout:
-    kind: Literal["alpaca", "sharegpt", "openai", "trl"]
-    columns: Columns = field(default_factory=Columns)
-    tags: Tags = field(default_factory=Tags)
-    holds: Kind = "answers"
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """The fields of Columns without which there is no sample."""
-        question = "messages" if self.kind in ("sharegpt", "openai") else "prompt"
-        answer = ("response",) if question == "prompt" else ()
-        rest: dict[Kind, tuple[str, ...]] = {
-            "text": (),
-            "prompts": (),
-            "answers": answer,
-            "pairs": ("chosen", "rejected"),
-            "labelled": (*answer, "kto_tag"),
-        }
-        return (question, *rest[self.holds])
-
-
-ROLE_AND_CONTENT = Tags(role="role", content="content", user="user", assistant="assistant", observation="tool")
-
-ALPACA = Layout("alpaca")
-SHAREGPT = Layout("sharegpt")
-OPENAI = Layout("openai", columns=Columns(messages="messages"), tags=ROLE_AND_CONTENT)
-# TRL's dataset formats: prompt, completion, chosen and rejected are text or lists of messages.
-TRL = Layout(
-    "trl", columns=Columns(prompt="prompt", query=None, response="completion", history=None, system=None, kto_tag="label"), tags=ROLE_AND_CONTENT
+LAYOUTS_IN_WORDS = (
+    "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
+    "prompt and completion, or chosen and rejected (trl)"
 )
-TEXT = Layout("alpaca", columns=Columns(prompt="text", query=None, history=None, system=None, tools=None), holds="text")
 
 
-def layout_of_record(record: dict[str, object]) -> Layout | None:
-    """The layout of a file that no registry describes, by the columns of its first record."""
-    names = set(record)
-    tag = next((name for name in ("kto_tag", "label") if isinstance(record.get(name), bool)), None)
-    holds: Kind = "pairs" if {"chosen", "rejected"} <= names else "labelled" if tag else "answers"
-    if "role" in keys_of_first_message(record.get("messages")) and not {"prompt", "chosen"} <= names:
-        return with_tag(replace(OPENAI, holds=holds), tag)
-    if {"from", "value"} <= keys_of_first_message(record.get("conversations")):
-        return with_tag(replace(SHAREGPT, holds=holds), tag)
-    if "instruction" in names and (holds == "pairs" or "output" in names):
-        return with_tag(replace(ALPACA, holds=holds), tag)
-    if holds == "pairs":
-        return None if lacks_prompt(record) else replace(TRL, holds="pairs")
-    if {"prompt", "completion"} <= names:
-        return replace(TRL, holds="labelled" if "label" in names else "answers")
-    if "prompt" in names:
-        return replace(TRL, holds="prompts")
-    return TEXT if "text" in names else None
+def guess_layout(records: Records) -> Layout:
+    """The layout that the columns of the first record tell.
 
-
-def lacks_prompt(record: dict[str, object]) -> bool:
-    """Texts to compare beside a text of another name, a question most likely: what both answers begin with is then no prompt."""
-    others = [value for name, value in record.items() if name not in ("chosen", "rejected")]
-    return "prompt" not in record and isinstance(record["chosen"], str) and any(isinstance(value, str) for value in others)
-
-
-def with_tag(layout: Layout, tag: str | None) -> Layout:
-    return replace(layout, columns=replace(layout.columns, kto_tag=tag)) if tag else layout
-
-
-def keys_of_first_message(turns: object) -> set[str]:
-    return set(turns[0]) if isinstance(turns, list) and turns and isinstance(turns[0], dict) else set()
-
-
-def kind(value: object) -> str:
-    """A value's type in the words of JSON."""
-    names = {dict: "object", list: "list", str: "text", bool: "true or false", int: "number", float: "number", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+    Raises:
+        DataError: when they fit none.
+    """
+    number, record = records.rows[0]
+    columns = record if isinstance(record, dict) else {}
+    layout = layout_of_record(columns)
+    if layout is None:
+        raise DataError(
+            f"{records.place(number)}: the columns ({', '.join(sorted(columns)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
+            f"Describe the file in the registry (data.registry), or rename its columns."
+        )
+    return layout

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,18 @@ from typing import TYPE_CHECKING
 import pyarrow
 import pyarrow.parquet
 
-from trainers.data.sources.layout import kind
+from conf.data_layout import json_type
+from conf.data_sets import ending_of
 from trainers.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SHOWN = 20  # bad rows that a message lists
+
+
+class RowError(ValueError):
+    """What is wrong with one record; whoever reads many gathers them into one DataError."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,9 @@ def read_file(path: Path) -> Records:
     """Every record of a file; numbers start at 1.
 
     Raises:
-        DataError: naming the file, and the line and column where it is broken.
+        DataError: naming the file that is absent or not read, or the line and column where it is broken.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Correct data.sets, data.folder or the registry.")
-    if path.suffix not in READERS:
-        raise DataError(f"{path}: files ending in {path.suffix or 'nothing'} are not read. Give a file ending in {', '.join(READERS)}.")
-    return not_empty(READERS[path.suffix](path))
+    return not_empty(READERS[ending_of(path)](path))
 
 
 def read_json(path: Path) -> Records:
@@ -53,7 +55,7 @@ def read_json(path: Path) -> Records:
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. Give a list of flat records.") from error
     if not isinstance(value, list):
-        raise DataError(f"{path}: holds {kind(value)}, not a list of records. Put the records into one list, or one per line into a .jsonl file.")
+        raise DataError(f"{path}: holds {json_type(value)}, not a list of records. Put the records into one list, or one a line into a .jsonl file.")
     return Records(str(path), "record", list(enumerate(value, start=1)))
 
 
@@ -100,7 +102,18 @@ def read_parquet(path: Path) -> Records:
         values = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
-    return Records(str(path), "record", list(enumerate(values, start=1)))
+    return Records(str(path), "record", list(enumerate(map(without_nulls, values), start=1)))
+
+
+def without_nulls(record: dict[str, object]) -> dict[str, object]:
+    """A record from Arrow without the keys that it did not have: Arrow gives every object the keys of all, with null where a record lacks one."""
+    return {column: whole(value) for column, value in record.items()}
+
+
+def whole(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items() if item is not None}
+    return [whole(item) for item in value] if isinstance(value, list) else value
 
 
 def read_text(path: Path) -> str:
@@ -116,7 +129,11 @@ READERS = {".json": read_json, ".jsonl": read_json_lines, ".csv": read_csv, ".pa
 
 def read_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> Records:
     """Every record of one split of a hub data set."""
-    return not_empty(Records(hub_id, "record", list(enumerate(load_hub(hub_id, subset, split, folder).to_list(), start=1))))
+    return not_empty(Records(hub_id, "record", list(enumerate(records_of_hub(load_hub(hub_id, subset, split, folder)), start=1))))
+
+
+def records_of_hub(loaded: "Dataset") -> Iterator[dict[str, object]]:
+    return map(without_nulls, loaded)
 
 
 def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) -> "Dataset":
@@ -137,18 +154,6 @@ def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) ->
         raise DataError(
             f"The hub data set {hub_id} (split {split}) cannot be loaded: {cause}. Check its name, or download it and name the file."
         ) from error
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The data files of a folder, by name; what is hidden or has another ending (a readme, a script) is passed over.
-
-    Raises:
-        DataError: where there are none.
-    """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in READERS and not path.name.startswith("."))
-    if not files:
-        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(READERS)}. Correct data.sets, data.folder or the registry.")
-    return files
 
 
 def not_empty(records: Records) -> Records:

@@ -7,7 +7,7 @@ import pytest
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from trainers.data.prepare.prepare import PreparedData, build_datasets
+from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
 
@@ -117,3 +117,19 @@ def test_several_processes_make_the_same_rows_in_the_same_order_as_one(tmp_path:
     one, two = (built(run_of(tmp_path, "data.sets=[c.jsonl,a.jsonl]", f"data.workers={workers}")) for workers in (1, 2))
     assert len(one.train) == 2504
     assert one.train.to_dict() == two.train.to_dict()
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_folder_trains_on_its_train_split_and_the_report_says_what_stays_out(tmp_path: Path, evaluated: bool) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("train", "test", "validation"):
+        write(tmp_path / "set", f"{name}.jsonl", [f"{name} {number}" for number in range(3)])
+    run = run_of(tmp_path, "data.sets=[set]", *(["data.evaluation_sets=[set]"] if evaluated else []))
+    data = built(run)
+    assert answers(run, list(data.train["labels"])) == ["train 0", "train 1", "train 2"]
+    assert data.report is not None
+    assert [Path(file).name for file in data.report.left_out] == ["test.jsonl", *([] if evaluated else ["validation.jsonl"])]
+    assert f"Not trained on, as other splits: {tmp_path}/set/test.jsonl" in data.report.sentence()
+    if evaluated:
+        assert data.evaluation is not None
+        assert answers(run, list(data.evaluation["labels"])) == ["validation 0", "validation 1", "validation 2"]

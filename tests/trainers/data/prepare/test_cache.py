@@ -10,7 +10,7 @@ import pytest
 from conf.schema import Run
 from launcher.composition.compose import compose
 from trainers.data.prepare.cache import MANIFEST, cache_key, cached, is_whole, publish, seal
-from trainers.data.prepare.prepare import load_prepared, prepare, prepare_cache
+from trainers.data.prepare.folder import load_prepared, prepare, prepare_cache
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
 

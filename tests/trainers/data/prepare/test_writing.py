@@ -9,7 +9,7 @@ from datasets import Dataset, Features
 
 from launcher.composition.compose import compose
 from trainers.data.prepare.writing import Samples, write_rows
-from trainers.data.rows.rows import IDS
+from trainers.data.rows.row_kinds import IDS
 from trainers.data.rows.tokens import MASKED
 
 

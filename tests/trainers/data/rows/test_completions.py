@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from conf.stages import Kind
 from launcher.composition.compose import compose
-from trainers.data.prepare.report import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
 from trainers.data.rows.chat_template import named_template
-from trainers.data.rows.rows import Row, row_of
+from trainers.data.rows.drops import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
+from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.samples.chat import Message, Sample, plain
 from trainers.model.tokenizer import byte_tokenizer
 

@@ -6,9 +6,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from launcher.composition.compose import compose
-from trainers.data.prepare.report import EMPTY
 from trainers.data.rows.documents import Block, Columns, chunk_columns, chunked, packed_chunk_columns
-from trainers.data.rows.rows import Row, row_of
+from trainers.data.rows.drops import EMPTY
+from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import Sample, plain
 from trainers.model.tokenizer import byte_tokenizer

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from launcher.composition.compose import compose
 from trainers.data.rows.chat_template import named_template, template_names
-from trainers.data.rows.rendering import Rendered, render_prompts
-from trainers.data.rows.rows import Row, row_of
+from trainers.data.rows.rendering import render_prompts
+from trainers.data.rows.row_kinds import Row, row_of
+from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import Sample, plain
 from trainers.model.tokenizer import byte_tokenizer

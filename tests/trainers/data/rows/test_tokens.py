@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from launcher.composition.compose import compose
 from trainers.data.rows.chat_template import named_template
-from trainers.data.rows.rows import Row, row_of, rows_of
+from trainers.data.rows.row_kinds import Row, row_of, rows_of
 from trainers.data.rows.tokens import MASKED, answer_ranges
 from trainers.data.samples.chat import Call, Message, RowError, Sample
 from trainers.model.tokenizer import byte_tokenizer

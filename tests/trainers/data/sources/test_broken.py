@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as draw
 from transformers import PreTrainedTokenizerBase
 
+from conf.data_sets import sources_of
 from conf.schema import Run
 from conf.stages import stage_row
 from launcher.composition.compose import compose
 from trainers.data.prepare.problems import refuse_problems
 from trainers.data.prepare.tokenising import Tokenised, Work, tokenise_chunks
 from trainers.data.sources.chunks import chunks_of
-from trainers.data.sources.sets import sources_of
 from trainers.errors import DataError
 from trainers.model.tokenizer import byte_tokenizer
 

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainers.data.sources.chunks import BrokenJson, chunks_of, parsed, record_count
-from trainers.data.sources.registry import Source
+from conf.data_layout import Layout
+from conf.data_registry import Source
+from trainers.data.sources.chunks import chunks_of, read_source, record_count
+from trainers.data.sources.rows import BrokenJson, parsed
 from trainers.errors import DataError
 
 ROWS = [{"instruction": f"q{number}", "output": f"a{number}"} for number in range(5)]
@@ -100,3 +103,26 @@ def test_lines_are_counted_for_the_time_left_and_other_formats_are_not(tmp_path:
     lines = write(tmp_path / "a.jsonl")
     assert record_count([lines]) == 4  # line ends; the last line here has none
     assert record_count([lines, write(tmp_path / "b.json")]) is None
+
+
+TOOLS = [
+    {
+        "messages": [{"role": "user", "content": "w?", "calls": [{"name": "weather", "arguments": {"city": "Paris"}}]}],
+        "note": None,
+        "tags": ["a", None],
+    },
+    {"messages": [{"role": "user", "content": "t?", "calls": [{"name": "time", "arguments": {"zone": "CET"}}]}], "note": "n", "tags": []},
+]
+
+
+@pytest.mark.parametrize("hub", [False, True], ids=["file", "hub"])
+def test_arrow_invents_no_keys_that_a_record_did_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: bool) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    file = tmp_path / "set" / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TOOLS), file)
+    layout = Layout("openai")
+    source = Source("tools", hub_id=str(tmp_path / "set"), layout=layout) if hub else Source("tools", file=file, layout=layout)
+    [chunk] = chunks_of([source], None, "answers")
+    assert [record for _, record in chunk.records] == TOOLS
+    assert [record for _, record in read_source(source, "answers").rows] == TOOLS

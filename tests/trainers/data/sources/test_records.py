@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trainers.data.sources.records import files_in, read_file, refuse_bad_rows
+from trainers.data.sources.records import read_file, refuse_bad_rows
 from trainers.errors import DataError
 
 
@@ -45,18 +45,6 @@ def test_csv_values_are_text_and_may_hold_new_lines_and_long_texts(tmp_path: Pat
 def test_each_line_of_a_text_file_that_is_not_blank_is_a_document(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes("one\u2028still one\r\n\n  \ntwo".encode())
     assert read_file(tmp_path / "a.txt").rows == [(1, {"text": "one\u2028still one"}), (4, {"text": "two"})]
-
-
-def test_a_folder_gives_its_data_files_by_name(tmp_path: Path):
-    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py"):
-        written(tmp_path / name, "[]")
-    (tmp_path / "d.json").mkdir()
-    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json"]
-
-
-def test_a_folder_without_data_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"the folder holds no file ending in .json"):
-        files_in(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from trainers.data.prepare.prepare import REPORT, PreparedData, build_datasets, load_prepared, prepare
+from trainers.data.prepare.build import REPORT
+from trainers.data.prepare.folder import PreparedData, build_datasets, load_prepared, prepare
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
 

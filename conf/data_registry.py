@@ -5,9 +5,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, json_type
 from conf.stages import Kind
-from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, kind
-from trainers.errors import DataError
 
 LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
 MEDIA = ("images", "videos", "audios")
@@ -21,12 +20,16 @@ OTHER_SOURCES = {
 KEYS = ("file_name", "hf_hub_url", "split", "subset", "folder", "num_samples", "formatting", "ranking", "columns", "tags", *OTHER_SOURCES)
 
 
+class DataError(ValueError):
+    """A message for the user: which file and record, which column, what was expected, what to do."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the records of one set are, and how they are laid out; without a layout their columns decide."""
 
     name: str
-    file: Path | None = None
+    file: Path | None = None  # or a folder of files; neither this nor hub_id: the generated set
     hub_id: str | None = None
     subset: str | None = None
     split: str = "train"
@@ -39,16 +42,20 @@ def read_registry(path: Path) -> dict[str, object]:
     """The entries by name; none where there is no registry.
 
     Raises:
-        DataError: when the file is not a JSON object.
+        DataError: when the file is not a JSON object in UTF-8.
     """
     if not path.is_file():
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. Mend the registry there.") from error
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. Correct the registry there.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the registry as UTF-8.") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: its JSON is nested too deeply to be read. A registry is an object of names and entries.") from error
     if not isinstance(entries, dict):
-        raise DataError(f"{path} holds a {kind(entries)}; a registry is an object of names and entries.")
+        raise DataError(f"{path} holds a {json_type(entries)}; a registry is an object of names and entries.")
     return entries
 
 
@@ -60,7 +67,7 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     """
     place = f"{path}, entry {name}"
     if not isinstance(entry, dict):
-        raise DataError(f"{place}: is a {kind(entry)}; an entry is an object with file_name or hf_hub_url.")
+        raise DataError(f"{place}: is a {json_type(entry)}; an entry is an object with file_name or hf_hub_url.")
     refuse_unknown_keys(place, entry, KEYS)
     refuse_media(place, entry)
     file, hub_id = text(place, entry, "file_name"), text(place, entry, "hf_hub_url")
@@ -87,7 +94,7 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
     refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
     layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
     if columns:
-        layout = replace(layout, columns=registered_columns(layout, columns))
+        layout = replace(layout, columns=registered_columns(layout, columns), named=tuple(columns.values()))
     if "tags" in entry:
         layout = replace(layout, tags=registered_tags(place, layout.tags, mapping(place, entry, "tags")))
     return layout
@@ -96,7 +103,7 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
 def what_it_holds(place: str, entry: dict[str, object], formatting: str, columns: dict[str, str]) -> Kind:
     ranking = entry.get("ranking", False)
     if not isinstance(ranking, bool):
-        raise DataError(f"{place}: ranking is a {kind(ranking)}; it must be true or false.")
+        raise DataError(f"{place}: ranking is a {json_type(ranking)}; it must be true or false.")
     if ranking or {"chosen", "rejected"} <= set(columns):
         return "pairs"
     if "kto_tag" in columns:
@@ -133,7 +140,7 @@ def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], k
 def text(place: str, entry: dict[str, object], key: str) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{place}: {key} is a {kind(value)}; it must be text.")
+        raise DataError(f"{place}: {key} is a {json_type(value)}; it must be text.")
     return value
 
 

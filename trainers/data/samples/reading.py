@@ -2,11 +2,12 @@
 
 import json
 
+from conf.data_layout import Layout, json_type
 from conf.stages import Kind
 from trainers.data.samples.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages
-from trainers.data.sources.layout import Layout, kind
+from trainers.data.samples.watched import Watched, unasked
 from trainers.data.sources.records import Records, refuse_bad_rows
 
 
@@ -30,7 +31,8 @@ def read_samples(records: Records, layout: Layout, wanted: Kind) -> list[Sample]
 def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sample:
     """The record as what the set holds, its roles in order."""
     if not isinstance(record, dict):
-        raise RowError(f"is a {kind(record)}; it must be an object")
+        raise RowError(f"is a {json_type(record)}; it must be an object")
+    record = Watched(record)
     sample: Sample = {"place": place, "messages": [], "tools": read_tools(record, layout.columns.tools)}
     if layout.holds == "pairs":
         sample["messages"], sample["chosen"], sample["rejected"] = read_pair(record, layout)
@@ -43,7 +45,8 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sam
         sample["messages"] = [plain("system", system), *sample["messages"]]
     refuse_misplaced(sample, layout, wanted)
     refuse_no_text(sample)
-    return sample
+    unread = [f"column {name}" for name in unasked(record)]
+    return {**sample, "unread": unread} if unread else sample
 
 
 def with_answer(record: dict[str, object], layout: Layout) -> list[Message]:
@@ -73,7 +76,7 @@ def read_pair(record: dict[str, object], layout: Layout) -> tuple[list[Message],
 def answer_text(record: dict[str, object], column: str) -> str:
     value = record.get(column)
     if not isinstance(value, str):
-        raise RowError(f"column {column}: is a {kind(value)}; it must be text, as the other answer is")
+        raise RowError(f"column {column}: is a {json_type(value)}; it must be text, as the other answer is")
     return value
 
 
@@ -120,9 +123,10 @@ def refuse_no_text(sample: Sample) -> None:
 
 
 def structures(sample: Sample, messages: list[Message]) -> list[str]:
-    """Tools and calls as the text that templates make of them."""
+    """Tools, calls and further fields as the text that templates make of them."""
+    parts = [sample["tools"], *(message.get(name) for message in messages for name in ("calls", "further"))]
     try:
-        return [json.dumps(part, ensure_ascii=False) for part in (sample["tools"], *(message.get("calls") for message in messages)) if part]
+        return [json.dumps(part, ensure_ascii=False, default=str) for part in parts if part]  # Parquet has dates, which JSON has not
     except RecursionError as error:
         raise RowError("its tools or calls are nested too deeply") from error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.data.sources.registry import read_registry, registered_source
+from conf.data_registry import read_registry, registered_source
 from trainers.errors import DataError
 
 REGISTRY = Path("data/dataset_info.json")

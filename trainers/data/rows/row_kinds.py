@@ -15,7 +15,8 @@ from conf.stages import Kind
 from trainers.data.rows.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
 from trainers.data.rows.documents import as_written, document_row, end_token
 from trainers.data.rows.encoding import encode_chats, encode_documents, encode_prompts
-from trainers.data.rows.rendering import Rendered, Shown, render_prompts, render_samples
+from trainers.data.rows.rendering import Shown, render_prompts, render_samples
+from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import answer_row
 from trainers.data.samples.chat import RowError, Sample
 from trainers.data.samples.conversion import as_it_is
@@ -89,7 +90,7 @@ def row_of(sample: Sample, kind: Kind, tokenizer: PreTrainedTokenizerBase, data:
 
 
 def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenizerBase, data: Data) -> list[Row | RowError]:
-    """The row of each sample, or why the template cannot show it; all are rendered together, then all are encoded together.
+    """The row of each sample and what it leaves unread, or why the template cannot show it; all are rendered together, then encoded together.
 
     Raises:
         ValueError: for text, where the tokenizer has no end token.
@@ -101,9 +102,16 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
     texts = [one.text for each in rendered if not isinstance(each, RowError) for one in each]
     encodings = iter(own.encode(texts, tokenizer))
     return [
-        each if isinstance(each, RowError) else make(sample, list(zip(each, islice(encodings, len(each)), strict=True)))
+        each
+        if isinstance(each, RowError)
+        else {**make(sample, list(zip(each, islice(encodings, len(each)), strict=True))), "unread": unread_of(sample, each)}
         for sample, each in zip(samples, rendered, strict=True)
     ]
+
+
+def unread_of(sample: Sample, parts: Sequence[Rendered]) -> list[str]:
+    """What the record holds and the row does not: columns, and fields of messages."""
+    return sorted({*sample.get("unread", []), *(name for part in parts for name in part.unread)})
 
 
 def shown_or_error(parts: list[Rendered | RowError]) -> list[Rendered] | RowError:

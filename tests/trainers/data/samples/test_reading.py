@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
 from conf.stages import Kind
 from trainers.data.samples.chat import Message, Sample
-from trainers.data.samples.samples import read_samples
-from trainers.data.sources.layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
+from trainers.data.samples.reading import read_samples
 from trainers.data.sources.records import Records
 from trainers.errors import DataError
 
@@ -61,7 +61,7 @@ def test_openai_calls_tools_in_parallel_and_leaves_messages_of_weight_0_unlearne
         {"role": "assistant", "content": "A", "weight": 0},
     ]
     messages = read({"messages": turns}, OPENAI)
-    assert messages[2]["calls"] == [{"name": "add", "arguments": {"a": 1}}] * 2
+    assert messages[2]["calls"] == [{"name": "add", "arguments": {"a": 1}, "id": "1"}] * 2
     assert [message["learn"] for message in messages] == [False, False, True, False, False, False]
 
 

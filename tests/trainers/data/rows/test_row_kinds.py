@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Run
 from conf.stages import STAGES, Kind
 from launcher.composition.compose import compose
-from trainers.data.prepare.prepare import PreparedData, build_datasets
+from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.data.samples.conversion import MAKE
-from trainers.data.sources.sets import read_sets
+from trainers.data.samples.sets import read_sets
 from trainers.errors import DataError
 from trainers.model.tokenizer import byte_tokenizer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.data.sources.layout import layout_of_record
+from conf.data_layout import layout_of_record
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]

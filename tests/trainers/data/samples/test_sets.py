@@ -8,7 +8,7 @@ import pytest
 
 from conf.schema import Data
 from launcher.composition.compose import compose
-from trainers.data.sources.sets import read_sets
+from trainers.data.samples.sets import read_sets
 from trainers.errors import DataError
 
 ROW = {"instruction": "a", "output": "b"}

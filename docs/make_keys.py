@@ -1,0 +1,114 @@
+"""Writes docs/keys.md from conf/schema.py, the YAML files and the table of docs/llamafactory.md.
+
+python -m docs.make_keys
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from conf.keys import KeyRow, choice_help, default_choices, field_of, group_help, key_rows, types_of
+from conf.schema import GROUPS, Composed
+
+DOCS = Path(__file__).resolve().parent
+PAGE = DOCS / "keys.md"
+FEW = 12  # more different defaults than these are not listed
+HEAD = """# Keys
+
+Every key of a run. `python -m docs.make_keys` makes this page from `conf/schema.py`, the YAML files in `conf/` and
+[llamafactory.md](llamafactory.md); change it there. `regimen train --cfg` prints the keys of one run with their values.
+
+- `group=CHOICE` takes a file of a group: `regime=lora`. `group.key=VALUE` sets one value: `regime.rank=16`.
+- Lists are written `[a,b]`, nothing is written `null`.
+- Where choices have different defaults, the first one applies to every choice that is not named behind it.
+- `recipe=NAME` sets keys of several groups at once (`conf/recipe`). Without a model, data or recipe, `recipe=demo` is used.
+- `hydra.launcher.gpus` and `hydra.launcher.slots` belong to sweeps (`train -m`) and stand in `conf/hydra/launcher/gpu_pool.yaml`.
+"""
+TOP = (("name", "${stage.name}-${regime.name}-${model.name}"), ("output", "outputs"))
+
+
+def llamafactory_names() -> dict[str, list[str]]:
+    """LLaMA-Factory's names by our key, as docs/llamafactory.md lists them."""
+    names: dict[str, list[str]] = {}
+    for theirs, ours in re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", (DOCS / "llamafactory.md").read_text(encoding="utf-8"), re.MULTILINE):
+        names.setdefault(ours, []).append(theirs)
+    return names
+
+
+def page() -> str:
+    names = llamafactory_names()
+    return "\n".join([HEAD, *top_lines(names), *(line for group in groups() for line in group_lines(group, names))])
+
+
+def groups() -> list[str]:
+    """In the order of a run.yaml."""
+    return [field.name for field in fields(Composed) if field.name in GROUPS]
+
+
+def top_lines(names: dict[str, list[str]]) -> list[str]:
+    rows = [table_row(f"`{key}`", "text", f"`{default}`", field_of(Composed, key).comment.help, codes(names.get(key, ()))) for key, default in TOP]
+    return ["## The run itself", "", *table_head("key", "type", "default", "meaning", "LLaMA-Factory"), *rows, ""]
+
+
+def group_lines(group: str, names: dict[str, list[str]]) -> Iterator[str]:
+    choices, default = types_of(group), default_choices()[group]
+    theirs = f" LLaMA-Factory: {codes(names[group])}." if group in names else ""
+    yield from (f"## {group}", "")
+    yield f"{group_help(group)} {f'Default: `{default}`.' if default else 'You choose one.'}{theirs}"
+    yield ""
+    if len(choices) > 1:
+        yield from (*table_head(f"`{group}=`", "what it is"), *(table_row(f"`{choice}`", choice_help(group, choice)) for choice, _ in choices), "")
+    rows = key_rows(group, names)
+    differ = any(len(row.choices) < len(choices) for row in rows)
+    head = ("key", "type", "unit or values", "default", "meaning", *(("choices",) if differ else ()), "LLaMA-Factory")
+    yield from (*table_head(*head), *(table_row(*key_cells(row, len(choices), differ)) for row in rows), "")
+
+
+def key_cells(row: KeyRow, every: int, differ: bool) -> list[str]:
+    """The cells of one key; `differ`: some keys of its group belong to some choices only."""
+    notes = "".join(f" {codes(choices)}: {note}" for note, choices in grouped(row.notes))
+    only = codes(row.choices) if len(row.choices) < every else "all"
+    cells = [f"`{row.key}`", row.type, row.unit or codes(row.values), defaults(row), row.help + notes]
+    return [*cells, *([only] if differ else []), codes(row.llamafactory)]
+
+
+def defaults(row: KeyRow) -> str:
+    """The default of most choices, then those of the others by name."""
+    if row.type.startswith("table"):
+        return "each choice its own"
+    if len(row.defaults) > 1 and all(value == choice for choice, value in row.defaults):
+        return "the name of the choice"
+    found = sorted(grouped(row.defaults), key=lambda entry: -len(entry[1]))
+    if len(found) > FEW:
+        return "each choice its own"
+    (usual, _), *others = found
+    return "; ".join([shown(usual), *(f"{codes(choices)}: {shown(value)}" for value, choices in others)])
+
+
+def shown(value: str) -> str:
+    return "must be set" if value == "???" else f"`{value}`"
+
+
+def grouped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """(choice, text) pairs as texts with the choices that have them, in the order of their first choice."""
+    found: dict[str, list[str]] = {}
+    for choice, text in pairs:
+        found.setdefault(text, []).append(choice)
+    return list(found.items())
+
+
+def codes(words: Sequence[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def table_head(*names: str) -> tuple[str, str]:
+    return table_row(*names), "|" + "---|" * len(names)
+
+
+def table_row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

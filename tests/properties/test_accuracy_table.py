@@ -1,0 +1,25 @@
+"""README.md says how accurate the predictions were: as many runs and errors as the raw results hold."""
+
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from benchmarks.memory.tables import FILES, errors, records
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROW = re.compile(r"^\| (\w+) \| [^|]+ \| (\d+) \| (\d+) \| ([\d.]+%) \| ([\d.]+%) \|$", re.MULTILINE)
+ROWS = ROW.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
+
+
+def test_the_table_has_every_set_of_one_gpu() -> None:
+    assert [row[0] for row in ROWS] == [name for name, gpus in FILES if gpus == 1]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_is_what_was_measured(row: tuple[str, ...]) -> None:
+    measured = records(REPOSITORY / "benchmarks" / "results" / FILES[row[0], 1])
+    found = [abs(errors(record["predicted"], record["measured"])["allocated"][0]) for record in measured]
+    within = sum(error <= 0.015 for error in found)
+    assert row[1:] == (str(len(found)), str(within), f"{statistics.median(found):.2%}", f"{max(found):.1%}")

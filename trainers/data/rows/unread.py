@@ -1,0 +1,49 @@
+"""Fields of messages that a chat template does not show: they are named in the report, and do not vanish in silence."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from trainers.data.rows.template import Conversation, Rendered, Template
+from trainers.data.samples.chat import RowError
+
+SHOWN = ("role", "content", "tool_calls")  # the rendering itself refuses a template that leaves these out
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # transformers gives each to the template under the first two names
+
+
+def with_unread(every: Sequence[Rendered], conversations: Sequence[Conversation], template: Template, prompt: bool = False) -> list[Rendered]:
+    """What was rendered, with the fields of its messages that are not in it."""
+    names = sorted({name for messages in conversations for message in messages for name in message if name not in SHOWN})
+    if not names:
+        return list(every)
+    deaf = {name: without_effect(name, every, conversations, template, prompt) for name in names}
+    return [
+        replace(
+            rendered, unread=tuple(f"field {name} of a message" for name in names if deaf[name][number] or is_left_out(name, messages, rendered.text))
+        )
+        for number, (rendered, messages) in enumerate(zip(every, conversations, strict=True))
+    ]
+
+
+def without_effect(name: str, every: Sequence[Rendered], conversations: Sequence[Conversation], template: Template, prompt: bool) -> list[bool]:
+    """Of each conversation whether it has such a field and would be rendered the same without it."""
+    held = [any(name in message for message in messages) for messages in conversations]
+    if not mentions(template.text, name):
+        return held
+    stripped = [[{key: value for key, value in message.items() if key != name} for message in messages] for messages in conversations]
+    try:
+        others = template.render(stripped, prompt)
+    except RowError:  # it cannot be rendered without
+        return [False] * len(held)
+    return [has and other.text == rendered.text for has, other, rendered in zip(held, others, every, strict=True)]
+
+
+def mentions(template: str, name: str) -> bool:
+    return any(re.search(rf"\b{re.escape(word)}\b", template) for word in (THOUGHTS if name in THOUGHTS else (name,)))
+
+
+def is_left_out(name: str, messages: Conversation, text: str) -> bool:
+    """Whether the text of such a field is not there, as templates of reasoning models leave out earlier thoughts."""
+    texts = [value.strip() for message in messages if isinstance(value := message.get(name), str)]
+    return any(value not in text and json.dumps(value)[1:-1] not in text for value in texts)
