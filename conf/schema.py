@@ -43,6 +43,8 @@ class Data:
     buffer: int = MISSING  # samples: A streamed run holds this many, to shuffle and to pack them.
     on_bad: str = MISSING  # fail | drop: What happens to rows that cannot be used.
     on_long: str = MISSING  # truncate | drop | fail: What happens to samples that are longer than `cutoff`.
+    # strict | repair: repair merges turns of one role, leaves out a last question without an answer, and lets an answer come first.
+    turns: str = MISSING
     bad_share: float = MISSING  # share: At most this share of all rows may be dropped for on_bad and on_long, from 0 to 1.
     cache: str | None = MISSING  # Folder of tokenised data. null: .data under `output`.
     workers: int | None = MISSING  # processes: This many tokenise. null: one for each core.

@@ -10,7 +10,7 @@ from conf import data_registry
 from conf.constants import GENERATED_SAMPLES
 from conf.data_layout import layout_of_record
 from conf.data_registry import Source
-from conf.data_sets import ending_of, limit_of, parts_of, sources_of
+from conf.data_sets import ending_of, is_compressed, limit_of, parts_of, sources_of
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
@@ -73,7 +73,10 @@ def count_records(part: Source) -> int | None:
         return None
     if part.file is None:
         return GENERATED_SAMPLES
-    count = {".jsonl": count_lines, ".json": count_list}.get(ending_of(part.file), uncounted)(part.file)
+    ending = ending_of(part.file)
+    if is_compressed(part.file):
+        return None
+    count = {".jsonl": count_lines, ".json": count_list}.get(ending, uncounted)(part.file)
     if count == 0:
         raise data_registry.DataError(f"{part.file}: holds no records. Give a file with at least one.")
     return count

@@ -59,6 +59,7 @@ LIMITS: tuple[Limit, ...] = (
     one_of("data.mixing", "concatenate", "interleave_under", "interleave_over"),
     at_least("data.buffer", 1),
     one_of("data.on_bad", "fail", "drop"),
+    one_of("data.turns", "strict", "repair"),
     one_of("data.on_long", "truncate", "drop", "fail"),
     Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
     Limit("data.sets", all_words, "at least one data set, each a word"),

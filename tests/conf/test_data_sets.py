@@ -27,10 +27,10 @@ def test_a_name_is_an_entry_before_it_is_anything_else_and_a_file_before_it_is_a
 
 
 def test_a_folder_gives_its_data_files_by_name(tmp_path: Path) -> None:
-    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py"):
+    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py", "e.jsonl.gz", "f.parquet.zst", "g.md.gz", "h.gz"):
         (tmp_path / name).write_text("[]")
     (tmp_path / "d.json").mkdir()
-    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json"]
+    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json", "e.jsonl.gz", "f.parquet.zst"]
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
@@ -54,7 +54,13 @@ def test_the_smaller_limit_holds(own: int | None, asked: int | None, limit: int 
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        *[("train.jsonl", "train"), ("train-00000-of-00002.parquet", "train"), ("squad_training.json", "train"), ("Test.csv", "test")],
+        *[
+            ("train.jsonl", "train"),
+            ("train-00000-of-00002.parquet", "train"),
+            ("squad_training.json", "train"),
+            ("Test.csv", "test"),
+            ("test.jsonl.gz", "test"),
+        ],
         *[("validation.jsonl", "validation"), ("squad.dev.jsonl", "validation"), ("val_2.jsonl", "validation"), ("my-eval.jsonl", "test")],
         *[("data.jsonl", None), ("trains.jsonl", None), ("contest.jsonl", None), ("a_test_of_time.jsonl", None), ("devices.jsonl", None)],
     ],

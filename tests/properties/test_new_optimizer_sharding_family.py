@@ -134,7 +134,7 @@ def train_one_step(run: Run, folder: Path) -> dict[str, Any]:
 
 def one_step(files: Path, *overrides: str) -> Run:
     run = compose([*overrides, *ONE_STEP, f"data.cache={files}/cache"], [files])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 @pytest.mark.parametrize("choice", ROWS)

@@ -38,7 +38,7 @@ def trained(folder: Path, *overrides: str) -> RunDir:
     from trainers.run import train  # seconds, which tests without a run need not pay
 
     run = compose([*TINY, *overrides])
-    run = settled(run, settled_node(run.node, run.node.gpus))
+    run = settled(run, settled_node(run.node, run.node.gpus or 0))
     run_dir = RunDir(folder)
     run_dir.path.mkdir(parents=True)
     save_run(run, run_dir)

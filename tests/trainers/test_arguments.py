@@ -24,7 +24,7 @@ ZERO = {"zero1": 1, "zero2": 2, "zero3": 3, "zero2_offload": 2, "zero3_offload":
 @cache
 def composed(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def keywords(*overrides: str, evaluation: bool = False, node: str = "cpu") -> dict[str, Any]:

@@ -56,7 +56,7 @@ VARIANTS = {
 def described(folder: Path, *overrides: str) -> Run:
     run = compose([*SMALL, f"output={folder}", *overrides])
     check_values(run)
-    run = settled(run, settled_node(run.node, run.node.gpus))
+    run = settled(run, settled_node(run.node, run.node.gpus or 0))
     refuse_incompatible(run)
     return run
 

@@ -8,7 +8,7 @@ from launcher.gate.settle import settled
 
 def described(*overrides: str):
     run = compose(["model=demo", "data=demo", "node=h100_80", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def test_a_choice_is_read_as_composition_reads_it():

@@ -20,7 +20,7 @@ from launcher.memory.estimate import MemoryEstimate, estimate
 @cache
 def composed(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 @cache

@@ -35,7 +35,7 @@ AUTO = ["training.fit=auto", "training.effective_batch=64"]
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, Callable[[Run], Verdict]]:
     run = compose([*HUB_DATA, *AUTO, *overrides])
-    run = settled(opened(run), settled_node(run.node, run.node.gpus))
+    run = settled(opened(run), settled_node(run.node, run.node.gpus or 0))
     facts = model_facts(run.model.architecture, "test")
     return run, facts, lambda candidate: judge(candidate, facts, estimate(candidate, facts))
 

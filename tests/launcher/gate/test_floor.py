@@ -70,7 +70,7 @@ def facts_of(size: str) -> ModelFacts:
 
 def run_on(card: str, regime: str, *overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", f"node={card}", *REGIMES[regime], *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def check(size: str, regime: str, card: str, *overrides: str) -> Check:

@@ -46,7 +46,7 @@ MODELS = ["qwen2.5_0.5b", "llama3.2_1b", "qwen2.5_7b", "llama3.1_8b", "qwen3_8b"
 def described(*overrides: str) -> tuple[Run, ModelFacts]:
     run = compose(["data=demo", *overrides])
     check_values(run)
-    run = settled(run, settled_node(run.node, run.node.gpus))
+    run = settled(run, settled_node(run.node, run.node.gpus or 0))
     return run, model_facts(run.model.architecture, "test")
 
 
@@ -105,7 +105,7 @@ def written(run: Run, overrides: Iterable[str]) -> Run:
             setattr(getattr(run, group), field, yaml.safe_load(value))
         else:
             setattr(run, key, deepcopy(choice(key, value)))
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 @cache

@@ -32,6 +32,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("data.mixing", "", ["concatenate", "interleave_under", "interleave_over"], ["concat", ""]),
     ("data.buffer", "", [1], [0]),
     ("data.on_bad", "", ["fail", "drop"], ["truncate", ""]),
+    ("data.turns", "", ["strict", "repair"], ["merge"]),
     ("data.on_long", "", ["truncate", "drop", "fail"], ["cut"]),
     ("data.bad_share", "", [0.0, 1.0], [-0.001, 1.001, NAN]),
     ("data.sets", "", [["a"], ["a", "b"]], [[], [""], [["a"]]]),
@@ -247,7 +248,7 @@ def test_batches_are_settled(micro: int, accumulation: int | None, effective: in
 
 @pytest.mark.parametrize(("effective", "proposed"), [(100, 96), (33, 32), (31, 32), (1, 32)])
 def test_a_batch_that_cannot_be_split_is_refused_with_one_that_can(effective: int, proposed: int) -> None:
-    with pytest.raises(ConfigError, match=rf"training\.effective_batch={effective} is no multiple of micro_batch 4 x 8 ranks: use {proposed}, "):
+    with pytest.raises(ConfigError, match=rf"training\.effective_batch={effective} is not a multiple of micro_batch 4 x 8 ranks: use {proposed}, "):
         with_batch(with_training(micro_batch=4, effective_batch=effective).training, 8)
 
 
@@ -284,4 +285,4 @@ def test_a_cpu_node_takes_any_number_of_ranks() -> None:
 
 def test_a_settled_run_is_settled() -> None:
     run = settled(composed("training.effective_batch=16"), node_with(8))
-    assert settled(run, settled_node(run.node, run.node.gpus)) == run
+    assert settled(run, settled_node(run.node, run.node.gpus or 0)) == run

@@ -19,7 +19,7 @@ PUBLISHED = (120 + 120 * (PARAMETERS - 6_738_415_616) / (13_015_864_320 - 6_738_
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, MemoryEstimate]:
     run = compose(["model=llama3.1_8b", "data=demo", *overrides])
-    run = settled(run, settled_node(run.node, run.node.gpus))
+    run = settled(run, settled_node(run.node, run.node.gpus or 0))
     facts = model_facts(run.model.architecture, "test")
     return run, facts, estimate(run, facts)
 

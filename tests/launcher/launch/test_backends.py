@@ -28,7 +28,7 @@ SITE_PREFIXES = ("NCCL_", "NVSHMEM_", "TORCH_", "CUDA_", "UCX_", "LD_")
 @cache
 def composed(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def on_cpu(*overrides: str) -> Run:

@@ -19,7 +19,7 @@ def described() -> Described:
 
     def describe(*overrides: str) -> tuple[Run, ModelFacts]:
         run = compose(["model=demo", "data=demo", "node=h200_141", "node.host_memory=400000000000", *overrides])
-        run = settled(run, settled_node(run.node, run.node.gpus))
+        run = settled(run, settled_node(run.node, run.node.gpus or 0))
         return run, model_facts(run.model.architecture, "test")
 
     return describe

@@ -23,7 +23,7 @@ def check(*overrides: str) -> None:
 
 def described(*overrides: str) -> Run:
     run = compose([*COMMON, "cluster.ranks_per_node=2", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def settled_batch(*overrides: str) -> int | None:

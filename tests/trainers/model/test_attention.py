@@ -172,7 +172,7 @@ def test_heads_are_widened_by_zeros() -> None:
 
 
 def test_the_kernel_takes_grouped_heads_of_any_width_and_gives_those_of_the_values() -> None:
-    """On no device, where torch computes shapes alone: 4 heads of queries share 2 of keys, 36 is no multiple of 8."""
+    """On no device, where torch computes shapes alone: 4 heads of queries share 2 of keys, 36 is not a multiple of 8."""
     query, key, value = (torch.empty(20, heads, width, device="meta", requires_grad=True) for heads, width in ((4, 36), (2, 36), (2, 32)))
     out = by_kernel(query, key, value, 0.1, Spans(torch.empty(3, dtype=torch.int32, device="meta"), 12, window=4))
     assert out.shape == (20, 4, 32)

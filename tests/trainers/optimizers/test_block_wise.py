@@ -22,7 +22,7 @@ FIXED = ("embed_tokens", "model.norm")  # the head is tied
 def described(*overrides: str) -> Run:
     common = ["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim=badam", "optim.lr=0.01"]
     run = compose([*common, "optim.switch_interval=2", "training.precision=bf16", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def steps(model: PreTrainedModel, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:

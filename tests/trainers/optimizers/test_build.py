@@ -34,7 +34,7 @@ SMALL = {"step"}  # not counted: one number per tensor
 
 def run_of(*overrides: str) -> Run:
     run = compose([*COMMON, "training.max_steps=3", "optim.warmup=0", "evaluation.interval=0", "checkpoint.interval=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def trained(run: Run, folder: Path) -> Trainer:

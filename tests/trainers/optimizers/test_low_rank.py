@@ -25,7 +25,7 @@ CHOICES: dict[str, Make] = {"galore": galore, "apollo": apollo}
 
 def described(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim.lr=0.01", "optim.rank=8", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def steps(model: PreTrainedModel, optimizer: Optimizer, count: int, seed: int) -> None:

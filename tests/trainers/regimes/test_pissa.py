@@ -25,7 +25,7 @@ def described(*overrides: str) -> Run:
     small = ["model.architecture.hidden_size=32", "model.architecture.intermediate_size=64", "data.max_samples=20", "data.cutoff=64"]
     node = ["node=cpu", "cluster.ranks_per_node=1", "training.precision=fp32", "training.micro_batch=2", "training.max_steps=2"]
     run = compose(["model=demo", "data=demo", *small, *node, "regime=lora", "regime.rank=4", "optim.lr=0.01", "optim.warmup=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:

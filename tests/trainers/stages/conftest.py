@@ -33,7 +33,7 @@ BETTER, WORSE = [71, 72, 73], [81, 82, 83]  # tokens of chosen and of rejected a
 
 def tiny_run(stage: str, *overrides: str) -> Run:
     run = compose([*TINY, f"stage={stage}", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def stage_trainer(run: Run, folder: Path, train: Dataset, evaluation: Dataset | None = None, callbacks: tuple[TrainerCallback, ...] = ()) -> Trainer:

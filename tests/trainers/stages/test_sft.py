@@ -32,7 +32,7 @@ def run_of(*overrides: str) -> Run:
     # sharding=ddp is no wrapper on one rank
     common = ["node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "training.precision=fp32", "training.gradient_checkpointing=false"]
     run = compose(["model=demo", "data=demo", "regime=full", *common, "optim.lr=0.003", "evaluation.interval=0", "checkpoint.interval=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def trainer_of(run: Run, run_dir: RunDir, train: Dataset, evaluation: Dataset | None = None, callbacks: tuple[TrainerCallback, ...] = ()) -> Trainer:

@@ -21,7 +21,7 @@ WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, 
 
 def described(*overrides: str) -> Run:
     run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def demo_facts(run: Run) -> ModelFacts:

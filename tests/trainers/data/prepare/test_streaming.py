@@ -29,7 +29,7 @@ def write(folder: Path, name: str, answers: list[str]) -> None:
 def described(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
     streaming = ("data.streaming=true", "training.max_steps=4", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp")
     run = compose(["model=demo", "data=files", f"data.sets=[{sets}]", f"data.folder={folder}", f"output={folder}/outputs", *streaming, *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus))
+    return settled(run, settled_node(run.node, run.node.gpus or 0))
 
 
 def rows(run: Run, count: int, own: int = 0, of: int = 1) -> list[Row]:

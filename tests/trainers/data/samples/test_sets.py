@@ -46,6 +46,8 @@ def test_a_file_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytes
         ROW,
         {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "response": "b"},
     ],
 )
 def test_the_layout_of_a_file_is_seen_from_its_columns(tmp_path: Path, record: object):
