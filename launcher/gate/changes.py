@@ -12,7 +12,8 @@ import conf
 from conf.choices import type_of
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
-from conf.schema import Dpo, Lora, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding
+from conf.regimes import regime_row
+from conf.schema import Dpo, Node, Optim, Qlora, Regime, Run, SettledNode, Sharding
 from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import Loss, stage_row
 from launcher.facts.node import settled_node
@@ -151,7 +152,7 @@ def regime_moves(run: Run) -> list[Move]:
     quantising = [
         Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
     ]
-    return [*(() if isinstance(run.regime, Lora) else adapters), *quantising]
+    return [*(() if regime_row(run.regime.name).learns == "an adapter" else adapters), *quantising]
 
 
 def to_lora(run: Run) -> Run:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from conf.constants import SCORE_HEAD
-from conf.schema import Dpo, Grpo, Lora, Ppo, Run
+from conf.regimes import regime_row
+from conf.schema import Dpo, Grpo, Ppo, Run
 from conf.stages import Loss, stage_row
 from launcher.facts.model import ModelFacts, ModuleKind
 
@@ -33,7 +34,8 @@ def judged(run: Run) -> bool:
 
 def copies_of(run: Run) -> Copies:
     """With adapters the reference is the base itself, its adapter switched off."""
-    reference = compares(run) and not precomputes(run) and not isinstance(run.regime, Lora)
+    adapter = regime_row(run.regime.name).learns == "an adapter"
+    reference = compares(run) and not precomputes(run) and not adapter
     return Copies(int(reference), int(judged(run)))
 
 

@@ -2,7 +2,8 @@
 
 from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
-from conf.schema import Badam, Ddp, Freeze, Fsdp, Full, Galore, Lora, Qlora, Run, Zero
+from conf.regimes import regime_row
+from conf.schema import Badam, Ddp, Freeze, Fsdp, Galore, Qlora, Run, Zero
 from launcher.rules.attention import ATTENTION_RULES, family_traits
 from launcher.rules.kernel_pairs import KERNEL_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
@@ -89,7 +90,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "low-rank-adapter",
-        lambda run: isinstance(run.optim, Galore) and isinstance(run.regime, Lora),
+        lambda run: isinstance(run.optim, Galore) and regime_row(run.regime.name).learns == "an adapter",
         "An adapter's matrices have the rank of the adapter: a projection of them spares no states and adds projectors.",
         "optim=adamw",
     ),
@@ -101,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "badam-regime",
-        lambda run: isinstance(run.optim, Badam) and not isinstance(run.regime, Full),
+        lambda run: isinstance(run.optim, Badam) and regime_row(run.regime.name).learns != "every weight",
         "BAdam chooses by itself what learns, one layer of the whole model after the other: frozen layers and adapters would be left out.",
         "regime=full",
     ),

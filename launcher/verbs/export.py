@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from conf.regimes import regime_row
 from conf.request import Export
-from conf.schema import Qlora
 from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.facts.host_memory import host_memory
 from launcher.gate.judge import facts_of, free_disk
@@ -37,7 +37,7 @@ def export(
         refuse_small_host(exported_bytes(found, form, dtype), shard, free_host_memory())
     request = Export(found.as_request, form, str(target), dtype, shard, push, not public, working_commit())
     # a base is quantised as in training: HQQ searches in another precision on a GPU than on a CPU
-    on_gpu = isinstance(found.run.regime, Qlora) and form == "merged" and found.run.node.gpus
+    on_gpu = regime_row(found.run.regime.name).quantised and form == "merged" and found.run.node.gpus
     needs_hub = push is not None or found.run.model.init == "pretrained"
     return run_verb("export", found.run, request, os.environ, needs_hub=needs_hub, hides_gpus=not on_gpu)
 

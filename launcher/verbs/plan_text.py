@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.ranks import ranks
-from conf.schema import Run
+from conf.regimes import regime_row
+from conf.schema import Freeze, Run
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.words import duration, gib, plural
 
 if TYPE_CHECKING:
-    from launcher.gate.proposals import Change, RegimeRow
+    from launcher.gate.proposals import Change, MatrixRow
 
 GB = 10**9
 BAR_WIDTH = 32
@@ -37,14 +38,8 @@ def packed_phrase(run: Run) -> str:
 
 
 def regime_phrase(run: Run) -> str:
-    values = vars(run.regime)
-    if "bits" in values:
-        return f"QLoRA in {values['bits']} bits, rank {values['rank']}"
-    if "rank" in values:
-        return f"LoRA of rank {values['rank']}"
-    if "layers" in values:
-        return f"freeze but {values['layers']} layers{' and ' + ', '.join(values['modules']) if values['modules'] else ''}"
-    return "full"
+    modules = f" and {', '.join(run.regime.modules)}" if isinstance(run.regime, Freeze) and run.regime.modules else ""
+    return regime_row(run.regime.name).phrase.format(**vars(run.regime)) + modules
 
 
 def fit_lines(judged: Judged) -> list[str]:
@@ -143,7 +138,7 @@ def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
     return lines
 
 
-def matrix_lines(judged: Judged, rows: "Sequence[RegimeRow]") -> list[str]:
+def matrix_lines(judged: Judged, rows: "Sequence[MatrixRow]") -> list[str]:
     """Every regime on this node."""
     lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
     for row in rows:

@@ -1,5 +1,6 @@
 """Whole weights that ranks gather from their shares, and for how long they stay (DeepSpeed 0.19.8; torch fully_shard)."""
 
+from conf.regimes import regime_row
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.facts.model import ModelFacts
 from launcher.memory.constants import MAX_LIVE, REDUCE_BUCKET
@@ -31,7 +32,7 @@ def frees_at_once(run: Run) -> bool:
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
     """Elements in 16 bits that ZeRO-3 keeps whole at the loss: the head, and from the last layer down every module whose way to the loss is shorter
     than stage3_max_reuse_distance (runtime/zero/partitioned_parameter_coordinator.py, __params_to_release; quantised: see whole_quantised)."""
-    if isinstance(run.regime, Qlora):
+    if regime_row(run.regime.name).quantised:
         return facts.vocab * facts.hidden + census.adapters
     kept = facts.vocab * facts.hidden
     for number in reversed(range(facts.layers - census.depth, facts.layers)):  # no backward pass goes through those below
