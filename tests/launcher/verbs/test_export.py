@@ -82,7 +82,7 @@ def test_a_copy_takes_what_its_files_take(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     refuse_full_disk(tmp_path / "x" / "y", 1)
-    with pytest.raises(DiskError, match=r"would take 1073741824\.00 GiB; .* is free there\..*--to"):
+    with pytest.raises(DiskError, match=r"needs 1073741824\.00 GiB; .* is free there\..*--to"):
         refuse_full_disk(tmp_path / "x" / "y", 2**60)
     assert list(tmp_path.iterdir()) == []
 
@@ -103,8 +103,8 @@ def test_free_host_memory_is_at_most_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--to", "there"), 2, "there is there already, and nothing is overwritten"),
-        (("--push", "noslash"), 2, "--push noslash is no hub repository: write owner/name"),
+        (("--to", "there"), 2, "there exists already, and nothing is overwritten"),
+        (("--push", "noslash"), 2, "--push noslash is not a hub repository. Use the form owner/name"),
         (("--shard-size", "big"), 2, "--shard-size big is no size"),
         (("--adapter",), 2, "holds whole weights"),
     ],
