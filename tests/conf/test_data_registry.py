@@ -55,7 +55,7 @@ def test_a_hub_entry_keeps_subset_split_folder_and_number():
         ({"file_name": "a.json", "formatting": "csv"}, r"formatting=csv is unknown. Use one of: alpaca, sharegpt, openai"),
         ({"file_name": 3}, r"file_name is a number. It must be text"),
         ({"file_name": "a.json", "num_samples": 0}, r"num_samples=0 is not possible. Give a whole number of at least 1"),
-        (["a.json"], r"entry mine: is a list"),
+        (["a.json"], r"entry mine is a list"),
     ],
 )
 def test_an_entry_that_cannot_be_served_says_why(entry: object, message: str):
@@ -66,7 +66,7 @@ def test_an_entry_that_cannot_be_served_says_why(entry: object, message: str):
 def test_a_broken_registry_is_named_with_line_and_column(tmp_path: Path):
     path = tmp_path / "dataset_info.json"
     path.write_text('{"a": {"file_name": "a.json"}\n')
-    with pytest.raises(DataError, match=r"dataset_info.json, line 2, column 1: broken JSON"):
+    with pytest.raises(DataError, match=r"dataset_info.json, line 2, column 1: this is not valid JSON"):
         read_registry(path)
     path.write_text("[]")
     with pytest.raises(DataError, match=r"holds a list. Make it an object"):
