@@ -60,7 +60,7 @@ def test_sizes_are_read_with_their_unit(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["5", "GB", "-1GB", "0GB", "5 GB", "5TB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"--shard-size {text} is no size"):
+    with pytest.raises(ConfigError, match=f"--shard-size {text} is not a size"):
         parsed_size(text)
 
 
@@ -105,7 +105,7 @@ def test_free_host_memory_is_at_most_what_there_is() -> None:
     [
         (("--to", "there"), 2, "there exists already, and nothing is overwritten"),
         (("--push", "noslash"), 2, "--push noslash is not a hub repository. Use the form owner/name"),
-        (("--shard-size", "big"), 2, "--shard-size big is no size"),
+        (("--shard-size", "big"), 2, "--shard-size big is not a size"),
         (("--adapter",), 2, "holds whole weights"),
     ],
 )
