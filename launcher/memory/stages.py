@@ -57,7 +57,7 @@ def repeats_its_passes(run: Run) -> bool:
     answers begins anew (trl/models/utils.py, add_hooks): one pass is recorded after it, and the next is foreseen. What reads ppo's answers back is
     recorded as a pass that ends with the loss, and what was freed after a module then is freed again (__params_to_release is cached).
     """
-    accumulation, adapted = run.training.accumulation, isinstance(run.regime, Lora)
+    accumulation, adapted = run.training.accumulation, regime_row(run.regime.name).learns == "an adapter"
     if isinstance(run.stage, Ppo):
         return adapted and run.stage.epochs * run.stage.mini_batches * accumulation > 1
     if isinstance(run.stage, Grpo):
