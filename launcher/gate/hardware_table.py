@@ -47,7 +47,7 @@ def row_of(run: Run) -> Row:
     if regime.name == "full" and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
         return LORA
     if regime.name == "full":
-        # Masters, gradients and states in fp32 take the same 16 bytes per parameter with autocast and without.
+        # Masters, gradients and states in fp32 need the same 16 bytes per parameter with and without autocast.
         return FULL if run.training.precision == "bf16" else FULL_AMP
     rows = {"freeze": FREEZE, "lora": LORA}
     if regime.name not in rows:

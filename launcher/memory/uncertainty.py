@@ -33,7 +33,7 @@ def kinds_of_model(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     return (
         (facts.mixture, Uncertainty(0.015, "mixtures of experts: -0.6 to +1.3 %; before, one of 21 -9.6 %, experts that learn under autocast")),
         (facts.family not in FAMILIES, Uncertainty(0.15, "a family without a table, counted on transformers' meta device; five jobs of one, -0.2 %")),
-        (facts.family in FAMILIES and not facts.traits.traced, Uncertainty(0.15, "a family whose operations nobody has traced")),
+        (facts.family in FAMILIES and not facts.traits.traced, Uncertainty(0.15, "a family whose operations were not traced")),
     )
 
 
