@@ -35,7 +35,7 @@ class OptimizerRow:
     # The name by which transformers.TrainingArguments knows it; None: trainers/optimizers/build.py has a builder under our own name.
     transformers: str | None
     moments: int = 2  # that it keeps of every element; 1 without a second moment, as in Lion
-    bits: Literal[8, 32] | None = None  # of an element of a moment: 32 or 8, whatever the weights are; None: as many as the weights that it updates
+    bits: Literal[8, 32] | None = None  # of an element of a moment: 32 or 8, independent of the weights; None: as many as the weights that it updates
     paged: bool = False  # moments move to host memory under pressure
     library: str | None = None  # the distribution that holds it, where that is not torch or transformers
     settings: type[Optim] = Optim  # the type of its YAML file

@@ -432,7 +432,7 @@ PLAIN_GROUPS: dict[str, type] = {
 GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, "stage", "regime", "optim", "sharding", "cluster")
 
 
-@cache  # the store outlives a composition, and filling it takes a tenth of one
+@cache  # the store outlives a composition, and filling it needs a tenth of one
 def register() -> None:
     """Store every type where YAML files name it: `/schema/<group>` or, for subtypes, `/schema/<group>/<type>`."""
     store = ConfigStore.instance()

@@ -1,6 +1,6 @@
 """What each stage reads, how it learns, and what it needs beside the model that learns: one row a stage.
 
-Launcher and trainers ask this table, not for names. How a stage trains is in trainers/stages; what its loss takes is in launcher/memory/step.
+Launcher and trainers read this table. How a stage trains is in trainers/stages; what its loss needs is in launcher/memory/step.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal
 from conf.rows import row_of
 from conf.schema import Dpo, Grpo, Kto, Orpo, Ppo, Pt, Rm, Sft, Simpo, Stage
 
-# Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; a prompt alone.
+# Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; only a prompt.
 Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
 # From every next token of given rows, by comparing scores or log-probabilities of given answers, or from answers that the model writes.
 Lesson = Literal["next token", "comparison", "own answers"]
