@@ -55,7 +55,7 @@ ATTENTION_RULES: tuple[Rule, ...] = (
     Rule(
         "varlen-unpacked",
         lambda run: varlen(run) and not run.data.packing and run.training.kernels == "plain",
-        "Without packing every row is one sample, so training.kernels=plain gives these kernels no bounds, and the key would have no effect.",
+        "Without packing every row is one sample, and training.kernels=plain gives these kernels no bounds. The key would have no effect.",
         "training.attention=sdpa",
     ),
     Rule(
