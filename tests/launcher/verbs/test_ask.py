@@ -9,15 +9,15 @@ from conf.request import Predict, Sampling, Trained
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.cli import main
-from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.verbs.ask import asked_run, fingerprint, holds_out, refuse_absent_packages, refuse_bad_sampling
+from tests.described import composed
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0.0, top_p=1.0, seed=0)
 
 
 def recorded(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", *overrides])
+    return composed("model=demo", "data=demo", *overrides)
 
 
 def finished_run(root: Path, config: str = '{"architectures": ["LlamaForCausalLM"]}') -> RunDir:
