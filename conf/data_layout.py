@@ -64,9 +64,7 @@ ALPACA = Layout("alpaca")
 SHAREGPT = Layout("sharegpt")
 OPENAI = Layout("openai", columns=Columns(messages="messages"), tags=ROLE_AND_CONTENT)
 # TRL's dataset formats: prompt, completion, chosen and rejected are text or lists of messages.
-TRL = Layout(
-    "trl", columns=Columns(prompt="prompt", query=None, response="completion", history=None, system=None, kto_tag="label"), tags=ROLE_AND_CONTENT
-)
+TRL = Layout("trl", columns=Columns(prompt="prompt", query=None, response="completion", history=None, kto_tag="label"), tags=ROLE_AND_CONTENT)
 TEXT = Layout("alpaca", columns=Columns(prompt="text", query=None, history=None, system=None, tools=None), holds="text")
 
 
@@ -76,15 +74,17 @@ def layout_of_record(record: dict[str, object]) -> Layout | None:
     tag = next((name for name in ("kto_tag", "label") if isinstance(record.get(name), bool)), None)
     holds: Kind = "pairs" if {"chosen", "rejected"} <= names else "labelled" if tag else "answers"
     if "role" in keys_of_first_message(record.get("messages")) and not {"prompt", "chosen"} <= names:
-        return with_tag(replace(OPENAI, holds=holds), tag)
+        tools = "functions" if "functions" in names and "tools" not in names else "tools"  # of exports from before 2024
+        return with_tag(replace(OPENAI, columns=replace(OPENAI.columns, tools=tools), holds=holds), tag)
     if {"from", "value"} <= keys_of_first_message(record.get("conversations")):
         return with_tag(replace(SHAREGPT, holds=holds), tag)
     if "instruction" in names and (holds == "pairs" or "output" in names):
         return with_tag(replace(ALPACA, holds=holds), tag)
     if holds == "pairs":
         return None if lacks_prompt(record) else replace(TRL, holds="pairs")
-    if {"prompt", "completion"} <= names:
-        return replace(TRL, holds="labelled" if "label" in names else "answers")
+    answer = next((name for name in ("completion", "response") if name in names), None)
+    if "prompt" in names and answer is not None:
+        return replace(TRL, columns=replace(TRL.columns, response=answer), holds="labelled" if "label" in names else "answers")
     if "prompt" in names:
         return replace(TRL, holds="prompts")
     return TEXT if "text" in names else None

@@ -11,6 +11,7 @@ from conf.data_registry import DataError, Source, read_registry, registered_sour
 from conf.schema import Data
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they tell how a file is read
+COMPRESSIONS = (".gz", ".zst")  # which may follow any of them
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
 HELD_OUT = ("validation", "test")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -28,7 +29,7 @@ def sources_of(names: Sequence[str], data: Data) -> list[Source]:
         ValueError: where no set is named.
     """
     if not names:
-        raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
+        raise ValueError("data.sets is empty. Name at least one set of the registry, data file or hub id, or `generated`.")
     registry = Path(data.folder, data.registry)
     entries = read_registry(registry)
     return [find_source(name, data, registry, entries) for name in names]
@@ -40,9 +41,9 @@ def find_source(name: str, data: Data, registry: Path, entries: dict[str, object
     if name == GENERATED:
         return Source(name=name)
     local = [path for path in (Path(data.folder, name), Path(name)) if name and path.exists()]
-    if local and (local[0].is_dir() or local[0].suffix in ENDINGS):
+    if local and (local[0].is_dir() or data_ending(local[0])):
         return Source(name=name, file=local[0])
-    if Path(name).suffix in ENDINGS:
+    if data_ending(Path(name)):
         return Source(name=name, file=Path(data.folder, name))
     if HUB_ID.match(name):
         return Source(name=name, hub_id=name)
@@ -95,7 +96,7 @@ def left_out(data: Data) -> list[Path]:
 
 def split_of(file: Path) -> str | None:
     """The split that a file's name begins or ends with (train-00000-of-00002.parquet, squad.test.jsonl); None where it names none."""
-    stem = file.name.lower().removesuffix(file.suffix.lower())
+    stem = file.name.lower().removesuffix("".join(file.suffixes[-2 if is_compressed(file) else -1 :]).lower())
     return next((split for split, word in SPLITS.items() if re.search(rf"^({word})(?![a-z])|(?<![a-z])({word})$", stem)), None)
 
 
@@ -105,9 +106,9 @@ def files_in(folder: Path) -> list[Path]:
     Raises:
         DataError: where there are none.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in ENDINGS and not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and data_ending(path) and not path.name.startswith("."))
     if not files:
-        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(ENDINGS)}. Correct data.sets, data.folder or the registry.")
+        raise DataError(f"{folder} holds no file ending in {', '.join(ENDINGS)}. Fix data.sets, data.folder or the registry.")
     return files
 
 
@@ -118,10 +119,23 @@ def ending_of(file: Path) -> str:
         DataError: for a file that is not there, or is not read.
     """
     if not file.is_file():
-        raise DataError(f"{file}: there is no such file. Correct data.sets, data.folder or the registry.")
-    if file.suffix not in ENDINGS:
-        raise DataError(f"{file}: files ending in {file.suffix or 'nothing'} are not read. Give a file ending in {', '.join(ENDINGS)}.")
-    return file.suffix
+        raise DataError(f"{file} does not exist. Fix data.sets, data.folder or the registry.")
+    ending = data_ending(file)
+    if ending is None:
+        raise DataError(
+            f"{file} cannot be read. Files ending in {file.suffix or 'nothing'} are not read. Give a file ending in {', '.join(ENDINGS)}."
+        )
+    return ending
+
+
+def data_ending(file: Path) -> str | None:
+    """The ending of a data file without that of its compression; None for other files."""
+    whole = file.with_suffix("") if file.suffix in COMPRESSIONS else file
+    return whole.suffix if whole.suffix in ENDINGS else None
+
+
+def is_compressed(file: Path) -> bool:
+    return file.suffix in COMPRESSIONS
 
 
 def limit_of(source: Source, max_samples: int | None) -> int | None:

@@ -43,6 +43,8 @@ class Data:
     buffer: int = MISSING  # samples: A streamed run holds this many, to shuffle and to pack them.
     on_bad: str = MISSING  # fail | drop: What happens to rows that cannot be used.
     on_long: str = MISSING  # truncate | drop | fail: What happens to samples that are longer than `cutoff`.
+    # strict | repair: repair merges turns of one role, leaves out a last question without an answer, and lets an answer come first.
+    turns: str = MISSING
     bad_share: float = MISSING  # share: At most this share of all rows may be dropped for on_bad and on_long, from 0 to 1.
     cache: str | None = MISSING  # Folder of tokenised data. null: .data under `output`.
     workers: int | None = MISSING  # processes: This many tokenise. null: one for each core.
@@ -224,6 +226,7 @@ class Training:
     attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
     loss: str = MISSING
+    kernels: str = MISSING  # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; stages pt and sft).
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.
@@ -429,7 +432,7 @@ PLAIN_GROUPS: dict[str, type] = {
 GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, "stage", "regime", "optim", "sharding", "cluster")
 
 
-@cache  # the store outlives a composition, and filling it takes a tenth of one
+@cache  # the store outlives a composition, and filling it needs a tenth of one
 def register() -> None:
     """Store every type where YAML files name it: `/schema/<group>` or, for subtypes, `/schema/<group>/<type>`."""
     store = ConfigStore.instance()

@@ -1,6 +1,5 @@
 """The order of a run inside a rank: arguments, data, model, trainer, training, what is left behind."""
 
-import importlib
 import os
 import shutil
 import time
@@ -12,8 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from conf.exit_codes import DONE, SAVED
+from conf.regimes import regime_row
 from conf.run_dir import RunDir
-from conf.schema import Badam, Freeze, Run, Zero
+from conf.schema import Badam, Run, Zero
 from trainers.arguments import keep_output_dtype
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.early_stopping import EarlyStopping
@@ -40,6 +40,7 @@ from trainers.ranks.place import Place
 from trainers.regimes import prepare_model
 from trainers.regimes.continued import load_adapter
 from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
+from trainers.stages import stage_module
 from trainers.stages.shared.material import Material
 
 WAIT_SECONDS = 0.2
@@ -55,7 +56,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
         join_again(run, place)
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
-    stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
+    stage = stage_module(run)
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)
     join_ranks(run)
@@ -125,7 +126,7 @@ def build(
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
     callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
-    if isinstance(run.regime, Freeze) or isinstance(run.optim, Badam):
+    if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from conf.regimes import regime_row
 from conf.schema import Badam, Galore, Qlora, Run
 from launcher.errors import ConfigError
 
@@ -31,7 +32,6 @@ class Row:
 
 FULL_AMP = Row("full_amp", "16-mixed")
 FULL = Row("full", "16")
-FREEZE = Row("freeze", "16")
 LORA = Row("lora_galore_badam", "16")
 
 
@@ -41,18 +41,13 @@ def row_of(run: Run) -> Row:
     Raises:
         ConfigError: where the table has none.
     """
-    regime = run.regime
-    if isinstance(regime, Qlora):
-        return qlora_row(regime.bits)
-    if regime.name == "full" and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
+    if isinstance(run.regime, Qlora):
+        return qlora_row(run.regime.bits)
+    row = Row(regime_row(run.regime.name).published, "16")
+    if row == FULL and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
         return LORA
-    if regime.name == "full":
-        # Masters, gradients and states in fp32 take the same 16 bytes per parameter with autocast and without.
-        return FULL if run.training.precision == "bf16" else FULL_AMP
-    rows = {"freeze": FREEZE, "lora": LORA}
-    if regime.name not in rows:
-        raise ConfigError(f"regime={regime.name} has no row in the published hardware table. Choose full, freeze, lora or qlora.")
-    return rows[regime.name]
+    # Masters, gradients and states in fp32 need the same 16 bytes per parameter with and without autocast.
+    return FULL_AMP if row == FULL and run.training.precision != "bf16" else row
 
 
 def qlora_row(bits: int) -> Row:

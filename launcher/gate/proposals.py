@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from conf.ranks import ranks
-from conf.schema import Lora, Run
+from conf.regimes import REGIMES, regime_row
+from conf.schema import Qlora, Run
 from conf.shardings import sharding_row
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import (
@@ -13,10 +14,10 @@ from launcher.gate.changes import (
     attention_moves,
     carried,
     checkpointing_moves,
-    choice,
     cutoff_moves,
     disk_moves,
     evaluation_moves,
+    has_file,
     loss_moves,
     micro_batches,
     node_moves,
@@ -70,7 +71,7 @@ def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Chan
 
 
 def cheap_axes(run: Run, verdict: Verdict) -> list[list[Move]]:
-    """Moves that keep what is learned; those that help in one place alone only where it is the tight one."""
+    """Moves that keep what is learned; one that helps in only one place is kept only where that place is the tight one."""
     failed = {check.rule for check in verdict.checks if not check.passed}
     axes = [
         attention_moves(run),
@@ -111,7 +112,7 @@ def worth_trying(moved: Run, moves: Moves) -> bool:
     """One rank has nothing to split; adapters have too few states for moving or shrinking them to help."""
     if ranks(moved) == 1 and any(move.axis == "sharding" for move in moves) and not sharding_row(moved.sharding.name).offloads:
         return False
-    if not isinstance(moved.regime, Lora):
+    if regime_row(moved.regime.name).learns != "an adapter":
         return True
     offloads = sharding_row(moved.sharding.name).offloads
     return not any(move.axis == "optimizer" or (move.axis == "sharding" and offloads) for move in moves)
@@ -168,7 +169,7 @@ def fits(run: Run, judge_run: JudgeRun) -> bool:
 
 
 def passes(verdict: Verdict) -> bool:
-    """As the gate decides where it enforces."""
+    """As the gate decides under gate.mode=enforce."""
     return all(check.passed or not check.binding for check in verdict.checks)
 
 
@@ -192,42 +193,42 @@ def notes(run: Run, moves: Moves) -> str:
 
 
 @dataclass(frozen=True)
-class RegimeRow:
+class MatrixRow:
     name: str
     overrides: tuple[str, ...]
-    published: int  # bytes that the table asks of all GPUs of the job together
+    published: int  # bytes that the table needs of all GPUs of the job together
     predicted: int  # bytes of one GPU, or of the node's host memory where there is none
     permitted: bool
     why: str  # of a refusal; empty where it is permitted
 
 
-def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[RegimeRow, ...]:
-    """The run's model, data and node under every regime that the published table knows."""
-    amp = "fp16_amp" if run.training.precision == "fp16_amp" else "bf16_amp"
-    full = replace(run, regime=choice("regime", "full"))
-    rows = [
-        ("full, mixed precision", trained(full, precision=amp)),
-        ("full, 16 bits", trained(full, precision="bf16")),
-        ("freeze", with_regime(run, "freeze")),
-        ("lora", with_regime(run, "lora")),
-        *((f"qlora, {bits} bits", quantised(run, bits)) for bits in (8, 4, 2)),
-    ]
-    return tuple(regime_row(name, run, changed, facts, judge_run) for name, changed in rows)
+def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[MatrixRow, ...]:
+    """The run's model, data and node under every regime, its own and the built-in ones."""
+    names = [name for name in REGIMES if name == run.regime.name or has_file("regime", name)]
+    variants = [variant for name in names for variant in regime_variants(with_regime(run, name))]
+    return tuple(matrix_row(label, run, changed, facts, judge_run) for label, changed in variants)
+
+
+def regime_variants(run: Run) -> list[tuple[str, Run]]:
+    """The forms of the run's regime that the published table tells apart."""
+    name, regime = run.regime.name, run.regime
+    if isinstance(regime, Qlora):
+        return [(f"{name}, {bits} bits", replace(run, regime=replace(regime, bits=bits))) for bits in (8, 4, 2)]
+    if regime_row(name).learns == "every weight":
+        amp = "fp16_amp" if run.training.precision == "fp16_amp" else "bf16_amp"
+        return [(f"{name}, mixed precision", trained(run, precision=amp)), (f"{name}, 16 bits", trained(run, precision="bf16"))]
+    return [(name, run)]
 
 
 def with_regime(run: Run, name: str) -> Run:
     return run if run.regime.name == name else replace(run, regime=carried("regime", name, run.regime))
 
 
-def quantised(run: Run, bits: int) -> Run:
-    return replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits))
-
-
-def regime_row(name: str, run: Run, changed: Run, facts: ModelFacts, judge_run: JudgeRun) -> RegimeRow:
+def matrix_row(name: str, run: Run, changed: Run, facts: ModelFacts, judge_run: JudgeRun) -> MatrixRow:
     rules = incompatibilities(changed)
     failed = "; ".join(rule.why for rule in rules) if rules else refusal(judge_run(changed))
     published = published_need(row_of(changed), facts.parameters, facts.mixture)
-    return RegimeRow(name, overrides_between(run, changed), published, needed(changed, facts), permitted=not failed, why=failed)
+    return MatrixRow(name, overrides_between(run, changed), published, needed(changed, facts), permitted=not failed, why=failed)
 
 
 def refusal(verdict: Verdict) -> str:

@@ -1,8 +1,9 @@
-"""Floating-point operations of one optimizer step: what the model asks for, and what the hardware does with recomputation."""
+"""Floating-point operations of one optimizer step: what the model needs, and what the hardware does with recomputation."""
 
 from dataclasses import dataclass
 
-from conf.schema import Freeze, Lora, Run
+from conf.regimes import regime_row
+from conf.schema import Freeze, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.memory.stages import answer_length, facts_of_stage, forwards_of
 from launcher.memory.weights.parameters import census_of, frozen_selection, places
@@ -55,7 +56,7 @@ def active_elements(facts: ModelFacts, module: ModuleKind) -> int:
 def learning_elements(facts: ModelFacts, run: Run) -> int:
     """Active elements with a gradient of their own; a tied head has one where the embedding learns."""
     census = census_of(run, facts)
-    if isinstance(run.regime, Lora):
+    if regime_row(run.regime.name).learns == "an adapter":
         return census.adapters
     chosen = frozen_selection(run.regime, facts) if isinstance(run.regime, Freeze) else places
     return census.head + sum(active_elements(facts, module) * len(chosen(module)) for module in facts.modules if module.layers)

@@ -1,6 +1,7 @@
 """Disk under the run folder: checkpoints and the final model."""
 
-from conf.schema import Badam, Lora, Run
+from conf.regimes import regime_row
+from conf.schema import Badam, Run
 from launcher.memory.job import Job
 from launcher.memory.terms import Term
 from launcher.memory.weights.optimizer import state_bytes
@@ -16,7 +17,7 @@ def checkpoint_bytes(job: Job) -> int:
 def disk_terms(job: Job) -> tuple[Term, ...]:
     run: Run = job.run
     one = checkpoint_bytes(job)
-    adapter = isinstance(run.regime, Lora)
+    adapter = regime_row(run.regime.name).learns == "an adapter"
     final = job.storage.weight * job.census.trained if adapter else job.storage.weight * job.census.base
     return (
         Term("checkpoints", one * run.checkpoint.keep, f"checkpoint.keep={run.checkpoint.keep} x what learns with its states"),

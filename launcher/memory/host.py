@@ -1,6 +1,7 @@
 """Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
-from conf.schema import Fsdp, Lora, Qlora, Zero
+from conf.regimes import regime_row
+from conf.schema import Fsdp, Qlora, Zero
 from launcher.memory.constants import (
     CPU_SLACK,
     CUDA_CONTEXT,
@@ -84,9 +85,13 @@ def cast_bytes(job: Job) -> int:
     return job.storage.weight * job.census.largest if loaded and loaded_element(job.run) > job.storage.weight else 0
 
 
+def adapts(job: Job) -> bool:
+    return regime_row(job.run.regime.name).learns == "an adapter"
+
+
 def random_base_terms(job: Job, *, leads: bool) -> Terms:
     """An adapter's random base is drawn by the first rank on the host, and saved: of experts, gate and up projections are written from copies."""
-    if not leads or job.run.model.init != "random" or not isinstance(job.run.regime, Lora):
+    if not leads or job.run.model.init != "random" or not adapts(job):
         return ()
     size = job.storage.frozen * (job.census.base + untied_head(job) + 2 * experts(job) // 3)
     return (Term("random base", size, "drawn and saved by the first rank"),)
@@ -104,7 +109,7 @@ def loading_bytes(job: Job) -> int:
     split_in_place = isinstance(run.sharding, Zero) and run.sharding.stage == 3
     if quantised_in_place or split_in_place:
         return 0
-    if run.model.init == "random" and not isinstance(run.regime, Lora):
+    if run.model.init == "random" and not adapts(job):
         return element * (job.census.base + untied_head(job)) if isinstance(run.sharding, Fsdp) else 0
     if element == 2:
         return element * stacked(job)
@@ -114,8 +119,8 @@ def loading_bytes(job: Job) -> int:
 def mapped_bytes(job: Job) -> int:
     """Where a rank trains on the host: frozen weights in the dtype of their files, of which ZeRO-3 makes parts and experts are stacked."""
     run = job.run
-    from_files = run.model.init == "pretrained" or isinstance(run.regime, Lora)
-    if not from_files or loaded_element(run) != 2 or isinstance(run.regime, Qlora) or job.split.weights > 1:
+    from_files = run.model.init == "pretrained" or adapts(job)
+    if not from_files or loaded_element(run) != 2 or regime_row(run.regime.name).quantised or job.split.weights > 1:
         return 0
     return job.storage.frozen * max(job.census.frozen - experts(job), 0)
 
@@ -155,7 +160,7 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     The first rank holds what it writes. ZeRO-1 and 2 have every rank clone the whole model to the host, adapters or not; FSDP2 gathers it for the
     first rank; ZeRO-3 gathers what learns. Without a split an adapter is written alone.
     """
-    sharding, adapter = job.run.sharding, isinstance(job.run.regime, Lora)
+    sharding, adapter = job.run.sharding, adapts(job)
     whole = weight_bytes(job.run, job.census, job.storage)
     if isinstance(sharding, Zero) and sharding.stage != 3:
         return whole + named_twice(job) + (written_copies(job) if leads and not adapter else 0)

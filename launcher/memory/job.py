@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from conf.regimes import regime_row
 from conf.schema import Lora, Run
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
@@ -94,7 +95,11 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     rows = (
         (not facts.traits.traced, f"activations of {facts.family} are taken from the closest family that was traced"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
-        (isinstance(run.regime, Lora) and len(run.model.added_tokens) > 0, "model.added_tokens beside an adapter: its memory was never measured"),
+        (
+            regime_row(run.regime.name).learns == "an adapter" and len(run.model.added_tokens) > 0,
+            "model.added_tokens beside an adapter: its memory was never measured",
+        ),
+        (run.training.kernels == "fused", "training.kernels=fused: what its kernels save is not predicted yet; the plain kernels are counted"),
         (is_paged(run), f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

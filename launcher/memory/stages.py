@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from conf.constants import SCORE_HEAD
-from conf.schema import Dpo, Grpo, Lora, Ppo, Run
+from conf.regimes import regime_row
+from conf.schema import Dpo, Grpo, Ppo, Run
 from conf.stages import Loss, stage_row
 from launcher.facts.model import ModelFacts, ModuleKind
 
@@ -33,7 +34,8 @@ def judged(run: Run) -> bool:
 
 def copies_of(run: Run) -> Copies:
     """With adapters the reference is the base itself, its adapter switched off."""
-    reference = compares(run) and not precomputes(run) and not isinstance(run.regime, Lora)
+    adapter = regime_row(run.regime.name).learns == "an adapter"
+    reference = compares(run) and not precomputes(run) and not adapter
     return Copies(int(reference), int(judged(run)))
 
 
@@ -45,6 +47,24 @@ def answer_length(run: Run) -> int:
 def sample_tokens(run: Run) -> int:
     """Tokens at most that learning from one sample runs over."""
     return stage_row(run.stage.name).sequences * (run.data.cutoff + answer_length(run))
+
+
+def repeats_its_passes(run: Run) -> bool:
+    """Whether some pass that learns is, module by module, the pass over the same model before it. ZeRO-3 foresees which weights are used again soon
+    only then (runtime/zero/partitioned_param_coordinator.py, trace_prologue); otherwise it frees each as soon as it was used.
+
+    No pass is where another one without gradients lies before each: kto's over mismatched answers, and that of a base without its adapter. Writing
+    answers begins anew (trl/models/utils.py, add_hooks): one pass is recorded after it, and the next is foreseen. What reads ppo's answers back is
+    recorded as a pass that ends with the loss, and what was freed after a module then is freed again (__params_to_release is cached).
+    """
+    accumulation, adapted = run.training.accumulation, regime_row(run.regime.name).learns == "an adapter"
+    if isinstance(run.stage, Ppo):
+        return adapted and run.stage.epochs * run.stage.mini_batches * accumulation > 1
+    if isinstance(run.stage, Grpo):
+        return accumulation > (2 if adapted and compares(run) else 1)
+    if stage_row(run.stage.name).read_between:
+        return False
+    return not (adapted and compares(run) and not precomputes(run))
 
 
 def forwards_of(run: Run) -> float:

@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.ranks import ranks
-from conf.schema import Run
+from conf.regimes import regime_row
+from conf.schema import Freeze, Run
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.words import duration, gib, plural
 
 if TYPE_CHECKING:
-    from launcher.gate.proposals import Change, RegimeRow
+    from launcher.gate.proposals import Change, MatrixRow
 
 GB = 10**9
 BAR_WIDTH = 32
 
 
 def run_sentence(judged: Judged) -> str:
-    """The run, said in one sentence."""
+    """The run in one sentence."""
     run, facts = judged.run, judged.facts
     what = f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}"
     place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
@@ -37,14 +38,8 @@ def packed_phrase(run: Run) -> str:
 
 
 def regime_phrase(run: Run) -> str:
-    values = vars(run.regime)
-    if "bits" in values:
-        return f"QLoRA in {values['bits']} bits, rank {values['rank']}"
-    if "rank" in values:
-        return f"LoRA of rank {values['rank']}"
-    if "layers" in values:
-        return f"freeze but {values['layers']} layers{' and ' + ', '.join(values['modules']) if values['modules'] else ''}"
-    return "full"
+    modules = f" and {', '.join(run.regime.modules)}" if isinstance(run.regime, Freeze) and run.regime.modules else ""
+    return regime_row(run.regime.name).phrase.format(**vars(run.regime)) + modules
 
 
 def fit_lines(judged: Judged) -> list[str]:
@@ -100,7 +95,7 @@ def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
 
 
 def file_lines(path: Path, text: str) -> list[str]:
-    """A file that the launch writes, indented, so that it can be told from the plan around it."""
+    """A file that the launch writes, indented, so that it stands out from the plan around it."""
     return [f"file {path}:", *(f"  {line}".rstrip() for line in text.splitlines())]
 
 
@@ -136,14 +131,14 @@ def explanation_lines(judged: Judged) -> list[str]:
 
 def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
     if not changes:
-        return ["no change of regime, sharding or batch fits this node: state a bigger one."]
+        return ["Nothing that can be changed makes this run fit. Describe a larger node with node.gpus and node.gpu_memory."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
     for change in changes:
         lines.append(f"  {' '.join(change.overrides):<60} peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}")
     return lines
 
 
-def matrix_lines(judged: Judged, rows: "Sequence[RegimeRow]") -> list[str]:
+def matrix_lines(judged: Judged, rows: "Sequence[MatrixRow]") -> list[str]:
     """Every regime on this node."""
     lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
     for row in rows:

@@ -26,6 +26,8 @@ TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
         ({"messages": CHAT[:1], "chosen": CHAT[1], "rejected": CHAT[1]}, "openai", "pairs"),
         ({"prompt": "q", "completion": "a"}, "trl", "answers"),
         ({"prompt": "q", "completion": "a", "label": True}, "trl", "labelled"),
+        ({"prompt": "q", "response": "a"}, "trl", "answers"),
+        ({"prompt": "q", "response": "a", "label": False}, "trl", "labelled"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "trl", "pairs"),
         ({"chosen": CHAT, "rejected": CHAT}, "trl", "pairs"),
         ({"chosen": "q a", "rejected": "q b", "score": 1.5}, "trl", "pairs"),

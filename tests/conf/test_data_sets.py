@@ -27,22 +27,22 @@ def test_a_name_is_an_entry_before_it_is_anything_else_and_a_file_before_it_is_a
 
 
 def test_a_folder_gives_its_data_files_by_name(tmp_path: Path) -> None:
-    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py"):
+    for name in ("b.json", "a.jsonl", "README.md", ".c.json", "load.py", "e.jsonl.gz", "f.parquet.zst", "g.md.gz", "h.gz"):
         (tmp_path / name).write_text("[]")
     (tmp_path / "d.json").mkdir()
-    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json"]
+    assert [path.name for path in files_in(tmp_path)] == ["a.jsonl", "b.json", "e.jsonl.gz", "f.parquet.zst"]
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the folder holds no file ending in .json"):
+    with pytest.raises(DataError, match=r"holds no file ending in .json"):
         files_in(tmp_path)
 
 
 def test_a_file_that_is_not_there_or_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text("<a/>")
-    with pytest.raises(DataError, match=r"gone.json: there is no such file"):
+    with pytest.raises(DataError, match=r"gone.json does not exist"):
         ending_of(tmp_path / "gone.json")
-    with pytest.raises(DataError, match=r"files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"):
+    with pytest.raises(DataError, match=r"Files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"):
         ending_of(tmp_path / "a.xml")
 
 
@@ -54,7 +54,13 @@ def test_the_smaller_limit_holds(own: int | None, asked: int | None, limit: int 
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        *[("train.jsonl", "train"), ("train-00000-of-00002.parquet", "train"), ("squad_training.json", "train"), ("Test.csv", "test")],
+        *[
+            ("train.jsonl", "train"),
+            ("train-00000-of-00002.parquet", "train"),
+            ("squad_training.json", "train"),
+            ("Test.csv", "test"),
+            ("test.jsonl.gz", "test"),
+        ],
         *[("validation.jsonl", "validation"), ("squad.dev.jsonl", "validation"), ("val_2.jsonl", "validation"), ("my-eval.jsonl", "test")],
         *[("data.jsonl", None), ("trains.jsonl", None), ("contest.jsonl", None), ("a_test_of_time.jsonl", None), ("devices.jsonl", None)],
     ],

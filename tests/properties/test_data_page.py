@@ -17,7 +17,7 @@ RECORD = re.compile(r"^\| `(\{.*\})` \| (\w+) \| (\w+) \|$", re.MULTILINE)
 
 def test_each_record_of_the_page_is_read_as_it_says():
     rows = RECORD.findall(PAGE)
-    assert len(rows) == 14
+    assert len(rows) == 15
     for record, kind, holds in rows:
         layout = layout_of_record(json.loads(record))
         assert layout is not None

@@ -1,6 +1,5 @@
 """The weights that a run left, as the model that it trained."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,15 +15,18 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from conf.constants import ADAPTER_CONFIG
+from conf.regimes import regime_row
 from conf.request import Trained
 from conf.run_dir import RunDir
-from conf.schema import Lora, Qlora, Run
+from conf.schema import Lora, Run
 from trainers.checkpoints.commit import faults
 from trainers.model.attention import implementation
 from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
 from trainers.model.prepared import PreparedModel
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
+from trainers.regimes import regime_module
+from trainers.stages import stage_module
 
 
 def is_adapter(weights: Path) -> bool:
@@ -33,8 +35,7 @@ def is_adapter(weights: Path) -> bool:
 
 def model_class(run: Run) -> ModelClass:
     """The Auto class that the run's stage trains: of text, or of scores."""
-    stage = importlib.import_module(f"trainers.stages.{run.stage.name}")
-    chosen: ModelClass = stage.MODEL_CLASS
+    chosen: ModelClass = stage_module(run).MODEL_CLASS
     return chosen
 
 
@@ -83,7 +84,7 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
         keywords = {"dtype": by_precision(FROZEN, run.training.precision), "attn_implementation": implementation(run)}
         with naming_the_weights(trained):
             model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
-    if not isinstance(run.regime, Qlora):  # what is quantised was put where it belongs
+    if not regime_row(run.regime.name).quantised:  # what is quantised was put where it belongs
         model = model.to(PartialState().device)
     return model.eval()
 
@@ -91,9 +92,8 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
 def load_base(run: Run, trained: Trained) -> PreTrainedModel:
     """The base of an adapter exactly as training loaded it: quantised alike, in the same dtype."""
     assert isinstance(run.regime, Lora)
-    regime = importlib.import_module(f"trainers.regimes.{run.regime.name}")
     base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if run.model.init == "random" else run.model
-    prepared: PreparedModel = regime.prepare_model(replace(run, model=base), model_class(run))
+    prepared: PreparedModel = regime_module(run).prepare_model(replace(run, model=base), model_class(run))
     return with_rows(prepared.model, run, load_tokenizer_of(trained))
 
 
@@ -111,7 +111,7 @@ def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
     """
     refuse_damaged(trained)
     base = load_base(run, trained)
-    plain = dequantised(base, dtype) if isinstance(run.regime, Qlora) else base.to(dtype)
+    plain = dequantised(base, dtype) if regime_row(run.regime.name).quantised else base.to(dtype)
     with naming_the_weights(trained):
         return with_trained_adapter(plain, run, trained).merge_and_unload(safe_merge=True).to(dtype)
 

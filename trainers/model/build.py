@@ -16,7 +16,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import set_quantized_state
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from conf.schema import Fsdp, Full, Model, Run
+from conf.regimes import regime_row
+from conf.schema import Fsdp, Model, Run
 from trainers.model.attention import implementation
 
 # Weights that learn are fp32 under autocast; those that only take part in the forward pass have the dtype it computes in.
@@ -49,7 +50,7 @@ def load_model(run: Run, model_class: ModelClass, quantization: QuantizationConf
 
 def weight_dtype(run: Run) -> torch.dtype:
     """The dtype in which the model is loaded: all of it learns (full), or most of it is frozen."""
-    return trained_dtype(run) if isinstance(run.regime, Full) else by_precision(FROZEN, run.training.precision)
+    return trained_dtype(run) if regime_row(run.regime.name).learns == "every weight" else by_precision(FROZEN, run.training.precision)
 
 
 def trained_dtype(run: Run) -> torch.dtype:

@@ -1,20 +1,26 @@
 """How weights become trainable: one module per regime, each with prepare_model(run, model_class) -> PreparedModel."""
 
-import importlib
 from pathlib import Path
+from types import ModuleType
 
 from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
-from conf.schema import Lora, Run
+from conf.regimes import regime_row
+from conf.schema import Run
+from trainers.choices import module_of
 from trainers.model.build import ModelClass, adapter_dtype, with_saved_base
 from trainers.model.prepared import PreparedModel
 
 
+def regime_module(run: Run) -> ModuleType:
+    return module_of("regime", run.regime.name, "trainers.regimes")
+
+
 def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> PreparedModel:
     """The model of a run as its regime trains it. `base_folder` receives the base of an adapter that starts from random weights."""
-    regime = importlib.import_module(f"trainers.regimes.{run.regime.name}")
-    if isinstance(run.regime, Lora) and run.model.init == "random":
+    regime = regime_module(run)
+    if regime_row(run.regime.name).learns == "an adapter" and run.model.init == "random":
         run = with_saved_base(run, model_class, base_folder)
     prepared: PreparedModel = regime.prepare_model(run, model_class)
     return prepared

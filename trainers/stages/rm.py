@@ -10,8 +10,9 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from conf.constants import SCORE_HEAD
+from conf.regimes import regime_row
 from conf.run_dir import RunDir
-from conf.schema import Freeze, Run
+from conf.schema import Run
 from trainers.model.build import trained_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.regimes.freeze import train_too
@@ -68,6 +69,6 @@ def with_head(run: Run, prepared: PreparedModel) -> PreparedModel:
     """The head is new: it learns in every regime, and is saved with an adapter."""
     if prepared.peft_config is not None:
         return replace(prepared, peft_config=replace(prepared.peft_config, task_type=TaskType.SEQ_CLS, modules_to_save=[SCORE_HEAD]))
-    if isinstance(run.regime, Freeze):
+    if regime_row(run.regime.name).learns == "some weights":
         train_too(prepared.model, [SCORE_HEAD], trained_dtype(run))
     return prepared

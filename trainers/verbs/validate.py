@@ -22,8 +22,8 @@ from trainers.data.inspect.survey import SetCounts, Survey, common_samples, surv
 from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
 from trainers.data.prepare.problems import Problem, problem_lines
-from trainers.data.prepare.report import left_out_lines, unread_lines
-from trainers.data.prepare.selection import select
+from trainers.data.prepare.report import left_out_lines, one_class_lines, repair_lines, unread_lines
+from trainers.data.prepare.selection import kept, select
 from trainers.data.prepare.tokenising import Tokenised, Work
 from trainers.data.sources.records import SHOWN
 from trainers.errors import DataError
@@ -40,6 +40,7 @@ class Findings:
     problems: list[Problem]
     previews: list[Preview]
     left_out: list[str]  # files of the sets' folders that belong to another split
+    one_class: list[str]  # a warning where the answers are all labelled alike
     refusal: str | None  # what training would end with
 
 
@@ -89,9 +90,15 @@ def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) 
         problems=[*train.problems, *(held_out.problems if held_out else [])],
         previews=previews(train.rows[0], kind, tokenizer) if len(train.rows) else [],
         left_out=[str(file) for file in left_out(run.data)],
+        one_class=labels_alike(train) if kind == "labelled" else [],
         refusal=refusal(run, train, held_out),
     )
     return found, train
+
+
+def labels_alike(train: Tokenised) -> list[str]:
+    labels = train.rows.with_format("numpy")["label"][:][kept(train.rows)]
+    return one_class_lines(int(labels.sum()), len(labels)) if len(labels) else []
 
 
 def refusal(run: Composed, train: Tokenised, held_out: Tokenised | None) -> str | None:
@@ -121,6 +128,7 @@ def report_lines(found: Findings) -> list[str]:
     agree = found.disagreements or ["none"]
     return [
         *survey_lines(found.train),
+        *found.one_class,
         *left_out_lines(found.left_out),
         *evaluated,
         *both,
@@ -135,7 +143,7 @@ def survey_lines(counted: Survey) -> list[str]:
     lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
     return [
         *table(counted.sets),
-        *(f"{one.name}: {line}" for one in counted.sets for line in unread_lines(one.unread)),
+        *(f"{one.name}: {line}" for one in counted.sets for line in [*repair_lines(one.repairs), *unread_lines(one.unread)]),
         f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
         f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
     ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conf.regimes import regime_row
 from conf.schema import Lora, Qlora, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.memory.weights.dtypes import Storage
@@ -41,9 +42,9 @@ class Arithmetic:
 
 
 def arithmetic_of(run: Run, facts: ModelFacts, storage: Storage) -> Arithmetic:
-    fp32_stream = storage.compute == 4 or (storage.autocast and (run.regime.name == "full" or widened(run, facts)))
+    fp32_stream = storage.compute == 4 or (storage.autocast and (regime_row(run.regime.name).learns == "every weight" or widened(run, facts)))
     keeps = isinstance(run.regime, Qlora) and run.regime.bits == 2
-    casts_adapted = storage.autocast and not isinstance(run.regime, Qlora)  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
+    casts_adapted = storage.autocast and not regime_row(run.regime.name).quantised  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
     wide = storage.autocast and widened(run, facts)
     return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted, 4 if wide else storage.compute)
 

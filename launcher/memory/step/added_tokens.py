@@ -1,6 +1,6 @@
 """What the rows of added tokens cost beside an adapter."""
 
-from conf.schema import Lora
+from conf.regimes import regime_row
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms
 
@@ -10,6 +10,6 @@ def merged_terms(job: Job) -> Terms:
 
     peft 0.21, tuners/trainable_tokens/layer.py, get_merged_weights.
     """
-    if not (isinstance(job.run.regime, Lora) and job.run.model.added_tokens):
+    if not (regime_row(job.run.regime.name).learns == "an adapter" and job.run.model.added_tokens):
         return ()
     return (Term("embedding with added rows", 3 * job.storage.compute * job.head, "copies of embedding and head, and one gradient"),)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conf.regimes import regime_row
 from conf.schema import Run
 from conf.shardings import Engine, sharding_row
 
@@ -54,4 +55,4 @@ def storage_of(run: Run) -> Storage:
 def loaded_element(run: Run) -> int:
     """Bytes of a weight as it is loaded: what learns is loaded in fp32 unless all is to be 16 bits; DeepSpeed's engine casts it afterwards."""
     amp = run.training.precision in ("bf16_amp", "fp16_amp")
-    return 4 if run.training.precision == "fp32" or (amp and run.regime.name == "full") else 2
+    return 4 if run.training.precision == "fp32" or (amp and regime_row(run.regime.name).learns == "every weight") else 2

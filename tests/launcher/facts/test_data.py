@@ -58,7 +58,7 @@ def test_records_of_local_files_are_counted(tmp_path: Path) -> None:
     assert count_samples(data_of(tmp_path, "a.jsonl", "b.json", "generated", max_samples=3), "sft") == 8  # 2 + 3 + 3
 
 
-@pytest.mark.parametrize("entry", ["a.csv", "a.txt", "a.parquet"])
+@pytest.mark.parametrize("entry", ["a.csv", "a.txt", "a.parquet", "a.jsonl.gz", "a.json.zst"])
 def test_what_only_a_library_counts_is_left_to_the_trainers(entry: str, tmp_path: Path) -> None:
     (tmp_path / entry).write_text("instruction,output\nq,a\n")
     assert count_samples(data_of(tmp_path, entry), "sft") is None

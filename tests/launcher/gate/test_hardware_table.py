@@ -2,11 +2,12 @@
 
 import pytest
 
+from conf.rows import MissingRow
 from conf.schema import Qlora
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import architecture_source, model_facts, read_architecture
-from launcher.gate.hardware_table import FREEZE, FULL, FULL_AMP, GB, LORA, Row, published_need, row_of
+from launcher.gate.hardware_table import FULL, FULL_AMP, GB, LORA, Row, published_need, row_of
 
 COUNTS = {
     "llama2_7b": 6_738_415_616,
@@ -17,6 +18,7 @@ COUNTS = {
     "mixtral_8x7b": 46_702_792_704,
     "mixtral_8x22b": 140_620_634_112,
 }
+FREEZE = Row("freeze", "16")
 QLORA_8, QLORA_4, QLORA_2 = Row("qlora", "8"), Row("qlora", "4"), Row("qlora", "2")
 # In the order of COUNTS; typed from the published table, not read from the file under test.
 CELLS = {
@@ -124,7 +126,7 @@ def test_qlora_bits_without_a_row_are_refused() -> None:
 def test_a_regime_without_a_row_is_refused() -> None:
     run = compose(["model=llama2_7b", "data=demo", "regime=full"])
     run.regime.name = "prefix"
-    with pytest.raises(ConfigError, match=r"regime=prefix has no row"):
+    with pytest.raises(MissingRow, match=r"regime=prefix has no row"):
         row_of(run)
 
 

@@ -174,3 +174,10 @@ def test_the_described_run_needs_no_gpu_and_keeps_what_was_given() -> None:
     run = described(["model=demo", "data=demo", "node=h100_80"], [])
     assert (run.node.gpus, run.cluster.ranks_per_node) == (0, 1)
     assert run.data == compose(["model=demo", "data=demo"]).data
+
+
+def test_answers_of_one_label_alone_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = {"prompt": "q", "completion": "a", "label": True}
+    validate(run_of(tmp_path, [labelled, labelled], "stage=kto"), Validate(as_json=False, picture=None))
+    assert "WARNING: all 2 answers are labelled good and none is labelled bad" in capsys.readouterr().out
+    assert found(tmp_path, [labelled, {**labelled, "label": False}], "stage=kto").one_class == []

@@ -27,6 +27,7 @@ class SetCounts:
     tokens: int  # of what is left, after truncation
     learned_tokens: int
     label_share: float | None  # of labelled answers: the share that is good
+    repairs: dict[str, int]  # what data.turns=repair did, and to how many samples
     unread: dict[str, int]  # columns and fields that the model does not see, and of how many samples
 
 
@@ -71,6 +72,7 @@ def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kin
         tokens=int(numpy.sum(facts["tokens"][:][used])),
         learned_tokens=int(numpy.sum(facts["learned"][:][used])),
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
+        repairs=dict(samples.repairs[number]),
         unread=dict(samples.unread[number]),
     )
 

@@ -17,7 +17,7 @@ from conf.schema import Data, Run
 from conf.stages import Kind, stage_row
 from trainers.data.prepare.problems import problem_lines, refuse_problems, refuse_too_many
 from trainers.data.prepare.progress import counter_for
-from trainers.data.prepare.report import DataReport
+from trainers.data.prepare.report import DataReport, one_class_lines
 from trainers.data.prepare.selection import drop_reasons, kept, select
 from trainers.data.prepare.tokenising import Tokenised, Work, tokenise_chunks
 from trainers.data.prepare.writing import write_rows
@@ -113,7 +113,9 @@ def report_on(samples: Tokenised, train: Part, evaluation: Part, train_rows: int
         longest=int(lengths.max()),
         cutoff=work.data.cutoff,
         left_over=int(learnable.sum()) - held_out - len(numpy.unique(train.chosen)),
+        one_class=one_class_lines(train.total("label"), len(train.chosen)) if work.kind == "labelled" else [],
         unread=dict(sum(samples.unread, Counter())),
+        repairs=dict(sum(samples.repairs, Counter())),
     )
 
 

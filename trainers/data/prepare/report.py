@@ -19,6 +19,8 @@ class DataReport:
     cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
     unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
+    repairs: dict[str, int] = field(default_factory=dict)  # what data.turns=repair did, and to how many samples
+    one_class: list[str] = field(default_factory=list)  # a warning where answers are all labelled alike
     left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
 
     @property
@@ -35,7 +37,9 @@ class DataReport:
             f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
             f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
             f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
-            + "".join(f" {line}" for line in [*unread_lines(self.unread), *left_out_lines(self.left_out)])
+            + "".join(
+                f" {line}" for line in [*repair_lines(self.repairs), *unread_lines(self.unread), *left_out_lines(self.left_out), *self.one_class]
+            )
         )
 
 
@@ -44,6 +48,21 @@ def unread_lines(unread: Mapping[str, int]) -> list[str]:
     return [f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."] if unread else []
 
 
+def repair_lines(repairs: Mapping[str, int]) -> list[str]:
+    return [f"data.turns=repair: {', '.join(f'{what} ({count:,} samples)' for what, count in repairs.items())}."] if repairs else []
+
+
 def left_out_lines(files: Sequence[str]) -> list[str]:
     """Splits that are not trained on."""
     return [f"Not trained on, as other splits: {', '.join(files)}; to evaluate on them, name them in data.evaluation_sets."] if files else []
+
+
+def one_class_lines(good: int, answers: int) -> list[str]:
+    """A warning where stage=kto would learn from one label alone."""
+    if 0 < good < answers:
+        return []
+    missing, there = ("bad", "good") if good else ("good", "bad")
+    return [
+        f"WARNING: all {answers:,} answers are labelled {there} and none is labelled {missing}, so stage=kto has nothing to tell them from. "
+        f"Add answers labelled {missing}, correct the column of the label, or learn good answers with stage=sft."
+    ]

@@ -51,7 +51,8 @@ class Tokenised:
     rows: Dataset
     read: list[int]  # records of each set
     problems: list[Problem]  # records that gave no sample, in order
-    unread: list[Counter]  # of each set: what its records hold that no row does, and of how many samples
+    repairs: list[Counter[str]]  # of each set: what data.turns=repair did, and to how many samples
+    unread: list[Counter[str]]  # of each set: what its records hold that no row does, and of how many samples
 
 
 def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, counter: Progress) -> Tokenised:
@@ -60,18 +61,20 @@ def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, 
     Raises:
         DataError: from reading the chunks, and for a set of another kind.
     """
-    read, problems, unread = [0] * sets, [], [Counter() for _ in range(sets)]
+    read, problems = [0] * sets, []
+    repairs, unread = [Counter() for _ in range(sets)], [Counter() for _ in range(sets)]
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, work.features.arrow_schema) as writer:
-        for chunk, (batch, found, left) in each_tokenised(chunks, work):
+        for chunk, (batch, found, repaired, left) in each_tokenised(chunks, work):
             writer.write_batch(batch)
             read[chunk.set] += len(chunk.records)
             problems += found
+            repairs[chunk.set] += repaired
             unread[chunk.set] += left
             counter.add(len(chunk.records), pyarrow.compute.sum(batch.column("tokens")).as_py() or 0)
-    return Tokenised(Dataset.from_file(str(file)), read, problems, unread)
+    return Tokenised(Dataset.from_file(str(file)), read, problems, repairs, unread)
 
 
-Done = tuple[pyarrow.RecordBatch, list[Problem], Counter]
+Done = tuple[pyarrow.RecordBatch, list[Problem], Counter[str], Counter[str]]
 
 
 def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk, Done]]:
@@ -110,7 +113,8 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     rows, problems = rows_of_chunk(chunk, work)
-    return as_batch([row for _, row in rows], chunk.set, work), problems, Counter(name for _, row in rows for name in row["unread"])
+    repairs, unread = (Counter(name for _, row in rows for name in row[column]) for column in ("repairs", "unread"))
+    return as_batch([row for _, row in rows], chunk.set, work), problems, repairs, unread
 
 
 def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Row]], list[Problem]]:
@@ -152,7 +156,7 @@ def samples_of(chunk: Chunk, number: int, record: object, work: Work) -> list[Sa
     Raises:
         RowError: when it does not fit the layout.
     """
-    sample = read_sample(chunk.place(number), record, chunk.layout, work.kind)
+    sample = read_sample(chunk.place(number), record, chunk.layout, work.kind, work.data.turns)
     made = MAKE[chunk.layout.holds][work.kind](sample)
     return made if work.data.train_history else [last_answer_alone(each) for each in made]
 

@@ -8,6 +8,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from trainers.data.rows.chat_template import marks_answers
+from trainers.data.rows.spans import span_of_answer, written_differently
 from trainers.data.rows.template import Conversation, Rendered, Span, Template, for_template, name_a_template
 from trainers.data.rows.unread import with_unread
 from trainers.data.samples.chat import Message, RowError, Sample
@@ -76,10 +77,7 @@ def learned(sample: Sample) -> list[bool]:
 
 
 def render_turn_by_turn(template: Template, messages: Conversation, wanted: list[bool]) -> Rendered:
-    """An answer is what a message adds to the prompt before it; that holds only if each rendering begins the next.
-
-    Templates of reasoning models write earlier answers without their thoughts: those can be context, not learned.
-    """
+    """An answer is what a message adds to the prompt before it."""
     [whole] = template.render([messages])
     answers: list[Span] = []
     for index, message in enumerate(messages):
@@ -90,10 +88,10 @@ def render_turn_by_turn(template: Template, messages: Conversation, wanted: list
             continue
         [before] = template.render([messages[:index]], prompt=True)
         [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
-        if not (after.text.startswith(before.text) and whole.text.startswith(after.text)):
-            other = f"Learn the last answer alone (data.train_history=false). {name_a_template()}"
-            raise RowError(f"the chat template writes message {index + 1} differently once more follows. {other}")
-        answers.append((len(before.text), len(after.text)))
+        span = span_of_answer(whole.text, before.text, after.text, message)
+        if span is None:
+            raise RowError(written_differently(index, len(messages)))
+        answers.append(span)
     return Rendered(whole.text, answers)
 
 

@@ -102,16 +102,15 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
     texts = [one.text for each in rendered if not isinstance(each, RowError) for one in each]
     encodings = iter(own.encode(texts, tokenizer))
     return [
-        each
-        if isinstance(each, RowError)
-        else {**make(sample, list(zip(each, islice(encodings, len(each)), strict=True))), "unread": unread_of(sample, each)}
+        each if isinstance(each, RowError) else {**make(sample, list(zip(each, islice(encodings, len(each)), strict=True))), **notes(sample, each)}
         for sample, each in zip(samples, rendered, strict=True)
     ]
 
 
-def unread_of(sample: Sample, parts: Sequence[Rendered]) -> list[str]:
-    """What the record holds and the row does not: columns, and fields of messages."""
-    return sorted({*sample.get("unread", []), *(name for part in parts for name in part.unread)})
+def notes(sample: Sample, parts: Sequence[Rendered]) -> dict[str, list[str]]:
+    """What was done to a sample, and what its record holds that the row does not: columns, and fields of messages."""
+    unread = {*sample.get("unread", []), *(name for part in parts for name in part.unread)}
+    return {"repairs": sample.get("repairs", []), "unread": sorted(unread)}
 
 
 def shown_or_error(parts: list[Rendered | RowError]) -> list[Rendered] | RowError:

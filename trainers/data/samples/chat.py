@@ -29,6 +29,7 @@ class Sample(TypedDict):
     rejected: NotRequired[list[Message]]
     label: NotRequired[bool]  # of labelled answers: whether the answer is good
     answer: NotRequired[str]  # of prompts: the set's own answer, or ""
+    repairs: NotRequired[list[str]]  # what data.turns=repair did to it
     unread: NotRequired[list[str]]  # what the record holds beside all of this, in words
 
 
@@ -57,14 +58,15 @@ def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role,
     for number, message in enumerate(messages, start=1):
         if message["role"] not in followers[before]:
             after = "at the start" if before == "start" else f"after {before}"
-            raise RowError(f"message {number} is of role {message['role']}; {after} comes {' or '.join(followers[before])}")
+            way_out = ", or set data.turns=repair" if message["role"] in (before, "assistant") else ""
+            raise RowError(f"message {number} is of role {message['role']}; {after} comes {' or '.join(followers[before])}{way_out}")
         before = message["role"]
 
 
 def refuse_no_answer(messages: list[Message]) -> None:
     last = messages[-1]["role"]
     if last != "assistant":
-        raise RowError(f"the last message is of role {last}; it must be the assistant's answer, which is what is learned")
+        raise RowError(f"the last message is of role {last}; it must be the assistant's answer, which is what is learned, or set data.turns=repair")
 
 
 def refuse_no_question(messages: list[Message]) -> None:

@@ -48,7 +48,11 @@ def answered(sample: Sample, answer: list[Message]) -> Sample:
 def alike(sample: Sample, messages: list[Message]) -> Sample:
     """The same record's tools and place with other messages."""
     made: Sample = {"place": sample["place"], "messages": messages, "tools": sample["tools"]}
-    return {**made, "unread": sample["unread"]} if "unread" in sample else made
+    if "unread" in sample:
+        made["unread"] = sample["unread"]
+    if "repairs" in sample:
+        made["repairs"] = sample["repairs"]
+    return made
 
 
 # What a set holds -> the kind of rows that a stage wants -> how they are made. What is not here cannot be made.

@@ -6,6 +6,11 @@ from conf.data_layout import Columns, Layout, Tags, json_type
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
 from trainers.data.samples.watched import holds_something
 
+# Further names of roles in the format of OpenAI: of instructions since 2024, and of the result of a tool before that.
+OPENAI_ROLES: dict[object, Role] = {"developer": "system", "function": "tool"}
+
+CALLS = ("tool_calls", "function_call")  # the second in exports from before 2024, of one call
+
 
 def prompt_messages(record: dict[str, object], layout: Layout) -> list[Message]:
     """What the layout's question holds; in sharegpt and openai data with the answer, unless that has columns of its own."""
@@ -69,11 +74,12 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
         tags.function: "assistant",
         tags.observation: "tool",
     }
+    roles = {**OPENAI_ROLES, **roles} if tags.role == "role" else roles
     spoken = turn.get(tags.role)
     if not isinstance(spoken, str) or spoken not in roles:
         raise RowError(f"{place}: {tags.role}={spoken!r} is not a role; it is one of: {', '.join(map(str, roles))}")
     content = joined_parts(turn.get(tags.content), place)
-    calls = read_calls(turn.get("tool_calls"), place)
+    calls = [call for name in CALLS for call in read_calls(turn.get(name), place)]
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"{place}: {tags.content} is a {json_type(content)}; it must be text")
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
@@ -81,7 +87,7 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
         message["content"], calls = "", read_calls(content, place)
     if calls:
         message["calls"] = calls
-    further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "tool_calls", "weight") and holds_something(value)}
+    further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "weight", *CALLS) and holds_something(value)}
     return {**message, "further": further} if further else message
 
 

@@ -4,14 +4,15 @@ import json
 
 from conf.data_layout import Layout, json_type
 from conf.stages import Kind
-from trainers.data.samples.chat import FOLLOWERS, Message, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
+from trainers.data.samples.chat import FOLLOWERS, Message, Role, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages
+from trainers.data.samples.turns import REPAIRED, repair
 from trainers.data.samples.watched import Watched, unasked
 from trainers.data.sources.records import Records, refuse_bad_rows
 
 
-def read_samples(records: Records, layout: Layout, wanted: Kind) -> list[Sample]:
+def read_samples(records: Records, layout: Layout, wanted: Kind, turns: str) -> list[Sample]:
     """The samples of the wanted kind that the records give, in order; conversion.MAKE must have a way from what the layout holds.
 
     Raises:
@@ -21,14 +22,14 @@ def read_samples(records: Records, layout: Layout, wanted: Kind) -> list[Sample]
     problems: list[str] = []
     for number, record in records.rows:
         try:
-            samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), record, layout, wanted)))
+            samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), record, layout, wanted, turns)))
         except RowError as error:
             problems.append(f"{records.unit} {number}: {error}")
     refuse_bad_rows(records.origin, problems, len(records.rows), f"They were read as {layout.kind} data; mend or remove them.")
     return samples
 
 
-def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sample:
+def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns: str) -> Sample:
     """The record as what the set holds, its roles in order."""
     if not isinstance(record, dict):
         raise RowError(f"is a {json_type(record)}; it must be an object")
@@ -41,11 +42,17 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind) -> Sam
     if layout.holds == "labelled":
         sample["label"] = read_label(record, layout.columns.kto_tag)
     system = optional_text(record, layout.columns.system)
+    unread = []
     if system and sample["messages"][0]["role"] != "system":
         sample["messages"] = [plain("system", system), *sample["messages"]]
-    refuse_misplaced(sample, layout, wanted)
+    elif system and system != sample["messages"][0]["content"]:
+        unread = [f"column {layout.columns.system}, as the conversation begins with a system message of its own"]
+    if turns == "repair":
+        sample, done = repair(sample, layout.holds in ("answers", "labelled") and wanted != "prompts")
+        sample = {**sample, "repairs": done} if done else sample
+    refuse_misplaced(sample, layout, wanted, REPAIRED if turns == "repair" else FOLLOWERS[layout.kind])
     refuse_no_text(sample)
-    unread = [f"column {name}" for name in unasked(record)]
+    unread += [f"column {name}" for name in unasked(record)]
     return {**sample, "unread": unread} if unread else sample
 
 
@@ -131,9 +138,9 @@ def structures(sample: Sample, messages: list[Message]) -> list[str]:
         raise RowError("its tools or calls are nested too deeply") from error
 
 
-def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind) -> None:
+def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind, followers: dict[str, tuple[Role, ...]]) -> None:
     """Roles must alternate, and the conversation must end where the kind of data says."""
-    messages, followers = sample["messages"], FOLLOWERS[layout.kind]
+    messages = sample["messages"]
     if layout.holds == "pairs":
         refuse_no_question(messages)
         for column in ("chosen", "rejected"):

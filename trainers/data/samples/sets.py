@@ -23,13 +23,13 @@ def read_sets(data: Data, kind: Kind) -> list[Sample]:
         DataError: naming the set, file, record and column that is wrong.
         ValueError: naming a key of run.data.
     """
-    return [sample for source in sources_of(data.sets, data) for sample in read_set(source, data.max_samples, kind)]
+    return [sample for source in sources_of(data.sets, data) for sample in read_set(source, data, kind)]
 
 
-def read_set(source: Source, max_samples: int | None, kind: Kind) -> list[Sample]:
+def read_set(source: Source, data: Data, kind: Kind) -> list[Sample]:
     samples: list[Sample] = []
     named = NamedColumns(source)
-    limit = limit_of(source, max_samples)
+    limit = limit_of(source, data.max_samples)
     left = sys.maxsize if limit is None else limit
     for part in parts_of(source):
         whole = read_source(part, kind)
@@ -37,7 +37,7 @@ def read_set(source: Source, max_samples: int | None, kind: Kind) -> list[Sample
         records = first_records(whole, left)
         layout = source.layout or guess_layout(records)
         refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
-        samples += read_samples(records, layout, kind)
+        samples += read_samples(records, layout, kind, data.turns)
         left -= len(records.rows)
         if left == 0 and not named.absent:
             break

@@ -10,12 +10,12 @@ import pyarrow.parquet
 
 from conf.data_layout import Layout, layout_of_record
 from conf.data_registry import Source
-from conf.data_sets import limit_of, parts_of
+from conf.data_sets import data_ending, ending_of, limit_of, parts_of
 from conf.stages import Kind
 from trainers.data.sources.columns import NamedColumns
 from trainers.data.sources.generated import generated_records
 from trainers.data.sources.layout import guess_layout
-from trainers.data.sources.records import Records, RowError, load_hub, read_file, read_hub, records_of_hub, without_nulls
+from trainers.data.sources.records import Records, RowError, load_hub, opened_bytes, parquet_file, read_file, read_hub, records_of_hub, without_nulls
 from trainers.data.sources.rows import BrokenJson, Row, parsed
 from trainers.errors import DataError
 
@@ -74,8 +74,8 @@ def in_blocks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def opened(source: Source, kind: Kind) -> tuple[str, str, Iterator[Row]]:
     """(origin, unit, records) of a set."""
     file = source.file
-    if file is not None and file.is_file() and file.suffix in LAZY:
-        unit, rows = LAZY[file.suffix]
+    if file is not None and file.is_file() and data_ending(file) in LAZY:
+        unit, rows = LAZY[ending_of(file)]
         return str(file), unit, rows(file)
     if source.hub_id is not None:
         loaded = load_hub(source.hub_id, source.subset, source.split, source.folder)
@@ -123,7 +123,7 @@ def broken(record: object) -> str:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
+    with opened_bytes(path) as file:
         for number, line in enumerate(file, start=1):
             content = (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
             if content.strip():
@@ -133,7 +133,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def rows_of_parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet_file(path) as file:
             for batch in file.iter_batches(SIZE):
                 for record in batch.to_pylist():
                     number += 1

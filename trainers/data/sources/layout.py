@@ -6,7 +6,7 @@ from trainers.errors import DataError
 
 LAYOUTS_IN_WORDS = (
     "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
-    "prompt and completion, or chosen and rejected (trl)"
+    "prompt and completion (or response), or chosen and rejected (trl)"
 )
 
 

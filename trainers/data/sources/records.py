@@ -5,15 +5,16 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
 
 from conf.data_layout import json_type
-from conf.data_sets import ending_of
+from conf.data_sets import ending_of, is_compressed
 from trainers.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,10 +100,18 @@ def read_lines(path: Path) -> Records:
 
 def read_parquet(path: Path) -> Records:
     try:
-        values = pyarrow.parquet.read_table(path).to_pylist()
+        with parquet_file(path) as file:
+            values = file.read().to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
     return Records(str(path), "record", list(enumerate(map(without_nulls, values), start=1)))
+
+
+@contextmanager
+def parquet_file(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Parquet is read from its end, so a compressed file is held in memory whole."""
+    with opened_bytes(path) as file, pyarrow.parquet.ParquetFile(io.BytesIO(file.read()) if is_compressed(path) else path) as parquet:
+        yield parquet
 
 
 def without_nulls(record: dict[str, object]) -> dict[str, object]:
@@ -118,10 +127,29 @@ def whole(value: object) -> object:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with opened_bytes(path) as file:
+            return file.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+
+
+@contextmanager
+def opened_bytes(path: Path) -> Iterator[BinaryIO]:
+    """The contents of a file, of one ending in .gz or .zst what is compressed in it.
+
+    Raises:
+        DataError: where it cannot be decompressed.
+    """
+    if not is_compressed(path):
+        with path.open("rb") as file:
+            yield file
+        return
+    try:
+        with pyarrow.input_stream(str(path), compression="detect") as stream:
+            yield io.BufferedReader(stream)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be decompressed: {str(error).rstrip('.')}. Compress the file again.") from error
 
 
 READERS = {".json": read_json, ".jsonl": read_json_lines, ".csv": read_csv, ".parquet": read_parquet, ".txt": read_lines}

@@ -195,3 +195,11 @@ def test_a_hub_set_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": entry}))
     prepared = built("orpo", ["mine"], tmp_path)
     assert [text_of(ids) for ids in prepared.train["chosen_ids"]] == ["a<|im_end|>", "c<|im_end|>"]
+
+
+@pytest.mark.parametrize(("labels", "missing"), [([True] * 3, "bad"), ([False] * 3, "good"), ([True, False], None)])
+def test_answers_of_one_label_alone_are_warned_of(tmp_path: Path, labels: list[bool], missing: str | None):
+    (tmp_path / "a.json").write_text(json.dumps([{"prompt": "q", "completion": "a", "label": label} for label in labels]))
+    said = built("kto", ["a.json"], tmp_path).report.sentence()
+    assert ("WARNING" in said) == (missing is not None)
+    assert missing is None or f"none is labelled {missing}" in said

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, TEXT, TRL, Layout, layout_of_record
 from conf.stages import Kind
 from trainers.data.samples.chat import Message, Sample
 from trainers.data.samples.reading import read_samples
@@ -13,7 +13,7 @@ from trainers.errors import DataError
 
 
 def read(record: object, layout: Layout) -> list[Message]:
-    return read_samples(Records("f.json", "record", [(1, record)]), layout, "answers")[0]["messages"]
+    return read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")[0]["messages"]
 
 
 def said(messages: list[Message]) -> list[tuple[str, str, bool]]:
@@ -77,7 +77,7 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
     conversation = {"conversations": [human("a"), gpt("b")]}
     wrapped = [{"type": "function", "function": {"name": "add"}}]
     for tools, expected in [('[{"name": "add"}]', wrapped), ([{"name": "add"}], wrapped), (wrapped, wrapped), ("", []), ("[]", []), (None, [])]:
-        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT, "answers")
+        samples = read_samples(Records("f", "record", [(1, {**conversation, "tools": tools})]), SHAREGPT, "answers", "strict")
         assert samples[0]["tools"] == expected
 
 
@@ -130,11 +130,11 @@ def test_sharegpt_alternates_strictly_where_openai_may_hold_two_tool_results():
 def test_all_bad_records_are_counted_in_one_error():
     rows: list[tuple[int, object]] = [(1, {"instruction": "a", "output": "b"}), (2, {"instruction": "a"}), (5, 7)]
     with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: is a number"):
-        read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers")
+        read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers", "strict")
 
 
 def read_as(record: object, layout: Layout, holds: Kind) -> Sample:
-    return read_samples(Records("f.json", "record", [(1, record)]), replace(layout, holds=holds), holds)[0]
+    return read_samples(Records("f.json", "record", [(1, record)]), replace(layout, holds=holds), holds, "strict")[0]
 
 
 def pair_of(record: object, layout: Layout) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
@@ -214,7 +214,11 @@ def test_plain_text_is_one_message():
 
 def test_a_question_without_an_answer_is_a_prompt():
     records = Records("f.json", "record", [(1, {"conversations": [human("a"), gpt("b"), human("c")]})])
-    assert said(read_samples(records, SHAREGPT, "prompts")[0]["messages"]) == [("user", "a", False), ("assistant", "b", True), ("user", "c", False)]
+    assert said(read_samples(records, SHAREGPT, "prompts", "strict")[0]["messages"]) == [
+        ("user", "a", False),
+        ("assistant", "b", True),
+        ("user", "c", False),
+    ]
 
 
 def test_empty_values_as_a_csv_file_has_them_are_none():
@@ -248,3 +252,53 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
 def test_a_record_that_is_no_pair_label_text_or_prompt_says_why(record: object, layout: Layout, holds: Kind, message: str):
     with pytest.raises(DataError, match=message):
         read_as(record, layout, holds)
+
+
+def test_a_developer_gives_the_system_message():
+    turns = [{"role": "developer", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+    assert said(read({"messages": turns}, OPENAI)) == [("system", "S", False), ("user", "U", False), ("assistant", "A", True)]
+
+
+def test_calls_of_exports_from_before_2024_are_read():
+    turns = [
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"a": 1}'}},
+        {"role": "function", "name": "add", "content": "1"},
+        {"role": "assistant", "content": "A"},
+    ]
+    messages = read({"messages": turns}, OPENAI)
+    assert messages[1]["calls"] == [{"name": "add", "arguments": {"a": 1}}]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[2]["further"] == {"name": "add"}
+
+
+def test_functions_of_exports_from_before_2024_are_tools():
+    record = {"functions": [{"name": "add", "parameters": {}}], "messages": [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]}
+    layout = layout_of_record(record)
+    assert layout is not None
+    [sample] = read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")
+    assert sample["tools"] == [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    assert "unread" not in sample
+
+
+CHAT = [{"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+OWN = {"role": "system", "content": "own"}
+
+
+@pytest.mark.parametrize(
+    ("record", "system", "unread"),
+    [
+        ({"prompt": "U", "completion": "A", "system": "S"}, "S", False),
+        ({"prompt": "U", "response": "A", "system": "S"}, "S", False),
+        ({"prompt": CHAT[:1], "completion": CHAT[1:], "system": "S"}, "S", False),
+        ({"prompt": [OWN, *CHAT[:1]], "completion": CHAT[1:], "system": "S"}, "own", True),
+        ({"messages": [OWN, *CHAT], "system": "S"}, "own", True),
+        ({"messages": [OWN, *CHAT], "system": "own"}, "own", False),
+    ],
+)
+def test_a_system_column_is_read_and_gives_way_to_a_system_message(record: dict[str, object], system: str, unread: bool):
+    layout = layout_of_record(record)
+    assert layout is not None
+    [sample] = read_samples(Records("f.json", "record", [(1, record)]), layout, "answers", "strict")
+    assert [message["content"] for message in sample["messages"]] == [system, "U", "A"]
+    assert sample.get("unread", []) == ["column system, as the conversation begins with a system message of its own"] * unread

@@ -46,6 +46,8 @@ def test_a_file_may_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytes
         ROW,
         {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "response": "b"},
     ],
 )
 def test_the_layout_of_a_file_is_seen_from_its_columns(tmp_path: Path, record: object):
@@ -83,5 +85,5 @@ def test_the_real_alpaca_and_tool_sets_are_read_whole(shared_data: Path):
 
 
 def test_a_registered_file_that_is_absent_is_named(shared_data: Path):
-    with pytest.raises(DataError, match=r"identity.json: there is no such file"):
+    with pytest.raises(DataError, match=r"identity.json does not exist"):
         read_sets(data(shared_data, "identity"), "answers")

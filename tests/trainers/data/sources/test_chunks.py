@@ -126,3 +126,32 @@ def test_arrow_invents_no_keys_that_a_record_did_not_have(tmp_path: Path, monkey
     [chunk] = chunks_of([source], None, "answers")
     assert [record for _, record in chunk.records] == TOOLS
     assert [record for _, record in read_source(source, "answers").rows] == TOOLS
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".parquet"])
+def test_a_compressed_file_gives_the_records_of_the_file(tmp_path: Path, ending: str, compression: str) -> None:
+    source = compress(write(tmp_path / f"a{ending}"), compression)
+    chunks = list(chunks_of([source], None, "answers", size=2))
+    assert [parsed(record) for chunk in chunks for _, record in chunk.records] == ROWS
+    assert [record for _, record in read_source(source, "answers").rows] == ROWS
+    assert record_count([source]) is None
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".parquet"])
+def test_a_compressed_file_that_is_cut_or_of_other_bytes_is_named(tmp_path: Path, ending: str, compression: str) -> None:
+    source = compress(write(tmp_path / f"a{ending}"), compression)
+    assert source.file is not None
+    for damaged in (source.file.read_bytes()[:-12], b"other bytes"):
+        source.file.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"a{ending}.{compression}: cannot be"):
+            list(chunks_of([source], None, "answers"))
+
+
+def compress(source: Source, compression: str) -> Source:
+    assert source.file is not None
+    file = source.file.with_name(f"{source.file.name}.{compression}")
+    with pyarrow.output_stream(str(file), compression="detect") as stream:
+        stream.write(source.file.read_bytes())
+    return Source(name=file.name, file=file)
