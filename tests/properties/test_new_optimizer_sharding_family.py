@@ -19,10 +19,9 @@ from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.facts.model.facts import Traits
 from launcher.facts.model.families import FAMILIES, TWO_NORMS, Family, dense_modules
-from launcher.facts.node import settled_node
 from launcher.gate.changes import sharding_moves
 from launcher.gate.judge import judge_run
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.arguments import optimizer_arguments
 from trainers.optimizers import build
 from trainers.ranks.place import Place
@@ -133,8 +132,7 @@ def train_one_step(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def one_step(files: Path, *overrides: str) -> Run:
-    run = compose([*overrides, *ONE_STEP, f"data.cache={files}/cache"], [files])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described(*overrides, *ONE_STEP, f"data.cache={files}/cache", config_dirs=[files])
 
 
 @pytest.mark.parametrize("choice", ROWS)

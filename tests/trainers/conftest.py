@@ -9,9 +9,7 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from conf.run_dir import RunDir, save_run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.ranks.place import Place
 
 TINY = (
@@ -37,8 +35,7 @@ def trained(folder: Path, *overrides: str) -> RunDir:
     """What `regimen train` leaves, by its own trainer."""
     from trainers.run import train  # seconds, which tests without a run need not pay
 
-    run = compose([*TINY, *overrides])
-    run = settled(run, settled_node(run.node, run.node.gpus or 0))
+    run = described(*TINY, *overrides)
     run_dir = RunDir(folder)
     run_dir.path.mkdir(parents=True)
     save_run(run, run_dir)

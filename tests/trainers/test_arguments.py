@@ -11,9 +11,8 @@ from transformers import TrainingArguments
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import choices, compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from launcher.composition.compose import choices
+from tests.described import described
 from trainers.arguments import keep_output_dtype, training_arguments
 
 RUN_DIR = RunDir(Path("/runs/demo/1"))
@@ -23,8 +22,7 @@ ZERO = {"zero1": 1, "zero2": 2, "zero3": 3, "zero2_offload": 2, "zero3_offload":
 
 @cache
 def composed(*overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=demo", *overrides)
 
 
 def keywords(*overrides: str, evaluation: bool = False, node: str = "cpu") -> dict[str, Any]:

@@ -10,11 +10,9 @@ from safetensors.torch import load_file
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
 from launcher.gate.judge import refuse_incompatible
-from launcher.gate.settle import settled
 from launcher.rules.ranges import check_values
+from tests.described import composed, described
 from trainers.ranks.place import Place
 from trainers.run import train
 
@@ -53,10 +51,9 @@ VARIANTS = {
 }
 
 
-def described(folder: Path, *overrides: str) -> Run:
-    run = compose([*SMALL, f"output={folder}", *overrides])
-    check_values(run)
-    run = settled(run, settled_node(run.node, run.node.gpus or 0))
+def checked(folder: Path, *overrides: str) -> Run:
+    check_values(composed(*SMALL, f"output={folder}", *overrides))
+    run = described(*SMALL, f"output={folder}", *overrides)
     refuse_incompatible(run)
     return run
 
@@ -64,7 +61,7 @@ def described(folder: Path, *overrides: str) -> Run:
 def started(folder: Path, *overrides: str) -> RunDir:
     run_dir = RunDir(folder / "run")
     run_dir.path.mkdir()
-    assert train(described(folder, *overrides), run_dir, Place(0, 0, 1)) == (0, "finished")
+    assert train(checked(folder, *overrides), run_dir, Place(0, 0, 1)) == (0, "finished")
     return run_dir
 
 
@@ -84,7 +81,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_as_one_that_never_stopped(var
     assert straight[4] < straight[1]
     shutil.rmtree(run_dir.checkpoint(4))
     run_dir.progress.unlink()
-    assert train(described(tmp_path, *VARIANTS[variant]), run_dir, Place(0, 0, 1)) == (0, "finished")
+    assert train(checked(tmp_path, *VARIANTS[variant]), run_dir, Place(0, 0, 1)) == (0, "finished")
     assert losses(run_dir) == {step: straight[step] for step in (3, 4)}
     torch.testing.assert_close(weights(run_dir), final, rtol=0, atol=0)
 
@@ -109,7 +106,7 @@ def test_an_adapter_goes_on_in_a_stage_with_a_head_of_its_own(tmp_path: Path) ->
 
 def test_an_adapter_of_other_layers_is_refused(tmp_path: Path) -> None:
     first = started(tmp_path, "regime=lora", "regime.targets=[q_proj]")
-    other = described(tmp_path, "regime=lora", f"regime.adapter={first.path}", "regime.targets=[q_proj,v_proj]")
+    other = checked(tmp_path, "regime=lora", f"regime.adapter={first.path}", "regime.targets=[q_proj,v_proj]")
     (tmp_path / "second").mkdir()
     with pytest.raises(ValueError, match=r"has no base_model\.model\.model\.layers\.0\.self_attn\.v_proj\.lora_A\.weight: set regime\.targets"):
         train(other, RunDir(tmp_path / "second"), Place(0, 0, 1))

@@ -1,18 +1,15 @@
 import pytest
 
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
 from launcher.gate.changes import as_override, carried, choice, loss_moves, micro_batches, optimizer_moves, overrides_between, with_micro_batch
-from launcher.gate.settle import settled
+from tests.described import described
 
 
-def described(*overrides: str):
-    run = compose(["model=demo", "data=demo", "node=h100_80", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+def run_of(*overrides: str):
+    return described("model=demo", "data=demo", "node=h100_80", *overrides)
 
 
 def test_a_choice_is_read_as_composition_reads_it():
-    run = described("regime=qlora", "sharding=zero3", "optim=adamw_8bit")
+    run = run_of("regime=qlora", "sharding=zero3", "optim=adamw_8bit")
 
     assert choice("regime", "qlora") == run.regime
     assert choice("sharding", "zero3") == run.sharding
@@ -20,33 +17,33 @@ def test_a_choice_is_read_as_composition_reads_it():
 
 
 def test_a_regime_keeps_what_the_user_set_of_the_other():
-    run = described("regime=lora", "regime.rank=64")
+    run = run_of("regime=lora", "regime.rank=64")
 
     assert carried("regime", "qlora", run.regime).rank == 64
     assert carried("regime", "qlora", run.regime).bits == 4
 
 
 def test_equal_runs_need_no_overrides():
-    run = described()
+    run = run_of()
 
     assert overrides_between(run, run) == ()
 
 
 def test_overrides_lead_from_one_run_to_the_other():
     before = ("regime=lora", "regime.rank=64", "regime.targets=[q_proj,v_proj]")
-    after = described(
+    after = run_of(
         "regime=qlora", "regime.rank=64", "regime.targets=[q_proj,v_proj]", "regime.bits=2", "training.loss=fused", "evaluation.generate=null"
     )
 
-    overrides = overrides_between(described(*before), after)
+    overrides = overrides_between(run_of(*before), after)
 
     assert "regime=qlora" in overrides
     assert "regime.bits=2" in overrides
-    assert described(*before, *overrides) == after
+    assert run_of(*before, *overrides) == after
 
 
 def test_micro_batches_keep_the_effective_batch_on_every_rank():
-    run = described("node.gpus=2", "training.micro_batch=6", "training.accumulation=2")  # 24 samples a step: 12 a rank
+    run = run_of("node.gpus=2", "training.micro_batch=6", "training.accumulation=2")  # 24 samples a step: 12 a rank
 
     assert micro_batches(run) == [6, 4, 3, 2, 1]
     smaller = with_micro_batch(run, 4)
@@ -60,7 +57,7 @@ def test_values_are_written_as_hydra_reads_them():
 def test_an_optimizer_leads_to_its_fused_kernel_and_to_its_own_states_in_eight_bits():
     expected = {"adamw_foreach": ["adamw", "adamw_8bit"], "adamw": ["adamw_8bit"], "lion": ["lion_8bit"], "lion_8bit": [], "muon": []}
     for name, others in expected.items():
-        run = described(f"optim={name}", "optim.lr=0.5")
+        run = run_of(f"optim={name}", "optim.lr=0.5")
         moved = [move.apply(run).optim for move in optimizer_moves(run)]
         assert [optim.name for optim in moved] == others
         assert all(optim.lr == 0.5 for optim in moved)
@@ -75,7 +72,7 @@ def test_an_optimizer_leads_to_its_fused_kernel_and_to_its_own_states_in_eight_b
     ],
 )
 def test_the_loss_is_fused_where_there_is_a_kernel_for_it_and_else_chunked(overrides, loss):
-    (move,) = loss_moves(described(*overrides))
+    (move,) = loss_moves(run_of(*overrides))
 
-    assert move.apply(described()).training.loss == loss
-    assert loss_moves(move.apply(described(*overrides))) == []
+    assert move.apply(run_of()).training.loss == loss
+    assert loss_moves(move.apply(run_of(*overrides))) == []

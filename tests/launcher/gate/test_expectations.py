@@ -7,31 +7,28 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Data, Run
-from launcher.composition.compose import compose
 from launcher.errors import DataError
 from launcher.facts.data import trained_samples
 from launcher.facts.model import ModelFacts, architecture_source, model_facts, read_architecture
-from launcher.facts.node import settled_node
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
-from launcher.gate.settle import settled
 from launcher.memory.estimate import MemoryEstimate, estimate
+from tests.described import described
 
 
 @cache
 def composed(*overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=demo", "node=cpu", *overrides)
 
 
 @cache
-def described() -> tuple[ModelFacts, MemoryEstimate]:
+def facts_and_estimate() -> tuple[ModelFacts, MemoryEstimate]:
     run = composed()
     facts = model_facts(read_architecture(run.model), architecture_source(run.model))
     return facts, estimate(run, facts)
 
 
 def expected(*overrides: str) -> Expectations:
-    return expect(composed(*overrides), *described())
+    return expect(composed(*overrides), *facts_and_estimate())
 
 
 def data_of(folder: Path, *sets: str) -> Data:
@@ -70,7 +67,7 @@ def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp
     given = replace(run, data=data_of(tmp_path, "a.jsonl"), training=replace(run.training, max_steps=None))
     assert trained_samples(given) is None
     refuse_too_few(given, trained_samples(given))
-    assert expect(given, *described()).steps is None
+    assert expect(given, *facts_and_estimate()).steps is None
     with pytest.raises(DataError, match=r"b\.jsonl does not exist"):
         trained_samples(replace(given, data=data_of(tmp_path, "b.jsonl")))
 
@@ -78,7 +75,7 @@ def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp
 def test_time_needs_a_peak_rate() -> None:
     assert expected("training.max_steps=7").seconds is None
     on_gpu = expected("node=h100_80", "node.gpus=2", "training.max_steps=7")
-    facts, _ = described()
+    facts, _ = facts_and_estimate()
     assert on_gpu.peak_flops == 2 * 989e12
     assert on_gpu.seconds is not None
     assert on_gpu.seconds >= 7 * on_gpu.flops_per_token * 2 * 64 / (0.4 * 2 * 989e12)
@@ -86,12 +83,12 @@ def test_time_needs_a_peak_rate() -> None:
 
 
 def test_checkpoints_and_model_are_the_disk() -> None:
-    _, predicted = described()
+    _, predicted = facts_and_estimate()
     assert expected().disk == predicted.disk
 
 
 def test_samples_that_cannot_be_counted_leave_the_steps_open(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("instruction,output\nq,a\n")
     run = composed()
-    said = expect(replace(run, data=data_of(tmp_path, "a.csv"), training=replace(run.training, max_steps=None)), *described())
+    said = expect(replace(run, data=data_of(tmp_path, "a.csv"), training=replace(run.training, max_steps=None)), *facts_and_estimate())
     assert (said.steps, said.sources[0]) == (None, "steps: unknown data")

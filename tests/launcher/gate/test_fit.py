@@ -113,7 +113,7 @@ def random_job(source: random.Random) -> list[str]:
 
 def test_the_choice_is_the_fastest_permitted_of_all_combinations_and_keeps_the_batch():
     source, permitted = random.Random(5), 0
-    for _ in range(25):
+    for _ in range(12):
         run, facts, judge_run = described(*random_job(source))
         found, reasons = fitted(run, facts, judge_run)
         possible = [slowness(candidate, facts) for candidate in candidates(run, None) if judge_run(candidate).permitted]
@@ -124,7 +124,7 @@ def test_the_choice_is_the_fastest_permitted_of_all_combinations_and_keeps_the_b
         if possible:
             assert slowness(found, facts) == min(possible)
         permitted += bool(possible)
-    assert 5 < permitted < 25
+    assert 2 < permitted < 12
 
 
 def test_where_nothing_fits_the_one_that_misses_least_is_shown():
@@ -232,7 +232,7 @@ def test_the_plan_says_what_was_chosen_and_why(capsys: pytest.CaptureFixture[str
 def test_pasted_proposals_are_fitted_anew_and_permitted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**13))
     source, pasted = random.Random(3), 0
-    while pasted < 8:
+    while pasted < 4:
         overrides = [*AUTO, *HUB_DATA, "training.max_steps=10", *random_job(source)]
         decided = judge_run(compose(overrides))
         for change in alternatives(decided.run, decided.facts, judging_like(decided))[:2] if not decided.verdict.permitted else ():

@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 
 from conf.schema import Run
-from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, ModuleKind, model_facts, read_architecture
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.gate.verdict import Check, floor_check
+from tests.described import composed, described
 
 MIB = 2**20
 CARDS = {  # MiB as nvidia-smi prints them
@@ -60,7 +58,7 @@ SMALLEST = {
 
 def facts_of(size: str) -> ModelFacts:
     presets = {"0.5B": "qwen2.5_0.5b", "7B": "llama2_7b", "46.7B MoE": "mixtral_8x7b"}
-    model = compose([f"model={presets.get(size, 'llama2_7b')}", "data=demo"]).model
+    model = composed(f"model={presets.get(size, 'llama2_7b')}", "data=demo").model
     facts = model_facts(read_architecture(model), model.name)
     if size in presets:
         return facts
@@ -69,8 +67,7 @@ def facts_of(size: str) -> ModelFacts:
 
 
 def run_on(card: str, regime: str, *overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", f"node={card}", *REGIMES[regime], *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=demo", f"node={card}", *REGIMES[regime], *overrides)
 
 
 def check(size: str, regime: str, card: str, *overrides: str) -> Check:

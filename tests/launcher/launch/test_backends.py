@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.command import PACKAGES
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.launch.backends import accelerate_config, command, node_argv
+from tests.described import described
 
 RUN_DIR = RunDir(Path("/runs/a b/1"))
 SITE_PREFIXES = ("NCCL_", "NVSHMEM_", "TORCH_", "CUDA_", "UCX_", "LD_")
@@ -26,8 +24,7 @@ SITE_PREFIXES = ("NCCL_", "NVSHMEM_", "TORCH_", "CUDA_", "UCX_", "LD_")
 
 @cache
 def composed(*overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=demo", *overrides)
 
 
 def on_cpu(*overrides: str) -> Run:

@@ -5,10 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.model import ModelFacts, model_facts
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from launcher.facts.model import ModelFacts
+from tests.described import with_facts
 
 Described = Callable[..., tuple[Run, ModelFacts]]
 
@@ -18,8 +16,6 @@ def described() -> Described:
     """Overrides to a settled run on a stated node and the facts of its model."""
 
     def describe(*overrides: str) -> tuple[Run, ModelFacts]:
-        run = compose(["model=demo", "data=demo", "node=h200_141", "node.host_memory=400000000000", *overrides])
-        run = settled(run, settled_node(run.node, run.node.gpus or 0))
-        return run, model_facts(run.model.architecture, "test")
+        return with_facts("model=demo", "data=demo", "node=h200_141", "node.host_memory=400000000000", *overrides)
 
     return describe

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Lora, Run
-from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.rules.adapter import with_adapter_folder
+from tests.described import composed
 
 SAVED = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "use_rslora": False, "use_dora": False, "base_model_name_or_path": "org/tiny-llama"}
 
@@ -21,7 +21,7 @@ def saved(folder: Path, **changed: object) -> Path:
 
 
 def described(adapter: Path, *overrides: str) -> Run:
-    return compose(["model=local", "model.path=/models/tiny-llama", "data=demo", "regime=lora", f"regime.adapter={adapter}", *overrides])
+    return composed("model=local", "model.path=/models/tiny-llama", "data=demo", "regime=lora", f"regime.adapter={adapter}", *overrides)
 
 
 def folder_of(run: Run) -> str | None:

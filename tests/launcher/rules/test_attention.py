@@ -4,21 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.model.families import traits_of
-from launcher.facts.node import settled_node
 from launcher.gate.judge import judge_run
-from launcher.gate.settle import settled
 from launcher.rules.attention import chosen_attention
 from launcher.verbs.plan_text import run_sentence
+from tests.described import described
 
 GPU = ("model=demo", "data=demo", "node=h100_80")
-
-
-def described(*overrides: str) -> Run:
-    composed = compose([*overrides])
-    return settled(composed, settled_node(composed.node, 0 if composed.node.gpus is None else composed.node.gpus))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError, DataError
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.rules.ranges import check_values
 from launcher.rules.rewards import nearest_common_multiples, refuse_too_few_prompts, steps_of_an_epoch
+from tests.described import described
 
 COMMON = ("model=demo", "data=demo", "node=cpu")
 
@@ -21,13 +20,12 @@ def check(*overrides: str) -> None:
     check_values(compose([*COMMON, *overrides]))
 
 
-def described(*overrides: str) -> Run:
-    run = compose([*COMMON, "cluster.ranks_per_node=2", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+def run_of(*overrides: str) -> Run:
+    return described(*COMMON, "cluster.ranks_per_node=2", *overrides)
 
 
 def settled_batch(*overrides: str) -> int | None:
-    return described("stage=grpo", *overrides).training.effective_batch
+    return run_of("stage=grpo", *overrides).training.effective_batch
 
 
 def reward_run(path: Path, stage: str, finished: bool) -> Path:
@@ -130,17 +128,17 @@ def test_nearest_common_multiples_lie_around_the_wanted_number() -> None:
 
 def test_steps_are_counted_from_rollouts() -> None:
     """Two ranks of 4 make steps of 8; 100 prompts are 6 rollouts of 16, each read in 3 epochs of 2 steps; or 25 steps of 4 prompts with 2 answers."""
-    ppo = described("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2", "stage.epochs=3")
-    grpo = described("stage=grpo", "training.micro_batch=4", "stage.generations=2")
-    sft = described("stage=sft", "training.micro_batch=4")
+    ppo = run_of("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2", "stage.epochs=3")
+    grpo = run_of("stage=grpo", "training.micro_batch=4", "stage.generations=2")
+    sft = run_of("stage=sft", "training.micro_batch=4")
     assert [steps_of_an_epoch(run, 100) for run in (ppo, grpo, sft)] == [36, 25, 13]
     assert [steps_of_an_epoch(run, 103) for run in (ppo, grpo, sft)] == [36, 25, 13]
 
 
 def test_fewer_prompts_than_a_rollout_are_refused() -> None:
-    ppo = described("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2")
+    ppo = run_of("stage=ppo", "training.micro_batch=4", "stage.mini_batches=2")
     refuse_too_few_prompts(ppo, 16)
     with pytest.raises(DataError, match=r"^15 prompts are fewer than the 16 that stage=ppo answers at once. Lower .* or stage.mini_batches,"):
         refuse_too_few_prompts(ppo, 15)
-    refuse_too_few_prompts(described("stage=grpo", "training.micro_batch=4"), 1)
-    refuse_too_few_prompts(described("stage=sft", "training.micro_batch=4"), 1)
+    refuse_too_few_prompts(run_of("stage=grpo", "training.micro_batch=4"), 1)
+    refuse_too_few_prompts(run_of("stage=sft", "training.micro_batch=4"), 1)

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Run
-from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.sweep.points import Permitted, Point, Result, judge_point, named, on_its_share, shared_memory
 from launcher.sweep.schedule import Resources
+from tests.described import composed
 
 CPU = Resources((), 1)
 EIGHT = Resources(tuple(f"GPU-{letter}" for letter in "abcdefgh"), 1)
@@ -15,7 +15,7 @@ NODE = ["node=h100_80", "node.gpus=8"]
 
 
 def demo(*overrides: str) -> Run:
-    return compose(["recipe=demo", *overrides])
+    return composed("recipe=demo", *overrides)
 
 
 def judged(*overrides: str, resources: Resources = CPU) -> Permitted | Result:

@@ -7,11 +7,8 @@ from typing import Any
 import pytest
 
 from conf.run_dir import RunDir
-from launcher.composition.compose import compose
-from launcher.facts.model import model_facts
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.memory.estimate import estimate
+from tests.described import with_facts
 from trainers.measures.comparison import compare, measured_bytes, measured_phase, predicted_phases, write_memory
 
 GIB = 2**30
@@ -107,7 +104,6 @@ def test_a_phase_that_was_not_reached_or_not_predicted_is_not_compared() -> None
 
 @pytest.mark.parametrize("sharding", ["ddp", "zero2", "zero3", "fsdp2"])
 def test_every_phase_that_is_predicted_has_a_measured_one(sharding: str) -> None:
-    run = compose(["recipe=demo", "node=a100_40", "node.gpus=2", f"sharding={sharding}", "cluster.ranks_per_node=2"])
-    run = settled(run, settled_node(run.node, run.node.gpus or 0))
-    phases = estimate(run, model_facts(run.model.architecture, "demo")).phases
+    run, facts = with_facts("recipe=demo", "node=a100_40", "node.gpus=2", f"sharding={sharding}", "cluster.ranks_per_node=2")
+    phases = estimate(run, facts).phases
     assert {measured_phase(phase.name) for phase in phases} == {"load", "forward", "backward", "optimizer step", "evaluation", "save"}

@@ -9,16 +9,16 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.model.build import load_model, save_random_base, weight_dtype, with_saved_base
 
 
 def demo(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "regime=full", *overrides])
+    return composed("model=demo", "data=demo", "regime=full", *overrides)
 
 
 def from_folder(folder: Path, *overrides: str) -> Run:
-    return compose(["model=local", "data=demo", "regime=full", f"model.path={folder}", *overrides])
+    return composed("model=local", "data=demo", "regime=full", f"model.path={folder}", *overrides)
 
 
 def loaded(run: Run) -> PreTrainedModel:

@@ -9,11 +9,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conf.schema import Run
 from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.model.tokenizer import byte_tokenizer, load_tokenizer
 
 
 def demo_run(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", *overrides])
+    return composed("model=demo", "data=demo", *overrides)
 
 
 def saved_tokenizer(folder: Path, words: list[str], **special: str | list[str]) -> Path:

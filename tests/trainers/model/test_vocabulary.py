@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.schema import Run
 from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import added_ids, grown
 from trainers.regimes import prepare_model, with_adapter
@@ -19,7 +20,7 @@ IDS = [260, 261]  # after 256 bytes and 4 special tokens; the demo model has 264
 
 def described(*overrides: str) -> Run:
     tokens = ",".join(f'"{token}"' for token in TOKENS)
-    return compose(["model=demo", "data=demo", "training.precision=fp32", f"model.added_tokens=[{tokens}]", *overrides])
+    return composed("model=demo", "data=demo", "training.precision=fp32", f"model.added_tokens=[{tokens}]", *overrides)
 
 
 def test_an_added_token_is_one_token() -> None:

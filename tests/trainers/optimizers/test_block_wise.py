@@ -9,9 +9,7 @@ from badam import BlockOptimizer
 from transformers import PreTrainedModel
 
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.model.build import load_model
 from trainers.optimizers.block_wise import BlockAdamW, badam, block_at
 from trainers.stages import sft
@@ -19,10 +17,9 @@ from trainers.stages import sft
 FIXED = ("embed_tokens", "model.norm")  # the head is tied
 
 
-def described(*overrides: str) -> Run:
+def run_of(*overrides: str) -> Run:
     common = ["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim=badam", "optim.lr=0.01"]
-    run = compose([*common, "optim.switch_interval=2", "training.precision=bf16", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described(*common, "optim.switch_interval=2", "training.precision=bf16", *overrides)
 
 
 def steps(model: PreTrainedModel, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:
@@ -39,7 +36,7 @@ def learning(model: PreTrainedModel) -> set[str]:
 
 
 def test_every_layer_has_its_turn_and_nothing_else_changes() -> None:
-    run = described()
+    run = run_of()
     model = load_model(run, sft.MODEL_CLASS)
     before = deepcopy(model.state_dict())
     optimizer = badam(model, run)
@@ -53,7 +50,7 @@ def test_every_layer_has_its_turn_and_nothing_else_changes() -> None:
 
 
 def test_states_and_masters_are_of_the_active_layer_alone() -> None:
-    run = described()
+    run = run_of()
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = badam(model, run)
     steps(model, optimizer, 3, seed=0)
@@ -63,7 +60,7 @@ def test_states_and_masters_are_of_the_active_layer_alone() -> None:
 
 
 def test_weights_of_32_bits_are_their_own_masters() -> None:
-    run = described("training.precision=fp32")
+    run = run_of("training.precision=fp32")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = badam(model, run)
     steps(model, optimizer, 1, seed=0)
@@ -72,7 +69,7 @@ def test_weights_of_32_bits_are_their_own_masters() -> None:
 
 @pytest.mark.parametrize("order", ["ascending", "descending"])
 def test_five_steps_are_those_of_the_authors_own_optimizer(order: str) -> None:
-    run = described(f"optim.order={order}")
+    run = run_of(f"optim.order={order}")
     model = load_model(run, sft.MODEL_CLASS)
     twin = deepcopy(model)
     base = torch.optim.AdamW(twin.parameters(), lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
@@ -93,7 +90,7 @@ def resumed_optimizer(model: PreTrainedModel, run: Run, saved: BlockAdamW, folde
 @pytest.mark.parametrize("before", [3, 4])  # within a turn, and between two
 @pytest.mark.parametrize("order", ["ascending", "random"])
 def test_a_saved_turn_goes_on_with_the_same_steps(order: str, before: int, tmp_path: Path) -> None:
-    run = described(f"optim.order={order}")
+    run = run_of(f"optim.order={order}")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = badam(model, run)
     steps(model, optimizer, before, seed=0)

@@ -12,13 +12,12 @@ from transformers import PreTrainedModel, Trainer
 from conf.optimizers import OPTIMIZERS
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import choices, compose
+from launcher.composition.compose import choices
 from launcher.facts.model import model_facts
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
 from launcher.memory.weights.dtypes import storage_of
 from launcher.memory.weights.optimizer import state_bytes
 from launcher.memory.weights.parameters import census_of
+from tests.described import described
 from trainers.data import build_collator
 from trainers.model.build import load_model
 from trainers.model.tokenizer import load_tokenizer
@@ -33,8 +32,7 @@ SMALL = {"step"}  # not counted: one number per tensor
 
 
 def run_of(*overrides: str) -> Run:
-    run = compose([*COMMON, "training.max_steps=3", "optim.warmup=0", "evaluation.interval=0", "checkpoint.interval=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described(*COMMON, "training.max_steps=3", "optim.warmup=0", "evaluation.interval=0", "checkpoint.interval=0", *overrides)
 
 
 def trained(run: Run, folder: Path) -> Trainer:

@@ -12,9 +12,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.model.build import load_model
 from trainers.optimizers.low_rank import apollo, galore
 from trainers.stages import sft
@@ -23,9 +21,8 @@ Make = Callable[[PreTrainedModel, Run], Optimizer]
 CHOICES: dict[str, Make] = {"galore": galore, "apollo": apollo}
 
 
-def described(*overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim.lr=0.01", "optim.rank=8", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+def run_of(*overrides: str) -> Run:
+    return described("model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=1", "regime=full", "optim.lr=0.01", "optim.rank=8", *overrides)
 
 
 def steps(model: PreTrainedModel, optimizer: Optimizer, count: int, seed: int) -> None:
@@ -46,7 +43,7 @@ def through_a_file(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_saved_projection_goes_on_with_the_same_steps_over_its_next_update(name: str, precision: str, tmp_path: Path) -> None:
-    run = described(f"optim={name}", f"training.precision={precision}", "optim.update_interval=3")
+    run = run_of(f"optim={name}", f"training.precision={precision}", "optim.update_interval=3")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = CHOICES[name](model, run)
     steps(model, optimizer, 2, seed=0)
@@ -59,7 +56,7 @@ def test_a_saved_projection_goes_on_with_the_same_steps_over_its_next_update(nam
 
 
 def test_saving_leaves_the_optimizer_as_it_is() -> None:
-    run = described("optim=apollo")
+    run = run_of("optim=apollo")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = apollo(model, run)
     steps(model, optimizer, 1, seed=0)
@@ -69,7 +66,7 @@ def test_saving_leaves_the_optimizer_as_it_is() -> None:
 
 
 def test_a_projector_keeps_its_rank_alone_and_not_all_directions() -> None:
-    run = described("optim=galore", "training.precision=fp32")
+    run = run_of("optim=galore", "training.precision=fp32")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = galore(model, run)
     steps(model, optimizer, 1, seed=0)
@@ -79,7 +76,7 @@ def test_a_projector_keeps_its_rank_alone_and_not_all_directions() -> None:
 
 
 def test_the_matrices_of_the_layers_are_projected_and_norms_do_not_decay() -> None:
-    run = described("optim=galore", "optim.weight_decay=0.1")
+    run = run_of("optim=galore", "optim.weight_decay=0.1")
     model = load_model(run, sft.MODEL_CLASS)
     optimizer = galore(model, run)
     settings = {id(weight): (group.get("rank"), group["weight_decay"]) for group in optimizer.param_groups for weight in group["params"]}
@@ -89,7 +86,7 @@ def test_the_matrices_of_the_layers_are_projected_and_norms_do_not_decay() -> No
 
 
 def test_a_step_is_that_of_the_library() -> None:
-    run = described("optim=galore", "optim.weight_decay=0.1", "optim.scale=0.5")
+    run = run_of("optim=galore", "optim.weight_decay=0.1", "optim.scale=0.5")
     model = load_model(run, sft.MODEL_CLASS)
     twin = deepcopy(model)
     projected = {"rank": 8, "update_proj_gap": 200, "scale": 0.5, "proj_type": "std", "weight_decay": 0.1}
@@ -105,7 +102,7 @@ def test_a_step_is_that_of_the_library() -> None:
 
 
 def test_without_a_matrix_that_learns_another_optimizer_is_named() -> None:
-    run = described("optim=apollo")
+    run = run_of("optim=apollo")
     model = load_model(run, sft.MODEL_CLASS)
     for name, weight in model.named_parameters():
         weight.requires_grad_("norm" in name)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.model.prepared import PreparedModel
 from trainers.regimes import prepare_model, with_adapter
 
@@ -17,7 +17,7 @@ PARAMETERS = 264 * 128 + 2 * (2 * 128 * 128 + 2 * 64 * 128 + 3 * 352 * 128 + 2 *
 
 
 def full(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "regime=full", "training.precision=fp32", *overrides])
+    return composed("model=demo", "data=demo", "regime=full", "training.precision=fp32", *overrides)
 
 
 def prepared(folder: Path, *overrides: str) -> PreparedModel:

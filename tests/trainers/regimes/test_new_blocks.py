@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, MixtralConfig, PreTrainedConfig, PreTrainedModel
 
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.regimes import prepare_model
 from trainers.regimes.new_blocks import insert_blocks
 
@@ -23,7 +23,7 @@ CONFIGS = [
 
 
 def described(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "regime=freeze", "regime.layers=0", "training.precision=fp32", *overrides])
+    return composed("model=demo", "data=demo", "regime=freeze", "regime.layers=0", "training.precision=fp32", *overrides)
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:

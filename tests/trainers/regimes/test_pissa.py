@@ -9,9 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.after_training.trained import is_adapter
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, with_adapter
@@ -21,11 +19,10 @@ PROMPT = torch.arange(3, 35).reshape(2, 16)
 ROUNDED = 1e-4  # logits near 1 over a decomposition in fp32
 
 
-def described(*overrides: str) -> Run:
+def run_of(*overrides: str) -> Run:
     small = ["model.architecture.hidden_size=32", "model.architecture.intermediate_size=64", "data.max_samples=20", "data.cutoff=64"]
     node = ["node=cpu", "cluster.ranks_per_node=1", "training.precision=fp32", "training.micro_batch=2", "training.max_steps=2"]
-    run = compose(["model=demo", "data=demo", *small, *node, "regime=lora", "regime.rank=4", "optim.lr=0.01", "optim.warmup=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=demo", *small, *node, "regime=lora", "regime.rank=4", "optim.lr=0.01", "optim.warmup=0", *overrides)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -36,7 +33,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4"])
 def test_the_adapter_starts_as_a_part_of_its_base(init: str, tmp_path: Path) -> None:
-    run = described(f"regime.init={init}")
+    run = run_of(f"regime.init={init}")
     model = with_adapter(prepare_model(run, AutoModelForCausalLM, tmp_path / "base"), run)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     torch.testing.assert_close(logits(model), logits(base), rtol=0, atol=ROUNDED)
@@ -48,7 +45,7 @@ def test_the_adapter_starts_as_a_part_of_its_base(init: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("rslora", ["false", "true"])
 def test_the_saved_adapter_applies_to_the_base_as_it_was_loaded(rslora: str, tmp_path: Path) -> None:
-    run = described("regime.init=pissa", f"regime.rslora={rslora}", "evaluation.interval=0", "checkpoint.interval=2", "evaluation.generate=null")
+    run = run_of("regime.init=pissa", f"regime.rslora={rslora}", "evaluation.interval=0", "checkpoint.interval=2", "evaluation.generate=null")
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     assert train(run, run_dir, Place(0, 0, 1)) == (0, "finished")

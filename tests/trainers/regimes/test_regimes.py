@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.regimes import prepare_model, with_adapter
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
@@ -30,7 +30,7 @@ NORMS = ["input_layernorm", "post_attention_layernorm"]
 
 
 def tiny(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", *overrides])
+    return composed("model=demo", "data=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", *overrides)
 
 
 def ready(run: Run, folder: Path) -> nn.Module:

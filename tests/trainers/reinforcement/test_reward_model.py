@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from conf.run_dir import RunDir, save_run
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.model.tokenizer import byte_tokenizer
 from trainers.reinforcement.reward_model import Judge, load_judge
 
@@ -18,7 +18,7 @@ ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
 
 
 def run_of(*overrides: str) -> Run:
-    return compose(["model=demo", "data=demo", "stage=ppo", "training.precision=fp32", "training.micro_batch=2", *overrides])
+    return composed("model=demo", "data=demo", "stage=ppo", "training.precision=fp32", "training.micro_batch=2", *overrides)
 
 
 def judge_of(source: Path, folder: Path, *overrides: str) -> Judge:

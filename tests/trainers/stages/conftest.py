@@ -13,9 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.data import build_collator
 from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
@@ -32,8 +30,7 @@ BETTER, WORSE = [71, 72, 73], [81, 82, 83]  # tokens of chosen and of rejected a
 
 
 def tiny_run(stage: str, *overrides: str) -> Run:
-    run = compose([*TINY, f"stage={stage}", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described(*TINY, f"stage={stage}", *overrides)
 
 
 def stage_trainer(run: Run, folder: Path, train: Dataset, evaluation: Dataset | None = None, callbacks: tuple[TrainerCallback, ...] = ()) -> Trainer:

@@ -11,9 +11,7 @@ from transformers import Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.callbacks.committing import Committing
 from trainers.data import build_collator, build_datasets
 from trainers.data.rows.packing import packed_row
@@ -31,8 +29,9 @@ LONG = {"input_ids": [9, 8, 7, 6, 5, 4], "labels": [IGNORED, 8, 7, 6, 5, 4]}  # 
 def run_of(*overrides: str) -> Run:
     # sharding=ddp is no wrapper on one rank
     common = ["node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "training.precision=fp32", "training.gradient_checkpointing=false"]
-    run = compose(["model=demo", "data=demo", "regime=full", *common, "optim.lr=0.003", "evaluation.interval=0", "checkpoint.interval=0", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described(
+        "model=demo", "data=demo", "regime=full", *common, "optim.lr=0.003", "evaluation.interval=0", "checkpoint.interval=0", *overrides
+    )
 
 
 def trainer_of(run: Run, run_dir: RunDir, train: Dataset, evaluation: Dataset | None = None, callbacks: tuple[TrainerCallback, ...] = ()) -> Trainer:

@@ -11,17 +11,15 @@ from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.model.grown import grown, new_places, spread
-from launcher.facts.node import settled_node
 from launcher.gate.judge import judge_run
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.regimes.new_blocks import insert_blocks
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}
 
 
-def described(*overrides: str) -> Run:
-    run = compose(["model=demo", "data=demo", "node=cpu", *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+def run_of(*overrides: str) -> Run:
+    return described("model=demo", "data=demo", "node=cpu", *overrides)
 
 
 def demo_facts(run: Run) -> ModelFacts:
@@ -46,7 +44,7 @@ def test_blocks_come_after_every_so_many_layers() -> None:
 )
 def test_counts_are_those_of_the_model_with_its_blocks_and_rows(config: LlamaConfig) -> None:
     facts = model_facts(config.to_dict(), "test")
-    run = described("regime=freeze", "regime.layers=0", "regime.new_blocks=2", "model.vocab_multiple=64")
+    run = run_of("regime=freeze", "regime.layers=0", "regime.new_blocks=2", "model.vocab_multiple=64")
     model = AutoModelForCausalLM.from_config(deepcopy(config))
     insert_blocks(model, 2)
     model.resize_token_embeddings(128, mean_resizing=False)
@@ -55,9 +53,9 @@ def test_counts_are_those_of_the_model_with_its_blocks_and_rows(config: LlamaCon
 
 
 def test_every_added_token_gets_a_row_and_padding_comes_after_it() -> None:
-    run = described('model.added_tokens=["<a>","<b>"]')
+    run = run_of('model.added_tokens=["<a>","<b>"]')
     assert grown(demo_facts(run), run).vocab == 266
-    run = described('model.added_tokens=["<a>","<b>"]', "model.vocab_multiple=64")
+    run = run_of('model.added_tokens=["<a>","<b>"]', "model.vocab_multiple=64")
     grown_facts = grown(demo_facts(run), run)
     assert (grown_facts.vocab, grown_facts.parameters - demo_facts(run).parameters) == (320, 56 * 128)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Run
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.data.prepare.cache import MANIFEST, cache_key, cached, is_whole, publish, seal
 from trainers.data.prepare.folder import load_prepared, prepare, prepare_cache
 from trainers.errors import DataError
@@ -22,7 +22,7 @@ def write(folder: Path, rows: list[dict[str, str]] = ROWS) -> None:
 
 
 def described(folder: Path, *overrides: str) -> Run:
-    return compose(["model=demo", "data=files", "data.sets=[a.jsonl]", f"data.folder={folder}", f"output={folder}/outputs", *overrides])
+    return composed("model=demo", "data=files", "data.sets=[a.jsonl]", f"data.folder={folder}", f"output={folder}/outputs", *overrides)
 
 
 def key(run: Run) -> str:

@@ -9,9 +9,7 @@ import pytest
 from conf.run_dir import RunDir
 from conf.schema import Run
 from conf.stages import stage_row
-from launcher.composition.compose import compose
-from launcher.facts.node import settled_node
-from launcher.gate.settle import settled
+from tests.described import described
 from trainers.data import build_collator
 from trainers.data.prepare.streaming import Row, Share, evaluation_run, rows_of_share, streamed_rows
 from trainers.data.prepare.tokenising import Work
@@ -26,10 +24,9 @@ def write(folder: Path, name: str, answers: list[str]) -> None:
     (folder / name).write_text("".join(json.dumps({"instruction": "q", "output": answer}) + "\n" for answer in answers))
 
 
-def described(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
+def run_of(folder: Path, *overrides: str, sets: str = "a.jsonl") -> Run:
     streaming = ("data.streaming=true", "training.max_steps=4", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp")
-    run = compose(["model=demo", "data=files", f"data.sets=[{sets}]", f"data.folder={folder}", f"output={folder}/outputs", *streaming, *overrides])
-    return settled(run, settled_node(run.node, run.node.gpus or 0))
+    return described("model=demo", "data=files", f"data.sets=[{sets}]", f"data.folder={folder}", f"output={folder}/outputs", *streaming, *overrides)
 
 
 def rows(run: Run, count: int, own: int = 0, of: int = 1) -> list[Row]:
@@ -49,7 +46,7 @@ NUMBERS = [f"{number:02}" for number in range(20)]
 
 def test_the_shares_of_a_pass_are_all_records_and_none_twice(tmp_path: Path):
     write(tmp_path, "a.jsonl", NUMBERS)
-    run = described(tmp_path, "data.buffer=6")
+    run = run_of(tmp_path, "data.buffer=6")
     shares = [answers(run, 10, own, 2) for own in (0, 1)]
     assert sorted(shares[0]) == NUMBERS[::2]
     assert sorted(shares[1]) == NUMBERS[1::2]
@@ -57,22 +54,22 @@ def test_the_shares_of_a_pass_are_all_records_and_none_twice(tmp_path: Path):
 
 def test_a_stream_is_the_same_when_it_is_read_again_and_another_with_another_seed(tmp_path: Path):
     write(tmp_path, "a.jsonl", NUMBERS)
-    first, second = (answers(described(tmp_path, "data.buffer=8"), 50) for _ in range(2))
+    first, second = (answers(run_of(tmp_path, "data.buffer=8"), 50) for _ in range(2))
     assert first == second
     assert first[:20] != NUMBERS
-    assert answers(described(tmp_path, "data.buffer=8", "training.seed=1"), 50) != first
+    assert answers(run_of(tmp_path, "data.buffer=8", "training.seed=1"), 50) != first
 
 
 def test_each_pass_has_an_order_of_its_own_and_every_record_once(tmp_path: Path):
     write(tmp_path, "a.jsonl", NUMBERS)
-    given = answers(described(tmp_path, "data.buffer=100"), 40)
+    given = answers(run_of(tmp_path, "data.buffer=100"), 40)
     assert sorted(given[:20]) == sorted(given[20:]) == NUMBERS
     assert given[:20] != given[20:]
 
 
 def test_a_buffer_of_one_keeps_the_order_of_the_file(tmp_path: Path):
     write(tmp_path, "a.jsonl", NUMBERS)
-    assert answers(described(tmp_path, "data.buffer=1"), 25) == [*NUMBERS, *NUMBERS[:5]]
+    assert answers(run_of(tmp_path, "data.buffer=1"), 25) == [*NUMBERS, *NUMBERS[:5]]
 
 
 @pytest.mark.parametrize(
@@ -82,21 +79,21 @@ def test_a_buffer_of_one_keeps_the_order_of_the_file(tmp_path: Path):
 def test_sets_are_mixed_by_the_strategy(tmp_path: Path, mixing: str, one_pass: str):
     write(tmp_path, "a.jsonl", ["a0", "a1", "a2", "a3"])
     write(tmp_path, "b.jsonl", ["b0", "b1"])
-    run = described(tmp_path, "data.buffer=1", f"data.mixing={mixing}", sets="a.jsonl,b.jsonl")
+    run = run_of(tmp_path, "data.buffer=1", f"data.mixing={mixing}", sets="a.jsonl,b.jsonl")
     expected = one_pass.split()
     assert answers(run, 2 * len(expected)) == expected * 2
 
 
 def test_packed_rows_of_a_stream_hold_whole_samples(tmp_path: Path):
     write(tmp_path, "a.jsonl", ["A", "AB", "ABC"])  # 23, 24 and 25 tokens: 25 + 23 and 24 in rows of 48
-    made = rows(described(tmp_path, "data.buffer=3", "data.packing=true", "data.cutoff=48"), 2)
+    made = rows(run_of(tmp_path, "data.buffer=3", "data.packing=true", "data.cutoff=48"), 2)
     assert [len(row["input_ids"]) for row in made] == [48, 24]
     assert made[0]["position_ids"] == [*range(25), *range(23)]
 
 
 def test_streamed_documents_are_joined_and_cut_at_the_cutoff(tmp_path: Path):
     (tmp_path / "a.txt").write_text("abc\ndefgh\n")  # 3 + 1 and 5 + 1 tokens with their ends, read again and again
-    run = described(tmp_path, "stage=pt", "data.buffer=1", "data.cutoff=8", sets="a.txt")
+    run = run_of(tmp_path, "stage=pt", "data.buffer=1", "data.cutoff=8", sets="a.txt")
     tokenizer = load_tokenizer(run)
     assert [tokenizer.decode(row["input_ids"]) for row in rows(run, 2)] == ["abc<|im_end|>defg", "h<|im_end|>abc<|im_end|>de"]
 
@@ -108,25 +105,25 @@ def test_a_record_that_cannot_be_used_ends_a_stream_or_is_told_and_dropped(tmp_p
     with pytest.raises(
         DataError, match=r"(?s)1 of (2[1-9]|[3-9]\d) rows cannot be used:.*a.jsonl, line 21: column output: is a number; it must be text"
     ):
-        answers(described(tmp_path, "data.buffer=1"), 40)
-    assert answers(described(tmp_path, "data.buffer=1", "data.on_bad=drop"), 20) == NUMBERS
+        answers(run_of(tmp_path, "data.buffer=1"), 40)
+    assert answers(run_of(tmp_path, "data.buffer=1", "data.on_bad=drop"), 20) == NUMBERS
     assert "dropped: " in capsys.readouterr().out
 
 
 def test_a_stream_of_which_nothing_can_be_learned_ends(tmp_path: Path):
     write(tmp_path, "a.jsonl", ["", ""])
     with pytest.raises(DataError, match=r"nothing can be learned from the first 1,\d\d\d records"):
-        rows(described(tmp_path), 1)
+        rows(run_of(tmp_path), 1)
 
 
 def test_fewer_records_than_readers_are_refused(tmp_path: Path):
     write(tmp_path, "a.jsonl", ["a"])
     with pytest.raises(DataError, match=r"fewer records than the 2 processes that read them"):
-        rows(described(tmp_path), 1, own=1, of=2)
+        rows(run_of(tmp_path), 1, own=1, of=2)
 
 
 def test_evaluation_sets_of_a_stream_are_prepared_as_always(tmp_path: Path):
-    run = evaluation_run(described(tmp_path, "data.evaluation_sets=[b.jsonl]"))
+    run = evaluation_run(run_of(tmp_path, "data.evaluation_sets=[b.jsonl]"))
     assert (run.data.sets, run.data.evaluation_sets, run.data.streaming) == (["b.jsonl"], [], False)
 
 
@@ -135,7 +132,7 @@ def test_a_resumed_stream_goes_on_with_the_next_row(tmp_path: Path, workers: int
     """The losses of steps 3 and 4 are those of a run that was not interrupted, with a tokeniser in the trainer or in two data workers."""
     write(tmp_path, "a.jsonl", ["x" * number for number in range(1, 40)])
     steps = ("training.precision=fp32", "training.gradient_checkpointing=false", "regime=full", "optim.lr=0.003", "optim.warmup=0")
-    run = described(tmp_path, *steps, "checkpoint.interval=2", "data.buffer=8", f"training.dataloader_workers={workers}", "training.micro_batch=3")
+    run = run_of(tmp_path, *steps, "checkpoint.interval=2", "data.buffer=8", f"training.dataloader_workers={workers}", "training.micro_batch=3")
     tokenizer = load_tokenizer(run)
 
     def losses(checkpoint: str | None) -> list[float]:

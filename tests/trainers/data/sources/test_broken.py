@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from conf.data_sets import sources_of
 from conf.schema import Run
 from conf.stages import stage_row
-from launcher.composition.compose import compose
+from tests.described import composed
 from trainers.data.prepare.problems import refuse_problems
 from trainers.data.prepare.tokenising import Tokenised, Work, tokenise_chunks
 from trainers.data.sources.chunks import chunks_of
@@ -80,7 +80,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @cache
 def described(kind: str) -> Run:
-    return compose(["model=demo", "data=files", f"stage={STAGES[kind]}", "data.sets=[a.jsonl]", "data.workers=1", "data.cutoff=256"])
+    return composed("model=demo", "data=files", f"stage={STAGES[kind]}", "data.sets=[a.jsonl]", "data.workers=1", "data.cutoff=256")
 
 
 class Uncounted:
