@@ -4,12 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
-from cells import TINY
 from transformers import AutoModelForCausalLM, set_seed
 
+from benchmarks.speed.cells import TINY
 from launcher.composition.compose import compose
 from trainers.model.build import whole_random_model
 
