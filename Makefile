@@ -23,7 +23,7 @@ venv: .venv/.installed ## Make .venv with everything that a developer needs
 demo: $(READY) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
-# First the tests of one process each, a file a core; then those that start ranks or measure GPUs, which want the machine for themselves.
+# First the tests of one process each, one file on each core. Then those that start ranks or measure GPUs, which need the whole machine.
 ALONE := distributed or slurm or gpu
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadfile --durations=20
 ONE_BY_ONE := $(PY) -m pytest --require=distributed,slurm --durations=20

@@ -49,13 +49,13 @@ def read_registry(path: Path) -> dict[str, object]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. Correct the registry there.") from error
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}. Fix the registry there.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the registry as UTF-8.") from error
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. A registry is an object of names and entries.") from error
     if not isinstance(entries, dict):
-        raise DataError(f"{path} holds a {json_type(entries)}; a registry is an object of names and entries.")
+        raise DataError(f"{path} holds a {json_type(entries)}. Make it an object of names and entries.")
     return entries
 
 
@@ -67,7 +67,7 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     """
     place = f"{path}, entry {name}"
     if not isinstance(entry, dict):
-        raise DataError(f"{place}: is a {json_type(entry)}; an entry is an object with file_name or hf_hub_url.")
+        raise DataError(f"{place} is a {json_type(entry)}. Make it an object with file_name or hf_hub_url.")
     refuse_unknown_keys(place, entry, KEYS)
     refuse_media(place, entry)
     file, hub_id = text(place, entry, "file_name"), text(place, entry, "hf_hub_url")
@@ -89,7 +89,7 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
 def registered_layout(place: str, entry: dict[str, object]) -> Layout:
     formatting = text(place, entry, "formatting") or "alpaca"
     if formatting not in LAYOUTS:
-        raise DataError(f"{place}: formatting={formatting} is unknown. It is one of: {', '.join(LAYOUTS)}.")
+        raise DataError(f"{place}: formatting={formatting} is unknown. Use one of: {', '.join(LAYOUTS)}.")
     columns = mapping(place, entry, "columns") if "columns" in entry else {}
     refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
     layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
@@ -103,7 +103,7 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
 def what_it_holds(place: str, entry: dict[str, object], formatting: str, columns: dict[str, str]) -> Kind:
     ranking = entry.get("ranking", False)
     if not isinstance(ranking, bool):
-        raise DataError(f"{place}: ranking is a {json_type(ranking)}; it must be true or false.")
+        raise DataError(f"{place}: ranking is a {json_type(ranking)}. It must be true or false.")
     if ranking or {"chosen", "rejected"} <= set(columns):
         return "pairs"
     if "kto_tag" in columns:
@@ -127,7 +127,7 @@ def refuse_media(place: str, entry: dict[str, object]) -> None:
     columns = entry.get("columns")
     media = [key for key in MEDIA if key in entry or (isinstance(columns, dict) and key in columns)]
     if media:
-        raise DataError(f"{place}: {', '.join(media)} cannot be trained on; this runner trains on text. Choose another set.")
+        raise DataError(f"{place}: {', '.join(media)} cannot be used, because regimen trains on text only. Choose another set.")
 
 
 def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], known: tuple[str, ...]) -> None:
@@ -140,7 +140,7 @@ def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], k
 def text(place: str, entry: dict[str, object], key: str) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"{place}: {key} is a {json_type(value)}; it must be text.")
+        raise DataError(f"{place}: {key} is a {json_type(value)}. It must be text.")
     return value
 
 
@@ -154,5 +154,5 @@ def mapping(place: str, entry: dict[str, object], key: str) -> dict[str, str]:
 def sample_count(place: str, entry: dict[str, object]) -> int | None:
     value = entry.get("num_samples")
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise DataError(f"{place}: num_samples={value!r}; it must be a whole number from 1 on.")
+        raise DataError(f"{place}: num_samples={value!r} is not possible. Give a whole number of at least 1.")
     return value

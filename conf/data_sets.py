@@ -29,7 +29,7 @@ def sources_of(names: Sequence[str], data: Data) -> list[Source]:
         ValueError: where no set is named.
     """
     if not names:
-        raise ValueError("data.sets is empty: name at least one set of the registry, data file, hub id, or generated.")
+        raise ValueError("data.sets is empty. Name at least one set of the registry, data file or hub id, or `generated`.")
     registry = Path(data.folder, data.registry)
     entries = read_registry(registry)
     return [find_source(name, data, registry, entries) for name in names]
@@ -108,7 +108,7 @@ def files_in(folder: Path) -> list[Path]:
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and data_ending(path) and not path.name.startswith("."))
     if not files:
-        raise DataError(f"{folder}: the folder holds no file ending in {', '.join(ENDINGS)}. Correct data.sets, data.folder or the registry.")
+        raise DataError(f"{folder} holds no file ending in {', '.join(ENDINGS)}. Fix data.sets, data.folder or the registry.")
     return files
 
 
@@ -119,10 +119,12 @@ def ending_of(file: Path) -> str:
         DataError: for a file that is not there, or is not read.
     """
     if not file.is_file():
-        raise DataError(f"{file}: there is no such file. Correct data.sets, data.folder or the registry.")
+        raise DataError(f"{file} does not exist. Fix data.sets, data.folder or the registry.")
     ending = data_ending(file)
     if ending is None:
-        raise DataError(f"{file}: files ending in {file.suffix or 'nothing'} are not read. Give a file ending in {', '.join(ENDINGS)}.")
+        raise DataError(
+            f"{file} cannot be read. Files ending in {file.suffix or 'nothing'} are not read. Give a file ending in {', '.join(ENDINGS)}."
+        )
     return ending
 
 

@@ -28,13 +28,13 @@ class ExitCode:
 
 
 EXIT_CODES = (
-    ExitCode(DONE, "done", "The run is finished, or the verb has done what it was asked."),
-    ExitCode(BUG, "bug", "Something happened that the program does not know."),
+    ExitCode(DONE, "done", "The run is finished, or the verb has done its work."),
+    ExitCode(BUG, "bug", "Something unexpected happened inside the program."),
     ExitCode(CONFIG, "configuration", "A key, a value or a pair of them cannot work, or does not match the run that is resumed."),
     ExitCode(REFUSED, "refused by the gate", "The job does not fit the node."),
     ExitCode(DATA, "data", "A data file or a record cannot be used."),
-    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or could not be asked."),
-    ExitCode(RANKS_FAILED, "ranks failed", "The processes ended badly and left no better cause."),
+    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or cannot be reached."),
+    ExitCode(RANKS_FAILED, "ranks failed", "The processes failed and left no other cause."),
     ExitCode(IN_USE, "folder in use", "Another process works in the run folder."),
     ExitCode(DISK, "disk", "The disk is full, or the place cannot be written."),
     ExitCode(SAVED, "saved, start me again", "The run was stopped before its end and has saved a checkpoint."),

@@ -63,7 +63,7 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class Comment:
-    """What stands beside a field: `values or unit: help`, or help alone."""
+    """What stands beside a field: `values or unit: help`, or only help."""
 
     text: str
 
@@ -128,7 +128,7 @@ def choice_help(group: str, choice: str) -> str:
 
 
 def default_choices() -> dict[str, str]:
-    """The choice of every group that conf/run.yaml takes; empty where the user chooses."""
+    """The choice of every group that conf/run.yaml uses; empty where the user chooses."""
     text = (CONF / "run.yaml").read_text(encoding="utf-8")
     return {group: chosen.replace("???", "") for group, chosen in re.findall(r"^  - (\w+): (\S+)$", text, re.MULTILINE) if group in GROUPS}
 

@@ -35,26 +35,38 @@ class OptimizerRow:
     # The name by which transformers.TrainingArguments knows it; None: trainers/optimizers/build.py has a builder under our own name.
     transformers: str | None
     moments: int = 2  # that it keeps of every element; 1 without a second moment, as in Lion
-    bits: Literal[8, 32] | None = None  # of an element of a moment: 32 or 8, whatever the weights are; None: as many as the weights that it updates
+    bits: Literal[8, 32] | None = None  # of an element of a moment: 32 or 8, independent of the weights; None: as many as the weights that it updates
     paged: bool = False  # moments move to host memory under pressure
     library: str | None = None  # the distribution that holds it, where that is not torch or transformers
     settings: type[Optim] = Optim  # the type of its YAML file
     on_cpu: str | None = None  # transformers' name for it on a CPU, where that differs
     fused: str | None = None  # the same optimizer from a fused kernel, for GPUs
     in_eight_bits: str | None = None  # the same optimizer with moments of 8 bits
+    cpu_form: bool = False  # DeepSpeed steps it on the CPU where states are offloaded (DeepSpeedCPUAdam with adamw_mode, DeepSpeedCPULion)
 
 
 GALORE, APOLLO, BITSANDBYTES = "galore-torch", "apollo-torch", "bitsandbytes"
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
-    "adamw": OptimizerRow(keeps="moments", step="fused adamw", transformers="adamw_torch_fused", on_cpu="adamw_torch", in_eight_bits="adamw_8bit"),
-    "adamw_foreach": OptimizerRow(keeps="moments", step="foreach adamw", transformers="adamw_torch", fused="adamw", in_eight_bits="adamw_8bit"),
+    "adamw": OptimizerRow(
+        keeps="moments", step="fused adamw", transformers="adamw_torch_fused", on_cpu="adamw_torch", in_eight_bits="adamw_8bit", cpu_form=True
+    ),
+    "adamw_foreach": OptimizerRow(
+        keeps="moments", step="foreach adamw", transformers="adamw_torch", fused="adamw", in_eight_bits="adamw_8bit", cpu_form=True
+    ),
     "adamw_8bit": OptimizerRow(keeps="moments", bits=8, step="in place", transformers="adamw_bnb_8bit", library=BITSANDBYTES),
     "paged_adamw": OptimizerRow(keeps="moments", bits=32, step="in place", paged=True, transformers="paged_adamw_32bit", library=BITSANDBYTES),
     "paged_adamw_8bit": OptimizerRow(keeps="moments", bits=8, step="in place", paged=True, transformers="paged_adamw_8bit", library=BITSANDBYTES),
     "adafactor": OptimizerRow(keeps="factored moments", step="update by update", transformers="adafactor"),
     "lion": OptimizerRow(
-        keeps="moments", moments=1, bits=32, step="in place", transformers="lion_32bit", library=BITSANDBYTES, in_eight_bits="lion_8bit"
+        keeps="moments",
+        moments=1,
+        bits=32,
+        step="in place",
+        transformers="lion_32bit",
+        library=BITSANDBYTES,
+        in_eight_bits="lion_8bit",
+        cpu_form=True,
     ),
     "lion_8bit": OptimizerRow(keeps="moments", moments=1, bits=8, step="in place", transformers="lion_8bit", library=BITSANDBYTES),
     "paged_lion_8bit": OptimizerRow(

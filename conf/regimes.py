@@ -1,6 +1,6 @@
 """What of a model each regime trains, and how it is named elsewhere: one row a regime.
 
-Launcher and trainers ask this table, not for names. How a regime prepares a model is in trainers/regimes; what its keys cost is in launcher/memory.
+Launcher and trainers read this table. How a regime prepares a model is in trainers/regimes; what its keys cost is in launcher/memory.
 """
 
 from dataclasses import dataclass

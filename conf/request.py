@@ -1,4 +1,4 @@
-"""What a verb beside training is asked to do: the launcher writes it beside a run.yaml, `-m trainers.<verb> FOLDER` reads it."""
+"""What a verb other than training must do: the launcher writes it beside a run.yaml, `-m trainers.<verb> FOLDER` reads it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ class Trained:
 @dataclass(frozen=True)
 class Sampling:
     max_new_tokens: int
-    temperature: float  # 0: the likeliest token each time
+    temperature: float  # 0: always the likeliest token
     top_p: float
     seed: int
 

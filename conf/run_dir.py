@@ -178,7 +178,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove a last line without its end, as a full disk or a killed writer leaves it: the next line would be lost in it."""
+    """Remove a last line without its end, as a full disk or a killed writer leaves it. Otherwise the next line would be lost in it."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -226,6 +226,7 @@ class Training:
     attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
     loss: str = MISSING
+    kernels: str = MISSING  # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; stages pt and sft).
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.
@@ -431,7 +432,7 @@ PLAIN_GROUPS: dict[str, type] = {
 GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, "stage", "regime", "optim", "sharding", "cluster")
 
 
-@cache  # the store outlives a composition, and filling it takes a tenth of one
+@cache  # the store outlives a composition, and filling it needs a tenth of one
 def register() -> None:
     """Store every type where YAML files name it: `/schema/<group>` or, for subtypes, `/schema/<group>/<type>`."""
     store = ConfigStore.instance()

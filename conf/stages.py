@@ -1,6 +1,6 @@
 """What each stage reads, how it learns, and what it needs beside the model that learns: one row a stage.
 
-Launcher and trainers ask this table, not for names. How a stage trains is in trainers/stages; what its loss takes is in launcher/memory/step.
+Launcher and trainers read this table. How a stage trains is in trainers/stages; what its loss needs is in launcher/memory/step.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal
 from conf.rows import row_of
 from conf.schema import Dpo, Grpo, Kto, Orpo, Ppo, Pt, Rm, Sft, Simpo, Stage
 
-# Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; a prompt alone.
+# Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; only a prompt.
 Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
 # From every next token of given rows, by comparing scores or log-probabilities of given answers, or from answers that the model writes.
 Lesson = Literal["next token", "comparison", "own answers"]
@@ -42,6 +42,7 @@ class StageRow:
     least: int = 1  # samples of a micro-batch
     reference: bool = False  # what learns is compared with the model as it was before training
     forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
+    read_between: bool = False  # what learns also reads tokens without gradients before each pass that learns
     new_head: bool = False  # a head that begins with random weights learns too
     metrics: tuple[str, ...] = ()  # that an evaluation measures beside eval_loss; each has a direction in conf/metrics.py
     trl_experimental: bool = False  # TRL keeps its trainer under trl.experimental, or parts of it, and warns at each import
@@ -55,7 +56,9 @@ STAGES: dict[str, StageRow] = {
     "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     "simpo": StageRow(Simpo, "pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
-    "kto": StageRow(Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, metrics=("eval_rewards/margins",)),
+    "kto": StageRow(
+        Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, read_between=True, metrics=("eval_rewards/margins",)
+    ),
     # forwards: answers are written, then read by policy, reference and reward model; the new head is one of values
     "ppo": StageRow(Ppo, "prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, trl_experimental=True),
     # forwards: answers are written, and read by the reference

@@ -28,7 +28,7 @@ class GpuPool(Launcher):
 
 
 def job_return(overrides: Sequence[str], objective: float | None) -> JobReturn:
-    """COMPLETED also without an objective: FAILED would end the sweep, and None is a failed trial to Optuna."""
+    """COMPLETED also without an objective, because FAILED would end the sweep. Optuna counts None as a failed trial."""
     done = JobReturn(overrides=[*overrides], status=JobStatus.COMPLETED)
     done.return_value = objective
     return done

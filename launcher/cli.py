@@ -14,17 +14,17 @@ from launcher.errors import RegimenError
 from launcher.verbs.after_training_options import add_after_training
 from launcher.verbs.data_options import add_data_verbs
 
-DESCRIPTION = "Fine-tune language models: described once, judged before it is queued, launched anywhere, resumed bit for bit."
-OVERRIDES = """overrides are key=value or group=choice, as in Hydra:
+DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
+OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
   regimen train model=qwen2.5_0.5b data=files data.sets=[my.jsonl] regime=lora regime.rank=32
-without model, data or recipe they mean recipe=demo.
+If they name no model, data or recipe, recipe=demo is used.
 
-groups and their choices:
+Groups and their choices:
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code of the process."""
+    """Run one verb and return the exit code of the process."""
     arguments = parsed_arguments(argv)
     try:
         return int(arguments.act(arguments))
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parsed_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """argparse takes one run of positionals only; here overrides may stand between options."""
+    """argparse accepts positionals in one block only. Here overrides may stand between options."""
     top = parser()
     arguments, rest = top.parse_known_args(argv)
     strange = [text for text in rest if text.startswith("-")] or (rest if "overrides" not in arguments else [])
@@ -58,7 +58,7 @@ def report_bug() -> int:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(traceback.format_exc())
     cause = traceback.format_exc().splitlines()[-1]
-    print(f"regimen: this is a bug in regimen ({cause}). The traceback is in {name}: please report it.", file=sys.stderr)
+    print(f"regimen: this is a bug in regimen ({cause}). The traceback is in {name}. Please report it.", file=sys.stderr)
     return BUG
 
 
@@ -81,7 +81,7 @@ def composing(verb: argparse.ArgumentParser) -> None:
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
     verb.epilog = OVERRIDES + group_lines()
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    own_groups = "a folder with groups of your own; repeatable"
+    own_groups = "a folder with groups of your own; can be given several times"
     verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
     verb.add_argument("--cfg", nargs="?", const="job", choices=["job"], help="print the composed configuration and do nothing")
 
@@ -91,7 +91,7 @@ def add_train(add: AddParser) -> None:
     composing(train)
     train.add_argument("--multirun", "-m", action="store_true", help="Hydra's multirun: comma-separated values are swept")
     train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
-    train.add_argument("--dry-run", action="store_true", help="the same as the verb plan")
+    train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
     train.set_defaults(act=act_train)
 
 
@@ -99,11 +99,13 @@ def add_plan(add: AddParser) -> None:
     plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
     composing(plan)
     views = plan.add_mutually_exclusive_group()
-    views.add_argument("--matrix", action="store_true", help="every regime on this node: published need, predicted need, permitted or not")
-    views.add_argument("--explain", action="store_true", help="every memory term of every phase with its source")
-    views.add_argument("--json", action="store_true", help="the plan for programs; sizes in bytes")
+    views.add_argument(
+        "--matrix", action="store_true", help="show for every regime on this node its published need, its predicted need, and whether it is permitted"
+    )
+    views.add_argument("--explain", action="store_true", help="show every memory term of every phase with its source")
+    views.add_argument("--json", action="store_true", help="print the plan as JSON, with sizes in bytes")
     views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity as a PNG file")
-    views.add_argument("--diff", metavar="RUN", help="what differs from that run's configuration")
+    views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
     plan.set_defaults(act=act_plan)
 
 
@@ -111,7 +113,7 @@ def add_watching(add: AddParser) -> None:
     status = add(
         "status",
         help="list runs, or follow one",
-        description="List runs, or follow one. Reads their files; squeue is asked about those that are in Slurm's hands.",
+        description="List runs, or follow one. It reads their files, and asks squeue about runs that wait or run in Slurm.",
     )
     status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
@@ -125,7 +127,9 @@ def add_watching(add: AddParser) -> None:
     doctor = add("doctor", help="check this machine and say what to do", description="Check this machine and say what to do.")
     doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
     doctor.set_defaults(act=act_doctor)
-    supervise = add("supervise", description="Start the ranks of a run folder and stay until they ended (what --detach leaves running).")
+    supervise = add(
+        "supervise", description="Start the ranks of a run folder and wait until they have ended. `train --detach` leaves this verb running."
+    )
     supervise.add_argument("run", type=Path)
     supervise.set_defaults(act=act_supervise)
     add_job_records(add)
@@ -143,13 +147,13 @@ def add_memory(add: AddParser) -> None:
 
 
 def add_job_records(add: AddParser) -> None:
-    start = add("job-start", description="Record that a Slurm job begins with this run (its batch script calls this).")
-    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again after a warning (its batch script calls this).")
+    start = add("job-start", description="Record that a Slurm job starts this run. Its batch script calls this.")
+    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again after a warning. Its batch script calls this.")
     for verb, act in ((start, act_job_start), (end, act_job_end)):
         verb.add_argument("run", type=Path)
         verb.add_argument("job")
         verb.set_defaults(act=act)
-    end.add_argument("code", type=int, help="what srun ended with")
+    end.add_argument("code", type=int, help="the exit code of srun")
 
 
 def group_lines() -> str:

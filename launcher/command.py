@@ -12,7 +12,7 @@ LAUNCHER = (sys.executable, "-m", "launcher")
 PACKAGES = Path(__file__).resolve().parent.parent  # holds conf, launcher and trainers
 
 
-# Credentials that no rank has a use for. The hub's and wandb's are handed on only to runs that use them.
+# Credentials that no rank needs. Those of the hub and of wandb are given only to runs that use them.
 SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -40,8 +40,8 @@ OLDER_NAMES = {"PYTORCH_ALLOC_CONF": ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_AL
 class Command:
     argv: tuple[str, ...]
     defaults: tuple[tuple[str, str], ...]  # set where the site has not set them
-    forced: tuple[tuple[str, str], ...]  # set whatever the site says
-    withheld: tuple[str, ...]  # secrets that the ranks have no use for
+    forced: tuple[tuple[str, str], ...]  # set even where the site has set them
+    withheld: tuple[str, ...]  # secrets that the ranks do not need
 
     def environment(self, site: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of the ranks: the site's, less the withheld secrets, plus what is set here."""
@@ -58,7 +58,7 @@ class Command:
 
 
 def with_interpreter(path: str) -> str:
-    """PATH with the interpreter's folder at its end: ninja lies there, and DeepSpeed compiles with it."""
+    """PATH with the interpreter's folder at its end. It holds ninja, with which DeepSpeed compiles."""
     folder = str(Path(sys.executable).parent)
     return path if folder in path.split(os.pathsep) else f"{path}{os.pathsep}{folder}"
 
@@ -72,5 +72,5 @@ def python_path(site: str) -> dict[str, str]:
 
 
 def launcher_environment(site: Mapping[str, str]) -> dict[str, str]:
-    """For a launcher that outlives this one: these packages, whatever lies in the working folder."""
+    """For a launcher that outlives this one. It imports these packages, whatever the working folder holds."""
     return {**site, **python_path(site.get("PYTHONPATH", "")), "PYTHONSAFEPATH": "1"}

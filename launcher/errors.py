@@ -1,6 +1,6 @@
 """What can go wrong, as one small tree; each class carries the exit code that the command line ends with.
 
-What each code means stands in conf/exit_codes.py.
+conf/exit_codes.py says what each code means.
 
 RegimenError
 ├── ConfigError

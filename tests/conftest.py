@@ -1,5 +1,6 @@
 """Fixtures and options shared by all tests."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if marker is not None:
             count = int(marker.args[0])
             item.add_marker(pytest.mark.skipif(cuda_devices() < count, reason=f"needs {count} CUDA devices; here are {cuda_devices()}"))
+
+
+def pytest_collection_finish() -> None:
+    """What the test files have imported stays: the collector, which accelerate calls at each start of a training, need not walk through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def cuda_devices() -> int:

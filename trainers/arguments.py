@@ -100,7 +100,7 @@ def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
 
 
 def loss_arguments(run: Run) -> dict[str, Any]:
-    if run.training.loss != "fused":
+    if run.training.loss != "fused" or run.training.kernels == "fused":  # the second has a fused loss of its own
         return {}
     # of liger's kernels only the loss: the others change the rounding of every layer
     others = ("cross_entropy", "rope", "rms_norm", "layer_norm", "swiglu", "geglu", "relu_squared")

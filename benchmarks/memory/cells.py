@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell, write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
@@ -37,6 +38,8 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "fixed": (FIXED_ONE_GPU, ()),
     "drawn": (DRAWN_ONE_GPU, ()),
     "drawn_again": (DRAWN_AGAIN_ONE_GPU, ()),
+    "drawn_on_two": ((), DRAWN_TWO_GPUS),
+    "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill

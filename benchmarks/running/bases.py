@@ -24,6 +24,7 @@ from benchmarks.memory.caps import JOBS as CAPPED_JOBS
 from benchmarks.memory.cells import tiny
 from benchmarks.memory.chosen import write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.speed.fit import JOBS as FIT_JOBS
@@ -43,6 +44,8 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "fixed": [cell.model for cell in FIXED_ONE_GPU],
     "drawn": [cell.model for cell in DRAWN_ONE_GPU],
     "drawn_again": [cell.model for cell in DRAWN_AGAIN_ONE_GPU],
+    "drawn_on_two": [cell.model for cell in DRAWN_TWO_GPUS],
+    "drawn_on_two_again": [cell.model for cell in DRAWN_AGAIN_TWO_GPUS],
     "stages": [STAGE_MODEL],
 }
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The measurements on a machine with GPUs, side by side: bash benchmarks/running/gpu_session.sh OUT SECONDS DATA PART...
 #
-#   variants     the set of variants, on GPU 0                            about 300 s, weights included
-#   fixed        the set that tested what was fixed, on GPU 0             about 90 s, weights included
-#   drawn        the set drawn at random, on GPU 0                        about 300 s, weights included
-#   drawn_again  the second set drawn at random, on GPU 0                 about 200 s, weights included
-#   caps         the boundary, on all GPUs                                about 300 s on one
-#   stages       stages on one GPU                                        about 60 s for nine of them
-#   speed        fit=auto alone on GPU 1, the set from files on GPU 0     about 300 s, weights included
-#   two          cells on two GPUs                                        about 250 s
-#   stages2      stages on two GPUs                                       about 250 s
-#   tests        tests/gpu, the matrix of regimes left out                about 150 s
+#   variants            the set of variants, on GPU 0                              about 300 s, weights included
+#   fixed               the set that tested what was fixed, on GPU 0               about 90 s, weights included
+#   drawn               the set drawn at random, on GPU 0                          about 300 s, weights included
+#   drawn_again         the second set drawn at random, on GPU 0                   about 200 s, weights included
+#   caps                the boundary, on all GPUs                                  about 300 s on one
+#   stages              stages on one GPU                                          about 60 s for nine of them
+#   speed               fit=auto alone on GPU 1, the set from files on GPU 0       about 300 s, weights included
+#   two                 cells on two GPUs                                          about 250 s
+#   stages2             stages on two GPUs                                         about 250 s
+#   drawn_on_two        the set drawn on two GPUs; stages, tests of shardings      about 450 s, weights included
+#   drawn_on_two_again  the second set drawn on two GPUs; adapters under FSDP2     about 150 s, weights included
+#   tests               tests/gpu, the matrix of regimes left out                  about 150 s
 #
 # WEIGHTS names whose weights are made first (running/bases.py --of). All of them need 96 GB of disk, those of drawn about 55, those of variants,
 # stages and caps about 60.
@@ -64,6 +66,45 @@ speed() {
 two() {
   run two memory.cells measure --grid from_files --gpus 2 --predicted "$RESULTS/memory/h200x2_from_files_predicted.jsonl" --out "$OUT/h200x2_from_files.jsonl" \
     --bases "$BASES" --devices 0 1 --room 136 --concurrent 18 --cell-seconds 200 --seconds "$(left)"
+}
+
+# All at once: cells wait for each other's collectives, and for the host, more than for the GPUs. The kernels of offload are compiled beside them.
+drawn_on_two() {
+  local file started=()
+  compile_kernels &
+  for file in fsdp2 sharding; do
+    gpu_test "$file" &
+    started+=($!)
+  done
+  run two memory.cells measure --grid drawn_on_two --gpus 2 --predicted "$RESULTS/memory/h200x2_drawn_predicted.jsonl" --out "$OUT/h200x2_drawn.jsonl" \
+    --bases "$BASES" --devices 0 1 --room 50 --concurrent 14 --cell-seconds 200 --seconds "$(left)" &
+  started+=($!)
+  until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages.jsonl" --devices 0,1 --concurrent 5
+  wait "${started[@]}"
+}
+
+# Adapters of a reference, and what the first of these sets changed.
+drawn_on_two_again() {
+  local started=()
+  compile_kernels &
+  run two memory.cells measure --grid drawn_on_two_again --gpus 2 --predicted "$RESULTS/memory/h200x2_drawn_again_predicted.jsonl" \
+    --out "$OUT/h200x2_drawn_again.jsonl" --bases "$BASES" --devices 0 1 --room 95 --concurrent 18 --cell-seconds 150 --seconds "$(left)" &
+  started+=($!)
+  gpu_test fsdp2 &
+  started+=($!)
+  until [ -d "$BASES/qwen2.5_0.5b" ]; do sleep 1; done
+  stage_cells two --gpus 2 --out "$OUT/h200x2_stages2.jsonl" --devices 0,1 --concurrent 3 \
+    --only qwen2.5_0.5b/dpo/lora/fsdp2 qwen2.5_0.5b/dpo/qlora4/fsdp2 qwen2.5_0.5b/kto/qlora4/fsdp2
+  wait "${started[@]}"
+}
+
+compile_kernels() {
+  "$PYTHON" -c 'from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load()' >> "$OUT/kernels.txt" 2>&1
+}
+
+gpu_test() { # FILE
+  timeout "$(left)" "$PYTHON" -m pytest "tests/gpu/test_$1.py" -q -rA -p no:cacheprovider >> "$OUT/test_$1.txt" 2>&1
 }
 
 caps() {

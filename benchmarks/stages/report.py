@@ -1,6 +1,7 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
-python -m benchmarks.stages.report benchmarks/results/stages/h200*_{sft,stages,stages2,stages3}.jsonl --page docs/measured.md --picture PNG
+python -m benchmarks.stages.report benchmarks/results/stages/h200{,x2}_{sft,stages,stages2}.jsonl benchmarks/results/stages/h200_stages3.jsonl \\
+    --page docs/measured.md --picture docs/images/measured.png
 """
 
 import argparse

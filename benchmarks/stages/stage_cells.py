@@ -1,7 +1,8 @@
 """Trains every stage for a few steps through `regimen train`, predicted against measured memory, and writes one JSON line a cell.
 
     python -m benchmarks.stages.stage_cells --gpus 1 --data DATA --out OUT --devices 0 1 --concurrent 8   nine stages x full, LoRA, QLoRA-4
-    python -m benchmarks.stages.stage_cells --gpus 2 --data DATA --out OUT --devices 0,1 --concurrent 6   LoRA under ZeRO-2, full under ZeRO-3
+    python -m benchmarks.stages.stage_cells --gpus 2 --data DATA --out OUT --devices 0,1 --concurrent 6   18 under ZeRO-2 and 3, 12 more
+    python -m benchmarks.stages.stage_cells --gpus 2 --predict --data DATA --out OUT                      no GPU; committed before measuring
     python -m benchmarks.stages.stage_cells --gpus 0 --tiny --data DATA --out OUT                         a rehearsal on a CPU with tiny shapes
     python -m benchmarks.stages.stage_cells --gpus 0 --ranks 2 --tiny --data DATA --out OUT               the same of the cells on two GPUs
 
@@ -9,6 +10,7 @@
 dataset_info.json. A reward model for ppo is trained for a step beside the other cells.
 """
 
+import json
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from benchmarks.running.cell_runs import TINY, folder_name, newest_run, parser_of, run_cells, wanted
 from benchmarks.running.processes import environment_for
+from launcher.composition.compose import compose
+from launcher.gate.judge import judge_run
 
 STEPS = {"ppo": 6, "grpo": 6}  # others: MOST
 MOST, MOST_OF_TWO = 20, 10  # cells that share two GPUs wait for each other in every collective
@@ -48,7 +52,21 @@ TINY_BATCHES = {
     "ppo": ("data.cutoff=192", "stage.response_length=16"),
     "grpo": ("data.cutoff=192", "stage.response_length=16", "stage.generations=2"),
 }
-JUDGE = "judge"
+JUDGE, ANY_JUDGE = "judge", "org/name"
+# Further cells on two GPUs, of the other triples of stage, regime and sharding: random.Random(20261129).sample; and four that were
+# changed: formulas of two, and adapters that FSDP2 took for frozen.
+DRAWN = (
+    ("pt", "full", "fsdp2"),
+    ("simpo", "qlora4", "zero1"),
+    ("dpo", "qlora4", "fsdp2"),
+    ("rm", "full", "zero2"),
+    ("pt", "lora", "fsdp2"),
+    ("simpo", "lora", "ddp"),
+    ("orpo", "full", "zero2"),
+    ("rm", "lora", "fsdp2"),
+)
+ORDER = {"grpo": 0, "kto": 1, "ppo": 2}  # answers take longest, and ppo waits for its judge
+NEW = (("dpo", "full", "fsdp2"), ("dpo", "lora", "zero3"), ("dpo", "lora", "fsdp2"), ("kto", "qlora4", "fsdp2"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,9 @@ class Cell:
 def cells_for(ranks: int) -> list[Cell]:
     if ranks < 2:
         return [Cell(stage, regime, "ddp", ranks) for stage in SETS for regime in REGIMES]
-    return [Cell(stage, regime, sharding, ranks) for stage in SETS for regime, sharding in (("lora", "zero2"), ("full", "zero3"))]
+    every = [(stage, regime, sharding) for stage in SETS for regime, sharding in (("lora", "zero2"), ("full", "zero3"))]
+    every.sort(key=lambda triple: ORDER.get(triple[0], len(ORDER)))
+    return [Cell(*triple, ranks) for triple in (*every, *NEW, *DRAWN)]
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,14 @@ def overrides_with_judge(cell: Cell, place: Place, judge: Future[None]) -> list[
     return [*overrides(cell, place), f"stage.reward_model={newest_run(place.output, JUDGE)}"]
 
 
+def predict(cell: Cell, place: Place) -> dict[str, object]:
+    """On a stated node; a reward model that is not trained yet counts as large as the policy."""
+    given = [override for override in overrides(cell, place) if not override.startswith("node=")]
+    judge = [f"stage.reward_model={ANY_JUDGE}"] if cell.stage == "ppo" else []
+    judged = judge_run(compose([*given, *judge, "node=h200_141", f"node.gpus={cell.gpus}"]))
+    return {"cell": cell.name, "memory": judged.estimate.as_dict()}
+
+
 def train_judge(place: Place, environment: dict[str, str]) -> None:
     """A reward model of the policy's shape."""
     if list((place.output / JUDGE).glob("*/model")):
@@ -123,11 +151,15 @@ def train_judge(place: Place, environment: dict[str, str]) -> None:
 def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--ranks", type=int, default=1, help="of a rehearsal on a CPU")
+    parser.add_argument("--predict", action="store_true", help="what each cell will take, and run none")
     parser.add_argument("--bases", type=Path, help="folder that bases.py filled; left out, every cell makes random weights of its own")
     arguments = parser.parse_args()
     on_gpu = arguments.gpus > 0
     cells = wanted(arguments, cells_for(arguments.gpus if on_gpu else arguments.ranks))
     place = Place(arguments.data, arguments.output, arguments.bases, arguments.tiny, on_gpu)
+    if arguments.predict:
+        arguments.out.write_text("".join(json.dumps(predict(cell, place)) + "\n" for cell in cells))
+        return 0
     first_gpu = arguments.devices[0].split(",")[:1] if arguments.devices else []
     with ThreadPoolExecutor(1) as pool:
         judge = pool.submit(train_judge, place, environment_for(first_gpu, 1)) if any(cell.stage == "ppo" for cell in cells) else Future[None]()

@@ -70,15 +70,15 @@ def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode
     except MissingConfigException as error:
         raise ConfigError(missing_choice(error)) from error
     except yaml.YAMLError as error:
-        raise config_error(f"A YAML file cannot be read: {error}. Mend it at that line.") from error
+        raise config_error(f"A YAML file cannot be read: {error}. Fix that line.") from error
     except ConfigCompositionException as error:
         raise config_error(composition_message(error)) from error
     except RecursionError as error:
-        raise ConfigError("The configuration cannot be composed: a defaults list leads back to its own file.") from error
+        raise ConfigError("The configuration cannot be composed, because a defaults list leads back to its own file. Remove that entry.") from error
     except OSError as error:
-        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}. Check the file and its permissions.") from error
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
-        # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is no list).
+        # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is not a list).
         raise config_error(f"The configuration cannot be composed: {first_line(error)}") from error
 
 
@@ -95,12 +95,12 @@ def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
     for folder in config_dirs:
         search_path.prepend(
             provider="--config-dir", path=f"file://{folder.resolve()}", anchor=SearchPathQuery(provider="schema")
-        )  # Hydra wants it last
+        )  # Hydra needs it last
     return ConfigLoaderImpl(config_search_path=search_path)
 
 
 def choices(group: str, config_dirs: Sequence[Path] = ()) -> list[str]:
-    """The names that `group=` takes."""
+    """The names that `group=` accepts."""
     return sorted(config_loader(config_dirs).get_group_options(group))
 
 
@@ -139,7 +139,7 @@ def refuse_unknown(group: str, name: str) -> None:
     try:
         type_of(group, name)
     except MissingRow as error:
-        raise ConfigError(f"{error} A file that only changes values keeps the `name` of the choice that it starts from.") from error
+        raise ConfigError(f"{error} In a file that only changes values, keep the `name` of the choice that it starts from.") from error
     except KeyError:
         return  # refuse_renamed says which choices there are
 
@@ -153,71 +153,70 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def with_default_recipe(overrides: Sequence[str]) -> list[str]:
-    """Nobody who names neither recipe nor model nor data, nor a key of theirs, wants an error: they get the demo."""
+    """Overrides that name no recipe, no model, no data and no key of these describe the demo."""
     named = {text.split("=", 1)[0].split(".", 1)[0].lstrip("+~") for text in overrides}
     return [*overrides] if named & {"recipe", "model", "data"} else [DEFAULT_RECIPE, *overrides]
 
 
 def refuse_additions(overrides: Sequence[str]) -> None:
-    """`+key` and `++key` would slip past the types, `~key` would remove what every part relies on."""
+    """`+key` and `++key` would avoid the types, and `~key` would remove what every part relies on."""
     for text in overrides:
         if text.startswith(("+", "~")):
             key = text.lstrip("+~").split("=", 1)[0]
-            raise ConfigError(f"{text}: keys are neither added nor removed here. {nearest_key(key)}")
+            raise ConfigError(f"{text}: `+key` and `~key` are not supported. Write key=value. {nearest_key(key)}")
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """Overrides as Hydra's grammar reads them.
 
     Raises:
-        ConfigError: naming the one that is no key=value.
+        ConfigError: naming the one that is not key=value.
     """
     try:
         return OverridesParser.create().parse_overrides([*overrides])
     except OverrideParseException as error:
         raise ConfigError(
-            f"{error.override!r} cannot be read as key=value. Quote a value of special characters or letters beyond ASCII twice: 'key=\"value\"'."
+            f"{error.override!r} cannot be read as key=value. "
+            "If the value has special characters or letters outside ASCII, quote it twice: 'key=\"value\"'."
         ) from error
     except HydraException as error:
         raise ConfigError(first_line(error)) from error
 
 
 def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
-    """Hydra fails on `regime=null` without its key, would merge the choices of a list into one, and would let a choice be renamed."""
+    """Hydra fails on `regime=null` without naming the key, merges the choices of a list into one, and lets a choice be renamed."""
     key, text = override.key_or_group, override.input_line
     if key == "":
-        raise ConfigError(f"{text!r} names no key: write key=value.")
+        raise ConfigError(f"{text!r} names no key. Write key=value.")
     if key.endswith(".name") and key.removesuffix(".name") in subtypes():
         group = key.removesuffix(".name")
-        raise ConfigError(f"{text}: the name belongs to the choice. Write {group}=CHOICE, one of: {', '.join(subtypes()[group])}.")
+        raise ConfigError(f"{text}: the name of a choice cannot be set. Write {group}=CHOICE, one of: {', '.join(subtypes()[group])}.")
     if override.is_sweep_override():
         return
     value = override.value()
     if key == "model.architecture" and isinstance(value, dict):  # omegaconf 2.3 cannot merge a table into null
-        raise ConfigError(
-            f"{key} is too long for a command line: write it into a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME."
-        )
+        raise ConfigError(f"{key} is too long for a command line. Write it to a file FOLDER/model/NAME.yaml, and use --config-dir FOLDER model=NAME.")
     if key not in (*GROUPS, "recipe"):
         return
     if value is None or isinstance(value, (int, float)) or (isinstance(value, list) and key != "recipe"):
-        raise ConfigError(f"{text}: {key} takes one choice: {', '.join(choices(key, config_dirs))}.")
+        raise ConfigError(f"{text}: {key} needs exactly one choice. Use one of: {', '.join(choices(key, config_dirs))}.")
 
 
 def refuse_sweep_settings(overrides: Sequence[str]) -> None:
     for text in overrides:
         if re.match(r"hydra[./]", text):
-            raise ConfigError(f"{text} is a setting of sweeps and does nothing for one run: use it with `regimen train -m`.")
+            raise ConfigError(f"{text} is a setting of sweeps and has no effect on one run. Use it with `regimen train -m`.")
 
 
 def refuse_folder(folder: Path) -> None:
-    """A folder of the user's own groups must be there, and must not name a choice that is built in: Hydra would take ours and not say so."""
+    """A folder of the user's own groups must exist. None of its choices may have a built-in name: Hydra would silently use the built-in one."""
     if not folder.is_dir():
         raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
     for path in sorted(folder.glob("*/*.yaml")):
         if (BUILT_IN / path.relative_to(folder)).exists():
-            raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Give the file a name of its own.")
+            raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Rename the file.")
     for path in folder.glob("*/*.yml"):
-        raise ConfigError(f"{path}: groups are read from files that end in .yaml. Rename it.")
+        raise ConfigError(f"{path} would not be read, because choices are files that end in .yaml. Rename it.")
 
 
 def refuse_secrets(overrides: Sequence[str]) -> None:
@@ -233,6 +232,6 @@ def refuse_secret(text: str, environment: "os._Environ[str]") -> None:
     """
     for name, value in environment.items():
         if SECRET_NAME.search(name) and len(value) >= 8 and value in text:
-            raise Unsafe(f"The configuration holds the value of ${name}. Leave it in the environment: it is read there.")
+            raise Unsafe(f"The configuration holds the value of ${name}. Remove it. It is read from the environment.")
     if SECRET_VALUE.search(text):
-        raise Unsafe("The configuration holds what looks like an access token. Put it into the environment instead (HF_TOKEN, WANDB_API_KEY).")
+        raise Unsafe("The configuration holds what looks like an access token. Set it in the environment instead (HF_TOKEN, WANDB_API_KEY).")

@@ -12,7 +12,7 @@ from conf.choices import subtypes
 from conf.schema import GROUPS, PLAIN_GROUPS
 
 ALL_KEYS = "`regimen train --cfg` shows every key."
-# Hydra's text about a YAML file whose values do not fit the types; it keeps no exception beside it.
+# Hydra's text about a YAML file whose values do not fit the types; the exception itself is not kept.
 IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
 UNFIT = re.compile(r"Value '(?P<value>.*)' (of type '\w+' could not be converted to|is not a valid) (?P<type>Integer|Float|bool)\b")
 WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
@@ -41,7 +41,7 @@ def composition_message(error: ConfigCompositionException) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return value_message(cause.full_key or "A value", first_line(cause))
     if text.startswith("Ambiguous value"):
-        return f"{first_line(error)}: several values are a sweep, which needs -m; a list is written key=[a,b]."
+        return f"{first_line(error)}. Several values are a sweep, which needs -m. Write a list as key=[a,b]."
     unchosen = UNCHOSEN.match(text)
     if unchosen is not None:
         return f"{unchosen['group']} has no choice. Set {unchosen['group']}=CHOICE, one of: {', '.join(unchosen['options'].split())}."
@@ -50,23 +50,23 @@ def composition_message(error: ConfigCompositionException) -> str:
 
 def file_message(kind: str, said: str, key: str) -> str:
     if key.split(".")[0] == "recipe":
-        return "a recipe sets keys of other groups: begin the file with the line `# @package _global_`."
+        return "a recipe sets keys of other groups. Begin the file with the line `# @package _global_`."
     if kind in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
-        return f"{unknown_key(key)} A file of your own starts from a choice that is there: `defaults: [lora, _self_]`."
+        return f"{unknown_key(key)} Begin a file of your own with a built-in choice, for example `defaults: [lora, _self_]`."
     return value_message(key, said) if key else said
 
 
 def value_message(key: str, said: str) -> str:
     if said.endswith("is not Optional"):
-        return f"{key}=null: this key needs a value."
+        return f"{key}=null is not possible. Give {key} a value."
     if "is not a ListConfig" in said:
-        return f"{key} takes a list: write it in brackets, as in '{key}=[FIRST,SECOND]'."
+        return f"{key} must be a list. Write it in brackets: '{key}=[FIRST,SECOND]'."
     given = UNFIT.match(said)
-    return f"{key}={given['value']}: it must be {WANTED[given['type']]}." if given is not None else f"{key}: {said}"
+    return f"{key}={given['value']} is not possible. It must be {WANTED[given['type']]}." if given is not None else f"{key}: {said}"
 
 
 def unknown_key(key: str) -> str:
-    """Why `key` is none, or not here, and what may be meant."""
+    """Why `key` is not a key, or not a key of this choice, and which one may be meant."""
     there = choices_with(key)
     if there:
         group = key.split(".")[0]

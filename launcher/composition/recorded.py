@@ -29,7 +29,7 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     """The run that `resume=` names, and the other overrides."""
     named = [text.removeprefix(PREFIX) for text in overrides if text.startswith(PREFIX)]
     if len(named) > 1:
-        raise ConfigError(f"resume= is given {len(named)} times: name one run folder, or last.")
+        raise ConfigError(f"resume= is given {len(named)} times. Give it once, with one run folder or with last.")
     return (named[0] if named else None), [text for text in overrides if not text.startswith(PREFIX)]
 
 
@@ -43,7 +43,9 @@ def recorded_run(run_dir: RunDir) -> Run:
         return load_run(run_dir)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         first = next(iter(str(error).splitlines()), "")
-        raise ConfigError(f"{run_dir.run_yaml} cannot be read ({first}): it was damaged, or written by another version of regimen.") from error
+        raise ConfigError(
+            f"{run_dir.run_yaml} cannot be read ({first}). It is damaged, or a different version of regimen wrote it. Start a new run."
+        ) from error
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
@@ -62,12 +64,14 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     differences = [text for key, value in given.items() for text in difference(recorded, wanted, key, value)]
     if differences:
         listed = "\n  ".join(differences)
-        raise ConfigError(f"{run_dir.path} was started with another configuration:\n  {listed}\nResume without these, or start a new run with them.")
+        raise ConfigError(
+            f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
+        )
     return forget_machine(with_values(recorded, {key: value for key, value in given.items() if key in FREE}))
 
 
 def forget_machine(run: Composed) -> Composed:
-    """node=auto is asked again: a run may go on on another machine of the same kind."""
+    """node=auto is read again, because a run may go on on a different machine of the same kind."""
     if not run.node.auto:
         return run
     return replace(run, node=replace(run.node, gpus=None, gpu_name=None, gpu_memory=None, host_memory=None, tflops=None))
@@ -75,17 +79,17 @@ def forget_machine(run: Composed) -> Composed:
 
 def one_value(override: Override) -> Any:
     if override.is_sweep_override():
-        raise ConfigError(f"{override.input_line}: a run is resumed with one value a key.")
+        raise ConfigError(f"{override.input_line}: a run is resumed with one value for each key. Choose one.")
     return override.value()
 
 
 def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
     if key == "recipe":
-        raise ConfigError("recipe= does nothing on a resume: the recorded configuration is used.")
+        raise ConfigError("recipe= has no effect on a resume, which uses the recorded configuration. Remove it.")
     group, _, field = key.partition(".")
     there = recorded.get(group)
     if group not in recorded or (field and not (isinstance(there, dict) and field.split(".")[0] in there)):
-        raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}Give only what the recorded configuration holds.")
+        raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}Give only keys of the recorded configuration.")
 
 
 def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:

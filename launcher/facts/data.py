@@ -15,7 +15,7 @@ from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
 
-LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing takes seconds and several times its size
+LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing needs seconds, and several times its size in memory
 
 
 def trained_samples(run: Run) -> int | None:
@@ -23,12 +23,12 @@ def trained_samples(run: Run) -> int | None:
     data = run.data
     if data.streaming or data.mixing != "concatenate":
         return None
-    samples = count_samples(data, run.stage.name)  # for texts too: it tells of files that are not there
+    samples = count_samples(data, run.stage.name)  # for texts too: it reports files that are absent
     return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
 def count_samples(data: Data, stage: str) -> int | None:
-    """Samples of all sets, where local files tell; None for hub sets and formats whose count needs a full read by a library.
+    """Samples of all sets, where local files show it; None for hub sets and formats whose count needs a full read by a library.
 
     Raises:
         ConfigError: where no set is named.
@@ -78,7 +78,7 @@ def count_records(part: Source) -> int | None:
         return None
     count = {".jsonl": count_lines, ".json": count_list}.get(ending, uncounted)(part.file)
     if count == 0:
-        raise data_registry.DataError(f"{part.file}: holds no records. Give a file with at least one.")
+        raise data_registry.DataError(f"{part.file} holds no records. Give a file with at least one.")
     return count
 
 
@@ -91,7 +91,7 @@ def count_list(path: Path) -> int | None:
     if path.stat().st_size > LARGEST_LIST:
         return None
     records = read_json(path.read_bytes())
-    return len(records) if isinstance(records, list) else None  # JSON lines under another name, or broken: the reader of the data tells which line
+    return len(records) if isinstance(records, list) else None  # JSON lines under another name, or broken: the reader of the data reports which line
 
 
 def uncounted(path: Path) -> None:

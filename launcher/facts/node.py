@@ -61,7 +61,7 @@ def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
     """Fill what `node` leaves open; what it states stays.
 
     Args:
-        nodes: how many nodes the job takes; all are taken to be alike.
+        nodes: how many nodes the job uses; all are assumed to be alike.
         root: where /proc and /sys are.
 
     Raises:
@@ -75,20 +75,20 @@ def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
     users = tuple(f"GPU {gpu.index}: {', '.join(gpu.users)}" for gpu in taken if gpu.users)
     notes += tuple(f"GPU {gpu.index} is in use: {', '.join(gpu.users)}." for gpu in taken if gpu.users)
     if nodes > 1:
-        notes += (f"node=auto looked at this machine alone; the {nodes} nodes are taken to be like it.",)
+        notes += (f"node=auto read only this machine. The {nodes} nodes are assumed to be like it.",)
     memory, source = stated_or_host_memory(node, root)
     return NodeFacts(replace(settled, host_memory=memory), source, tuple(gpu.free for gpu in taken), notes, users)
 
 
 def settle_named(node: Node, root: Path) -> NodeFacts:
     if node.gpus is None:
-        raise ConfigError(f"node.gpus has no value and node.auto is false (node={node.name}). Set node.gpus, or take node=auto.")
+        raise ConfigError(f"node.gpus has no value, and node.auto is false (node={node.name}). Set node.gpus, or use node=auto.")
     if node.gpus > 0 and node.gpu_memory is None:
         raise ConfigError(
-            f"node.gpu_memory has no value and node.gpus is {node.gpus} (node={node.name}). Set the bytes of one GPU, or take node=auto."
+            f"node.gpu_memory has no value, and node.gpus is {node.gpus} (node={node.name}). Set it to the bytes of one GPU, or use node=auto."
         )
     if node.gpus > 0 and node.host_memory is None:
-        note = f"node={node.name} states no host memory, so host memory is not judged. Set node.host_memory to the bytes of that node."
+        note = f"node={node.name} does not state its host memory, so host memory is not judged. Set node.host_memory to the bytes of that node."
         return NodeFacts(settled_node(node, node.gpus), "unknown", (), (note,))
     memory, source = stated_or_host_memory(node, root)
     return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), ())
@@ -100,7 +100,7 @@ def settled_node(node: Node, gpus: int) -> SettledNode:
 
 
 def settle_auto(node: Node, gpus: Sequence[Gpu]) -> SettledNode:
-    """The node with the GPU fields that it leaves open taken from `gpus`."""
+    """The node with the GPU fields that it leaves open filled from `gpus`."""
     wanted = len(gpus) if node.gpus is None else node.gpus
     if wanted > len(gpus):
         raise ConfigError(f"node.gpus={wanted}, but {len(gpus)} GPUs are visible here. Lower node.gpus, or name another node (node=h100_80, ...).")
@@ -129,7 +129,7 @@ def refuse_absent_gpus(node: Node) -> None:
     if len(found) < node.gpus:
         raise ConfigError(
             f"node={node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}, but {len(found)} are visible here. {' '.join((*notes, ''))}"
-            "Start it on such a node, submit it with cluster=slurm, or take node=cpu or node=auto; `regimen plan` works anywhere."
+            "Start it on such a node, submit it with cluster=slurm, or use node=cpu or node=auto. `regimen plan` works anywhere."
         )
 
 
@@ -156,7 +156,7 @@ def visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
     try:
         pynvml.nvmlInit()
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
-        return (), (f"No NVIDIA driver here ({error}): this is a CPU node.",)
+        return (), (f"There is no NVIDIA driver here ({error}), so this is a CPU node.",)
     except pynvml.NVMLError as error:
         raise ConfigError(f"The NVIDIA driver does not answer: {error}. {STATE_THE_NODE}") from error
     try:
@@ -218,17 +218,17 @@ def select(boards: Sequence[tuple[Gpu, ...]], variable: str | None) -> tuple[tup
     for word in words:
         gpu = find_gpu(boards, word)
         if gpu is None or gpu in chosen:
-            note = f"CUDA_VISIBLE_DEVICES={variable}: {word!r} names no further GPU of this machine; CUDA ignores it and what follows."
+            note = f"CUDA_VISIBLE_DEVICES={variable}: {word!r} is not a further GPU of this machine. CUDA ignores it and everything after it."
             devices, notes = one_mig_instance(tuple(chosen))
             return devices, (note, *notes)
         chosen.append(gpu)
     if not chosen and boards:
-        return (), ("CUDA_VISIBLE_DEVICES is empty: the GPUs of this machine are hidden, and this is a CPU node.",)
+        return (), ("CUDA_VISIBLE_DEVICES is empty, so the GPUs of this machine are hidden and this is a CPU node.",)
     return one_mig_instance(tuple(chosen))
 
 
 def find_gpu(boards: Sequence[tuple[Gpu, ...]], word: str) -> Gpu | None:
-    """By index, by a prefix of a board's UUID (GPU-...), or of a MIG instance's (MIG-...); a board in MIG mode stands for its first instance."""
+    """By index, by a prefix of a board's UUID (GPU-...), or of a MIG instance's (MIG-...); a board in MIG mode means its first instance."""
     if word.isdecimal():
         return boards[int(word)][0] if int(word) < len(boards) else None
     devices = [gpu for board in boards for gpu in board]
@@ -244,7 +244,7 @@ def one_mig_instance(gpus: tuple[Gpu, ...]) -> tuple[tuple[Gpu, ...], tuple[str,
         return gpus, ()
     first = instances[0]
     return (first,), (
-        f"GPU {first.index} is in MIG mode: CUDA shows a process one instance, here {first.name}; ranks are not spread over instances.",
+        f"GPU {first.index} is in MIG mode. CUDA shows a process only one instance, here {first.name}. Ranks are not spread over instances.",
     )
 
 

@@ -66,14 +66,14 @@ def loss_moves(run: Run) -> list[Move]:
 
 
 def reference_moves(run: Run) -> list[Move]:
-    """Of the stages that hold a reference, one can ask it before training."""
+    """Only one of the stages with a reference can use it before training."""
     if not isinstance(run.stage, Dpo) or not copies_of(run).reference:
         return []
 
     def beforehand(run: Run) -> Run:
         return replace(run, stage=replace(run.stage, precompute_reference=True)) if isinstance(run.stage, Dpo) else run
 
-    return [Move("reference", 2, "the reference is asked once, before training, and no copy of it stays", beforehand)]
+    return [Move("reference", 2, "reference log-probabilities are computed once, before training, and no copy of the reference stays", beforehand)]
 
 
 def attention_moves(run: Run) -> list[Move]:
@@ -148,9 +148,9 @@ def regime_moves(run: Run) -> list[Move]:
         return lambda run: replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits))
 
     bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
-    adapters = (Move("regime", 32, "adapters learn instead of the weights; learns best with about ten times the learning rate", to_lora),)
+    adapters = (Move("regime", 32, "adapters learn instead of the weights, best with about ten times the learning rate", to_lora),)
     quantising = [
-        Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
+        Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: costs some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
     ]
     return [*(() if regime_row(run.regime.name).learns == "an adapter" else adapters), *quantising]
 
@@ -205,7 +205,7 @@ def micro_batches(run: Run) -> list[int]:
 
 
 def with_micro_batch(run: Run, size: int) -> Run:
-    """The same effective batch from micro-batches of `size`; evaluation takes no larger ones."""
+    """The same effective batch from micro-batches of `size`; evaluation uses no larger ones."""
     passes = run.training.effective_batch // (size * ranks(run))
     smaller = size < run.training.micro_batch
     evaluation = replace(run.evaluation, micro_batch=min(size, run.evaluation.micro_batch)) if smaller else run.evaluation

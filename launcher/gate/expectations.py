@@ -1,4 +1,4 @@
-"""What a run will take: steps, tokens, disk, wall time, each with what it was counted from."""
+"""What a run will need: steps, tokens, disk, wall time, each with what it was counted from."""
 
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -53,7 +53,7 @@ def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectatio
 
 
 def refuse_too_few(run: Run, samples: int | None) -> None:
-    """Every rank needs one whole micro batch; what packing or the cutoff takes away is known to the trainers alone.
+    """Every rank needs one whole micro batch; only the trainers know what packing or the cutoff removes.
 
     Raises:
         DataError: when there are surely fewer.
@@ -80,4 +80,4 @@ def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, 
     counted = "unknown data" if samples is None else f"{samples} samples in {', '.join(run.data.sets)}"
     steps = "training.max_steps" if run.training.max_steps else counted
     rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if seconds is not None else "no peak rate is known for this node"
-    return (f"steps: {steps}", f"tokens: at most, every sample {run.data.cutoff} long", f"time: {rate}")
+    return (f"steps: {steps}", f"tokens: an upper bound, with every sample {run.data.cutoff} tokens long", f"time: {rate}")

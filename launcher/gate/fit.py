@@ -6,7 +6,7 @@
    so are the passes without gradients that a stage makes (launcher/memory/stages.py).
 2. Passes. Launching the kernels of one layer's forward and backward pass takes as long as LAUNCH operations, REPEATED times that with gradient
    checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
-   come first. From SATURATED_TOKENS tokens a pass on nothing more is counted as gained, and the smaller micro-batch, which leaves more memory,
+   come first. From SATURATED_TOKENS tokens a pass on no further gain is counted, and the smaller micro-batch, which leaves more memory,
    comes first.
 3. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
@@ -46,18 +46,18 @@ def opened(composed: Composed) -> Composed:
     training = composed.training
     if training.effective_batch is None:
         raise ConfigError(
-            "training.fit=auto chooses the micro-batch that keeps the effective batch, and none is given: set training.effective_batch, "
-            "the samples of one optimizer step over all ranks."
+            "training.fit=auto chooses the micro-batch that keeps the effective batch, and training.effective_batch has no value. "
+            "Set it to the samples of one optimizer step over all ranks."
         )
     if training.accumulation is not None:
         raise ConfigError(
-            f"training.fit=auto chooses training.accumulation, but {training.accumulation} is given: leave it out, or leave training.fit=auto out."
+            f"training.fit=auto chooses training.accumulation, but training.accumulation={training.accumulation} is given. Leave one of them out."
         )
     return replace(composed, training=replace(training, micro_batch=1))
 
 
 def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = None) -> tuple[Run, tuple[str, ...]]:
-    """The fastest permitted form of an opened and settled run, and why; where none is permitted, the one that misses least.
+    """The fastest permitted form of an opened and settled run, and why; where none is permitted, the one that comes closest.
 
     `samples`: training samples where they are known; every rank needs one whole micro-batch of them.
     """
@@ -66,9 +66,9 @@ def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = N
     permitted = [index for index, verdict in enumerate(verdicts) if verdict.permitted]
     if not permitted:
         best = min(range(len(by_speed)), key=lambda index: (*shortage(verdicts[index]), index))
-        return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} misses least",)
+        return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} comes closest",)
     chosen = by_speed[permitted[0]]
-    head = f"{named(chosen)}: first in the order of speed of the {len(permitted)} permitted of {len(by_speed)} combinations"
+    head = f"{named(chosen)} comes first in the order of speed of the {len(permitted)} permitted of {len(by_speed)} combinations"
     return chosen, (head, *obstacles(chosen, by_speed[: permitted[0]], verdicts))
 
 
@@ -111,7 +111,7 @@ def shortage(verdict: Verdict) -> tuple[int, int]:
 
 
 def obstacles(chosen: Run, faster: Sequence[Run], verdicts: Sequence[Verdict]) -> list[str]:
-    """Of each of the three choices, why the next faster one was not taken: everything faster than the first permitted is refused."""
+    """For each of the three choices, why the next faster one was not chosen. Everything faster than the first permitted one is refused."""
     nearest: dict[str, str] = {}
     for candidate, verdict in zip(faster, verdicts, strict=False):
         differing = [key for key, value in parts(candidate).items() if value != parts(chosen)[key]]

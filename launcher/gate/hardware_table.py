@@ -46,7 +46,7 @@ def row_of(run: Run) -> Row:
     row = Row(regime_row(run.regime.name).published, "16")
     if row == FULL and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
         return LORA
-    # Masters, gradients and states in fp32 take the same 16 bytes per parameter with autocast and without.
+    # Masters, gradients and states in fp32 need the same 16 bytes per parameter with and without autocast.
     return FULL_AMP if row == FULL and run.training.precision != "bf16" else row
 
 

@@ -86,7 +86,7 @@ def facts_of(run: Run) -> ModelFacts:
 
 
 def refuse_too_long(run: Run, facts: ModelFacts) -> None:
-    """Beyond its positions a model with learned ones fails, and one with rotary ones answers noise.
+    """Beyond its positions a model with learned positions fails, and one with rotary positions outputs noise.
 
     Raises:
         ConfigError: for a cutoff that the model has no positions for.

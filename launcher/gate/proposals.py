@@ -71,7 +71,7 @@ def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Chan
 
 
 def cheap_axes(run: Run, verdict: Verdict) -> list[list[Move]]:
-    """Moves that keep what is learned; those that help in one place alone only where it is the tight one."""
+    """Moves that keep what is learned; one that helps in only one place is kept only where that place is the tight one."""
     failed = {check.rule for check in verdict.checks if not check.passed}
     axes = [
         attention_moves(run),
@@ -169,7 +169,7 @@ def fits(run: Run, judge_run: JudgeRun) -> bool:
 
 
 def passes(verdict: Verdict) -> bool:
-    """As the gate decides where it enforces."""
+    """As the gate decides under gate.mode=enforce."""
     return all(check.passed or not check.binding for check in verdict.checks)
 
 
@@ -196,7 +196,7 @@ def notes(run: Run, moves: Moves) -> str:
 class MatrixRow:
     name: str
     overrides: tuple[str, ...]
-    published: int  # bytes that the table asks of all GPUs of the job together
+    published: int  # bytes that the table needs of all GPUs of the job together
     predicted: int  # bytes of one GPU, or of the node's host memory where there is none
     permitted: bool
     why: str  # of a refusal; empty where it is permitted

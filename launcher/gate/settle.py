@@ -42,8 +42,8 @@ def with_ranks(cluster: Cluster, node: SettledNode) -> Cluster:
     ranks = ranks_on(cluster, node)
     if node.gpus and ranks > node.gpus:
         raise ConfigError(
-            f"cluster.ranks_per_node={ranks}, but node {node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}: "
-            f"set cluster.ranks_per_node={node.gpus} or less, or state another node."
+            f"cluster.ranks_per_node={ranks}, but node {node.name} has {node.gpus} GPU{'s' * (node.gpus > 1)}. "
+            f"Set cluster.ranks_per_node={node.gpus} or less, or choose another node."
         )
     return replace(cluster, ranks_per_node=ranks)
 
@@ -56,11 +56,11 @@ def with_batch(training: Training, ranks: int) -> Training:
     if training.accumulation is not None and training.accumulation * one_pass != training.effective_batch:
         raise ConfigError(
             f"training.effective_batch={training.effective_batch} is not micro_batch {training.micro_batch} x {ranks} ranks x "
-            f"accumulation {training.accumulation}: leave training.accumulation out, and it is chosen."
+            f"accumulation {training.accumulation}. Leave training.accumulation out, and it is computed."
         )
     if training.effective_batch % one_pass:
         raise ConfigError(
-            f"training.effective_batch={training.effective_batch} is not a multiple of micro_batch {training.micro_batch} x {ranks} ranks: "
-            f"use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (training.micro_batch > 1)}."
+            f"training.effective_batch={training.effective_batch} is not a multiple of micro_batch {training.micro_batch} x {ranks} ranks. "
+            f"Use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (training.micro_batch > 1)}."
         )
     return replace(training, accumulation=training.effective_batch // one_pass)

@@ -1,4 +1,4 @@
-"""Floating-point operations of one optimizer step: what the model asks for, and what the hardware does with recomputation."""
+"""Floating-point operations of one optimizer step: what the model needs, and what the hardware does with recomputation."""
 
 from dataclasses import dataclass
 

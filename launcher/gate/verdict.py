@@ -59,7 +59,7 @@ def judge(
 
 
 def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> str:
-    """A sentence where what is there lies so near what is needed, margin and uncertainty taken together, that the estimate alone cannot know."""
+    """A sentence where what is there differs from what is needed by less than margin and uncertainty, so that the estimate alone cannot decide."""
     device = next((check for check in checks if check.rule == ("GPU_PEAK" if run.node.gpus else "HOST_RAM")), None)
     if device is None:
         return ""
@@ -67,7 +67,7 @@ def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> 
     if not predicted * (1 - share) <= device.have < predicted * (1 + max(share, run.gate.margin)):
         return ""
     return (
-        f"{gib(predicted)} are predicted and {gib(device.have)} are there: the limit lies within the margin of {run.gate.margin:.1%} or the "
+        f"{gib(predicted)} are predicted and {gib(device.have)} are there. The limit lies within the margin of {run.gate.margin:.1%} or the "
         f"estimate's uncertainty of ±{share:.1%} ({estimate.uncertainty.source})"
     )
 
@@ -79,7 +79,7 @@ def floor_check(run: Run, facts: ModelFacts) -> Check:
     have = ranks(run) * run.node.capacity if run.node.gpus else run.cluster.nodes * (run.node.host_memory or 0)
     passed, strict = have >= need, run.gate.floor == "strict"
     place = f"{ranks(run)} GPU{'' if ranks(run) == 1 else 's'}" if run.node.gpus else "host memory"
-    asked = f"the published table asks {need / GB:.1f} GB for {row} of {facts.parameters / 1e9:.3g} B parameters"
+    asked = f"the published table requires {need / GB:.1f} GB for {row} of {facts.parameters / 1e9:.3g} B parameters"
     sentence = f"{asked}; the job has {have / GB:.1f} GB ({place}){'' if passed else floor_hint(strict)}."
     return Check("PUBLISHED_FLOOR", need, have, passed, strict, sentence)
 

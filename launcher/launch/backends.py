@@ -110,7 +110,7 @@ def forced(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:
-    """Trackers take their folder and names from the environment alone."""
+    """Trackers read their folder and names only from the environment."""
     if run.tracking.name == "tensorboard":
         return (("TENSORBOARD_LOGGING_DIR", str(run_dir.tracking)),)
     if run.tracking.name == "wandb":

@@ -84,8 +84,8 @@ def confirmed(now: RunStatus, queued: QueuedJob | None) -> RunStatus:
 def gone(now: RunStatus, queued: QueuedJob | None) -> RunStatus:
     """Slurm ended the job, and no process of it could record an end: cancelled, killed for memory or time, its node failed."""
     how = "is gone from the queue" if queued is None else f"ended as {queued}"
-    again = f"What was saved is intact: regimen train resume={now.run_dir.path}"
-    return replace(now, state="dead", message=f"Slurm job {now.job} {how} before it could say why. Logs: {now.run_dir.logs}. {again}")
+    again = f"What was saved is intact. Go on with: regimen train resume={now.run_dir.path}"
+    return replace(now, state="dead", message=f"Slurm job {now.job} {how} without recording why. Logs: {now.run_dir.logs}. {again}")
 
 
 def cancel(run_dir: RunDir, job: str) -> bool:
@@ -124,7 +124,7 @@ def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
 
 
 def queue_again(run_dir: RunDir, job: str) -> int:
-    journal.record(run_dir, "requeued", job=job)  # before the deed: Slurm ends this process a moment later
+    journal.record(run_dir, "requeued", job=job)  # before it is done: Slurm ends this process a moment later
     try:
         slurm_commands.requeue(job, os.environ)
     except SubmissionError as error:

@@ -18,7 +18,7 @@ NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
 SHELL_NAMES = {NODE_RANK: "SLURM_NODEID", HEAD: "head", PORT: "port"}
 FILLED_BY_JOB = re.compile(r"(--[a-z-]+=)(\{node_rank\}|\{head\}|\{port\})")
 
-# What each value may be, as sbatch(1) describes it. Every pattern starts with a letter or digit, and none takes white space, quotes, $ or #:
+# What each value may be, as sbatch(1) describes it. Every pattern starts with a letter or digit, and none accepts white space, quotes, $ or #:
 # a newline would end the directive, and what follows it would run.
 NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 ALLOWED: dict[str, str] = {
@@ -86,7 +86,7 @@ def gpu_directive(cluster: SettledSlurm, on_gpus: bool) -> list[str]:
 
 
 def site_options(cluster: Slurm) -> list[tuple[str, str]]:
-    """The options that the site asks for, checked; what is not stated is left to the site's defaults."""
+    """The options that the site needs, checked; what is not stated is left to the site's defaults."""
     stated = {
         "partition": cluster.partition,
         "account": cluster.account,
@@ -103,7 +103,7 @@ def site_options(cluster: Slurm) -> list[tuple[str, str]]:
 
 def allowed(key: str, value: str) -> str:
     if re.fullmatch(ALLOWED[key], value) is None:
-        raise Unsafe(f"{key}={value!r} may not stand in a batch script: it must match {ALLOWED[key]}. Change it, or use cluster=local.")
+        raise Unsafe(f"{key}={value!r} cannot be written into a batch script. It must match {ALLOWED[key]}. Change it, or use cluster=local.")
     return value
 
 
@@ -114,7 +114,7 @@ def task(command: tuple[str, ...]) -> str:
 
 def shell_word(word: str) -> str:
     if re.search(r"[\x00-\x1f\x7f]", word):
-        raise Unsafe(f"{word!r} may not stand in a batch script: it holds a control character. Change it, or use cluster=local.")
+        raise Unsafe(f"{word!r} cannot be written into a batch script, because it holds a control character. Change it, or use cluster=local.")
     filled = FILLED_BY_JOB.fullmatch(word)
     return f'{filled[1]}"${SHELL_NAMES[filled[2]]}"' if filled else shlex.quote(word)
 

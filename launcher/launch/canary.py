@@ -1,6 +1,6 @@
 """gate.canary: where the limit lies within the estimate's uncertainty, two steps of the same job decide, on this machine, with real ranks.
 
-The canary trains on made-up samples that are all as long as data.cutoff, in a folder of its own that goes afterwards. Only `regimen train` starts
+The canary trains on made-up samples that are all as long as data.cutoff, in a temporary folder of its own. Only `regimen train` starts
 one, and only for local runs: a Slurm job is judged by its estimate, since the node that will run it is not here.
 """
 
@@ -24,7 +24,7 @@ from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
 
 STEPS = 2  # the first makes the optimizer's states, the second is the highest
-WORDS = "canary "  # at least one token each, whatever the tokenizer
+WORDS = "canary "  # at least one token each, with any tokenizer
 # The samples that can be made up without knowing the data, by what a stage reads.
 MADE_UP: dict[Kind, Callable[[str], dict[str, str]]] = {
     "text": lambda text: {"text": text},
@@ -43,13 +43,13 @@ def after_canary(decided: Judged) -> Judged:
         return decided
     if stage_row(decided.run.stage.name).reads not in MADE_UP:
         stages = " and ".join(f"stage={stage}" for stage, row in STAGES.items() if row.reads in MADE_UP)
-        raise ConfigError(f"gate.canary=true makes up samples for {stages} alone, not for stage={decided.run.stage.name}. Set it to false.")
-    print(f"verdict: too close for the estimate: {decided.verdict.close}. A canary of {STEPS} steps decides.", flush=True)
+        raise ConfigError(f"gate.canary=true can make up samples only for {stages}, not for stage={decided.run.stage.name}. Set gate.canary=false.")
+    print(f"verdict: too close for the estimate. {decided.verdict.close}. A canary of {STEPS} steps decides.", flush=True)
     return with_outcome(decided, tried(decided.run))
 
 
 def is_needed(decided: Judged) -> bool:
-    """A check that has nothing to do with the device's memory is not up to a canary."""
+    """A canary does not decide a check that is not about the device's memory."""
     run, verdict = decided.run, decided.verdict
     device = "GPU_PEAK" if run.node.gpus else "HOST_RAM"
     others = all(check.passed or not check.binding for check in verdict.checks if check.rule != device)
@@ -79,7 +79,7 @@ def supervised(plan: LaunchPlan) -> Outcome:
 
 
 def canary_run(run: Run, folder: Path, samples: Path) -> Run:
-    """Nothing that takes memory differs but the contents of the data; what is slow or leaves traces is off."""
+    """Only the contents of the data differ in what needs memory; what is slow or leaves traces is off."""
     data = replace(run.data, sets=[str(samples)], folder=str(folder), max_samples=None, validation_share=0.0, evaluation_sets=[], probabilities=None)
     return replace(
         run,
@@ -108,6 +108,6 @@ def with_outcome(decided: Judged, outcome: Outcome) -> Judged:
     ran = outcome.exit_code == DONE
     device = next(check for check in decided.verdict.checks if check.rule in (("GPU_PEAK",) if decided.run.node.gpus else ("HOST_RAM",)))
     found = f"a canary of {STEPS} steps ran" if ran else f"a canary of {STEPS} steps failed: {outcome.message}"
-    check = Check("CANARY", device.need, device.have, ran, True, f"{found}; it counts instead of the prediction.")
+    check = Check("CANARY", device.need, device.have, ran, True, f"{found}; this counts instead of the prediction.")
     checks = tuple(replace(each, binding=False) if each is device else each for each in decided.verdict.checks)
     return replace(decided, verdict=replace(decided.verdict, permitted=ran, checks=(*checks, check), close=""))

@@ -56,9 +56,9 @@ def make_run_dir(judged: Judged) -> RunDir:
                 raise DiskError(f"{run_dir.path.parent} is a file. Set output= to a folder.") from None
             continue
         except OSError as error:
-            raise DiskError(f"{run_dir.path} cannot be made: {error.strerror}. Set output= to a folder that you may write.") from error
+            raise DiskError(f"{run_dir.path} cannot be made: {error.strerror}. Set output= to a folder that you may write to.") from error
         return run_dir
-    raise DiskError(f"{judged.run.output} holds a thousand runs of this second. Set another name=.")
+    raise DiskError(f"{judged.run.output} holds a thousand runs of this second. Set a different name=.")
 
 
 def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
 
 
 def clear_last_attempt(run_dir: RunDir) -> None:
-    """What only spoke of the attempt before: causes of its end, a request to stop."""
+    """Remove what is only about the attempt before: causes of its end, a request to stop."""
     run_dir.stop.unlink(missing_ok=True)
     clear_traces(run_dir)
 
@@ -92,7 +92,7 @@ def forget_warning(run_dir: RunDir) -> bool:
 
 
 def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the agent in a session of its own; it dies with this process, and the ranks with it: nobody else may write in the folder then."""
+    """Start the agent in a session of its own; it and the ranks die with this process, so that nobody else writes in the folder then."""
     journal.record(run_dir, "start", argv=list(command.argv), host=socket.gethostname())
     with (run_dir.logs / "agent.txt").open("ab") as log:
         return subprocess.Popen(
@@ -137,7 +137,7 @@ def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> bool:
-    """Remove the folder of a run that refused its input before it began: nothing in it is of use."""
+    """Remove the folder of a run that refused its input before it began: nothing in it is useful."""
     began = run_dir.progress.exists() or run_dir.checkpoints.exists() or len([e for e in journal.events(run_dir) if e["event"] == "start"]) > 1
     if outcome.exit_code not in (CONFIG, DATA) or began:
         return False

@@ -19,7 +19,7 @@ class Owner:
     process_start: int  # clock ticks since boot, from /proc/PID/stat: tells a reused pid from the owner
     since: float  # seconds since the epoch, for people only
     nonce: str
-    slurm_job: str | None = None  # a submitted run belongs to its job, whatever host it runs on
+    slurm_job: str | None = None  # a submitted run belongs to its job, on any host
 
 
 def this_process() -> Owner:
@@ -60,14 +60,14 @@ def read_owner(run_dir: RunDir) -> Owner | None:
 
 
 def is_alive(owner: Owner) -> bool:
-    """Whether the owner may still work. An owner on another host is taken to live: nobody here can know better."""
+    """Whether the owner may still work. An owner on another host is assumed to work, because this host cannot know."""
     if owner.host != socket.gethostname():
         return True
     return process_start(owner.pid) == owner.process_start != 0
 
 
 def acquire(run_dir: RunDir, owner: Owner) -> None:
-    """Become the owner of the folder; a dead owner's lock is taken over.
+    """Become the owner of the folder; a dead owner's lock is replaced.
 
     Raises:
         RunLocked: naming host, pid and age of the process that works there.
@@ -83,7 +83,7 @@ def acquire(run_dir: RunDir, owner: Owner) -> None:
         if is_alive(holder):
             raise RunLocked(locked_message(run_dir, holder))
         take_over(run_dir, holder)
-    raise RunLocked(f"{run_dir.lock} changes hands too fast: another process starts the same run. Look with `regimen status`.")
+    raise RunLocked(f"{run_dir.lock} changes its owner too often, because another process starts the same run. Look with `regimen status`.")
 
 
 def create(path: Path, owner: Owner) -> bool:
@@ -105,7 +105,7 @@ def create(path: Path, owner: Owner) -> bool:
 def take_over(run_dir: RunDir, dead: Owner) -> None:
     """Remove a dead owner's lock, and only that: whoever removes one holds the kernel's lock on that very file.
 
-    Owners on other hosts are never taken for dead, so the kernel's lock need not reach beyond this host.
+    Owners on other hosts are never considered dead, so the kernel's lock need not reach beyond this host.
     """
     try:
         file = run_dir.lock.open("r+", encoding="utf-8")
@@ -127,7 +127,7 @@ def release(run_dir: RunDir, owner: Owner) -> None:
 def locked_message(run_dir: RunDir, holder: Owner) -> str:
     age = int(time.time() - holder.since)
     return (
-        f"{run_dir.path} is in use by process {holder.pid} on {holder.host}, for {age} s. "
+        f"{run_dir.path} is in use by process {holder.pid} on {holder.host}, which has held it for {age} s. "
         f"Follow it with `regimen status --follow {run_dir.path}`, or end it with `regimen stop {run_dir.path}`."
         + ("" if holder.host == socket.gethostname() else f" If that host is gone, remove {run_dir.lock}.")
     )

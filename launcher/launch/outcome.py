@@ -31,13 +31,15 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
         return Outcome(DONE, "finished")
     if exits and any(entry["code"] == SAVED for entry in exits):
         return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
-    return Outcome(RANKS_FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact: regimen train resume={run_dir.path}")
+    return Outcome(
+        RANKS_FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact. Go on with: regimen train resume={run_dir.path}"
+    )
 
 
 def killed(agent_code: int) -> str:
     if agent_code < 0:
         return f"The ranks' agent was ended by {signal.Signals(-agent_code).name}."
     return (
-        f"The ranks ended without saying why (the agent's exit code is {agent_code}); "
-        "a rank killed from outside leaves no message, often for host memory."
+        f"The ranks ended without a message (the agent's exit code is {agent_code}). "
+        "A rank that is killed from outside leaves none, often because host memory ran out."
     )

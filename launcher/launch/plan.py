@@ -33,7 +33,7 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     if run.cluster.name != "slurm":
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
     on_one_node = command(run, run_dir)
-    # said again on the node: Slurm takes CUDA_VISIBLE_DEVICES out of the steps of a job that asked for no GPU, so that they would see every GPU
+    # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
     forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced))
     script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))

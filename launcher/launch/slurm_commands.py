@@ -1,4 +1,4 @@
-"""Slurm's own commands: what they are asked, what they answer. The one place that runs them."""
+"""Slurm's own commands: their arguments, and what they answer. The one place that runs them."""
 
 import subprocess
 import sys
@@ -33,14 +33,14 @@ class QueuedJob:
 
 
 def submit(argv: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Hand a batch script to sbatch, which hands its own environment on to the job; the job id.
+    """Give a batch script to sbatch, which passes its own environment to the job; returns the job id.
 
     Raises:
-        SubmissionError: with what sbatch said.
+        SubmissionError: with the message of sbatch.
     """
     done = ask(argv, environment)
     if done.returncode != 0:
-        raise SubmissionError(f"sbatch refused the job: {said(done)}. Change cluster=slurm's values; `sinfo` lists partitions and nodes.")
+        raise SubmissionError(f"sbatch refused the job: {said(done)}. Change the values of cluster=slurm. `sinfo` lists partitions and nodes.")
     print(done.stderr, end="", file=sys.stderr)  # warnings of the site
     return parse_job_id(done.stdout)
 
@@ -52,7 +52,7 @@ def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
         SubmissionError: when Slurm cannot be asked.
     """
     done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r"), site)
-    if "Invalid job id" in done.stderr:  # said only when it is the single one that is asked for
+    if "Invalid job id" in done.stderr:  # printed only when no other job is in the question
         return {}
     if done.returncode != 0:
         raise SubmissionError(f"squeue failed: {said(done)}")
@@ -92,10 +92,10 @@ def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedPr
     try:
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS[name], stdin=subprocess.DEVNULL, check=False)
     except FileNotFoundError:
-        raise SubmissionError(f"{name} is not on the PATH: this must be done from a machine of the cluster, or use cluster=local.") from None
+        raise SubmissionError(f"{name} is not on the PATH. Do this on a machine of the cluster, or use cluster=local.") from None
     except subprocess.TimeoutExpired:
         raise SubmissionError(
-            f"{name} did not answer in {SECONDS[name]} s: Slurm cannot be reached. Try again, or look with `scontrol ping`."
+            f"{name} did not answer in {SECONDS[name]} s, so Slurm cannot be reached. Try again, or look with `scontrol ping`."
         ) from None
 
 

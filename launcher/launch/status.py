@@ -1,4 +1,4 @@
-"""What the runs under an output folder are doing, read from their files alone; batch_job asks Slurm about those that it still has."""
+"""What the runs under an output folder are doing, read only from their files; batch_job asks Slurm about those that it still has."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, st
 
 
 def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
-    """The state that the ranks' exit files tell; as long as some are missing the others are still at work."""
+    """The state that the ranks' exit files show; as long as some are missing the others are still at work."""
     ranks = len(list(run_dir.layouts.glob("rank-*.json")))
     exits = read_exits(run_dir)
     if len(exits) < ranks and all(entry["code"] == DONE for entry in exits):
@@ -97,7 +97,7 @@ def named_run(name: str, output: Path) -> RunDir:
         return last_run(output)
     run_dir = RunDir(Path(name).absolute())
     if not run_dir.run_yaml.is_file():
-        raise ConfigError(f"{name} is no run folder: it has no run.yaml. `regimen status` lists the runs under {output}/.")
+        raise ConfigError(f"{name} is not a run folder, because it has no run.yaml. `regimen status` lists the runs under {output}/.")
     return run_dir
 
 
@@ -109,7 +109,7 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no word for NaN and infinity; the message tells them."""
+    """JSON cannot hold NaN and infinity; the message shows them."""
     return value if value is not None and math.isfinite(value) else None
 
 

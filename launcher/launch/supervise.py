@@ -31,7 +31,7 @@ class StopRequests:
         self.count += 1
 
     def note_hangup(self, number: int, frame: FrameType | None) -> None:
-        """The terminal is gone, and every further word to it would be an error that ends this process and the ranks with it."""
+        """The terminal is gone. Any further output to it would be an error that ends this process and its ranks."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(nowhere, stream)
@@ -72,11 +72,11 @@ def escalate(level: int, process: "subprocess.Popen[bytes]", run_dir: RunDir, sa
     """Act on the n-th request; returns when the next level is due by itself."""
     journal.record(run_dir, "stop requested", level=level)
     if level == 1:
-        say("Stopping: the ranks save a checkpoint at the end of this step. Again to end them at once.")
+        say("Stopping. The ranks save a checkpoint at the end of this step. Interrupt again to end them at once.")
         execute.ask_to_stop(run_dir)
         return float("inf")
     if level == 2:
-        say("Ending the ranks without a checkpoint. Again to kill them.")
+        say("Ending the ranks without a checkpoint. Interrupt again to kill them.")
         execute.end_group(process, signal.SIGTERM)
         return time.monotonic() + GRACE_SECONDS
     execute.end_group(process, signal.SIGKILL)

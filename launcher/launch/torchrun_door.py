@@ -17,7 +17,7 @@ from conf.run_dir import RunDir, write_text_atomically
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.lock import process_start
 
-WAIT_SECONDS = 600.0  # rank 0 composes within a second; a file system between nodes may take long to show a file
+WAIT_SECONDS = 600.0  # rank 0 composes within a second; a file system between nodes may need long to show a file
 POLL_SECONDS = 0.05
 NOTHING_TO_DO = ""  # in place of a run folder: the run was refused, or is finished
 
@@ -29,7 +29,7 @@ class Rank:
     ranks_per_node: int
     job: str  # the same on all ranks of a job and on its restarts
     restart: int
-    unique: bool  # whether `job` was given by the user or made by torchrun, and so names this job alone
+    unique: bool  # whether `job` was given by the user or made by torchrun, and so names only this job
     agent: str  # identity of the agent process of this rank
 
     @property
@@ -62,7 +62,7 @@ def meeting_place(output: Path, job: str) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What rank 0 tells the others; `asked` are the questions it answers, so an old answer is never taken for a new one."""
+    """What rank 0 sends to the others; `asked` are the questions that it answers, so that an old answer never counts as a new one."""
 
     run_folder: str
     exit_code: int
@@ -108,7 +108,7 @@ def publish(rank: Rank, place: Path, run_folder: str, exit_code: int) -> None:
         if time.monotonic() > deadline:
             missing = sorted(set(range(1, rank.world)) - acknowledged)
             raise RanksFailed(
-                f"Ranks {missing} did not come to {place} within {WAIT_SECONDS:.0f} s. Is output= on a file system that all nodes share?"
+                f"Ranks {missing} did not come to {place} within {WAIT_SECONDS:.0f} s. Set output= to a folder on a file system that all nodes share."
             )
         time.sleep(POLL_SECONDS)
     for leftover in [*place.glob("ask-*"), *place.glob("got-*"), place / "answer.json"]:
@@ -133,7 +133,9 @@ def ask(rank: Rank, place: Path) -> Answer:
                 write_text_atomically(place / f"got-{rank.rank}", question)
                 return answer
         time.sleep(POLL_SECONDS)
-    raise RanksFailed(f"Rank 0 published no run folder in {place} within {WAIT_SECONDS:.0f} s. Is output= on a file system that all nodes share?")
+    raise RanksFailed(
+        f"Rank 0 published no run folder in {place} within {WAIT_SECONDS:.0f} s. Set output= to a folder on a file system that all nodes share."
+    )
 
 
 def read(path: Path) -> str | None:
@@ -144,7 +146,7 @@ def read(path: Path) -> str | None:
 
 
 class RefusedByRankZero(RegimenError):
-    """Rank 0 has printed why; the others end with the same code and say nothing."""
+    """Rank 0 has printed why; the others end with the same code and print nothing."""
 
 
 def raise_refusal(exit_code: int) -> NoReturn:

@@ -19,7 +19,7 @@ from launcher.launch.execute import end_with_parent
 
 Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 
-# Libraries' hints are for programmers; what a user must know we say ourselves.
+# Libraries' hints are for programmers; regimen's own messages say what a user must know.
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
 
 
@@ -60,8 +60,8 @@ def ended(verb: str, folder: RunDir, code: int) -> int:
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if not folder.exit_file(0).exists():
-        cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} and did not say why"
-        raise RanksFailed(f"{verb} {cause}. A process killed from outside leaves no message, often for host memory.")
+        cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} and left no message"
+        raise RanksFailed(f"{verb} {cause}. A process that is killed from outside leaves no message, often because host memory ran out.")
     entry = json.loads(folder.exit_file(0).read_text(encoding="utf-8"))
     raise BY_EXIT_CODE.get(entry["code"], RegimenError)(entry["message"])
 

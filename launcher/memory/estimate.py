@@ -25,6 +25,7 @@ from launcher.memory.step.step_phases import (
     head_phases,
     layer_phases,
     loss_terms,
+    reduction_phases,
     saved_term,
 )
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
@@ -76,21 +77,23 @@ def int8_bytes(job: Job) -> int:
 
 def phases_of(job: Job) -> tuple[Phase, ...]:
     resident, gathered = (*resident_terms(job), *copy_terms(job)), gathered_terms(job)
-    inside = (*resident, *gathered, *merged_terms(job))
-    after = (*resident, *(tail_terms(job) if by_groups(job) else gathered), *merged_terms(job))
+    between = (*resident, *merged_terms(job))
+    inside = (*between, *gathered)
+    after = (*between, *(tail_terms(job) if by_groups(job) else gathered))
     accumulated = accumulated_terms(job)
     forward, backward = loss_terms(job)
     return (
         Phase("load", (*load_terms(job), *copy_terms(job))),
-        *answer_phases(job, inside),
-        *reference_phases(job, (*inside, *accumulated)),
+        *answer_phases(job, between),
+        *reference_phases(job, (*between, *accumulated)),
         Phase("forward and loss", (*inside, *accumulated, saved_term(job), *cast_terms(job), *final_state_terms(job), forward)),
         *outside_phases(job, (*after, *accumulated, saved_term(job), *head_cast_terms(job))),
         *last_layer_phases(job, (*after, *accumulated)),
         Phase("backward: loss", (*after, *accumulated, saved_term(job), *head_cast_terms(job), backward)),
         *head_phases(job, (*after, *accumulated)),
-        *layer_phases(job, (*resident, *merged_terms(job))),
-        Phase("backward: end", (*resident, *merged_terms(job), *end_terms(job))),
+        *layer_phases(job, between),
+        Phase("backward: end", (*between, *end_terms(job))),
+        *reduction_phases(job, between),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
         Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),

@@ -99,6 +99,7 @@ def doubts_of(job: Job) -> tuple[str, ...]:
             regime_row(run.regime.name).learns == "an adapter" and len(run.model.added_tokens) > 0,
             "model.added_tokens beside an adapter: its memory was never measured",
         ),
+        (run.training.kernels == "fused", "training.kernels=fused: what its kernels save is not predicted yet; the plain kernels are counted"),
         (is_paged(run), f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -49,6 +49,24 @@ def sample_tokens(run: Run) -> int:
     return stage_row(run.stage.name).sequences * (run.data.cutoff + answer_length(run))
 
 
+def repeats_its_passes(run: Run) -> bool:
+    """Whether some pass that learns is, module by module, the pass over the same model before it. ZeRO-3 foresees which weights are used again soon
+    only then (runtime/zero/partitioned_param_coordinator.py, trace_prologue); otherwise it frees each as soon as it was used.
+
+    No pass is where another one without gradients lies before each: kto's over mismatched answers, and that of a base without its adapter. Writing
+    answers begins anew (trl/models/utils.py, add_hooks): one pass is recorded after it, and the next is foreseen. What reads ppo's answers back is
+    recorded as a pass that ends with the loss, and what was freed after a module then is freed again (__params_to_release is cached).
+    """
+    accumulation, adapted = run.training.accumulation, regime_row(run.regime.name).learns == "an adapter"
+    if isinstance(run.stage, Ppo):
+        return adapted and run.stage.epochs * run.stage.mini_batches * accumulation > 1
+    if isinstance(run.stage, Grpo):
+        return accumulation > (2 if adapted and compares(run) else 1)
+    if stage_row(run.stage.name).read_between:
+        return False
+    return not (adapted and compares(run) and not precomputes(run))
+
+
 def forwards_of(run: Run) -> float:
     """Passes without gradients, for each pass that learns."""
     row = stage_row(run.stage.name)

@@ -32,7 +32,7 @@ def adapter_folder(given: Path) -> Path:
         if (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file():
             return folder.resolve()
     raise ConfigError(
-        f"regime.adapter={given} holds no adapter: name the folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}, or the run folder of a finished "
+        f"regime.adapter={given} holds no adapter. Give the folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}, or the run folder of a finished "
         "run of regime=lora."
     )
 
@@ -43,7 +43,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder / ADAPTER_CONFIG} cannot be read: {error}. Save the adapter again.") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ConfigError(f"{folder / ADAPTER_CONFIG} describes no LoRA adapter: only those can go on learning here.")
+        raise ConfigError(
+            f"{folder / ADAPTER_CONFIG} does not describe a LoRA adapter, and no other kind can be trained further. Give a LoRA adapter."
+        )
     return config
 
 
@@ -51,10 +53,10 @@ def refuse_other_adapter(run: Run, regime: Lora, folder: Path, config: dict[str,
     for key, theirs in KEYS.items():
         wanted, found = getattr(regime, key), config.get(theirs, False)
         if wanted != found:
-            raise ConfigError(f"regime.{key}={wanted}, but the adapter in {folder} has {found}: set regime.{key}={str(found).lower()}.")
+            raise ConfigError(f"regime.{key}={wanted}, but the adapter in {folder} has {found}. Set regime.{key}={str(found).lower()}.")
     base = config.get("base_model_name_or_path")
     if run.model.init == "pretrained" and run.model.path is not None and base and Path(base).name != Path(run.model.path).name:
         raise ConfigError(
-            f"regime.adapter={folder} was trained on {base}, and this run's model is {run.model.path}. Set model.path to that base; where it only "
-            f"has another name here, write this one into {ADAPTER_CONFIG}."
+            f"regime.adapter={folder} was trained on {base}, and this run's model is {run.model.path}. Set model.path to that base. If it only "
+            f"has a different name here, write this name into {ADAPTER_CONFIG}."
         )

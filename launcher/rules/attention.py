@@ -42,26 +42,26 @@ ATTENTION_RULES: tuple[Rule, ...] = (
     Rule(
         "sdpa-gemma2",
         lambda run: run.training.attention == "sdpa" and capped(run),
-        "Its scores are soft-capped: `Gemma2ForCausalLM does not support an attention implementation through "
+        "The model's attention scores are soft-capped: `Gemma2ForCausalLM does not support an attention implementation through "
         "torch.nn.functional.scaled_dot_product_attention yet`.",
         "training.attention=eager",
     ),
     Rule(
         "varlen-softcap",
         lambda run: varlen(run) and capped(run),
-        "Its scores are soft-capped, and torch's variable-length kernels have no cap: the model would be another one.",
+        "The model's attention scores are soft-capped, and torch's variable-length kernels have no cap, so a different model would be trained.",
         "training.attention=eager",
     ),
     Rule(
         "varlen-unpacked",
-        lambda run: varlen(run) and not run.data.packing,
-        "Without packing every row is one sample, and the variable-length kernels are given no bounds: the key would have no effect.",
+        lambda run: varlen(run) and not run.data.packing and run.training.kernels == "plain",
+        "Without packing every row is one sample, and training.kernels=plain gives these kernels no bounds. The key would have no effect.",
         "training.attention=sdpa",
     ),
     Rule(
         "varlen-fp32",
         lambda run: varlen(run) and run.node.gpus != 0 and run.training.precision == "fp32",
-        "On GPUs the variable-length kernels compute in 16 bits alone: `FlashAttention only support fp16 and bf16 data type`.",
+        "On GPUs the variable-length kernels compute only in 16 bits: `FlashAttention only support fp16 and bf16 data type`.",
         "training.attention=sdpa",
     ),
     Rule(
@@ -79,7 +79,7 @@ ATTENTION_RULES: tuple[Rule, ...] = (
     Rule(
         "varlen-family",
         lambda run: varlen(run) and not capped(run) and uncompared(run),
-        "Packed and single rows were not compared in this family: its attention may have sinks, biases or windows that the kernels are not told.",
+        "Packed and single rows were not compared for this family. Its attention may have sinks, biases or windows that the kernels do not get.",
         "training.attention=sdpa",
     ),
 )

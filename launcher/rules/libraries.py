@@ -13,4 +13,6 @@ def refuse_absent(run: Run) -> None:
     if distribution is None or distribution == BITSANDBYTES:  # which pyproject.toml installs with regimen
         return
     if find_spec(distribution.replace("-", "_")) is None:
-        raise ConfigError(f"optim={run.optim.name} needs {distribution}, which is not installed here: `pip install {distribution}`, or optim=adamw.")
+        raise ConfigError(
+            f"optim={run.optim.name} needs {distribution}, which is not installed. Install it with `pip install {distribution}`, or use optim=adamw."
+        )

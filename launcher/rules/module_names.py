@@ -1,4 +1,4 @@
-"""Names of modules that a regime was given, held against the model before anything is loaded."""
+"""Compares the names of modules that a regime was given with the model, before anything is loaded."""
 
 import difflib
 
@@ -13,7 +13,7 @@ from launcher.memory.weights.parameters import full_name, places
 def refuse_unknown_modules(run: Run, facts: ModelFacts) -> None:
     """
     Raises:
-        ConfigError: for a target of adapters that is no linear layer of the model, a part that is to learn and is not there, or too many layers.
+        ConfigError: for a target of adapters that is not a linear layer of the model, a part that is to learn and is not there, or too many layers.
     """
     if isinstance(run.regime, Lora):
         for target in run.regime.targets:
@@ -29,13 +29,13 @@ def refuse_unknown_target(target: str, run: Run, facts: ModelFacts) -> None:
     if target == ALL_LINEAR or any(f".{full_name(module, place)}".endswith(f".{target}") for module in linear for place in places(module)):
         return
     known = sorted({module.name.rsplit(".", 1)[-1] for module in linear})
-    raise ConfigError(f"regime.targets: {target} is no linear layer of {run.model.name}. Its linear layers: {', '.join(known)}; or [{ALL_LINEAR}].")
+    raise ConfigError(f"regime.targets: {target} is not a linear layer of {run.model.name}. Use one of {', '.join(known)}, or [{ALL_LINEAR}].")
 
 
 def refuse_too_many_layers(regime: Freeze, run: Run, facts: ModelFacts) -> None:
     if abs(regime.layers) > facts.layers:
         raise ConfigError(
-            f"regime.layers={regime.layers}, but {run.model.name} has {facts.layers} layers. Choose at most {facts.layers}, or regime=full."
+            f"regime.layers={regime.layers}, but {run.model.name} has {facts.layers} layers. Choose at most {facts.layers}, or use regime=full."
         )
 
 
@@ -46,4 +46,4 @@ def refuse_unknown_part(chosen: str, run: Run, facts: ModelFacts) -> None:
         return
     parts = sorted({part for name in names for part in name.split(".") if not part.isdigit()})
     near = difflib.get_close_matches(chosen.rsplit(".", 1)[-1], parts, n=3, cutoff=0.4) or parts
-    raise ConfigError(f"regime.modules: {chosen} is no module of {run.model.name}. Near names: {', '.join(near)}.")
+    raise ConfigError(f"regime.modules: {chosen} is not a module of {run.model.name}. Similar names are: {', '.join(near)}.")

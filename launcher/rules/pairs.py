@@ -1,10 +1,11 @@
-"""Pairs of choices that cannot work: one row each, with what would happen and what to take instead."""
+"""Pairs of choices that cannot work: one row each, with what would happen and what to use instead."""
 
 from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
 from conf.regimes import regime_row
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Galore, Qlora, Run, Zero
 from launcher.rules.attention import ATTENTION_RULES, family_traits
+from launcher.rules.kernel_pairs import KERNEL_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
 from launcher.rules.rule import Rule
 from launcher.rules.stage_pairs import STAGE_RULES
@@ -34,63 +35,63 @@ def alters_logits(run: Run) -> bool:
     return more or not family_traits(run).head_alone
 
 
-# Rows about sharding were run with the refusal lifted (benchmarks/rules/refused_pairs.py; the record is in results/), but for Muon under FSDP2,
-# which is refused by reasoning; what a run ended with stands in `why`.
+# Rows about sharding were run without the refusal (benchmarks/rules/refused_pairs.py; the record is in results/), but for Muon under FSDP2,
+# which is refused by reasoning; `why` holds what a run ended with.
 RULES: tuple[Rule, ...] = (
     Rule(
         "int8-fsdp2",
         lambda run: bits(run) == 8 and isinstance(run.sharding, Fsdp),
-        "FSDP2 cannot split int8 weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
+        "FSDP2 cannot split int8 weights. The ranks end with `only Tensors of floating point dtype can require gradients`.",
         "sharding=zero3",
     ),
     Rule(
         "int8-latent",
         lambda run: bits(run) == 8 and family_traits(run).latent_inputs,
-        "deepseek_v3 makes keys and values of an input with four dimensions, and bitsandbytes' 8-bit layers end with "
+        "deepseek_v3 makes keys and values from an input with four dimensions, and bitsandbytes' 8-bit layers end with "
         "`Only two or three dimensional matrices are supported for argument A`.",
         "regime.bits=4",
     ),
     Rule(
         "hqq-fsdp2",
         lambda run: bits(run) == 2 and isinstance(run.sharding, Fsdp),
-        "FSDP2 cannot split HQQ's packed weights: the ranks end with `only Tensors of floating point dtype can require gradients`.",
+        "FSDP2 cannot split HQQ's packed weights. The ranks end with `only Tensors of floating point dtype can require gradients`.",
         "sharding=zero2",
     ),
     Rule(
         "hqq-zero3",
         lambda run: bits(run) == 2 and isinstance(run.sharding, Zero) and run.sharding.stage == 3,
-        "ZeRO-3 has split the weights before HQQ can pack them: the ranks end with `not enough values to unpack (expected 2, got 1)`.",
+        "ZeRO-3 has split the weights before HQQ can pack them. The ranks end with `not enough values to unpack (expected 2, got 1)`.",
         "sharding=zero2",
     ),
     Rule(
         "bitsandbytes-fsdp2",
         lambda run: isinstance(run.sharding, Fsdp) and optimizer_row(run.optim.name).library == BITSANDBYTES,
-        "bitsandbytes cannot step split weights: "
+        "bitsandbytes cannot update split weights: "
         "`Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.",
         "sharding=zero3",
     ),
     Rule(
         "adafactor-fsdp2",
         lambda run: isinstance(run.sharding, Fsdp) and optimizer_row(run.optim.name).keeps == "factored moments",
-        "Adafactor's factored states are no split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
+        "Adafactor's factored states are not split tensors: `aten.add_.Tensor got mixed torch.Tensor and DTensor`.",
         "sharding=zero3",
     ),
     Rule(
         "muon-split",
         lambda run: optimizer_row(run.optim.name).keeps == "matrix momentum" and not isinstance(run.sharding, Ddp),
-        "Muon makes whole matrices orthogonal, and this sharding hands it flat or split ones: ZeRO ends with `Param gradient must be a 2D matrix`.",
+        "Muon needs whole matrices, and this sharding gives it flat or split ones. ZeRO ends with `Param gradient must be a 2D matrix`.",
         "sharding=ddp",
     ),
     Rule(
         "low-rank-split",
         lambda run: isinstance(run.optim, Galore) and not isinstance(run.sharding, Ddp),
-        "GaLore and APOLLO project whole matrices, and this sharding hands them flat or split ones: ZeRO ends with `tuple index out of range`.",
+        "GaLore and APOLLO need whole matrices, and this sharding gives them flat or split ones. ZeRO ends with `tuple index out of range`.",
         "sharding=ddp",
     ),
     Rule(
         "low-rank-adapter",
         lambda run: isinstance(run.optim, Galore) and regime_row(run.regime.name).learns == "an adapter",
-        "An adapter's matrices have the rank of the adapter: a projection of them spares no states and adds projectors.",
+        "An adapter's matrices are already as small as its rank. Projecting them saves no states and adds projectors.",
         "optim=adamw",
     ),
     Rule(
@@ -102,13 +103,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "badam-regime",
         lambda run: isinstance(run.optim, Badam) and regime_row(run.regime.name).learns != "every weight",
-        "BAdam chooses by itself what learns, one layer of the whole model after the other: frozen layers and adapters would be left out.",
+        "BAdam itself chooses what learns, one layer of the whole model after the other. It would pass over frozen layers and adapters.",
         "regime=full",
     ),
     Rule(
         "badam-ranks",
         lambda run: isinstance(run.optim, Badam) and (ranks(run) > 1 or not isinstance(run.sharding, Ddp)),
-        "BAdam changes in training which weights learn, and ranks agree on gradients of those that learned at the start alone.",
+        "BAdam changes which weights learn during training. Ranks average only the gradients of the weights that learned at the start.",
         "sharding=ddp cluster.nodes=1 cluster.ranks_per_node=1",
     ),
     Rule(
@@ -119,6 +120,13 @@ RULES: tuple[Rule, ...] = (
         "training.precision=bf16_amp",
     ),
     Rule(
+        "offload-optimizer",
+        lambda run: offloads(run) and not optimizer_row(run.optim.name).cpu_form,
+        "Where states are offloaded accelerate puts DeepSpeed's CPU Adam in the place of every optimizer that it knows no CPU form of "
+        "(utils/deepspeed.py, map_pytorch_optim_to_deepspeed): another one would train, without a word.",
+        "optim=adamw",
+    ),
+    Rule(
         "fused-loss-cpu",
         lambda run: run.training.loss == "fused" and on_cpu(run),
         "The fused loss is a Triton kernel of liger-kernel, and Triton compiles for GPUs only.",
@@ -127,7 +135,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fused-loss-family",
         lambda run: run.training.loss == "fused" and not can_fuse(run),
-        "liger-kernel has no fused loss for this family: the plain loss would run in its place, and need the memory of all logits.",
+        "liger-kernel has no fused loss for this family. The plain loss would run instead, with the memory of all logits.",
         "training.loss=plain",
     ),
     Rule(
@@ -139,22 +147,23 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "chunked-loss-head",
         lambda run: run.training.loss == "chunked" and alters_logits(run),
-        "The chunked loss knows the head alone: a soft cap or scale of the logits, a router's loss, or what an untested family does would be lost.",
+        "The chunked loss computes only the head. A soft cap or scale of the logits, a router's loss, or what an untested family does would be lost.",
         "training.loss=plain",
     ),
     Rule(
         "fsdp2-cpu",
         lambda run: isinstance(run.sharding, Fsdp) and on_cpu(run),
-        "On a CPU accelerate ignores FSDP2 without a word and runs plain data parallelism: nothing would be split.",
+        "On a CPU accelerate ignores FSDP2 without a message and runs plain data parallelism. Nothing would be split.",
         "sharding=zero3",
     ),
     Rule(
         "freeze-nothing",
         lambda run: isinstance(run.regime, Freeze) and run.regime.layers == 0 and not run.regime.modules and run.regime.new_blocks == 0,
-        "With no layers and no modules nothing learns, and the optimizer refuses an empty list.",
+        "Without layers and modules nothing learns, and the optimizer refuses an empty list.",
         "regime.layers=2",
     ),
     *ATTENTION_RULES,
+    *KERNEL_RULES,
     *REGIME_RULES,
     *STAGE_RULES,
 )

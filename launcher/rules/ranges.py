@@ -51,7 +51,9 @@ LIMITS: tuple[Limit, ...] = (
     one_of("model.init", "pretrained", "random"),
     Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
     at_least("model.vocab_multiple", 1),
-    Limit("model.added_tokens", lambda value: len(set(value)) == len(value) and (not value or all_words(value)), "words, each once"),
+    Limit(
+        "model.added_tokens", lambda value: len(set(value)) == len(value) and (not value or all_words(value)), "a list of different, non-empty texts"
+    ),
     at_least("data.cutoff", 8),
     at_least("data.max_samples", 1),
     within("data.validation_share", 0, 1),
@@ -62,7 +64,7 @@ LIMITS: tuple[Limit, ...] = (
     one_of("data.turns", "strict", "repair"),
     one_of("data.on_long", "truncate", "drop", "fail"),
     Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
-    Limit("data.sets", all_words, "at least one data set, each a word"),
+    Limit("data.sets", all_words, "a list of at least one data set, none of them empty"),
     one_of("stage.loss", "sigmoid", "hinge", "ipo", "robust"),
     positive("stage.beta"),
     within("stage.label_smoothing", 0, 0.5),
@@ -125,6 +127,7 @@ LIMITS: tuple[Limit, ...] = (
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
     Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
     one_of("training.loss", "plain", "chunked", "fused"),
+    one_of("training.kernels", "plain", "fused"),
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
     at_least("training.log_interval", 1),
@@ -162,19 +165,22 @@ def check_values(run: Composed) -> None:
     """
     if FOLDER_NAME.fullmatch(run.name) is None:
         raise ConfigError(
-            f"name={run.name!r} cannot name a folder: use letters, digits and . _ + = , @ -, at most 200, beginning with a letter or digit."
+            f"name={run.name!r} cannot be the name of a folder. Use at most 200 letters, digits and . _ + = , @ -, and begin with a letter or digit."
         )
     if run.output == "":
-        raise ConfigError("output='' is no folder: runs are kept under output/name/time.")
+        raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
     for limit in LIMITS:
         group, field = limit.key.split(".")
         values = vars(getattr(run, group))
         if field in values and not limit.holds(values[field]):
-            raise ConfigError(f"{limit.key}={values[field]} is out of range: it must be {limit.expected}.")
+            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {limit.expected}.")
     refuse_other_sharding(run.sharding)
     check_rewards(run)
     if run.model.init == "pretrained" and run.model.path is None:
-        raise ConfigError("model.init=pretrained needs model.path: a local folder or a hub id. model.init=random builds the architecture instead.")
+        raise ConfigError(
+            "model.init=pretrained needs model.path. Set it to a local folder or a hub id, "
+            "or use model.init=random, which builds the architecture with random weights."
+        )
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
     refuse_other_evaluation(run)
@@ -182,7 +188,7 @@ def check_values(run: Composed) -> None:
 
 
 def refuse_other_sharding(sharding: Sharding) -> None:
-    """Plans and reports show the name, the ranks obey the fields: the two must say the same.
+    """Plans and reports show the name, and the ranks use the fields, so the two must agree.
 
     Raises:
         ConfigError: when they do not, or when weights would be offloaded that are not split.
@@ -198,5 +204,5 @@ def refuse_other_sharding(sharding: Sharding) -> None:
         )
     if sharding.offload_params and not (row.offloads and "weights" in row.splits):
         raise ConfigError(
-            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={sharding.name}: take sharding=zero3_offload."
+            f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={sharding.name}. Use sharding=zero3_offload."
         )

@@ -1,4 +1,4 @@
-"""What the stages that learn from rewards ask of a run: a reward model that is one, rewards from allowed packages, whole groups of answers."""
+"""What the stages that learn from rewards need of a run: a usable reward model, rewards from allowed packages, whole groups of answers."""
 
 import json
 import re
@@ -28,11 +28,11 @@ def check_rewards(run: Composed) -> None:
     stage = run.stage
     if isinstance(stage, Ppo):
         if stage.reward_model is None:
-            raise ConfigError("stage=ppo needs a reward model: set stage.reward_model to a run of stage=rm, or use stage=dpo, which needs none.")
+            raise ConfigError("stage=ppo needs a reward model. Set stage.reward_model to a run of stage=rm, or use stage=dpo, which needs none.")
         check_reward_model(stage.reward_model)
     if isinstance(stage, Grpo):
         if not stage.rewards and stage.reward_model is None:
-            raise ConfigError("stage=grpo has nothing to learn from: name stage.rewards, such as [exact_answer], or a stage.reward_model.")
+            raise ConfigError("stage=grpo has no reward to learn from. Set stage.rewards, for example to [exact_answer], or set stage.reward_model.")
         check_reward_names(stage)
         if stage.reward_model is not None:
             check_reward_model(stage.reward_model)
@@ -41,27 +41,29 @@ def check_rewards(run: Composed) -> None:
 def check_reward_names(stage: Grpo) -> None:
     for name in stage.rewards:
         if ":" not in name and name not in BUILT_IN_REWARDS:
-            raise ConfigError(f"stage.rewards: {name} is not known. Built in: {', '.join(BUILT_IN_REWARDS)}; your own: package.module:function.")
+            raise ConfigError(
+                f"stage.rewards: {name} is not known. Use {', '.join(BUILT_IN_REWARDS)}, or one of your own as package.module:function."
+            )
         if ":" in name:
             check_import(name, stage.reward_packages)
     if "format" in stage.rewards and stage.format is None:
-        raise ConfigError("stage.rewards: `format` looks for stage.format, which is null. Set it to a regular expression.")
+        raise ConfigError("stage.rewards: `format` needs stage.format, which is null. Set stage.format to a regular expression.")
     try:
         re.compile(stage.format or "")
     except re.error as error:
-        raise ConfigError(f"stage.format={stage.format} is no regular expression: {error}.") from error
+        raise ConfigError(f"stage.format={stage.format} is not a regular expression: {error}.") from error
 
 
 def check_import(name: str, packages: list[str]) -> None:
     if IMPORT_PATH.fullmatch(name) is None:
-        raise ConfigError(f"stage.rewards: {name} is no import path. Write package.module:function.")
+        raise ConfigError(f"stage.rewards: {name} is not an import path. Write package.module:function.")
     package = name.split(":")[0].split(".")[0]
     if package not in packages:
-        raise ConfigError(f"stage.rewards: {name} would run code of {package}. If you trust it, allow it: stage.reward_packages=[{package}].")
+        raise ConfigError(f"stage.rewards: {name} would run code of {package}. If you trust it, allow it with stage.reward_packages=[{package}].")
 
 
 def check_reward_model(source: str) -> None:
-    """A finished run of stage rm, a folder with a sequence classifier, or a hub id, whose kind is known after its download alone."""
+    """A finished run of stage rm, a folder with a sequence classifier, or a hub id, whose kind is known only after its download."""
     path = Path(source)
     if not path.is_dir():
         if HUB_ID.fullmatch(source) is None:
@@ -78,7 +80,7 @@ def check_reward_model(source: str) -> None:
         architectures = [str(name) for name in read_json(path / "config.json").get("architectures") or ["no known architecture"]]
         found = [name for name in architectures if "SequenceClassification" not in name]
     if found:
-        raise ConfigError(f"stage.reward_model={source} holds {found[0]}, no sequence classifier. Train one with stage=rm.")
+        raise ConfigError(f"stage.reward_model={source} holds {found[0]}, which is not a sequence classifier. Train one with stage=rm.")
 
 
 def check_reward_run(run_dir: RunDir) -> None:
@@ -116,8 +118,8 @@ def check_groups(run: Run) -> None:
         near = sorted(divisors, key=lambda size: abs(size - group))[:2]
         instead = f" or stage.generations={' or '.join(str(size) for size in sorted(near))}" if near else ""
         raise ConfigError(
-            f"training.effective_batch={batch} answers are no whole groups of stage.generations={group}: "
-            f"set training.effective_batch={' or '.join(str(size) for size in sizes)} (with training.accumulation left out){instead}."
+            f"training.effective_batch={batch} is not a multiple of stage.generations={group}. "
+            f"Set training.effective_batch={' or '.join(str(size) for size in sizes)} (with training.accumulation left out){instead}."
         )
 
 

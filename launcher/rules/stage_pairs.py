@@ -10,7 +10,7 @@ STAGE_RULES: tuple[Rule, ...] = (
     Rule(
         "packing-stage",
         lambda run: run.data.packing and stage_row(run.stage.name).learns != "next token",
-        "A score or an answer's log-probability belongs to one row each: rows that several samples share would have one for all of them.",
+        "A score or an answer's log-probability belongs to one row. Samples that share a row would share one value.",
         "data.packing=false",
     ),
     Rule(
@@ -22,25 +22,25 @@ STAGE_RULES: tuple[Rule, ...] = (
     Rule(
         "neftune-stage",
         lambda run: run.training.neftune_alpha is not None and stage_row(run.stage.name).learns != "next token",
-        "NEFTune draws new noise for every forward pass: what is compared would differ by it, and the reference would be noisy too.",
+        "NEFTune draws new noise for every forward pass. It would disturb what is compared, and the reference too.",
         "training.neftune_alpha=null",
     ),
     Rule(
         "dropout-stage",
         lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and stage_row(run.stage.name).learns == "comparison",
-        "TRL switches every dropout off in this stage, so that log-probabilities can be compared: the key would have no effect.",
+        "TRL switches every dropout off in this stage, so that log-probabilities can be compared. The key would have no effect.",
         "regime.dropout=0",
     ),
     Rule(
         "dropout-ppo",
         lambda run: isinstance(run.regime, Lora) and run.regime.dropout > 0 and stage_row(run.stage.name).loss is Loss.PPO,
-        "An answer must be as likely when it is learned from as when it was written, so every dropout is off: the key would have no effect.",
+        "An answer must be as likely when it is learned from as when it was written, so every dropout is off. The key would have no effect.",
         "regime.dropout=0",
     ),
     Rule(
         "unmasked-stage",
         lambda run: not run.data.mask_prompt and stage_row(run.stage.name).learns != "next token",
-        "This stage compares answers; prompts are never learned in it (orpo learns those of chosen answers in any case).",
+        "This stage compares answers and never learns prompts (but orpo always learns the prompts of chosen answers).",
         "data.mask_prompt=true",
     ),
     Rule(
@@ -52,31 +52,31 @@ STAGE_RULES: tuple[Rule, ...] = (
     Rule(
         "generate-rm",
         lambda run: run.evaluation.generate is not None and stage_row(run.stage.name).loss is Loss.SCORE,
-        "A reward model has a score for a head, and no words.",
+        "A reward model outputs a score and cannot generate text.",
         "evaluation.generate=null",
     ),
     Rule(
         "muon-head",
         lambda run: optimizer_row(run.optim.name).keeps == "matrix momentum" and stage_row(run.stage.name).new_head,
-        "Muon makes matrices orthogonal, and the head for rewards or values is one row: only its direction would be learned.",
+        "Muon makes matrices orthogonal, and the head for rewards or values is one row. Only its direction would be learned.",
         "optim=adamw",
     ),
     Rule(
         "kto-alone",
         lambda run: too_few_at_once(run),
-        "KTO estimates how far the policy has moved by giving each prompt its neighbour's answer, and a batch of one has no neighbour.",
+        "KTO gives each prompt the answer of its neighbour in the batch, to estimate how far the policy has moved. A batch of one has no neighbour.",
         "training.micro_batch=2 evaluation.micro_batch=2",
     ),
     Rule(
         "smoothing-loss",
         lambda run: isinstance(run.stage, Dpo) and run.stage.label_smoothing > 0 and run.stage.loss not in ("sigmoid", "robust"),
-        "The losses hinge and ipo have no label smoothing: the key would have no effect.",
+        "The losses hinge and ipo have no label smoothing. The key would have no effect.",
         "stage.label_smoothing=0",
     ),
 )
 
 
 def too_few_at_once(run: Run) -> bool:
-    """Of all stages kto alone has a `least` above 1: another one needs a sentence of its own here."""
+    """Only kto has a `least` above 1. A further such stage needs its own sentence here."""
     least = stage_row(run.stage.name).least
     return run.training.micro_batch < least or (evaluates(run.data) and run.evaluation.micro_batch < least)

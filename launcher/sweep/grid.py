@@ -24,8 +24,8 @@ def choices(override: Override) -> list[str]:
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
         raise ConfigError(
-            f"{override.input_line}: the grid sweeper takes lists and ranges: {key}=a,b or {key}=range(1,9,2). "
-            "A sampler over intervals is hydra/sweeper=optuna (pip install hydra-optuna-sweeper)."
+            f"{override.input_line}: the grid sweeper needs a list or a range. Write {key}=a,b or {key}=range(1,9,2), "
+            "or use hydra/sweeper=optuna, which samples intervals (pip install hydra-optuna-sweeper)."
         )
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 

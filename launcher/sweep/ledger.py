@@ -42,9 +42,9 @@ def make_sweep_dir(output: Path) -> SweepDir:
         except FileExistsError:
             continue
         except OSError as error:
-            raise DiskError(f"{path} cannot be made: {error.strerror}. Set output= to a folder that you may write.") from error
+            raise DiskError(f"{path} cannot be made: {error.strerror}. Set output= to a folder that you may write to.") from error
         return SweepDir(path)
-    raise DiskError(f"{output / 'sweeps'} cannot hold another folder of this second. Set another output=.")
+    raise DiskError(f"{output / 'sweeps'} cannot hold another folder of this second. Set a different output=.")
 
 
 def record(sweep_dir: SweepDir, event: str, **facts: Any) -> None:

@@ -16,7 +16,7 @@ from launcher.sweep.grid import fixed_keys
 from launcher.sweep.ledger import SweepDir
 from launcher.sweep.session import Sweep, say
 
-NO_TRIAL = "No trials are completed yet"  # what optuna.study.Study.best_trial says
+NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
 
 
 def multirun(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
@@ -27,7 +27,7 @@ def multirun(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
         Unsafe: when a value is a secret.
     """
     given = checked_overrides(overrides, config_dirs)
-    base = load_config(given, config_dirs, RunMode.MULTIRUN)  # every mistake that is not one point's own is told here
+    base = load_config(given, config_dirs, RunMode.MULTIRUN)  # every mistake that is not one point's own is reported here
     sweep_dir = ledger.make_sweep_dir(Path(base.output))
     sweep = Sweep(sweep_dir, config_dirs, fixed_keys(OverridesParser.create().parse_overrides([*given])))
     ledger.record(sweep_dir, "sweep", overrides=given)
@@ -51,7 +51,7 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
     except ValueError as error:
         if NO_TRIAL not in str(error):
             raise
-        say("No point finished, so the sampler has no best one.")
+        say("No point finished, so the sampler has no best point.")
 
 
 def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:

@@ -23,7 +23,7 @@ LONGEST_LABEL = 60  # characters; file names end at 255 bytes, and a run's name 
 class Point:
     number: int  # from 1
     overrides: tuple[str, ...]
-    varied: tuple[str, ...]  # those that tell this point from the others
+    varied: tuple[str, ...]  # those that distinguish this point from the others
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Result:
     run_dir: RunDir | None = None
     cause: str = ""
     seconds: float = 0.0
-    refusal: int = GateRefused.exit_code  # of a refused point: what it would have ended with alone
+    refusal: int = GateRefused.exit_code  # of a refused point: what it would have ended with outside of a sweep
 
 
 def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
@@ -78,7 +78,7 @@ def on_its_share(run: Composed, resources: Resources) -> Composed:
     wanted = gpus_wanted(run, len(resources.gpus))
     if wanted > len(resources.gpus):
         raise ConfigError(
-            f"This point needs {wanted} GPUs, and the sweep has {len(resources.gpus)}: lower cluster.ranks_per_node, or start it on a larger machine."
+            f"This point needs {wanted} GPUs, and the sweep has {len(resources.gpus)}. Lower cluster.ranks_per_node, or start it on a larger machine."
         )
     share = Fraction(wanted, len(resources.gpus)) if wanted else Fraction(1, resources.slots)
     return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
@@ -87,10 +87,12 @@ def on_its_share(run: Composed, resources: Resources) -> Composed:
 def refuse_unshareable(run: Composed) -> None:
     if run.cluster.name != "local" or run.cluster.nodes > 1:
         raise ConfigError(
-            f"cluster={run.cluster.name} with {run.cluster.nodes} node(s): the points of a sweep share this machine. Use cluster=local."
+            f"cluster={run.cluster.name} with {run.cluster.nodes} node(s) is not possible: the points share this machine. Use cluster=local."
         )
     if run.backend.port:
-        raise ConfigError(f"backend.port={run.backend.port}: points that run at the same time cannot share a port. Leave backend.port at 0.")
+        raise ConfigError(
+            f"backend.port={run.backend.port} is not possible, because points that run at the same time cannot share a port. Leave backend.port at 0."
+        )
 
 
 def gpus_wanted(run: Composed, there: int) -> int:
@@ -110,7 +112,7 @@ def shared_memory(node: Node, share: Fraction) -> int | None:
 
 
 def named(name: str, varied: Sequence[str]) -> str:
-    """The run's name with what is special about the point; short, and of characters that every file system takes."""
+    """The run's name with what is special about the point; short, and of characters that every file system accepts."""
     parts = [override.split("=", 1) for override in varied if not override.startswith("name=")]
     label = "-".join(f"{key.rsplit('.', 1)[-1]}_{safe(value)}" for key, value in parts)
     if len(label) > LONGEST_LABEL:

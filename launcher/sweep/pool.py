@@ -10,12 +10,13 @@ from launcher.sweep import processes
 from launcher.sweep.points import Permitted, Result, one_line
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Request, Resources, left_over, startable
+from launcher.words import plural
 
 POLL_SECONDS = 0.2
 
 
 class Pool:
-    """The points of one batch; `started`, `ended` and `say` hear what happens."""
+    """The points of one batch; `started`, `ended` and `say` are called with what happens."""
 
     def __init__(self, resources: Resources, started: Callable[[Running], None], ended: Callable[[Result], None], say: Callable[[str], None]) -> None:
         self.resources, self.started, self.ended, self.say = resources, started, ended, say
@@ -67,7 +68,7 @@ class Pool:
     def pass_on(self, times: int) -> None:
         """Hand a request to stop to every running point."""
         self.say(
-            f"Stopping {len(self.running)} running point(s): they save a checkpoint first."
+            f"Stopping {plural(len(self.running), 'running point')}. Each saves a checkpoint first."
             if times == 1
             else "Ending the ranks without a checkpoint."
         )

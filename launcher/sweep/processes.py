@@ -29,7 +29,7 @@ class Running:
 
 
 def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: int) -> dict[str, str]:
-    """What a point sees: its own GPUs, its share of the cores, and these packages whatever lies in the working folder."""
+    """What a point sees: its own GPUs, its share of the cores, and these packages, whatever the working folder holds."""
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if gpus else {}  # NVML's order, not fastest first
     return {"OMP_NUM_THREADS": str(threads), **site, **python_path(site.get("PYTHONPATH", "")), "PYTHONSAFEPATH": "1", **visible}
 
@@ -93,6 +93,6 @@ def last_words(log: BinaryIO) -> str:
 
 
 def objective_of(now: status.RunStatus) -> tuple[float | None, str]:
-    """What a sampler minimises. Never NaN or infinity: the one ends Optuna, the other can become its best."""
+    """What a sampler minimises. Never NaN or infinity: NaN ends Optuna, and infinity can become its best value."""
     value, measure = (now.loss, "loss") if now.eval_loss is None else (now.eval_loss, "evaluation loss")
     return (value, measure) if value is not None and math.isfinite(value) else (None, "")

@@ -17,7 +17,7 @@ from launcher.sweep.schedule import Resources
 
 
 class Sweep:
-    """What Hydra carries to its launcher as the task function: gpu_pool hands it whole batches, Hydra's basic launcher calls it point by point."""
+    """What Hydra carries to its launcher as the task function: gpu_pool gives it whole batches, Hydra's basic launcher calls it point by point."""
 
     def __init__(self, sweep_dir: SweepDir, config_dirs: Sequence[Path], fixed: frozenset[str]) -> None:
         self.sweep_dir, self.config_dirs, self.fixed = sweep_dir, config_dirs, fixed
@@ -72,5 +72,5 @@ def resources_here(gpus: int | None, slots: int) -> Resources:
     if gpus is not None and not 0 <= gpus <= len(visible):
         raise ConfigError(f"hydra.launcher.gpus={gpus}, but {len(visible)} GPUs are visible here. Leave it out to use all.")
     if slots < 1:
-        raise ConfigError(f"hydra.launcher.slots={slots} is out of range: it must be at least 1.")
+        raise ConfigError(f"hydra.launcher.slots={slots} is out of range. It must be at least 1.")
     return Resources(tuple(gpu.uuid if gpu.mig else str(gpu.index) for gpu in visible[:gpus]), slots)

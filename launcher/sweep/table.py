@@ -46,7 +46,7 @@ def summary_lines(results: Sequence[Result]) -> list[str]:
 
 
 def started_line(running: Running, gpus: tuple[str, ...]) -> str:
-    """`gpus`: all of the sweep; a person counts them, and no one reads a UUID."""
+    """`gpus`: all of the sweep; a point shows their numbers, since a UUID is hard to read."""
     place = f" on GPU {', '.join(str(gpus.index(gpu)) for gpu in running.gpus)}" if running.gpus else ""
     return f"point {running.point.number} starts{place}: {label(running.point)}  ({running.run_dir.path})"
 

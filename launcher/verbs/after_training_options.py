@@ -18,19 +18,19 @@ def add_after_training(add: AddParser) -> None:
 def add_verb(add: AddParser, name: str, what: str, act: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     verb = add(name, help=what, description=what[0].upper() + what[1:] + ".")
     verb.add_argument("run", metavar="RUN", help=RUN)
-    verb.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="where `last` is looked for")
+    verb.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="the folder of runs in which `last` is looked for")
     verb.set_defaults(act=act)
     return verb
 
 
 def add_export(add: AddParser) -> None:
-    verb = add_verb(add, "export", "write a trained model as plain transformers or PEFT files, and push it to the hub if asked", act_export)
+    verb = add_verb(add, "export", "write a trained model as plain transformers or PEFT files, and upload them to the hub with --push", act_export)
     form = verb.add_mutually_exclusive_group()
-    form.add_argument("--merge", dest="form", action="store_const", const="merged", help="an adapter merged into its base (the default)")
-    form.add_argument("--adapter", dest="form", action="store_const", const="adapter", help="the adapter alone")
-    verb.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exports/NAME")
-    verb.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], help="default: as it was trained")
-    verb.add_argument("--shard-size", default="5GB", metavar="SIZE", help="of one safetensors file at most (default: %(default)s)")
+    form.add_argument("--merge", dest="form", action="store_const", const="merged", help="merge an adapter into its base (the default)")
+    form.add_argument("--adapter", dest="form", action="store_const", const="adapter", help="export only the adapter")
+    verb.add_argument("--to", type=Path, metavar="FOLDER", help="the folder of the export (default: RUN/exports/NAME)")
+    verb.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], help="dtype of the weights (default: as they were trained)")
+    verb.add_argument("--shard-size", default="5GB", metavar="SIZE", help="largest size of one safetensors file (default: %(default)s)")
     verb.add_argument("--push", metavar="OWNER/NAME", help="upload to this hub repository; the token is the hub's own (HF_TOKEN or `hf auth login`)")
     verb.add_argument("--public", action="store_true", help="a repository that --push makes is public (default: private)")
 
@@ -39,9 +39,13 @@ def add_predict(add: AddParser) -> None:
     verb = add_verb(add, "predict", "answer the prompts of data sets, and score the answers (ROUGE, BLEU, loss)", act_predict)
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data.sets, data.folder, data.registry, data.max_samples, data.cutoff")
     held_out = "default: the run's own held-out samples"
-    verb.add_argument("--data", action="append", default=[], metavar="SET", help=f"the same as data.sets=[SET]; repeatable; {held_out}")
-    verb.add_argument("--all", action="store_true", help="of the run's own data, also what it was trained on")
-    verb.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/predictions/NAME; an interrupted prediction goes on there")
+    verb.add_argument(
+        "--data", action="append", default=[], metavar="SET", help=f"the same as data.sets=[SET]; can be given several times ({held_out})"
+    )
+    verb.add_argument("--all", action="store_true", help="use all of the run's own data, also what it was trained on")
+    verb.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="the folder of the prediction, in which an interrupted one goes on (default: RUN/predictions/NAME)"
+    )
     verb.add_argument("--batch", default=8, type=int, metavar="N", help="prompts at a time (default: %(default)s)")
     add_sampling(verb, max_new_tokens=256)
 
@@ -52,9 +56,9 @@ def add_evaluate(add: AddParser) -> None:
     verb.add_argument("--tasks", required=True, type=lambda text: text.split(","), metavar="TASK,...", help=names)
     verb.add_argument("--include", type=Path, metavar="FOLDER", help="a folder of task files of your own")
     verb.add_argument("--shots", type=int, metavar="N", help="examples before each question (default: as the task says)")
-    verb.add_argument("--limit", type=int, metavar="N", help="only the first samples of each task")
-    verb.add_argument("--chat-template", action="store_true", help="ask through the chat template")
-    verb.add_argument("--to", type=Path, metavar="FILE", help="default: RUN/evaluations/NAME.json")
+    verb.add_argument("--limit", type=int, metavar="N", help="use only the first N samples of each task")
+    verb.add_argument("--chat-template", action="store_true", help="format the questions with the chat template")
+    verb.add_argument("--to", type=Path, metavar="FILE", help="the file of the results (default: RUN/evaluations/NAME.json)")
     verb.add_argument("--batch", default=8, type=int, metavar="N", help="samples at a time (default: %(default)s)")
 
 
@@ -65,10 +69,16 @@ def add_chat(add: AddParser) -> None:
 
 
 def add_sampling(verb: argparse.ArgumentParser, max_new_tokens: int) -> None:
-    verb.add_argument("--max-new-tokens", default=max_new_tokens, type=int, metavar="N", help="of one answer (default: %(default)s)")
-    verb.add_argument("--temperature", default=0.0, type=float, metavar="T", help="0: the likeliest token each time (default: %(default)s)")
+    verb.add_argument("--max-new-tokens", default=max_new_tokens, type=int, metavar="N", help="most tokens of one answer (default: %(default)s)")
+    verb.add_argument(
+        "--temperature",
+        default=0.0,
+        type=float,
+        metavar="T",
+        help="temperature of the sampling; 0 always chooses the likeliest token (default: %(default)s)",
+    )
     verb.add_argument("--top-p", default=1.0, type=float, metavar="P", help="sample among the likeliest tokens of this share (default: %(default)s)")
-    verb.add_argument("--seed", default=0, type=int, metavar="N", help="of sampling (default: %(default)s)")
+    verb.add_argument("--seed", default=0, type=int, metavar="N", help="seed of the sampling (default: %(default)s)")
 
 
 def act_export(arguments: argparse.Namespace) -> int:

@@ -21,14 +21,14 @@ from launcher.verbs.weights import Found, find_usable
 
 FILE_NAME = 200  # characters of the tasks' names in a file name, which ends at 255 bytes
 
-# Of these keys alone a prediction may have other values than its run: they say what is asked, not what was trained.
+# A prediction may differ from its run only in these keys: they say what is predicted, not what was trained.
 ASKED = ("data.sets", "data.folder", "data.registry", "data.max_samples", "data.cutoff")
 
 
 def predict(
     name: str, output: Path, *, sets: Sequence[str], overrides: Sequence[str], everything: bool, to: Path | None, batch: int, sampling: Sampling
 ) -> int:
-    refuse_absent_packages("predict", "its scores (ROUGE, BLEU)", {"rouge_score": "rouge-score", "sacrebleu": "sacrebleu"})
+    refuse_absent_packages("predict", "the packages of its scores (ROUGE, BLEU)", {"rouge_score": "rouge-score", "sacrebleu": "sacrebleu"})
     refuse_bad_sampling(sampling, batch)
     found = find_usable(name, output)
     refuse_scorer(found, "predict")
@@ -44,10 +44,10 @@ def holds_out(run: Run) -> bool:
 
 
 def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> Run:
-    """The recorded run with the data that is asked for now.
+    """The recorded run with the data of this prediction.
 
     Raises:
-        ConfigError: for a key that is none, or that would change more than what is asked.
+        ConfigError: for an unknown key, or one that would change more than the question.
     """
     refuse_additions(overrides)
     refuse_secrets(overrides)
@@ -56,9 +56,9 @@ def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> R
     for key in given:
         refuse_unknown(values, key)
         if key not in ASKED:
-            raise ConfigError(f"{key} belongs to the training of this run. A prediction takes: {', '.join(ASKED)}.")
+            raise ConfigError(f"{key} belongs to the training of this run. Use only {', '.join(ASKED)}.")
     if sets and "data.sets" in given:
-        raise ConfigError("--data and data.sets both name the sets: give one of them.")
+        raise ConfigError("--data and data.sets both name the sets. Give one of them.")
     asked = as_settled(with_values(values, {**given, **({"data.sets": [*sets]} if sets else {})}))
     check_values(asked)
     return asked
@@ -84,14 +84,14 @@ def evaluate(
 ) -> int:
     refuse_absent_packages("evaluate", "lm-evaluation-harness", {"lm_eval": "lm-eval"})
     if batch < 1:
-        raise ConfigError(f"--batch {batch} is out of range: it must be at least 1.")
+        raise ConfigError(f"--batch {batch} is out of range. It must be at least 1.")
     if include is not None and not include.is_dir():
         raise ConfigError(f"--include {include} is not a folder. Give the folder that holds your task files.")
     found = find_usable(name, output)
     refuse_scorer(found, "evaluate")
     target = (to or found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)[:FILE_NAME]}.json").absolute()
     if target.exists():
-        raise ConfigError(f"{target} is there already, and nothing is overwritten. Remove it, or name another file with --to.")
+        raise ConfigError(f"{target} exists already, and nothing is overwritten. Remove it, or name another file with --to.")
     folder = None if include is None else str(include.absolute())
     request = Evaluate(found.as_request, str(target), tuple(tasks), folder, shots, limit, batch, chat)
     return run_verb("evaluate", found.run, request, os.environ, needs_hub=True)
@@ -109,12 +109,12 @@ def from_hub(run: Run) -> bool:
 
 
 def refuse_scorer(found: Found, verb: str) -> None:
-    """What a reward model says of itself stands in its files."""
+    """The files of a reward model show that it is one."""
     file = found.weights / (ADAPTER_CONFIG if found.is_adapter else "config.json")
     text = file.read_text(encoding="utf-8")
     if "SEQ_CLS" in text or "ForSequenceClassification" in text:
         raise ConfigError(
-            f"{found.weights} is a reward model (stage={found.run.stage.name}): it scores answers and gives none, so {verb} has no use."
+            f"{found.weights} is a reward model (stage={found.run.stage.name}). It outputs a score and cannot generate text, so {verb} cannot use it."
         )
 
 
@@ -122,16 +122,16 @@ def refuse_bad_sampling(sampling: Sampling, batch: int) -> None:
     for option, value, good, expected in (
         ("--batch", batch, batch >= 1, "at least 1"),
         ("--max-new-tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "at least 1"),
-        ("--temperature", sampling.temperature, 0 <= sampling.temperature < float("inf"), "at least 0; 0 takes the likeliest token"),
+        ("--temperature", sampling.temperature, 0 <= sampling.temperature < float("inf"), "at least 0; 0 always chooses the likeliest token"),
         ("--top-p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
         ("--seed", sampling.seed, 0 <= sampling.seed < 2**32, "between 0 and 2^32 - 1"),
     ):
         if not good:
-            raise ConfigError(f"{option} {value} is out of range: it must be {expected}.")
+            raise ConfigError(f"{option} {value} is out of range. It must be {expected}.")
 
 
 def refuse_absent_packages(verb: str, what: str, packages: dict[str, str]) -> None:
-    """Looked for, not imported: what they bring along takes seconds."""
+    """The packages are looked for and not imported, since an import takes seconds."""
     absent = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
     if absent:
-        raise ConfigError(f"{verb} needs {what}: install it with `pip install {' '.join(absent)}`.")
+        raise ConfigError(f"{verb} needs {what}. Install it with `pip install {' '.join(absent)}`.")

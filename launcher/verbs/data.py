@@ -13,7 +13,7 @@ from launcher.launch.verb_process import run_verb
 from launcher.rules.ranges import check_values
 
 WITHOUT_GPU = "node=cpu"
-OF_ITS_OWN = (None, BYTE_TOKENIZER)  # tokenizers that no hub is asked for
+OF_ITS_OWN = (None, BYTE_TOKENIZER)  # tokenizers that do not come from a hub
 
 
 def validate(overrides: Sequence[str], config_dirs: Sequence[Path], request: Validate) -> int:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 def add_data_verbs(add: Callable[..., argparse.ArgumentParser], composing: Callable[[argparse.ArgumentParser], None]) -> None:
     """Define the verbs on the command line; `composing` adds what every verb has that composes a run."""
-    data = add("data", help="check or tokenise data before a GPU is asked for", description="Check or tokenise data before a GPU is asked for.")
+    data = add("data", help="check or tokenise data before a GPU is needed", description="Check or tokenise data before a GPU is needed.")
     verbs = data.add_subparsers(title="verbs", required=True, metavar="VERB")
     validate = verbs.add_parser("validate", help="count, measure and check what training would read; exit code 4 when it would fail")
     prepare = verbs.add_parser("prepare", help="tokenise once, with every core, into the cache that training reads")
     for verb, action in ((validate, act_validate), (prepare, act_prepare)):
         composing(verb)
         verb.set_defaults(act=action)
-    validate.add_argument("--json", action="store_true", help="the report for programs")
+    validate.add_argument("--json", action="store_true", help="print the report as JSON")
     validate.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram of lengths as a PNG file")
 
 

@@ -60,13 +60,13 @@ def probe_gpus() -> tuple[tuple[Gpu, ...], list[Finding]]:
 
 
 def judge_gpus(gpus: Sequence[Gpu], notes: Sequence[str]) -> list[Finding]:
-    told = [Finding("GPUs", "warn", note.rstrip("."), "Training runs on the CPU" if not gpus else "") for note in notes]
+    remarks = [Finding("GPUs", "warn", note.rstrip("."), "Training runs on the CPU" if not gpus else "") for note in notes]
     if not gpus:
-        return told or [Finding("GPUs", "warn", "the driver shows none", "Training runs on the CPU")]
+        return remarks or [Finding("GPUs", "warn", "the driver shows none", "Training runs on the CPU")]
     busy = [
         Finding(f"GPU {gpu.index}", "warn", ", ".join(gpu.users), "End them, or choose others with CUDA_VISIBLE_DEVICES") for gpu in gpus if gpu.users
     ]
-    return [Finding("GPUs", "ok", f"{len(gpus)} x {gpus[0].name}, {gib(gpus[0].total)} each"), *told, *busy]
+    return [Finding("GPUs", "ok", f"{len(gpus)} x {gpus[0].name}, {gib(gpus[0].total)} each"), *remarks, *busy]
 
 
 def cuda_of_driver() -> int:
@@ -81,7 +81,7 @@ def cuda_of_driver() -> int:
 
 
 def judge_torch(version: str, gpus: Sequence[Gpu], driver_cuda: int) -> list[Finding]:
-    """A build of torch that cannot use the GPUs; builds are told by the version's local part (2.13.0+cpu, 2.13.0+cu130)."""
+    """A build of torch that cannot use the GPUs; the local part of the version names the build (2.13.0+cpu, 2.13.0+cu130)."""
     build = version.partition("+")[2]
     if not gpus or not build:
         return []
@@ -97,7 +97,7 @@ def judge_torch(version: str, gpus: Sequence[Gpu], driver_cuda: int) -> list[Fin
             Finding(
                 "torch build",
                 "fail",
-                f"torch {version} needs CUDA {major}, the driver has {has}",
+                f"torch {version} needs CUDA {major}, but the driver has {has}",
                 f"Update the driver, or install torch for cu{has}x",
             )
         ]
@@ -105,7 +105,7 @@ def judge_torch(version: str, gpus: Sequence[Gpu], driver_cuda: int) -> list[Fin
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml asks for; from the installed package's own record where there is no checkout."""
+    """What pyproject.toml requires; from the installed package's own record where there is no checkout."""
     if PYPROJECT.is_file():
         return list(tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"])
     return metadata.requires("regimen") or []
@@ -125,7 +125,7 @@ def judge_packages(wanted: Sequence[str], installed: dict[str, str]) -> list[Fin
     wrong: list[Finding] = []
     for requirement in needed:
         version = installed.get(canonicalize_name(requirement.name))
-        remedy = f"pip install '{requirement}'"
+        remedy = f"Run pip install '{requirement}'"
         if version is None:
             wrong.append(Finding(requirement.name, "fail", "is not installed", remedy))
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -137,11 +137,11 @@ def probe_compilers(*, on_gpus: bool) -> list[Finding]:
     """DeepSpeed compiles its kernels when they are first used."""
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     needed = [
-        judge_tool("g++", find_program("g++"), f"{APT} g++, or keep to sharding=ddp"),
-        judge_tool("ninja", find_program("ninja"), "pip install ninja, or keep to sharding=ddp"),
-        judge_tool("Python.h", str(header) if header.is_file() else None, f"{APT} python3-dev, or keep to sharding=ddp"),
+        judge_tool("g++", find_program("g++"), f"Run {APT} g++, or use only sharding=ddp"),
+        judge_tool("ninja", find_program("ninja"), "Run pip install ninja, or use only sharding=ddp"),
+        judge_tool("Python.h", str(header) if header.is_file() else None, f"Run {APT} python3-dev, or use only sharding=ddp"),
     ]
-    nvcc = judge_tool("nvcc", find_program("nvcc"), "Install the CUDA toolkit, or leave out offloading to host memory")
+    nvcc = judge_tool("nvcc", find_program("nvcc"), "Install the CUDA toolkit, or do not offload to host memory")
     return [*needed, nvcc] if on_gpus else needed
 
 
@@ -166,22 +166,22 @@ def probe_folders(output: Path) -> list[Finding]:
 
 def judge_output(folder: Path, free: int, *, writable: bool) -> Finding:
     if not writable:
-        return Finding("output folder", "fail", f"{folder} cannot be written", "Set output= to a folder that you may write")
+        return Finding("output folder", "fail", f"{folder} cannot be written", "Set output= to a folder that you may write to")
     if free < FULL_DISK:
-        return Finding("output folder", "fail", f"{gib(free)} free in {folder}", "Make room, or set output= to another disk")
+        return Finding("output folder", "fail", f"{gib(free)} free in {folder}", "Free some space, or set output= to a different disk")
     if free < TIGHT_DISK:
         return Finding(
             "output folder",
             "warn",
             f"{gib(free)} free in {folder}",
-            "Checkpoints of a full run may not fit: make room, or set output= to another disk",
+            "Checkpoints of a full run may not fit. Free some space, or set output= to a different disk",
         )
     return Finding("output folder", "ok", f"{gib(free)} free in {folder}")
 
 
 def judge_shm(size: int) -> Finding:
     if size < SMALL_SHM:
-        return Finding("/dev/shm", "warn", f"has {gib(size)}", "Ranks talk through it: start the container with --shm-size=1g or more")
+        return Finding("/dev/shm", "warn", f"has {gib(size)}", "Ranks exchange data through it. Start the container with --shm-size=1g or more")
     return Finding("/dev/shm", "ok", gib(size))
 
 
@@ -189,7 +189,7 @@ def probe_temporary() -> Finding:
     try:
         return Finding("TMPDIR", "ok", tempfile.gettempdir())
     except FileNotFoundError as error:
-        return Finding("TMPDIR", "fail", str(error), "Set TMPDIR to a folder that you may write")
+        return Finding("TMPDIR", "fail", str(error), "Set TMPDIR to a folder that you may write to")
 
 
 def judge_memlock(limit: int, *, on_gpus: bool) -> Finding:
@@ -197,5 +197,5 @@ def judge_memlock(limit: int, *, on_gpus: bool) -> Finding:
     if limit == resource.RLIM_INFINITY:
         return Finding("ulimit -l", "ok", "unlimited")
     if on_gpus:
-        return Finding("ulimit -l", "warn", gib(limit), "InfiniBand needs more: ulimit -l unlimited, or --ulimit memlock=-1 for a container")
+        return Finding("ulimit -l", "warn", gib(limit), "InfiniBand needs more. Use ulimit -l unlimited, or --ulimit memlock=-1 for a container")
     return Finding("ulimit -l", "ok", gib(limit))

@@ -47,7 +47,7 @@ def form_of(found: Found, wanted: Form | None) -> Form:
         return wanted or "merged"
     if wanted is not None:
         raise ConfigError(
-            f"{found.weights} holds whole weights (regime={found.run.regime.name}): there is no adapter to merge or to export alone. "
+            f"{found.weights} holds whole weights (regime={found.run.regime.name}). There is no adapter to merge or to export alone. "
             "Leave --merge and --adapter out."
         )
     return "copy"
@@ -60,18 +60,18 @@ def default_name(found: Found, form: Form, dtype: str | None) -> str:
 def parsed_size(text: str) -> int:
     match = SIZE.fullmatch(text)
     if match is None or float(match["number"]) == 0:
-        raise ConfigError(f"--shard-size {text} is no size: write a number and one of {', '.join(UNITS)}, as in 5GB.")
+        raise ConfigError(f"--shard-size {text} is not a size. Write a number and one of {', '.join(UNITS)}, for example 5GB.")
     return int(float(match["number"]) * UNITS[match["unit"]])
 
 
 def refuse_existing(target: Path) -> None:
     if target.exists():
-        raise ConfigError(f"{target} is there already, and nothing is overwritten. Remove it, or name another folder with --to.")
+        raise ConfigError(f"{target} exists already, and nothing is overwritten. Remove it, or name another folder with --to.")
 
 
 def refuse_repository(push: str | None) -> None:
     if push is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", push) is None:
-        raise ConfigError(f"--push {push} is no hub repository: write owner/name.")
+        raise ConfigError(f"--push {push} is not a hub repository. Use the form owner/name.")
 
 
 def exported_bytes(found: Found, form: Form, dtype: str | None) -> int:
@@ -85,7 +85,7 @@ def exported_bytes(found: Found, form: Form, dtype: str | None) -> int:
 def refuse_full_disk(target: Path, needed: int) -> None:
     free = free_disk(target)
     if needed > free:
-        raise DiskError(f"{target} would take {gib(needed)}; {gib(free)} is free there. Free space, or name a folder on another disk with --to.")
+        raise DiskError(f"{target} needs {gib(needed)}; {gib(free)} is free there. Free some space, or name a folder on another disk with --to.")
 
 
 def refuse_small_host(weights: int, shard: int, available: int) -> None:
@@ -93,8 +93,8 @@ def refuse_small_host(weights: int, shard: int, available: int) -> None:
     needed = weights + min(weights, shard) + PROCESS
     if needed > available:
         raise GateRefused(
-            f"Merging needs {gib(needed)} of host memory (weights {gib(weights)}, one shard more while it is written); {gib(available)} is "
-            "available. Export on a larger machine, with a smaller --dtype, or the adapter alone (--adapter)."
+            f"Merging needs {gib(needed)} of host memory (weights {gib(weights)}, and one shard while it is written); {gib(available)} is "
+            "available. Export on a larger machine, use a smaller --dtype, or export the adapter alone (--adapter)."
         )
 
 

@@ -53,7 +53,7 @@ class Summary:
 
 
 def report(names: Sequence[str], output: Path, picture: Path | None) -> int:
-    """Print the table of the runs that `names` mean, and draw it where a picture is asked for."""
+    """Print the table of the runs that `names` mean, and draw it where a picture is wanted."""
     if picture is not None:
         refuse_unwritable(picture)
     found = [read(run_dir) for run_dir in runs_of(names, output)]
@@ -78,14 +78,14 @@ def runs_of(names: Iterable[str], output: Path) -> list[RunDir]:
         )
         if not folders:
             raise ConfigError(
-                f"{name} holds no run: no run.yaml is there or up to three folders below. `regimen status` lists the runs under {output}/."
+                f"{name} holds no run. No run.yaml is in it or up to three folders below. `regimen status` lists the runs under {output}/."
             )
         found |= {folder.absolute(): RunDir(folder) for folder in folders}
     return list(found.values())
 
 
 def read(run_dir: RunDir) -> Comparison | Missing:
-    """What memory.json and run.yaml say of a run, or why they say nothing."""
+    """What memory.json and run.yaml show about a run, or why they show nothing."""
     name = str(run_dir.path)
     if not run_dir.memory.exists():
         return Missing(name, unmeasured(status.status_of(run_dir)))
@@ -153,7 +153,7 @@ def report_lines(comparisons: Sequence[Comparison], missing: Sequence[Missing]) 
         phaseless = [each.run for each in comparisons if not set(each.errors) - set(WHOLE)]
         lines += [f"no phases: {run} (a run on CPUs, or shorter than two steps)" for run in phaseless]
     lines += [f"no measurement: {each.run}: {each.why}" for each in missing]
-    return [*lines, f"{len(comparisons)} of {len(comparisons) + len(missing)} runs compared; + is predicted too much, - too little."]
+    return [*lines, f"{len(comparisons)} of {len(comparisons) + len(missing)} runs compared; + means predicted too much, - too little."]
 
 
 def run_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:

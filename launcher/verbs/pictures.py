@@ -29,7 +29,7 @@ def draw_plan(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path)
 
 def refuse_unwritable(file: Path) -> None:
     if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
-        raise DiskError(f"--picture {file} cannot be written. Name a file in a folder that exists and that you may write.")
+        raise DiskError(f"--picture {file} cannot be written. Name a file in a folder that exists and that you may write to.")
 
 
 def draw_errors(errors: Mapping[str, Sequence[tuple[str, float]]], title: str, file: Path) -> None:

@@ -24,7 +24,7 @@ def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
 
 
 def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPlan:
-    """The plan of a run whose folder is not made: of a resumed one it is."""
+    """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
         from launcher.launch import status

@@ -21,7 +21,7 @@ BAR_WIDTH = 32
 
 
 def run_sentence(judged: Judged) -> str:
-    """The run, said in one sentence."""
+    """The run in one sentence."""
     run, facts = judged.run, judged.facts
     what = f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}"
     place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
@@ -95,7 +95,7 @@ def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
 
 
 def file_lines(path: Path, text: str) -> list[str]:
-    """A file that the launch writes, indented, so that it can be told from the plan around it."""
+    """A file that the launch writes, indented, so that it stands out from the plan around it."""
     return [f"file {path}:", *(f"  {line}".rstrip() for line in text.splitlines())]
 
 
@@ -131,7 +131,7 @@ def explanation_lines(judged: Judged) -> list[str]:
 
 def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
     if not changes:
-        return ["no change of regime, sharding or batch fits this node: state a bigger one."]
+        return ["Nothing that can be changed makes this run fit. Describe a larger node with node.gpus and node.gpu_memory."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
     for change in changes:
         lines.append(f"  {' '.join(change.overrides):<60} peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}")

@@ -36,7 +36,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
     return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held)
 
 
-# The steps to a run folder that is ours and holds its plan. Both doors, the command line and torchrun, take these.
+# The steps to a run folder that is ours and holds its plan. The command line and torchrun both use them.
 
 
 def decide_fresh(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
@@ -64,7 +64,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
     """
     run = recorded.resumed_run(run_dir, overrides)
     if status.status_of(run_dir).state == "finished":
-        print(f"{run_dir.path} is finished: nothing is left to do.", flush=True)
+        print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
         return None
     batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir)
@@ -193,7 +193,7 @@ def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dir
 
 
 def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir | None:
-    """Rank 0: the folder of this job, made now, taken up again, or found again after an elastic restart; None for a finished run.
+    """Rank 0: the folder of this job, made now, resumed, or found again after an elastic restart; None for a finished run.
 
     The pid that owns the folder stays the same when this process becomes the trainer.
     """

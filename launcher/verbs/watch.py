@@ -49,11 +49,11 @@ def stop(name: str, output: Path) -> int:
     run_dir = status.named_run(name, output)
     [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
     if now.state not in ACTIVE:
-        print(f"{run_dir.path} is not running: it is {now.state}.")
+        print(f"{run_dir.path} is not running. It is {now.state}.")
         return 0
     execute.ask_to_stop(run_dir)
     if now.state == "queued" and now.job is not None and batch_job.cancel(run_dir, now.job):
-        print(f"Slurm job {now.job} is cancelled: it was waiting. Submit it again with: regimen train resume={run_dir.path}")
+        print(f"Slurm job {now.job} was waiting and is cancelled. Submit it again with: regimen train resume={run_dir.path}")
         return 0
     print(f"{run_dir.path} is asked to save and stop. Go on later with: regimen train resume={run_dir.path}")
     return 0

@@ -66,7 +66,7 @@ def find_usable(name: str, output: Path) -> Found:
 def absent(found: Found, name: str) -> str:
     steps = [f"step-{step}" for step in committed_steps(found.run_dir)]
     if found.step is not None:
-        return f"{name}: step {found.step} is not a committed checkpoint. Committed are: {', '.join(steps) or 'none'}."
+        return f"{name}: step {found.step} is not a committed checkpoint. Committed checkpoints: {', '.join(steps) or 'none'}."
     state = status.status_of(found.run_dir).state
     what = f"{found.run_dir.path} has no final model: the run is {'not finished' if state == 'made' else state}."
     if not steps:
@@ -84,7 +84,7 @@ def refuse_missing_base(found: Found) -> None:
     if base is not None and not base.is_dir():
         key = "model.path" if found.run.model.init == "pretrained" else "the random weights that the adapter was trained on"
         raise ConfigError(
-            f"{base} is gone ({key}): the adapter in {found.weights} cannot be used without it. Bring it back to that place; "
+            f"{base} is gone ({key}), and the adapter in {found.weights} cannot be used without it. Put it back there; "
             "`regimen export --adapter` alone needs none."
         )
 

@@ -47,15 +47,15 @@ def test_a_hub_entry_keeps_subset_split_folder_and_number():
         ),
         ({"script_url": "x"}, r"script_url: a loading script is code, and code of a data set is never run"),
         ({}, r"entry mine: no source is named. Give file_name"),
-        ({"file_name": "a.json", "columns": {"messages": "m", "images": "images"}}, r"images cannot be trained on; this runner trains on text"),
-        ({"file_name": "a.json", "ranking": "yes"}, r"ranking is a text; it must be true or false"),
+        ({"file_name": "a.json", "columns": {"messages": "m", "images": "images"}}, r"images cannot be used, because regimen trains on text only"),
+        ({"file_name": "a.json", "ranking": "yes"}, r"ranking is a text. It must be true or false"),
         ({"file_nme": "a.json"}, r"file_nme is not a key. Did you mean file_name\?"),
         ({"file_name": "a.json", "columns": {"promt": "x"}}, r"columns: promt is not a key. Did you mean prompt\?"),
         ({"file_name": "a.json", "tags": {"rol_tag": "x"}}, r"tags: rol_tag is not a key. Did you mean role_tag\?"),
-        ({"file_name": "a.json", "formatting": "csv"}, r"formatting=csv is unknown. It is one of: alpaca, sharegpt, openai"),
-        ({"file_name": 3}, r"file_name is a number; it must be text"),
-        ({"file_name": "a.json", "num_samples": 0}, r"num_samples=0; it must be a whole number from 1 on"),
-        (["a.json"], r"entry mine: is a list"),
+        ({"file_name": "a.json", "formatting": "csv"}, r"formatting=csv is unknown. Use one of: alpaca, sharegpt, openai"),
+        ({"file_name": 3}, r"file_name is a number. It must be text"),
+        ({"file_name": "a.json", "num_samples": 0}, r"num_samples=0 is not possible. Give a whole number of at least 1"),
+        (["a.json"], r"entry mine is a list"),
     ],
 )
 def test_an_entry_that_cannot_be_served_says_why(entry: object, message: str):
@@ -66,10 +66,10 @@ def test_an_entry_that_cannot_be_served_says_why(entry: object, message: str):
 def test_a_broken_registry_is_named_with_line_and_column(tmp_path: Path):
     path = tmp_path / "dataset_info.json"
     path.write_text('{"a": {"file_name": "a.json"}\n')
-    with pytest.raises(DataError, match=r"dataset_info.json, line 2, column 1: broken JSON"):
+    with pytest.raises(DataError, match=r"dataset_info.json, line 2, column 1: this is not valid JSON"):
         read_registry(path)
     path.write_text("[]")
-    with pytest.raises(DataError, match=r"holds a list; a registry is an object"):
+    with pytest.raises(DataError, match=r"holds a list. Make it an object"):
         read_registry(path)
 
 

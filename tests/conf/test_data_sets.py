@@ -34,15 +34,15 @@ def test_a_folder_gives_its_data_files_by_name(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the folder holds no file ending in .json"):
+    with pytest.raises(DataError, match=r"holds no file ending in .json"):
         files_in(tmp_path)
 
 
 def test_a_file_that_is_not_there_or_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text("<a/>")
-    with pytest.raises(DataError, match=r"gone.json: there is no such file"):
+    with pytest.raises(DataError, match=r"gone.json does not exist"):
         ending_of(tmp_path / "gone.json")
-    with pytest.raises(DataError, match=r"files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"):
+    with pytest.raises(DataError, match=r"Files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"):
         ending_of(tmp_path / "a.xml")
 
 

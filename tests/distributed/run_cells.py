@@ -22,6 +22,7 @@ def forget_last_cell() -> None:
     AcceleratorState._reset_state()
     GradientState._reset_state()
     gc.collect()
+    gc.freeze()  # what is left was imported and stays: every cell collects twice, and would walk through all of it
 
 
 def main() -> int:

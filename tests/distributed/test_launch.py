@@ -183,7 +183,7 @@ def test_a_detached_run_is_followed_guarded_and_stopped(tmp_path: Path) -> None:
         stop = line.call((*line.SCRIPT, "stop", "last"), tmp_path)
         followed = follower.end()
     assert second.code == 73
-    assert f"in use by process {owner['pid']} on {socket.gethostname()}, for " in second.err
+    assert f"in use by process {owner['pid']} on {socket.gethostname()}, which has held it for " in second.err
     assert [(entry["run_folder"], entry["state"]) for entry in listed] == [(str(run_dir.path), "running")]
     assert stop.code == 0, stop.text
     assert followed.code == 75, followed.text

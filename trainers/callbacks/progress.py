@@ -55,9 +55,9 @@ class TokenCount:
         tokens = positional[0] if positional else named.get("input_ids")  # TRL's ORPO and CPO trainers do not name it
         if not module.training or tokens is None or not torch.is_grad_enabled():  # a policy may speak as its own reference too
             return
-        mask = named.get("attention_mask")
+        mask, real = named.get("attention_mask"), named.get("real_tokens")
         self.every += tokens.numel()
-        self.real += float(mask.sum()) if mask is not None and mask.dim() == 2 else tokens.numel()
+        self.real += real if real is not None else float(mask.sum()) if mask is not None and mask.dim() == 2 else tokens.numel()
 
     def take(self) -> torch.Tensor:
         counted = torch.tensor([self.every, self.real], dtype=torch.float64)
@@ -71,6 +71,7 @@ class Progress(TrainerCallback):
     def __init__(self, run_dir: RunDir, leads: bool) -> None:
         self.run_dir, self.leads = run_dir, leads
         self.tokens: TokenCount | None = None
+        self.counted: list[torch.Tensor] = []  # of steps whose log is still to come
         self.began = self.since = 0.0
         self.first_step = 0
 
@@ -80,6 +81,10 @@ class Progress(TrainerCallback):
         self.first_step = state.global_step
         if self.leads:
             cut_torn_line(self.run_dir.progress)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if control.should_log and self.tokens is not None:
+            self.counted.append(self.tokens.take())
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
@@ -96,7 +101,7 @@ class Progress(TrainerCallback):
 
     def rate(self, state: TrainerState) -> dict[str, float]:
         assert self.tokens is not None, "training has begun"
-        every, real = total(self.tokens.take()).tolist()
+        every, real = total(self.counted.pop(0) if self.counted else self.tokens.take()).tolist()
         now = time.monotonic()
         seconds, self.since = max(now - self.since, 1e-9), now
         per_step = (now - self.began) / max(1, state.global_step - self.first_step)

@@ -27,9 +27,9 @@ Meter = Callable[[], Reading]  # the highest since it was last asked
 
 def cuda_meter() -> Reading:
     """Asks the host-side allocator alone: the GPU is not waited for."""
-    statistics = torch.cuda.memory_stats()  # one call: max_memory_allocated and max_memory_reserved would each gather them all
+    statistics = torch.cuda.memory_stats_as_nested_dict()  # five times a step: memory_stats would flatten and sort them all
     torch.cuda.reset_peak_memory_stats()
-    return Reading(statistics["allocated_bytes.all.peak"], statistics["reserved_bytes.all.peak"])
+    return Reading(statistics["allocated_bytes"]["all"]["peak"], statistics["reserved_bytes"]["all"]["peak"])
 
 
 class Peaks:

@@ -33,6 +33,10 @@ class Spans:
 
 def implementation(run: Run) -> str | None:
     """The name by which transformers knows the attention of this run."""
+    if run.training.kernels == "fused" and run.training.attention != "eager":
+        from trainers.kernels.attention import register  # it builds on this module
+
+        return register()
     if run.training.attention == VARLEN:
         AttentionInterface.register(VARLEN, attention_forward)
         AttentionMaskInterface.register(VARLEN, mask_on_demand)

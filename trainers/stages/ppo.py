@@ -31,6 +31,7 @@ from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge
 from trainers.reinforcement.rollout import Batch, Rollout, batch_of, load_rollout, save_rollout
+from trainers.reinforcement.whole_weights import whole_weights
 from trainers.reinforcement.written import Written, read_back, rollout_of
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import load_reference
@@ -91,7 +92,9 @@ class PpoTrainer(Trainer):
     def answer(self, prompts: list[list[int]], config: GenerationConfig) -> Written:
         """Answers, as many at once as a rank takes to an optimizer step, and their scores."""
         at_once = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        answers = [row for start in range(0, len(prompts), at_once) for row in write_answers(self.model, prompts[start : start + at_once], config)]
+        batches = [prompts[start : start + at_once] for start in range(0, len(prompts), at_once)]
+        with whole_weights(self):
+            answers = [row for batch in batches for row in write_answers(self.model, batch, config)]
         scores = self.judge([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
         return Written(prompts, answers, scores, config.eos_token_id, config.pad_token_id)
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from conf.run_dir import RunDir
 from conf.schema import Run, Zero
 from trainers.arguments import training_arguments
+from trainers.kernels.parts import fused, with_fused_adapter, with_fused_base, with_fused_steps
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
 from trainers.stages.shared.material import Material
@@ -20,12 +21,16 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> Training
 
 
 def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedModel, material: Material) -> Trainer:
+    if fused(run):
+        with_fused_base(prepared.model, run)
     if run.training.loss == "chunked":
         gathered = isinstance(run.sharding, Zero) and run.sharding.stage == 3
         compute_loss_in_chunks(prepared.model, longest=run.data.cutoff if gathered else None)
-    return Trainer(
-        model=with_adapter(prepared, run),
+    model = with_adapter(prepared, run)
+    trainer = Trainer(
+        model=with_fused_adapter(model) if fused(run) else model,
         args=arguments,
         data_collator=material.collate,
         **material.keywords,
     )
+    return with_fused_steps(trainer, run, material.tokenizer) if fused(run) else trainer

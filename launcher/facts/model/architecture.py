@@ -11,10 +11,10 @@ CONFIG = "config.json"
 
 
 def read_architecture(model: Model) -> dict[str, Any]:
-    """The contents of config.json; from the hub, that file alone is fetched.
+    """The contents of config.json; from the hub, only that file is fetched.
 
     Raises:
-        ConfigError: where it cannot be had, saying what to do.
+        ConfigError: where it cannot be read, saying what to do.
     """
     if model.architecture is not None:
         return dict(model.architecture)
@@ -66,7 +66,7 @@ def hub_config(name: str, revision: str | None) -> Path:
     except errors.GatedRepoError as error:
         raise ConfigError(f"model.path={name} is gated on the hub. Accept its licence there and set HF_TOKEN, or give a local folder.") from error
     except errors.RepositoryNotFoundError as error:
-        raise ConfigError(f"model.path={name} is not on the hub, or private. Check the id, set HF_TOKEN, or give a local folder.") from error
+        raise ConfigError(f"model.path={name} is not on the hub, or is private. Check the id, set HF_TOKEN, or give a local folder.") from error
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"model.revision={revision} is not a revision of {name}. Give a branch, tag or commit of it.") from error
     except errors.RemoteEntryNotFoundError as error:
@@ -74,16 +74,16 @@ def hub_config(name: str, revision: str | None) -> Path:
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # of httpx or httpx2, whichever the hub uses
         raise ConfigError(
             f"model.path={name}: the hub cannot be reached ({first_line(error)}) and no {CONFIG} is cached. Check the id and the network, give a "
-            "local folder, or set HF_HUB_OFFLINE=1 on a machine that has a cached copy. A preset (model=llama3.1_8b) is planned without a network."
+            "local folder, or set HF_HUB_OFFLINE=1 on a machine that has a cached copy. A preset (model=llama3.1_8b) needs no network for a plan."
         ) from error
 
 
 def fetch_config(name: str, revision: str | None) -> Path:
-    """The cached copy, renewed where the hub can be asked. Raises what huggingface_hub raises."""
+    """The cached copy, renewed where the hub can be reached. Raises what huggingface_hub raises."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     if not isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str):
-        # One question without retries: hf_hub_download tries a hub that is out of reach for 23 seconds.
+        # One request without retries: hf_hub_download tries a hub that is out of reach for 23 seconds.
         get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
     return Path(hf_hub_download(name, CONFIG, revision=revision))
 

@@ -21,7 +21,7 @@ from launcher.facts.model.families import traits_of
 
 CONFIG, CENSUS = "config.json", "census.json"
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
-SECONDS = 300  # imports and the largest models take below twenty
+SECONDS = 300  # imports and the largest models need less than twenty
 
 
 def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | None = None) -> ModelFacts:
@@ -43,7 +43,9 @@ def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | No
     write_text_atomically(kept, counted)
     facts = parsed(kept)
     if facts is None:
-        raise ConfigError(f"{source}: model_type={architecture.get('model_type')} was counted, but the counts lack fields. This is a bug: report it.")
+        raise ConfigError(
+            f"{source}: model_type={architecture.get('model_type')} was counted, but the counts lack fields. This is a bug. Please report it."
+        )
     return facts
 
 

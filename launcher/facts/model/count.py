@@ -14,13 +14,13 @@ def model_facts(architecture: Mapping[str, Any], source: str) -> ModelFacts:
     """Exact counts of the model that transformers would build from `architecture`; `source` says in messages where that came from.
 
     Raises:
-        ConfigError: for an architecture that nobody can count, or a field that is missing or impossible.
+        ConfigError: for an architecture that cannot be counted, or a field that is missing or impossible.
     """
     name = architecture.get("model_type")
     if not isinstance(name, str):
-        raise ConfigError(f"{source}: model_type is missing. Take the config.json that the model was published with.")
+        raise ConfigError(f"{source}: model_type is missing. Use the config.json that the model was published with.")
     if name not in FAMILIES:
-        from launcher.facts.model.census import counted_facts  # what starts a process and asks for versions is imported when it is needed
+        from launcher.facts.model.census import counted_facts  # it starts a process and reads versions, so it is imported only when it is needed
 
         return counted_facts(architecture, source)
     family = FAMILIES[name]
@@ -34,7 +34,7 @@ def widths(name: str, family: Family, fields: Fields) -> ModelFacts:
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     kv_heads = fields.optional_size("num_key_value_heads") or heads
     if heads % kv_heads:
-        raise ConfigError(f"{fields.source}: {heads} attention heads cannot share {kv_heads} key and value heads evenly. Mend num_key_value_heads.")
+        raise ConfigError(f"{fields.source}: {heads} attention heads cannot share {kv_heads} key and value heads evenly. Fix num_key_value_heads.")
     sparse = family.expert_width is not None
     return ModelFacts(
         family=name,
@@ -73,7 +73,7 @@ def head_dim(fields: Fields, hidden: int, heads: int) -> int:
     given = fields.optional_size("head_dim")
     if given is None and hidden % heads:
         raise ConfigError(
-            f"{fields.source}: {fields.own('hidden_size')}={hidden} is not a multiple of {heads} attention heads. Mend one, or give head_dim."
+            f"{fields.source}: {fields.own('hidden_size')}={hidden} is not a multiple of {heads} attention heads. Fix one of them, or give head_dim."
         )
     return given or hidden // heads
 

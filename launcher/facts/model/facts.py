@@ -21,23 +21,23 @@ class ModuleKind:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a family does that its sizes do not tell. The values here are those of a family that nobody looked at: it is only counted."""
+    """What a family does that its sizes do not show. The defaults are those of a family that was only counted."""
 
     # What we have compared or traced, so that a formula or an option may be trusted.
     traced: bool = False  # the formulas of activations are those of its own operations (tests/launcher/memory/tracing)
     varlen: bool = False  # packed rows under varlen learn what single rows learn (tests/trainers/model/test_attention.py)
     head_alone: bool = False  # its logits are the head's product and nothing more (tests/trainers/stages/shared/test_chunked_loss.py)
     # What liger-kernel 0.8.5 has a fused loss for (transformers/monkey_patch.py, MODEL_TYPE_TO_APPLY_LIGER_FN); it leaves every other model as it is,
-    # in silence. tests/gpu/test_fused_loss.py compares this with the installed version.
+    # without a message. tests/gpu/test_fused_loss.py compares this with the installed version.
     fused_loss: bool = False
     # Its attention.
     attention_dropout: float = 0.0  # transformers' default where config.json names none
     capped_scores: bool = False  # a tanh caps the scores, and eager attention keeps it (modeling_gemma2.py, eager_attention_forward)
-    window_in_masks: bool = False  # transformers tells its sliding window to the masks alone, so kernels without a mask do not know it
+    window_in_masks: bool = False  # only the masks of transformers hold its sliding window, so kernels without a mask do not know it
     two_masks: bool = False  # of layers with and without a sliding window (modeling_gemma2.py, causal_mask_mapping)
     unrotated: bool = False  # no rotary tables: queries and keys stay views of the fused projection (modeling_gpt2.py)
-    # It rotates a part of each head and joins it with the rest: flash attention and cuDNN answer in the layout of such queries, and what the output
-    # projection takes is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
+    # It rotates a part of each head and joins it with the rest: flash attention and cuDNN return the layout of such queries, and the input of the
+    # output projection is a copy (transformers/integrations/sdpa_attention.py, the last transpose; torch's at::empty_like(q)).
     joined_heads: bool = False
     latent_inputs: bool = False  # keys and values come from an input of four dimensions, which bitsandbytes' 8-bit layers refuse
     # Its norms and its MLP.

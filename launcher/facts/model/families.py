@@ -186,7 +186,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-# Families without a table of modules, which transformers counts, as far as something is known of them.
+# What is known of families without a table of modules. transformers counts these.
 COUNTED: dict[str, Traits] = {
     "deepseek_v2": Traits(fused_loss=True),
     "exaone4": Traits(fused_loss=True),
@@ -207,7 +207,7 @@ NEUTRAL = Traits()
 
 
 def traits_of(model_type: object) -> Traits:
-    """Of the family that a config.json names; neutral where it is in neither table, or names none."""
+    """The traits of the family that a config.json names; the defaults where it names none, or one that is in neither table."""
     if not isinstance(model_type, str):
         return NEUTRAL
     return FAMILIES[model_type].traits if model_type in FAMILIES else COUNTED.get(model_type, NEUTRAL)

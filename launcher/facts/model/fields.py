@@ -25,7 +25,7 @@ class Fields:
         """
         size = self.optional_size(name)
         if size is None:
-            raise ConfigError(f"{self.source}: {self.own(name)} is missing. A config.json without it describes no model: take the published one.")
+            raise ConfigError(f"{self.source}: {self.own(name)} is missing. Use the config.json that the model was published with.")
         return size
 
     def optional_size(self, name: str) -> int | None:
@@ -38,7 +38,7 @@ class Fields:
         return value
 
     def count(self, name: str) -> int:
-        """A number that may be 0, which null means too."""
+        """A number that may be 0; null means 0."""
         return 0 if self.lookup(name) in (None, 0) else self.size(name)
 
     def flag(self, name: str) -> bool:

@@ -20,14 +20,14 @@ def with_new_blocks(facts: ModelFacts, count: int) -> ModelFacts:
         return facts
     if facts.layers % count:
         possible = ", ".join(str(number) for number in range(1, facts.layers + 1) if facts.layers % number == 0)
-        raise ConfigError(f"regime.new_blocks={count} do not spread evenly over {facts.layers} layers: choose one of {possible}.")
+        raise ConfigError(f"regime.new_blocks={count} cannot be spread evenly over {facts.layers} layers. Choose one of {possible}.")
     stride = facts.layers // count
     modules = tuple(replace(module, layers=spread(module.layers, stride)) for module in facts.modules)
     return replace(facts, layers=facts.layers + count, modules=modules)
 
 
 def spread(layers: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    """Where layers, and the copies of those that are copied, come to lie."""
+    """The new numbers of the layers and of their copies."""
     moved = [number + number // stride for number in layers]
     copies = [number + number // stride + 1 for number in layers if (number + 1) % stride == 0]
     return tuple(sorted([*moved, *copies]))

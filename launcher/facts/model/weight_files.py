@@ -1,4 +1,4 @@
-"""Whether the safetensors files beside a config.json hold the tensors that it describes; their headers alone are read."""
+"""Whether the safetensors files beside a config.json hold the tensors that it describes; only their headers are read."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def refuse_other_weights(folder: Path, architecture: Mapping[str, Any], facts: M
     """Compare what files of the folder say with the counts of its config.json; tensors under names that transformers translates are left to it.
 
     Raises:
-        ConfigError: naming the first tensor that differs, is missing or is too many; for files that are not there or broken.
+        ConfigError: naming the first tensor that differs, is missing or is one too many; for files that are not there or broken.
     """
     if "quantization_config" in architecture:
         return  # packed weights have shapes of their own
@@ -55,7 +55,7 @@ def refuse_missing(folder: Path, facts: ModelFacts, found: list[tuple[str, int |
 
 
 def disagree(folder: Path, files: str, config: str) -> ConfigError:
-    return ConfigError(f"model.path={folder}: its config.json and its weights disagree: {files}, but {config}. Take both from the same model.")
+    return ConfigError(f"model.path={folder}: its config.json and its weights do not match: {files}, but {config}. Use both from the same model.")
 
 
 def place_of(name: str) -> tuple[str, str, int | None]:
@@ -104,7 +104,7 @@ def read_json(path: Path, text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is broken: its header is no JSON ({error}). Fetch the model again.") from error
+        raise ConfigError(f"{path} is broken: its header is not JSON ({error}). Fetch the model again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is broken: its header is a JSON {type(values).__name__}, not an object. Fetch the model again.")
     return values

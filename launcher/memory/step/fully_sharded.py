@@ -35,10 +35,13 @@ def last_layer_buffers(job: Job) -> Terms:
 
 
 def first_layer_buffers(job: Job) -> Terms:
-    """The next group is an embedding of its own; one layer above, it is a layer, whose share of the gradients does not exist yet."""
-    above = block(job) - job.storage.gradient * job.census.layer // job.split.ranks
-    tied = job.facts.tied
-    gathered = block(job) + max(0 if tied else outer(job), above) + (outer(job) if tied else 0)
+    """The next group is a layer where layers below are frozen, else an embedding of its own. One layer above, it is a layer in any case: what that
+    one saved is still there, and its share of the gradients does not exist yet."""
+    tied, frozen_below = job.facts.tied, job.census.depth < job.facts.layers
+    saved = job.arithmetic.residual * job.facts.hidden * job.tokens if job.run.training.gradient_checkpointing else job.learning_layer
+    above = block(job) - job.storage.gradient * job.census.layer // job.split.ranks + saved
+    below = block(job) if frozen_below else 0 if tied else outer(job)
+    gathered = block(job) + max(below, above if job.census.trained_layers > 1 else 0) + (outer(job) if tied and not frozen_below else 0)
     head = job.storage.compute * job.census.head if tied else 0
     return (
         Term("gathered weights", gathered, "the layer and the next group"),

@@ -9,7 +9,7 @@ from launcher.memory.step.fully_sharded import by_groups
 from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.step.step_phases import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
 from launcher.memory.terms import Phase, Term, Terms, total
-from launcher.memory.weights.resident import accumulates, gradient_term
+from launcher.memory.weights.resident import accumulates, made_gradient_term, waiting_head_terms
 
 
 def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
@@ -29,7 +29,9 @@ def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
 
 def head_gradient(job: Job) -> Terms:
     """It exists by then; where several passes accumulate it is counted already, and FSDP2's groups count it in their buffers."""
-    return () if accumulates(job) or by_groups(job) else (gradient_term(job, job.census.head),)
+    if by_groups(job):
+        return ()
+    return waiting_head_terms(job) or (() if accumulates(job) else (made_gradient_term(job, job.census.head),))
 
 
 def magnitude_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:

@@ -1,8 +1,7 @@
 """Models and phases that a stage has beside those of next-token training, as terms."""
 
-from conf.schema import Zero
+from conf.schema import Fsdp, Zero
 from conf.stages import Loss, stage_row
-from launcher.memory.constants import MAX_LIVE
 from launcher.memory.job import Job
 from launcher.memory.stages import answer_length, compares, precomputes
 from launcher.memory.step.activations import Batch
@@ -10,6 +9,7 @@ from launcher.memory.step.last_layer import forward_layer_bytes
 from launcher.memory.step.stage_loss import FLOAT, answered, float_logits, read_batch, reference_bytes
 from launcher.memory.step.step_phases import cast_terms, layer_stream, logits_of
 from launcher.memory.terms import Phase, Term, Terms
+from launcher.memory.weights.resident import gathered_terms
 
 OUTSIDE_SOURCE = "fp32 logits outside of the model, and the copies that metrics make (launcher/memory/step/stage_loss.py, by line of TRL)"
 SAMPLING_COPIES = 4  # transformers/generation/utils.py, _sample: next-token logits in fp32, over the temperature, probabilities and their sort
@@ -34,29 +34,36 @@ def outside_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
 
 
 def reference_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
-    """Of the reference model, or of the base without its adapter; before the policy's forward pass."""
+    """Of the reference model, or of the base without its adapter; before the policy's forward pass, when nothing of the policy is gathered."""
     if not compares(job.run) or precomputes(job.run) or answer_length(job.run):
         return ()
     size = max(reference_bytes(job.facts, job.storage, job.batch), layer_stream(job, job.tokens))
-    return (
-        Phase(
-            "forward: reference",
-            (*alive, Term("logits of the reference", size, "trainers/stages/shared/preferences.py, completion_logps; or one layer")),
-        ),
-    )
+    logits = Term("logits of the reference", size, "trainers/stages/shared/preferences.py, completion_logps; or one layer")
+    return (Phase("forward: reference", (*alive, *gathered_reference(job), logits)),)
 
 
-def answer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
+def gathered_reference(job: Job) -> Terms:
+    """TRL makes a copy one group of FSDP2 (trl/models/utils.py, prepare_fsdp): until its pass has returned all its weights are whole, and in the one
+    piece in which they came. Under ZeRO-3 nothing of a pass without gradients is used again soon."""
+    if not isinstance(job.run.sharding, Fsdp):
+        return ()
+    if not job.copies.reference:
+        return gathered_terms(job)
+    size = 2 * job.storage.compute * job.census.base if job.split.ranks > 1 else 0
+    return (Term("gathered reference", size, "the copy's weights, whole and in one piece"),) if size else ()
+
+
+def answer_phases(job: Job, resident: Terms) -> tuple[Phase, ...]:
     """Answers are written, all of an optimizer step's at once, and read again micro-batch by micro-batch; there are no gradients then."""
     if not answer_length(job.run):
         return ()
-    alive = (*inside, *gathered_for_answers(job))
+    alive, read = (*resident, *gathered_for_answers(job)), (*resident, *gathered_reference(job))
     casts, written = cast_terms(job), written_batch(job)
     layer = Term("one layer over the prompts", forward_layer_bytes(job, written.tokens), "the first pass of all; every other is over one token each")
     return (
         Phase("generation: prompts", (*alive, *layer_casts(job), cache_term(job, written.length), layer)),
         Phase("generation: answers", (*alive, *casts, cache_term(job, job.batch.length), token_term(job))),
-        *read_phases(job, (*alive, *casts) if stage_row(job.run.stage.name).loss is Loss.PPO else alive),  # grpo's policy does not read its answers
+        *read_phases(job, (*read, *casts) if stage_row(job.run.stage.name).loss is Loss.PPO else read),  # grpo's policy does not read its answers
     )
 
 
@@ -100,7 +107,8 @@ def token_term(job: Job) -> Term:
 
 
 def gathered_for_answers(job: Job) -> Terms:
-    """ZeRO-3 writes answers with whole weights (trl/models/utils.py, unwrap_model_for_generation)."""
-    split = isinstance(job.run.sharding, Zero) and job.run.sharding.stage == 3
-    size = job.storage.compute * max(job.census.base - MAX_LIVE, 0) if split else 0
-    return (Term("weights gathered for answers", size, "what is not whole at any other time"),) if size else ()
+    """ZeRO-3 writes answers with whole weights (trl/models/utils.py, unwrap_model_for_generation; trainers/reinforcement/whole_weights.py)."""
+    if not (isinstance(job.run.sharding, Zero) and job.run.sharding.stage == 3):
+        return gathered_terms(job)
+    size = job.storage.compute * (job.census.base - job.census.quantised)  # quantised ones stay whole at all times
+    return (Term("gathered weights", size, "all of them, once for all answers"),)

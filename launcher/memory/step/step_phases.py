@@ -9,7 +9,22 @@ from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_lay
 from launcher.memory.step.layer_backward import layer_saved, learning_moments
 from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.terms import Phase, Term, Terms, total
-from launcher.memory.weights.resident import accumulates, flat_gradients, gathered_terms, gradient_term, reduction_terms, root_terms
+from launcher.memory.weights.resident import (
+    accumulates,
+    flat_gradients,
+    gathered_terms,
+    gradient_term,
+    last_bucket_terms,
+    made_gradient_term,
+    module_terms,
+    partition_of_earlier_passes,
+    reduction_terms,
+    root_terms,
+    splits_by_buckets,
+    waiting_head_terms,
+    whole_accumulated_term,
+    whole_between_passes,
+)
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
 
@@ -116,13 +131,25 @@ def final_state_terms(job: Job) -> Terms:
 def end_terms(job: Job) -> Terms:
     """The embedding's output and, where checkpointing makes it a leaf, its gradient."""
     leaf = job.run.training.gradient_checkpointing and not job.census.embedding
-    trained = gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    trained = made_gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
+    if whole_between_passes(job):
+        trained = whole_accumulated_term(job)
     work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
     if by_groups(job):
         return (trained, *end_buffers(job), *(() if job.facts.tied else work))
     summed = pending_terms(job, summed=True)
     ends = max((*work, *pending_terms(job, summed=False)), summed, key=total)
-    return (*gathered_terms(job), *reduction_terms(job), trained, *ends, *root_terms(job))
+    gradients = (trained, *partition_of_earlier_passes(job))
+    return (*gathered_terms(job), *module_terms(job, job.head), *reduction_terms(job), *gradients, *ends, *root_terms(job))
+
+
+def reduction_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
+    """After the last gradient."""
+    copy = last_bucket_terms(job)
+    if not copy:
+        return ()
+    made = made_gradient_term(job, job.census.trained)
+    return (Phase("backward: last bucket", (*inside, *reduction_terms(job), made, *partition_of_earlier_passes(job), *copy)),)
 
 
 def embedding_terms(job: Job) -> Terms:
@@ -144,7 +171,9 @@ def pending_terms(job: Job, summed: bool) -> Terms:
     tied = 0 if not job.facts.tied else 2 if third else 1
     whole = 1 if job.storage.master and job.split.ranks > 1 else 0
     held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
-    size = job.storage.gradient * job.census.embedding * (tied + whole + held + accumulates(job))
+    # what is split is no weight's own gradient any more
+    earlier = accumulates(job) and (job.split.gradients == 1 or whole_between_passes(job))
+    size = job.storage.gradient * job.census.embedding * (tied + whole + held + earlier)
     return (Term("gradients to be summed", size, "of the embedding: as the head, their sum, of an earlier pass, before it is split"),) if size else ()
 
 
@@ -167,16 +196,28 @@ def head_cast_terms(job: Job) -> Terms:
 def reached(job: Job, finished: int, within: int) -> Terms:
     """Gradients that exist: of what lies above, and within this layer; where several passes accumulate, all do."""
     if by_groups(job):
-        waiting = job.census.head if job.facts.tied else 0
-        return (gradient_term(job, job.census.trained if accumulates(job) else finished - waiting), whole_gradients(job, within))
+        finished -= job.census.head if job.facts.tied else 0
+        made = whole_accumulated_term(job) if accumulates(job) else gradient_term(job, finished)
+        return (made, whole_gradients(job, within))
+    waiting = waiting_head_terms(job)
+    if splits_by_buckets(job):
+        made = made_gradient_term(job, finished + within - total(waiting) // job.storage.gradient)
+        kept = (whole_accumulated_term(job),) if whole_between_passes(job) else (made, *partition_of_earlier_passes(job))
+        return (*kept, *waiting)
+    if whole_between_passes(job):
+        return (whole_accumulated_term(job),)
     if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
         return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
     return (gradient_term(job, finished + within),)
 
 
+def buffer_terms(job: Job) -> Terms:
+    return (*gathered_terms(job), *module_terms(job, job.census.largest_matrix), *reduction_terms(job))
+
+
 def last_layer_terms(job: Job, gradients: int) -> Terms:
     """The head's gradient exists; every layer's checkpoint, or all that the layers below saved, is still there."""
-    buffers = last_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    buffers = last_layer_buffers(job) if by_groups(job) else buffer_terms(job)
     streams = stream_terms(job, kept_inputs(job, job.census.depth))
     return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
 
@@ -184,7 +225,7 @@ def last_layer_terms(job: Job, gradients: int) -> Terms:
 def first_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
     below = 0 if job.facts.tied else job.census.embedding
-    buffers = first_layer_buffers(job) if by_groups(job) else (*gathered_terms(job), *reduction_terms(job))
+    buffers = first_layer_buffers(job) if by_groups(job) else buffer_terms(job)
     reached_here = reached(job, job.census.trained - below - job.census.layer, gradients)
     return (*buffers, *reached_here, *stream_terms(job, kept_inputs(job, 1)))
 
@@ -215,7 +256,7 @@ def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """Where that gradient is a moment of its own: the other losses sum it up chunk by chunk."""
     if not job.census.head or job.run.training.loss != "plain":
         return ()
-    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *head_terms(job))),)
+    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *module_terms(job, job.head), *head_terms(job))),)
 
 
 def head_terms(job: Job) -> Terms:

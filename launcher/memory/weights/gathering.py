@@ -4,6 +4,7 @@ from conf.regimes import regime_row
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.facts.model import ModelFacts
 from launcher.memory.constants import MAX_LIVE, REDUCE_BUCKET
+from launcher.memory.stages import repeats_its_passes
 from launcher.memory.weights.dtypes import Storage
 from launcher.memory.weights.parameters import Census, quantised_bytes
 from launcher.memory.weights.split import Split, base_element, largest_layer
@@ -19,8 +20,13 @@ def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage
         piece = block_bytes(run, facts, census, storage, split) if facts.tied else tail
         return tail + piece if run.sharding.reshard_after_forward else int(element * census.base)
     if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
-        return storage.compute * reused_soon(run, facts, census)
+        return storage.compute * reused_soon(run, facts, census) if repeats_its_passes(run) else 0
     return 0
+
+
+def frees_at_once(run: Run) -> bool:
+    """ZeRO-3 where it foresees nothing: a module's weights are whole while it runs, and no longer."""
+    return isinstance(run.sharding, Zero) and run.sharding.stage == 3 and not repeats_its_passes(run)
 
 
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
@@ -29,12 +35,13 @@ def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
     if regime_row(run.regime.name).quantised:
         return facts.vocab * facts.hidden + census.adapters
     kept = facts.vocab * facts.hidden
-    for number in reversed(range(facts.layers)):
+    for number in reversed(range(facts.layers - census.depth, facts.layers)):  # no backward pass goes through those below
         for module in reversed([module for module in facts.modules if number in module.layers]):
             if kept >= MAX_LIVE:
                 return kept
             kept += module.parameters
-    return kept if facts.tied or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
+    below = facts.tied or census.depth < facts.layers
+    return kept if below or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
 
 
 def whole_quantised(run: Run, census: Census, split: Split) -> int:

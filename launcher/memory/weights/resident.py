@@ -1,11 +1,11 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
-from conf.schema import Ddp, Qlora, Zero
+from conf.schema import Ddp, Fsdp, Qlora, Zero
 from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
-from launcher.memory.weights.gathering import gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
+from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
@@ -53,6 +53,11 @@ def bucket_bytes(job: Job) -> int:
 def gathered_terms(job: Job) -> Terms:
     size = gathered_bytes(job.run, job.facts, job.census, job.storage, job.split)
     return (Term("gathered weights", size, "whole weights around the loss"),) if size else ()
+
+
+def module_terms(job: Job, elements: int) -> Terms:
+    """Weights of the module whose backward pass runs, where nothing else is whole."""
+    return (Term("gathered weights", job.storage.compute * elements, "of this module alone"),) if frees_at_once(job.run) else ()
 
 
 def load_terms(job: Job) -> Terms:
@@ -120,12 +125,76 @@ def gradient_term(job: Job, elements: int) -> Term:
     return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {job.split.gradients} rank(s)")
 
 
+def made_gradient_term(job: Job, elements: int) -> Term:
+    """Of so many elements whose gradients were made in this pass. ZeRO-1 and 2 have them in their buckets, and from the first full bucket on their
+    share in one piece (runtime/zero/stage_1_and_2.py, copy_grads_in_partition)."""
+    if splits_by_buckets(job):
+        elements = job.census.trained if elements > constants.REDUCE_BUCKET else 0
+    return gradient_term(job, elements)
+
+
 def accumulated_terms(job: Job) -> Terms:
-    return (gradient_term(job, job.census.trained),) if accumulates(job) else ()
+    """Gradients of earlier passes of a step, around the loss."""
+    if not accumulates(job):
+        return ()
+    if whole_between_passes(job):
+        return (whole_accumulated_term(job), *waiting_bucket_terms(job))
+    return (gradient_term(job, job.census.trained),)
+
+
+def waiting_bucket_terms(job: Job) -> Terms:
+    """ZeRO-1 makes its buckets for the first gradient of all, and gives them back when it has reduced: after the last pass
+    (runtime/zero/stage_1_and_2.py, setup_buckets and _release_ipg_buffers; runtime/engine.py, allreduce_gradients)."""
+    return reduction_terms(job) if isinstance(job.run.sharding, Zero) else ()
+
+
+def whole_between_passes(job: Job) -> bool:
+    """Gradients of several passes are added up before any is reduced: under FSDP2 (accelerate/accelerator.py, no_sync;
+    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward) and ZeRO-1 (runtime/engine.py, allreduce_gradients)."""
+    sharding = job.run.sharding
+    splits_late = isinstance(sharding, Fsdp) or (isinstance(sharding, Zero) and sharding.stage == 1)
+    return splits_late and job.split.ranks > 1 and accumulates(job)
+
+
+def whole_accumulated_term(job: Job) -> Term:
+    """In the dtype of the pass: the last one splits them as it frees these."""
+    return Term("gradients", job.storage.compute * job.census.trained, "whole on every rank until the last pass of a step")
+
+
+def partition_of_earlier_passes(job: Job) -> Terms:
+    """ZeRO-2 copies its share of every pass into a new piece, and adds that to the share of those before it when the pass is over
+    (runtime/zero/stage_1_and_2.py, copy_grads_in_partition and independent_gradient_partition_epilogue)."""
+    if not (splits_by_buckets(job) and accumulates(job)) or whole_between_passes(job):
+        return ()
+    share = gradient_term(job, job.census.trained)
+    return (Term("gradients of earlier passes", share.bytes, share.source),) if share.bytes else ()
 
 
 def accumulates(job: Job) -> bool:
     return job.run.training.accumulation > 1
+
+
+def splits_by_buckets(job: Job) -> bool:
+    """ZeRO-1 and 2."""
+    return isinstance(job.run.sharding, Zero) and job.run.sharding.stage < 3 and job.split.ranks > 1
+
+
+def last_bucket_terms(job: Job) -> Terms:
+    """When the pass is over ZeRO-1 and 2 reduce what is left in a bucket: as a copy in one piece where it holds shares of several ranks
+    (runtime/zero/stage_1_and_2.py, allreduce_bucket; one tensor alone is not copied)."""
+    if not splits_by_buckets(job):
+        return ()
+    left = job.census.trained % constants.REDUCE_BUCKET
+    size = job.storage.gradient * left if left > job.census.trained // job.split.ranks else 0
+    return (Term("copy of the bucket", size, "of shares of several ranks"),) if size else ()
+
+
+def waiting_head_terms(job: Job) -> Terms:
+    """A tied head's gradient is no weight's before the embedding's joins it (csrc/autograd/input_buffer.cpp): no bucket takes it until then.
+    ZeRO-3's whole gradient on its way to the other ranks is as large, and counts among its buffers."""
+    if not (splits_by_buckets(job) and job.facts.tied and job.census.head):
+        return ()
+    return (Term("gradient of the tied head", job.storage.gradient * job.census.head, "whole, until the embedding's joins it"),)
 
 
 def step_terms(job: Job) -> Terms:

@@ -28,7 +28,7 @@ def split_of(run: Run) -> Split:
     return Split(
         count,
         weights=count if "weights" in row.splits else 1,
-        gradients=count if "gradients" in row.splits else 1,
+        gradients=count if "states" in row.splits else 1,  # whatever splits states leaves each rank its share when a step is over, ZeRO-1 too
         states=count if "states" in row.splits else 1,
         # on a CPU node host memory is the device: nothing leaves it
         host_states=row.offloads and gpu,

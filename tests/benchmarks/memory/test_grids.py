@@ -5,6 +5,7 @@ import json
 from benchmarks.memory.cells import architecture_of, overrides, tiny, write_samples
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
+from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from launcher.composition.compose import compose
@@ -19,6 +20,8 @@ CELLS = (
     *FIXED_ONE_GPU,
     *DRAWN_ONE_GPU,
     *DRAWN_AGAIN_ONE_GPU,
+    *DRAWN_TWO_GPUS,
+    *DRAWN_AGAIN_TWO_GPUS,
 )
 
 

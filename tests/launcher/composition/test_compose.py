@@ -32,7 +32,7 @@ def test_nothing_said_means_the_demo() -> None:
 
 
 def test_an_architecture_belongs_in_a_file() -> None:
-    with pytest.raises(ConfigError, match=r"model.architecture .*write it into a file FOLDER/model/NAME.yaml"):
+    with pytest.raises(ConfigError, match=r"model.architecture .*Write it to a file FOLDER/model/NAME.yaml"):
         compose(["model=local", "model.path=null", "model.architecture={model_type: llama}"])
 
 
@@ -77,15 +77,15 @@ def test_a_key_of_another_choice_is_told_as_such() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("regime.rank=abc", "regime.rank=abc: it must be a whole number."),
-        ("regime.rank=1.5", "regime.rank=1.5: it must be a whole number."),
-        ("regime.rank=", "regime.rank=: it must be a whole number."),
-        ("regime.rank=null", "regime.rank=null: this key needs a value"),
+        ("regime.rank=abc", "regime.rank=abc is not possible. It must be a whole number."),
+        ("regime.rank=1.5", "regime.rank=1.5 is not possible. It must be a whole number."),
+        ("regime.rank=", "regime.rank= is not possible. It must be a whole number."),
+        ("regime.rank=null", "regime.rank=null is not possible. Give regime.rank a value."),
         ("regime.rank=???", "Set regime.rank="),
         ("data=files", "data.sets has no value. Set data.sets=..."),
-        ("training.gradient_checkpointing=maybe", "training.gradient_checkpointing=maybe: it must be true or false."),
-        ("data.sets=one", "data.sets takes a list: write it in brackets, as in 'data.sets=[FIRST,SECOND]'."),
-        ("optim.lr=fast", "optim.lr=fast: it must be a number."),
+        ("training.gradient_checkpointing=maybe", "training.gradient_checkpointing=maybe is not possible. It must be true or false."),
+        ("data.sets=one", "data.sets must be a list. Write it in brackets: 'data.sets=[FIRST,SECOND]'."),
+        ("optim.lr=fast", "optim.lr=fast is not possible. It must be a number."),
         ("data.sets=[null]", "data.sets[0]"),
         ("model.architecture=abc", "model.architecture"),
         ("name=null", "name=null"),
@@ -104,17 +104,17 @@ def test_keys_are_neither_added_nor_removed(override: str) -> None:
 
 @pytest.mark.parametrize("group", ["model", "regime", "gate", "recipe"])
 def test_null_is_a_choice_of_no_group(group: str) -> None:
-    assert f"{group}=null: {group} takes one choice: " in message(f"{group}=null")
+    assert f"{group}=null: {group} needs exactly one choice. Use one of: " in message(f"{group}=null")
 
 
 @pytest.mark.parametrize("override", ["regime=[lora,qlora]", "regime=[lora]", "regime=4", "regime=true"])
 def test_a_group_takes_one_choice(override: str) -> None:
-    assert f"{override}: regime takes one choice: freeze, full, lora, qlora." in message(override)
+    assert f"{override}: regime needs exactly one choice. Use one of: freeze, full, lora, qlora." in message(override)
 
 
 @pytest.mark.parametrize("override", ["regime.name=full", "sharding.name=zero3", "cluster.name=slurm", "stage.name=dpo"])
 def test_a_choice_cannot_be_renamed(override: str) -> None:
-    assert "the name belongs to the choice" in message(override)
+    assert "the name of a choice cannot be set" in message(override)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_groups_may_lie_in_several_folders(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("defaults: [lora, _self_]\nrnk: 64\n", "In regime/mine.yaml: regime.rnk is not a key. Did you mean regime.rank?"),
-        ("defaults: [lora, _self_]\nrank: abc\n", "In regime/mine.yaml: regime.rank=abc: it must be a whole number"),
+        ("defaults: [lora, _self_]\nrank: abc\n", "In regime/mine.yaml: regime.rank=abc is not possible. It must be a whole number"),
         ("defaults: [lora, _self_]\nrank: null\n", "In regime/mine.yaml: regime.rank: Incompatible value"),
         ("rank: 3\n", "`defaults: [lora, _self_]`"),
         ("rank: [3\nalpha: 4\n", 'regime/mine.yaml", line 2'),
@@ -219,7 +219,7 @@ def test_groups_may_lie_in_several_folders(tmp_path: Path) -> None:
         ("defaults: lora\n", "'regime/mine', defaults must be a list"),
         ("defaults: [loar, _self_]\n", "In 'regime/mine': Could not load 'regime/loar'"),
         ("defaults: [mine, _self_]\n", "leads back to its own file"),
-        ("defaults: [lora, _self_]\nname: mine\n", "keeps the `name` of the choice that it starts from"),
+        ("defaults: [lora, _self_]\nname: mine\n", "keep the `name` of the choice that it starts from"),
     ],
 )
 def test_a_file_with_a_mistake_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_choice_that_would_hide_behind_a_built_in_one_is_refused(tmp_path: Pat
 
 def test_a_file_that_hydra_would_not_read_is_refused(tmp_path: Path) -> None:
     own_file(tmp_path, "regime/mine.yml", "rank: 99\n")
-    assert f"{tmp_path}/regime/mine.yml: groups are read from files that end in .yaml" in message(config_dir=tmp_path)
+    assert f"{tmp_path}/regime/mine.yml would not be read, because choices are files that end in .yaml" in message(config_dir=tmp_path)
 
 
 def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:

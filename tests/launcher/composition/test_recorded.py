@@ -95,14 +95,14 @@ def test_free_keys_are_taken_as_given(run_dir: RunDir) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("checkpoint.interval=often", "checkpoint.interval=often: it must be a whole number."),
-        ("regime.rank=abc", "regime.rank=abc: it must be a whole number."),
+        ("checkpoint.interval=often", "checkpoint.interval=often is not possible. It must be a whole number."),
+        ("regime.rank=abc", "regime.rank=abc is not possible. It must be a whole number."),
         ("regime.rnk=3", "regime.rnk is not a key of this run. Did you mean regime.rank?"),
         ("sharding.stage=3", "sharding.stage is not a key of this run."),
         ("nope=3", "nope is not a key of this run."),
         ("name.x=3", "name.x is not a key of this run."),
-        ("recipe=demo", "recipe= does nothing on a resume"),
-        ("+regime.rank=3", "neither added nor removed"),
+        ("recipe=demo", "recipe= has no effect on a resume"),
+        ("+regime.rank=3", "`+key` and `~key` are not supported"),
         ("regime.rank=4,8", "one value"),
         ("regime.rank", "cannot be read as key=value"),
     ],
@@ -127,7 +127,7 @@ def test_a_damaged_record_is_named(text: str, tmp_path: Path) -> None:
 
 def test_a_record_of_another_version_is_named(run_dir: RunDir) -> None:
     run_dir.run_yaml.write_text(run_dir.run_yaml.read_text().replace("  rank: 16", "  width: 16"))
-    with pytest.raises(ConfigError, match="another version"):
+    with pytest.raises(ConfigError, match="a different version"):
         recorded_run(run_dir)
 
 

@@ -153,7 +153,7 @@ def test_one_h200_is_read_as_the_driver_reports_it(settle: Settle) -> None:
 
 
 def test_several_nodes_are_taken_to_be_like_this_one_with_a_note(settle: Settle) -> None:
-    assert "the 4 nodes are taken to be like it" in settle(Board(), nodes=4).notes[0]
+    assert "The 4 nodes are assumed to be like it" in settle(Board(), nodes=4).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -179,14 +179,14 @@ def test_cuda_visible_devices_counts_up_to_its_first_wrong_word(settle: Settle, 
 
 
 def test_a_hidden_gpu_is_told(settle: Settle) -> None:
-    assert "'7' names no further GPU" in settle(h200(0), visible="0,7").notes[0]
+    assert "'7' is not a further GPU" in settle(h200(0), visible="0,7").notes[0]
     assert "CUDA_VISIBLE_DEVICES is empty" in settle(h200(0), visible="").notes[0]
 
 
 def test_a_machine_without_driver_is_a_cpu_node_with_a_note(settle: Settle) -> None:
     facts = settle(init_error=LibraryNotFound("NVML Shared Library Not Found"))
     assert facts.node == replace(AUTO, gpus=0, host_memory=64 * 2**30)
-    assert facts.notes == ("No NVIDIA driver here (NVML Shared Library Not Found): this is a CPU node.",)
+    assert facts.notes == ("There is no NVIDIA driver here (NVML Shared Library Not Found), so this is a CPU node.",)
 
 
 def test_a_driver_that_is_broken_is_not_taken_for_a_cpu_node(settle: Settle) -> None:

@@ -71,7 +71,7 @@ def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp
     assert trained_samples(given) is None
     refuse_too_few(given, trained_samples(given))
     assert expect(given, *described()).steps is None
-    with pytest.raises(DataError, match=r"b\.jsonl: there is no such file"):
+    with pytest.raises(DataError, match=r"b\.jsonl does not exist"):
         trained_samples(replace(given, data=data_of(tmp_path, "b.jsonl")))
 
 

@@ -54,7 +54,8 @@ def test_where_everything_fits_the_micro_batch_grows_to_saturation_and_no_furthe
     assert taken == (8, 8, False, "ddp")
     assert len(reasons) == 1
     assert re.fullmatch(
-        r"micro-batch 8, no gradient checkpointing, sharding=ddp: first in the order of speed of the \d+ permitted of 24 combinations", reasons[0]
+        r"micro-batch 8, no gradient checkpointing, sharding=ddp comes first in the order of speed of the \d+ permitted of 24 combinations",
+        reasons[0],
     )
 
 
@@ -131,7 +132,7 @@ def test_where_nothing_fits_the_one_that_misses_least_is_shown():
     found, reasons = fitted(run, facts, judge_run)
     every = list(candidates(run, None))
 
-    assert reasons == (f"none of the {len(every)} combinations is permitted; {named(found)} misses least",)
+    assert reasons == (f"none of the {len(every)} combinations is permitted; {named(found)} comes closest",)
     assert judge_run(found).headroom == max(judge_run(candidate).headroom for candidate in every) < 0
 
 
@@ -173,9 +174,9 @@ def planned(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["training.fit=auto"], r"set training\.effective_batch"),
-        ([*AUTO, "training.accumulation=4"], r"training\.accumulation, but 4 is given: leave it out"),
-        ([*AUTO, "node.gpus=6"], r"no multiple of micro_batch 1 x 6 ranks: use 60\.$"),
+        (["training.fit=auto"], r"training\.effective_batch has no value\. Set it"),
+        ([*AUTO, "training.accumulation=4"], r"training\.accumulation, but training\.accumulation=4 is given\. Leave one"),
+        ([*AUTO, "node.gpus=6"], r"not a multiple of micro_batch 1 x 6 ranks\. Use 60\.$"),
         ([*AUTO, "training.loss=fused", "node=cpu"], "fused-loss-cpu"),
     ],
 )
@@ -222,7 +223,7 @@ def test_the_plan_says_what_was_chosen_and_why(capsys: pytest.CaptureFixture[str
     assert main(["plan", *planned(*AUTO)]) == 0
     text = capsys.readouterr().out
     assert "64 samples a step (micro-batch 8 x 1 rank x accumulation 8)" in text
-    assert "\ntraining.fit=auto: micro-batch 8, no gradient checkpointing, sharding=ddp: first in the order of speed of the " in text
+    assert "\ntraining.fit=auto: micro-batch 8, no gradient checkpointing, sharding=ddp comes first in the order of speed of the " in text
 
     assert main(["plan", "--json", *planned(*AUTO)]) == 0
     assert json.loads(capsys.readouterr().out)["fit"][0].startswith("micro-batch 8, ")

@@ -88,6 +88,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("training.precision", "", ["bf16_amp", "fp16_amp", "bf16", "fp32"], ["fp16", "bfloat16"]),
     ("training.attention", "", [None, "sdpa", "varlen", "eager"], ["flash_attention_2"]),
     ("training.loss", "", ["plain", "chunked", "fused"], ["mse"]),
+    ("training.kernels", "", ["plain", "fused"], ["fast"]),
     ("training.neftune_alpha", "", [None, 0.1], [0.0, -1.0, INF]),
     ("training.seed", "", [0, 2**32 - 1], [-1, 2**32]),
     ("training.log_interval", "", [1], [0]),
@@ -156,12 +157,12 @@ def test_the_last_value_inside_passes_and_the_first_outside_is_named(key: str, c
     for value in outside:
         with pytest.raises(ConfigError) as refused:
             check_values(with_value(run, key, value))
-        assert str(refused.value).startswith(f"{key}={value} is out of range: it must be ")
+        assert str(refused.value).startswith(f"{key}={value} is out of range. It must be ")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/root", "a/b", ".hidden", "-x", "a b", "a\n", "a\x00", "x" * 201])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot name a folder"):
+    with pytest.raises(ConfigError, match="cannot be the name of a folder"):
         check_values(replace(composed(), name=name))
 
 
@@ -220,7 +221,7 @@ def test_a_sharding_whose_fields_say_another_name_is_refused(choice: str, overri
 
 @pytest.mark.parametrize("choice", ["zero1", "zero2", "zero2_offload", "zero3"])
 def test_only_split_weights_are_offloaded(choice: str) -> None:
-    with pytest.raises(ConfigError, match=rf"unlike sharding={choice}: take sharding=zero3_offload"):
+    with pytest.raises(ConfigError, match=rf"unlike sharding={choice}\. Use sharding=zero3_offload"):
         check_values(composed(f"sharding={choice}", "sharding.offload_params=true"))
 
 
@@ -248,7 +249,7 @@ def test_batches_are_settled(micro: int, accumulation: int | None, effective: in
 
 @pytest.mark.parametrize(("effective", "proposed"), [(100, 96), (33, 32), (31, 32), (1, 32)])
 def test_a_batch_that_cannot_be_split_is_refused_with_one_that_can(effective: int, proposed: int) -> None:
-    with pytest.raises(ConfigError, match=rf"training\.effective_batch={effective} is not a multiple of micro_batch 4 x 8 ranks: use {proposed}, "):
+    with pytest.raises(ConfigError, match=rf"training\.effective_batch={effective} is not a multiple of micro_batch 4 x 8 ranks\. Use {proposed}, "):
         with_batch(with_training(micro_batch=4, effective_batch=effective).training, 8)
 
 
@@ -273,9 +274,9 @@ def test_fewer_ranks_than_gpus_are_allowed() -> None:
     assert settled(composed("cluster.ranks_per_node=2"), node_with(8)).cluster.ranks_per_node == 2
 
 
-@pytest.mark.parametrize(("gpus", "said"), [(1, "has 1 GPU:"), (2, "has 2 GPUs:")])
+@pytest.mark.parametrize(("gpus", "said"), [(1, "has 1 GPU."), (2, "has 2 GPUs.")])
 def test_more_ranks_than_gpus_are_refused(gpus: int, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"cluster\.ranks_per_node=4, but node box {said} set cluster\.ranks_per_node={gpus} or less"):
+    with pytest.raises(ConfigError, match=rf"cluster\.ranks_per_node=4, but node box {said} Set cluster\.ranks_per_node={gpus} or less"):
         settled(composed("cluster.ranks_per_node=4"), node_with(gpus))
 
 

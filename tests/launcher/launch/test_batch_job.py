@@ -166,7 +166,7 @@ def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir:
     put("squeue", squeue)
     now = told(run_dir)
     assert now.state == "dead"
-    assert f"Slurm job 12 {how} before it could say why." in now.message
+    assert f"Slurm job 12 {how} without recording why." in now.message
     assert f"regimen train resume={run_dir.path}" in now.message
 
 
@@ -192,7 +192,7 @@ def test_stop_cancels_a_job_that_waits(run_dir: RunDir, put: Put, capsys: pytest
     put("squeue", f"if [ -e '{run_dir.path}/cancelled' ]; then echo '12|CANCELLED|None'; else echo '12|PENDING|Resources'; fi")
     put("scancel", f": >'{run_dir.path}/cancelled'")
     assert main(["stop", str(run_dir.path)]) == 0
-    assert "Slurm job 12 is cancelled: it was waiting." in capsys.readouterr().out
+    assert "Slurm job 12 was waiting and is cancelled." in capsys.readouterr().out
     assert (told(run_dir).state, told(run_dir).exit_code) == ("stopped", 75)
 
 

@@ -31,7 +31,7 @@ def test_the_limit_is_close_within_the_uncertainty_below_and_the_margin_above(sh
 
 
 def test_a_close_verdict_says_how_close():
-    assert "the limit lies within the margin of 1.0% or the estimate's uncertainty of ±1.0%" in decided(1.0).verdict.close
+    assert "The limit lies within the margin of 1.0% or the estimate's uncertainty of ±1.0%" in decided(1.0).verdict.close
 
 
 @pytest.mark.parametrize("override", ["gate.canary=false", "gate.mode=advise", "cluster=slurm"])
@@ -56,7 +56,7 @@ def test_a_stage_whose_samples_cannot_be_made_up_is_refused():
     close = decided(1.0)
     paired = replace(close, run=replace(close.run, stage=replace(close.run.stage, name="dpo")))
 
-    with pytest.raises(ConfigError, match=r"gate.canary=true makes up samples for stage=pt and stage=sft alone, not for stage=dpo"):
+    with pytest.raises(ConfigError, match=r"gate.canary=true can make up samples only for stage=pt and stage=sft, not for stage=dpo"):
         after_canary(paired)
 
 

@@ -101,7 +101,7 @@ def test_taking_over_late_leaves_the_lock_of_whoever_was_faster(run_dir: RunDir)
 
 def test_a_living_owner_is_named_with_host_pid_and_age(run_dir: RunDir) -> None:
     lock.acquire(run_dir, replace(lock.this_process(), since=time.time() - 90))
-    with pytest.raises(RunLocked, match=rf"in use by process {os.getpid()} on {socket.gethostname()}, for 9\d s"):
+    with pytest.raises(RunLocked, match=rf"in use by process {os.getpid()} on {socket.gethostname()}, which has held it for 9\d s"):
         lock.acquire(run_dir, lock.this_process())
 
 

@@ -101,7 +101,7 @@ def test_cancelling_a_job_that_is_gone_is_no_error_and_being_refused_is_one(answ
 )
 def test_a_machine_without_slurm_is_told(act: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SubmissionError, match="is not on the PATH: this must be done from a machine of the cluster, or use cluster=local"):
+    with pytest.raises(SubmissionError, match=r"is not on the PATH\. Do this on a machine of the cluster, or use cluster=local"):
         act()
 
 
@@ -109,7 +109,7 @@ def test_a_command_that_does_not_answer_is_given_up(answer: Answer, tmp_path: Pa
     answer("squeue")
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     monkeypatch.setitem(slurm_commands.SECONDS, "squeue", 1)
-    with pytest.raises(SubmissionError, match="squeue did not answer in 1 s: Slurm cannot be reached"):
+    with pytest.raises(SubmissionError, match="squeue did not answer in 1 s, so Slurm cannot be reached"):
         slurm_commands.queue(["1"], os.environ)
 
 

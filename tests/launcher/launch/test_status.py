@@ -144,7 +144,7 @@ def test_no_run_to_be_last_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{tmp_path} is no run folder"):
+    with pytest.raises(ConfigError, match=f"{tmp_path} is not a run folder"):
         named_run(str(tmp_path), tmp_path)
 
 

@@ -52,7 +52,7 @@ def test_a_verb_that_left_no_message_is_told_by_its_signal(tmp_path: Path) -> No
     assert ended("export", RunDir(tmp_path), 0) == 0
     with pytest.raises(RanksFailed, match="export was ended by SIGKILL"):
         ended("export", RunDir(tmp_path), -9)
-    with pytest.raises(RanksFailed, match="ended with exit code 3 and did not say why"):
+    with pytest.raises(RanksFailed, match="ended with exit code 3 and left no message"):
         ended("export", RunDir(tmp_path), 3)
     with pytest.raises(KeyboardInterrupt):
         ended("export", RunDir(tmp_path), 130)

@@ -145,3 +145,54 @@ def test_a_reward_model_of_unknown_size_is_a_doubt(described):
     run, facts = described(*ONE_GPU, *PPO)
 
     assert any("stage.reward_model counts as large" in doubt for doubt in estimate(run, facts).doubts)
+
+
+TWO_ZERO3 = ("model=qwen2.5_0.5b", "node.gpus=2", "sharding=zero3", "data.cutoff=1000", "training.micro_batch=2")
+WHOLE = 2 * 494_032_768  # Qwen2.5-0.5B: bytes of all weights
+AROUND = WHOLE - 2 * 896  # all but the last norm
+HEAD, UP = 2 * 151_936 * 896, 2 * 896 * 4864  # its tied head; one matrix of its MLP
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gathered"),
+    [
+        (("stage=sft", "regime=full"), AROUND),
+        (("stage=dpo", "regime=full"), AROUND),
+        (("stage=dpo", "regime=lora"), 0),
+        (("stage=kto", "regime=full"), 0),
+        (("stage=kto", "regime=lora"), 0),
+        ((*GRPO, "regime=full", "stage.kl_coef=0.1"), 0),
+        ((*GRPO, "regime=full", "stage.kl_coef=0.1", "training.accumulation=2"), AROUND),
+        ((*GRPO, "regime=lora", "stage.kl_coef=0.1", "training.accumulation=2"), 0),
+        ((*PPO, "regime=full", "stage.epochs=2"), 0),
+        ((*PPO, "regime=lora", "stage.epochs=2"), AROUND),
+        ((*PPO, "regime=lora", "stage.epochs=1"), 0),
+    ],
+)
+def test_zero3_keeps_weights_whole_around_the_loss_only_where_a_pass_is_like_the_one_before(described, overrides, gathered):
+    found = terms_of(estimate(*described(*TWO_ZERO3, *overrides)), "backward: loss").get("gathered weights", 0)
+
+    assert found == gathered
+
+
+def test_where_zero3_foresees_nothing_the_module_that_runs_is_whole(described):
+    predicted = estimate(*described(*TWO_ZERO3, "stage=kto", "regime=full"))
+
+    assert terms_of(predicted, "backward: head")["gathered weights"] == HEAD
+    assert terms_of(predicted, "backward: last layer")["gathered weights"] == UP
+    assert terms_of(predicted, "backward: end")["gathered weights"] == HEAD
+
+
+def test_answers_are_written_with_whole_weights_and_read_without_them(described):
+    predicted = estimate(*described(*TWO_ZERO3, *PPO, "regime=full"))
+
+    assert terms_of(predicted, "generation: answers")["gathered weights"] == WHOLE
+    assert "gathered weights" not in terms_of(predicted, "generation: log-probabilities")
+
+
+def test_a_copy_under_fsdp2_is_gathered_at_once(described):
+    """Whole, and in one piece before it is cut into weights; with an adapter there is no copy, and groups are gathered one by one."""
+    two = ("model=qwen2.5_0.5b", "node.gpus=2", "sharding=fsdp2", "stage=dpo")
+
+    assert terms_of(estimate(*described(*two, "regime=full")), "forward: reference")["gathered reference"] == 2 * WHOLE
+    assert "gathered reference" not in terms_of(estimate(*described(*two, "regime=lora")), "forward: reference")

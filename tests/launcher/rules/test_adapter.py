@@ -36,17 +36,17 @@ def test_a_run_folder_stands_for_the_adapter_that_it_trained(tmp_path: Path) -> 
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"regime\.adapter=.* holds no adapter: name the folder with adapter_config\.json"):
+    with pytest.raises(ConfigError, match=r"regime\.adapter=.* holds no adapter\. Give the folder with adapter_config\.json"):
         with_adapter_folder(described(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"r": 8}, r"regime\.rank=16, but the adapter in .* has 8: set regime\.rank=8\."),
-        ({"lora_alpha": 8}, r"regime\.alpha=32\.0, but the adapter in .* has 8: set regime\.alpha=8\."),
-        ({"use_dora": True}, r"regime\.dora=False, but the adapter in .* has True: set regime\.dora=true\."),
-        ({"peft_type": "IA3"}, r"describes no LoRA adapter"),
+        ({"r": 8}, r"regime\.rank=16, but the adapter in .* has 8\. Set regime\.rank=8\."),
+        ({"lora_alpha": 8}, r"regime\.alpha=32\.0, but the adapter in .* has 8\. Set regime\.alpha=8\."),
+        ({"use_dora": True}, r"regime\.dora=False, but the adapter in .* has True\. Set regime\.dora=true\."),
+        ({"peft_type": "IA3"}, r"does not describe a LoRA adapter"),
         ({"base_model_name_or_path": "org/other"}, r"was trained on org/other, and this run's model is /models/tiny-llama\. Set model\.path"),
     ],
 )

@@ -28,14 +28,14 @@ def test_keys_that_hold_together_pass(overrides: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data.probabilities=[0.5,0.5]",), r"data.probabilities does nothing with data.mixing=concatenate"),
+        (("data.probabilities=[0.5,0.5]",), r"data.probabilities has no effect with data.mixing=concatenate"),
         (("data.mixing=interleave_under", "data.probabilities=[1.0]"), r"data.probabilities has 1 values for 2 sets"),
-        (("data.mixing=interleave_under", "data.probabilities=[0.5,0.6]"), r"together they must be 1"),
-        (("data.mixing=interleave_under", "data.probabilities=[0.0,1.0]"), r"every one must be above 0"),
-        (("data.mixing=interleave_under", "data.probabilities=[-0.5,1.5]"), r"every one must be above 0"),
+        (("data.mixing=interleave_under", "data.probabilities=[0.5,0.6]"), r"their sum must be 1"),
+        (("data.mixing=interleave_under", "data.probabilities=[0.0,1.0]"), r"Every value must be above 0"),
+        (("data.mixing=interleave_under", "data.probabilities=[-0.5,1.5]"), r"Every value must be above 0"),
         (("data.evaluation_sets=[c.jsonl]", "data.validation_share=0.1"), r"data.evaluation_sets and data.validation_share=0.1 both"),
-        (("data.mask_prompt=false", "data.train_history=false"), r"set one of them to true"),
-        (("data.streaming=true",), r"data.streaming=true has no end.*set training.max_steps"),
+        (("data.mask_prompt=false", "data.train_history=false"), r"Set one of them to true"),
+        (("data.streaming=true",), r"data.streaming=true has no end.*Set training.max_steps"),
         (("data.streaming=true", "training.max_steps=5", "data.validation_share=0.1"), r"cannot hold out data.validation_share=0.1"),
     ],
 )

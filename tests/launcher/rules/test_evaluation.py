@@ -16,13 +16,13 @@ def test_patience_needs_evaluations_and_data_for_them() -> None:
     refuse_other_evaluation(composed("evaluation.patience=2"))
     with pytest.raises(ConfigError, match=r"evaluation\.patience=2 counts evaluations, and evaluation\.interval=0 makes none"):
         refuse_other_evaluation(composed("evaluation.patience=2", "evaluation.interval=0"))
-    with pytest.raises(ConfigError, match=r"evaluation\.patience=2 needs evaluation data: set data\.validation_share"):
+    with pytest.raises(ConfigError, match=r"evaluation\.patience=2 needs evaluation data\. Set data\.validation_share"):
         refuse_other_evaluation(composed("evaluation.patience=2", "data.validation_share=0"))
 
 
 def test_a_metric_belongs_to_its_stage() -> None:
     refuse_other_evaluation(composed("stage=dpo", "evaluation.metric=eval_rewards/accuracies"))
-    with pytest.raises(ConfigError, match=r"eval_rewards/accuracies is not measured by stage=sft: choose one of eval_loss\."):
+    with pytest.raises(ConfigError, match=r"eval_rewards/accuracies is not measured by stage=sft\. Choose one of eval_loss\."):
         refuse_other_evaluation(composed("evaluation.metric=eval_rewards/accuracies"))
 
 

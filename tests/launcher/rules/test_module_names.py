@@ -20,11 +20,11 @@ architecture: {model_type: phi3, vocab_size: 32064, hidden_size: 512, intermedia
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((*MODEL, "regime=qlora", "regime.targets=[layers.30.self_attn.q_proj]"), "layers.30.self_attn.q_proj is no linear layer of qwen2.5_0.5b"),
-        ((*MODEL, "regime=lora", "regime.targets=[norm]"), "norm is no linear layer"),
+        ((*MODEL, "regime=qlora", "regime.targets=[layers.30.self_attn.q_proj]"), "layers.30.self_attn.q_proj is not a linear layer of qwen2.5_0.5b"),
+        ((*MODEL, "regime=lora", "regime.targets=[norm]"), "norm is not a linear layer"),
         ((*MODEL, "regime=freeze", "regime.layers=30"), "regime.layers=30, but qwen2.5_0.5b has 24 layers. Choose at most 24"),
         ((*MODEL, "regime=freeze", "regime.layers=-25"), "regime.layers=-25, but"),
-        ((*MODEL, "regime=freeze", "regime.modules=[input_norm]"), "input_norm is no module of qwen2.5_0.5b. Near names: input_layernorm"),
+        ((*MODEL, "regime=freeze", "regime.modules=[input_norm]"), "input_norm is not a module of qwen2.5_0.5b. Similar names are: input_layernorm"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused_with_what_it_has(overrides, message):
@@ -50,5 +50,5 @@ def test_the_linear_layers_are_those_of_the_models_own_family(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "phi.yaml").write_text(PHI3)
 
-    with pytest.raises(ConfigError, match=r"v_proj is no linear layer of phi\. Its linear layers: down_proj, gate_up_proj, .*o_proj, qkv_proj; or"):
+    with pytest.raises(ConfigError, match=r"v_proj is not a linear layer of phi\. Use one of down_proj, gate_up_proj, .*o_proj, qkv_proj, or"):
         judge_run(compose(["model=phi", *MODEL[1:], "regime=lora", "regime.targets=[v_proj]"], [tmp_path]))

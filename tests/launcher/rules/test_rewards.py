@@ -40,7 +40,7 @@ def reward_run(path: Path, stage: str, finished: bool) -> Path:
 
 
 def test_ppo_needs_a_reward_model() -> None:
-    with pytest.raises(ConfigError, match=r"stage=ppo needs a reward model: set stage.reward_model .*, or use stage=dpo"):
+    with pytest.raises(ConfigError, match=r"stage=ppo needs a reward model. Set stage.reward_model .*, or use stage=dpo"):
         check("stage=ppo")
 
 
@@ -55,8 +55,8 @@ def test_a_reward_model_is_a_finished_run_of_stage_rm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "holds", "message"),
     [
-        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "holds LlamaForCausalLM, no sequence classifier"),
-        ("config.json", {}, "holds no known architecture, no sequence classifier"),
+        ("config.json", {"architectures": ["LlamaForCausalLM"]}, "holds LlamaForCausalLM, which is not a sequence classifier"),
+        ("config.json", {}, "holds no known architecture, which is not a sequence classifier"),
         ("adapter_config.json", {"task_type": "CAUSAL_LM"}, "holds an adapter of kind CAUSAL_LM"),
         ("config.json", {"architectures": ["LlamaForSequenceClassification"]}, None),
         ("adapter_config.json", {"task_type": "SEQ_CLS"}, None),
@@ -88,14 +88,14 @@ def test_a_hub_id_is_believed_and_a_folder_that_is_not_there_is_refused() -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stage.rewards=[]"], "nothing to learn from: name stage.rewards"),
-        (["stage.rewards=[exact]"], r"stage.rewards: exact is not known. Built in: exact_answer, contains_answer, format, brevity"),
-        (["stage.rewards=[format]"], r"`format` looks for stage.format, which is null"),
-        (["stage.rewards=[format]", "stage.format='('"], r"stage.format=\( is no regular expression"),
-        (["stage.rewards=['mine:score']"], r"would run code of mine. If you trust it, allow it: stage.reward_packages=\[mine\]"),
-        (["stage.rewards=['mine.a:b.c']", "stage.reward_packages=[mine]"], "is no import path. Write package.module:function"),
+        (["stage.rewards=[]"], "no reward to learn from. Set stage.rewards"),
+        (["stage.rewards=[exact]"], r"stage.rewards: exact is not known. Use exact_answer, contains_answer, format, brevity"),
+        (["stage.rewards=[format]"], r"`format` needs stage.format, which is null"),
+        (["stage.rewards=[format]", "stage.format='('"], r"stage.format=\( is not a regular expression"),
+        (["stage.rewards=['mine:score']"], r"would run code of mine. If you trust it, allow it with stage.reward_packages=\[mine\]"),
+        (["stage.rewards=['mine.a:b.c']", "stage.reward_packages=[mine]"], "is not an import path. Write package.module:function"),
         (["stage.generations=1"], "stage.generations=1 is out of range"),
-        (["stage.loss_type=ppo"], "stage.loss_type=ppo is out of range: it must be one of dapo, grpo"),
+        (["stage.loss_type=ppo"], "stage.loss_type=ppo is out of range. It must be one of dapo, grpo"),
         (["stage.kl_coef=-1"], "stage.kl_coef=-1.0 is out of range"),
     ],
 )
@@ -113,8 +113,8 @@ def test_a_step_must_hold_whole_groups_and_the_nearest_sizes_are_told() -> None:
     assert settled_batch("training.micro_batch=2", "training.effective_batch=16") == 16
     with pytest.raises(ConfigError) as caught:
         settled_batch("training.micro_batch=5")
-    assert "training.effective_batch=10 answers are no whole groups of stage.generations=8" in str(caught.value)
-    assert "set training.effective_batch=40" in str(caught.value)
+    assert "training.effective_batch=10 is not a multiple of stage.generations=8" in str(caught.value)
+    assert "Set training.effective_batch=40" in str(caught.value)
     assert "stage.generations=5 or 10" in str(caught.value)
 
 

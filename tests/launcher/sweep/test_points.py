@@ -70,7 +70,7 @@ def test_a_value_of_a_wrong_type_makes_a_refused_row_and_no_crash() -> None:
     result = judged("node=cpu", "optim.lr=abc")
     assert isinstance(result, Result)
     assert (result.state, result.run_dir) == ("refused", None)
-    assert result.cause.startswith("optim.lr=abc: it must be a number.")
+    assert result.cause.startswith("optim.lr=abc is not possible. It must be a number.")
 
 
 def test_data_that_are_not_there_make_a_refused_row() -> None:

@@ -41,9 +41,9 @@ def test_other_sets_are_asked_with_everything_else_as_it_was_trained() -> None:
         (["optim.lr=1"], "optim.lr belongs to the training of this run"),
         (["data.packing=true"], "data.packing belongs to the training of this run"),
         (["data.set=[a]"], "data.set is not a key of this run"),
-        (["+data.sets=[a]"], "keys are neither added nor removed"),
+        (["+data.sets=[a]"], "`+key` and `~key` are not supported"),
         (["data.max_samples=0"], "data.max_samples=0 is out of range"),
-        (["data.max_samples=1,2"], "one value a key"),
+        (["data.max_samples=1,2"], "one value for each key"),
     ],
 )
 def test_what_would_change_more_than_the_question_is_refused(overrides: list[str], message: str) -> None:
@@ -92,14 +92,14 @@ def test_settings_out_of_range_are_named(sampling: Sampling, batch: int, message
 
 def test_an_absent_extra_is_one_message_with_the_command() -> None:
     refuse_absent_packages("predict", "its scores", {"json": "json"})
-    with pytest.raises(ConfigError, match=r"predict needs its scores: install it with `pip install not-there`"):
+    with pytest.raises(ConfigError, match=r"predict needs its scores\. Install it with `pip install not-there`"):
         refuse_absent_packages("predict", "its scores", {"json": "json", "not_there_at_all": "not-there"})
 
 
 @pytest.mark.parametrize("verb", [("predict",), ("evaluate", "--tasks", "x"), ("chat",)])
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("nowhere", "nowhere is no run folder"), ("scorer", "is a reward model (stage=sft): it scores answers and gives none")],
+    [("nowhere", "nowhere is not a run folder"), ("scorer", "is a reward model (stage=sft). It outputs a score and cannot generate text")],
 )
 def test_every_verb_refuses_what_cannot_answer(
     verb: tuple[str, ...], folder: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -120,6 +120,6 @@ def test_evaluate_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     run_dir.evaluations.mkdir()
     (run_dir.evaluations / "final-a-b.json").write_text("mine")
     assert main(["evaluate", str(tmp_path), "--tasks", "a,b"]) == 2
-    assert "final-a-b.json is there already" in capsys.readouterr().err
+    assert "final-a-b.json exists already" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--tasks", "a", "--include", str(tmp_path / "no")]) == 2
     assert "no is not a folder" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_prepared_data_lie_in_the_cache_and_are_not_made_twice(tmp_path: Path, c
 @pytest.mark.parametrize("verb", ["validate", "prepare"])
 def test_a_configuration_is_judged_before_a_process_starts(verb: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["data", verb, *DEMO, "data.on_bad=keep"]) == 2
-    assert "data.on_bad=keep is out of range: it must be one of fail, drop" in capfd.readouterr().err
+    assert "data.on_bad=keep is out of range. It must be one of fail, drop" in capfd.readouterr().err
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -62,8 +62,8 @@ def test_missing_and_wrong_packages_are_named_with_the_command_that_helps() -> N
     wanted = ["torch>=2.11,<2.14", "PyYAML>=6", "peft==1.0", "liger-kernel; extra == 'gpu'"]
     findings = judge_packages(wanted, {"torch": "2.14.1", "pyyaml": "6.0"})
     assert findings == [
-        Finding("torch", "fail", "2.14.1 is not <2.14,>=2.11", "pip install 'torch<2.14,>=2.11'"),
-        Finding("peft", "fail", "is not installed", "pip install 'peft==1.0'"),
+        Finding("torch", "fail", "2.14.1 is not <2.14,>=2.11", "Run pip install 'torch<2.14,>=2.11'"),
+        Finding("peft", "fail", "is not installed", "Run pip install 'peft==1.0'"),
     ]
 
 

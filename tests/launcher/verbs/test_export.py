@@ -60,7 +60,7 @@ def test_sizes_are_read_with_their_unit(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["5", "GB", "-1GB", "0GB", "5 GB", "5TB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"--shard-size {text} is no size"):
+    with pytest.raises(ConfigError, match=f"--shard-size {text} is not a size"):
         parsed_size(text)
 
 
@@ -82,7 +82,7 @@ def test_a_copy_takes_what_its_files_take(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     refuse_full_disk(tmp_path / "x" / "y", 1)
-    with pytest.raises(DiskError, match=r"would take 1073741824\.00 GiB; .* is free there\..*--to"):
+    with pytest.raises(DiskError, match=r"needs 1073741824\.00 GiB; .* is free there\..*--to"):
         refuse_full_disk(tmp_path / "x" / "y", 2**60)
     assert list(tmp_path.iterdir()) == []
 
@@ -103,9 +103,9 @@ def test_free_host_memory_is_at_most_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--to", "there"), 2, "there is there already, and nothing is overwritten"),
-        (("--push", "noslash"), 2, "--push noslash is no hub repository: write owner/name"),
-        (("--shard-size", "big"), 2, "--shard-size big is no size"),
+        (("--to", "there"), 2, "there exists already, and nothing is overwritten"),
+        (("--push", "noslash"), 2, "--push noslash is not a hub repository. Use the form owner/name"),
+        (("--shard-size", "big"), 2, "--shard-size big is not a size"),
         (("--adapter",), 2, "holds whole weights"),
     ],
 )

@@ -117,7 +117,7 @@ def test_the_report_counts_what_was_compared_and_names_what_was_not() -> None:
     assert lines[-3:] == [
         "no phases: b (a run on CPUs, or shorter than two steps)",
         "no measurement: c: failed at step 1",
-        "2 of 3 runs compared; + is predicted too much, - too little.",
+        "2 of 3 runs compared; + means predicted too much, - too little.",
     ]
 
 

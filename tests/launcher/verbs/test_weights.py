@@ -38,7 +38,7 @@ def test_a_step_means_its_checkpoint_also_where_the_folder_has_an_at_sign(tmp_pa
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere is no run folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a run folder"):
         find_trained("nowhere", tmp_path)
     with pytest.raises(ConfigError, match="There is no run under"):
         find_trained("last", tmp_path)
@@ -47,7 +47,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
 def test_a_step_that_was_not_committed_is_named_with_those_that_were(tmp_path: Path) -> None:
     run_dir = run_folder(tmp_path, steps=(20, 100))
     (run_dir.checkpoints / ".tmp-30").mkdir()
-    with pytest.raises(ConfigError, match=r"step 30 is not a committed checkpoint\. Committed are: step-20, step-100\."):
+    with pytest.raises(ConfigError, match=r"step 30 is not a committed checkpoint\. Committed checkpoints: step-20, step-100\."):
         find_trained(f"{run_dir.path}@step-30", tmp_path)
 
 

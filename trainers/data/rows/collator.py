@@ -18,6 +18,10 @@ TENSOR_CORE_WIDTH = 8  # half-precision matrix products are fastest in multiples
 def build_collator(run: Run, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Row]], Batch]:
     multiple = 1 if run.training.precision == "fp32" else TENSOR_CORE_WIDTH
     padding = tokenizer.pad_token_id
+    if run.training.kernels == "fused" and run.training.attention != "eager":
+        from trainers.kernels.rows import batch_of  # it builds on this module
+
+        return batch_of(run, padding, multiple)
     if not run.data.packing:
         return partial(padded_batch, padding=padding, multiple=multiple)
     return partial(bounded_batch if run.training.attention == "varlen" else packed_batch, padding=padding, multiple=multiple)

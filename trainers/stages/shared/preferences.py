@@ -86,8 +86,15 @@ def load_reference(run: Run, model_class: ModelClass, prepared: PreparedModel) -
 
 @contextmanager
 def as_before_training(model: nn.Module) -> Iterator[None]:
-    """Without gradients, and with an adapter switched off."""
+    """Without gradients, and with an adapter switched off.
+
+    PEFT also marks its weights as frozen for as long. FSDP2 reads in its first pass, which this may be, in which dtype the gradients of what
+    learns are to be (torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, _init_mp_dtypes): it is to see that they learn.
+    """
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
     with torch.no_grad(), model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        for weight in learning:
+            weight.requires_grad_(True)
         yield
 
 

@@ -114,7 +114,7 @@ def test_a_hub_id_is_fetched_and_found_again_without_the_hub(monkeypatch: pytest
     ("name", "message"),
     [
         ("owner/gated", "model.path=owner/gated is gated on the hub. Accept its licence there and set HF_TOKEN"),
-        ("owner/unknown", "model.path=owner/unknown is not on the hub, or private. Check the id, set HF_TOKEN"),
+        ("owner/unknown", "model.path=owner/unknown is not on the hub, or is private. Check the id, set HF_TOKEN"),
         ("owner/empty", "model.path=owner/empty holds no config.json on the hub"),
         ("owner/broken", "model.path=owner/broken: the hub cannot be reached (Server error '500 Internal Server Error'"),
         ("too/many/parts", "model.path=too/many/parts is neither a folder that exists nor a hub id"),

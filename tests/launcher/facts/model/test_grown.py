@@ -64,5 +64,5 @@ def test_every_added_token_gets_a_row_and_padding_comes_after_it() -> None:
 
 def test_blocks_that_do_not_spread_evenly_are_refused_before_anything_starts(tmp_path: Path) -> None:
     run = compose(["model=demo", "data=demo", "node=cpu", f"output={tmp_path}", "regime=freeze", "regime.layers=0", "regime.new_blocks=3"])
-    with pytest.raises(ConfigError, match=r"regime\.new_blocks=3 do not spread evenly over 2 layers: choose one of 1, 2\."):
+    with pytest.raises(ConfigError, match=r"regime\.new_blocks=3 cannot be spread evenly over 2 layers\. Choose one of 1, 2\."):
         judge_run(run)

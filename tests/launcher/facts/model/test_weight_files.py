@@ -82,7 +82,7 @@ def test_packed_weights_and_folders_without_safetensors_are_left_to_the_loader(s
 def test_broken_and_missing_files_are_one_message(saved, tmp_path):
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes()[:200])
-    with pytest.raises(ConfigError, match=r"model.safetensors is broken: its header is no JSON"):
+    with pytest.raises(ConfigError, match=r"model.safetensors is broken: its header is not JSON"):
         check(tmp_path)
 
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))

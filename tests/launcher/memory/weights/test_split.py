@@ -21,8 +21,15 @@ def test_zero2_splits_masters_states_and_gradients_but_not_weights(described):
     assert step["flattened gradients"] == P8 // 4 * (2 + 4)
 
 
-def test_zero1_keeps_whole_gradients(described):
-    assert terms(described, "optimizer step", "sharding=zero1", "node.gpus=4")["gradients"] == 2 * P8
+def test_zero1_splits_gradients_when_a_step_is_over_and_keeps_them_whole_and_its_buckets_between_its_passes(described):
+    """Measured on 2 H200: lora-zero1-kept-sgd-accumulated/qwen2.5_0.5b/1x4096, freeze-zero1-fused/qwen2.5_1.5b/2x2048."""
+    choices = ("sharding=zero1", "node.gpus=4")
+
+    assert terms(described, "optimizer step", *choices)["gradients"] == 2 * P8 // 4
+    loss = terms(described, "backward: loss", *choices, "training.accumulation=2")
+    assert loss["gradients"] == 2 * P8
+    assert loss["reduction buffers"] == 2 * (2 * 500_000_000 + 128_256 * 4096)  # two buckets; the head's gradient is larger than one
+    assert "reduction buffers" not in terms(described, "backward: loss", *choices)
 
 
 def test_zero3_splits_weights_too_and_holds_a_billion_of_them_and_what_completes_a_module_around_the_loss(described):
@@ -174,3 +181,67 @@ def test_both_gradients_of_a_tied_embedding_are_added_in_place_where_tokens_are_
     predicted = estimate(*described("model=qwen2.5_1.5b", "regime=full", *choices, "node.gpus=1"))
 
     assert predicted.allocated / GIB == pytest.approx(8.450, rel=0.002)
+
+
+def test_an_accumulated_pass_of_zero2_takes_a_second_piece_of_its_share(described):
+    """Measured on 2 H200: freeze-zero2-accumulated/mistral_7b_cut/2x2048."""
+    end = terms(described, "backward: end", "sharding=zero2", "node.gpus=4", "training.accumulation=2")
+
+    assert end["gradients"] == 2 * P8 // 4
+    assert end["gradients of earlier passes"] == 2 * P8 // 4
+    assert "gradients of earlier passes" not in terms(described, "backward: end", "sharding=zero2", "node.gpus=4")
+    assert "gradients of earlier passes" not in terms(described, "backward: end", "sharding=zero2_offload", "node.gpus=4", "training.accumulation=2")
+
+
+def test_gradients_wait_in_the_buckets_of_zero2_until_one_is_full(described):
+    """Llama 3.1 8B, two layers that learn are 2 x 218,112,000 elements, three are more than a bucket of 500,000,000."""
+    choices = ("regime=freeze", "sharding=zero2", "node.gpus=2")
+    layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+
+    assert terms(described, "backward: first norm", *choices, "regime.layers=2")["gradients"] == 0
+    assert terms(described, "backward: first norm", *choices, "regime.layers=3")["gradients"] == 2 * 3 * layer // 2
+
+
+def test_what_is_left_in_a_bucket_is_reduced_as_a_copy_where_several_ranks_share_it(described):
+    """Measured on 2 H200: rm/full/zero2 of Qwen2.5-0.5B, all whose gradients are in one bucket. Of 872 million elements the last bucket holds
+    those of one rank alone."""
+    layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    choices = ("regime=freeze", "sharding=zero2", "node.gpus=2")
+
+    assert terms(described, "backward: last bucket", *choices, "regime.layers=2")["copy of the bucket"] == 2 * 2 * layer
+    with pytest.raises(StopIteration):
+        terms(described, "backward: last bucket", *choices, "regime.layers=4")
+
+
+def test_zero3_keeps_no_frozen_layer_whole_that_no_backward_pass_goes_through(described):
+    """Measured on 2 H200: freeze-zero3_offload/qwen2.5_1.5b/2x2048. Four layers and the tied head are fewer than a billion elements."""
+    loss = terms(described, "backward: loss", "model=qwen2.5_1.5b", "regime=freeze", "regime.layers=4", "sharding=zero3", "node.gpus=2")
+    layer = 2 * 1536**2 + 1536 + 2 * (1536 + 1) * 256 + 3 * 1536 * 8960 + 2 * 1536
+
+    assert loss["gathered weights"] == 2 * (151_936 * 1536 + 4 * layer)
+
+
+def test_fsdp2_gathers_the_frozen_layer_below_the_first_that_learns(described):
+    """Measured on 2 H200: freeze-fsdp2/mistral_7b_cut/4x1024."""
+    layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+
+    assert terms(described, "backward: first layer", "regime=freeze", "sharding=fsdp2", "node.gpus=2")["gathered weights"] == 2 * 2 * layer
+
+
+def test_fsdp2_keeps_whole_gradients_between_the_passes_of_a_step(described):
+    """In 16 bits, although its shares are in 32: 2 bytes a weight on every rank, where a step of one pass never holds more than a share."""
+    choices = ("sharding=fsdp2", "node.gpus=8")
+
+    for phase in ("forward and loss", "backward: loss", "backward: end"):
+        assert terms(described, phase, *choices, "training.accumulation=2")["gradients"] == 2 * P8
+    assert "gradients" not in terms(described, "backward: loss", *choices)
+    assert terms(described, "optimizer step", *choices, "training.accumulation=2")["gradients"] == 4 * P8 // 8
+
+
+def test_zero2_keeps_the_gradient_of_a_tied_head_whole_until_the_embeddings_joins_it(described):
+    """Llama 3.2 1B, 128,256 x 2,048."""
+    tied = terms(described, "backward: last layer", "model=llama3.2_1b", "sharding=zero2", "node.gpus=2")
+
+    assert tied["gradient of the tied head"] == 2 * 128_256 * 2048
+    assert tied["gradients"] == 0  # the others are in a bucket
+    assert "gradient of the tied head" not in terms(described, "backward: last layer", "sharding=zero2", "node.gpus=2")

@@ -85,5 +85,5 @@ def test_the_real_alpaca_and_tool_sets_are_read_whole(shared_data: Path):
 
 
 def test_a_registered_file_that_is_absent_is_named(shared_data: Path):
-    with pytest.raises(DataError, match=r"identity.json: there is no such file"):
+    with pytest.raises(DataError, match=r"identity.json does not exist"):
         read_sets(data(shared_data, "identity"), "answers")

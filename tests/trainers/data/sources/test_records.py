@@ -57,7 +57,7 @@ def test_each_line_of_a_text_file_that_is_not_blank_is_a_document(tmp_path: Path
         ("a.jsonl", "", r"a.jsonl: holds no records"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n{', r"(?s)a.jsonl: 2 of 3 rows cannot be used:.*line 2, column 7: broken JSON.*line 3, column 2"),
         ("a.parquet", "no parquet", r"a.parquet: cannot be read as Parquet"),
-        ("a.xml", "<x/>", r"files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"),
+        ("a.xml", "<x/>", r"Files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"),
         ("a.csv", "x,y\n1,2\n3\n4,5,6\n", r"(?s)a.csv: 2 of 3 rows cannot be used:.*line 3: has fewer values.*line 4: has more values"),
         ("a.csv", 'x,y\n1,"2\n', r"a.csv, line 2: broken CSV: unexpected end of data. Quote values"),
         ("a.csv", "x,y\n", r"a.csv: holds no records"),
@@ -71,7 +71,7 @@ def test_a_broken_file_is_named_with_the_place(tmp_path: Path, name: str, conten
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"gone.json: there is no such file"):
+    with pytest.raises(DataError, match=r"gone.json does not exist"):
         read_file(tmp_path / "gone.json")
 
 

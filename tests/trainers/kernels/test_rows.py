@@ -1,0 +1,177 @@
+"""Rows laid end to end are the padded rows: loss and gradients, with accumulation, in every family whose attention was compared."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
+
+from conf.schema import Run
+from launcher.composition.compose import compose
+from launcher.rules.attention import COMPARED
+from trainers.data.rows.collator import build_collator
+from trainers.data.rows.tokens import MASKED
+from trainers.kernels.rows import joined_batch
+from trainers.model.attention import implementation
+from trainers.model.tokenizer import byte_tokenizer
+
+CUTOFF = 16
+LENGTHS = (5, 16, 2, 9, 1)
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+WINDOW = {"sliding_window": 4}
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "gemma3_text": SIZES | WINDOW | {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": SIZES | WINDOW,
+    "phi3": SIZES | WINDOW,
+    "qwen2": SIZES | WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
+    "qwen3": SIZES | {"head_dim": 8},
+    "deepseek_v3": SIZES
+    | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 6}
+    | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
+    "mixtral": SIZES | WINDOW | {"num_local_experts": 4},
+    "qwen2_moe": SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "qwen3_moe": SIZES | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+
+
+def run_of(kernels: str, *overrides: str) -> Run:
+    attention = "varlen" if kernels == "fused" else "sdpa"
+    described = ("model=demo", "data=demo", f"data.cutoff={CUTOFF}", "training.precision=fp32", f"training.attention={attention}")
+    return compose([*described, f"training.kernels={kernels}", *overrides])
+
+
+def model_of(family: str, run: Run) -> PreTrainedModel:
+    name = implementation(run)
+    set_seed(1)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **OF_FAMILY.get(family, SIZES)), attn_implementation=name)
+    return model.train()
+
+
+def rows(lengths: tuple[int, ...] = LENGTHS) -> list[dict[str, list[int]]]:
+    """A label is its own token, also the first, which no row predicts; the first half of the fourth row is not learned."""
+    set_seed(2)
+    made = [torch.randint(1, 96, (length,)).tolist() for length in lengths]
+    hidden = [len(ids) // 2 if number == 3 else 0 for number, ids in enumerate(made)]
+    return [{"input_ids": ids, "labels": [MASKED] * unlearned + ids[unlearned:]} for ids, unlearned in zip(made, hidden, strict=True)]
+
+
+def batch_of(run: Run, those: list[dict[str, list[int]]]) -> dict[str, Any]:
+    batch = build_collator(run, byte_tokenizer())(those)
+    batch["input_ids"] = batch["input_ids"].where(batch["input_ids"] < 96, torch.tensor(0))  # the built-in tokenizer pads beyond these vocabularies
+    return batch
+
+
+def passed(family: str, run: Run, parts: list[list[dict[str, list[int]]]], items: int) -> tuple[Tensor, dict[str, Tensor]]:
+    model = model_of(family, run)
+    total = torch.zeros(())
+    for part in parts:
+        loss = model(**batch_of(run, part), num_items_in_batch=items).loss
+        loss.backward()
+        total += loss.detach()
+    return total, {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def learned(those: list[dict[str, list[int]]]) -> int:
+    return sum(label != MASKED for row in those for label in row["labels"][1:])
+
+
+@pytest.mark.parametrize("family", sorted(COMPARED))
+def test_loss_and_gradients_are_those_of_padded_rows(family: str) -> None:
+    items = learned(rows())
+    padded = passed(family, run_of("plain"), [rows()], items)
+    for parts in ([rows()], [rows()[:2], rows()[2:]], [rows()[:1], rows()[1:2], rows()[2:]]):
+        joined = passed(family, run_of("fused"), parts, items)
+        torch.testing.assert_close(joined[0], padded[0], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(joined[1], padded[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_holds_no_padding_and_the_bounds_of_its_rows() -> None:
+    batch = joined_batch([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}, {"input_ids": [4, 5], "labels": [MASKED, 5]}], full=8)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
+    assert batch["labels"].tolist() == [[MASKED, 2, 3, MASKED, 5]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
+    assert batch["cu_seq_lens_q"].dtype == torch.int32
+    assert batch["max_length_q"] == 3
+    assert batch["use_cache"] is False
+
+
+def test_a_filled_up_batch_learns_nothing_of_the_filling_and_counts_its_own_tokens() -> None:
+    batch = joined_batch([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}], full=8, multiple=5)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 0, 0]]
+    assert batch["labels"].tolist() == [[MASKED, 2, 3, MASKED, MASKED]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
+    assert batch["real_tokens"] == 3
+
+
+def test_rows_of_full_length_stay_a_matrix() -> None:
+    row = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
+    batch = joined_batch([row, row], full=3)
+    assert batch["input_ids"].shape == (2, 3)
+    assert "position_ids" not in batch
+
+
+def test_the_learned_tokens_that_a_step_counts_are_those_of_padded_rows() -> None:
+    """transformers counts labels[..., 1:] of every batch."""
+    joined, padded = batch_of(run_of("fused"), rows()), batch_of(run_of("plain"), rows())
+    assert int(joined["labels"][..., 1:].ne(MASKED).sum()) == int(padded["labels"][..., 1:].ne(MASKED).sum()) == learned(rows())
+
+
+def test_no_sample_reads_another() -> None:
+    run = run_of("fused")
+    model, those = model_of("llama", run).eval(), rows()
+    changed = [dict(row) for row in those]
+    changed[1]["input_ids"] = [95 - token for token in changed[1]["input_ids"]]
+    with torch.no_grad():
+        before, after = (model(**{**batch_of(run, each), "labels": None}).logits[0] for each in (those, changed))
+    assert torch.equal(before[:5], after[:5])
+    assert torch.equal(before[21:], after[21:])  # rows of 5 and 16 tokens lie before
+    assert not torch.equal(before[5:21], after[5:21])
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_full_rows_and_packed_rows_are_those_of_the_plain_path(family: str) -> None:
+    full = rows((CUTOFF, CUTOFF))
+    plain, fused = (passed(family, run_of(kernels), [full], learned(full)) for kernels in ("plain", "fused"))
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_padded_rows_of_a_fused_run_keep_their_mask() -> None:
+    """training.attention=sdpa leaves rows padded; layers and adapters are fused all the same."""
+    run = run_of("fused", "training.attention=sdpa")
+    padded, items = passed("llama", run_of("plain"), [rows()], learned(rows())), learned(rows())
+    torch.testing.assert_close(passed("llama", run, [rows()], items), padded, rtol=1e-5, atol=1e-6)
+
+
+def test_recomputed_layers_of_an_adapter_give_the_same_gradients() -> None:
+    def adapter_gradients(kernels: str, checkpointing: bool) -> dict[str, Tensor]:
+        from trainers.kernels.lora import fuse_adapters
+
+        run = run_of(kernels)
+        base = model_of("llama", run)
+        set_seed(3)
+        model: nn.Module = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        if kernels == "fused":
+            fuse_adapters(model)
+        if checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        model(**batch_of(run, rows()), num_items_in_batch=learned(rows())).loss.backward()
+        return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+    plain = adapter_gradients("plain", False)
+    for checkpointing in (False, True):
+        torch.testing.assert_close(adapter_gradients("fused", checkpointing), plain, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,40 @@
+"""liger-kernel's RMSNorm, rotary embedding and SwiGLU or GEGLU in the layers of the families that were compared; others stay as they are.
+
+Saved for the backward pass of a layer with T tokens, in the dtype of its tensors: of each norm its input and one fp32 number a token, where
+transformers' own keeps the input, two fp32 tensors and a product of their size; of the rotary embedding cosines and sines alone (queries and keys are
+turned in place); of SwiGLU its two inputs, T x intermediate each, which the backward pass overwrites by their gradients. All are deterministic.
+"""
+
+import inspect
+import sys
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+# Compared with transformers' own, loss and every gradient, in tests/gpu/test_kernels.py; all compute their logits by a head without bias alone.
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text"})
+LAYER_KERNELS = ("rope", "rms_norm", "swiglu", "geglu")
+
+
+def fuse_layers(model: PreTrainedModel) -> bool:
+    """Give the layers of `model`, which is to run on a GPU, liger's kernels in place; whether that was done."""
+    if model.config.model_type not in FAMILIES:
+        return False
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    apply = MODEL_TYPE_TO_APPLY_LIGER_FN[model.config.model_type]
+    switches = [name for name in inspect.signature(apply).parameters if name != "model"]
+    apply(model=model, **{name: name in LAYER_KERNELS for name in switches})
+    module = sys.modules[type(model).__module__]
+    if "apply_rotary_pos_emb" in vars(module):
+        module.apply_rotary_pos_emb = rotary
+    return True
+
+
+def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1, **_: Any) -> tuple[Tensor, Tensor]:
+    """liger's kernel itself: its own function looks through all of its backends at every call."""
+    from liger_kernel.ops import LigerRopeFunction
+
+    turned: tuple[Tensor, Tensor] = LigerRopeFunction.apply(query, key, cos, sin, None, unsqueeze_dim)
+    return turned

@@ -1,0 +1,52 @@
+"""Which of the kernels a run takes, and what it takes instead where one does not reach: printed into the rank's log."""
+
+from dataclasses import replace
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from conf.schema import Run
+from trainers.data.rows.collator import build_collator
+from trainers.kernels.layers import FAMILIES, fuse_layers
+from trainers.kernels.lora import fuse_adapters
+from trainers.kernels.loss import compute_loss_fused
+from trainers.kernels.rows import pad_evaluation
+from trainers.kernels.stepping import keep_going
+
+
+def fused(run: Run) -> bool:
+    return run.training.kernels == "fused"
+
+
+def with_fused_base(model: PreTrainedModel, run: Run) -> PreTrainedModel:
+    """The layers and the loss of a model that has no adapter yet.
+
+    Raises:
+        ValueError: when training.loss=fused is asked for in a family whose logits were not compared.
+    """
+    family = model.config.model_type
+    in_place = run.node.gpus != 0 and fuse_layers(model)
+    say("layers", "liger's norms, rotary embedding and MLP" if in_place else f"transformers' own: no GPU, or {family} was not compared")
+    if run.training.loss == "fused":
+        if family not in FAMILIES:
+            raise ValueError(f"training.kernels=fused has no fused loss for {family}. Set training.loss=chunked or training.kernels=plain.")
+        compute_loss_fused(model)
+    return model
+
+
+def with_fused_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
+    if isinstance(model, PeftModel):
+        left = fuse_adapters(model)
+        say("adapters", "; ".join(f"PEFT's own in {count} layers: each {reason}" for reason, count in left.items()) or "one function for each input")
+    return model
+
+
+def with_fused_steps(trainer: Trainer, run: Run, tokenizer: PreTrainedTokenizerBase) -> Trainer:
+    plain = replace(run, training=replace(run.training, kernels="plain"))
+    pad_evaluation(trainer, build_collator(plain, tokenizer))
+    keep_going(trainer)
+    return trainer
+
+
+def say(part: str, what: str) -> None:
+    print(f"kernels of {part}: {what}", flush=True)
