@@ -1,4 +1,4 @@
-"""Random bf16 weights of a choice of conf/model, made on the GPU where there is one: python -m benchmarks.speed.weights llama3.1_8b FOLDER [--tiny]"""
+"""Random bf16 weights of a choice of conf/model, made on the GPU where there is one: python -m benchmarks.speed.weights MODEL FOLDER [--tiny]"""
 
 import os
 import sys

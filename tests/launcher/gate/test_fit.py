@@ -206,7 +206,7 @@ def test_a_recorded_run_keeps_its_choice_on_another_machine(tmp_path: Path):
     assert smaller.run.training == recorded.training
     assert smaller.run.sharding == recorded.sharding
     assert smaller.fit == ()
-    with pytest.raises(ConfigError, match="but 8 is given"):  # nowhere is a recorded run fitted unnoticed
+    with pytest.raises(ConfigError, match=r"but training\.accumulation=8 is given"):  # nowhere is a recorded run fitted unnoticed
         judge_run(recorded)
 
 

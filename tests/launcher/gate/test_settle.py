@@ -172,7 +172,7 @@ def test_a_name_that_is_a_folder_passes(name: str) -> None:
 
 
 def test_an_empty_output_is_refused() -> None:
-    with pytest.raises(ConfigError, match="output="):
+    with pytest.raises(ConfigError, match="output is empty"):
         check_values(replace(composed(), output=""))
 
 

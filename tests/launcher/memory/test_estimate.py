@@ -116,7 +116,7 @@ def test_families_that_were_never_traced_are_marked_approximate(described):
     run, facts = described()
 
     assert not estimate(run, facts).approximate
-    assert "olmo2" in estimate(run, replace(facts, family="olmo2")).doubts[0]
+    assert "olmo2" in estimate(run, replace(facts, family="olmo2", traits=replace(facts.traits, traced=False))).doubts[0]
 
 
 def test_a_cpu_node_has_no_gpu_terms_and_counts_every_rank_in_host_memory(described):

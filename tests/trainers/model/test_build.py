@@ -69,7 +69,7 @@ def test_unknown_precision_is_named() -> None:
 def test_random_weights_need_an_architecture() -> None:
     run = demo()
     with pytest.raises(ValueError, match=r"model\.architecture"):
-        loaded(replace(run, model=replace(run.model, architecture=None)))
+        loaded(replace(run, model=replace(run.model, architecture={})))
 
 
 def test_pretrained_weights_need_a_path() -> None:

@@ -97,7 +97,7 @@ def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:
         DataError: when none can be read, or none fits a layout.
     """
     if not rows:
-        raise DataError(f"{origin}: holds no records. Give a file with at least one.")
+        raise DataError(f"{origin} holds no records. Give a file with at least one.")
     readable = [(number, record) for number, record in map(readable_row, rows) if record is not None]
     if not readable:
         number, record = rows[0]

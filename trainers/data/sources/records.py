@@ -186,7 +186,7 @@ def load_hub(hub_id: str, subset: str | None, split: str, folder: str | None) ->
 
 def not_empty(records: Records) -> Records:
     if not records.rows:
-        raise DataError(f"{records.origin}: holds no records. Give a file with at least one.")
+        raise DataError(f"{records.origin} holds no records. Give a file with at least one.")
     return records
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Run
-from launcher.composition.compose import compose
-from tests.described import composed
+from tests.described import described
 from trainers.data.prepare.build import REPORT
 from trainers.data.prepare.folder import PreparedData, build_datasets, load_prepared, prepare
 from trainers.errors import DataError
@@ -16,7 +15,16 @@ from trainers.model.tokenizer import load_tokenizer
 
 def run_of(folder: Path, answers: list[str], *overrides: str) -> Run:
     (folder / "a.json").write_text(json.dumps([{"instruction": "U", "output": answer} for answer in answers]))
-    return composed("model=demo", "data=files", "data.sets=[a.json]", f"data.folder={folder}", f"output={folder}/outputs", *overrides)
+    return described(
+        "node=cpu",
+        "cluster.ranks_per_node=1",
+        "model=demo",
+        "data=files",
+        "data.sets=[a.json]",
+        f"data.folder={folder}",
+        f"output={folder}/outputs",
+        *overrides,
+    )
 
 
 def built(run: Run) -> PreparedData:
@@ -140,9 +148,8 @@ def test_a_run_without_a_held_out_share_has_no_evaluation_after_loading(tmp_path
 
 
 def test_the_real_sets_are_prepared_with_the_byte_tokenizer(shared_data: Path):
-    run = compose(
-        ["model=demo", "data=files", "data.sets=[alpaca_en_demo,glaive_toolcall_en_demo]", f"data.folder={shared_data}", "data.max_samples=40"]
-    )
+    sets = "data.sets=[alpaca_en_demo,glaive_toolcall_en_demo]"
+    run = described("model=demo", "data=files", sets, f"data.folder={shared_data}", "data.max_samples=40", "node=cpu", "cluster.ranks_per_node=1")
     report = built(run).report
     assert report.samples == 80
     assert 0 < report.learned_tokens < report.tokens

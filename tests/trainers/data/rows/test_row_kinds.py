@@ -1,6 +1,7 @@
 """Every stage gets the rows it reads, from every set that can give them; the real demo sets through their own entries, unchanged."""
 
 import json
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Run
 from conf.stages import STAGES, Kind
-from launcher.composition.compose import compose
+from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.sets import read_sets
@@ -42,11 +43,11 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @cache
 def composed() -> Run:
-    return compose(["model=demo", "data=files", "data.sets=[x]", "data.workers=1"])
+    return described("model=demo", "data=files", "data.sets=[x]", "data.workers=1", "node=cpu", "cluster.ranks_per_node=1")
 
 
 def built(stage: str, sets: list[str], folder: Path, micro_batch: int = 1, **values: object) -> PreparedData:
-    run = composed()
+    run = deepcopy(composed())
     run.training.micro_batch = micro_batch
     run.stage.name, run.data.sets, run.data.folder = stage, sets, str(folder)
     for key, value in {"cutoff": 4096, "max_samples": 25, "packing": False, "train_history": True, **values}.items():
@@ -95,7 +96,7 @@ def test_a_real_set_goes_into_every_stage_that_it_suits(shared_data: Path, name:
 
 
 def test_all_rows_of_the_real_preference_sets_are_read(shared_data: Path):
-    run = composed()
+    run = deepcopy(composed())
     run.data.folder, run.data.max_samples = str(shared_data), None
     run.data.sets = ["dpo_en_demo"]
     assert len(read_sets(run.data, "pairs")) == 300

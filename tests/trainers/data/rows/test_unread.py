@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.composition.compose import compose
+from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.data.rows.chat_template import named_template
 from trainers.model.tokenizer import byte_tokenizer
@@ -23,7 +23,16 @@ CALLS = (
 
 def built(folder: Path, template: str, *records: dict[str, object]) -> PreparedData:
     (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    run = compose(["model=demo", "data=files", "data.sets=[a.jsonl]", f"data.folder={folder}", "data.workers=1", "data.cutoff=512"])
+    run = described(
+        "model=demo",
+        "data=files",
+        "data.sets=[a.jsonl]",
+        f"data.folder={folder}",
+        "data.workers=1",
+        "data.cutoff=512",
+        "node=cpu",
+        "cluster.ranks_per_node=1",
+    )
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = template
     return build_datasets(run, tokenizer)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.composition.compose import compose
+from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.data.samples.turns import MERGED, OPENS, UNANSWERED
 from trainers.errors import DataError
@@ -18,7 +19,16 @@ def built(folder: Path, turns: str, *conversations: str, layout: str = "openai")
     column, role, content = ("messages", "role", "content") if layout == "openai" else ("conversations", "from", "value")
     rows = [[{role: names[word[0]], content: word[2:]} for word in conversation.split()] for conversation in conversations]
     (folder / "a.jsonl").write_text("".join(json.dumps({column: row}) + "\n" for row in rows))
-    run = compose(["model=demo", "data=files", "data.sets=[a.jsonl]", f"data.folder={folder}", "data.workers=1", f"data.turns={turns}"])
+    run = described(
+        "model=demo",
+        "data=files",
+        "data.sets=[a.jsonl]",
+        f"data.folder={folder}",
+        "data.workers=1",
+        f"data.turns={turns}",
+        "node=cpu",
+        "cluster.ranks_per_node=1",
+    )
     return build_datasets(run, load_tokenizer(run))
 
 

@@ -91,7 +91,7 @@ def tokenised(folder: Path, kind: str, lines: list[bytes]) -> Tokenised:
     (folder / "a.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     data = described(kind).data
     data.folder = str(folder)
-    wanted = stage_row(described(kind)).reads
+    wanted = stage_row(described(kind).stage.name).reads
     work = Work(tokenizer(), data, wanted)
     return tokenise_chunks(chunks_of(sources_of(data.sets, data), None, wanted), 1, work, folder / "rows.arrow", Uncounted())
 
@@ -197,7 +197,7 @@ def test_a_file_with_damaged_bytes_is_named_or_gives_every_row_that_it_holds(end
         path.write_bytes(whole[:begin] + added + whole[begin + removed :])
         data = described(kind).data
         data.folder, data.sets = str(folder), [path.name]
-        wanted = stage_row(described(kind)).reads
+        wanted = stage_row(described(kind).stage.name).reads
         message = path.name
         try:
             chunks = chunks_of(sources_of(data.sets, data), None, wanted)

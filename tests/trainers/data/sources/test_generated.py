@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launcher.composition.compose import compose
+from tests.described import described
 from trainers.data import build_collator, build_datasets
 from trainers.data.sources.generated import generated_records
 from trainers.model.tokenizer import load_tokenizer
@@ -24,7 +24,7 @@ def test_the_set_is_the_same_every_time():
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora on a random frozen base"])
 def test_the_demo_model_halves_its_loss_within_thirty_steps(adapter: bool):
-    run = compose(["recipe=demo", "data.max_samples=400"])
+    run = described("recipe=demo", "data.max_samples=400", "node=cpu", "cluster.ranks_per_node=1")
     tokenizer = load_tokenizer(run)
     prepared, collate = build_datasets(run, tokenizer), build_collator(run, tokenizer)
     torch.manual_seed(0)
