@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Run
-from tests.described import composed
+from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
@@ -20,7 +20,7 @@ def run_of(folder: Path, *overrides: str) -> Run:
     write(folder, "a.jsonl", ["a0", "a1", "a2", "a3"])
     write(folder, "b.jsonl", ["b0", "b1"])
     given = ["model=demo", "data=files", "data.sets=[a.jsonl,b.jsonl]", f"data.folder={folder}", f"output={folder}/outputs"]
-    return composed(*given, *overrides)
+    return described(*given, *overrides)
 
 
 def built(run: Run) -> PreparedData:

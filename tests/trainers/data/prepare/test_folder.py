@@ -7,7 +7,7 @@ import pytest
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from tests.described import composed
+from tests.described import described
 from trainers.data.prepare.build import REPORT
 from trainers.data.prepare.folder import PreparedData, build_datasets, load_prepared, prepare
 from trainers.errors import DataError
@@ -16,7 +16,7 @@ from trainers.model.tokenizer import load_tokenizer
 
 def run_of(folder: Path, answers: list[str], *overrides: str) -> Run:
     (folder / "a.json").write_text(json.dumps([{"instruction": "U", "output": answer} for answer in answers]))
-    return composed("model=demo", "data=files", "data.sets=[a.json]", f"data.folder={folder}", f"output={folder}/outputs", *overrides)
+    return described("model=demo", "data=files", "data.sets=[a.json]", f"data.folder={folder}", f"output={folder}/outputs", *overrides)
 
 
 def built(run: Run) -> PreparedData:

@@ -8,9 +8,8 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from conf.schema import Run
 from conf.stages import STAGES, Kind
-from launcher.composition.compose import compose
+from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.sets import read_sets
@@ -40,13 +39,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return byte_tokenizer()
 
 
-@cache
-def composed() -> Run:
-    return compose(["model=demo", "data=files", "data.sets=[x]", "data.workers=1"])
-
-
 def built(stage: str, sets: list[str], folder: Path, micro_batch: int = 1, **values: object) -> PreparedData:
-    run = composed()
+    run = described("model=demo", "data=files", "data.sets=[x]", "data.workers=1")
     run.training.micro_batch = micro_batch
     run.stage.name, run.data.sets, run.data.folder = stage, sets, str(folder)
     for key, value in {"cutoff": 4096, "max_samples": 25, "packing": False, "train_history": True, **values}.items():
@@ -95,7 +89,7 @@ def test_a_real_set_goes_into_every_stage_that_it_suits(shared_data: Path, name:
 
 
 def test_all_rows_of_the_real_preference_sets_are_read(shared_data: Path):
-    run = composed()
+    run = described("model=demo", "data=files", "data.sets=[x]", "data.workers=1")
     run.data.folder, run.data.max_samples = str(shared_data), None
     run.data.sets = ["dpo_en_demo"]
     assert len(read_sets(run.data, "pairs")) == 300
