@@ -1,25 +1,22 @@
 """Kernels alone on one GPU: attention of every kind, orders of the products of a LoRA layer, sizes of the loss' chunks.
 
-    python benchmarks/speed/kernels_alone.py --out KERNELS.jsonl
+    python -m benchmarks.speed.kernels_alone --out KERNELS.jsonl
 
 Times are means of ten calls after three, forward and backward; attention counts 3.5 times the forward operations of the causal half.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-
 import torch
-from cells import CELLS, lengths
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.speed.cells import CELLS, lengths
 
 CALLS = 10
 BF16 = torch.bfloat16

@@ -1,9 +1,9 @@
 """Tokens a second and peak memory of every cell and variant of cells.py, through the command line, one run at a time on GPU 0.
 
-    python benchmarks/speed/measure.py --out RESULTS.jsonl --bases FOLDER                                    what RESULTS does not hold yet
-    python benchmarks/speed/measure.py --out RESULTS.jsonl --bases FOLDER --only 8b-lora/kernels 1b-full     cells, or cells and variants
-    python benchmarks/speed/measure.py --out RESULTS.jsonl --bases FOLDER --project CHECKOUT                 by another checkout's code
-    python benchmarks/speed/measure.py --out RESULTS.jsonl --bases FOLDER --tiny                             a rehearsal on a CPU
+    python -m benchmarks.speed.measure --out RESULTS.jsonl --bases FOLDER                                    what RESULTS does not hold yet
+    python -m benchmarks.speed.measure --out RESULTS.jsonl --bases FOLDER --only 8b-lora/kernels 1b-full     cells, or cells and variants
+    python -m benchmarks.speed.measure --out RESULTS.jsonl --bases FOLDER --project CHECKOUT                 by another checkout's code
+    python -m benchmarks.speed.measure --out RESULTS.jsonl --bases FOLDER --tiny                             a rehearsal on a CPU
 
 Random weights of the published shapes are made where FOLDER lacks them. Rates count tokens that are no padding; a run's median is over its steps
 after the warm-up, without the last, its mean their tokens over their time. A line is written as soon as a run has ended.
@@ -23,8 +23,8 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-import cells
-from cells import CELLS, FULL_ALONE, MODELS, VARIANTS, Cell
+from benchmarks.speed import cells
+from benchmarks.speed.cells import CELLS, FULL_ALONE, MODELS, VARIANTS, Cell
 
 HERE = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "triton", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "liger-kernel", "datasets")
@@ -141,8 +141,7 @@ def measured(folder: Path, cell: Cell) -> dict[str, Any]:
 def make_base(cell: Cell, folder: Path, small: bool) -> None:
     if folder.exists():
         return
-    script = Path(__file__).with_name("weights.py")
-    subprocess.run([sys.executable, str(script), cell.model, str(folder), *(["--tiny"] if small else [])], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.speed.weights", cell.model, str(folder), *(["--tiny"] if small else [])], check=True)
 
 
 def surroundings() -> dict[str, object]:

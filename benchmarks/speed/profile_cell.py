@@ -1,7 +1,7 @@
 """Where a step's time goes, kernel by kernel, and what waits for the GPU: one cell and variant of cells.py in this process.
 
-    python benchmarks/speed/profile_cell.py 8b-lora kernels --bases FOLDER --out PROFILES.jsonl
-    python benchmarks/speed/profile_cell.py 1b-lora-mixed kernels --host --bases FOLDER --out PROFILES.jsonl     what the host does instead
+    python -m benchmarks.speed.profile_cell 8b-lora kernels --bases FOLDER --out PROFILES.jsonl
+    python -m benchmarks.speed.profile_cell 1b-lora-mixed kernels --host --bases FOLDER --out PROFILES.jsonl     what the host does instead
 
 Three steps are traced with the GPU's activities alone, so that the host is not slowed; three others run with torch's warning at every operation that
 waits for the GPU, and each place that warned is kept with its count. The share of a kernel is of the wall time of the traced steps; `idle` is the
@@ -12,7 +12,6 @@ import argparse
 import cProfile
 import json
 import pstats
-import sys
 import time
 import traceback
 import warnings
@@ -20,17 +19,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
-from cells import CELLS, MODELS, Cell, overrides, write_data
-from measure import make_base, surroundings
 from torch.profiler import ProfilerActivity, profile
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from benchmarks.speed.cells import CELLS, MODELS, Cell, overrides, write_data
+from benchmarks.speed.measure import make_base, surroundings
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
-from launcher.launch.plan import judge_run
+from launcher.gate.judge import judge_run
 from trainers.ranks.place import Place
 
 TRACED, WATCHED, STEPS = 8, 14, 3  # first step of each window, and how many

@@ -1,15 +1,13 @@
-"""Random bf16 weights of a choice of conf/model, made on the GPU where there is one: python weights.py llama3.1_8b FOLDER [--tiny]"""
+"""Random bf16 weights of a choice of conf/model, made on the GPU where there is one: python -m benchmarks.speed.weights llama3.1_8b FOLDER [--tiny]"""
 
 import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
-from cells import TINY
 from transformers import AutoModelForCausalLM, set_seed
 
+from benchmarks.speed.cells import TINY
 from launcher.composition.compose import compose
 from trainers.model.build import whole_random_model
 

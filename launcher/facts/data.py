@@ -99,8 +99,8 @@ def uncounted(path: Path) -> None:
 
 
 def samples_of_a_record(part: Source, stage: str) -> int:
-    """stage=kto reads a pair as a good and a bad answer."""
-    return 2 if stage == "kto" and holds_pairs(part) else 1
+    """A stage that reads labelled answers takes a pair as a good and a bad one."""
+    return 2 if stage_row(stage).reads == "labelled" and holds_pairs(part) else 1
 
 
 def holds_pairs(part: Source) -> bool:

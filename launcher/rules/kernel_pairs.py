@@ -17,7 +17,7 @@ KERNEL_RULES: tuple[Rule, ...] = (
     Rule(
         "kernels-stage",
         lambda run: fused(run) and stage_row(run.stage.name).loss is not Loss.NEXT_TOKEN,
-        "The fused kernels lay rows end to end and know the next-token loss alone; this stage compares whole rows.",
+        "The fused kernels lay rows end to end and know only the next-token loss. This stage compares whole rows.",
         "training.kernels=plain",
     ),
     Rule(

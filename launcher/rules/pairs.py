@@ -122,8 +122,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "offload-optimizer",
         lambda run: offloads(run) and not optimizer_row(run.optim.name).cpu_form,
-        "Where states are offloaded accelerate puts DeepSpeed's CPU Adam in the place of every optimizer that it knows no CPU form of "
-        "(utils/deepspeed.py, map_pytorch_optim_to_deepspeed): another one would train, without a word.",
+        "Where states are offloaded, accelerate uses DeepSpeed's CPU Adam instead of every optimizer for which it has no CPU form "
+        "(utils/deepspeed.py, map_pytorch_optim_to_deepspeed). A different optimizer would train, without a message.",
         "optim=adamw",
     ),
     Rule(

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.choices import subtypes
-from conf.run_dir import RunDir, composed_from_dict, cut_torn_line, load_composed, run_as_dict, save_run, write_text_atomically
+from conf.run_dir import RunDir, as_settled, composed_from_dict, cut_torn_line, load_composed, load_run, run_as_dict, save_run, write_text_atomically
 from conf.schema import Qlora, Run, Zero
 from launcher.composition.compose import choices, compose
+from tests.described import described
 
 DEMO = ["model=demo", "data=demo"]
 DEFAULT = compose([*DEMO, "regime=qlora", "sharding=zero3"])
@@ -114,3 +115,16 @@ def test_only_a_line_without_its_end_is_cut(text: bytes, left: bytes, tmp_path: 
 def test_a_file_that_is_not_there_has_no_torn_line(tmp_path: Path) -> None:
     cut_torn_line(tmp_path / "log")
     assert not (tmp_path / "log").exists()
+
+
+def test_a_run_that_still_leaves_something_open_is_not_settled() -> None:
+    composed = compose([*DEMO, "node=cpu"])
+    with pytest.raises(ValueError, match=r"training\.accumulation is null: this run is not settled"):
+        as_settled(composed)
+
+
+def test_a_settled_run_comes_back_settled(tmp_path: Path) -> None:
+    run = described(*DEMO, "node=cpu")
+    save_run(run, RunDir(tmp_path))
+    assert load_run(RunDir(tmp_path)) == run
+    assert type(load_run(RunDir(tmp_path))) is Run

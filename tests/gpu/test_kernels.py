@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
-from launcher.launch.plan import judge_run
+from launcher.gate.judge import judge_run
 from trainers.data.rows.collator import padded_batch
 from trainers.kernels.attention import whole_rows
 from trainers.kernels.layers import FAMILIES, fuse_layers

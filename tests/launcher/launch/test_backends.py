@@ -4,7 +4,6 @@ import os
 import string
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -175,9 +174,3 @@ def test_trackers_are_told_their_folder_and_names() -> None:
     run = on_cpu("tracking=wandb", "tracking.project=p")
     found = environment(run, {"WANDB_PROJECT": "site", "WANDB_ENTITY": "lab"})
     assert (found["WANDB_DIR"], found["WANDB_PROJECT"], found["WANDB_ENTITY"]) == ("/runs/a b/1", "p", "lab")
-
-
-def test_a_run_that_is_not_settled_has_no_command() -> None:
-    run = on_cpu()
-    with pytest.raises(AssertionError, match="settle"):
-        command(replace(run, cluster=replace(run.cluster, ranks_per_node=None)), RUN_DIR)

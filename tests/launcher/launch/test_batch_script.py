@@ -10,9 +10,9 @@ import pytest
 
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
-from launcher.composition.compose import compose
 from launcher.errors import SubmissionError, Unsafe
 from launcher.launch.batch_script import ALLOWED, HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
+from tests.described import described
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN_DIR = RunDir(Path("/home/user/outputs/demo/2026-11-22_14-05-00"))
@@ -25,7 +25,7 @@ LAUNCHER = ("/opt/venv/bin/python", "-m", "launcher")
 
 @cache
 def composed() -> Run:
-    return compose(["model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo"])
+    return described("model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo")
 
 
 def slurm_run(**cluster: object) -> Run:

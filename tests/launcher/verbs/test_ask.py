@@ -11,13 +11,13 @@ from conf.schema import Run
 from launcher.cli import main
 from launcher.errors import ConfigError
 from launcher.verbs.ask import asked_run, fingerprint, holds_out, refuse_absent_packages, refuse_bad_sampling
-from tests.described import composed
+from tests.described import described
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0.0, top_p=1.0, seed=0)
 
 
 def recorded(*overrides: str) -> Run:
-    return composed("model=demo", "data=demo", *overrides)
+    return described("model=demo", "data=demo", "node=cpu", *overrides)
 
 
 def finished_run(root: Path, config: str = '{"architectures": ["LlamaForCausalLM"]}') -> RunDir:

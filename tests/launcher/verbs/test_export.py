@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir, save_run
-from conf.schema import Run
 from launcher.cli import main
-from launcher.composition.compose import compose
 from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.verbs.export import default_name, exported_bytes, form_of, free_host_memory, parsed_size, refuse_full_disk, refuse_small_host
 from launcher.verbs.weights import Found
+from tests.described import described
 
 GIB = 2**30
 
 
 def found(folder: Path, *overrides: str, step: int | None = None, adapter: bool = False) -> Found:
-    run: Run = compose(["model=demo", "data=demo", *overrides])
+    run = described("model=demo", "data=demo", "node=cpu", *overrides)
     run_dir = RunDir(folder)
     save_run(run, run_dir)
     result = Found(run_dir, run, step)
