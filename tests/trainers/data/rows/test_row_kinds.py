@@ -9,7 +9,6 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from conf.schema import Run
 from conf.stages import STAGES, Kind
 from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
