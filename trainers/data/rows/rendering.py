@@ -92,7 +92,7 @@ def render_turn_by_turn(template: Template, messages: Conversation, wanted: list
         [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
         if not (after.text.startswith(before.text) and whole.text.startswith(after.text)):
             other = f"Learn the last answer alone (data.train_history=false). {name_a_template()}"
-            raise RowError(f"the chat template writes message {index + 1} differently once more follows. {other}")
+            raise RowError(f"the chat template writes message {index + 1} differently when more messages follow. {other}")
         answers.append((len(before.text), len(after.text)))
     return Rendered(whole.text, answers)
 

@@ -124,7 +124,9 @@ def test_a_template_that_knows_no_calls_gets_them_as_json():
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     template = "{% for m in messages %}[{{ m.role }}:{{ m.content if loop.last or m.role != 'assistant' else '...' }}]{% endfor %}"
-    message = r"writes message 3 differently once more follows. Learn the last answer alone .* Name a template that takes it: data.template is one of"
+    message = (
+        r"writes message 3 differently when more messages follow. Learn the last answer alone .* Choose a template that accepts it: data.template is"
+    )
     with pytest.raises(RowError, match=message):
         tokenise(TWO_TURNS, tokenizer_with(template))
 

@@ -32,7 +32,7 @@ def write(folder: Path, *files: list[dict[str, str]]) -> None:
 MISSPELT = {"prompt": "instruction", "query": "inptu", "response": "output"}
 SPARSE = {"prompt": "instruction", "response": "output", "system": "system"}
 REFUSED = (
-    r"data.sets: mine: the registry names the column inptu, which no record has. The records have: instruction, input, output. Correct `columns`"
+    r"data.sets: mine: the registry names the column inptu, which no record has. The records have: instruction, input, output. Fix `columns`"
 )
 
 
