@@ -53,7 +53,7 @@ def main() -> int:
         from trainers.run import train
 
         code, message = train(load_run(run_dir), run_dir, place)
-    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded; the exit code tells the agent
+    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code
         traceback.print_exc()
         code, message = cause_of(error)
     write_exit(run_dir, place, code, message)

@@ -11,7 +11,7 @@ from conf.optimizers import optimizer_row
 from conf.run_dir import RunDir
 from conf.schema import Ddp, Fsdp, Run, Zero
 
-REPLACED = "adamw_torch"  # what a Trainer is told before trainers/optimizers/build.py gives it the optimizer of the run
+REPLACED = "adamw_torch"  # given to a Trainer until trainers/optimizers/build.py gives it the optimizer of the run
 STAGING = ".making"  # checkpoints are written here and renamed when they are whole
 
 
@@ -88,7 +88,7 @@ def interval_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
     return {
         "output_dir": str(run_dir.checkpoints / STAGING),
         "logging_steps": run.training.log_interval,
-        "logging_nan_inf_filter": False,  # a NaN is to be seen, not averaged away
+        "logging_nan_inf_filter": False,  # a NaN must be visible in the log, not averaged away
         "save_strategy": "steps" if run.checkpoint.interval else "no",
         "save_steps": run.checkpoint.interval or 1,
         "eval_strategy": "steps" if evaluating else "no",
@@ -162,7 +162,7 @@ def fsdp_config(sharding: Fsdp, run: Run) -> dict[str, Any]:
 
 
 def keep_output_dtype(arguments: TrainingArguments, run: Run) -> None:
-    """Under autocast accelerate would have FSDP2 round all that a model answers to 16 bits: the loss, and the logits that TRL takes in fp32."""
+    """Under autocast, accelerate would make FSDP2 round all outputs of a model to 16 bits: the loss, and the logits that TRL needs in fp32."""
     dtypes = {"bf16_amp": torch.bfloat16, "fp16_amp": torch.float16}
     if isinstance(run.sharding, Fsdp) and run.training.precision in dtypes:
         dtype = dtypes[run.training.precision]

@@ -58,7 +58,7 @@ def census(architecture: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"transformers {transformers.__version__} does not know it")
     config = AutoConfig.for_model(**architecture)
     if "num_attention_heads" not in common_names(config.get_text_config()):
-        raise ValueError("it has no attention heads, and memory is predicted for decoders with attention alone")
+        raise ValueError("it has no attention heads, and memory can be predicted only for decoders with attention")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     modules = kinds(model)

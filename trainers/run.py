@@ -62,7 +62,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     join_ranks(run)
     checkpoint = checkpoint_to_resume(run, run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None
-    watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: what they take is no phase of a step
+    watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     host.end("load")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -157,8 +157,8 @@ def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir,
     data = load_prepared(run_dir.prepared)
     if len(data.train) < run.training.micro_batch * place.world:
         raise DataError(
-            f"{len(data.train)} training samples are fewer than one batch of training.micro_batch={run.training.micro_batch} on {place.world} ranks. "
-            "Lower training.micro_batch, or give more data."
+            f"{len(data.train)} training samples are fewer than one batch of training.micro_batch={run.training.micro_batch} on each of "
+            f"{place.world} ranks. Lower training.micro_batch, or give more data."
         )
     return data
 
@@ -171,7 +171,7 @@ def wait_for(ready: Callable[[], bool], failure: Path) -> None:
 
 
 def checkpoint_to_resume(run: Run, run_dir: RunDir) -> Path | None:
-    """The checkpoint to go on from, verified by rank 0 and told to the others; None for a first start.
+    """The checkpoint to go on from, verified by rank 0 and sent to the others; None for a first start.
 
     Raises:
         ValueError: when checkpoint.resume names one that is not there or not whole.
@@ -181,10 +181,10 @@ def checkpoint_to_resume(run: Run, run_dir: RunDir) -> Path | None:
         run_dir.checkpoints.mkdir(exist_ok=True)
         clear_leftovers(run_dir)
         if run.checkpoint.resume != "newest" and not committed(run_dir):
-            return None  # a first start; the key speaks of later ones
+            return None  # a first start; the key is for later ones
         choice = choose(run_dir, run.checkpoint.resume)
         for fault in choice.passed_over:
-            print(f"passed over: {fault}", flush=True)
+            print(f"checkpoint not used: {fault}", flush=True)
         return choice.checkpoint
 
     return broadcast(on_rank_zero(find, "choosing the checkpoint"))

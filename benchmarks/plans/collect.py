@@ -70,7 +70,7 @@ def made_at_random(overrides: list[str]) -> list[str]:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """What the documentation says to type, without `...`; of train, plan says the same."""
+    """The commands of the documentation, without those with `...`; `train` is planned as `plan`."""
     for path in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))):
         text = re.sub(r" *\\\n *", " ", path.read_text(encoding="utf-8"))
         variables = {name: value or A_RUN for name, value in VARIABLE.findall(text)}
@@ -81,7 +81,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def pairs() -> Iterator[list[str]]:
-    """Choices of the groups with each other, as --help lists them: what the tables of the launcher tell apart."""
+    """Choices of the groups with each other, as --help lists them: every difference that the tables of the launcher know."""
     listed = subprocess.run([sys.executable, "-m", "launcher", "plan", "--help"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     groups = {name: choices.split(", ") for name, choices in re.findall(r"^  (\w+) +(.+)$", listed.split("choices:\n")[1], re.MULTILINE)}
     stages = [f"stage={name} {NEEDED.get(name, '')}" for name in groups["stage"]]

@@ -1,4 +1,4 @@
-"""What `regimen plan --json` says of every job of jobs.jsonl: written down before a change, and compared after it.
+"""Writes what `regimen plan --json` prints for every job of jobs.jsonl before a change, and compares it after the change.
 
     python benchmarks/plans/plans.py write /tmp/before.jsonl                    all jobs: three minutes of a core
     python benchmarks/plans/plans.py write /tmp/after.jsonl                     in the changed checkout, on the same machine
@@ -8,8 +8,8 @@
     python benchmarks/plans/plans.py compare /tmp/before.jsonl /tmp/after.jsonl --part
 
 Plans are made by the command line alone, so that no change of modules reaches this script: copy the folder into a checkout that lacks it. They are
-made in a temporary folder, with a fixed environment and a disk of fixed size, and paths of this machine are written as names. Still the machine's are
-its host memory and its GPUs, where a job takes node=auto or node=cpu.
+made in a temporary folder, with a fixed environment and a disk of fixed size, and paths of this machine are written as names. Only host
+memory and GPUs are those of this machine, for jobs with node=auto or node=cpu.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def prepare(folder: Path) -> None:
 
 
 def entry_point() -> Main:
-    """The program regimen of this checkout, wherever its modules lie."""
+    """The program regimen of this checkout, wherever its modules are."""
     sys.path.insert(0, str(CHECKOUT))
     module, name = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["regimen"].split(":")
     found: Main = getattr(importlib.import_module(module), name)
@@ -183,8 +183,10 @@ def main() -> int:
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     comparing.add_argument("--renamed", action="append", default=[], metavar="OLD=NEW", help="a module or file that has a new name; repeatable")
-    comparing.add_argument("--messages", action="store_true", help="compare the words of refusals too, not only exit codes and rules")
-    comparing.add_argument("--part", action="store_true", help="AFTER was written with --without-pairs: what it lacks is no difference")
+    comparing.add_argument("--messages", action="store_true", help="also compare the messages of refusals, not only exit codes and rules")
+    comparing.add_argument(
+        "--part", action="store_true", help="AFTER was written with --without-pairs: do not count the jobs that it lacks as different"
+    )
     arguments = parser.parse_args()
     if arguments.verb == "write":
         return write(arguments.out.absolute(), arguments.without)

@@ -1,4 +1,4 @@
-"""Runs what launcher/rules/pairs.py refuses, with the refusal lifted, and records how it really ends.
+"""Runs what launcher/rules/pairs.py refuses, without the refusal, and records how it really ends.
 
     python -m benchmarks.rules.refused_pairs --out RESULTS.jsonl [--gpus 2] [--only NAME ...] [--concurrent 3]
 
@@ -84,7 +84,7 @@ def probe(name: str, gpus: int, root: Path, limit: float) -> dict[str, object]:
     try:
         done = subprocess.run(start.argv, env=start.environment(os.environ), capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
-        return {**record, "exit_code": None, "message": f"no end within {limit:.0f} s", **left(run_dir)}
+        return {**record, "exit_code": None, "message": f"it did not end within {limit:.0f} s", **left(run_dir)}
     return {**record, "exit_code": done.returncode, "message": messages(run_dir) or done.stderr[-300:], **left(run_dir)}
 
 
@@ -98,7 +98,7 @@ def messages(run_dir: RunDir) -> str:
 
 
 def left(run_dir: RunDir) -> dict[str, object]:
-    """What shows whether it did what it was asked: losses and the layout of rank 0."""
+    """Evidence of what really ran: losses and the layout of rank 0."""
     layout = run_dir.layout_file(0)
     lines = run_dir.progress.read_text().splitlines() if run_dir.progress.exists() else []
     losses = [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]

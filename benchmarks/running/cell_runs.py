@@ -135,17 +135,17 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="results whose finished cells are not run again")
     parser.add_argument("--only", nargs="*", default=[], help="prefixes of cell names")
-    parser.add_argument("--concurrent", type=int, default=1, help="cells at a time; with more than 1, tokens/s are no figures of speed")
+    parser.add_argument("--concurrent", type=int, default=1, help="cells at a time; with more than 1, tokens/s do not measure speed")
     parser.add_argument("--devices", nargs="*", default=[], help="CUDA_VISIBLE_DEVICES of each slot")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no cell after this time")
-    parser.add_argument("--cell-seconds", type=float, default=300, help="end a cell after this time")
+    parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
+    parser.add_argument("--cell-seconds", type=float, default=300, help="seconds after which a cell is ended")
     parser.add_argument("--output", type=Path, default=Path("/tmp/regimen-cells"))
     parser.add_argument("--tiny", action="store_true")
     return parser
 
 
 def wanted(arguments: argparse.Namespace, every: Sequence[Any]) -> list[Any]:
-    """Those of `every` that are asked for and not done yet."""
+    """Those of `every` that the arguments name and that are not done yet."""
     done = finished([arguments.out, *arguments.earlier])
     cells = [cell for cell in every if cell.name not in done]
     return [cell for cell in cells if not arguments.only or any(cell.name.startswith(prefix) for prefix in arguments.only)]

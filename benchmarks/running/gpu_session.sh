@@ -37,7 +37,7 @@ run() { # NAME MODULE ARGUMENT...: its lines go to the log
   "$PYTHON" -m "benchmarks.$2" "${@:3}" --work "$WORK/$name" 2>&1 | grep --line-buffered -v 'Writing model\|^\[transformers\]' | sed -u "s/^/$name: /" >> "$OUT/log.txt"
 }
 
-bases() { # both on GPU 0: GPU 1 is to be alone
+bases() { # both on GPU 0: GPU 1 must have no other work
   run bases running.bases --out "$BASES" --device cuda:0 --part 1/2 --of $WEIGHTS &
   run bases running.bases --out "$BASES" --device cuda:0 --part 2/2 --of $WEIGHTS &
 }

@@ -16,7 +16,7 @@ PASSES = 12  # later ones that may pass one that waits for a large part of a GPU
 
 @dataclass(eq=False)
 class Ticket:
-    """A place in the queue; its size is asked of each of so many GPUs."""
+    """A place in the queue: it needs `size` bytes on each of `gpus` GPUs."""
 
     size: int
     gpus: int = 1
@@ -39,10 +39,10 @@ class Room:
             time.sleep(POLL_SECONDS)
 
     def queue(self, size: int, gpus: int = 1) -> Ticket:
-        """Raises ValueError where it could never enter: nobody may wait for that."""
+        """Raises ValueError where it could never enter, because the wait would have no end."""
         if size > self.size or gpus > len(self.free) or gpus > self.everyone:
             there = f"{len(self.free)} GPU(s) with room for {self.size / 2**30:.1f} GiB each, and {self.everyone} process(es)"
-            raise ValueError(f"{gpus} x {size / 2**30:.1f} GiB never fit into {there}")
+            raise ValueError(f"{gpus} x {size / 2**30:.1f} GiB cannot fit: there are {there}")
         ticket = Ticket(size, gpus)
         with self.changed:
             self.waiting.append(ticket)
@@ -101,7 +101,7 @@ class Room:
 
 
 def run_limited(command: Sequence[str], environment: dict[str, str], seconds: float) -> tuple[int, str]:
-    """Exit code and output; after `seconds` the whole process group is killed: what it started for itself dies with it (prctl(2))."""
+    """Exit code and output; after `seconds` the whole process group is killed, and what it started dies with it (prctl(2))."""
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         output, _ = process.communicate(timeout=seconds)
@@ -113,7 +113,7 @@ def run_limited(command: Sequence[str], environment: dict[str, str], seconds: fl
 
 
 def environment_for(devices: Sequence[str], concurrent: int) -> dict[str, str]:
-    """This process' own, on those GPUs, with its share of the cores; on a CPU nothing is said of GPUs."""
+    """This process' own, on those GPUs, with its share of the cores; on a CPU, variables of GPUs are not set."""
     threads = max(1, (os.cpu_count() or 1) // max(1, concurrent))
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
     return {**os.environ, "OMP_NUM_THREADS": str(threads), **visible}

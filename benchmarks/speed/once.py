@@ -1,4 +1,4 @@
-"""One start of a command, timed: wall and CPU seconds until it ended, or until it had come as far as was asked."""
+"""One start of a command, timed: wall and CPU seconds until it ended, or until it reached the given point."""
 
 import os
 import signal

@@ -1,1 +1,1 @@
-"""What the verbs after training share: loading, asking, scoring and writing a trained model."""
+"""What the verbs after training share: loading, prompting, scoring and writing a trained model."""

@@ -11,7 +11,7 @@ from conf.request import Export
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Qlora, Run
 
-DESCRIBED = ("model", "data", "stage", "regime", "optim", "training", "sharding")  # groups that say how the weights came to be
+DESCRIBED = ("model", "data", "stage", "regime", "optim", "training", "sharding")  # groups that describe how the weights were made
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes", "hqq")
 LOADED_BY = {
     "copy": "AutoModelForCausalLM.from_pretrained(FOLDER)",
@@ -29,7 +29,7 @@ def model_card(run: Run, request: Export, classifies: bool) -> str:
         f"# {run.name}\n",
         f"{form_sentence(run, request)} Trained with regimen.\n",
         f"| | |\n|---|---|\n{rows}\n",
-        f"Load it with `{loaded}`; the tokenizer and its chat template lie beside the weights.\n",
+        f"Load it with `{loaded}`; the tokenizer and its chat template are in the same folder as the weights.\n",
         f"Licence: {licence_sentence(run)}\n",
         f"The configuration of the run:\n\n```yaml\n{yaml.safe_dump(described, sort_keys=False, allow_unicode=True)}```\n",
     ])  # fmt: skip
@@ -86,21 +86,21 @@ def base_text(run: Run) -> str:
 def form_sentence(run: Run, request: Export) -> str:
     dtype = f" in {request.dtype}" if request.dtype else ""
     if request.form == "adapter":
-        return f"A LoRA adapter{dtype}, to be used on its base."
+        return f"A LoRA adapter{dtype}. Use it with its base."
     if request.form == "copy":
         return f"All weights{dtype}."
     if isinstance(run.regime, Qlora):
         return (
-            f"A LoRA adapter merged{dtype} into its dequantised base: it was trained on weights of {run.regime.bits} bits, and these are the values "
-            "that those stand for, not the original ones."
+            f"A LoRA adapter merged{dtype} into its dequantised base. It was trained on {run.regime.bits}-bit weights, so the base has their "
+            "dequantised values, not the original ones."
         )
     return f"A LoRA adapter merged{dtype} into its base."
 
 
 def licence_sentence(run: Run) -> str:
     if run.model.init == "random":
-        return "nothing is stated. The weights began at random."
-    return "that of the base model applies, which is not known here. See its own page."
+        return "no licence is stated. Training started from random weights."
+    return "the licence of the base model applies. It is not known here: see the page of that model."
 
 
 def progress(run_dir: RunDir, step: int | None) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def progress(run_dir: RunDir, step: int | None) -> list[dict[str, Any]]:
 def losses(history: list[dict[str, Any]]) -> dict[str, str]:
     """First and last of each kind."""
     found = {name: [entry[key] for entry in history if key in entry] for key, name in (("loss", "training loss"), ("eval_loss", "evaluation loss"))}
-    return {name: f"{values[0]:.4f} at first, {values[-1]:.4f} at last" for name, values in found.items() if values}
+    return {name: f"{values[0]:.4f} at the start, {values[-1]:.4f} at the end" for name, values in found.items() if values}
 
 
 def without_paths(values: Any) -> Any:

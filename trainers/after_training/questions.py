@@ -1,4 +1,4 @@
-"""What a prediction asks: prompts with the answers that the data gives to them."""
+"""The prompts of a prediction, with the answers that the data gives to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,16 +35,16 @@ def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Que
     """
     kind = stage_row(run.stage.name).reads
     if kind == "text":
-        raise DataError(f"stage={run.stage.name} holds out plain text, which asks nothing. Name sets with prompts: --data SET.")
+        raise DataError(f"stage={run.stage.name} holds out plain text, so there are no prompts to answer. Name sets with prompts: --data SET.")
     data = replace(run.data, packing=False, mask_prompt=True)  # packing is for rows, and the labels are to show the answers
     prepared = build_datasets(on_one_rank(run, data), tokenizer)
     if prepared.evaluation is None:
-        raise DataError("The run held no samples out. Name sets (--data SET), or ask its training data (--all).")
+        raise DataError("The run held no samples out. Name sets with --data SET, or use its training data with --all.")
     unanswered = prepared.report.drops.get(NOTHING_LEARNED, 0)
     if unanswered and not run.data.mask_prompt:
         raise DataError(
-            f"The run learned prompts too (data.mask_prompt=false), of {unanswered} samples nothing else, and may have held out some of these: what "
-            "it held out cannot be told any more. Name sets (--data SET), or ask its training data (--all)."
+            f"The run also learned prompts (data.mask_prompt=false), and {unanswered} samples have nothing else to learn. It is no longer known "
+            "which samples were held out. Name sets with --data SET, or use its training data with --all."
         )
     return [from_row(row, tokenizer) for row in prepared.evaluation]
 
@@ -92,8 +92,8 @@ def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Qu
             continue
         questions.append(question)
         if len(question.prompt_ids) > data.cutoff:
-            problems.append(f"{sample['place']}: its prompt has {len(question.prompt_ids)} tokens, data.cutoff={data.cutoff}")
-    refuse_bad_rows("data.sets", problems, len(samples), "Raise data.cutoff, or mend or remove these rows.")
+            problems.append(f"{sample['place']}: the prompt has {len(question.prompt_ids)} tokens, more than data.cutoff={data.cutoff}")
+    refuse_bad_rows("data.sets", problems, len(samples), "Raise data.cutoff, or fix or remove these rows.")
     return questions
 
 

@@ -23,7 +23,7 @@ class Prediction(TypedDict):
 
 
 class Words:
-    """The tokenizer that rouge_score takes."""
+    """A tokenizer for rouge_score."""
 
     def tokenize(self, text: str) -> list[str]:
         return WORD.findall(text.lower())

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers' own names
-METADATA = {"format": "pt"}  # transformers refuses files that do not say so
+METADATA = {"format": "pt"}  # transformers refuses files without it
 
 Shape = tuple[int, ...]
 
@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
     if not (folder / SINGLE).is_file():
-        raise ValueError(f"{folder} holds no {SINGLE} and no {INDEX}: there are no whole weights in it.")
+        raise ValueError(f"{folder} holds neither {SINGLE} nor {INDEX}, so its weights are not complete.")
     return [folder / SINGLE]
 
 
@@ -67,7 +67,7 @@ def size_of(tensor: torch.Tensor) -> int:
 
 
 def name_shards(folder: Path, placed: dict[str, str], total: int) -> None:
-    """Give the files the names that transformers looks for, which tell how many there are."""
+    """Give the files the names that transformers looks for, which hold the number of files."""
     parts = sorted(set(placed.values()), key=lambda name: int(name.removeprefix("part-").removesuffix(".safetensors")))
     if len(parts) == 1:
         (folder / parts[0]).rename(folder / SINGLE)

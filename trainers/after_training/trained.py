@@ -53,12 +53,12 @@ def refuse_damaged(trained: Trained) -> None:
 
 @contextmanager
 def naming_the_weights(trained: Trained) -> Iterator[None]:
-    """A file that is cut or missing, and weights that a merge makes NaN, are told by libraries in their own words."""
+    """Libraries report a cut or missing file, and weights that a merge makes NaN, in their own words."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         if is_full_disk(error) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # the disk's own words: what is full, what may not be written
+            raise  # the disk's own message: what is full, or what cannot be written
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{trained.weights} cannot be used: {first} Name a committed checkpoint (RUN@step-N), or train again.") from error
 

@@ -14,7 +14,7 @@ class EarlyStopping(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         values = [entry[self.metric] for entry in state.log_history if self.metric in entry]
         if evaluations_since_best(values, HIGHER_IS_BETTER[self.metric]) >= self.patience and state.global_step < state.max_steps:
-            print(f"stopping at step {state.global_step}: {self.metric} did not get better in {self.patience} evaluations", flush=True)
+            print(f"stopping at step {state.global_step}: {self.metric} did not improve in {self.patience} evaluations", flush=True)
             control.should_training_stop = True
 
 

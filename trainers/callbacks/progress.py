@@ -117,7 +117,7 @@ def refuse_nan(entry: dict[str, Any]) -> None:
     for key in ("loss", "eval_loss"):
         if key in entry and not math.isfinite(entry[key]):
             raise NotANumber(
-                f"{key} is {entry[key]} at step {entry['step']}: nothing was saved from it. "
-                "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp: "
-                "resumed, this one would go the same way."
+                f"{key} is {entry[key]} at step {entry['step']}, and nothing was saved from this step. "
+                "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp. "
+                "Resuming this run would give the same result."
             )

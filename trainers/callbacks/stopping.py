@@ -1,4 +1,4 @@
-"""Ends a run early when asked to: the stop file of the run folder, or a signal. All ranks save and stop at the same step."""
+"""Ends a run early, on the stop file of the run folder or on a signal. All ranks save and stop at the same step."""
 
 import signal
 from types import FrameType
@@ -22,7 +22,7 @@ class Stopping(TrainerCallback):
             signal.signal(number, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler only takes note: saving is a collective act, and belongs to the step's end."""
+        """The handler only sets a flag, because all ranks must save together, at the end of a step."""
         self.signalled = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

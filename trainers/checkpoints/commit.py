@@ -79,7 +79,7 @@ def faults(checkpoint: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         return [f"{manifest} is damaged ({error})"]
     if not files:
-        return [f"{manifest} is damaged (it names no file)"]
+        return [f"{manifest} is damaged (it lists no files)"]
     return [fault for name, size, digest in files for fault in file_faults(checkpoint / name, size, digest)]
 
 
@@ -96,7 +96,7 @@ def file_faults(path: Path, size: int, digest: str) -> list[str]:
 @dataclass(frozen=True)
 class Choice:
     checkpoint: Path | None
-    passed_over: list[str]  # faults of newer checkpoints that were not taken
+    passed_over: list[str]  # faults of newer checkpoints that were not used
 
 
 def choose(run_dir: RunDir, wanted: str) -> Choice:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 STATUS = Path("/proc/self/status")
-SECONDS = 0.05  # between two looks, of some 0.05 ms each; weights and states take longer to come
+SECONDS = 0.05  # between two looks, of some 0.05 ms each; weights and states need longer to be allocated
 
 
 class Held(NamedTuple):
@@ -35,7 +35,7 @@ def held() -> Held:
 
 
 def read(status: str) -> Held:
-    """Some containers' kernels tell no kinds: all that is resident then counts, which is too much rather than too little."""
+    """In some containers the kernel does not report kinds. All resident memory then counts, which is rather too much than too little."""
     sizes = {name: 1024 * int(number) for name, number in re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE)}
     if "RssAnon" not in sizes:
         return Held(sizes["VmRSS"], 0, 0)

@@ -15,7 +15,7 @@ from trainers.ranks.place import Place
 
 
 def write_layout(trainer: Trainer, run_dir: RunDir, place: Place) -> None:
-    """layout/rank-N.json: a test, or a doubting user, reads here what ran."""
+    """layout/rank-N.json: a test, or a user who wants to be sure, reads here what ran."""
     run_dir.layouts.mkdir(exist_ok=True)
     write_text_atomically(run_dir.layout_file(place.rank), json.dumps(layout(trainer, place), indent=1))
 
@@ -71,7 +71,7 @@ def host_peak(host: HostPeaks) -> dict[str, Any]:
 
 
 def gpu_peak(peaks: Peaks) -> dict[str, Any]:
-    """Bytes: what torch allocated and reserved at most, what the driver counts on the whole GPU and for this process now (None: it does not say),
+    """Bytes: what torch allocated and reserved at most, what the driver counts on the whole GPU and for this process now (None: not reported),
     and the highest of each phase."""
     free, total = torch.cuda.mem_get_info()
     allocated, reserved = peaks.highest
@@ -80,7 +80,7 @@ def gpu_peak(peaks: Peaks) -> dict[str, Any]:
 
 
 def held_on_gpu(uuid: str) -> int | None:
-    """What nvidia-smi shows beside this process; None where the driver does not tell."""
+    """The bytes that nvidia-smi shows for this process; None where the driver does not report them."""
     import pynvml
 
     try:
@@ -91,13 +91,13 @@ def held_on_gpu(uuid: str) -> int | None:
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:  # MIG instances have UUIDs of another form, and containers may hide the processes
-        print(f"nvidia-smi's figure of this process is not recorded: {error}", flush=True)
+        print(f"The GPU memory that nvidia-smi shows for this process is not recorded: {error}", flush=True)
         return None
     return of_this_process(users, os.getpid())
 
 
 def of_this_process(users: Sequence[tuple[int, int | None]], pid: int) -> int | None:
-    """Inside of a container the driver may tell the host's number of a process: then only one that is alone can be told."""
+    """In a container the driver may report the host's ids of processes. A process can then be recognised only if it is the only one."""
     own = [used for user, used in users if user == pid]
     if own:
         return own[0]

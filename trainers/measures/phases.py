@@ -22,11 +22,11 @@ class Reading(NamedTuple):
     reserved: int
 
 
-Meter = Callable[[], Reading]  # the highest since it was last asked
+Meter = Callable[[], Reading]  # the highest since the last call
 
 
 def cuda_meter() -> Reading:
-    """Asks the host-side allocator alone: the GPU is not waited for."""
+    """Reads only the allocator on the host, and does not wait for the GPU."""
     statistics = torch.cuda.memory_stats_as_nested_dict()  # five times a step: memory_stats would flatten and sort them all
     torch.cuda.reset_peak_memory_stats()
     return Reading(statistics["allocated_bytes"]["all"]["peak"], statistics["reserved_bytes"]["all"]["peak"])
@@ -92,7 +92,7 @@ class Phases(TrainerCallback):
 
 @contextmanager
 def answering(callbacks: Iterable[TrainerCallback]) -> Iterator[None]:
-    """What happens inside, answers written and judged, is one phase, `generation`, however many forward passes it takes."""
+    """What happens inside, answers written and judged, is one phase, `generation`, however many forward passes it needs."""
     phases = [callback for callback in callbacks if isinstance(callback, Phases)]
     for watcher in phases:
         watcher.peaks.end(ELSEWHERE)
@@ -104,7 +104,7 @@ def answering(callbacks: Iterable[TrainerCallback]) -> Iterator[None]:
 
 
 def bracket_step(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Call `before` and `after` around every step. DeepSpeed's optimizers are no torch optimizers and have no hooks."""
+    """Call `before` and `after` around every step. DeepSpeed's optimizers are not torch optimizers and have no hooks."""
     if isinstance(optimizer, torch.optim.Optimizer):
         optimizer.register_step_pre_hook(lambda *_: before())
         optimizer.register_step_post_hook(lambda *_: after())

@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from conf.schema import Run
 
 VARLEN = "varlen"
-HEAD_WIDTH = 8  # the kernels take heads of a multiple of it (aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp)
+HEAD_WIDTH = 8  # the kernels need heads of a multiple of it (aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp)
 
 Mask = Callable[[], Tensor | None]
 
@@ -44,7 +44,7 @@ def implementation(run: Run) -> str | None:
 
 
 def mask_on_demand(**arguments: Any) -> Mask:
-    """Packed batches bring the bounds of their samples and need no mask, which would take length x length; batches of generation ask for it."""
+    """Packed batches bring the bounds of their samples and need no mask of length x length. Batches of generation need one."""
     return partial(sdpa_mask, **arguments)
 
 
@@ -67,7 +67,7 @@ def attention_forward(
         out: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
         return out
     if dropout:
-        raise ValueError(f"training.attention=varlen has no dropout, and the model asks for {dropout}. Set training.attention=sdpa.")
+        raise ValueError(f"training.attention=varlen does not support dropout, and the model uses {dropout}. Set training.attention=sdpa.")
     rows, _, length, head = query.shape
     flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
     attend = by_kernel if query.is_cuda else one_by_one
@@ -87,8 +87,8 @@ def by_kernel(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: Sp
 
 @cache
 def kernel() -> Callable[..., Tensor]:
-    """torch's own; with fewer heads for keys than for queries 2.11 takes them as they are, and 2.13 asks to be told."""
-    from torch.nn.attention.varlen import varlen_attn  # takes a second, and on GPUs alone it is used
+    """torch's own; with fewer heads for keys than for queries, 2.11 needs no argument and 2.13 needs enable_gqa."""
+    from torch.nn.attention.varlen import varlen_attn  # needs a second, and is used only on GPUs
 
     asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
     return partial(varlen_attn, enable_gqa=True) if asks else varlen_attn

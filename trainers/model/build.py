@@ -65,7 +65,7 @@ def adapter_dtype(run: Run) -> torch.dtype:
 
 def by_precision(dtypes: dict[str, torch.dtype], precision: str) -> torch.dtype:
     if precision not in dtypes:
-        raise ValueError(f"training.precision={precision} is not known: choose one of {', '.join(dtypes)}.")
+        raise ValueError(f"training.precision={precision} is not known. Choose one of {', '.join(dtypes)}.")
     return dtypes[precision]
 
 
@@ -130,7 +130,7 @@ def naming_the_path(path: str) -> Iterator[None]:
 
 
 def quantised_placement() -> dict[str, torch.device] | None:
-    """Each rank quantises straight onto its own device. ZeRO-3 takes no placement: transformers then uses the current device by itself."""
+    """Each rank quantises straight onto its own device. ZeRO-3 does not accept a placement; transformers then uses the current device by itself."""
     return None if is_deepspeed_zero3_enabled() else {"": PartialState().device}
 
 
@@ -141,7 +141,7 @@ def with_rope_scaling(config: PreTrainedConfig, kind: str | None, cutoff: int) -
     rope = config.to_dict().get("rope_parameters") or {}
     present = rope.get("rope_type")
     if present not in ("default", kind):
-        found = f"scales them as {present} already" if present else "has no rotary positions of one kind"
+        found = f"already scales them as {present}" if present else "has no rotary positions of one kind"
         raise ValueError(f"model.rope_scaling={kind} cannot be applied: {config.model_type} {found}. Set model.rope_scaling=null.")
     if cutoff <= config.max_position_embeddings:
         return config
@@ -151,7 +151,7 @@ def with_rope_scaling(config: PreTrainedConfig, kind: str | None, cutoff: int) -
 
 
 def with_saved_base(run: Run, model_class: ModelClass, folder: Path) -> Run:
-    """An adapter is of no use without its base: write a random one into `folder` once, by the first rank, and train on those files."""
+    """An adapter cannot be used without its base: write a random base into `folder` once, by the first rank, and train on those files."""
     with PartialState().main_process_first():
         if not folder.is_dir():
             save_random_base(run, model_class, folder)

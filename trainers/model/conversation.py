@@ -23,7 +23,7 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
     found = end_tokens(tokenizer)
     if not found:
-        raise ValueError("The tokenizer has no end token, and its chat template ends answers with none: generation would never stop.")
+        raise ValueError("The tokenizer has no end token, and its chat template ends answers without one, so generation would never stop.")
     return found
 
 
@@ -44,9 +44,7 @@ def answer_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.chat_template is None:
-        raise ValueError(
-            "The model was trained without a chat template (plain text): it has no turns to ask in. Train with data.template, stage=sft."
-        )
+        raise ValueError("The model was trained without a chat template (on plain text), so it cannot chat. Train with data.template and stage=sft.")
 
 
 def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -59,4 +57,10 @@ def sampling_keywords(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) ->
     ends = {"eos_token_id": stop_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_new_tokens": sampling.max_new_tokens}
     if sampling.temperature == 0:
         return {**ends, "do_sample": False}
-    return {**ends, "do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}  # 0: all; transformers takes 50
+    return {
+        **ends,
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+    }  # 0: all; the default of transformers is 50

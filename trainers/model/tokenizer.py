@@ -61,7 +61,7 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
 def pretrained_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     key, source = ("model.path", model.path) if model.tokenizer is None else ("model.tokenizer", model.tokenizer)
     if source is None:
-        raise ValueError("model.tokenizer and model.path are both null: set model.tokenizer to a folder, a hub id, or bytes (the built-in one).")
+        raise ValueError("model.tokenizer and model.path are both null. Set model.tokenizer to a folder, a hub id, or bytes (the built-in one).")
     refuse_missing_folder(key, source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision if source == model.path else None)
@@ -69,7 +69,7 @@ def pretrained_tokenizer(model: Model) -> PreTrainedTokenizerBase:
         raise ValueError(unreadable(key, source, "tokenizer", error)) from error
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{key}={source}: this tokenizer gives no character offsets, which finding the answers needs. Save it with a tokenizer.json."
+            f"{key}={source}: this tokenizer gives no character offsets, and they are needed to find the answers. Save it with a tokenizer.json."
         )
     return tokenizer
 
@@ -85,7 +85,7 @@ def unreadable(key: str, source: str, what: str, error: Exception) -> str:
         return f"{key}={source}: the folder holds no readable {what}: {cause} Save one there with save_pretrained, or name another in {key}."
     return (
         f"{key}={source}: there is no such folder, and no {what} of that hub id could be loaded: {cause} "
-        f"Check the name, or download it beforehand and give its folder."
+        f"Check the name, or download it first and give its folder."
     )
 
 
@@ -95,7 +95,7 @@ def fitting_template(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if missing:
         raise ValueError(
             f"data.template={name} writes {', '.join(sorted(missing))}, which this tokenizer would split into pieces that never end an answer. "
-            f"Take data.template=alpaca, which needs no tokens of its own, or a model.tokenizer that has them."
+            f"Use data.template=alpaca, which needs no tokens of its own, or a model.tokenizer that has them."
         )
     return template
 
@@ -108,7 +108,7 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.chat_template is None:
-        raise ValueError(f"The tokenizer has no chat template: set data.template to one of {', '.join(template_names())}.")
+        raise ValueError(f"The tokenizer has no chat template. Set data.template to one of {', '.join(template_names())}.")
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -119,12 +119,12 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> str:
     if spare:
         return spare[0]
     if tokenizer.eos_token is None:
-        raise ValueError("model.tokenizer has neither a padding nor an end token: set eos_token in its tokenizer_config.json.")
+        raise ValueError("model.tokenizer has neither a padding nor an end token. Set eos_token in its tokenizer_config.json.")
     return tokenizer.eos_token
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
-    """Raises ValueError when the tokenizer has one of them already: its trained row would begin anew."""
+    """Raises ValueError when the tokenizer has one of them already: its trained row would be initialised again."""
     known = tokenizer.get_vocab()
     for token in model.added_tokens:
         if token in known:
@@ -137,7 +137,7 @@ def model_vocabulary(model: Model) -> int:
     if model.architecture is not None:
         return int(model.architecture.get("text_config", model.architecture)["vocab_size"])
     if model.path is None:
-        raise ValueError("model.path and model.architecture are both null: give the folder or hub id of a model in model.path.")
+        raise ValueError("model.path and model.architecture are both null. Set model.path to the folder or hub id of a model.")
     try:
         config = AutoConfig.from_pretrained(model.path, revision=model.revision)
     except (OSError, ValueError) as error:
@@ -152,6 +152,6 @@ def refuse_large_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, added
     largest = max([tokenizer.vocab_size - 1, *(vocabulary[token] for token in needed | added if token in vocabulary)])
     if largest >= rows:
         raise ValueError(
-            f"model.tokenizer uses {largest + 1} ids, but the model has {rows} embeddings: take the model's own tokenizer (model.tokenizer=null), "
+            f"model.tokenizer uses {largest + 1} ids, but the model has {rows} embeddings. Use the model's own tokenizer (model.tokenizer=null), "
             f"or a model with vocab_size of at least {largest + 1}."
         )

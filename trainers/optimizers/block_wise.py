@@ -16,7 +16,7 @@ from trainers.regimes.layers import decoder_layers
 class BlockAdamW(Optimizer):
     """Every group holds the position in the order of blocks, so that checkpoints do. States and master weights are fp32, of the active block alone.
 
-    An Optimizer by inheritance, since torch's schedules refuse what is none.
+    An Optimizer by inheritance, because torch's schedules refuse anything else.
     """
 
     def __init__(self, blocks: list[list[nn.Parameter]], optim: Badam, seed: int) -> None:
@@ -98,7 +98,7 @@ def fresh_state(weight: nn.Parameter) -> dict[str, torch.Tensor]:
 
 
 def block_at(turn: int, blocks: int, order: str, seed: int) -> int:
-    """The block that learns in that turn: every pass takes each block once."""
+    """The block that learns in that turn: every pass uses each block once."""
     number, position = divmod(turn, blocks)
     if order == "random":
         shuffled = torch.randperm(blocks, generator=torch.Generator().manual_seed(seed + number))

@@ -19,7 +19,7 @@ from trainers.regimes import hold_adapter
 class MuonAdamW(Optimizer):
     """Two optimizers over one list of groups and one table of states: schedules, checkpoints and resuming see a single one.
 
-    An Optimizer by inheritance, since torch's schedules refuse what is none.
+    An Optimizer by inheritance, because torch's schedules refuse anything else.
     """
 
     def __init__(self, muon: Muon, adamw: AdamW) -> None:
@@ -46,7 +46,7 @@ def muon_and_adamw(model: PreTrainedModel, optim: Optim) -> MuonAdamW:
     """
     hidden, rest = hidden_matrices(model), other_weights(model)
     if not hidden:
-        raise ValueError("optim=muon: no matrix between embedding and head learns, and it orthogonalises nothing else. Use optim=adamw.")
+        raise ValueError("optim=muon: it orthogonalises only matrices between embedding and head, and none of them learns. Use optim=adamw.")
     muon = Muon(hidden, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.beta1, adjust_lr_fn="match_rms_adamw")
     groups = [
         {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": optim.weight_decay},

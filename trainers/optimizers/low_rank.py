@@ -53,7 +53,7 @@ def groups(model: PreTrainedModel, optim: Galore, **projected: Any) -> list[dict
     """Matrices between embedding and head are projected by their smaller side; norms and biases do not decay."""
     hidden, rest = hidden_matrices(model), other_weights(model)
     if not hidden:
-        raise ValueError(f"optim={optim.name}: no matrix between embedding and head learns, and it projects nothing else. Use optim=adamw.")
+        raise ValueError(f"optim={optim.name}: it projects only matrices between embedding and head, and none of them learns. Use optim=adamw.")
     projection = {"rank": optim.rank, "update_proj_gap": optim.update_interval, "scale": optim.scale, "proj_type": "std", **projected}
     parts: list[tuple[list[nn.Parameter], dict[str, Any]]] = [
         (hidden, {"weight_decay": optim.weight_decay, **projection}),

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 
 def hidden_matrices(model: PreTrainedModel) -> list[nn.Parameter]:
-    """Stacked experts are no matrices."""
+    """Stacked experts do not count as matrices."""
     ends = end_weights(model)
     return [weight for weight in model.parameters() if weight.requires_grad and weight.ndim == 2 and id(weight) not in ends]
 

@@ -36,7 +36,7 @@ def on_rank_zero(act: Callable[[], T], what: str) -> T | None:
     if dist.get_rank() == 0:
         try:
             result = act()
-        except Exception as caught:  # noqa: BLE001 - raised again below, after the other ranks have been told
+        except Exception as caught:  # noqa: BLE001 - raised again below, after the other ranks know it
             error = caught
     if total(torch.tensor([1.0 if error else 0.0]))[0]:
         raise error if error is not None else RankZeroFailed(f"rank 0 failed while {what}")

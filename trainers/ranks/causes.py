@@ -24,9 +24,9 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return OUT_OF_MEMORY, out_of_memory_sentence(error)
     if is_full_disk(error):
         written = error.filename if isinstance(error, OSError) and error.filename else "a file"
-        return DISK, f"The disk is full while writing {written}. Free space, then resume: what was committed is intact."
+        return DISK, f"The disk is full while writing {written}. Free space, then resume. Committed checkpoints are intact."
     if type(error).__module__.partition(".")[0] == "wandb":
-        return CONFIG, f"tracking=wandb: {first_line(error)} Set WANDB_API_KEY, or WANDB_MODE=offline, or take tracking=none."
+        return CONFIG, f"tracking=wandb: {first_line(error)} Set WANDB_API_KEY, or WANDB_MODE=offline, or set tracking=none."
     if isinstance(error, RankZeroFailed) or is_lost_peer(error):
         return LOST_PEER, f"Another rank has ended: {first_line(error)}"
     if isinstance(error, ValueError) and is_ours(error):

@@ -32,11 +32,11 @@ def refuse_other_shapes(wanted: dict[str, Tensor], found: dict[str, Tensor], fol
         if name not in found and ".lora_" not in name:
             continue
         if name not in found:
-            raise ValueError(f"regime.adapter={folder} has no {name}: set regime.targets to the layers that it was trained on.")
+            raise ValueError(f"regime.adapter={folder} has no {name}. Set regime.targets to the layers that it was trained on.")
         if name not in wanted:
             raise ValueError(
-                f"regime.adapter={folder} has {name}, which this run does not train: set regime.targets to the layers that it was trained on."
+                f"regime.adapter={folder} has {name}, which this run does not train. Set regime.targets to the layers that it was trained on."
             )
         if wanted[name].shape != found[name].shape:
             sizes = f"{tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-            raise ValueError(f"regime.adapter={folder}: {name} is {sizes}: it was trained on another model. Set model.path to that one.")
+            raise ValueError(f"regime.adapter={folder}: {name} is {sizes}, so it was trained on another model. Set model.path to that model.")

@@ -20,7 +20,9 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     new = insert_blocks(model, run.regime.new_blocks) if run.regime.new_blocks else []
     chosen = [*new, *chosen_layers(model, run.regime.layers), *run.regime.modules]
     if not chosen:
-        raise ValueError("regime.layers=0 with no regime.modules: nothing would learn. Choose layers (2: the last two) or modules.")
+        raise ValueError(
+            "regime.layers=0 and regime.modules is empty, so nothing would learn. Set regime.layers (2: the last two) or regime.modules."
+        )
     for name in run.regime.modules:
         refuse_unknown_module(model, name)
     train_only(model, chosen, trained_dtype(run))
@@ -48,7 +50,7 @@ def refuse_unknown_module(model: PreTrainedModel, chosen: str) -> None:
         return
     parts = {part for name in names for part in name.split(".") if not part.isdigit()}
     near = difflib.get_close_matches(chosen.rsplit(".", 1)[-1], parts, n=3, cutoff=0.4) or sorted(parts)
-    raise ValueError(f"regime.modules: {chosen} is no module of {type(model).__name__}. Near names: {', '.join(near)}.")
+    raise ValueError(f"regime.modules: {chosen} is not a module of {type(model).__name__}. Near names: {', '.join(near)}.")
 
 
 def train_only(model: PreTrainedModel, chosen: list[str], dtype: torch.dtype) -> None:

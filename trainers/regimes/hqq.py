@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 GROUP_SIZE = 64  # weights that share a scale and a zero point
-# Better results than axis 1 at the same size, says the FAQ of HQQ; axis 1 is for inference kernels, which have no backward pass.
+# Better results than axis 1 at the same size, according to the FAQ of HQQ; axis 1 is for inference kernels, which have no backward pass.
 AXIS = 0
 
 
@@ -21,14 +21,16 @@ def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: to
     The same weights give the same 2 bits on the same kind of device; HQQ searches in fp16 on a GPU and in fp32 on a CPU.
 
     Raises:
-        ValueError: when the model has no nn.Linear, or the size of one is no multiple of the group size.
+        ValueError: when the model has no nn.Linear, or the size of one is not a multiple of the group size.
     """
     layers = [(name, module) for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise ValueError(f"regime.bits=2: {type(model).__name__} has no nn.Linear to quantise. Set regime.bits=4 or 8.")
     for name, layer in layers:
         if layer.weight.numel() % GROUP_SIZE:
-            raise ValueError(f"regime.bits=2: {name} has {layer.weight.numel()} weights, no multiple of {GROUP_SIZE}. Set regime.bits=4 or 8.")
+            raise ValueError(
+                f"regime.bits=2: {name} has {layer.weight.numel()} weights, which is not a multiple of {GROUP_SIZE}. Set regime.bits=4 or 8."
+            )
     for name, layer in layers:  # one after the other, so that a GPU never holds more than one unquantised layer
         model.base_model.set_submodule(name, two_bit_layer(layer, compute_dtype, device))
     return model.to(device)

@@ -14,7 +14,7 @@ LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # bitsandbytes'
 
 
 def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
-    """Raises ValueError when one of regime.targets is no linear layer of the model."""
+    """Raises ValueError when one of regime.targets is not a linear layer of the model."""
     assert isinstance(run.regime, Lora)
     model = load_model(run, model_class)
     return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, LINEAR_TYPES)))
@@ -46,9 +46,9 @@ def target_names(model: PreTrainedModel, targets: list[str], types: tuple[type[n
         if not names:
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise ValueError(
-                f"regime.targets: {target} is no linear layer of {type(model).__name__}. Its linear layers: {', '.join(known)}; or [{ALL_LINEAR}]."
+                f"regime.targets: {target} is not a linear layer of {type(model).__name__}. Its linear layers: {', '.join(known)}; or [{ALL_LINEAR}]."
             )
         chosen += names
     if not chosen:
-        raise ValueError(f"regime.targets is empty: no layer would get an adapter. Set regime.targets=[{ALL_LINEAR}].")
+        raise ValueError(f"regime.targets is empty, so no layer would get an adapter. Set regime.targets=[{ALL_LINEAR}].")
     return sorted(set(chosen))

@@ -20,7 +20,7 @@ def insert_blocks(model: PreTrainedModel, count: int) -> list[str]:
     """
     prefix, layers = decoder_layers(model)
     if len(layers) % count:
-        raise ValueError(f"regime.new_blocks={count} do not spread evenly over {len(layers)} layers: choose a number that divides {len(layers)}.")
+        raise ValueError(f"regime.new_blocks={count} cannot be spread evenly over {len(layers)} layers. Choose a number that divides {len(layers)}.")
     stride = len(layers) // count
     sources = [number for start in range(0, len(layers), stride) for number in [*range(start, start + stride), start + stride - 1]]
     new = [place for place in range(len(sources)) if (place + 1) % (stride + 1) == 0]
@@ -36,7 +36,7 @@ def silent_copy(layer: nn.Module) -> nn.Module:
     copy = deepcopy(layer)
     closing = [weight for name, weight in copy.named_parameters() if CLOSING & set(name.split("."))]
     if not closing:
-        raise ValueError(f"regime.new_blocks: {type(layer).__name__} has none of {', '.join(sorted(CLOSING))}. Take regime=lora or regime.layers.")
+        raise ValueError(f"regime.new_blocks: {type(layer).__name__} has none of {', '.join(sorted(CLOSING))}. Use regime=lora or regime.layers.")
     with torch.no_grad():
         for weight in closing:
             weight.zero_()
@@ -51,7 +51,7 @@ def number_block(block: nn.Module, place: int) -> None:
 
 
 def lengthen_config(model: PreTrainedModel, sources: list[int]) -> None:
-    """What is saved says how many layers there are, and of which kind each is where they differ."""
+    """The saved configuration holds the number of layers, and the kind of each where kinds differ."""
     config = model.config.get_text_config()
     kinds = config.to_dict().get("layer_types")
     config.num_hidden_layers = len(sources)

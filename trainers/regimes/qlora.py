@@ -16,11 +16,11 @@ from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 
 
 def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
-    """Raises ValueError for other numbers of bits, and when one of regime.targets is no linear layer of the model."""
+    """Raises ValueError for other numbers of bits, and when one of regime.targets is not a linear layer of the model."""
     assert isinstance(run.regime, Qlora)
     loaders = {8: load_8bit, 4: load_4bit, 2: load_2bit}
     if run.regime.bits not in loaders:
-        raise ValueError(f"regime.bits={run.regime.bits} is not supported: choose 8 or 4 (bitsandbytes) or 2 (HQQ).")
+        raise ValueError(f"regime.bits={run.regime.bits} is not supported. Choose 8 or 4 (bitsandbytes) or 2 (HQQ).")
     model = loaders[run.regime.bits](run, model_class)
     # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
     return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))

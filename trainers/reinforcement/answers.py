@@ -41,7 +41,7 @@ def until_end(tokens: list[int], ends: list[int]) -> list[int]:
 
 
 def padded(rows: list[list[int]], padding: int, side: str) -> tuple[Tensor, Tensor]:
-    """(token ids, mask), both (rows, longest); the mask tells padding from tokens, since an end token may serve as padding."""
+    """(token ids, mask), both (rows, longest); the mask marks which ids are not padding, since an end token may serve as padding."""
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=padding, padding_side=side)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True, padding_side=side)
     return ids, mask

@@ -7,7 +7,7 @@ from trainers.ranks.agreement import total
 
 
 class Measures:
-    """Sums and counts stay on each rank until they are taken: every rank notes the same names in the same order."""
+    """Sums and counts stay on each rank until take(): every rank notes the same names in the same order."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

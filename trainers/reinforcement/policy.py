@@ -1,4 +1,4 @@
-"""A policy that also says what its answers are worth: from one forward pass, log-probability, entropy and value of each token of an answer."""
+"""A policy that also values its answers: from one forward pass, log-probability, entropy and value of each token of an answer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def add_value_head(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), f"{VALUE_HEAD}.weight", f"{VALUE_HEAD}.bias"}
     plain = model.forward
 
-    @wraps(plain)  # transformers reads in the signature whether it may ask for the last token's logits alone
+    @wraps(plain)  # transformers reads in the signature whether it can request only the last token's logits
     def forward(*args: Any, answers: Tensor | None = None, temperature: float = 1.0, **keywords: Any) -> Any:
         if answers is None:
             return plain(*args, **keywords)
@@ -60,7 +60,7 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 def log_probabilities(logits: Tensor, answers: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(log-probability, entropy) of each token of `answers`, sampled at `temperature` from `logits` (answers, tokens, vocabulary)."""
-    warmed = logits.float() / temperature  # bf16 tells ratios of probabilities only to a hundredth
+    warmed = logits.float() / temperature  # in bf16, ratios of probabilities are exact only to a hundredth
     with torch.no_grad():
         entropies = entropy_from_logits(warmed)
     return selective_log_softmax(warmed, answers), entropies

@@ -76,7 +76,7 @@ def load_classifier(source: str, folder: str, dtype: torch.dtype) -> PreTrainedM
         raise ValueError(f"stage.reward_model={source} cannot be loaded: it must be a run of stage rm or a sequence classifier. {error}") from error
     if told["missing_keys"] and not adapted:  # an adapter brings the head that its base lacks
         missing = ", ".join(sorted(told["missing_keys"]))
-        raise ValueError(f"stage.reward_model={source} has no weights for {missing}: it would score at random. Train it with stage=rm.")
+        raise ValueError(f"stage.reward_model={source} has no weights for {missing}: its scores would be random. Train it with stage=rm.")
     assert isinstance(model, PreTrainedModel)
     return model
 
@@ -94,6 +94,6 @@ def refuse_other_tokens(source: str, folder: str, tokenizer: PreTrainedTokenizer
         raise ValueError(f"stage.reward_model={source} has no tokenizer that can be loaded. {error}") from error
     if read.get_vocab() != tokenizer.get_vocab():
         raise ValueError(
-            f"stage.reward_model={source} reads other tokens than this model writes: their tokenizers differ. "
+            f"stage.reward_model={source} reads different tokens from those that this model writes: their tokenizers differ. "
             "Train a reward model from the same family with stage=rm."
         )

@@ -57,7 +57,7 @@ def reward_functions(stage: Grpo) -> list[Reward]:
 
 def built_in(name: str, stage: Grpo) -> Reward:
     if name == "format" and stage.format is None:
-        raise ValueError("stage.rewards: `format` looks for stage.format, which is null. Set it to a regular expression.")
+        raise ValueError("stage.rewards: `format` needs stage.format, which is null. Set it to a regular expression.")
     rewards: dict[str, Callable[[], Reward]] = {
         "exact_answer": lambda: exact_answer,
         "contains_answer": lambda: contains_answer,
@@ -72,12 +72,14 @@ def built_in(name: str, stage: Grpo) -> Reward:
 def imported(name: str, packages: list[str]) -> Reward:
     module, _, function = name.partition(":")
     if module.split(".")[0] not in packages:
-        raise ValueError(f"stage.rewards: {name} would run code of {module.split('.')[0]}. Allow it: stage.reward_packages=[{module.split('.')[0]}].")
+        raise ValueError(
+            f"stage.rewards: {name} would run code of {module.split('.')[0]}. Allow it with stage.reward_packages=[{module.split('.')[0]}]."
+        )
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"stage.rewards: {name} cannot be imported ({error}). Install the package where the ranks run, or mend the name.") from error
+        raise ValueError(f"stage.rewards: {name} cannot be imported ({error}). Install the package where the ranks run, or fix the name.") from error
     if not callable(found):
-        raise ValueError(f"stage.rewards: {name} is no function.")
+        raise ValueError(f"stage.rewards: {name} is not a function.")
     reward: Reward = found
     return reward

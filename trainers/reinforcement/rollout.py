@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rollout:
-    """Of one rank: (answers, width) where nothing else is said."""
+    """Of one rank; shapes are (answers, width) unless another is given."""
 
     input_ids: Tensor  # prompts padded at the left, answers at the right
     attention_mask: Tensor
@@ -46,7 +46,7 @@ class Batch:
 
 
 def forward_inputs(ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Padding at the left takes no positions."""
+    """Padding at the left has no positions of its own."""
     return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 

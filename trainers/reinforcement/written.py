@@ -42,7 +42,7 @@ class Written:
 
 
 def read_back(policy: PreTrainedModel, reference: nn.Module | None, written: Written, temperature: float, size: int) -> tuple[Answered, Tensor]:
-    """What the policy says of its answers, and their log-probabilities by the reference; without one, by the policy without its adapter."""
+    """What the policy computes for its answers, and the reference's log-probabilities; if there is none, those of the policy without its adapter."""
     ids, mask = written.inputs
     length = written.mask.shape[1]
     said, compared = [], []

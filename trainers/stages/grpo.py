@@ -82,7 +82,7 @@ class GrpoTrainer(AsPrepared, GRPOTrainer):
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> GRPOConfig:
     stage = run.stage
     assert isinstance(stage, Grpo)
-    reward_functions(stage)  # what cannot be imported is told before the model is loaded
+    reward_functions(stage)  # an import error must appear before the model is loaded
     return GRPOConfig(
         **training_arguments(run, run_dir, has_evaluation),
         num_generations=stage.generations,

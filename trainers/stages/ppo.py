@@ -90,7 +90,7 @@ class PpoTrainer(Trainer):
         return rollout_of(written, policy, reference, self.stage)
 
     def answer(self, prompts: list[list[int]], config: GenerationConfig) -> Written:
-        """Answers, as many at once as a rank takes to an optimizer step, and their scores."""
+        """Answers, as many at once as a rank uses for an optimizer step, and their scores."""
         at_once = self.args.train_batch_size * self.args.gradient_accumulation_steps
         batches = [prompts[start : start + at_once] for start in range(0, len(prompts), at_once)]
         with whole_weights(self):
@@ -170,5 +170,5 @@ def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedMode
 
 
 def head_dtype(run: Run, policy: PreTrainedModel) -> torch.dtype:
-    """ZeRO-3 has made the weights 16 bits by now, and takes those that learn in one dtype only."""
+    """ZeRO-3 has made the weights 16 bits by now, and accepts weights that learn in one dtype only."""
     return policy.get_output_embeddings().weight.dtype if is_deepspeed_zero3_enabled() else adapter_dtype(run)

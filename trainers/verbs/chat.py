@@ -15,7 +15,9 @@ from trainers.after_training.trained import load_tokenizer_of, load_trained
 from trainers.model.conversation import Turn, prompt_ids, refuse_missing_template, sampling_keywords
 from trainers.verbs.frame import perform
 
-HELP = "/system TEXT sets the system prompt and begins anew, /clear begins anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+HELP = (
+    "/system TEXT sets the system prompt and starts a new conversation, /clear only starts a new one, /exit or Ctrl-D ends, Ctrl-C stops an answer."
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Conversation:
     turns: tuple[tuple[str, str], ...]  # questions and answers so far
 
     def asking(self, question: str) -> list[Turn]:
-        """As the chat template takes it."""
+        """The messages for the chat template."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         spoken = [{"role": role, "content": text} for turn in self.turns for role, text in zip(("user", "assistant"), turn, strict=True)]
         return [*system, *spoken, {"role": "user", "content": question}]
@@ -42,18 +44,21 @@ def chat(run: Run, request: Chat) -> None:
         if command == "/exit":
             return
         if not is_text(line):
-            print("That line is not UTF-8, so it was not asked. Write it in UTF-8.", file=sys.stderr)
+            print("This line is not UTF-8, so the model did not get it. Write it in UTF-8.", file=sys.stderr)
         elif command == "/clear":
             conversation = replace(conversation, turns=())
         elif command == "/system":
             conversation = Conversation(rest.strip() or None, ())
         elif command.startswith("/"):
-            print(f"{command} is no command. {HELP}", file=sys.stderr)
+            print(f"{command} is not a command. {HELP}", file=sys.stderr)
         elif line.strip():
             ids = prompt_ids(tokenizer, conversation.asking(line))
             room = model.config.get_text_config().max_position_embeddings - len(ids)
             if room < 1:
-                print(f"That makes {len(ids)} tokens, more than the model has positions for. Ask less, or begin anew with /clear.", file=sys.stderr)
+                print(
+                    f"The conversation has {len(ids)} tokens, more than the model has positions for. Write less, or start a new one with /clear.",
+                    file=sys.stderr,
+                )
                 continue
             sampling = replace(request.sampling, max_new_tokens=min(request.sampling.max_new_tokens, room))
             answer = answer_aloud(model, tokenizer, sampling, ids)
@@ -61,7 +66,7 @@ def chat(run: Run, request: Chat) -> None:
 
 
 def is_text(line: str) -> bool:
-    """Python reads bytes that are no UTF-8 as halves of surrogate pairs, which no tokenizer takes."""
+    """Python reads bytes that are not UTF-8 as halves of surrogate pairs, which tokenizers cannot encode."""
     try:
         line.encode()
     except UnicodeEncodeError:
@@ -70,7 +75,7 @@ def is_text(line: str) -> bool:
 
 
 def say(text: str) -> None:
-    """For people alone: what is piped holds answers only."""
+    """Print for people only: piped output holds nothing but answers."""
     if sys.stdin.isatty():
         print(text, flush=True)
 

@@ -53,7 +53,7 @@ def naming_the_tasks(tasks: tuple[str, ...]) -> Iterator[None]:
         yield
     except (ConnectionError, FileNotFoundError) as error:  # of datasets: no network, or no such set
         cause = str(error).rstrip(".")
-        raise DataError(f"--tasks {','.join(tasks)}: data cannot be loaded: {cause}. Load them once where the hub can be reached.") from error
+        raise DataError(f"--tasks {','.join(tasks)}: their data cannot be loaded: {cause}. Load it once where the hub can be reached.") from error
 
 
 def refuse_unknown(wanted: tuple[str, ...], there: set[str]) -> None:
@@ -63,11 +63,11 @@ def refuse_unknown(wanted: tuple[str, ...], there: set[str]) -> None:
         if task not in there:
             near = difflib.get_close_matches(task, there, n=3)
             hint = f"Near names: {', '.join(near)}." if near else "`lm_eval --tasks list` shows all of them."
-            raise ValueError(f"--tasks {task} is no task. {hint} Task files of your own are found with --include FOLDER.")
+            raise ValueError(f"--tasks {task} is not a task. {hint} Use --include FOLDER for task files of your own.")
 
 
 def kept(run: Run, request: Evaluate, found: dict[str, Any]) -> dict[str, Any]:
-    """What tells the numbers and how they were found."""
+    """The numbers, and how they were measured."""
     return {
         "run": request.trained.run_folder,
         "weights": request.trained.label,

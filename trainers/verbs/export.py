@@ -77,7 +77,7 @@ def announcement(run: Run, request: Export) -> str:
     if not isinstance(run.regime, Qlora):
         return "the adapter merged into its base"
     elsewhere = run.regime.bits == 2 and run.node.gpus and not torch.cuda.is_available()
-    note = " The 2 bits were found on a GPU in training and are found on the CPU now: they may differ slightly." if elsewhere else ""
+    note = " Training quantised the base to 2 bits on a GPU, and the export does it on the CPU: the weights may differ slightly." if elsewhere else ""
     return f"the adapter merged into its base, {run.regime.bits}-bit weights dequantised to {request.dtype or 'the precision of training'}.{note}"
 
 
@@ -109,7 +109,7 @@ def write_adapter(run: Run, request: Export, folder: Path) -> None:
 
 
 def base_name(run: Run, request: Export) -> str:
-    """Where PEFT looks for the base when it is not told; what is published names no folder of this machine."""
+    """Where PEFT looks for the base if no other is given. A published adapter must not name a folder of this machine."""
     base = str(run.model.path) if run.model.init == "pretrained" else str(RunDir(Path(request.trained.run_folder)).base)
     return public(base) if request.push is not None else base
 
@@ -122,7 +122,7 @@ def dtype_of(request: Export) -> torch.dtype | None:
 
 
 def is_classifier(folder: Path) -> bool:
-    """What the written files say of themselves."""
+    """The metadata in the written files."""
     if (folder / ADAPTER_CONFIG).is_file():
         return bool(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["task_type"] == "SEQ_CLS")
     return "ForSequenceClassification" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
@@ -142,33 +142,33 @@ def refuse_other_shapes(meant: dict[str, Shape], folder: Path) -> None:
     written = header_shapes(folder)
     if written != meant:
         differing = sorted(name for name in meant.keys() | written.keys() if meant.get(name) != written.get(name))
-        raise RuntimeError(f"{folder}: {len(differing)} tensors are not as they were meant, the first {differing[0]}")
+        raise RuntimeError(f"{folder}: {len(differing)} tensors differ from those of the model; the first is {differing[0]}")
 
 
 def refuse_other_size(parameters: int, folder: Path) -> None:
     """Buffers may come on top of the parameters, and tied weights are written once."""
     written = sum(torch.Size(shape).numel() for shape in header_shapes(folder).values())
     if written < parameters:
-        raise RuntimeError(f"{folder} holds {written} values, the model has {parameters}")
+        raise RuntimeError(f"{folder} holds {written} values, but the model has {parameters}")
 
 
 def push(folder: Path, repository: str, private: bool) -> None:
     """Upload a finished export; the token is the hub library's own.
 
     Raises:
-        ValueError: when the hub does not take it, or is not there; the export itself stays.
+        ValueError: when the hub refuses it, or cannot be reached; the export itself stays.
     """
     from huggingface_hub import HfApi
 
     try:
         url = HfApi().create_repo(repository, private=private, exist_ok=True)
         HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a model exported by regimen")
-    except Exception as error:  # the hub's errors, the disk's, and those of whatever HTTP client the hub's library takes
+    except Exception as error:  # the hub's errors, the disk's, and those of whatever HTTP client the hub's library uses
         cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"{repository} could not be pushed to: {cause.rstrip('.')}. Look whether the hub can be reached from here, and log in "
-            "(`hf auth login`) or set HF_TOKEN to a token that may write there. "
-            f"The export is whole in {folder}: push it with `hf upload {repository} {folder}`."
+            f"{repository} could not be pushed to: {cause.rstrip('.')}. Check that the hub can be reached from here, and log in "
+            "(`hf auth login`) or set HF_TOKEN to a token that can write there. "
+            f"The export in {folder} is complete: push it with `hf upload {repository} {folder}`."
         ) from error
     print(f"pushed: {url}", flush=True)
 

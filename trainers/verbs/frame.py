@@ -24,7 +24,7 @@ Described = TypeVar("Described", bound=Composed)
 def perform(
     load_request: Callable[[Path], Request], work: Callable[[Described, Request], None], load: Callable[[RunDir], Described] = load_run
 ) -> int:
-    """Do the work that the folder asks for; the exit code of this process.
+    """Do the work that the folder describes; the exit code of this process.
 
     `load` reads its run.yaml: a verb about data alone needs no settled run.
     """
@@ -52,11 +52,11 @@ def naming_the_target(target: Path) -> Iterator[None]:
     except OSError as error:
         if is_full_disk(error):
             raise
-        raise ValueError(f"{target} cannot be made: {error.strerror}. Name another place with --to.") from error
+        raise ValueError(f"{target} cannot be created: {error.strerror}. Name another place with --to.") from error
 
 
 def in_our_words(error: BaseException, message: str) -> str:
-    """What trainers/ranks/causes.py tells of a run speaks of training where a verb has options of its own."""
+    """The messages of trainers/ranks/causes.py name keys of training; these name the options of the verb."""
     if is_out_of_memory(error):
         return too_large(error)
     return "The disk is full. Free space and start again, or name another place with --to." if is_full_disk(error) else message
@@ -64,4 +64,4 @@ def in_our_words(error: BaseException, message: str) -> str:
 
 def too_large(error: BaseException) -> str:
     first = next(iter(str(error).splitlines()), "host memory is exhausted.")
-    return f"Out of memory: {first} Lower --batch where there is one, or take a machine with more memory."
+    return f"Out of memory: {first} Lower --batch where there is one, or use a machine with more memory."

@@ -26,7 +26,7 @@ SETTINGS, PREDICTIONS, SCORES = "settings.json", "predictions.jsonl", "scores.js
 
 
 def predict(run: Run, request: Predict) -> None:
-    """Raises DataError for data that cannot be asked, ValueError for weights or a folder that cannot be used."""
+    """Raises DataError for data without prompts, ValueError for weights or a folder that cannot be used."""
     refuse_damaged(request.trained)
     tokenizer = load_tokenizer_of(request.trained)
     refuse_missing_template(tokenizer)
@@ -40,7 +40,7 @@ def predict(run: Run, request: Predict) -> None:
 
 
 def settings_text(run: Run, request: Predict) -> str:
-    """What decides about the answers; of the run its name and time, since folders may be moved as a whole."""
+    """Everything that changes the answers. A run is named by its name and time, because its folder may be moved."""
     weights = [*Path(request.trained.run_folder).parts[-2:], request.trained.label]
     asked = {"weights": weights, "data": asdict(run.data), "held_out": request.held_out, "sampling": asdict(request.sampling)}
     return json.dumps(asked, indent=1) + "\n"
@@ -55,16 +55,18 @@ def owned(folder: Path, settings: str) -> Iterator[None]:
     """
     path = folder / SETTINGS
     if folder.exists() and not path.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files and no prediction. Name another folder with --to.")
+        raise ValueError(f"{folder} holds files that are not a prediction. Name another folder with --to.")
     if path.exists() and path.read_text(encoding="utf-8") != settings:
-        raise ValueError(f"{folder} holds a prediction of other data or with other settings. Remove it, or name another folder with --to.")
+        raise ValueError(f"{folder} holds a prediction of different data or with different settings. Remove it, or name another folder with --to.")
     with naming_the_target(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with (folder / SETTINGS).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"{folder}: another process predicts into it. Wait for it, or name another folder with --to.") from error
+            raise ValueError(
+                f"{folder} is in use by another process that writes its prediction. Wait for it, or name another folder with --to."
+            ) from error
         if file.tell() == 0:
             file.write(settings)
             file.flush()
@@ -72,7 +74,10 @@ def owned(folder: Path, settings: str) -> Iterator[None]:
 
 
 def answer_missing(run: Run, request: Predict, tokenizer: PreTrainedTokenizerBase, questions: list[Question], file: Path) -> None:
-    """Answer what the file does not hold yet, the longest prompts first: memory is short at once or never, and the time left is no surprise."""
+    """Answer what the file does not hold yet.
+
+    The longest prompts run first, so an out-of-memory error appears immediately, and the time left is not estimated too low.
+    """
     cut_torn_line(file)
     there = {entry["index"] for entry in read_predictions(file)}
     missing = sorted((index for index in range(len(questions)) if index not in there), key=lambda index: -len(questions[index].prompt_ids))
@@ -95,7 +100,7 @@ def refuse_too_long(model: PreTrainedModel, questions: list[Question], request: 
     if longest + request.sampling.max_new_tokens > positions:
         raise ValueError(
             f"The longest prompt has {longest} tokens; with --max-new-tokens {request.sampling.max_new_tokens} that is more than the "
-            f"{positions} positions of the model. Lower --max-new-tokens to {max(positions - longest, 1)} or data.cutoff."
+            f"{positions} positions of the model. Lower --max-new-tokens to {max(positions - longest, 1)}, or lower data.cutoff."
         )
 
 
@@ -132,7 +137,7 @@ def read_predictions(file: Path) -> list[Prediction]:
 
 
 def report(folder: Path) -> None:
-    """All are there: put them into the order of the data, score them, say so."""
+    """All answers are there: put them into the order of the data, score them, and print where the files are."""
     entries = sorted(read_predictions(folder / PREDICTIONS), key=lambda entry: entry["index"])
     write_text_atomically(folder / PREDICTIONS, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
     found = scores(entries)

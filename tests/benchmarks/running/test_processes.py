@@ -27,7 +27,7 @@ def test_cells_of_one_gpu_go_to_the_emptiest_and_cells_of_two_take_both():
 
 @pytest.mark.parametrize(("size", "gpus"), [(101 * GIB, 1), (10 * GIB, 3)])
 def test_who_can_never_enter_is_refused_at_once(size, gpus):
-    with pytest.raises(ValueError, match=r"never fit into 2 GPU\(s\) with room for 100.0 GiB each, and 4 process"):
+    with pytest.raises(ValueError, match=r"cannot fit: there are 2 GPU\(s\) with room for 100.0 GiB each, and 4 process"):
         Room(["0", "1"], 100 * GIB, 4).queue(size, gpus)
 
 

@@ -82,4 +82,4 @@ def test_a_driver_that_refuses_costs_the_figure_and_not_the_run(monkeypatch: pyt
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", refuse)
     assert held_on_gpu("550e8400") is None
-    assert "nvidia-smi's figure of this process is not recorded: Not Found" in capsys.readouterr().out
+    assert "The GPU memory that nvidia-smi shows for this process is not recorded: Not Found" in capsys.readouterr().out

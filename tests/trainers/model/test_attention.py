@@ -156,7 +156,7 @@ def test_a_batch_that_brings_no_bounds_is_computed_as_by_sdpa() -> None:
 def test_dropout_of_attention_weights_is_refused() -> None:
     set_seed(1)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SIZES, attention_dropout=0.1), attn_implementation=implementation(RUN))
-    with pytest.raises(ValueError, match=r"training.attention=varlen has no dropout, and the model asks for 0.1. Set training.attention=sdpa."):
+    with pytest.raises(ValueError, match=r"training.attention=varlen does not support dropout, and the model uses 0.1. Set training.attention=sdpa."):
         model.train()(**batch())
 
 

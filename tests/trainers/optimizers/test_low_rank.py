@@ -106,5 +106,5 @@ def test_without_a_matrix_that_learns_another_optimizer_is_named() -> None:
     model = load_model(run, sft.MODEL_CLASS)
     for name, weight in model.named_parameters():
         weight.requires_grad_("norm" in name)
-    with pytest.raises(ValueError, match=r"optim=apollo: no matrix between embedding and head learns.*optim=adamw"):
+    with pytest.raises(ValueError, match=r"optim=apollo: it projects only matrices between embedding and head.*optim=adamw"):
         apollo(model, run)

@@ -88,7 +88,7 @@ def test_parts_are_whole_words() -> None:
 
 
 def test_an_unknown_module_is_named_with_near_names() -> None:
-    with pytest.raises(ValueError, match=r"regime\.modules: q_prj is no module of LlamaForCausalLM\. Near names: .*q_proj"):
+    with pytest.raises(ValueError, match=r"regime\.modules: q_prj is not a module of LlamaForCausalLM\. Near names: .*q_proj"):
         llama(1, ["q_prj"])
 
 

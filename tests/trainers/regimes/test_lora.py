@@ -60,7 +60,7 @@ def test_rslora_scales_by_the_root_of_the_rank(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["q_prj", "embed_tokens", "norm", "proj"])
 def test_a_target_that_is_no_linear_layer_is_refused(target: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"regime\.targets: {target} is no linear layer of LlamaForCausalLM.*down_proj, gate_proj"):
+    with pytest.raises(ValueError, match=rf"regime\.targets: {target} is not a linear layer of LlamaForCausalLM.*down_proj, gate_proj"):
         config(lora(f"regime.targets=[{target}]"), tmp_path)
 
 

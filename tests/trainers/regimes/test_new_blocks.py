@@ -68,5 +68,5 @@ def test_the_new_blocks_learn_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_blocks_that_do_not_spread_evenly_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"regime\.new_blocks=3 do not spread evenly over 2 layers"):
+    with pytest.raises(ValueError, match=r"regime\.new_blocks=3 cannot be spread evenly over 2 layers"):
         prepare_model(described("regime.new_blocks=3"), AutoModelForCausalLM, tmp_path)

@@ -72,7 +72,7 @@ def test_two_bits_are_the_same_each_time() -> None:
 def test_two_bits_refuse_a_layer_that_is_no_whole_number_of_groups(tmp_path: Path) -> None:
     run = compose([*UNTIED, "regime=qlora", "regime.bits=2"])
     odd = {**run.model.architecture, "hidden_size": 36, "intermediate_size": 30, "num_attention_heads": 2, "num_key_value_heads": 1}
-    with pytest.raises(ValueError, match=r"regime\.bits=2: layers\.0\..* no multiple of 64"):
+    with pytest.raises(ValueError, match=r"regime\.bits=2: layers\.0\..* not a multiple of 64"):
         prepare_model(replace(run, model=replace(run.model, architecture=odd)), AutoModelForCausalLM, tmp_path / "base")
 
 

@@ -74,7 +74,7 @@ def test_a_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["<|new|>"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(ValueError, match="reads other tokens than this model writes"):
+    with pytest.raises(ValueError, match="reads different tokens from those that this model writes"):
         judge_of(folder, tmp_path)
 
 

@@ -47,7 +47,7 @@ def test_commands_are_not_questions(learned: RunDir, monkeypatch: pytest.MonkeyP
     asked(learned, monkeypatch, "/what", "", "/system", "What is grass?", "/clear", "What is grass?")
     printed = capsys.readouterr()
     assert printed.out == "Green.\nGreen.\n"
-    assert "/what is no command." in printed.err
+    assert "/what is not a command." in printed.err
 
 
 def test_a_line_that_is_not_utf8_is_told_and_not_asked(learned: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,9 +61,9 @@ def test_an_unknown_task_is_named_with_its_neighbours() -> None:
     from trainers.verbs.evaluate import refuse_unknown
 
     refuse_unknown(("colours",), {"colours", "sums"})
-    with pytest.raises(ValueError, match=r"--tasks colour is no task\. Near names: colours\."):
+    with pytest.raises(ValueError, match=r"--tasks colour is not a task\. Near names: colours\."):
         refuse_unknown(("sums", "colour"), {"colours", "sums"})
-    with pytest.raises(ValueError, match=r"--tasks x is no task\. `lm_eval --tasks list`"):
+    with pytest.raises(ValueError, match=r"--tasks x is not a task\. `lm_eval --tasks list`"):
         refuse_unknown(("x",), {"colours", "sums"})
 
 
@@ -72,5 +72,5 @@ def test_a_task_whose_data_cannot_be_loaded_is_named(learned: RunDir, tasks: Pat
     from trainers.verbs.evaluate import evaluate
 
     (tasks / "colours.jsonl").unlink()
-    with pytest.raises(DataError, match=r"--tasks colours: data cannot be loaded: .*colours.jsonl"):
+    with pytest.raises(DataError, match=r"--tasks colours: their data cannot be loaded: .*colours.jsonl"):
         evaluate(load_run(learned), request_of(learned, tasks, "colours"))

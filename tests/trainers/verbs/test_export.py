@@ -157,10 +157,16 @@ def test_the_card_tells_the_facts_of_the_run_and_no_path_of_this_machine(finishe
     front = yaml.safe_load(card.split("---")[1])
     assert front == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["regimen", "sft", "qlora"]}
     losses = [json.loads(line)["loss"] for line in run_dir.progress.read_text().splitlines() if '"loss"' in line]
-    for fact in ("| regime | qlora, 4 bits |", "| data sets | generated |", "| steps | 2, each of 4 samples", f"{losses[-1]:.4f} at last", "0123abc"):
+    for fact in (
+        "| regime | qlora, 4 bits |",
+        "| data sets | generated |",
+        "| steps | 2, each of 4 samples",
+        f"{losses[-1]:.4f} at the end",
+        "0123abc",
+    ):
         assert fact in card
     assert "merged into its dequantised base" in card
-    assert "nothing is stated" in card
+    assert "no licence is stated" in card
     assert str(run_dir.path.parent.parent) not in card
 
 
@@ -277,14 +283,18 @@ def test_a_push_without_a_network_leaves_the_export_and_says_how_to_go_on(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # a port at which nothing listens
-    with pytest.raises(ValueError, match=r"owner/tiny could not be pushed to: .*refused\. Look whether .*is whole in .*hf upload owner/tiny"):
+    with pytest.raises(
+        ValueError, match=r"owner/tiny could not be pushed to: .*refused\. Check that .*The export in .* is complete: .*hf upload owner/tiny"
+    ):
         exported(finished("sft", "lora"), tmp_path / "model", "adapter", push="owner/tiny")
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_push_that_the_hub_refuses_leaves_the_export_and_says_how_to_go_on(finished: Finished, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"full/disk could not be pushed to: .*403.* HF_TOKEN .*is whole in .*hf upload full/disk") as refusal:
+    with pytest.raises(
+        ValueError, match=r"full/disk could not be pushed to: .*403.* HF_TOKEN .*The export in .* is complete: .*hf upload full/disk"
+    ) as refusal:
         exported(finished("sft", "lora"), tmp_path / "model", "adapter", push="full/disk")
     assert TOKEN not in str(refusal.value)
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()

@@ -70,7 +70,7 @@ def test_ctrl_c_is_no_failure_with_a_message(folder: RunDir) -> None:
 def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ValueError, match=r"file/x cannot be made: Not a directory\. Name another place with --to"),
+        pytest.raises(ValueError, match=r"file/x cannot be created: Not a directory\. Name another place with --to"),
         naming_the_target(tmp_path / "file" / "x"),
     ):
         (tmp_path / "file" / "x").mkdir()

@@ -70,11 +70,11 @@ def test_an_interrupted_prediction_asks_only_what_is_missing(learned: RunDir, tm
 def test_a_folder_with_another_prediction_is_refused(learned: RunDir, tmp_path: Path) -> None:
     run, request = load_run(learned), request_of(learned, tmp_path / "p")
     predict(run, request)
-    with pytest.raises(ValueError, match="other data or with other settings"):
+    with pytest.raises(ValueError, match="different data or with different settings"):
         predict(run, replace(request, sampling=replace(GREEDY, seed=1)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="holds files that are not a prediction"):
         predict(run, replace(request, target=str(tmp_path / "mine")))
 
 
@@ -83,7 +83,7 @@ def test_two_processes_do_not_predict_into_one_folder(learned: RunDir, tmp_path:
     predict(run, request)
     with (tmp_path / "p" / "settings.json").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process predicts into it"):
+        with pytest.raises(ValueError, match="is in use by another process"):
             predict(run, request)
 
 
@@ -140,7 +140,7 @@ def test_named_sets_are_asked_whole_and_a_prompt_beyond_the_cutoff_is_named(fini
     run = run_with(finished)
     tokenizer = load_tokenizer(run)
     assert len(questions_of_sets(run.data, tokenizer)) == 64
-    with pytest.raises(DataError, match=r"64 of 64 rows cannot be used(.|\n)*its prompt has \d+ tokens, data\.cutoff=8"):
+    with pytest.raises(DataError, match=r"64 of 64 rows cannot be used(.|\n)*the prompt has \d+ tokens, more than data\.cutoff=8"):
         questions_of_sets(replace(run.data, cutoff=8), tokenizer)
 
 

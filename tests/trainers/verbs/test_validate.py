@@ -127,7 +127,7 @@ def test_an_answer_that_does_not_end_with_the_end_token_is_told(tmp_path: Path) 
     tokenizer = load_tokenizer(run)
     tokenizer.eos_token = "<|endoftext|>"
     result, _ = findings(run, tokenizer, tmp_path)
-    assert any("answers end with '<|im_end|>', the tokenizer's end token is '<|endoftext|>'" in line for line in result.disagreements)
+    assert any("answers end with '<|im_end|>', but the tokenizer's end token is '<|endoftext|>'" in line for line in result.disagreements)
 
 
 def test_what_is_learned_stands_between_marks(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def disagreements(model: Model, tokenizer: PreTrainedTokenizerBase, rows: Datase
 
 
 def special_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Ids that the model's configuration and the tokenizer give different tokens; what one of them leaves open is no difference."""
+    """Special tokens with different ids in the model's configuration and the tokenizer. What one of them leaves out is not a difference."""
     configured = model_config(model)
     lines = []
     for name in SPECIAL:
@@ -57,6 +57,6 @@ def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind:
         return []
     last = tokenizer.convert_ids_to_tokens(learned[-1])
     return [
-        f"eos: answers end with {last!r}, the tokenizer's end token is {tokenizer.eos_token!r}: generation would not stop there. "
+        f"eos: answers end with {last!r}, but the tokenizer's end token is {tokenizer.eos_token!r}, so generation would not stop there. "
         f"Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
     ]

@@ -52,7 +52,7 @@ def masked_parts(input_ids: list[int], labels: list[int], tokenizer: PreTrainedT
 
 def plain_text(preview: Preview) -> str:
     marked = "".join(f"{BEGIN}{text}{END}" if learned else text for text, learned in preview.parts)
-    return f"{preview.title}, what is learned between {BEGIN} and {END}:\n{marked}"
+    return f"{preview.title}, learned text between {BEGIN} and {END}:\n{marked}"
 
 
 def show(preview: Preview, out: TextIO) -> None:
@@ -62,7 +62,7 @@ def show(preview: Preview, out: TextIO) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    text = Text(f"{preview.title}, what is learned in green:\n")
+    text = Text(f"{preview.title}, learned text in green:\n")
     for part, learned in preview.parts:
         text.append(part, style=LEARNED_STYLE if learned else "dim")
     Console(file=out).print(text)

@@ -123,8 +123,8 @@ def refuse_bad_values(data: Data, kind: Kind) -> None:
     if data.packing and kind not in ("text", "answers"):
         raise ValueError("data.packing=true: only the rows of stage=pt and stage=sft can share a sequence. Set data.packing=false.")
     if not 0 <= data.validation_share < 1:
-        raise ValueError(f"data.validation_share={data.validation_share} is no share: set it from 0 (none held out) to below 1.")
+        raise ValueError(f"data.validation_share={data.validation_share} is not a share. Set it to 0 (none held out) or more, and to less than 1.")
     if data.cutoff < 2:
-        raise ValueError(f"data.cutoff={data.cutoff} leaves no token to predict: set it to 2 or more.")
+        raise ValueError(f"data.cutoff={data.cutoff} leaves no token to predict. Set it to 2 or more.")
     if data.max_samples is not None and data.max_samples < 1:
-        raise ValueError(f"data.max_samples={data.max_samples}: set it to 1 or more, or null for all.")
+        raise ValueError(f"data.max_samples={data.max_samples} is less than 1. Set it to 1 or more, or to null for all samples.")

@@ -24,7 +24,7 @@ FORMAT = 3  # of what the folder holds and of how it is made: raise it with ever
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
-# What does not change a token: names, and who does the work where. The sets are told by their contents, of whatever path.
+# What does not change a token: names, and who does the work where. Sets are identified by their contents, not by their path.
 INDIFFERENT = ("name", "folder", "registry", "workers", "cache", "buffer", "streaming")
 
 
@@ -71,7 +71,7 @@ def naming_the_cache(folder: Path) -> Iterator[None]:
     except OSError as error:
         if is_full_disk(error):
             raise
-        raise ValueError(f"data.cache={folder} cannot be written: {error.strerror}. Name a folder that you may write.") from error
+        raise ValueError(f"data.cache={folder} cannot be written: {error.strerror}. Set it to a folder that you can write to.") from error
 
 
 def cache_key(run: Run, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -131,7 +131,7 @@ def publish(making: Path, folder: Path) -> None:
     try:
         os.rename(making, folder)
     except OSError:
-        if not is_whole(folder):  # neither ours nor another's: the disk said no
+        if not is_whole(folder):  # neither ours nor another's is there: the disk refused
             raise
 
 

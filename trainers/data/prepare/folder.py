@@ -49,7 +49,7 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
 
 
 def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreparedData:
-    """Put the datasets into `folder`, for one rank while the others wait for the folder; what is already there is taken.
+    """Put the datasets into `folder`, for one rank while the others wait for the folder; what is already there is used.
 
     They are linked from the cache, which may be deleted at any time.
 
@@ -91,6 +91,6 @@ def refuse_too_few(run: Run, rows: int) -> None:
         filled = run.data.packing or stage_row(run.stage.name).reads == "text"
         what = f"rows of data.cutoff={run.data.cutoff} tokens" if filled else "samples"
         raise DataError(
-            f"{rows} {what} to train are fewer than one batch: {ranks(run)} ranks x training.micro_batch={run.training.micro_batch} = {needed}. "
-            f"Lower training.micro_batch{' or data.cutoff' if filled else ''}, use fewer ranks, or give more data."
+            f"There are {rows} {what} to train on, and one batch needs {ranks(run)} ranks x training.micro_batch={run.training.micro_batch} = "
+            f"{needed}. Lower training.micro_batch{' or data.cutoff' if filled else ''}, use fewer ranks, or give more data."
         )

@@ -1,4 +1,4 @@
-"""In which order samples of several sets are trained on, as datasets.interleave_datasets takes them (LLaMA-Factory's mix_strategy)."""
+"""In which order samples of several sets are trained on, in the same way as datasets.interleave_datasets (LLaMA-Factory's mix_strategy)."""
 
 from collections.abc import Sequence
 

@@ -38,10 +38,10 @@ def refuse_problems(problems: Sequence[Problem], read: int, data: Data) -> None:
         return
     listed = "".join(f"\n  {line}" for line in problem_lines(problems))
     if data.on_bad == "fail":
-        remedy = "Mend or remove them, or leave them out with data.on_bad=drop."
+        remedy = "Fix or remove them, or leave them out with data.on_bad=drop."
         raise DataError(f"{len(problems):,} of {read:,} rows cannot be used:{listed}\n{remedy}")
     if len(problems) > data.bad_share * read:
-        remedy = "Mend or remove them, or raise data.bad_share."
+        remedy = "Fix or remove them, or raise data.bad_share."
         raise DataError(f"{len(problems):,} of {read:,} rows cannot be used, more than data.bad_share={data.bad_share}:{listed}\n{remedy}")
 
 
@@ -53,6 +53,6 @@ def refuse_too_many(dropped: int, read: int, data: Data) -> None:
     """
     if dropped > data.bad_share * read:
         raise DataError(
-            f"{dropped:,} of {read:,} rows would be dropped for data.on_bad={data.on_bad} and data.on_long={data.on_long}, "
-            f"more than data.bad_share={data.bad_share}. Raise data.cutoff or data.bad_share, or take data.on_long=truncate."
+            f"{dropped:,} of {read:,} rows would be dropped by data.on_bad={data.on_bad} and data.on_long={data.on_long}, "
+            f"more than data.bad_share={data.bad_share}. Raise data.cutoff or data.bad_share, or set data.on_long=truncate."
         )

@@ -1,4 +1,4 @@
-"""What became of the data: counts, and the sentence that tells them."""
+"""What became of the data: counts, and a sentence with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,11 @@ def repair_lines(repairs: Mapping[str, int]) -> list[str]:
 
 def left_out_lines(files: Sequence[str]) -> list[str]:
     """Splits that are not trained on."""
-    return [f"Not trained on, as other splits: {', '.join(files)}; to evaluate on them, name them in data.evaluation_sets."] if files else []
+    return (
+        [f"These files belong to other splits and are not trained on: {', '.join(files)}. To evaluate on them, name them in data.evaluation_sets."]
+        if files
+        else []
+    )
 
 
 def one_class_lines(good: int, answers: int) -> list[str]:

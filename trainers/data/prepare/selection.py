@@ -46,7 +46,7 @@ def learnable(rows: Dataset, data: Data) -> numpy.ndarray:
         raise DataError(mostly_dropped(reasons, useless, rows, data.cutoff))
     places = numpy.flatnonzero(kept(rows))
     if not len(places):
-        raise DataError("data.sets: every row is of no use or longer than data.cutoff, so none is left. Mend the data, or raise data.cutoff.")
+        raise DataError("data.sets: every row is unusable or longer than data.cutoff, so none is left. Fix the data, or raise data.cutoff.")
     return places
 
 
@@ -64,11 +64,11 @@ def drop_reasons(rows: Dataset) -> Counter[str]:
 def mostly_dropped(reasons: Counter[str], useless: int, rows: Dataset, cutoff: int) -> str:
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     if (reasons[EMPTY] + reasons[EQUAL]) * 2 > useless:
-        return f"data.sets: {useless} of {len(rows)} samples are of no use ({told}). Mend the data, or correct the columns in the registry."
+        return f"data.sets: {useless} of {len(rows)} samples cannot be used ({told}). Fix the data, or the columns in the registry."
     lengths = numpy.sort(rows.with_format("numpy")["length"][:])
     return (
         f"data.cutoff={cutoff} leaves nothing to learn in {useless} of {len(rows)} samples ({told}). Samples have {lengths[0]} to "
-        f"{lengths[-1]} tokens, the middle one {lengths[len(lengths) // 2]}: set data.cutoff to {lengths[-1]} to keep everything."
+        f"{lengths[-1]} tokens, the middle one {lengths[len(lengths) // 2]}. Set data.cutoff={lengths[-1]} to keep everything."
     )
 
 
@@ -77,8 +77,8 @@ def split(samples: int, data: Data, seed: int) -> tuple[numpy.ndarray, numpy.nda
     count = round(samples * data.validation_share)
     if data.validation_share > 0 and not 0 < count < samples:
         raise DataError(
-            f"data.validation_share={data.validation_share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'}: "
-            f"set data.validation_share so that both get one, or to 0."
+            f"data.validation_share={data.validation_share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'} on. "
+            f"Set data.validation_share so that both get at least one, or set it to 0."
         )
     held_out = numpy.sort(numpy.array(random.Random(seed).sample(range(samples), count), dtype=int))
     return numpy.delete(numpy.arange(samples), held_out), held_out

@@ -65,7 +65,7 @@ def evaluation_run(run: Run) -> Run:
 
 
 def names_of(source: Source) -> list[str]:
-    """A set by its name, the held-out split of a folder by the names of its files, as training on them asks for them."""
+    """A set by its name, the held-out split of a folder by the names of its files, because the folder's name stands for its training split."""
     held_out = source.split in HELD_OUT and source.layout is None and source.file is not None
     return [str(part.file) for part in parts_of(source)] if held_out else [source.name]
 
@@ -94,8 +94,8 @@ def endless(share: Share, work: Work) -> Iterator[Record]:
         first = next(shuffling, None)
         if first is None:
             raise DataError(
-                f"data.sets hold fewer records than the {share.of} processes that read them (ranks x training.dataloader_workers): "
-                "take fewer, or data.streaming=false."
+                f"data.sets hold fewer records than the {share.of} processes that read them (ranks x training.dataloader_workers). "
+                "Use fewer, or set data.streaming=false."
             )
         yield first
         yield from shuffling
@@ -131,7 +131,7 @@ def records_of(sources: list[Source], work: Work) -> Iterator[Record]:
 
 
 def shuffled(records: Iterator[Record], size: int, draw: random.Random) -> Iterator[Record]:
-    """Each time one of the `size` records in hand, whose place the next one takes."""
+    """Yields a random one of the `size` records in hand, and puts the next record in its place."""
     hand = list(islice(records, size))
     for record in records:
         place = draw.randrange(len(hand))
@@ -165,14 +165,14 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
 
 
 def tell_unread(names: set[str]) -> None:
-    """Each once: a stream has no report that counts them."""
+    """Prints each name once, because a stream has no report."""
     for name in sorted(names):
         print(f"The model does not see {name}.", flush=True)
 
 
 def refuse_nothing(kept: int, read: int) -> None:
     if kept == 0:
-        raise DataError(f"data.sets: nothing can be learned from the first {read:,} records. `regimen data validate` says why of each.")
+        raise DataError(f"data.sets: nothing can be learned from the first {read:,} records. `regimen data validate` shows the reason for each.")
 
 
 def told(found: list[Problem], read: int, data: Data) -> list[Problem]:

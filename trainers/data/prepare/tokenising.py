@@ -87,7 +87,7 @@ def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk,
 
 
 def tokenised_in_processes(chunks: Iterable[Chunk], work: Work, workers: int) -> Iterator[tuple[Chunk, Done]]:
-    # forked: importing the tokenizer's library anew takes seconds a process
+    # forked, because importing the tokenizer's library again needs seconds in each process
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=remember, initargs=(work,)) as pool:
         waiting: deque[tuple[Chunk, Future[Done]]] = deque()
         for chunk in chunks:
@@ -103,7 +103,7 @@ REMEMBERED: list[Work] = []  # of a worker process: the tokenizer travels once
 
 
 def remember(work: Work) -> None:
-    gc.freeze()  # what was imported stays shared with the other processes, and is not searched for garbage again and again
+    gc.freeze()  # the garbage collector leaves out what was imported, so that it stays shared with the other processes
     REMEMBERED[:] = [work]
 
 

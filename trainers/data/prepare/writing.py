@@ -21,7 +21,7 @@ Batches = Iterator[pyarrow.RecordBatch]
 
 @dataclass(frozen=True)
 class Samples:
-    """Tokenised samples by their positions. Each batch of the file is asked once: pyarrow's take copies a table of many batches whole."""
+    """Tokenised samples by their positions. Each batch of the file is read once: pyarrow's take() copies a table of many batches as a whole."""
 
     batches: list[pyarrow.RecordBatch]
     ends: numpy.ndarray  # the position after the last sample of each batch

@@ -19,7 +19,7 @@ def named_template(name: str) -> str:
         ValueError: for an unknown name.
     """
     if name not in template_names():
-        raise ValueError(f"data.template={name} is not a template. It is one of: {', '.join(template_names())}; null takes the tokenizer's own.")
+        raise ValueError(f"data.template={name} is not a template. Choose one of: {', '.join(template_names())}; null uses the tokenizer's own.")
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 

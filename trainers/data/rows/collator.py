@@ -55,7 +55,7 @@ def packed_batch(rows: list[Row], padding: int, multiple: int) -> Batch:
 def bounded_batch(rows: list[Row], padding: int, multiple: int) -> Batch:
     """A packed batch with the bounds of its samples, under the names by which transformers hands them on to every layer's attention.
 
-    They are made here, on the CPU: taken from the positions on a GPU, the longest sample would stop the GPU's queue.
+    They are computed here, on the CPU. To compute the longest sample from positions on a GPU, the CPU would have to wait for the GPU's queue.
     """
     width = batch_width(rows, multiple)
     lengths = [length for row in rows for length in sample_lengths(row["position_ids"], width)]

@@ -29,7 +29,9 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Raises ValueError where the tokenizer has none."""
     end = tokenizer.eos_token_id
     if end is None:
-        raise ValueError("model.tokenizer has no end token, which parts documents in pre-training: set eos_token in its tokenizer_config.json.")
+        raise ValueError(
+            "model.tokenizer has no end token, and pre-training needs one between documents. Set eos_token in its tokenizer_config.json."
+        )
     return int(end)
 
 

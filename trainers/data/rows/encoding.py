@@ -1,4 +1,4 @@
-"""Texts to token ids, many at once: a tokenizer takes a batch several times faster than the same texts one by one.
+"""Texts to token ids, many at once: a tokenizer encodes a batch several times faster than the same texts one by one.
 
 Nothing is padded or truncated, whatever the tokenizer's file says. Without the place of each token in its text, a fifth of the time is saved.
 """

@@ -14,7 +14,7 @@ class PackedRow(TypedDict):
 
 
 def pack_lengths(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of the samples in each row: the longest first, each into the fullest row that still takes it.
+    """Indices of the samples in each row: the longest first, each into the fullest row that still has room for it.
 
     Every length is at most `capacity`; equal lengths keep their order, so the result depends on nothing else.
     """
@@ -31,7 +31,7 @@ def pack_lengths(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def take_row(length: int, spaces: list[int], rows_with: dict[int, list[int]], capacity: int, new_row: int) -> tuple[int, int]:
-    """The row with the least space that takes `length`, removed from the table, or a new one; and its free space."""
+    """The row with the least space in which `length` fits, removed from the table, or a new one; and its free space."""
     at = bisect_left(spaces, length)
     if at == len(spaces):
         return new_row, capacity

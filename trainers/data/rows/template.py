@@ -67,4 +67,4 @@ def function_of(call: Call) -> dict[str, object]:
 
 
 def name_a_template() -> str:
-    return f"Name a template that takes it: data.template is one of {', '.join(template_names())}"
+    return f"Choose a template that accepts it: data.template is one of {', '.join(template_names())}"

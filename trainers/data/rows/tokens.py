@@ -41,7 +41,7 @@ def learned_spans(sample: Sample, answers: list[Span]) -> list[Span]:
 
 
 def answer_ranges(tokens: int, place_of: Callable[[int], Span], spans: list[Span]) -> list[tuple[int, int]]:
-    """The tokens [first, after) that begin within each span; only the places of a few are asked for, as a list of all costs more than the search."""
+    """The tokens [first, after) that begin within each span; a search reads the places of a few tokens, because a list of all places costs more."""
 
     def begin_of(token: int) -> int:
         begin, end = place_of(token)

@@ -1,4 +1,4 @@
-"""Fields of messages that a chat template does not show: they are named in the report, and do not vanish in silence."""
+"""Fields of messages that a chat template does not show: they are named in the report and do not vanish silently."""
 
 import json
 import re

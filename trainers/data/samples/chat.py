@@ -59,17 +59,19 @@ def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role,
         if message["role"] not in followers[before]:
             after = "at the start" if before == "start" else f"after {before}"
             way_out = ", or set data.turns=repair" if message["role"] in (before, "assistant") else ""
-            raise RowError(f"message {number} is of role {message['role']}; {after} comes {' or '.join(followers[before])}{way_out}")
+            raise RowError(f"message {number} has the role {message['role']}; {after} it must be {' or '.join(followers[before])}{way_out}")
         before = message["role"]
 
 
 def refuse_no_answer(messages: list[Message]) -> None:
     last = messages[-1]["role"]
     if last != "assistant":
-        raise RowError(f"the last message is of role {last}; it must be the assistant's answer, which is what is learned, or set data.turns=repair")
+        raise RowError(
+            f"the last message has the role {last}; it must be the assistant's answer, because that is what is learned, or set data.turns=repair"
+        )
 
 
 def refuse_no_question(messages: list[Message]) -> None:
     last = messages[-1]["role"] if messages else "none"
     if last not in ("user", "tool"):
-        raise RowError(f"the last message of the prompt is of role {last}; it must be the user's")
+        raise RowError(f"the last message of the prompt has the role {last}; it must be the user's")

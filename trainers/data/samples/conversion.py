@@ -78,8 +78,8 @@ def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
     if wanted not in MAKE[held]:
         readers = ", ".join(stage for stage, row in STAGES.items() if row.reads == wanted)
         raise DataError(
-            f"{origin}: holds {WORDS[held]}, not {WORDS[wanted]}, which stage={readers} reads. "
-            f"This set suits stage={', '.join(stages_served(held))}: choose one of these stages, or another set."
+            f"{origin} holds {WORDS[held]}, but stage={readers} reads {WORDS[wanted]}. "
+            f"This set suits stage={', '.join(stages_served(held))}. Choose one of these stages, or another set."
         )
 
 

@@ -45,7 +45,7 @@ def text_or_messages(record: dict[str, object], column: str, role: Role, tags: T
 
 def read_history(record: dict[str, object], column: str | None) -> list[tuple[str, str]]:
     turns = record.get(column) if column is not None else None
-    if turns is None or turns == "":  # a CSV file has no other way to say none
+    if turns is None or turns == "":  # in a CSV file, an empty text means none
         return []
     if not isinstance(turns, list):
         raise RowError(f"column {column}: is a {json_type(turns)}; it must be a list of [question, answer]")
@@ -144,7 +144,7 @@ def optional_text(record: dict[str, object], column: str | None) -> str:
 
 
 def missing(record: dict[str, object], column: str) -> RowError:
-    return RowError(f"column {column} is missing; there are {', '.join(map(str, record)) or 'none'}")
+    return RowError(f"column {column} is missing; the record has {', '.join(map(str, record)) or 'none'}")
 
 
 def parse_json(value: str, what: str) -> object:

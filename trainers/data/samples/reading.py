@@ -25,7 +25,7 @@ def read_samples(records: Records, layout: Layout, wanted: Kind, turns: str) -> 
             samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), record, layout, wanted, turns)))
         except RowError as error:
             problems.append(f"{records.unit} {number}: {error}")
-    refuse_bad_rows(records.origin, problems, len(records.rows), f"They were read as {layout.kind} data; mend or remove them.")
+    refuse_bad_rows(records.origin, problems, len(records.rows), f"They were read as {layout.kind} data. Fix or remove them.")
     return samples
 
 
@@ -120,13 +120,13 @@ def read_label(record: dict[str, object], column: str | None) -> bool:
 
 
 def refuse_no_text(sample: Sample) -> None:
-    """JSON may escape half of a surrogate pair, as a text that was cut in the middle of an emoji has it; no tokenizer takes that."""
+    """JSON may hold half of a surrogate pair, for example where a text was cut in the middle of an emoji. Tokenizers cannot encode it."""
     messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
     whole = "".join([*(message["content"] for message in messages), *structures(sample, messages)])
     try:
         whole.encode()
     except UnicodeEncodeError as error:
-        raise RowError(f"holds half of a surrogate pair ({whole[error.start]!r}), which is no character") from error
+        raise RowError(f"holds half of a surrogate pair ({whole[error.start]!r}), which is not a character") from error
 
 
 def structures(sample: Sample, messages: list[Message]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whole sets as samples, for those who ask a few; training reads chunks of them (prepare/)."""
+"""Whole sets as samples, for predictions from a few of them; training reads chunks of them (prepare/)."""
 
 import sys
 from collections import deque

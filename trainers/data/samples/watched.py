@@ -1,10 +1,10 @@
-"""Which columns of a record are asked for: what no one asks for is named in the report, and does not vanish in silence."""
+"""Which columns of a record are read: unread columns are named in the report and do not vanish silently."""
 
 from collections.abc import ItemsView, Mapping
 
 
 class Watched(dict[str, object]):
-    """A dict that remembers the keys that it was asked for."""
+    """A dict that remembers which keys were read."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
         super().__init__(values)
@@ -28,7 +28,7 @@ class Watched(dict[str, object]):
 
 
 def unasked(watched: Watched) -> list[str]:
-    """Keys that hold something and were never asked for."""
+    """Keys that hold something and were never read."""
     return [str(key) for key in watched if key not in watched._asked and holds_something(dict.__getitem__(watched, key))]
 
 

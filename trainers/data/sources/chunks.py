@@ -19,7 +19,7 @@ from trainers.data.sources.records import Records, RowError, load_hub, opened_by
 from trainers.data.sources.rows import BrokenJson, Row, parsed
 from trainers.errors import DataError
 
-SIZE = 1000  # records that a process takes at once
+SIZE = 1000  # records that a process reads at once
 BOM = b"\xef\xbb\xbf"
 
 
@@ -91,7 +91,7 @@ def read_source(source: Source, kind: Kind) -> Records:
 
 
 def guessed_layout(origin: str, unit: str, rows: Sequence[Row]) -> Layout:
-    """The layout that the columns of the first good record tell; the others are judged by it.
+    """The layout that fits the columns of the first good record; the others must fit it too.
 
     Raises:
         DataError: when none can be read, or none fits a layout.
@@ -139,7 +139,7 @@ def rows_of_parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield number, without_nulls(record)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
 
 
 def documents_of(path: Path) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Whether some record has each column that the registry names: a misspelt one would take every input away in silence."""
+"""Whether some record has each column that the registry names: a misspelt one would silently remove every input."""
 
 from collections.abc import Iterator
 
@@ -37,5 +37,5 @@ class NamedColumns:
         if self.absent and self.present:
             raise DataError(
                 f"data.sets: {self.set}: the registry names the column {', '.join(sorted(self.absent))}, which no record has. "
-                f"The records have: {', '.join(self.present)}. Correct `columns` of the entry, or leave the column out of it."
+                f"The records have: {', '.join(self.present)}. Fix `columns` of the entry, or remove the column from it."
             )

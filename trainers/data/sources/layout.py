@@ -11,7 +11,7 @@ LAYOUTS_IN_WORDS = (
 
 
 def guess_layout(records: Records) -> Layout:
-    """The layout that the columns of the first record tell.
+    """The layout that fits the columns of the first record.
 
     Raises:
         DataError: when they fit none.

@@ -51,12 +51,14 @@ def read_json(path: Path) -> Records:
     try:
         value = json.loads(content)
     except json.JSONDecodeError as error:
-        hint = "If it holds one object per line, name it .jsonl." if error.msg == "Extra data" else "Mend the file there."
+        hint = "If it holds one object per line, name it .jsonl." if error.msg == "Extra data" else "Fix the file there."
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. {hint}") from error
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. Give a list of flat records.") from error
     if not isinstance(value, list):
-        raise DataError(f"{path}: holds {json_type(value)}, not a list of records. Put the records into one list, or one a line into a .jsonl file.")
+        raise DataError(
+            f"{path} holds {json_type(value)}, not a list of records. Put the records into one list, or one on each line of a .jsonl file."
+        )
     return Records(str(path), "record", list(enumerate(value, start=1)))
 
 
@@ -70,7 +72,7 @@ def read_json_lines(path: Path) -> Records:
             rows.append((number, json.loads(line)))
         except json.JSONDecodeError as error:
             broken.append(f"line {number}, column {error.colno}: broken JSON: {error.msg}")
-    refuse_bad_rows(str(path), broken, len(rows) + len(broken), "Each line holds one object; mend these lines.")
+    refuse_bad_rows(str(path), broken, len(rows) + len(broken), "Each line must hold one object. Fix these lines.")
     return Records(str(path), "line", rows)
 
 
@@ -103,7 +105,7 @@ def read_parquet(path: Path) -> Records:
         with parquet_file(path) as file:
             values = file.read().to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
+        raise DataError(f"{path} cannot be read as Parquet: {str(error).rstrip('.')}. Write the file again.") from error
     return Records(str(path), "record", list(enumerate(map(without_nulls, values), start=1)))
 
 

@@ -21,7 +21,7 @@ from trainers.regimes import PreparedModel, hold_adapter
 
 
 class AsPrepared:
-    """Before a trainer of TRL in the list of bases: its rows are tokenised already, run.yaml is its card, and nobody is told that it ran."""
+    """Before a trainer of TRL in the list of bases: its rows are tokenised already, run.yaml is its card, and no telemetry is sent."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
@@ -58,7 +58,7 @@ def settled(trainer: Trainer, run: Run) -> Trainer:
 def with_float_logits(model: PreTrainedModel) -> PreTrainedModel:
     """Have `model` answer logits in fp32: TRL sums log-probabilities in their dtype, and a sum of -100 in bf16 is off by up to 0.25.
 
-    Under the signature it had: TRL reads there whether the logits of answers alone can be asked for.
+    Under the signature it had: TRL reads there whether it can request only the logits of answers.
     """
     narrow = model.forward
 

@@ -98,7 +98,7 @@ def test_long_samples_are_cut_dropped_or_refused_as_is_asked(tmp_path: Path) -> 
     assert (len(dropped.train), dropped.report.drops, dropped.report.truncated) == (9, {"longer than data.cutoff": 1}, 0)
     with pytest.raises(DataError, match=r"c.jsonl, line 10: has 122 tokens, more than data.cutoff=40"):
         built(run_of(tmp_path, *asked, "data.on_long=fail"))
-    with pytest.raises(DataError, match=r"1 of 10 rows would be dropped for .*data.on_long=drop, more than data.bad_share=0.09"):
+    with pytest.raises(DataError, match=r"1 of 10 rows would be dropped by .*data.on_long=drop, more than data.bad_share=0.09"):
         built(run_of(tmp_path, *asked, "data.on_long=drop", "data.bad_share=0.09"))
 
 
@@ -129,7 +129,7 @@ def test_a_folder_trains_on_its_train_split_and_the_report_says_what_stays_out(t
     assert answers(run, list(data.train["labels"])) == ["train 0", "train 1", "train 2"]
     assert data.report is not None
     assert [Path(file).name for file in data.report.left_out] == ["test.jsonl", *([] if evaluated else ["validation.jsonl"])]
-    assert f"Not trained on, as other splits: {tmp_path}/set/test.jsonl" in data.report.sentence()
+    assert f"other splits and are not trained on: {tmp_path}/set/test.jsonl" in data.report.sentence()
     if evaluated:
         assert data.evaluation is not None
         assert answers(run, list(data.evaluation["labels"])) == ["validation 0", "validation 1", "validation 2"]

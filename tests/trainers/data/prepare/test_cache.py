@@ -170,7 +170,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path):
 def test_a_cache_that_cannot_be_written_names_its_key(tmp_path: Path):
     write(tmp_path)
     run = described(tmp_path, f"data.cache={tmp_path / 'a.jsonl'}")
-    with pytest.raises(ValueError, match=r"data.cache=.*a.jsonl cannot be written: .*Name a folder that you may write"):
+    with pytest.raises(ValueError, match=r"data.cache=.*a.jsonl cannot be written: .*Set it to a folder that you can write to"):
         prepare_cache(run, load_tokenizer(run))
     with pytest.raises(ValueError, match=r"data.cache=/proc/cache cannot be written: No such file"):  # where no one makes folders
         prepare_cache(described(tmp_path, "data.cache=/proc/cache"), load_tokenizer(run))

@@ -54,7 +54,7 @@ def test_a_sample_whose_answer_was_cut_off_is_dropped_and_counted(tmp_path: Path
 
 
 def test_a_cutoff_that_takes_most_answers_is_refused_with_the_lengths(tmp_path: Path):
-    message = r"data.cutoff=20 leaves nothing to learn in 2 of 2 samples.*Samples have 23 to 24 tokens.*set data.cutoff to 24"
+    message = r"data.cutoff=20 leaves nothing to learn in 2 of 2 samples.*Samples have 23 to 24 tokens.*Set data\.cutoff=24 to keep everything"
     with pytest.raises(DataError, match=message):
         built(run_of(tmp_path, ["A", "AB"], "data.cutoff=20"))
 
@@ -104,7 +104,7 @@ def test_packing_keeps_both_sides_of_a_split_apart(tmp_path: Path):
 def test_fewer_rows_than_one_batch_are_refused(tmp_path: Path):
     run = run_of(tmp_path, ["A"] * 7, "training.micro_batch=4", "cluster.ranks_per_node=2")
     with pytest.raises(
-        DataError, match=r"7 samples to train are fewer than one batch: 2 ranks x training.micro_batch=4 = 8. Lower training.micro_batch"
+        DataError, match=r"There are 7 samples to train on, and one batch needs 2 ranks x training.micro_batch=4 = 8. Lower training.micro_batch"
     ):
         built(run)
 

@@ -44,7 +44,7 @@ def test_an_empty_document_is_dropped():
 def test_a_tokenizer_without_an_end_token_is_refused():
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
-    with pytest.raises(ValueError, match=r"model.tokenizer has no end token, which parts documents"):
+    with pytest.raises(ValueError, match=r"model.tokenizer has no end token, and pre-training needs one between documents"):
         row("A", tokenizer)
 
 

@@ -9,6 +9,7 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from conf.schema import Run
 from conf.stages import STAGES, Kind
 from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
@@ -118,13 +119,15 @@ def test_pairs_with_equal_or_empty_answers_are_counted_and_told(tmp_path: Path):
 
 def test_more_than_half_of_no_use_is_refused(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps([{"instruction": "q", "chosen": "a", "rejected": answer} for answer in "aab"]))
-    with pytest.raises(DataError, match=r"data.sets: 2 of 3 samples are of no use \(2 chosen and rejected are equal\)"):
+    with pytest.raises(DataError, match=r"data.sets: 2 of 3 samples cannot be used \(2 chosen and rejected are equal\)"):
         built("dpo", ["a.json"], tmp_path)
 
 
 def test_prompts_that_are_too_long_are_refused_with_a_cutoff_that_keeps_them(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps([{"prompt": "U"}, {"prompt": "U" * 10}]))
-    with pytest.raises(DataError, match=r"data.cutoff=19 leaves nothing to learn in 2 of 2 samples \(2 prompt too long\).*set data.cutoff to 29"):
+    with pytest.raises(
+        DataError, match=r"data.cutoff=19 leaves nothing to learn in 2 of 2 samples \(2 prompt too long\).*Set data\.cutoff=29 to keep everything"
+    ):
         built("grpo", ["a.json"], tmp_path, cutoff=19)
 
 
@@ -144,7 +147,9 @@ def test_pre_training_fills_rows_of_the_cutoff(tmp_path: Path):
 
 def test_fewer_rows_of_text_than_one_batch_are_refused_by_their_length(tmp_path: Path):
     (tmp_path / "a.txt").write_text("ABC\nDEF\n")
-    with pytest.raises(DataError, match=r"1 rows of data.cutoff=64 tokens to train are fewer than one batch: .* = 2. Lower .* or data.cutoff"):
+    with pytest.raises(
+        DataError, match=r"There are 1 rows of data.cutoff=64 tokens to train on, and one batch needs .* = 2. Lower .* or data.cutoff"
+    ):
         built("pt", ["a.txt"], tmp_path, cutoff=64, micro_batch=2)
 
 

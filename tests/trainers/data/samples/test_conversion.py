@@ -33,8 +33,8 @@ def test_a_set_suits_these_stages(held: str, stages: list[str]):
 
 def test_a_set_that_a_stage_cannot_read_is_refused_with_the_stages_that_it_suits():
     message = (
-        r"^data.sets: mine: holds conversations that end with an answer, not prompts with a chosen and a rejected answer, "
-        r"which stage=rm, dpo, orpo, simpo reads. This set suits stage=sft, ppo, grpo: choose one of these stages, or another set.$"
+        r"^data.sets: mine holds conversations that end with an answer, but stage=rm, dpo, orpo, simpo reads prompts with a chosen and a rejected "
+        r"answer. This set suits stage=sft, ppo, grpo. Choose one of these stages, or another set.$"
     )
     with pytest.raises(DataError, match=message):
         refuse_other_kind("data.sets: mine", "answers", "pairs")

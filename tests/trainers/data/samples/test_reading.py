@@ -85,19 +85,19 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
     ("record", "layout", "message"),
     [
         ("text", ALPACA, r"record 1: is a text; it must be an object"),
-        ({"instruction": "a", "input": ""}, ALPACA, r"record 1: column output is missing; there are instruction, input"),
+        ({"instruction": "a", "input": ""}, ALPACA, r"record 1: column output is missing; the record has instruction, input"),
         ({"instruction": "a", "output": 5}, ALPACA, r"record 1: column output: is a number; it must be text"),
         ({"instruction": "a", "output": None}, ALPACA, r"column output: is a null"),
         ({"instruction": "a", "output": "b", "history": [["q"]]}, ALPACA, r"column history: turn 1 must be \[question, answer\]"),
         ({"instruction": "a", "output": "b", "history": "q"}, ALPACA, r"column history: is a text"),
-        ({"x": 1}, SHAREGPT, r"column conversations is missing; there are x"),
+        ({"x": 1}, SHAREGPT, r"column conversations is missing; the record has x"),
         ({"conversations": []}, SHAREGPT, r"column conversations: is an empty list"),
         ({"conversations": ["hi"]}, SHAREGPT, r"column conversations, message 1: is a text; it must be an object with from and value"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, SHAREGPT, r"message 1: from='bot' is not a role; it is one of: system, human, gpt"),
         ({"conversations": [human(1), gpt("x")]}, SHAREGPT, r"message 1: value is a number; it must be text"),
-        ({"conversations": [human("a"), human("b")]}, SHAREGPT, r"message 2 is of role user; after user comes assistant"),
-        ({"conversations": [gpt("a")]}, SHAREGPT, r"message 1 is of role assistant; at the start comes system or user"),
-        ({"conversations": [human("a")]}, SHAREGPT, r"the last message is of role user; it must be the assistant's answer"),
+        ({"conversations": [human("a"), human("b")]}, SHAREGPT, r"message 2 has the role user; after user it must be assistant"),
+        ({"conversations": [gpt("a")]}, SHAREGPT, r"message 1 has the role assistant; at the start it must be system or user"),
+        ({"conversations": [human("a")]}, SHAREGPT, r"the last message has the role user; it must be the assistant's answer"),
         (
             {"conversations": [human("a"), {"from": "function_call", "value": "{"}]},
             SHAREGPT,
@@ -123,7 +123,7 @@ def test_a_record_that_does_not_fit_is_named_with_its_column(record: object, lay
 def test_sharegpt_alternates_strictly_where_openai_may_hold_two_tool_results():
     call = {"from": "function_call", "value": '{"name": "add", "arguments": {}}'}
     result = {"from": "observation", "value": "1"}
-    with pytest.raises(DataError, match=r"message 4 is of role tool; after tool comes assistant"):
+    with pytest.raises(DataError, match=r"message 4 has the role tool; after tool it must be assistant"):
         read({"conversations": [human("a"), call, result, result, gpt("b")]}, SHAREGPT)
 
 
@@ -231,11 +231,11 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
 @pytest.mark.parametrize(
     ("record", "layout", "holds", "message"),
     [
-        ({"instruction": "q", "chosen": "a"}, ALPACA, "pairs", r"column rejected is missing; there are instruction, chosen"),
+        ({"instruction": "q", "chosen": "a"}, ALPACA, "pairs", r"column rejected is missing; the record has instruction, chosen"),
         ({"instruction": "q", "chosen": "a", "rejected": None}, ALPACA, "pairs", r"column rejected: is a null; it must be text, a message or a list"),
         ({"instruction": "q", "chosen": "a", "rejected": 3}, ALPACA, "pairs", r"column rejected: is a number; it must be text, a message or a list"),
-        ({"conversations": [human("q"), gpt("a")], "chosen": gpt("b"), "rejected": gpt("c")}, SHAREGPT, "pairs", r"prompt is of role assistant"),
-        ({"conversations": [human("q")], "chosen": gpt("b"), "rejected": human("c")}, SHAREGPT, "pairs", r"message 2 is of role user; after user"),
+        ({"conversations": [human("q"), gpt("a")], "chosen": gpt("b"), "rejected": gpt("c")}, SHAREGPT, "pairs", r"prompt has the role assistant"),
+        ({"conversations": [human("q")], "chosen": gpt("b"), "rejected": human("c")}, SHAREGPT, "pairs", r"message 2 has the role user; after user"),
         ({"conversations": [human("q")], "chosen": {"from": "gpt"}, "rejected": gpt("c")}, SHAREGPT, "pairs", r"column chosen: value is a null"),
         ({"chosen": [user("q"), assistant("a")], "rejected": [user("p"), assistant("a")]}, TRL, "pairs", r"share no beginning"),
         ({"chosen": "good", "rejected": "bad"}, TRL, "pairs", r"share no beginning"),
@@ -245,8 +245,8 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
         ({"instruction": "q", "output": "a", "kto_tag": 1}, ALPACA, "labelled", r"column kto_tag: is 1; it must be true or false"),
         ({"instruction": "q", "output": "a", "kto_tag": "yes"}, ALPACA, "labelled", r"column kto_tag: is 'yes'; it must be true or false"),
         ({"text": 3}, TEXT, "text", r"column text: is a number; it must be text"),
-        ({"prompt": [assistant("a")]}, TRL, "prompts", r"message 1 is of role assistant; at the start comes system or user"),
-        ({"prompt": [{"role": "system", "content": "s"}]}, TRL, "prompts", r"the last message of the prompt is of role system"),
+        ({"prompt": [assistant("a")]}, TRL, "prompts", r"message 1 has the role assistant; at the start it must be system or user"),
+        ({"prompt": [{"role": "system", "content": "s"}]}, TRL, "prompts", r"the last message of the prompt has the role system"),
     ],
 )
 def test_a_record_that_is_no_pair_label_text_or_prompt_says_why(record: object, layout: Layout, holds: Kind, message: str):

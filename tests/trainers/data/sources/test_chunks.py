@@ -95,7 +95,7 @@ def test_a_parquet_file_with_text_that_is_not_utf8_is_named(tmp_path: Path) -> N
     texts = pyarrow.array([b"\xff"], pyarrow.binary()).view(pyarrow.binary())
     broken = pyarrow.Array.from_buffers(pyarrow.string(), 1, texts.buffers())
     pyarrow.parquet.write_table(pyarrow.table({"text": broken}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet"):
         list(chunks_of([Source(name="a", file=tmp_path / "a.parquet")], None, "text"))
 
 

@@ -31,9 +31,7 @@ def write(folder: Path, *files: list[dict[str, str]]) -> None:
 
 MISSPELT = {"prompt": "instruction", "query": "inptu", "response": "output"}
 SPARSE = {"prompt": "instruction", "response": "output", "system": "system"}
-REFUSED = (
-    r"data.sets: mine: the registry names the column inptu, which no record has. The records have: instruction, input, output. Correct `columns`"
-)
+REFUSED = r"data.sets: mine: the registry names the column inptu, which no record has. The records have: instruction, input, output. Fix `columns`"
 
 
 @pytest.mark.parametrize("limit", [None, 1])

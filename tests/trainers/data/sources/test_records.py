@@ -52,11 +52,11 @@ def test_each_line_of_a_text_file_that_is_not_blank_is_a_document(tmp_path: Path
     [
         ("a.json", '[{"x": 1},\n {"x" 2}]', r"a.json, line 2, column 7: broken JSON: Expecting ':' delimiter"),
         ("a.json", '{"x": 1}\n{"x": 2}', r"line 2, column 1: broken JSON: Extra data. If it holds one object per line, name it .jsonl"),
-        ("a.json", '{"x": 1}', r"a.json: holds object, not a list of records"),
+        ("a.json", '{"x": 1}', r"a.json holds object, not a list of records"),
         ("a.json", "[]", r"a.json holds no records"),
         ("a.jsonl", "", r"a.jsonl holds no records"),
         ("a.jsonl", '{"x": 1}\n{"x": }\n{', r"(?s)a.jsonl: 2 of 3 rows cannot be used:.*line 2, column 7: broken JSON.*line 3, column 2"),
-        ("a.parquet", "no parquet", r"a.parquet: cannot be read as Parquet"),
+        ("a.parquet", "no parquet", r"a.parquet cannot be read as Parquet"),
         ("a.xml", "<x/>", r"Files ending in .xml are not read. Give a file ending in .json, .jsonl, .csv, .parquet, .txt"),
         ("a.csv", "x,y\n1,2\n3\n4,5,6\n", r"(?s)a.csv: 2 of 3 rows cannot be used:.*line 3: has fewer values.*line 4: has more values"),
         ("a.csv", 'x,y\n1,"2\n', r"a.csv, line 2: broken CSV: unexpected end of data. Quote values"),
