@@ -66,9 +66,7 @@ def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role,
 def refuse_no_answer(messages: list[Message]) -> None:
     last = messages[-1]["role"]
     if last != "assistant":
-        raise RowError(
-            f"the last message has the role {last}; it must be the assistant's answer, because that is what is learned, or set data.turns=repair"
-        )
+        raise RowError(f"the last message has the role {last}; it must be the assistant's answer, which is learned. Fix it, or set data.turns=repair")
 
 
 def refuse_no_question(messages: list[Message]) -> None:
