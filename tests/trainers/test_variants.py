@@ -108,7 +108,7 @@ def test_an_adapter_of_other_layers_is_refused(tmp_path: Path) -> None:
     first = started(tmp_path, "regime=lora", "regime.targets=[q_proj]")
     other = checked(tmp_path, "regime=lora", f"regime.adapter={first.path}", "regime.targets=[q_proj,v_proj]")
     (tmp_path / "second").mkdir()
-    with pytest.raises(ValueError, match=r"has no base_model\.model\.model\.layers\.0\.self_attn\.v_proj\.lora_A\.weight: set regime\.targets"):
+    with pytest.raises(ValueError, match=r"has no base_model\.model\.model\.layers\.0\.self_attn\.v_proj\.lora_A\.weight\. Set regime\.targets"):
         train(other, RunDir(tmp_path / "second"), Place(0, 0, 1))
 
 

@@ -98,5 +98,5 @@ def test_more_layers_than_there_are_is_refused() -> None:
 
 
 def test_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"regime\.layers=0 with no regime\.modules"):
+    with pytest.raises(ValueError, match=r"regime\.layers=0 and regime\.modules is empty"):
         llama(0, [])

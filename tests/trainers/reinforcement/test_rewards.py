@@ -52,7 +52,7 @@ def test_a_function_of_an_allowed_package_is_imported(tmp_path: Path, monkeypatc
 def test_code_of_other_packages_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other_rewards.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"Allow it: stage.reward_packages=\[other_rewards\]"):
+    with pytest.raises(ValueError, match=r"Allow it with stage.reward_packages=\[other_rewards\]"):
         reward_functions(stage("other_rewards:praise", packages=("my_rewards",)))
 
 

@@ -132,7 +132,7 @@ def test_held_out_questions_are_those_that_training_evaluated(finished: Callable
 
 def test_without_held_out_samples_it_says_what_can_be_asked(finished: Callable[[str, str], RunDir]) -> None:
     run = run_with(finished, validation_share=0.0)
-    with pytest.raises(DataError, match=r"\(--data SET\).*\(--all\)"):
+    with pytest.raises(DataError, match=r"--data SET.*--all"):
         held_out_questions(run, load_tokenizer(run))
 
 
