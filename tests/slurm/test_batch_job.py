@@ -11,8 +11,8 @@ import pytest
 
 from conf.run_dir import RunDir
 from launcher.command import LAUNCHER
-from launcher.composition.compose import compose
 from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, parse_job_id, render, sbatch_argv
+from tests.described import described
 
 if TYPE_CHECKING:
     from tests.slurm.conftest import Cluster
@@ -35,7 +35,7 @@ def submit(cluster: "Cluster", run_dir: RunDir) -> Submit:
     """Submits a job whose agents behave as named; the job id."""
 
     def submit(behaviour: str) -> str:
-        run = compose(["model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo"])
+        run = described("model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo")
         run = replace(run, cluster=replace(run.cluster, nodes=2, ranks_per_node=1))
         placed = (f"--node-rank={NODE_RANK}", f"--master-addr={HEAD}", f"--master-port={PORT}")
         run_dir.batch_script.write_text(render(run, run_dir, (sys.executable, str(STAND_IN), behaviour, *placed, str(run_dir.path)), LAUNCHER))
