@@ -233,7 +233,7 @@ def test_a_waiting_job_is_cancelled_by_stop(cluster: "Cluster", regimen: Command
         submitted = regimen.submit()
         done = regimen.call("stop", str(submitted.run_dir.path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"Slurm job {submitted.job} is cancelled" in done.stdout
+    assert f"Slurm job {submitted.job} was waiting and is cancelled" in done.stdout
     assert cluster.job(submitted.job)["JobState"] == "CANCELLED"
     told = regimen.status(submitted.run_dir)
     assert (told["state"], told["exit_code"], told["job"]) == ("stopped", 75, None)
