@@ -9,9 +9,19 @@ from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
 from conf.stages import stage_row
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.errors import ConfigError
 
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
+
+
+def refuse_several_local_nodes(run: Run) -> None:
+    """Raises ConfigError where this machine would start the ranks of one node, and the run counts on more."""
+    if run.cluster.name == "local" and run.cluster.nodes > 1:
+        raise ConfigError(
+            f"cluster.nodes={run.cluster.nodes} with cluster=local: from the command line only this machine starts ranks. Set cluster.nodes=1, "
+            "submit the run with cluster=slurm, or start it with torchrun on every node."
+        )
 
 
 def command(run: Run, run_dir: RunDir) -> Command:

@@ -14,6 +14,7 @@ from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.gate.judge import Judged, free_disk, judge_recorded, judge_run
 from launcher.gate.verdict import Verdict, judge
+from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
@@ -32,6 +33,7 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
         run_dir = status.named_run(name, recorded.output_of(others))
         return plan_for(judge_recorded(recorded.resumed_run(run_dir, others)), run_dir)
     decided = judged(overrides, config_dirs)
+    refuse_several_local_nodes(decided.run)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
 
 

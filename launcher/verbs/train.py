@@ -12,7 +12,7 @@ from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, journal, lock, status, torchrun_door
-from launcher.launch.backends import command
+from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
@@ -29,6 +29,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
     if name is not None:
         return go_on(status.named_run(name, recorded.output_of(others)), others, detached)
     decided = decide_fresh(overrides, config_dirs)
+    refuse_several_local_nodes(decided.run)
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_fresh(decided)
     plan, held = take_fresh(decided)

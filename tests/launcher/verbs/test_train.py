@@ -12,7 +12,7 @@ from conf.run_dir import RunDir, save_run
 from launcher.errors import ConfigError, GateRefused, RanksFailed, RunLocked
 from launcher.launch import batch_job, execute, journal, lock
 from launcher.launch.torchrun_door import Rank
-from launcher.verbs import train
+from launcher.verbs import plan, train
 from launcher.verbs.train import closing_summary
 from tests.described import described
 
@@ -129,3 +129,13 @@ def test_torchrun_with_other_ranks_than_recorded_is_refused(tmp_path: Path) -> N
     run_dir = recorded_run(tmp_path)
     with pytest.raises(ConfigError, match=r"cluster.ranks_per_node: recorded 2, given 4"):
         train.folder_for_torchrun(replace(torchrun_rank(), world=4, ranks_per_node=4), tmp_path / "place", [f"resume={run_dir.path}"], [])
+
+
+@pytest.mark.parametrize(
+    "verb", [lambda given: train.train(given, [], detached=False), lambda given: plan.unstarted(given, [])], ids=["train", "plan"]
+)
+def test_several_nodes_of_this_machine_are_refused_from_the_command_line(verb: Callable[[list[str]], object], tmp_path: Path) -> None:
+    """The plan would count ranks that nobody starts. Under torchrun each node starts its own."""
+    with pytest.raises(ConfigError, match=r"cluster\.nodes=2 with cluster=local: .* Set cluster\.nodes=1"):
+        verb(["model=demo", "data=demo", "node=cpu", "cluster.nodes=2", f"output={tmp_path}/outputs"])
+    assert not (tmp_path / "outputs").exists()

@@ -81,7 +81,7 @@ def test_generated_pairs_and_labels_tell_right_from_wrong(tmp_path: Path):
 def test_a_real_set_goes_into_every_stage_that_it_suits(shared_data: Path, name: str, kind: Kind):
     held = DEMO_SETS[name]
     if kind not in MAKE[held]:
-        with pytest.raises(DataError, match=rf"data.sets: {name}: holds .* This set suits stage="):
+        with pytest.raises(DataError, match=rf"data.sets: {name} holds .* This set suits stage="):
             built(STAGE[kind], [name], shared_data)
         return
     cutoff = 200_000 if kind == "prompts" else 16_384  # a wiki article is no short prompt
