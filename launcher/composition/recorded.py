@@ -30,6 +30,8 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     named = [text.removeprefix(PREFIX) for text in overrides if text.startswith(PREFIX)]
     if len(named) > 1:
         raise ConfigError(f"resume= is given {len(named)} times. Give it once, with one run folder or with last.")
+    if named and named[0] in ("", "null"):
+        raise ConfigError(f"resume={named[0]} names no run. Give a run folder, or last.")
     return (named[0] if named else None), [text for text in overrides if not text.startswith(PREFIX)]
 
 

@@ -71,7 +71,7 @@ class Progress(TrainerCallback):
     def __init__(self, run_dir: RunDir, leads: bool) -> None:
         self.run_dir, self.leads = run_dir, leads
         self.tokens: TokenCount | None = None
-        self.counted: list[torch.Tensor] = []  # of steps whose log is still to come
+        self.counted: list[tuple[torch.Tensor, float]] = []  # tokens and end of each step whose log is still to come
         self.began = self.since = 0.0
         self.first_step = 0
 
@@ -84,7 +84,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if control.should_log and self.tokens is not None:
-            self.counted.append(self.tokens.take())
+            self.counted.append((self.tokens.take(), time.monotonic()))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
@@ -101,10 +101,10 @@ class Progress(TrainerCallback):
 
     def rate(self, state: TrainerState) -> dict[str, float]:
         assert self.tokens is not None, "training has begun"
-        every, real = total(self.counted.pop(0) if self.counted else self.tokens.take()).tolist()
-        now = time.monotonic()
-        seconds, self.since = max(now - self.since, 1e-9), now
-        per_step = (now - self.began) / max(1, state.global_step - self.first_step)
+        tokens, ended = self.counted.pop(0) if self.counted else (self.tokens.take(), time.monotonic())
+        every, real = total(tokens).tolist()
+        seconds, self.since = max(ended - self.since, 1e-9), ended  # of the steps themselves: logs may come late, and two at once
+        per_step = (ended - self.began) / max(1, state.global_step - self.first_step)
         return {
             "tokens_per_second": round(real / seconds, 1),
             "padding": round(1 - real / every, 4) if every else 0.0,

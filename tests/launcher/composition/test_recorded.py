@@ -144,3 +144,9 @@ def test_two_folders_to_resume_are_one_too_many() -> None:
 def test_runs_are_looked_for_where_output_says() -> None:
     assert output_of(["a=1"]) == Path("outputs")
     assert output_of(["output=x", "output=y"]) == Path("y")
+
+
+@pytest.mark.parametrize("value", ["", "null"])
+def test_a_resume_without_a_run_is_refused_with_what_to_give(value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^resume={value} names no run\. Give a run folder, or last\.$"):
+        split_resume([f"resume={value}"])

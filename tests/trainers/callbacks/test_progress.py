@@ -1,6 +1,7 @@
 """What progress.jsonl says of a step, and the end of a run whose loss is no number."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,22 @@ def test_a_logged_loss_becomes_a_line_with_rate_and_time_left(tmp_path: Path) ->
     assert entry["tokens_per_second"] > 0
     assert entry["eta_seconds"] >= 0
     assert "other" not in entry
+
+
+def test_a_rate_is_that_of_its_steps_where_two_logs_come_late_and_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """training.kernels=fused logs a step late, and its last two steps together."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress, model = begun(RunDir(tmp_path))
+    control = TrainerControl(should_log=True)
+    for end in (102.0, 104.0):  # ten tokens in two seconds, twice
+        model(input_ids=torch.zeros(2, 5))
+        clock[0] = end
+        progress.on_step_end(arguments(RunDir(tmp_path)), TrainerState(), control)
+    clock[0] = 105.0
+    log(progress, 1, loss=2.5)
+    log(progress, 2, loss=2.5)
+    assert [entry["tokens_per_second"] for entry in entries(RunDir(tmp_path))] == [5.0, 5.0]
 
 
 def test_an_evaluation_is_a_line_without_a_rate(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_the_tokens_that_progress_counts_are_those_of_its_step(tiny: Any, tmp_pa
         rate = progress.rate
 
         def counted(state: TrainerState, progress: Progress = progress, counts: list[list[float]] = counts, rate: Callable[..., Any] = rate) -> Any:
-            counts.append(progress.counted[0].tolist())
+            counts.append(progress.counted[0][0].tolist())
             return rate(state)
 
         progress.rate = counted

@@ -66,7 +66,8 @@ def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role,
 def refuse_no_answer(messages: list[Message]) -> None:
     last = messages[-1]["role"]
     if last != "assistant":
-        raise RowError(f"the last message has the role {last}; it must be the assistant's answer, which is learned. Fix it, or set data.turns=repair")
+        way_out = ", or set data.turns=repair" if any(message["role"] == "assistant" for message in messages) else ""
+        raise RowError(f"the last message has the role {last}; it must be the assistant's answer, which is learned. Fix it{way_out}")
 
 
 def refuse_no_question(messages: list[Message]) -> None:
