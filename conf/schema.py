@@ -316,7 +316,7 @@ class Slurm(Cluster):
     constraint: str | None = MISSING  # What sbatch gets as --constraint. null: none.
     reservation: str | None = MISSING  # What sbatch gets as --reservation. null: none.
     exclude: str | None = MISSING  # What sbatch gets as --exclude. null: none.
-    signal_seconds: int = MISSING  # seconds: This long before the time limit the run is told to save; the job is then queued again.
+    signal_seconds: int = MISSING  # seconds: Before the time limit, Slurm signals the run this early, so that it saves; the job is then queued again.
 
 
 @dataclass
