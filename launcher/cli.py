@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf.exit_codes import BUG, INTERRUPTED
 from launcher.errors import RegimenError
-from launcher.verbs.after_training_options import add_after_training
+from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
@@ -117,15 +117,15 @@ def add_watching(add: AddParser) -> None:
     )
     status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
-    status.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    add_output(status)
     status.add_argument("--json", action="store_true")
     status.set_defaults(act=act_status)
     stop = add("stop", help="ask a run to save a checkpoint and stop", description="Ask a run to save a checkpoint and stop.")
     stop.add_argument("run", metavar="RUN", help="a run folder, or last")
-    stop.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    add_output(stop)
     stop.set_defaults(act=act_stop)
     doctor = add("doctor", help="check this machine and say what to do", description="Check this machine and say what to do.")
-    doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="the folder whose disk is checked (default: %(default)s)")
     doctor.set_defaults(act=act_doctor)
     supervise = add(
         "supervise", description="Start the ranks of a run folder and wait until they have ended. `train --detach` leaves this verb running."
@@ -142,7 +142,7 @@ def add_memory(add: AddParser) -> None:
     report = verbs.add_parser("report", help="tabulate the errors of runs", description="Tabulate the errors by run, phase, regime and sharding.")
     report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, last, or a folder that holds runs")
     report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors as a PNG file")
-    report.add_argument("--output", default="outputs", type=Path, metavar="FOLDER")
+    add_output(report)
     report.set_defaults(act=act_memory_report)
 
 

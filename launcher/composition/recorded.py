@@ -133,7 +133,16 @@ def as_plain_dict(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def output_of(overrides: Sequence[str]) -> Path:
-    """Where runs are looked for: `output=` if given, else the default."""
-    given = [text.removeprefix("output=") for text in overrides if text.startswith("output=")]
-    return Path(given[-1] if given else "outputs")
+def output_of(overrides: Sequence[str]) -> Path | None:
+    """The value of `output=`, as Hydra's grammar reads it; None where it is not given.
+
+    Raises:
+        ConfigError: for an override that cannot be read or resolved, or one with several values.
+    """
+    given = [one_value(override) for override in parsed([text for text in overrides if text.startswith("output=")])]
+    if not given:
+        return None
+    try:
+        return Path(str(OmegaConf.create({"output": given[-1]}).output))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"output={given[-1]} cannot be resolved: {first_line(error)}. Write the folder itself.") from error

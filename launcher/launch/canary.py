@@ -65,7 +65,7 @@ def tried(run: Run) -> Outcome:
         samples = folder / "samples.json"
         write_text_atomically(samples, made_up_samples(run))
         canary = judge_recorded(canary_run(run, folder, samples))
-        return supervised(plan_for(canary, execute.start_fresh(canary)))
+        return supervised(plan_for(canary, execute.start_fresh(canary, listed=False)))
     finally:
         shutil.rmtree(folder)
 

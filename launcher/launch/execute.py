@@ -20,7 +20,7 @@ from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.facts.node import refuse_absent_gpus
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import refusal_text
-from launcher.launch import journal, lock
+from launcher.launch import journal, lock, places
 from launcher.launch.backends import command
 from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.outcome import Outcome, outcome_of
@@ -29,8 +29,8 @@ from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
 PR_SET_PDEATHSIG = 1
 
 
-def start_fresh(judged: Judged) -> RunDir:
-    """Make the run folder of a judged run.
+def start_fresh(judged: Judged, listed: bool = True) -> RunDir:
+    """Make the run folder of a judged run; `listed`: `regimen status` and `last` find it afterwards.
 
     Raises:
         GateRefused, ConfigError: before anything is written.
@@ -41,7 +41,10 @@ def start_fresh(judged: Judged) -> RunDir:
     if judged.run.cluster.name != "slurm":
         refuse_absent_gpus(judged.run.node)
     refuse_occupied_port(judged.run.backend.port)
-    return make_run_dir(judged)
+    run_dir = make_run_dir(judged)
+    if listed:
+        places.remember(Path(judged.run.output))
+    return run_dir
 
 
 def make_run_dir(judged: Judged) -> RunDir:

@@ -13,6 +13,7 @@ from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch import journal, lock
 from launcher.launch.outcome import outcome_of, read_exits
+from launcher.launch.places import in_words, places
 from launcher.words import first_line
 
 END_STATES = {DONE: "finished", SAVED: "stopped"}
@@ -72,14 +73,15 @@ def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
     return END_STATES.get(outcome.exit_code, "failed"), outcome.exit_code, outcome.message
 
 
-def find_runs(output: Path) -> Iterator[RunDir]:
-    """Every run folder under `output`, oldest first."""
-    found = [path.parent for pattern in ("*/*/run.yaml", "*/*/*/run.yaml") for path in output.glob(pattern)]
-    for path in sorted(found, key=lambda folder: folder.stat().st_ctime_ns):
+def find_runs(output: Path | None) -> Iterator[RunDir]:
+    """Every run folder under `output`, oldest first; None: under every place that this working folder has used."""
+    files = (file for place in places(output) for pattern in ("*/*/run.yaml", "*/*/*/run.yaml") for file in place.glob(pattern))
+    found = {file.parent.absolute(): file.parent for file in files}  # one place may lie in another
+    for path in sorted(found.values(), key=lambda folder: folder.stat().st_ctime_ns):
         yield RunDir(path)
 
 
-def last_run(output: Path) -> RunDir:
+def last_run(output: Path | None) -> RunDir:
     """The run that was started last.
 
     Raises:
@@ -87,17 +89,22 @@ def last_run(output: Path) -> RunDir:
     """
     runs = sorted(find_runs(output), key=lambda run: run.run_yaml.stat().st_mtime_ns)
     if not runs:
-        raise ConfigError(f"There is no run under {output}. Start one with `regimen train`, or name a run folder.")
+        raise ConfigError(
+            f"There is no run under {in_words(places(output))}. Start one with `regimen train`, name a run folder, or say where the runs are with "
+            "`--output FOLDER` (of train and plan: `output=FOLDER`)."
+        )
     return runs[-1]
 
 
-def named_run(name: str, output: Path) -> RunDir:
+def named_run(name: str, output: Path | None) -> RunDir:
     """The run folder that `name` means: a path, or `last`."""
     if name == "last":
         return last_run(output)
     run_dir = RunDir(Path(name).absolute())
     if not run_dir.run_yaml.is_file():
-        raise ConfigError(f"{name} is not a run folder, because it has no run.yaml. `regimen status` lists the runs under {output}/.")
+        raise ConfigError(
+            f"{name} is not a run folder, because it has no run.yaml. `regimen status` lists the runs under {in_words(places(output))}."
+        )
     return run_dir
 
 

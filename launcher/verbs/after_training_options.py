@@ -15,10 +15,16 @@ def add_after_training(add: AddParser) -> None:
     add_chat(add)
 
 
+def add_output(verb: argparse.ArgumentParser) -> None:
+    """Where every verb that names a run looks for it: launcher/launch/places.py."""
+    where = "look for runs only there (default: outputs, and each folder that `output=` named when a run was started from this working folder)"
+    verb.add_argument("--output", type=Path, metavar="FOLDER", help=where)
+
+
 def add_verb(add: AddParser, name: str, what: str, act: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     verb = add(name, help=what, description=what[0].upper() + what[1:] + ".")
     verb.add_argument("run", metavar="RUN", help=RUN)
-    verb.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="the folder of runs in which `last` is looked for")
+    add_output(verb)
     verb.set_defaults(act=act)
     return verb
 

@@ -26,7 +26,15 @@ ASKED = ("data.sets", "data.folder", "data.registry", "data.max_samples", "data.
 
 
 def predict(
-    name: str, output: Path, *, sets: Sequence[str], overrides: Sequence[str], everything: bool, to: Path | None, batch: int, sampling: Sampling
+    name: str,
+    output: Path | None,
+    *,
+    sets: Sequence[str],
+    overrides: Sequence[str],
+    everything: bool,
+    to: Path | None,
+    batch: int,
+    sampling: Sampling,
 ) -> int:
     refuse_absent_packages("predict", "the packages of its scores (ROUGE, BLEU)", {"rouge_score": "rouge-score", "sacrebleu": "sacrebleu"})
     refuse_bad_sampling(sampling, batch)
@@ -72,7 +80,7 @@ def fingerprint(run: Run, request: Predict) -> str:
 
 def evaluate(
     name: str,
-    output: Path,
+    output: Path | None,
     *,
     tasks: Sequence[str],
     include: Path | None,
@@ -97,7 +105,7 @@ def evaluate(
     return run_verb("evaluate", found.run, request, os.environ, needs_hub=True)
 
 
-def chat(name: str, output: Path, *, system: str | None, sampling: Sampling) -> int:
+def chat(name: str, output: Path | None, *, system: str | None, sampling: Sampling) -> int:
     refuse_bad_sampling(sampling, 1)
     found = find_usable(name, output)
     refuse_scorer(found, "chat")

@@ -23,7 +23,7 @@ PROCESS = 2**30  # what torch, transformers and peft occupy themselves: 0.7 GiB 
 
 
 def export(
-    name: str, output: Path, *, wanted: Form | None, to: Path | None, dtype: str | None, shard_size: str, push: str | None, public: bool
+    name: str, output: Path | None, *, wanted: Form | None, to: Path | None, dtype: str | None, shard_size: str, push: str | None, public: bool
 ) -> int:
     found = find_trained(name, output)
     form = form_of(found, wanted)

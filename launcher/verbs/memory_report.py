@@ -12,6 +12,7 @@ import yaml
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch import status
+from launcher.launch.places import in_words, places
 from launcher.verbs.pictures import draw_errors, refuse_unwritable
 from launcher.words import first_line
 
@@ -52,7 +53,7 @@ class Summary:
     worst_run: str
 
 
-def report(names: Sequence[str], output: Path, picture: Path | None) -> int:
+def report(names: Sequence[str], output: Path | None, picture: Path | None) -> int:
     """Print the table of the runs that `names` mean, and draw it where a picture is wanted."""
     if picture is not None:
         refuse_unwritable(picture)
@@ -65,7 +66,7 @@ def report(names: Sequence[str], output: Path, picture: Path | None) -> int:
     return 0
 
 
-def runs_of(names: Iterable[str], output: Path) -> list[RunDir]:
+def runs_of(names: Iterable[str], output: Path | None) -> list[RunDir]:
     """Run folders as named, `last`, or all under a folder.
 
     Raises:
@@ -78,7 +79,8 @@ def runs_of(names: Iterable[str], output: Path) -> list[RunDir]:
         )
         if not folders:
             raise ConfigError(
-                f"{name} holds no run. No run.yaml is in it or up to three folders below. `regimen status` lists the runs under {output}/."
+                f"{name} holds no run. No run.yaml is in it or up to three folders below. "
+                f"`regimen status` lists the runs under {in_words(places(output))}."
             )
         found |= {folder.absolute(): RunDir(folder) for folder in folders}
     return list(found.values())

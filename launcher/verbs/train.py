@@ -9,9 +9,9 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.composition import recorded
-from launcher.errors import BY_EXIT_CODE, RegimenError
+from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, journal, lock, status, torchrun_door
+from launcher.launch import batch_job, execute, journal, lock, places, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
@@ -170,7 +170,7 @@ def supervise_folder(path: Path) -> int:
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
-    place = torchrun_door.meeting_place(recorded.output_of(overrides), rank.job)
+    place = torchrun_door.meeting_place(meeting_output(overrides), rank.job)
     if rank.rank != 0:
         answer = torchrun_door.ask(rank, place)
         if answer.exit_code:
@@ -191,6 +191,14 @@ def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dir
     torchrun_door.remember(rank, place, run_dir.path)
     torchrun_door.publish(rank, place, str(run_dir.path), 0)
     return execute.become_trainer(run_dir.path, os.environ)
+
+
+def meeting_output(overrides: Sequence[str]) -> Path:
+    """The same on every rank without composing; where `output=` cannot be read, rank 0 says so for all."""
+    try:
+        return recorded.output_of(overrides) or places.DEFAULT
+    except ConfigError:
+        return places.DEFAULT
 
 
 def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from launcher.errors import ConfigError
 from launcher.launch import batch_job, execute, status
 from launcher.launch.outcome import Outcome
+from launcher.launch.places import in_words, places
 from launcher.launch.progress import display_for
 from launcher.verbs.train import ended
 
@@ -16,17 +17,17 @@ ACTIVE = ("running", "queued", "made")  # states of status.status_of from which 
 QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed: every question costs the controller
 
 
-def show_status(name: str | None, output: Path, as_json: bool) -> int:
+def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
     folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
     found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in folders])
     if as_json:
         print(status.to_json(found))
     else:
-        print("\n".join(status.table(found)) if found else f"no runs under {output}")
+        print("\n".join(status.table(found)) if found else f"no runs under {in_words(places(output))}")
     return 0
 
 
-def follow(name: str, output: Path) -> int:
+def follow(name: str, output: Path | None) -> int:
     """Show a run's progress until it ends; ends with the run's own exit code."""
     run_dir = status.named_run(name, output)
     with display_for(run_dir, sys.stdout, from_start=True) as display:
@@ -45,7 +46,7 @@ def follow(name: str, output: Path) -> int:
     return ended(run_dir, Outcome(now.exit_code or 0, now.message))
 
 
-def stop(name: str, output: Path) -> int:
+def stop(name: str, output: Path | None) -> int:
     run_dir = status.named_run(name, output)
     [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
     if now.state not in ACTIVE:

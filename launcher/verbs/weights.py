@@ -38,7 +38,7 @@ class Found:
         return self.as_request.label
 
 
-def find_trained(name: str, output: Path) -> Found:
+def find_trained(name: str, output: Path | None) -> Found:
     """The weights that `name` means.
 
     Raises:
@@ -52,7 +52,7 @@ def find_trained(name: str, output: Path) -> Found:
     return found
 
 
-def find_usable(name: str, output: Path) -> Found:
+def find_usable(name: str, output: Path | None) -> Found:
     """The weights that `name` means, with the base that an adapter needs.
 
     Raises:

@@ -142,8 +142,16 @@ def test_two_folders_to_resume_are_one_too_many() -> None:
 
 
 def test_runs_are_looked_for_where_output_says() -> None:
-    assert output_of(["a=1"]) == Path("outputs")
+    assert output_of(["a=1"]) is None
     assert output_of(["output=x", "output=y"]) == Path("y")
+    assert output_of(["output='my runs'"]) == output_of(["output=my runs"]) == Path("my runs")
+
+
+def test_an_output_that_the_environment_names_is_read_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    assert output_of(["output=${oc.env:SCRATCH}/runs"]) == Path("/scratch/me/runs")
+    with pytest.raises(ConfigError, match=r"^output=\$\{oc.env:ABSENT\} cannot be resolved: .* Write the folder itself\.$"):
+        output_of(["output=${oc.env:ABSENT}"])
 
 
 @pytest.mark.parametrize("value", ["", "null"])
