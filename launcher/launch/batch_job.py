@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from conf.exit_codes import SAVED
 from conf.run_dir import RunDir
-from launcher.errors import RegimenError, RunLocked, SubmissionError
+from launcher.errors import RunLocked, SubmissionError
 from launcher.gate.judge import Judged
 from launcher.launch import execute, journal, lock, slurm_commands
 from launcher.launch.outcome import outcome_of
@@ -19,27 +19,31 @@ from launcher.launch.status import RunStatus, status_of
 def submit_fresh(judged: Judged) -> int:
     """Submit a judged run and return at once; a refused submission leaves no folder."""
     run_dir = execute.start_fresh(judged)
-    plan = plan_for(judged, run_dir)
     try:
-        submit(plan)
-    except RegimenError:
+        plan = plan_for(judged, run_dir)
+        job = ask_sbatch(plan)
+    except BaseException:  # Ctrl-C too
         execute.remove_run_dir(run_dir.path)
         raise
+    record_submission(plan, job)
     return 0
 
 
 def submit_again(plan: LaunchPlan, held: lock.Owner) -> int:
     """Submit a run that goes on in its folder; the job itself needs no lock, since refuse_active asks Slurm."""
     try:
-        submit(plan)
+        record_submission(plan, ask_sbatch(plan))
     finally:
         lock.release(plan.run_dir, held)
     return 0
 
 
-def submit(plan: LaunchPlan) -> None:
+def ask_sbatch(plan: LaunchPlan) -> str:
     execute.write_plan(plan, os.environ)
-    job = slurm_commands.submit(plan.command.argv, plan.command.environment(os.environ))
+    return slurm_commands.submit(plan.command.argv, plan.command.environment(os.environ))
+
+
+def record_submission(plan: LaunchPlan, job: str) -> None:
     journal.record(plan.run_dir, "submitted", job=job)
     print(f"submitted as Slurm job {job}. run folder: {plan.run_dir.path}", flush=True)
 

@@ -8,6 +8,7 @@ from conf.run_dir import RunDir
 from conf.schema import Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
 from launcher.errors import SubmissionError, Unsafe
+from launcher.rules.slurm import refuse_other_form
 
 TEMPLATES = PACKAGES / "slurm"
 TEMPLATE = "train.sbatch.j2"
@@ -18,23 +19,6 @@ NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
 SHELL_NAMES = {NODE_RANK: "SLURM_NODEID", HEAD: "head", PORT: "port"}
 FILLED_BY_JOB = re.compile(r"(--[a-z-]+=)(\{node_rank\}|\{head\}|\{port\})")
 
-# What each value may be, as sbatch(1) describes it. Every pattern starts with a letter or digit, and none accepts white space, quotes, $ or #:
-# a newline would end the directive, and what follows it would run.
-NAME = r"[A-Za-z0-9_][\w.+@:-]*"
-ALLOWED: dict[str, str] = {
-    "name": NAME,
-    "cluster.partition": r"[A-Za-z0-9_][\w.,-]*",
-    "cluster.account": NAME,
-    "cluster.qos": NAME,
-    "cluster.time": r"([0-9]+-)?[0-9]{1,3}:[0-9]{2}:[0-9]{2}",
-    "cluster.gpu_type": r"[A-Za-z0-9_][\w.-]*",
-    "cluster.memory": r"[0-9]+[KMGT]?",
-    "cluster.constraint": r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*",
-    "cluster.reservation": NAME,
-    "cluster.exclude": r"[A-Za-z0-9_][\w.,\[\]-]*",
-    "the run folder": r"/[\w./+@:=,-]*",  # `%` is a pattern to sbatch, and white space would end --output
-}
-
 
 def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[str, ...]) -> str:
     """The batch script of a settled run on Slurm.
@@ -44,7 +28,7 @@ def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[
         launcher: what starts regimen itself, for the records that the job keeps of its start and end.
 
     Raises:
-        Unsafe: for a value that sbatch or the shell could take for more than a value.
+        ConfigError, Unsafe: for a value that sbatch does not accept, or could take for more than a value.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -102,8 +86,8 @@ def site_options(cluster: Slurm) -> list[tuple[str, str]]:
 
 
 def allowed(key: str, value: str) -> str:
-    if re.fullmatch(ALLOWED[key], value) is None:
-        raise Unsafe(f"{key}={value!r} cannot be written into a batch script. It must match {ALLOWED[key]}. Change it, or use cluster=local.")
+    """The value as it may be written; what is refused here was refused before, when the run was judged."""
+    refuse_other_form(key, value)
     return value
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -144,7 +145,7 @@ def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> bool:
     began = run_dir.progress.exists() or run_dir.checkpoints.exists() or len([e for e in journal.events(run_dir) if e["event"] == "start"]) > 1
     if outcome.exit_code not in (CONFIG, DATA) or began:
         return False
-    shutil.rmtree(run_dir.path)
+    remove_run_dir(run_dir.path)
     return True
 
 
@@ -177,7 +178,10 @@ def ask_to_stop(run_dir: RunDir) -> None:
 
 
 def remove_run_dir(path: Path) -> None:
+    """The folder of a run that never began, and that of its name where it holds no other run."""
     shutil.rmtree(path)
+    with suppress(OSError):  # other runs are in it
+        path.parent.rmdir()
 
 
 def gate_refusal(judged: Judged) -> GateRefused:

@@ -13,6 +13,7 @@ from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
 from launcher.rules.rewards import check_rewards
+from launcher.rules.slurm import refuse_slurm_values
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
 
@@ -185,6 +186,7 @@ def check_values(run: Composed) -> None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
     refuse_other_evaluation(run)
     refuse_other_data(run)
+    refuse_slurm_values(run)
 
 
 def refuse_other_sharding(sharding: Sharding) -> None:
@@ -195,14 +197,22 @@ def refuse_other_sharding(sharding: Sharding) -> None:
     """
     if not isinstance(sharding, Zero):
         return
-    row = sharding_row(sharding.name)
-    if (sharding.stage, sharding.offload_optimizer) != (len(row.splits), row.offloads):  # each stage splits one part more
-        names = ", ".join(name for name, node in sharding_types().items() if node is Zero)
-        raise ConfigError(
-            f"sharding={sharding.name} contradicts sharding.stage={sharding.stage} and sharding.offload_optimizer={sharding.offload_optimizer}. "
-            f"Leave both keys out and write sharding=CHOICE, one of: {names}."
-        )
+    row, forms = sharding_row(sharding.name), zero_forms()
+    decided, given = forms[sharding.name], {"stage": sharding.stage, "offload_optimizer": sharding.offload_optimizer}
+    differing = [key for key in given if given[key] != decided[key]]
+    if differing:
+        as_given, as_decided = (" and ".join(f"sharding.{key}={str(values[key]).lower()}" for key in differing) for values in (given, decided))
+        wanted = next((name for name, form in forms.items() if form == given), None)
+        instead = f"sharding={wanted}" if wanted else f"one of sharding={', '.join(forms)}"
+        keys = " and ".join(f"sharding.{key}" for key in differing)
+        raise ConfigError(f"{as_given} contradicts sharding={sharding.name}, which has {as_decided}. Use {instead}, and leave {keys} out.")
     if sharding.offload_params and not (row.offloads and "weights" in row.splits):
         raise ConfigError(
             f"sharding.offload_params=True needs split weights and offloaded states, unlike sharding={sharding.name}. Use sharding=zero3_offload."
         )
+
+
+def zero_forms() -> dict[str, dict[str, int]]:
+    """The stage and the offloading that each choice of ZeRO stands for; each stage splits one part more."""
+    names = [name for name, node in sharding_types().items() if node is Zero]
+    return {name: {"stage": len(sharding_row(name).splits), "offload_optimizer": sharding_row(name).offloads} for name in names}

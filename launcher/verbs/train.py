@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from conf.run_dir import RunDir
@@ -14,7 +15,7 @@ from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, journal, lock, places, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
-from launcher.launch.outcome import Outcome
+from launcher.launch.outcome import LOGS, Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
@@ -112,7 +113,8 @@ def ended(run_dir: RunDir, outcome: Outcome) -> int:
     if outcome.exit_code == 0:
         print("\n".join(leftovers(run_dir)), flush=True)
         return 0
-    execute.discard_unbegun(run_dir, outcome)
+    if execute.discard_unbegun(run_dir, outcome):
+        outcome = replace(outcome, message=outcome.message.replace(f"; {LOGS} {run_dir.logs}", ""))  # they are gone with the folder
     raise as_error(outcome)
 
 

@@ -108,7 +108,60 @@ def test_a_submission_that_fails_ends_with_5_and_leaves_no_folder(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("regimen:") == 1
-    assert not list((tmp_path / "outputs").glob("*/*"))
+    assert not list((tmp_path / "outputs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "said"),
+    [
+        (
+            ("cluster.time=8h",),
+            2,
+            "cluster.time=8h is not a value that sbatch accepts. Write HH:MM:SS or D-HH:MM:SS, for example cluster.time=08:00:00.",
+        ),
+        (("cluster.memory=lots",), 2, "cluster.memory=lots is not a value that sbatch accepts. Write a number and its unit"),
+        (("cluster.time=480",), 2, "cluster.time=480 is not"),
+        (("name='a=b'",), 2, "name=a=b is not a value that sbatch accepts."),
+        (("cluster.qos='$(id)'",), 77, "cluster.qos='$(id)' cannot be written into a batch script"),
+    ],
+)
+def test_a_value_that_slurm_does_not_accept_is_refused_before_there_is_a_folder(
+    overrides: tuple[str, ...], code: int, said: str, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("sbatch", "echo 4711")
+    given = [word for word in RUN if not any(word.startswith(override.split("=")[0] + "=") for override in overrides)]
+    for verb in ("plan", "train"):
+        assert main([verb, *given, *overrides, f"output={tmp_path / 'outputs'}"]) == code
+        assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_an_output_that_slurm_could_misread_is_refused(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("sbatch", "echo 4711")
+    assert main(["train", *RUN, f"output='{tmp_path}/my runs'"]) == 77
+    assert "for example output=/home/me/outputs" in capsys.readouterr().err
+    assert not (tmp_path / "my runs").exists()
+
+
+# cluster.time, cluster.signal_seconds: 60 s because Slurm may warn early, and 60 s for a start
+@pytest.mark.parametrize(
+    ("time", "signal", "said"),
+    [
+        ("00:02:00", 300, "Set cluster.time=00:07:00 or more."),
+        ("00:06:59", 300, "Set cluster.time=00:07:00 or more, or lower cluster.signal_seconds to 299 or less"),
+        ("00:07:00", 300, ""),
+        ("00:03:00", 60, ""),
+        ("1-00:00:00", 86400, "Set cluster.time=24:02:00 or more, or lower cluster.signal_seconds to 86280 or less"),
+        ("1-00:00:00", 86280, ""),
+        ("00:00:00", 300, "Set cluster.time=00:07:00 or more."),
+    ],
+)
+def test_a_time_limit_must_leave_time_to_train_before_its_warning(
+    time: str, signal: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["plan", *RUN, f"cluster.time={time}", f"cluster.signal_seconds={signal}", f"output={tmp_path}"])
+    assert code == (2 if said else 0)
+    assert said in capsys.readouterr().err
 
 
 def test_a_run_is_submitted_again_only_when_its_job_is_gone(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Golden batch scripts, and values that would run as commands if they were let through."""
 
+import re
 import shlex
 import subprocess
 from dataclasses import fields, replace
@@ -10,8 +11,9 @@ import pytest
 
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
-from launcher.errors import SubmissionError, Unsafe
-from launcher.launch.batch_script import ALLOWED, HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
+from launcher.errors import ConfigError, SubmissionError, Unsafe
+from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
+from launcher.rules.slurm import FORMS
 from tests.described import described
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,7 +68,7 @@ def test_only_what_is_stated_becomes_a_directive() -> None:
 
 @pytest.mark.parametrize("key", ["partition", "account", "qos", "time", "gpu_type", "memory", "constraint", "reservation", "exclude"])
 @pytest.mark.parametrize(
-    "attack", ["a\ntouch /tmp/x", "$(id)", "`id`", "a;id", "-x", "--wrap=id", "a b", "a#b", "a'b", 'a"b', "a\x1b[0m", "a\r", "a\n", ""]
+    "attack", ["a\ntouch /tmp/x", "$(id)", "`id`", "a;id", "-x", "--wrap=id", "a b", "a#b", "a'b", 'a"b', "a\x1b[0m", "a\r", "a\n"]
 )
 def test_no_field_takes_more_than_a_value(key: str, attack: str) -> None:
     run = slurm_run(**{key: attack})
@@ -74,15 +76,28 @@ def test_no_field_takes_more_than_a_value(key: str, attack: str) -> None:
         render(replace(run, node=replace(run.node, gpus=4)), RUN_DIR, COMMAND, LAUNCHER)
 
 
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "time", "gpu_type", "memory", "constraint", "reservation", "exclude"])
+@pytest.mark.parametrize("mistyped", ["", "=", "(a)/"])
+def test_what_is_only_mistyped_is_answered_with_an_example(key: str, mistyped: str) -> None:
+    run = slurm_run(**{key: mistyped})
+    with pytest.raises(ConfigError, match=rf"cluster\.{key}=.*for example cluster\.{key}={re.escape(FORMS[f'cluster.{key}'].example)}"):
+        render(replace(run, node=replace(run.node, gpus=4)), RUN_DIR, COMMAND, LAUNCHER)
+
+
+@pytest.mark.parametrize("key", FORMS)
+def test_the_example_of_each_form_has_it(key: str) -> None:
+    assert re.fullmatch(FORMS[key].pattern, FORMS[key].example)
+
+
 @pytest.mark.parametrize("name", ["demo\n#SBATCH --wrap=id", "$(id)", "-demo", "a b", "a%j/../b"])
 def test_the_name_of_the_run_is_checked(name: str) -> None:
-    with pytest.raises(Unsafe, match="name="):
+    with pytest.raises((Unsafe, ConfigError), match="name="):
         render(replace(slurm_run(), name=name), RUN_DIR, COMMAND, LAUNCHER)
 
 
 @pytest.mark.parametrize("folder", ["/a b", "/a%j", "/a\nb", "/a$(id)", "relative", "/a'b"])
 def test_the_run_folder_is_checked(folder: str) -> None:
-    with pytest.raises(Unsafe, match="the run folder="):
+    with pytest.raises((Unsafe, ConfigError), match="the run folder="):
         render(slurm_run(), RunDir(Path(folder)), COMMAND, LAUNCHER)
 
 
@@ -103,7 +118,7 @@ def test_a_control_character_in_the_command_is_refused() -> None:
 
 def test_every_text_field_of_slurm_has_its_pattern() -> None:
     texts = {field.name for field in fields(Slurm) if "str" in str(field.type)} - {"name"}
-    assert {f"cluster.{name}" for name in texts} <= set(ALLOWED)
+    assert {f"cluster.{name}" for name in texts} <= set(FORMS)
 
 
 def test_bash_can_read_the_script(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""What sbatch accepts as the value of each key of cluster=slurm, and whether the time limit leaves time to train."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.schema import Composed, Slurm
+from launcher.errors import ConfigError, Unsafe
+
+NAME = r"[A-Za-z0-9_][\w.+@:-]*"
+SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
+START = 60  # seconds: processes, libraries, data and weights of a small model; the demo on two cores needs half of it
+TIME = re.compile(r"(?:([0-9]+)-)?([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One row: how a value is written, as sbatch(1) describes it."""
+
+    pattern: str
+    words: str  # what to write
+    example: str
+
+
+# Every pattern starts with a letter or digit, and none accepts white space, quotes, $ or #: a newline would end the directive, and what follows it
+# would run.
+FORMS: dict[str, Form] = {
+    "name": Form(NAME, "letters, digits and _ . + @ : -", "demo"),
+    "cluster.partition": Form(r"[A-Za-z0-9_][\w.,-]*", "a name, or several with commas between them", "gpu"),
+    "cluster.account": Form(NAME, "a name", "lab_7"),
+    "cluster.qos": Form(NAME, "a name", "high"),
+    "cluster.time": Form(TIME.pattern, "HH:MM:SS or D-HH:MM:SS", "08:00:00"),
+    "cluster.gpu_type": Form(r"[A-Za-z0-9_][\w.-]*", "a name", "h100"),
+    "cluster.memory": Form(r"[0-9]+[KMGT]?", "a number and its unit, K, M, G or T", "64G"),
+    "cluster.constraint": Form(r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*", "features with & or | between them", "nvlink"),
+    "cluster.reservation": Form(NAME, "a name", "course"),
+    "cluster.exclude": Form(r"[A-Za-z0-9_][\w.,\[\]-]*", "nodes with commas between them", "node[3-5,7]"),
+    # `%` is a pattern to sbatch, and white space would end --output
+    "the run folder": Form(r"/[\w./+@:=,-]*", "a path of letters, digits and / . _ + @ : = , -", "/home/me/outputs"),
+}
+HARMLESS = re.compile(r"[\w.,:+@&|*()\[\]/=%~-]*")  # none of these ends a value in the script
+
+
+def refuse_slurm_values(run: Composed) -> None:
+    """Refuse what sbatch would not accept, before a folder is made.
+
+    Raises:
+        ConfigError: naming the key, the value and an example.
+        Unsafe: for a value that sbatch or the shell could take for more than a value.
+    """
+    cluster = run.cluster
+    if not isinstance(cluster, Slurm):
+        return
+    written = {key: getattr(cluster, key.removeprefix("cluster.")) for key in FORMS if key.startswith("cluster.")}
+    for key, value in {"name": run.name, **written}.items():
+        if value is not None:
+            refuse_other_form(key, value)
+    refuse_other_form("the run folder", str(Path(run.output).absolute()))
+    refuse_short_time(cluster)
+
+
+def refuse_other_form(key: str, value: str) -> None:
+    form = FORMS[key]
+    if re.fullmatch(form.pattern, value) is not None:
+        return
+    setting = "output" if key == "the run folder" else key
+    advice = f"Write {form.words}, for example {setting}={form.example}."
+    if value.startswith("-") or HARMLESS.fullmatch(value) is None:
+        raise Unsafe(f"{key}={value!r} cannot be written into a batch script: a shell or sbatch could read more than a value in it. {advice}")
+    raise ConfigError(f"{key}={value} is not a value that sbatch accepts. {advice}")
+
+
+def refuse_short_time(cluster: Slurm) -> None:
+    """A job that is warned before it has trained saves, is queued again, and is warned again."""
+    if cluster.time is None:
+        return
+    limit, least = seconds_of(cluster.time), cluster.signal_seconds + SLURM_EARLY + START
+    if limit >= least:
+        return
+    lead = limit - SLURM_EARLY - START
+    lower = f", or lower cluster.signal_seconds to {lead} or less (it must leave time for one step and one checkpoint)" if lead > 0 else ""
+    raise ConfigError(
+        f"cluster.time={cluster.time} leaves no time to train. Slurm warns the run cluster.signal_seconds={cluster.signal_seconds} before the limit, "
+        f"and up to {SLURM_EARLY} s earlier, and a start takes about {START} s. The job would be queued again and again. "
+        f"Set cluster.time={as_time(least)} or more{lower}."
+    )
+
+
+def seconds_of(time: str) -> int:
+    """Of HH:MM:SS or D-HH:MM:SS."""
+    found = TIME.fullmatch(time)
+    assert found is not None  # refuse_other_form has looked
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def as_time(seconds: int) -> str:
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
