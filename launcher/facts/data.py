@@ -10,21 +10,45 @@ from conf import data_registry
 from conf.constants import GENERATED_SAMPLES
 from conf.data_layout import layout_of_record
 from conf.data_registry import Source
-from conf.data_sets import ending_of, is_compressed, limit_of, parts_of, sources_of
+from conf.data_sets import ending_of, evaluation_sources, is_compressed, limit_of, parts_of, sources_of
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
 
+LINES = (".jsonl", ".txt")  # endings of files with a record on each line
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing needs seconds, and several times its size in memory
 
 
 def trained_samples(run: Run) -> int | None:
-    """None where it is not the sum of the sets: mixed sets repeat or end early, a stream is not counted, texts are cut into rows."""
+    """None where it is not the sum of the sets: mixed sets repeat or end early, a stream is not counted, texts are cut into rows.
+
+    Raises:
+        ConfigError, DataError: as refuse_absent_sets.
+    """
     data = run.data
+    refuse_absent_sets(data)
     if data.streaming or data.mixing != "concatenate":
         return None
-    samples = count_samples(data, run.stage.name)  # for texts too: it reports files that are absent
+    samples = count_samples(data, run.stage.name)  # for texts too: it reports a list without records
     return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
+
+
+def refuse_absent_sets(data: Data) -> None:
+    """Refuse sets, to train and to evaluate on, that are not there or hold nothing; of each file no more than its beginning is read.
+
+    Raises:
+        ConfigError: where no set is named.
+        DataError: for a set that cannot be found or holds nothing.
+    """
+    with as_launcher_errors():
+        for source in [*sources_of(data.sets, data), *evaluation_sources(data)]:
+            for part in parts_of(source):
+                if part.file is not None and ending_of(part.file) in LINES and not is_compressed(part.file) and first_line(part.file) == b"":
+                    raise no_records(part.file)
+
+
+def no_records(file: Path) -> data_registry.DataError:
+    return data_registry.DataError(f"{file} holds no records. Give a file with at least one.")
 
 
 def count_samples(data: Data, stage: str) -> int | None:
@@ -78,7 +102,7 @@ def count_records(part: Source) -> int | None:
         return None
     count = {".jsonl": count_lines, ".json": count_list}.get(ending, uncounted)(part.file)
     if count == 0:
-        raise data_registry.DataError(f"{part.file} holds no records. Give a file with at least one.")
+        raise no_records(part.file)
     return count
 
 
@@ -116,8 +140,13 @@ def first_record(path: Path) -> object:
     if path.suffix == ".json":
         records = read_json(path.read_bytes())
         return records[0] if isinstance(records, list) else None
+    return read_json(first_line(path))
+
+
+def first_line(path: Path) -> bytes:
+    """The first line that is not blank; empty where there is none."""
     with path.open("rb") as file:
-        return read_json(next((line for line in file if line.strip()), b""))
+        return next((line for line in file if line.strip()), b"")
 
 
 def read_json(text: bytes) -> object:

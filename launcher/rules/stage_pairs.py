@@ -47,7 +47,7 @@ STAGE_RULES: tuple[Rule, ...] = (
         "streaming-stage",
         lambda run: run.data.streaming and stage_row(run.stage.name).learns != "next token",
         "The trainers of this stage read rows by their number.",
-        "data.streaming=false training.max_steps=null",
+        "data.streaming=false",
     ),
     Rule(
         "generate-rm",

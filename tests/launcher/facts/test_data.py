@@ -14,7 +14,8 @@ from conf.schema import Data
 from conf.stages import STAGES
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError, DataError
-from launcher.facts.data import count_samples
+from launcher.facts.data import count_samples, trained_samples
+from tests.described import described
 from trainers.data.samples.sets import read_sets
 from trainers.data.sources.chunks import chunks_of
 from trainers.data.sources.generated import generated_records
@@ -174,3 +175,27 @@ def test_a_broken_registry_is_told_alike_by_both_sides(registry: bytes, tmp_path
 def test_no_sets_are_a_matter_of_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.sets is empty"):
         count_samples(data_of(tmp_path), "sft")
+
+
+STREAMED = ("data.streaming=true", "training.max_steps=5")
+
+
+@pytest.mark.parametrize("how", [(), ("data.mixing=interleave_over",), STREAMED, ("stage=pt",)], ids=["joined", "mixed", "streamed", "texts"])
+@pytest.mark.parametrize("key", ["sets", "evaluation_sets"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.jsonl", "gone.jsonl does not exist"),
+        ("empty.jsonl", "empty.jsonl holds no records"),
+        ("org/name/third", "org/name/third is neither"),
+        ("lost", "gone.json does not exist"),
+    ],
+)
+def test_a_set_that_is_not_there_is_found_before_a_run_starts(how: tuple[str, ...], key: str, name: str, message: str, tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", 5)
+    write_lines(tmp_path / "empty.jsonl", 0)
+    register(tmp_path, lost={"file_name": "gone.json"})
+    sets = {"sets": ["a.jsonl"], "evaluation_sets": []} | {key: ["a.jsonl", name]}
+    run = described("model=demo", "data=files", "data.sets=[x]", "node=cpu", f"data.folder={tmp_path}", *how)
+    with pytest.raises(DataError, match=message):
+        trained_samples(replace(run, data=replace(run.data, **sets)))
