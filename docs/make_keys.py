@@ -1,23 +1,24 @@
-"""Writes docs/keys.md from conf/schema.py, the YAML files and the table of docs/llamafactory.md.
+"""Writes docs/keys.md from conf/schema.py, the YAML files and conf/llamafactory.py, and docs/llamafactory.md from that table.
 
 python -m docs.make_keys
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from conf.keys import KeyRow, choice_help, default_choices, field_of, group_help, key_rows, types_of
+from conf.llamafactory import NAMES, NEEDLESS
 from conf.schema import GROUPS, Composed
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "keys.md"
+LLAMAFACTORY_PAGE = DOCS / "llamafactory.md"
 FEW = 12  # more different defaults than these are not listed
 HEAD = """# Keys
 
 Every key of a run. `python -m docs.make_keys` makes this page from `conf/schema.py`, the YAML files in `conf/` and
-[llamafactory.md](llamafactory.md); change it there. `regimen train --cfg` prints the keys of one run with their values.
+`conf/llamafactory.py`; change it there. `regimen train --cfg` prints the keys of one run with their values.
 
 - `group=CHOICE` takes a file of a group: `regime=lora`. `group.key=VALUE` sets one value: `regime.rank=16`.
 - Lists are written `[a,b]`, nothing is written `null`.
@@ -25,15 +26,29 @@ Every key of a run. `python -m docs.make_keys` makes this page from `conf/schema
 - `recipe=NAME` sets keys of several groups at once (`conf/recipe`). Without a model, data or recipe, `recipe=demo` is used.
 - `hydra.launcher.gpus` and `hydra.launcher.slots` belong to sweeps (`train -m`) and stand in `conf/hydra/launcher/gpu_pool.yaml`.
 """
+LLAMAFACTORY_HEAD = """# Coming from LLaMA-Factory
+
+This table gives, for each of its argument names, the one key that means the same here. A key without a dot takes a choice of that group
+(`regime=lora`); the others take values (`regime.rank=16`). Data registries (`dataset_info.json`) can be used unchanged; [data.md](data.md)
+lists the few differences. [keys.md](keys.md) explains every key.
+`python -m docs.make_keys` makes this page from `conf/llamafactory.py`; change it there.
+"""
 TOP = (("name", "${stage.name}-${regime.name}-${model.name}"), ("output", "outputs"))
 
 
 def llamafactory_names() -> dict[str, list[str]]:
-    """LLaMA-Factory's names by our key, as docs/llamafactory.md lists them."""
+    """LLaMA-Factory's names by our key."""
     names: dict[str, list[str]] = {}
-    for theirs, ours in re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", (DOCS / "llamafactory.md").read_text(encoding="utf-8"), re.MULTILINE):
-        names.setdefault(ours, []).append(theirs)
+    for row in NAMES:
+        names.setdefault(row.ours, []).append(row.theirs)
     return names
+
+
+def llamafactory_page() -> str:
+    rows = [table_row(f"`{row.theirs}`", f"`{row.ours}`", row.values) for row in NAMES]
+    needless = [f"- {codes(row.theirs)}: {row.why}." for row in NEEDLESS]
+    head = table_head("LLaMA-Factory", "regimen", "how the values translate")
+    return "\n".join([LLAMAFACTORY_HEAD, *head, *rows, "", "## What needs no key", "", *needless, ""])
 
 
 def page() -> str:
@@ -112,3 +127,4 @@ def table_row(*cells: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    LLAMAFACTORY_PAGE.write_text(llamafactory_page(), encoding="utf-8")

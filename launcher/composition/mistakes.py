@@ -25,7 +25,8 @@ def missing_choice(error: MissingConfigException) -> str:
     if group is None or error.options is None:
         return first_line(error)
     name = wanted.removeprefix(f"{group}/")
-    return f"{group}={name} is not a choice. {did_you_mean(name, error.options)}{group} is one of: {', '.join(sorted(error.options))}."
+    listed = f"{group} is one of: {', '.join(sorted(error.options))}."
+    return f"{group}={name} is not a choice. {did_you_mean(name, error.options)}{listed}{llamafactory_choice(group, name)}"
 
 
 def composition_message(error: ConfigCompositionException) -> str:
@@ -77,6 +78,29 @@ def unknown_key(key: str) -> str:
     return f"{key} is not a key. {nearest_key(key)}"
 
 
+def llamafactory_hint(key: str) -> str:
+    """What a name of LLaMA-Factory is called here; empty for any other word. It may stand behind a group: optim.learning_rate."""
+    from conf.llamafactory import SAME, row_of_name, row_of_needless  # only a mistake needs the table
+
+    word = key.rsplit(".", 1)[-1]
+    row, needless = row_of_name(word), row_of_needless(word)
+    if needless is not None:
+        return f"It is a name of LLaMA-Factory that needs no key here: {needless.why}. Remove it."
+    if row is None or row.ours.rsplit(".", 1)[-1] == word:
+        return ""
+    form = f"{row.ours}={'CHOICE' if row.ours in GROUPS else 'VALUE'}"
+    how = "" if row.values == SAME else f" ({row.values})"
+    return f"It is LLaMA-Factory's name for {row.ours}. Write {form}{how}. docs/llamafactory.md translates all names."
+
+
+def llamafactory_choice(group: str, name: str) -> str:
+    """How a choice that has LLaMA-Factory's name is called here; empty where that table does not mention it."""
+    from conf.llamafactory import NAMES
+
+    said = [part for row in NAMES if row.ours == group for part in row.values.split("; ") if f"`{name}`" in part]
+    return f"\nhint: of LLaMA-Factory's values for {group}, {said[0].removeprefix('a choice: ')}." if said else ""
+
+
 def choices_with(key: str) -> list[str]:
     """The choices of the key's group whose type has it."""
     group, _, field = key.partition(".")
@@ -84,7 +108,7 @@ def choices_with(key: str) -> list[str]:
 
 
 def nearest_key(key: str) -> str:
-    return did_you_mean(key, known_keys()) + ALL_KEYS
+    return llamafactory_hint(key) or did_you_mean(key, known_keys()) + ALL_KEYS
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

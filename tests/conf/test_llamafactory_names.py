@@ -1,14 +1,13 @@
-"""Every name of LLaMA-Factory in docs/llamafactory.md leads to one key that exists."""
-
-import re
-from pathlib import Path
+"""Every name of LLaMA-Factory leads to one key that exists: on its page, and in the message to who writes it on the command line."""
 
 import pytest
 
+from conf.llamafactory import NAMES as ROWS
+from conf.llamafactory import NEEDLESS
+from docs.make_keys import LLAMAFACTORY_PAGE, llamafactory_page
+from launcher.composition.compose import compose
 from launcher.composition.mistakes import known_keys
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "llamafactory.md"
-ROW = re.compile(r"^\| `(\w+)` \| `([\w.]+)` \| ([^|]+) \|$")
+from launcher.errors import ConfigError
 
 NAMES = [
     "stage",
@@ -78,24 +77,51 @@ NAMES = [
 ]
 
 
-def rows() -> list[tuple[str, str]]:
-    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
-    matches = [ROW.match(line) for line in lines]
-    assert all(matches), [line for line, match in zip(lines, matches, strict=True) if match is None]
-    return [(match[1], match[2]) for match in matches if match]
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_each_name_has_one_key_that_exists(name: str) -> None:
-    keys = [key for theirs, key in rows() if theirs == name]
+    keys = [row.ours for row in ROWS if row.theirs == name]
     assert len(keys) == 1
     assert keys[0] in known_keys()
 
 
 def test_every_further_row_is_right_too() -> None:
-    assert {key for _, key in rows()} <= set(known_keys())
-    assert len({theirs for theirs, _ in rows()}) == len(rows())
+    assert {row.ours for row in ROWS} <= set(known_keys())
+    assert len({row.theirs for row in ROWS}) == len(ROWS)
+    assert not {row.theirs for row in ROWS} & {name for row in NEEDLESS for name in row.theirs}
+
+
+def test_the_page_is_what_the_generator_makes() -> None:
+    assert LLAMAFACTORY_PAGE.read_text(encoding="utf-8") == llamafactory_page(), "run: python -m docs.make_keys"
 
 
 def test_the_loss_plot_that_needs_no_key_is_told() -> None:
-    assert "`plot_loss`: the loss is always drawn" in DOCUMENT.read_text()
+    assert "- `plot_loss`: the loss is always drawn" in LLAMAFACTORY_PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("lora_rank=8", "Write regime.rank=VALUE."),  # was: did you mean optim.rank?
+        ("learning_rate=1e-4", "Write optim.lr=VALUE."),  # was: did you mean evaluation.generate?
+        ("finetuning_type=lora", "Write regime=CHOICE (`full`, `freeze`, `lora`; `lora` with `quantization_bit` is `regime=qlora`)."),  # was: nothing
+        ("optim.learning_rate=1e-4", "Write optim.lr=VALUE."),
+        ("output_dir=saves", "Write output=VALUE (the folder that holds all runs"),
+        ("plot_loss=true", "needs no key here: the loss is always drawn"),
+        ("optim=adamw_torch", "`adamw_torch` is `adamw_foreach`."),
+        ("warmup_stepz=3", "Did you mean"),  # nobody's name: the nearest key
+    ],
+)
+def test_a_name_of_theirs_is_answered_with_ours(given: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([given])
+    assert said in str(caught.value)
+
+
+def test_every_name_that_is_not_ours_too_is_translated() -> None:
+    ours = {key.rsplit(".", 1)[-1] for key in known_keys()}
+    for row in ROWS:
+        if row.theirs in ours:
+            continue
+        with pytest.raises(ConfigError) as caught:
+            compose([f"{row.theirs}=x"])
+        assert f"LLaMA-Factory's name for {row.ours}. Write {row.ours}=" in str(caught.value), row.theirs
