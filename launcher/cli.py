@@ -104,7 +104,7 @@ def add_plan(add: AddParser) -> None:
     )
     views.add_argument("--explain", action="store_true", help="show every memory term of every phase with its source")
     views.add_argument("--json", action="store_true", help="print the plan as JSON, with sizes in bytes")
-    views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity as a PNG file")
+    views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity (.png, .svg, .pdf or .jpg)")
     views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
     plan.set_defaults(act=act_plan)
 
@@ -141,7 +141,7 @@ def add_memory(add: AddParser) -> None:
     verbs = memory.add_subparsers(title="verbs", required=True, metavar="VERB")
     report = verbs.add_parser("report", help="tabulate the errors of runs", description="Tabulate the errors by run, phase, regime and sharding.")
     report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, last, or a folder that holds runs")
-    report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors as a PNG file")
+    report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors (.png, .svg, .pdf or .jpg)")
     add_output(report)
     report.set_defaults(act=act_memory_report)
 

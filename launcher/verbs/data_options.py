@@ -15,7 +15,7 @@ def add_data_verbs(add: Callable[..., argparse.ArgumentParser], composing: Calla
         composing(verb)
         verb.set_defaults(act=action)
     validate.add_argument("--json", action="store_true", help="print the report as JSON")
-    validate.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram of lengths as a PNG file")
+    validate.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram of lengths (.png, .svg, .pdf or .jpg)")
 
 
 def act_validate(arguments: argparse.Namespace) -> int:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from conf.exit_codes import REFUSED
 from launcher.command import launcher_environment
-from launcher.errors import DiskError, RegimenError
+from launcher.errors import ConfigError, DiskError, RegimenError
 from launcher.launch.plan import plan_as_dict
 from launcher.verbs.plan import unstarted
 
+FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")  # which matplotlib writes without other programs; the end of the file's name chooses
+
 
 def draw_plan(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> int:
-    """The predicted phases of a run as a PNG file; ends as `plan` does."""
+    """The predicted phases of a run as a picture; ends as `plan` does."""
     refuse_unwritable(file)
     plan = unstarted(overrides, config_dirs)
     argv = (sys.executable, "-m", "trainers.measures.plots", str(file))  # a finished run draws the same, in a rank: one drawing, and no import across
@@ -23,11 +25,20 @@ def draw_plan(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path)
     done = subprocess.run(argv, input=text, env=launcher_environment(os.environ), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RegimenError(f"--picture {file} could not be drawn: {done.stderr.strip().splitlines()[-1]}")
+    print(done.stderr, end="", file=sys.stderr)
     print(f"picture: {file}")
     return 0 if plan.judged.verdict.permitted else REFUSED
 
 
 def refuse_unwritable(file: Path) -> None:
+    """Before anything is computed.
+
+    Raises:
+        ConfigError: for a kind of picture that we do not write.
+        DiskError: where the file cannot be written.
+    """
+    if file.suffix.lower() not in FORMATS and not file.is_dir():
+        raise ConfigError(f"--picture {file} does not say a kind of picture that can be written. End its name with one of {', '.join(FORMATS)}.")
     if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
         raise DiskError(f"--picture {file} cannot be written. Name a file in a folder that exists and that you may write to.")
 
@@ -52,5 +63,5 @@ def draw_errors(errors: Mapping[str, Sequence[tuple[str, float]]], title: str, f
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(file, format="png")
+    figure.savefig(file)
     pyplot.close(figure)

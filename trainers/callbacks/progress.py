@@ -74,11 +74,13 @@ class Progress(TrainerCallback):
         self.counted: list[tuple[torch.Tensor, float]] = []  # tokens and end of each step whose log is still to come
         self.began = self.since = 0.0
         self.first_step = 0
+        self.goes_on = False  # from a checkpoint, and no line says so yet
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         self.tokens = TokenCount(model)
         self.began = self.since = time.monotonic()
         self.first_step = state.global_step
+        self.goes_on = state.global_step > 0
         if self.leads:
             cut_torn_line(self.run_dir.progress)
 
@@ -94,6 +96,8 @@ class Progress(TrainerCallback):
         entry |= {ours: logs[theirs] for theirs, ours in ALL_KEPT.items() if theirs in logs}
         if "loss" in logs:
             entry |= self.rate(state)
+        if self.goes_on:
+            entry["resumed_from"], self.goes_on = self.first_step, False
         if self.leads:
             with self.run_dir.progress.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")

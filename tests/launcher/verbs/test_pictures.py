@@ -24,3 +24,19 @@ def test_a_refused_run_is_drawn_too_and_ends_as_refused(tmp_path: Path) -> None:
 def test_a_folder_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "--picture", str(tmp_path)]) == 74
     assert f"--picture {tmp_path} cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "begins"), [("memory.svg", b"<?xml"), ("memory.pdf", b"%PDF"), ("memory.JPG", b"\xff\xd8\xff")])
+def test_the_end_of_the_name_chooses_the_kind_of_picture(name: str, begins: bytes, tmp_path: Path) -> None:
+    assert cli.main(["plan", "node=a100_40", "--picture", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("name", ["memory", "memory.bmp", "memory.png.txt"])
+@pytest.mark.parametrize("verb", [["plan"], ["memory", "report", "here"], ["data", "validate"]])
+def test_a_kind_of_picture_that_is_not_written_is_refused_with_those_that_are(
+    name: str, verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*verb, "--picture", str(tmp_path / name)]) == 2
+    assert f"--picture {tmp_path / name} does not say a kind of picture that can be written. End its name with one of .png" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

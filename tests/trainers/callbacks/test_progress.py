@@ -158,3 +158,10 @@ def test_lines_after_a_torn_one_are_not_lost_in_it(tmp_path: Path) -> None:
     progress, _ = begun(run_dir, step=3)
     log(progress, 4, loss=1.5)
     assert [entry["step"] for entry in entries(run_dir)] == [3, 4]
+
+
+def test_the_first_line_after_a_resume_says_from_which_step(tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path), step=3)
+    log(progress, 4, loss=1.5)
+    log(progress, 5, loss=1.4)
+    assert [entry.get("resumed_from") for entry in entries(RunDir(tmp_path))] == [3, None]

@@ -3,42 +3,27 @@
 import json
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
+from matplotlib.axes import Axes
 
 from conf.run_dir import RunDir
-from trainers.measures.plots import (
-    capacity_of,
-    draw_loss,
-    draw_memory,
-    highest_rows,
-    in_sight,
-    last_of_each_step,
-    panel_grid,
-    reported_panels,
-    show_zero,
-    smoothed,
-    stacked,
-)
+from trainers.measures.memory_bars import Row, capacity_of, gpu_rows, highest_of, host_rows, in_sight, measured_words, phase_rows, stacked
+from trainers.measures.plots import draw_curves, draw_loss, draw_memory, panel_grid, reported_panels
 
 
-def test_the_mean_is_corrected_for_its_start() -> None:
-    # 0.9-weighted: 4; (0.9*0.1*4 + 0.1*2) / (1 - 0.81); (0.9*0.56 + 0.1*1) / (1 - 0.729)
-    assert smoothed([4.0, 2.0, 1.0]) == pytest.approx([4.0, 0.56 / 0.19, 0.604 / 0.271])
+@pytest.fixture
+def axes() -> Iterator[Axes]:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
 
-
-def test_a_constant_loss_stays_what_it_is() -> None:
-    assert smoothed([3.0] * 50) == pytest.approx([3.0] * 50)
-    assert smoothed([]) == []
-
-
-def test_of_a_step_that_was_repeated_the_later_entry_counts() -> None:
-    entries = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0}, {"step": 3, "loss": 9.0}, {"step": 2, "loss": 3.0}, {"step": 2, "eval_loss": 1.0}]
-    assert last_of_each_step(entries, "loss") == ([1, 2, 3], [5.0, 3.0, 9.0])
-    assert last_of_each_step(entries, "eval_loss") == ([2], [1.0])
-    assert last_of_each_step(entries, "other") == ([], [])
+    figure, made = pyplot.subplots()
+    yield made
+    pyplot.close(figure)
 
 
 @pytest.mark.parametrize("evaluations", [[], [{"step": 0, "eval_loss": 3.0}, {"step": 2, "eval_loss": 2.0}]])
@@ -52,18 +37,45 @@ def test_the_loss_is_drawn_with_and_without_evaluations(evaluations: list[dict[s
     assert struct.unpack(">II", picture[16:24]) == (960, 540)  # 8 x 4.5 inches at 120 dots an inch
 
 
-@pytest.mark.parametrize(("losses", "frame"), [([6.0, 6.4], (0.0, 6.72)), ([-0.25, 0.0], (-0.2625, 0.0125)), ([-1.0, 3.0], (-1.2, 3.2))])
-def test_every_loss_lies_within_the_frame(losses: list[float], frame: tuple[float, float]) -> None:
-    import matplotlib
+def test_a_start_that_is_far_above_the_rest_does_not_flatten_it(axes: Axes) -> None:
+    draw_curves(axes, [{"step": step, "loss": 6.0 if step < 3 else 0.1 + 0.01 * (step % 2)} for step in range(60)], {"loss": "training"}, "loss")
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    assert low < 0.1 < 6.0 < high
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots()
-    axes.plot([1, 2], losses)
-    show_zero(axes)
-    assert axes.get_ylim() == pytest.approx(frame)  # 5 % of what is shown above, and below where a loss is negative
-    pyplot.close(figure)
+def test_one_point_far_away_from_values_of_both_signs_is_left_out_with_a_word(axes: Axes) -> None:
+    values = [9.0 if step == 7 else 0.1 * (-1) ** step for step in range(60)]
+    draw_curves(axes, [{"step": step, "loss": value} for step, value in enumerate(values)], {"loss": "training"}, "loss")
+    assert axes.get_ylim() == pytest.approx((-0.15, 0.15))  # 2 and 98 % are -0.1 and 0.1; a quarter of 0.2 beside them
+    assert axes.get_ylabel() == "1 point lies outside of the frame"
+
+
+def test_a_resume_is_marked_where_the_run_went_on(axes: Axes) -> None:
+    entries = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 2.0, "resumed_from": 1}, {"step": 3, "loss": 1.0}]
+    draw_curves(axes, entries, {"loss": "training"}, "loss")
+    lines = {str(line.get_label()): list(line.get_xdata()) for line in axes.get_lines()}
+    assert lines["went on from a checkpoint"] == [1, 1]
+
+
+def test_a_legend_lies_above_the_frame_and_hides_no_curve(axes: Axes) -> None:
+    entries = [{"step": step, "reward_chosen": 1.0 * step, "reward_rejected": -1.0 * step, "eval_reward_chosen": 1.0} for step in range(30)]
+    draw_curves(axes, entries, {"reward_chosen": "chosen", "reward_rejected": "rejected"}, "reward")
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["chosen, smoothed", "chosen, evaluation", "rejected, smoothed"]
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+
+
+def test_a_name_that_no_font_can_draw_leaves_no_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+    run_dir = RunDir(tmp_path / "\U0010fffd" / "time")  # the last private character, which no font has
+    run_dir.path.mkdir(parents=True)
+    run_dir.progress.write_text('{"step": 1, "loss": 3.0}\n')
+    draw_loss(run_dir)
+    assert "so the picture's title shows … in their place" in capsys.readouterr().err
+    assert [str(warning.message) for warning in recwarn] == []
+    assert run_dir.loss_plot.name == "loss.png"
 
 
 def test_what_the_stage_reports_is_drawn_beside_the_loss(tmp_path: Path) -> None:
@@ -89,6 +101,10 @@ PLAN: dict[str, Any] = {
     "run": {"name": "a", "node": {"gpus": 1, "gpu_memory": 24 * 2**30, "host_memory": None}, "cluster": {"ranks_per_node": 2}},
     "memory": {
         "required": 1600,
+        "allocated": 1305,
+        "reserved": 1500,
+        "peak": "backward: end",
+        "host_terms": {"processes": 200, "training": 100},
         "phases": {
             "load": {"bytes": 1000, "terms": {"weights": 1000}},
             "backward: loss": {"bytes": 1205, "terms": {**TERMS, "logits": 200}},
@@ -100,17 +116,32 @@ PLAN: dict[str, Any] = {
 
 
 def test_terms_are_stacked_in_order_small_ones_together_and_what_is_not_torchs_on_top() -> None:
-    assert list(stacked(PLAN["memory"]).items()) == [
+    assert list(stacked(phase_rows(PLAN["memory"]), ["CUDA context"]).items()) == [
         ("weights", [1000, 1000, 1000]),
         ("logits", [0, 200, 0]),
         ("gradients", [0, 0, 300]),
-        ("terms below 1 %", [0, 5, 5]),  # 5 of 1305
+        ("terms below 1 %", [0, 5, 5]),  # 5 of 1405
         ("CUDA context", [100, 100, 100]),
     ]
 
 
-def test_a_measured_phase_is_marked_at_the_highest_of_its_predicted_ones() -> None:
-    assert highest_rows(PLAN["memory"]) == {"load": 0, "backward": 2}
+def test_a_measured_phase_stands_beside_the_highest_of_its_predicted_ones() -> None:
+    assert highest_of(PLAN["memory"]) == {"load": "load", "backward": "backward: end"}
+    compared = {"phases": {"backward": {"measured": 1300}}, "allocated": {"measured": 1300}, "nvml": {"measured": 1700}}
+    free = 1500 - 1305  # reserved and not allocated
+    assert gpu_rows(PLAN["memory"], compared) == [
+        Row("load", {"weights": 1000}, None),
+        Row("backward", {**TERMS, "gradients": 300}, 1300),
+        Row("nvidia-smi", {**TERMS, "gradients": 300, "reserved by torch, free": free, "CUDA context": 100}, 1700),
+    ]
+    short = gpu_rows(PLAN["memory"], {"phases": {}, "allocated": {"measured": 1300}})  # of a run shorter than two steps
+    assert [(row.label, row.predicted, row.measured) for row in short] == [("torch's peak", 1305, 1300)]
+
+
+def test_on_cpus_the_host_memory_of_the_node_is_compared() -> None:
+    [row] = host_rows(PLAN["memory"], {"phases": {}, "host": {"predicted": 300, "measured": 250}})
+    assert (row.predicted, row.measured, measured_words(row)) == (300, 250, "0.0 MiB measured; predicted 20.0% more")
+    assert measured_words(Row("a", {"b": 2**30}, 2**31)) == "2.00 GiB measured; predicted 50.0% less"
 
 
 def test_capacity_is_that_of_a_gpu_or_of_a_ranks_share_of_a_cpu_node() -> None:
@@ -124,12 +155,13 @@ def test_a_capacity_far_beyond_the_need_is_no_line_that_flattens_the_bars(capaci
     assert in_sight(capacity, required=20) == drawn
 
 
-def test_the_memory_of_a_run_is_drawn_and_one_without_a_plan_draws_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compared", [{"phases": {"backward": {"measured": 1300}}}, {"phases": {}, "host": {"measured": 290}}])
+def test_the_memory_of_a_run_is_drawn_and_one_without_a_plan_draws_nothing(compared: dict[str, Any], tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     draw_memory(run_dir)
     assert not run_dir.memory_plot.exists()
     run_dir.plan.write_text(json.dumps(PLAN))
-    run_dir.memory.write_text(json.dumps({"compared": {"phases": {"backward": {"predicted": 1305, "measured": 1300, "error": 0.004}}}}))
+    run_dir.memory.write_text(json.dumps({"compared": compared}))
     draw_memory(run_dir)
     picture = run_dir.memory_plot.read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"

@@ -5,6 +5,8 @@ from textwrap import shorten
 
 import numpy
 
+from trainers.measures.lettering import lettering
+
 BINS = 60
 WITHIN, LONGER = "#08519c", "#d94801"
 
@@ -28,10 +30,11 @@ def draw_lengths(lengths: numpy.ndarray, cutoff: int, title: str, file: Path) ->
     axes.set(xlabel="tokens of a sample before truncation (logarithmic axis)", ylabel="samples")
     axes.set_ylim(bottom=0)
     over = f"{numpy.sum(lengths > cutoff):,} of {len(lengths):,} samples are longer than data.cutoff={cutoff}"
-    axes.set_title(f"{shorten(title, 90)}\n{over}", fontsize=11)
+    letters = lettering(f"{shorten(title, 90)}\n{over}")
+    axes.set_title(letters.text, fontsize=11, fontfamily=letters.fonts)
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(file, format="png")
+    figure.savefig(file)
     pyplot.close(figure)
 
 
