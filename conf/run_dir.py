@@ -50,6 +50,11 @@ class RunDir:
         return self.path / "memory.json"
 
     @property
+    def notes(self) -> Path:
+        """What the first rank has to tell the user before training: a line each."""
+        return self.path / "notes.txt"
+
+    @property
     def samples(self) -> Path:
         return self.path / "generations.json"
 

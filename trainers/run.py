@@ -24,6 +24,7 @@ from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import choose, clear_leftovers, committed
 from trainers.data import PreparedData, build_collator, load_prepared
+from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import evaluation_run, streamed_rows
 from trainers.errors import DataError
@@ -32,10 +33,12 @@ from trainers.measures.host import HostPeaks
 from trainers.measures.layout import write_peak
 from trainers.measures.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.measures.plots import draw_loss, draw_memory
+from trainers.model.conversation import end_answers, save_ends
 from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
+from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model
 from trainers.regimes.continued import load_adapter
@@ -123,6 +126,9 @@ def build(
     watching: Sequence[TrainerCallback],
 ) -> Trainer:
     prepared = grown(prepare_model(run, stage.MODEL_CLASS, run_dir.base), run, tokenizer)
+    contradictions = end_answers(prepared.model, tokenizer)
+    if place.leads:
+        tell(run_dir, contradictions)
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
     callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
@@ -145,6 +151,8 @@ def build(
 def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     if not run.data.streaming:
         return prepared_once(run, tokenizer, run_dir, place)
+    if place.leads:
+        tell(run_dir, [warning(line) for line in special_tokens(run.model, tokenizer)])
     held_out = prepared_once(evaluation_run(run), tokenizer, run_dir, place).train if run.data.evaluation_sets else None
     return PreparedData(streamed_rows(run, tokenizer), held_out, None)
 
@@ -152,7 +160,8 @@ def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, p
 def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
-        print(prepare(run, tokenizer, run_dir.prepared).report.sentence(), flush=True)
+        made = prepare(run, tokenizer, run_dir.prepared)
+        tell(run_dir, [f"data: {made.report.sentence()}", *(warning(line) for line in disagreements(run, tokenizer, made.train))])
     wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
     data = load_prepared(run_dir.prepared)
     if len(data.train) < run.training.micro_batch * place.world:
@@ -161,6 +170,11 @@ def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir,
             f"{place.world} ranks. Lower training.micro_batch, or give more data."
         )
     return data
+
+
+def warning(disagreement: str) -> str:
+    """As `regimen data validate` words it."""
+    return f"WARNING: tokenizer against model: {disagreement}"
 
 
 def wait_for(ready: Callable[[], bool], failure: Path) -> None:
@@ -209,6 +223,8 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: Ru
 
     def commit_model() -> None:
         tokenizer.save_pretrained(making)
+        for folder in (making, *([run_dir.base] if run_dir.base.is_dir() else [])):
+            save_ends(trainer.model, folder)
         (making / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.yaml says it all
         shutil.rmtree(run_dir.model, ignore_errors=True)
         os.rename(making, run_dir.model)

@@ -11,6 +11,7 @@ from types import FrameType
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.launch import execute, journal, lock
+from launcher.launch.notes import Notes
 from launcher.launch.outcome import Outcome
 from launcher.launch.progress import Display, display_for
 
@@ -45,26 +46,32 @@ class StopRequests:
 
 def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner: lock.Owner) -> Outcome:
     """Start the ranks, stay until they ended, and release the folder. The caller holds the lock."""
-    requests = StopRequests()
+    requests, notes = StopRequests(), Notes(run_dir)
     try:
         with display_for(run_dir, sys.stdout) as display:
             process = execute.start_ranks(run_dir, command, site)
-            watch(process, run_dir, requests, display)
+            watch(process, run_dir, requests, display, notes)
         return execute.finish(run_dir, process.returncode)
     finally:
         requests.restore()
         lock.release(run_dir, owner)
 
 
-def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopRequests, display: Display) -> None:
+def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopRequests, display: Display, notes: Notes) -> None:
     """First request: save and stop. Second: end the agent. Third, or no end within the grace time: kill."""
     seen, deadline = 0, float("inf")
     while process.poll() is None:
-        display.update()
+        show(display, notes)
         if requests.count > seen or time.monotonic() > deadline:
             seen = max(seen + 1, requests.count) if requests.count > seen else 3
             deadline = escalate(min(seen, 3), process, run_dir, display.say)
         time.sleep(POLL_SECONDS)
+    show(display, notes)
+
+
+def show(display: Display, notes: Notes) -> None:
+    for line in notes.new():
+        display.say(line)
     display.update()
 
 

@@ -15,7 +15,8 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 
-from trainers.reinforcement.answers import PLAIN, write_answers
+from trainers.model.conversation import LIKELIEST
+from trainers.reinforcement.answers import write_answers
 from trainers.reinforcement.whole_weights import whole_weights
 
 TINY = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -24,7 +25,7 @@ SETTINGS = {
     "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
     "zero_allow_untested_optimizer": True,
 }
-GREEDY = GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=[63], pad_token_id=0, **{**PLAIN, "top_k": None, "top_p": None})
+GREEDY = GenerationConfig(max_new_tokens=8, eos_token_id=[63], pad_token_id=0, **LIKELIEST)
 PROMPTS = [[1, 2, 3], [4, 5, 6]]
 
 

@@ -22,6 +22,7 @@ from conf.schema import Lora, Run
 from trainers.checkpoints.commit import faults
 from trainers.model.attention import implementation
 from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
+from trainers.model.conversation import end_answers
 from trainers.model.prepared import PreparedModel
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
@@ -86,6 +87,7 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
             model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
     if not regime_row(run.regime.name).quantised:  # what is quantised was put where it belongs
         model = model.to(PartialState().device)
+    end_answers(model, load_tokenizer_of(trained))  # programs that are not regimen's own generate with the model's settings
     return model.eval()
 
 

@@ -8,6 +8,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from conf.run_dir import RunDir
 from trainers.checkpoints.commit import commit, prune
+from trainers.model.conversation import save_ends
 from trainers.ranks.agreement import on_rank_zero
 
 
@@ -23,9 +24,14 @@ class Committing(TrainerCallback):
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         staged = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        on_rank_zero(lambda: commit(staged, self.run_dir, state.global_step, self.world), f"committing step {state.global_step}")
+
+        def complete() -> None:
+            save_ends(model, staged)
+            commit(staged, self.run_dir, state.global_step, self.world)
+
+        on_rank_zero(complete, f"committing step {state.global_step}")
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
         on_rank_zero(lambda: prune(self.run_dir, self.keep, self.protected(state)), "removing old checkpoints")

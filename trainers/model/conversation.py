@@ -1,11 +1,19 @@
 """What generation needs to know of a tokenizer's chat template: prompts, and the tokens that end an answer."""
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+import copy
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from conf.request import Sampling
 
 ANSWER = "ANSWER"  # any word that no template writes itself
 Turn = dict[str, str]
+
+# A model's own generation_config fills what is left open, and Qwen's, for one, would cut and penalise probabilities.
+PLAIN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "use_cache": True}  # top_k: all; else 50
+LIKELIEST: dict[str, Any] = {**PLAIN, "do_sample": False, "temperature": None, "top_k": None, "top_p": None}
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, turns: list[Turn]) -> list[int]:
@@ -38,8 +46,11 @@ def answer_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": ANSWER}]
     after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(ANSWER)[2]
     ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return ids[0] if ids and ids[0] in special else None
+    return ids[0] if ids and ids[0] in special_tokens(tokenizer) else None
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    return {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -52,15 +63,46 @@ def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     return GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end_tokens(tokenizer) or None, pad_token_id=tokenizer.pad_token_id)
 
 
+def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Give a model, and whatever is saved of it, the end of an answer that the template writes; what else it says of generation stays.
+
+    Returns a line where what it says contradicts itself: transformers refuses to save that, and ignores it otherwise.
+    """
+    if not model.can_generate():
+        return []
+    wanted = with_ends(model.generation_config, tokenizer)
+    try:
+        wanted.validate(strict=True)
+    except ValueError as error:
+        cause = " ".join(str(error).split("\n\n")[0].split()).removeprefix("GenerationConfig is invalid: ")
+        model.generation_config = generation_config(tokenizer)
+        return [f"The base's generation_config.json contradicts itself, so only what ends and what pads an answer is kept of it. {cause}"]
+    model.generation_config = wanted
+    return []
+
+
+def save_ends(model: PreTrainedModel, folder: Path) -> None:
+    """Beside an adapter too, whose base may name other ends: generate() takes it as `generation_config`."""
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+
+
+def with_ends(found: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Ends that the model names beside those of training stay, unless they are text to this tokenizer: a llama without settings names token 2."""
+    theirs = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
+    ends = sorted({*end_tokens(tokenizer), *(special_tokens(tokenizer) & {*theirs})})
+    config = copy.deepcopy(found)
+    config.update(eos_token_id=ends or None, bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return config
+
+
+def ending(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {"eos_token_id": stop_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+
+
 def sampling_keywords(sampling: Sampling, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
     """Keywords of generate()."""
-    ends = {"eos_token_id": stop_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_new_tokens": sampling.max_new_tokens}
+    ends = {**ending(tokenizer), "max_new_tokens": sampling.max_new_tokens}
     if sampling.temperature == 0:
-        return {**ends, "do_sample": False}
-    return {
-        **ends,
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": 0,
-    }  # 0: all; the default of transformers is 50
+        return {**ends, **LIKELIEST}
+    return {**ends, **PLAIN, "do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}

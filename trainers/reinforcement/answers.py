@@ -7,10 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from trainers.model.conversation import stop_tokens
-
-# A model's own generation_config fills what is left open, and Qwen's, for one, would cut and penalise probabilities.
-PLAIN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "use_cache": True}
+from trainers.model.conversation import LIKELIEST, PLAIN, ending
 
 
 def sampling(limit: int, temperature: float, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -18,11 +15,7 @@ def sampling(limit: int, temperature: float, tokenizer: PreTrainedTokenizerBase)
 
 
 def greedy(limit: int, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    return GenerationConfig(max_new_tokens=limit, do_sample=False, **ending(tokenizer), **{**PLAIN, "top_k": None, "top_p": None})
-
-
-def ending(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return {"eos_token_id": stop_tokens(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return GenerationConfig(max_new_tokens=limit, **ending(tokenizer), **LIKELIEST)
 
 
 @torch.no_grad()

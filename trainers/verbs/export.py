@@ -67,7 +67,9 @@ def write_model(run: Run, request: Export, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     classifies = is_classifier(folder)
     if request.form != "adapter":
-        complete_config(folder, tokenizer, dtype_of(request), classifies)
+        complete_config(folder, tokenizer, dtype_of(request))
+    if not classifies:
+        generation_config(tokenizer).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(run, request, classifies), encoding="utf-8")
 
 
@@ -128,14 +130,12 @@ def is_classifier(folder: Path) -> bool:
     return "ForSequenceClassification" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
 
 
-def complete_config(folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype | None, classifies: bool) -> None:
-    """The padding token, which a classifier finds the last token by; the dtype of the files where it is another; what ends an answer."""
+def complete_config(folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype | None) -> None:
+    """The padding token, which a classifier finds the last token by; the dtype of the files where it is another."""
     path = folder / "config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     values |= {"pad_token_id": tokenizer.pad_token_id, **({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")})}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    if not classifies:
-        generation_config(tokenizer).save_pretrained(folder)
 
 
 def refuse_other_shapes(meant: dict[str, Shape], folder: Path) -> None:

@@ -86,7 +86,7 @@ def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) 
         train=survey(train, run.data.sets, run.data, kind),
         evaluation=survey(held_out, run.data.evaluation_sets, run.data, kind) if held_out else None,
         in_both=common_samples(train, held_out) if held_out else 0,
-        disagreements=disagreements(run.model, tokenizer, train.rows, kind),
+        disagreements=disagreements(run, tokenizer, train.rows),
         problems=[*train.problems, *(held_out.problems if held_out else [])],
         previews=previews(train.rows[0], kind, tokenizer) if len(train.rows) else [],
         left_out=[str(file) for file in left_out(run.data)],

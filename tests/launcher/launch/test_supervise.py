@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.launch import journal
@@ -84,3 +86,10 @@ def test_a_third_request_kills_what_ignores_the_second(tmp_path: Path) -> None:
     _, outcome = supervised(tmp_path, f"trap 'kill -INT {me}' TERM; kill -INT {me}; {wait}; kill -INT {me}; while true; do sleep 0.1; done")
     assert outcome.exit_code == 6
     assert "SIGKILL" in outcome.message
+
+
+def test_what_the_first_rank_notes_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDir(tmp_path).notes.write_text("of the attempt before\n")
+    supervised(tmp_path, "echo 'data: 4 samples' >> $0/notes.txt; sleep 0.5; echo 'WARNING: 数据' >> $0/notes.txt")
+    shown = capsys.readouterr().out
+    assert (shown.count("data: 4 samples\n"), shown.count("WARNING: 数据\n"), "before" in shown) == (1, 1, False)

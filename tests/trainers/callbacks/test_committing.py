@@ -1,6 +1,7 @@
 """A checkpoint that the trainer wrote aside becomes a committed one; old ones go, the needed ones stay."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -8,6 +9,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from conf.run_dir import RunDir
 from trainers.callbacks.committing import Committing
 from trainers.checkpoints.commit import committed, faults
+
+SCORER = SimpleNamespace(can_generate=lambda: False)
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def save(committing: Committing, step: int, best: int | None = None) -> TrainerS
     state = TrainerState(global_step=step, max_steps=10, best_global_step=best)
     if best is not None:
         state.best_model_checkpoint = str(making / f"checkpoint-{best}")
-    committing.on_save(TrainingArguments(output_dir=str(making)), state, TrainerControl())
+    committing.on_save(TrainingArguments(output_dir=str(making)), state, TrainerControl(), model=SCORER)
     return state
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
@@ -90,7 +90,7 @@ def test_an_adapter_exported_alone_is_used_on_its_base(finished: Finished, tmp_p
     folder = exported(run_dir, tmp_path / "adapter", "adapter")
     back = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run_dir.base), folder)
     assert distance(logits(back), logits(load_trained(load_run(run_dir), trained_of(run_dir)))) == EQUAL
-    assert not (folder / "generation_config.json").exists()
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == [AutoTokenizer.from_pretrained(folder).eos_token_id]
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(run_dir.base)
     assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < sum(path.stat().st_size for path in run_dir.base.glob("*.safetensors"))
 

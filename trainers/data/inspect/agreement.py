@@ -4,16 +4,22 @@ import pyarrow.compute
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from conf.schema import Model
-from conf.stages import Kind
+from conf.schema import Composed, Model
+from conf.stages import Kind, stage_row
 from trainers.data.rows.tokens import MASKED
 
 SPECIAL = ("bos", "eos", "pad")
 MANY_UNKNOWN = 0.001  # of the tokens
 
 
-def disagreements(model: Model, tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind) -> list[str]:
-    return [*special_tokens(model, tokenizer), *unknown_tokens(tokenizer, rows), *answers_without_end(tokenizer, rows, kind)]
+def disagreements(run: Composed, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[str]:
+    """Of rows as they are tokenised, or as a run trains on them."""
+    kind = stage_row(run.stage.name).reads
+    return [
+        *special_tokens(run.model, tokenizer),
+        *unknown_tokens(tokenizer, rows),
+        *answers_without_end(tokenizer, rows, kind, run.data.cutoff),
+    ]
 
 
 def special_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -39,7 +45,7 @@ def unknown_tokens(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[st
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown == tokenizer.pad_token_id:
         return []
-    columns = [name for name in rows.column_names if name.endswith("_ids")]
+    columns = [name for name in rows.column_names if name.endswith("_ids") and name != "position_ids"]
     values = [pyarrow.compute.list_flatten(rows.data.column(name)) for name in columns]
     found = sum(pyarrow.compute.sum(pyarrow.compute.equal(column, unknown)).as_py() or 0 for column in values)
     total = sum(len(column) for column in values)
@@ -48,15 +54,22 @@ def unknown_tokens(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[st
     return [f"{found:,} of {total:,} tokens are {tokenizer.unk_token!r}: the tokenizer does not know this text."]
 
 
-def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind) -> list[str]:
-    """An answer whose end token is not learned does not end when it is generated."""
+def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind, cutoff: int) -> list[str]:
+    """An answer whose end token is not learned does not end where a program knows only that token. Of a row that is cut nothing can be said."""
     if kind != "answers" or not len(rows) or tokenizer.eos_token_id is None:
         return []
     learned = [label for label in rows[0]["labels"] if label != MASKED]
-    if not learned or tokenizer.eos_token_id in learned or rows[0]["length"] > len(rows[0]["input_ids"]):
+    if not learned or tokenizer.eos_token_id in learned or len(rows[0]["input_ids"]) >= cutoff:
         return []
     last = tokenizer.convert_ids_to_tokens(learned[-1])
+    differ = f"eos: answers end with {last!r}, but the tokenizer's end token is {tokenizer.eos_token!r}"
+    added = tokenizer.added_tokens_decoder.get(learned[-1])
+    if added is not None and added.special:
+        return [
+            f"{differ}. The generation_config.json of the trained model names both, and regimen stops at both. A program that reads the tokenizer "
+            f"alone does not stop at {last!r}: give it that token as a stop token, or set eos_token={last!r} in the base's tokenizer_config.json."
+        ]
     return [
-        f"eos: answers end with {last!r}, but the tokenizer's end token is {tokenizer.eos_token!r}, so generation would not stop there. "
+        f"{differ}, so generation would not stop there. "
         f"Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
     ]
