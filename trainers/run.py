@@ -40,7 +40,7 @@ from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
-from trainers.regimes import prepare_model
+from trainers.regimes import prepare_model, save_adapter_alone
 from trainers.regimes.continued import load_adapter
 from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
 from trainers.stages import stage_module
@@ -142,6 +142,7 @@ def build(
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     choose_optimizer(trainer, run)
     load_adapter(trainer, run)
+    save_adapter_alone(trainer.model)
     if starts_from_base(run):
         keep_initial_adapter(trainer, run_dir.initial_adapter)
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))

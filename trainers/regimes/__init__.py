@@ -1,5 +1,6 @@
 """How weights become trainable: one module per regime, each with prepare_model(run, model_class) -> PreparedModel."""
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,15 @@ def with_adapter(prepared: PreparedModel, run: Run) -> PreTrainedModel | PeftMod
     model = get_peft_model(prepared.model, prepared.peft_config, autocast_adapter_dtype=False)
     hold_adapter(model, run)
     return model
+
+
+def save_adapter_alone(model: PreTrainedModel | PeftModel) -> None:
+    """PEFT would write the whole embedding of a base that was given rows, and only where it can reach the base's config.json.
+
+    Rows that learn are part of the adapter; the others begin at a mean that is computed again.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
 
 
 def hold_adapter(model: PeftModel, run: Run) -> None:
