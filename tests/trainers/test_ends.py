@@ -70,7 +70,9 @@ def test_an_adapter_stops_on_a_base_that_ends_otherwise(made: Made, base: Path) 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run_dir.model)
     ends = GenerationConfig.from_pretrained(run_dir.model)
     assert answer_of(model, run_dir.model, generation_config=ends) == "Blue.<|im_end|>"
-    assert GenerationConfig.from_pretrained(base).eos_token_id == AutoTokenizer.from_pretrained(base).eos_token_id  # the user's files stay as they are
+    assert (
+        GenerationConfig.from_pretrained(base).eos_token_id == AutoTokenizer.from_pretrained(base).eos_token_id
+    )  # the user's files stay as they are
 
 
 @pytest.mark.parametrize(("regime", "weights"), [("full", "random"), ("lora", "files")])

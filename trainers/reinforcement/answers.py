@@ -1,6 +1,5 @@
 """Has a model answer prompts; rows of token ids in, rows of token ids out."""
 
-from typing import Any
 
 import torch
 from torch import Tensor

@@ -70,6 +70,5 @@ def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind:
             f"alone does not stop at {last!r}: give it that token as a stop token, or set eos_token={last!r} in the base's tokenizer_config.json."
         ]
     return [
-        f"{differ}, so generation would not stop there. "
-        f"Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
+        f"{differ}, so generation would not stop there. Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
     ]
