@@ -9,8 +9,8 @@ MIB = 2**20
 CUDA_CONTEXT = int(1.287 * GIB)
 INT8_LIBRARY = int(0.061 * GIB)
 
-# Inside of torch's allocator: 32 MiB on Hopper, for the forward and the backward thread each (ATen/cuda/CublasHandlePool.cpp).
-CUBLAS_WORKSPACE = 64 * MIB
+# Inside of torch's allocator: of each thread that multiplies, on Hopper (ATen/cuda/CublasHandlePool.cpp).
+CUBLAS_WORKSPACE = 32 * MIB
 
 # Smallest cap that still runs less peak allocated. Before an allocation fails the allocator gives back every free page, but pages of 20 MiB that a
 # living block touches stay whole: a number of pages, not a share. Of nine jobs under caps on an H200 (benchmarks/results/memory/h200_caps*.jsonl)

@@ -9,6 +9,7 @@ from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged
 from launcher.memory.step.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
+from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import is_paged
 from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets
@@ -46,6 +47,11 @@ class Job:
     def whole(self) -> bool:
         """Every weight learns."""
         return self.census.trained_base == self.census.base
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether autocast copies what learns; the fused kernels' adapters have one copy for all passes (trainers/kernels/lora.py, Casts)."""
+        return self.storage.autocast and not (self.arithmetic.fused and self.census.adapters > 0)
 
     @cached_property
     def learning_layer(self) -> int:
@@ -89,6 +95,17 @@ def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
     return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, facts, storage), split_of(run), batch, gpu, copies_of(run))
 
 
+def counts_plain_kernels(job: Job) -> bool:
+    return job.run.training.kernels == "fused" and not job.arithmetic.fused
+
+
+def unfused(job: Job) -> str:
+    """What training.kernels=fused does not reach, or its formulas do not."""
+    if not job.gpu:
+        return "node.gpus=0"
+    return fused_unknown(job.run) or f"the family {job.facts.family}"
+
+
 def doubts_of(job: Job) -> tuple[str, ...]:
     """What the formulas only come close to."""
     run, facts = job.run, job.facts
@@ -99,7 +116,10 @@ def doubts_of(job: Job) -> tuple[str, ...]:
             regime_row(run.regime.name).learns == "an adapter" and len(run.model.added_tokens) > 0,
             "model.added_tokens beside an adapter: its memory was never measured",
         ),
-        (run.training.kernels == "fused", "training.kernels=fused: what its kernels save is not predicted yet; the plain kernels are counted"),
+        (
+            counts_plain_kernels(job),
+            f"training.kernels=fused with {unfused(job)}: what its kernels save is not predicted; the plain kernels are counted",
+        ),
         (is_paged(run), f"optim={run.optim.name}: its states count as host memory; a step that pages is slow"),
     )
     return tuple(text for applies, text in rows if applies)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from conf.schema import Fsdp, Lora, Qlora, Zero
 from launcher.facts.model.families import FAMILIES
-from launcher.memory.job import Job
+from launcher.memory.job import Job, counts_plain_kernels
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def kinds_of_training(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     bits = regime.bits if isinstance(regime, Qlora) else 16
     return (
         (True, Uncertainty(0.01, "one GPU: at most 0.9 % in the last set, which the formulas had not seen")),
-        (run.training.kernels == "fused", Uncertainty(0.6, FUSED_KERNELS)),
+        (counts_plain_kernels(job), Uncertainty(0.6, FUSED_KERNELS)),
         (run.training.loss == "chunked", Uncertainty(0.015, "chunked loss: -0.8 to +1.3 %")),
         (bits == 8 and run.training.loss != "plain", Uncertainty(0.03, OUTLIERS)),
         (bits < 16 and job.facts.layer_norm, Uncertainty(0.02, "quantised layers after LayerNorm: six jobs, -1.5 to +0.9 %; before, +3.3 %")),

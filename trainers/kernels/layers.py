@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-# Compared with transformers' own, loss and every gradient, in tests/gpu/test_kernels.py; all compute their logits by a head without bias alone.
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text"})
+from conf.kernels import FUSED_FAMILIES
+
 LAYER_KERNELS = ("rope", "rms_norm", "swiglu", "geglu")
 
 
 def fuse_layers(model: PreTrainedModel) -> bool:
     """Give the layers of `model`, which is to run on a GPU, liger's kernels in place; whether that was done."""
-    if model.config.model_type not in FAMILIES:
+    if model.config.model_type not in FUSED_FAMILIES:
         return False
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 

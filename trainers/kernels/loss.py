@@ -17,9 +17,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from conf.kernels import LOGITS
 from trainers.data.rows.tokens import MASKED
 
-LOGITS = 2**28  # elements that exist at a time: 512 MiB in 16 bits, 2,093 tokens of a vocabulary of 128,256
 LARGEST_BLOCK = 2**15  # elements that one program of the kernel holds
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from conf.kernels import FUSED_FAMILIES
 from conf.schema import Run
 from trainers.data.rows.collator import build_collator
-from trainers.kernels.layers import FAMILIES, fuse_layers
+from trainers.kernels.layers import fuse_layers
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import compute_loss_fused
 from trainers.kernels.rows import pad_evaluation
@@ -28,7 +29,7 @@ def with_fused_base(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     in_place = run.node.gpus != 0 and fuse_layers(model)
     say("layers", "liger's norms, rotary embedding and MLP" if in_place else f"transformers' own: no GPU, or {family} was not compared")
     if run.training.loss == "fused":
-        if family not in FAMILIES:
+        if family not in FUSED_FAMILIES:
             raise ValueError(f"training.kernels=fused has no fused loss for {family}. Set training.loss=chunked or training.kernels=plain.")
         compute_loss_fused(model)
     return model

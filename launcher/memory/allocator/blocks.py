@@ -7,7 +7,7 @@ from conf.schema import Badam, Freeze, Lora, Zero
 from launcher.memory.constants import REDUCE_BUCKET
 from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
-from launcher.memory.step.loss import fused_chunk
+from launcher.memory.step.loss import fused_chunk, own_chunk
 from launcher.memory.step.step_phases import final_norm_bytes
 from launcher.memory.terms import total
 from launcher.memory.weights.gathering import block_bytes
@@ -50,7 +50,7 @@ class Blocks:
 def blocks_of(job: Job) -> Blocks:
     layers, embedding, head = trained_tensors(job)
     states = state_blocks(job, (*embedding, *(size for layer in layers for size in layer), *head))
-    amp, compute, gradient = job.storage.autocast, job.storage.compute, job.storage.gradient
+    amp, compute, gradient = job.autocasts, job.storage.compute, job.storage.gradient
     width = job.arithmetic.element * mlp_width(job.facts) * job.tokens
     logits = logit_tokens(job) * job.facts.vocab
     return Blocks(
@@ -65,13 +65,13 @@ def blocks_of(job: Job) -> Blocks:
         tied=job.facts.tied and bool(embedding),
         layer_input=job.arithmetic.residual * job.facts.hidden * job.tokens,
         pieces=pieces_of(job, width),
-        work=(width, width),
+        work=(width,) if job.arithmetic.fused else (width, width),
         norms=job.facts.norms_per_layer,
         checkpointing=job.run.training.gradient_checkpointing,
         final=final_norm_bytes(job),
         logits=job.arithmetic.element * logits,
-        copy=4 * logits if job.arithmetic.element == 2 else 0,
-        kept=4 * logits,
+        copy=4 * logits if job.arithmetic.element == 2 and not writes_over_logits(job) else 0,
+        kept=job.arithmetic.element * job.facts.hidden * job.tokens if writes_over_logits(job) else 4 * logits,
         chunks=-(-job.tokens // LOSS_CHUNK) if job.run.training.loss == "chunked" else 1,
         buckets=bucket_blocks(job),
         reduction=() if bucket_blocks(job) else tuple(term.bytes for term in reduction_terms(job)),
@@ -129,13 +129,21 @@ def gather_blocks(job: Job) -> tuple[int, ...]:
 
 
 def pieces_of(job: Job, width: int) -> tuple[int, ...]:
-    norms = (4 * job.facts.hidden * job.tokens,) * job.facts.norms_per_layer
+    element = job.arithmetic.residual if job.arithmetic.fused else 4
+    norms = (element * job.facts.hidden * job.tokens,) * job.facts.norms_per_layer
     saved = (job.learning_layer if job.census.trained_layers else job.frozen_layer) - sum(norms)
     count = max(1, round(saved / width)) if width else 1
     return (*norms, *(max(saved // count, 0),) * count)
 
 
+def writes_over_logits(job: Job) -> bool:
+    """The loss of training.kernels=fused, which keeps the gradient of the last hidden states instead."""
+    return job.run.training.loss == "fused" and job.run.training.kernels == "fused"
+
+
 def logit_tokens(job: Job) -> int:
     """Tokens whose logits exist at a time."""
     tokens = job.tokens
+    if writes_over_logits(job):
+        return min(tokens, own_chunk(job.facts))
     return {"plain": tokens, "chunked": min(tokens, LOSS_CHUNK), "fused": min(tokens, fused_chunk(job.facts, tokens))}[job.run.training.loss]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from conf.regimes import regime_row
 from conf.schema import Lora, Qlora, Run
 from launcher.facts.model import ModelFacts, ModuleKind
+from launcher.memory.step.fused_reach import fuses_layers
 from launcher.memory.weights.dtypes import Storage
 from launcher.memory.weights.parameters import adapter_targets, expert_targets
 
@@ -34,6 +35,7 @@ class Arithmetic:
     keeps_inputs: bool  # HQQ layers keep their input although they do not learn (HQQMatmulNoCacheMul)
     casts_adapted: bool  # PEFT copies the input of an adapter to the adapter's dtype; beside quantised layers it leaves that to autocast
     inner: int  # bytes of an inner value of the MLP
+    fused: bool  # by the layers and adapters of trainers/kernels
 
     @property
     def answer(self) -> int:
@@ -44,9 +46,13 @@ class Arithmetic:
 def arithmetic_of(run: Run, facts: ModelFacts, storage: Storage) -> Arithmetic:
     fp32_stream = storage.compute == 4 or (storage.autocast and (regime_row(run.regime.name).learns == "every weight" or widened(run, facts)))
     keeps = isinstance(run.regime, Qlora) and run.regime.bits == 2
-    casts_adapted = storage.autocast and not regime_row(run.regime.name).quantised  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
     wide = storage.autocast and widened(run, facts)
-    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted, 4 if wide else storage.compute)
+    fused = fuses_layers(run, facts)
+    casts_adapted = (
+        storage.autocast and not regime_row(run.regime.name).quantised and not fused
+    )  # peft/tuners/lora/bnb.py and hqq.py, requires_conversion
+    inner = 4 if wide else storage.compute
+    return Arithmetic(storage.compute, 4 if fp32_stream else 2, storage.autocast, keeps, casts_adapted, inner, fused)
 
 
 def widened(run: Run, facts: ModelFacts) -> bool:
@@ -58,8 +64,11 @@ def widened(run: Run, facts: ModelFacts) -> bool:
 def norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """One RMSNorm: its fp32 input, one fp32 factor, and for the gain's gradient the normalised values (a gain may multiply in fp32).
 
+    liger's keeps its input and one factor (trainers/kernels/layers.py).
     torch's LayerNorm keeps its input, mean and factor; under autocast CUDA runs it in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32).
     """
+    if arithmetic.fused:
+        return arithmetic.residual * facts.hidden + 4
     if facts.layer_norm:
         return (4 if arithmetic.own_casts else arithmetic.residual) * facts.hidden + 8
     if not learns:
@@ -74,8 +83,10 @@ def last_state_element(facts: ModelFacts, arithmetic: Arithmetic) -> int:
 
 
 def norms_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
-    """All of one layer; parallel ones share their input, unless each makes an fp32 copy of it."""
+    """All of one layer; parallel ones share their input, unless each makes an fp32 copy of it; those behind attention and MLP read their answers."""
     own = facts.norms_per_layer * norm_bytes(facts, arithmetic, learns)
+    if arithmetic.fused:
+        return own - (arithmetic.residual - arithmetic.element) * facts.hidden * (facts.norms_per_layer - 2)
     copies = arithmetic.own_casts and arithmetic.residual < 4
     return own - (arithmetic.residual * facts.hidden if facts.traits.parallel and not copies else 0)
 
@@ -84,14 +95,17 @@ def qk_norm_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> in
     if not facts.qk_norm:
         return 0
     heads = facts.heads + facts.kv_heads
+    if arithmetic.fused:
+        return (arithmetic.element * facts.head_dim + 4) * heads
     gain = 4 if facts.traits.float_gain else arithmetic.element
     return (4 + (gain if learns else 0)) * heads * facts.head_dim + 4 * heads
 
 
 def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Inputs that layers keep for their weights' gradients: two shared ones (attention, MLP), or one cast per layer, unless what they take is in 16
-    bits already: a gain that multiplies in fp32 answers in the dtype of the residual stream, others in that of their weight."""
-    if learns and arithmetic.own_casts and not (facts.traits.float_gain and arithmetic.residual == arithmetic.element):
+    bits already: a gain that multiplies in fp32, and liger's norms, answer in the dtype of the residual stream, others in that of their weight."""
+    as_stream = facts.traits.float_gain or arithmetic.fused
+    if learns and arithmetic.own_casts and not (as_stream and arithmetic.residual == arithmetic.element):
         return arithmetic.element * facts.hidden * sum(reads_stream(module) for module in layer_modules(facts))
     return 2 * arithmetic.element * facts.hidden if learns or arithmetic.keeps_inputs else 0
 
@@ -122,7 +136,7 @@ def attention_bytes(facts: ModelFacts, arithmetic: Arithmetic, attention: str | 
     fused = any(last_part(module) in FUSED_QKV for module in layer_modules(facts))
     if fused and not facts.traits.unrotated and arithmetic.inner == element:
         kept += element * (queries + keys)  # the values are a view of the fused projection, and keep all of it
-    if output_kept and facts.traits.joined_heads and attention != "varlen":
+    if output_kept and facts.traits.joined_heads and attention != "varlen" and not arithmetic.fused:
         kept += element * queries
     # a mask tensor makes transformers repeat k and v, in place where there is one head of them
     return kept + (2 * element * (queries - keys) if batch.masked and facts.kv_heads > 1 else 0)
@@ -153,6 +167,8 @@ def fused_gate(facts: ModelFacts) -> bool:
 def mlp_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     """Gated: gate, its activation, up, and their product where the layer below keeps it. Ungated: the inner value and its activation."""
     product = arithmetic.element * (1 if learns or arithmetic.keeps_inputs else 0)
+    if arithmetic.fused:  # the activation is computed again
+        return (2 * arithmetic.element + product) * mlp_width(facts)
     if facts.traits.composed_gelu and arithmetic.own_casts:
         # CUDA's autocast takes powers in fp32 (aten/src/ATen/autocast_mode.h, AT_FORALL_FP32): the inner value, tanh, and its sum with one
         return (3 * 4 + arithmetic.element + product) * mlp_width(facts)
@@ -208,6 +224,8 @@ def adapted_bytes(regime: Lora, facts: ModelFacts, arithmetic: Arithmetic, targe
     inner = element * regime.rank * len(targets)
     dropout = sum(module.inputs for module in targets) if regime.dropout > 0 else 0  # a mask of one byte
     dora = dora_bytes(arithmetic, targets) if regime.dora else 0
+    if arithmetic.fused:
+        return inner + dropout + element * shared_inputs(facts, targets)
     if arithmetic.casts_adapted or regime.dropout > 0:
         return inner + dropout + dora + element * sum(module.inputs for module in targets)
     if arithmetic.inner > element:  # autocast copies all but attention's output, which is narrow already

@@ -146,7 +146,7 @@ def casts(job: Job, weights: Weights, done: int) -> Terms:
     experts = layer_experts(job)
     finished = done - (experts if done >= weights.mlp else min(experts // 3, done))
     size = job.storage.compute * max(weights.layer - experts - finished, 0)
-    return (Term("autocast copies", size, "of this layer's weights, until their gradient is made"),) if job.storage.autocast and size else ()
+    return (Term("autocast copies", size, "of this layer's weights, until their gradient is made"),) if job.autocasts and size else ()
 
 
 def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:

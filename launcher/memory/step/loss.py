@@ -1,6 +1,7 @@
 """Logits and loss: on a large vocabulary the peak of every job with few trained weights."""
 
 from conf.constants import LOSS_CHUNK
+from conf.kernels import LOGITS
 from conf.schema import Run
 from launcher.facts.model import ModelFacts
 from launcher.memory.step.activations import arithmetic_of, last_state_element
@@ -36,6 +37,27 @@ def fused_gradients(facts: ModelFacts, storage: Storage, tokens: int, head: int,
     return residual * tokens * facts.hidden + storage.gradient * head
 
 
+def own_chunk(facts: ModelFacts) -> int:
+    """Tokens whose logits exist at a time under training.kernels=fused (trainers/kernels/loss.py)."""
+    return max(1, LOGITS // facts.vocab)
+
+
+def own_logits(facts: ModelFacts, storage: Storage, tokens: int) -> int:
+    return storage.compute * min(tokens, own_chunk(facts)) * facts.vocab
+
+
+def own_forward(facts: ModelFacts, storage: Storage, tokens: int, head: int, residual: int) -> int:
+    """Logits of one chunk, the states as they are multiplied, and both gradients; under autocast the head's is the sum of fp32 products."""
+    states = (1 + (residual != storage.compute)) * storage.compute * tokens * facts.hidden
+    return own_logits(facts, storage, tokens) + states + storage.gradient * head * (2 if storage.autocast else 1)
+
+
+def own_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int, residual: int) -> int:
+    """The states' gradient, times the one that comes in, and that in their own dtype; the head's is multiplied in place."""
+    cast = residual if residual != storage.compute else 0
+    return (2 * storage.compute + cast) * tokens * facts.hidden + storage.gradient * head
+
+
 def chunked_forward(facts: ModelFacts, tokens: int, kept: int) -> int:
     """fp32 logits of one chunk and their log-softmax: those of the product are gone by then."""
     return 8 * min(tokens, LOSS_CHUNK) * facts.vocab + kept
@@ -55,6 +77,8 @@ def chunked_backward(facts: ModelFacts, storage: Storage, tokens: int, head: int
 def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head: int) -> tuple[int, int]:
     """At the end of the forward pass, and at the start of the backward pass."""
     residual = last_state_element(facts, arithmetic_of(run, facts, storage))
+    if run.training.loss == "fused" and run.training.kernels == "fused":
+        return own_forward(facts, storage, tokens, head, residual), own_backward(facts, storage, tokens, head, residual)
     if run.training.loss == "fused":
         return fused_forward(facts, storage, tokens, head, residual), fused_gradients(facts, storage, tokens, head, residual)
     if run.training.loss == "chunked":
@@ -64,5 +88,7 @@ def loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int, head:
 
 
 def evaluation_loss_bytes(run: Run, facts: ModelFacts, storage: Storage, tokens: int) -> int:
-    """Of a forward pass without gradients; liger computes whole logits outside of training."""
+    """Of a forward pass without gradients; liger computes whole logits outside of training, trainers/kernels/loss.py never."""
+    if run.training.loss == "fused" and run.training.kernels == "fused":
+        return own_logits(facts, storage, tokens)
     return plain_forward(facts, storage, min(tokens, LOSS_CHUNK) if run.training.loss == "chunked" else tokens)

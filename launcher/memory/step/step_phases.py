@@ -6,6 +6,7 @@ from launcher.memory.job import Job
 from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.step.experts import layer_experts
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
+from launcher.memory.step.fused_layer import fused_moments
 from launcher.memory.step.layer_backward import layer_saved, learning_moments
 from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.terms import Phase, Term, Terms, total
@@ -54,7 +55,7 @@ def lower_layers_terms(job: Job) -> Terms:
         return ()
     last = layer_saved(job, learns=job.census.trained_layers > 0)
     saved = Term("saved activations", max(saved_layers(job) - last - unsaved_norm(job), 0), "layers below the last")
-    if not job.storage.autocast:
+    if not job.autocasts:
         return (saved,)
     copies = job.storage.compute * max(job.census.cast - (job.census.layer - layer_experts(job)), 0)
     return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
@@ -93,6 +94,8 @@ def unsaved_norm(job: Job) -> int:
     made = job.census.adapters > 0 and job.run.training.gradient_checkpointing
     if job.whole or job.census.embedding or made or not job.census.depth:
         return 0
+    if job.arithmetic.fused:
+        return norm_bytes(job.facts, job.arithmetic, learns=False) * job.tokens if job.census.adapters else 0
     norms = 2 if job.facts.traits.parallel else 1
     return norms * (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
@@ -178,7 +181,7 @@ def pending_terms(job: Job, summed: bool) -> Terms:
 
 
 def cast_terms(job: Job) -> Terms:
-    if not job.storage.autocast:
+    if not job.autocasts:
         return ()
     return (Term("autocast copies", job.storage.compute * (job.census.cast + job.census.head), "kept until the forward pass ends"),)
 
@@ -233,11 +236,12 @@ def first_layer_terms(job: Job, gradients: int) -> Terms:
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
-    ends = [("last", last_layer_terms, learning_moments(job, 0)), ("first", first_layer_terms, learning_moments(job, unsaved_norm(job)))]
+    moments = fused_moments if job.arithmetic.fused else learning_moments
+    ends = [("last", last_layer_terms, moments(job, 0)), ("first", first_layer_terms, moments(job, unsaved_norm(job)))]
     return tuple(
         Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, mask))
-        for end, around, moments in ends
-        for moment in moments
+        for end, around, found in ends
+        for moment in found
     )
 
 
@@ -247,7 +251,7 @@ def phase_name(end: str, moment: str) -> str:
 
 def lower_casts(job: Job) -> Terms:
     """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
-    if job.run.training.gradient_checkpointing or not job.storage.autocast:
+    if job.run.training.gradient_checkpointing or not job.autocasts:
         return ()
     return (Term("autocast copies", job.storage.compute * job.census.cast, "of the layers' weights, kept by autograd"),)
 

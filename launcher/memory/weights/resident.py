@@ -7,7 +7,7 @@ from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
-from launcher.memory.weights.parameters import quantised_bytes, weight_bytes
+from launcher.memory.weights.parameters import adapter_targets, quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
 
 WHOLE_QUANTISED = "quantised weights, whole"
@@ -32,10 +32,27 @@ def resident_terms(job: Job) -> Terms:
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
             Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
             Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
-            Term("cuBLAS workspace", constants.CUBLAS_WORKSPACE if job.gpu else 0, "two of 32 MiB on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
+            Term("adapters as they are computed with", cast_adapters(job), "in 16 bits, scaled (trainers/kernels/lora.py, Casts)"),
+            Term("buffer for a dequantised matrix", dequantised_buffer(job), "used again by every layer (trainers/kernels/bases.py, Buffer)"),
+            Term("cuBLAS workspace", workspace(job), "32 MiB a thread on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
         )
         if term.bytes
     )
+
+
+def workspace(job: Job) -> int:
+    """The fused kernels' backward pass runs in the thread of the forward pass (trainers/kernels/stepping.py)."""
+    return constants.CUBLAS_WORKSPACE * (1 if job.run.training.kernels == "fused" else 2) if job.gpu else 0
+
+
+def cast_adapters(job: Job) -> int:
+    return job.storage.compute * job.census.adapters if job.arithmetic.fused else 0
+
+
+def dequantised_buffer(job: Job) -> int:
+    if not (job.arithmetic.fused and isinstance(job.run.regime, Qlora)):
+        return 0
+    return job.storage.compute * max((module.inputs * module.outputs for module in adapter_targets(job.run.regime, job.facts)), default=0)
 
 
 def flat_gradients(job: Job) -> bool:

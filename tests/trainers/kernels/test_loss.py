@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
+from conf.kernels import FUSED_FAMILIES
 from trainers.kernels import loss as fused_loss
-from trainers.kernels.layers import FAMILIES
 from trainers.kernels.loss import compute_loss_fused
 from trainers.stages.shared.chunked_loss import IGNORED
 
@@ -59,7 +59,7 @@ def loss_and_gradients(model: nn.Module, autocast: bool = False, **more: Any) ->
 
 
 @pytest.mark.parametrize("items", [None, 17])
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(FUSED_FAMILIES))
 def test_loss_and_every_gradient_are_those_of_the_plain_loss(family: str, items: int | None) -> None:
     model, more = model_of(family), {} if items is None else {"num_items_in_batch": items}
     plain = loss_and_gradients(model, **more)

@@ -12,7 +12,13 @@ import pytest
 def tracer() -> ModuleType:
     load_beside("gpu_kernels")
     load_beside("quantised_layers")
+    load_beside("fused_layers")
     return load_beside("tracer")
+
+
+@pytest.fixture(scope="session")
+def oracle(tracer: ModuleType) -> ModuleType:
+    return load_beside("test_oracle")
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora.dora import DoraLinearLayer
+from regimen_tests_fused_layers import fuse_layers, fused_as_on_a_gpu
 from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, column_sum_buffer, fuse_loss, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
 from regimen_tests_quantised_layers import fill, magnitude, quantise, quantised_as_on_a_gpu
 from torch import nn
@@ -20,6 +21,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.memory.step.activations import Batch
+from trainers.kernels.attention import unmasked
+from trainers.kernels.lora import fuse_adapters
+from trainers.kernels.loss import compute_loss_fused
+from trainers.kernels.parts import fused
 from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
@@ -79,7 +84,10 @@ class LiveBytes(TorchDispatchMode):
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     model = meta_model(run)
-    with FakeTensorMode(allow_non_fake_inputs=True), masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), quantised_as_on_a_gpu():
+    on_a_gpu = (masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), quantised_as_on_a_gpu())
+    with ExitStack() as stack:
+        for each in (FakeTensorMode(allow_non_fake_inputs=True), *on_a_gpu, *((fused_as_on_a_gpu(model),) if fused(run) else ())):
+            stack.enter_context(each)
         beside = materialise(model, run)
         prepare(model, run)
         live = LiveBytes()
@@ -98,8 +106,10 @@ def meta_model(run: Run) -> nn.Module:
         model: PreTrainedModel = random_model_from_config(run, AutoModelForCausalLM)
     if run.training.loss == "chunked":
         compute_loss_in_chunks(model)
+    if fused(run):
+        fuse_layers(model)
     if run.training.loss == "fused":
-        fuse_loss(model)
+        compute_loss_fused(model) if fused(run) else fuse_loss(model)
     regime = run.regime
     if isinstance(regime, Freeze):
         train_only(model, [*chosen_layers(model, regime.layers), *regime.modules], trained_dtype(run))
@@ -141,6 +151,8 @@ def prepare(model: nn.Module, run: Run) -> None:
     if isinstance(run.regime, Freeze):
         model.disable_input_require_grads()
     model.train()
+    if fused(run) and isinstance(model, PeftModel):
+        fuse_adapters(model)
 
 
 def stepped_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -156,7 +168,7 @@ def stepped_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 def one_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, live: LiveBytes) -> None:
     watch_backward(model, live)
     tokens = torch.randint(0, 100, (batch.samples, batch.length))
-    seen = torch.ones_like(tokens) if batch.masked else None
+    seen = torch.ones_like(tokens) if batch.masked else unmasked() if fused(run) else None
     for _ in range(run.training.accumulation or 1):
         live.enter("forward")
         with autocast(run):
