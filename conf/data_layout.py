@@ -5,6 +5,8 @@ from typing import Literal
 
 from conf.stages import Kind
 
+LONGEST = 40  # characters of a text that a message shows
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -104,7 +106,12 @@ def keys_of_first_message(turns: object) -> set[str]:
     return set(turns[0]) if isinstance(turns, list) and turns and isinstance(turns[0], dict) else set()
 
 
-def json_type(value: object) -> str:
-    """A value's type in the words of JSON."""
-    names = {dict: "object", list: "list", str: "text", bool: "true or false", int: "number", float: "number", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+def in_words(value: object) -> str:
+    """A value in the words of JSON, for a sentence: null, the number 3, the text 'a', an empty list."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, dict)):
+        return ("a list" if value else "an empty list") if isinstance(value, list) else "an object"
+    if isinstance(value, str):
+        return f"the text {value if len(value) <= LONGEST else value[:LONGEST] + '...'!r}" if value.strip() else "an empty text"
+    return f"the number {value}" if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"

@@ -5,8 +5,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conf.data_layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, json_type
+from conf.data_layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, in_words
 from conf.stages import Kind
+from conf.strict_json import RepeatedKey, loads
 
 LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
 MEDIA = ("images", "videos", "audios")
@@ -47,7 +48,9 @@ def read_registry(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = loads(path.read_text(encoding="utf-8-sig"))
+    except RepeatedKey as error:
+        raise DataError(f"{path}: {error}. Give each entry a name of its own, and each key one value.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}. Fix the registry there.") from error
     except UnicodeDecodeError as error:
@@ -55,7 +58,7 @@ def read_registry(path: Path) -> dict[str, object]:
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. A registry is an object of names and entries.") from error
     if not isinstance(entries, dict):
-        raise DataError(f"{path} holds a {json_type(entries)}. Make it an object of names and entries.")
+        raise DataError(f"{path} holds {in_words(entries)}. Make it an object of names and entries.")
     return entries
 
 
@@ -67,13 +70,15 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     """
     place = f"{path}, entry {name}"
     if not isinstance(entry, dict):
-        raise DataError(f"{place} is a {json_type(entry)}. Make it an object with file_name or hf_hub_url.")
+        raise DataError(f"{place} is {in_words(entry)}. Make it an object with file_name or hf_hub_url.")
     refuse_unknown_keys(place, entry, KEYS)
     refuse_media(place, entry)
     file, hub_id = text(place, entry, "file_name"), text(place, entry, "hf_hub_url")
     if file is None and hub_id is None:
         why = "; ".join(f"{key}: {reason}" for key, reason in OTHER_SOURCES.items() if key in entry) or "no source is named"
         raise DataError(f"{place}: {why}. Give file_name (a file or folder in {path.parent}) or hf_hub_url.")
+    if hub_id is None:
+        refuse_keys_of_the_hub(place, entry)
     return Source(
         name=name,
         file=path.parent / file if file is not None and hub_id is None else None,
@@ -86,12 +91,23 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     )
 
 
+def refuse_keys_of_the_hub(place: str, entry: dict[str, object]) -> None:
+    """What only sets of the hub have would be left out of a local set."""
+    given = [key for key in ("subset", "folder") if key in entry]
+    if given:
+        raise DataError(f"{place}: {' and '.join(given)} can be read of sets of the hub alone. Name the file or folder itself in file_name.")
+    split = text(place, entry, "split") or "train"
+    if "[" in split:
+        raise DataError(f"{place}: split={split} is a part of a split, which only sets of the hub have. Use num_samples for the first records.")
+
+
 def registered_layout(place: str, entry: dict[str, object]) -> Layout:
     formatting = text(place, entry, "formatting") or "alpaca"
     if formatting not in LAYOUTS:
         raise DataError(f"{place}: formatting={formatting} is unknown. Use one of: {', '.join(LAYOUTS)}.")
     columns = mapping(place, entry, "columns") if "columns" in entry else {}
     refuse_unknown_keys(f"{place}, columns", columns, tuple(Columns.__dataclass_fields__))
+    refuse_equal(f"{place}, columns", columns, "column")
     layout = replace(LAYOUTS[formatting], holds=what_it_holds(place, entry, formatting, columns))
     if columns:
         layout = replace(layout, columns=registered_columns(layout, columns), named=tuple(columns.values()))
@@ -103,7 +119,7 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
 def what_it_holds(place: str, entry: dict[str, object], formatting: str, columns: dict[str, str]) -> Kind:
     ranking = entry.get("ranking", False)
     if not isinstance(ranking, bool):
-        raise DataError(f"{place}: ranking is a {json_type(ranking)}. It must be true or false.")
+        raise DataError(f"{place}: ranking is {in_words(ranking)}. It must be true or false.")
     if ranking or {"chosen", "rejected"} <= set(columns):
         return "pairs"
     if "kto_tag" in columns:
@@ -120,7 +136,21 @@ def registered_columns(layout: Layout, given: dict[str, str]) -> Columns:
 def registered_tags(place: str, defaults: Tags, given: dict[str, str]) -> Tags:
     known = {f"{name}_tag": name for name in Tags.__dataclass_fields__}
     refuse_unknown_keys(f"{place}, tags", given, tuple(known))
-    return replace(defaults, **{known[key]: value for key, value in given.items()})
+    tags = replace(defaults, **{known[key]: value for key, value in given.items()})
+    calls = {} if tags.function == tags.assistant else {"function_tag": tags.function}  # an answer may hold calls and text
+    roles = {"system_tag": tags.system, "user_tag": tags.user, "assistant_tag": tags.assistant, "observation_tag": tags.observation, **calls}
+    refuse_equal(f"{place}, tags", roles, "role")
+    refuse_equal(f"{place}, tags", {"role_tag": tags.role, "content_tag": tags.content}, "key of a message")
+    return tags
+
+
+def refuse_equal(place: str, names: dict[str, str], what: str) -> None:
+    """Refuse two keys with one value: what it stands for in the data could not be told."""
+    keys: dict[str, str] = {}
+    for key, value in names.items():
+        other = keys.setdefault(value, key)
+        if other != key:
+            raise DataError(f"{place}: {other} and {key} are both {value!r}, so it is not known which {what} is meant. Give each its own.")
 
 
 def refuse_media(place: str, entry: dict[str, object]) -> None:
@@ -139,15 +169,22 @@ def refuse_unknown_keys(place: str, given: dict[str, object] | dict[str, str], k
 
 def text(place: str, entry: dict[str, object], key: str) -> str | None:
     value = entry.get(key)
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"{place}: {key} is a {json_type(value)}. It must be text.")
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise DataError(f"{place}: {key} is {in_words(value)}. Give it a text, or remove the key.")
     return value
 
 
 def mapping(place: str, entry: dict[str, object], key: str) -> dict[str, str]:
     value = entry[key]
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise DataError(f"{place}: {key} must be an object whose values are column names or tags.")
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: {key} is {in_words(value)}. It must be an object whose values are names of columns or tags.")
+    return {name: word(f"{place}, {key}", value, name) for name in value}
+
+
+def word(place: str, given: dict[str, object], key: str) -> str:
+    value = text(place, given, key)
+    if value is None:
+        raise DataError(f"{place}: {key} is null. Give it a text, or remove the key.")
     return value
 
 

@@ -77,10 +77,17 @@ def parts_of(source: Source) -> list[Source]:
     Raises:
         DataError: for a folder without data files, or without those of the split.
     """
-    if source.file is None or not source.file.is_dir():
+    if source.file is None:
         return [source]
-    every, split = files_in(source.file), source.split.partition("[")[0]  # train[:10%] is of the split train
-    own = [file for file in every if (split_of(file) or "train") == split] or (every if split not in HELD_OUT else [])
+    if not source.file.is_dir():
+        if source.split != "train" and source.file.is_file():
+            raise DataError(
+                f"data.sets: {source.name}: split={source.split} is named, but {source.file} is one file. "
+                "Name a folder of splits, or the file of the split."
+            )
+        return [source]
+    every = files_in(source.file)
+    own = [file for file in every if (split_of(file) or "train") == source.split] or (every if source.split not in HELD_OUT else [])
     if not own:
         raise DataError(f"data.sets: {source.name}: {source.file} holds no file of the split {source.split}. Name the file {source.split}.jsonl.")
     return [replace(source, file=file) for file in own]

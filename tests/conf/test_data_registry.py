@@ -48,14 +48,25 @@ def test_a_hub_entry_keeps_subset_split_folder_and_number():
         ({"script_url": "x"}, r"script_url: a loading script is code, and code of a data set is never run"),
         ({}, r"entry mine: no source is named. Give file_name"),
         ({"file_name": "a.json", "columns": {"messages": "m", "images": "images"}}, r"images cannot be used, because regimen trains on text only"),
-        ({"file_name": "a.json", "ranking": "yes"}, r"ranking is a text. It must be true or false"),
+        ({"file_name": "a.json", "ranking": "yes"}, r"ranking is the text 'yes'. It must be true or false"),
         ({"file_nme": "a.json"}, r"file_nme is not a key. Did you mean file_name\?"),
         ({"file_name": "a.json", "columns": {"promt": "x"}}, r"columns: promt is not a key. Did you mean prompt\?"),
         ({"file_name": "a.json", "tags": {"rol_tag": "x"}}, r"tags: rol_tag is not a key. Did you mean role_tag\?"),
         ({"file_name": "a.json", "formatting": "csv"}, r"formatting=csv is unknown. Use one of: alpaca, sharegpt, openai"),
-        ({"file_name": 3}, r"file_name is a number. It must be text"),
+        ({"file_name": 3}, r"file_name is the number 3. Give it a text, or remove the key"),
         ({"file_name": "a.json", "num_samples": 0}, r"num_samples=0 is not possible. Give a whole number of at least 1"),
         (["a.json"], r"entry mine is a list"),
+        ({"file_name": ""}, r"entry mine: file_name is an empty text. Give it a text, or remove the key"),
+        ({"hf_hub_url": " "}, r"entry mine: hf_hub_url is an empty text"),
+        ({"file_name": "a.json", "columns": {"query": None}}, r"entry mine, columns: query is null. Give it a text, or remove the key"),
+        ({"file_name": "a.json", "columns": {"query": ""}}, r"entry mine, columns: query is an empty text"),
+        ({"file_name": "a.json", "columns": None}, r"entry mine: columns is null. It must be an object"),
+        ({"file_name": "a.json", "columns": {"prompt": "t", "response": "t"}}, r"columns: prompt and response are both 't'"),
+        ({"file_name": "a.json", "tags": {"user_tag": "gpt"}}, r"tags: user_tag and assistant_tag are both 'gpt', so it is not known which role"),
+        ({"file_name": "a.json", "tags": {"observation_tag": "human"}}, r"tags: user_tag and observation_tag are both 'human'"),
+        ({"file_name": "a.json", "tags": {"content_tag": "from"}}, r"tags: role_tag and content_tag are both 'from', so it is not known which key"),
+        ({"file_name": "a.json", "subset": "en"}, r"subset can be read of sets of the hub alone"),
+        ({"file_name": "a.json", "split": "train[:5%]"}, r"split=train\[:5%\] is a part of a split.*Use num_samples"),
     ],
 )
 def test_an_entry_that_cannot_be_served_says_why(entry: object, message: str):
@@ -69,8 +80,23 @@ def test_a_broken_registry_is_named_with_line_and_column(tmp_path: Path):
     with pytest.raises(DataError, match=r"dataset_info.json, line 2, column 1: this is not valid JSON"):
         read_registry(path)
     path.write_text("[]")
-    with pytest.raises(DataError, match=r"holds a list. Make it an object"):
+    with pytest.raises(DataError, match=r"holds an empty list. Make it an object"):
         read_registry(path)
+
+
+def test_a_registry_that_names_an_entry_or_a_key_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "dataset_info.json"
+    for twice in ('{"a": {"file_name": "a.json"}, "a": {"file_name": "b.json"}}', '{"a": {"file_name": "a.json", "a": 1, "a": 2}}'):
+        path.write_text(twice)
+        with pytest.raises(
+            DataError, match=r"dataset_info.json: the key 'a' stands twice in one object, and only its last value would be read. Give"
+        ):
+            read_registry(path)
+
+
+def test_answers_and_calls_may_have_one_tag():
+    entry = {"file_name": "a.json", "formatting": "sharegpt", "tags": {"function_tag": "gpt"}}
+    assert registered_source(REGISTRY, "mine", entry).layout is not None
 
 
 def test_a_folder_without_a_registry_has_no_entries(tmp_path: Path):

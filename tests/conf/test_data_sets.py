@@ -7,11 +7,11 @@ import pytest
 from conf.data_registry import DataError, Source
 from conf.data_sets import ENDINGS, ending_of, evaluation_sources, files_in, left_out, limit_of, parts_of, sources_of, split_of
 from launcher.composition.compose import compose
-from trainers.data.sources.records import READERS
+from trainers.data.sources.formats import FORMATS
 
 
 def test_there_is_a_reader_for_every_ending() -> None:
-    assert tuple(READERS) == ENDINGS
+    assert tuple(FORMATS) == ENDINGS
 
 
 def test_a_name_is_an_entry_before_it_is_anything_else_and_a_file_before_it_is_a_hub_id(tmp_path: Path) -> None:
@@ -103,3 +103,9 @@ def test_an_entry_may_name_the_split_of_its_folder(tmp_path: Path) -> None:
     assert [part.file for part in parts_of(tests)] == [tmp_path / "a" / "test.jsonl"]
     with pytest.raises(DataError, match=r"holds no file of the split validation"):
         parts_of(absent)
+
+
+def test_one_file_has_no_splits(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"data.sets: mine: split=test is named, but .*a.jsonl is one file. Name a folder of splits"):
+        parts_of(Source("mine", file=tmp_path / "a.jsonl", split="test"))

@@ -18,7 +18,7 @@ from launcher.facts.data import count_samples, trained_samples
 from tests.described import described
 from trainers.data.samples.sets import read_sets
 from trainers.data.sources.chunks import chunks_of
-from trainers.data.sources.generated import generated_records
+from trainers.data.sources.generated import generated_rows
 
 ROW = {"instruction": "q", "output": "a"}
 PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -49,7 +49,7 @@ def refused(ask: Callable[[], object]) -> str:
 
 
 def test_the_generated_set_is_as_large_as_it_is_said_to_be() -> None:
-    assert len(generated_records().rows) == GENERATED_SAMPLES == 2000
+    assert len(list(generated_rows())) == GENERATED_SAMPLES == 2000
 
 
 def test_records_of_local_files_are_counted(tmp_path: Path) -> None:

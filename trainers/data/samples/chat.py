@@ -2,7 +2,7 @@
 
 from typing import Literal, NotRequired, TypedDict
 
-from trainers.data.sources.records import RowError
+from trainers.data.sources.rows import RowError
 
 Role = Literal["system", "user", "assistant", "tool"]
 

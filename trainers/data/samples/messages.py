@@ -2,7 +2,8 @@
 
 import json
 
-from conf.data_layout import Columns, Layout, Tags, json_type
+from conf.data_layout import Columns, Layout, Tags, in_words
+from conf.strict_json import RepeatedKey, loads
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
 from trainers.data.samples.watched import holds_something
 
@@ -39,7 +40,7 @@ def text_or_messages(record: dict[str, object], column: str, role: Role, tags: T
     if isinstance(value, dict):
         return [read_message(value, tags, f"column {column}")]
     if column in record and not isinstance(value, list):
-        raise RowError(f"column {column}: is a {json_type(value)}; it must be text, a message or a list of messages")
+        raise RowError(f"column {column} is {in_words(value)}; it must be text, a message or a list of messages")
     return message_list(record, column, tags)
 
 
@@ -48,7 +49,7 @@ def read_history(record: dict[str, object], column: str | None) -> list[tuple[st
     if turns is None or turns == "":  # in a CSV file, an empty text means none
         return []
     if not isinstance(turns, list):
-        raise RowError(f"column {column}: is a {json_type(turns)}; it must be a list of [question, answer]")
+        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of [question, answer]")
     for number, turn in enumerate(turns, start=1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
             raise RowError(f"column {column}: turn {number} must be [question, answer], both text")
@@ -60,13 +61,13 @@ def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Mes
     if column not in record:
         raise missing(record, column)
     if not isinstance(turns, list) or not turns:
-        raise RowError(f"column {column}: is {'an empty list' if turns == [] else f'a {json_type(turns)}'}; it must be a list of messages")
+        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of messages")
     return [read_message(turn, tags, f"column {column}, message {number}") for number, turn in enumerate(turns, start=1)]
 
 
 def read_message(turn: object, tags: Tags, place: str) -> Message:
     if not isinstance(turn, dict):
-        raise RowError(f"{place}: is a {json_type(turn)}; it must be an object with {tags.role} and {tags.content}")
+        raise RowError(f"{place} is {in_words(turn)}; it must be an object with {tags.role} and {tags.content}")
     roles: dict[object, Role] = {
         tags.system: "system",
         tags.user: "user",
@@ -81,7 +82,7 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     content = joined_parts(turn.get(tags.content), place)
     calls = [call for name in CALLS for call in read_calls(turn.get(name), place)]
     if not isinstance(content, str) and not (content is None and calls):
-        raise RowError(f"{place}: {tags.content} is a {json_type(content)}; it must be text")
+        raise RowError(f"{place}: {tags.content} is {in_words(content)}; it must be text")
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
     if spoken == tags.function and spoken != tags.assistant:
         message["content"], calls = "", read_calls(content, place)
@@ -97,7 +98,7 @@ def joined_parts(content: object, place: str) -> object:
         return content
     for number, part in enumerate(content, start=1):
         if part["type"] != "text" or not isinstance(part.get("text"), str):
-            raise RowError(f"{place}, part {number}: is of type {part['type']!r}; this runner trains on text")
+            raise RowError(f"{place}, part {number} is of type {part['type']!r}; only parts of type text can be used")
     return "".join(part["text"] for part in content)
 
 
@@ -133,7 +134,7 @@ def text(record: dict[str, object], column: str) -> str:
     if column not in record:
         raise missing(record, column)
     if not isinstance(value, str):
-        raise RowError(f"column {column}: is a {json_type(value)}; it must be text")
+        raise RowError(f"column {column} is {in_words(value)}; it must be text")
     return value
 
 
@@ -149,7 +150,9 @@ def missing(record: dict[str, object], column: str) -> RowError:
 
 def parse_json(value: str, what: str) -> object:
     try:
-        return json.loads(value)
+        return loads(value)
+    except RepeatedKey as error:
+        raise RowError(f"{what}: {error}") from error
     except json.JSONDecodeError as error:
         raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:

@@ -2,7 +2,7 @@
 
 import json
 
-from conf.data_layout import Layout, json_type
+from conf.data_layout import Layout, in_words
 from conf.stages import Kind
 from trainers.data.samples.chat import FOLLOWERS, Message, Role, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
 from trainers.data.samples.conversion import MAKE
@@ -10,6 +10,7 @@ from trainers.data.samples.messages import missing, optional_text, prompt_messag
 from trainers.data.samples.turns import REPAIRED, repair
 from trainers.data.samples.watched import Watched, unasked
 from trainers.data.sources.records import Records, refuse_bad_rows
+from trainers.data.sources.rows import parsed, place_within
 
 
 def read_samples(records: Records, layout: Layout, wanted: Kind, turns: str) -> list[Sample]:
@@ -20,19 +21,20 @@ def read_samples(records: Records, layout: Layout, wanted: Kind, turns: str) -> 
     """
     samples: list[Sample] = []
     problems: list[str] = []
-    for number, record in records.rows:
+    rows = list(records.rows)
+    for number, record in rows:
         try:
-            samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), record, layout, wanted, turns)))
+            samples.extend(MAKE[layout.holds][wanted](read_sample(records.place(number), parsed(record), layout, wanted, turns)))
         except RowError as error:
-            problems.append(f"{records.unit} {number}: {error}")
-    refuse_bad_rows(records.origin, problems, len(records.rows), f"They were read as {layout.kind} data. Fix or remove them.")
+            problems.append(f"{records.unit} {number}{place_within(error)}: {error}")
+    refuse_bad_rows(records.origin, problems, len(rows), f"They were read as {layout.kind} data. Fix or remove them.")
     return samples
 
 
 def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns: str) -> Sample:
     """The record as what the set holds, its roles in order."""
     if not isinstance(record, dict):
-        raise RowError(f"is a {json_type(record)}; it must be an object")
+        raise RowError(f"the record is {in_words(record)}; it must be an object")
     record = Watched(record)
     sample: Sample = {"place": place, "messages": [], "tools": read_tools(record, layout.columns.tools)}
     if layout.holds == "pairs":
@@ -83,7 +85,7 @@ def read_pair(record: dict[str, object], layout: Layout) -> tuple[list[Message],
 def answer_text(record: dict[str, object], column: str) -> str:
     value = record.get(column)
     if not isinstance(value, str):
-        raise RowError(f"column {column}: is a {json_type(value)}; it must be text, as the other answer is")
+        raise RowError(f"column {column} is {in_words(value)}; it must be text, as the other answer is")
     return value
 
 
@@ -115,7 +117,7 @@ def read_label(record: dict[str, object], column: str | None) -> bool:
     words = {"true": True, "false": False}  # a CSV file holds text alone
     label = words.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(label, bool):
-        raise RowError(f"column {column}: is {value!r}; it must be true or false")
+        raise RowError(f"column {column} is {in_words(value)}; it must be true or false")
     return label
 
 
@@ -126,7 +128,7 @@ def refuse_no_text(sample: Sample) -> None:
     try:
         whole.encode()
     except UnicodeEncodeError as error:
-        raise RowError(f"holds half of a surrogate pair ({whole[error.start]!r}), which is not a character") from error
+        raise RowError(f"the record holds half of a surrogate pair ({whole[error.start]!r}), which is not a character") from error
 
 
 def structures(sample: Sample, messages: list[Message]) -> list[str]:

@@ -1,18 +1,14 @@
-"""Whole sets as samples, for predictions from a few of them; training reads chunks of them (prepare/)."""
+"""Whole sets as samples, for predictions from a few of them; training tokenises chunks of them (prepare/)."""
 
 import sys
-from collections import deque
 
-from conf.data_registry import Source
-from conf.data_sets import limit_of, parts_of, sources_of
+from conf.data_sets import sources_of
 from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.samples.chat import Sample
 from trainers.data.samples.conversion import refuse_other_kind
 from trainers.data.samples.reading import read_samples
-from trainers.data.sources.chunks import read_source
-from trainers.data.sources.columns import NamedColumns
-from trainers.data.sources.layout import guess_layout
+from trainers.data.sources.chunks import chunks_of
 from trainers.data.sources.records import Records
 
 
@@ -23,27 +19,8 @@ def read_sets(data: Data, kind: Kind) -> list[Sample]:
         DataError: naming the set, file, record and column that is wrong.
         ValueError: naming a key of run.data.
     """
-    return [sample for source in sources_of(data.sets, data) for sample in read_set(source, data, kind)]
-
-
-def read_set(source: Source, data: Data, kind: Kind) -> list[Sample]:
     samples: list[Sample] = []
-    named = NamedColumns(source)
-    limit = limit_of(source, data.max_samples)
-    left = sys.maxsize if limit is None else limit
-    for part in parts_of(source):
-        whole = read_source(part, kind)
-        deque(named.looked_for(iter(whole.rows)), maxlen=0)
-        records = first_records(whole, left)
-        layout = source.layout or guess_layout(records)
-        refuse_other_kind(f"data.sets: {source.name}", layout.holds, kind)
-        samples += read_samples(records, layout, kind, data.turns)
-        left -= len(records.rows)
-        if left == 0 and not named.absent:
-            break
-    named.refuse_absent()
+    for chunk in chunks_of(sources_of(data.sets, data), data.max_samples, kind, size=sys.maxsize):  # a file, so that one message has all of its rows
+        refuse_other_kind(f"data.sets: {chunk.name}", chunk.layout.holds, kind)
+        samples += read_samples(Records(chunk.origin, chunk.unit, chunk.records), chunk.layout, kind, data.turns)
     return samples
-
-
-def first_records(records: Records, count: int) -> Records:
-    return Records(records.origin, records.unit, records.rows[:count])

@@ -1,10 +1,9 @@
 """Whether some record has each column that the registry names: a misspelt one would silently remove every input."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from conf.data_registry import Source
-from trainers.data.sources.records import RowError
-from trainers.data.sources.rows import Row, parsed
+from trainers.data.sources.rows import Row, RowError, parsed
 from trainers.errors import DataError
 
 
@@ -16,7 +15,7 @@ class NamedColumns:
         self.absent = set(source.layout.named) if source.layout is not None else set()
         self.present: dict[str, None] = {}  # in the order in which they are met
 
-    def looked_for(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def looked_for(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows, looked at only as long as a column is absent."""
         for row in rows:
             if self.absent:

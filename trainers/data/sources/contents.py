@@ -8,7 +8,7 @@ from conf.data_registry import Source
 from conf.data_sets import evaluation_sources, parts_of, sources_of
 from conf.schema import Data
 from trainers.data.sources import generated
-from trainers.data.sources.records import load_hub
+from trainers.data.sources.hub import load_hub
 
 
 def contents_of_sets(data: Data) -> list[list[object]]:

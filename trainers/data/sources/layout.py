@@ -1,7 +1,10 @@
 """The layout of records that no registry describes."""
 
+from collections.abc import Sequence
+
 from conf.data_layout import Layout, layout_of_record
 from trainers.data.sources.records import Records
+from trainers.data.sources.rows import Row, RowError, parsed, place_within
 from trainers.errors import DataError
 
 LAYOUTS_IN_WORDS = (
@@ -10,18 +13,43 @@ LAYOUTS_IN_WORDS = (
 )
 
 
-def guess_layout(records: Records) -> Layout:
-    """The layout that fits the columns of the first record.
+def guessed_layout(records: Records, first: Sequence[Row]) -> Layout:
+    """The layout that fits the columns of the first good record; the others must fit it too.
 
     Raises:
-        DataError: when they fit none.
+        DataError: when none can be read, or none fits a layout.
     """
-    number, record = records.rows[0]
-    columns = record if isinstance(record, dict) else {}
-    layout = layout_of_record(columns)
-    if layout is None:
+    if not first:
+        raise DataError(f"{records.origin} holds no records. Give a file with at least one.")
+    readable = [(number, record) for number, record in map(readable_row, first) if record is not None]
+    if not readable:
+        number, record = first[0]
         raise DataError(
-            f"{records.place(number)}: the columns ({', '.join(sorted(columns)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
+            f"{records.place(number)}{broken(record)}. No record of this file can be read. Give a file whose records are JSON objects, each whole."
+        )
+    layouts = (layout_of_record(record) for _, record in readable if isinstance(record, dict))
+    layout = next((layout for layout in layouts if layout is not None), None)
+    if layout is None:
+        number, record = readable[0]
+        columns = sorted(record) if isinstance(record, dict) else []
+        raise DataError(
+            f"{records.place(number)}: the columns ({', '.join(columns) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
             f"Describe the file in the registry (data.registry), or rename its columns."
         )
     return layout
+
+
+def readable_row(row: Row) -> Row:
+    """The row with its record parsed; None where it cannot be."""
+    try:
+        return row[0], parsed(row[1])
+    except RowError:
+        return row[0], None
+
+
+def broken(record: object) -> str:
+    try:
+        parsed(record)
+    except RowError as error:
+        return f"{place_within(error)}: {error}"
+    return ": the record is null"

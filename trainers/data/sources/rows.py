@@ -1,8 +1,13 @@
 """One record with its number, parsed where it is used."""
 
 import json
+from dataclasses import dataclass
 
-from trainers.data.sources.records import RowError
+from conf.strict_json import RepeatedKey, loads
+
+
+class RowError(ValueError):
+    """What is wrong with one record; whoever reads many gathers them into one DataError."""
 
 
 class BrokenJson(RowError):
@@ -11,19 +16,35 @@ class BrokenJson(RowError):
         self.column = column
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """In the place of a record that its file does not hold whole."""
+
+    reason: str
+
+
 Row = tuple[int, object]  # a number and its record; bytes are JSON that the process which tokenises it is to parse
+
+
+def place_within(error: RowError) -> str:
+    """Where in its line a record is broken, to follow the number of the line."""
+    return f", column {error.column}" if isinstance(error, BrokenJson) else ""
 
 
 def parsed(record: object) -> object:
     """The record itself, or what its line holds.
 
     Raises:
-        BrokenJson: naming the column.
+        RowError: for a record that cannot be read; BrokenJson names the column.
     """
+    if isinstance(record, Unreadable):
+        raise RowError(record.reason)
     if not isinstance(record, bytes):
         return record
     try:
-        return json.loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
+        return loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
+    except RepeatedKey as error:
+        raise RowError(str(error)) from error
     except json.JSONDecodeError as error:
         raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:

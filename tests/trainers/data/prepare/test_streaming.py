@@ -103,7 +103,7 @@ def test_a_record_that_cannot_be_used_ends_a_stream_or_is_told_and_dropped(tmp_p
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write('{"instruction": "q", "output": 7}\n')
     with pytest.raises(
-        DataError, match=r"(?s)1 of (2[1-9]|[3-9]\d) rows cannot be used:.*a.jsonl, line 21: column output: is a number; it must be text"
+        DataError, match=r"(?s)1 of (2[1-9]|[3-9]\d) rows cannot be used:.*a.jsonl, line 21: column output is the number 7; it must be text"
     ):
         answers(run_of(tmp_path, "data.buffer=1"), 40)
     assert answers(run_of(tmp_path, "data.buffer=1", "data.on_bad=drop"), 20) == NUMBERS

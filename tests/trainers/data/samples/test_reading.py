@@ -69,7 +69,7 @@ def test_openai_content_in_parts_is_joined_and_other_parts_than_text_are_refused
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": " b"}]
     answer = {"role": "assistant", "content": "c"}
     assert said(read({"messages": [{"role": "user", "content": parts}, answer]}, OPENAI))[0] == ("user", "a b", False)
-    with pytest.raises(DataError, match=r"column messages, message 1, part 2: is of type 'image_url'; this runner trains on text"):
+    with pytest.raises(DataError, match=r"column messages, message 1, part 2 is of type 'image_url'; only parts of type text can be used"):
         read({"messages": [{"role": "user", "content": [parts[0], {"type": "image_url", "image_url": {}}]}, answer]}, OPENAI)
 
 
@@ -84,17 +84,17 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
 @pytest.mark.parametrize(
     ("record", "layout", "message"),
     [
-        ("text", ALPACA, r"record 1: is a text; it must be an object"),
+        ("text", ALPACA, r"record 1: the record is the text 'text'; it must be an object"),
         ({"instruction": "a", "input": ""}, ALPACA, r"record 1: column output is missing; the record has instruction, input"),
-        ({"instruction": "a", "output": 5}, ALPACA, r"record 1: column output: is a number; it must be text"),
-        ({"instruction": "a", "output": None}, ALPACA, r"column output: is a null"),
+        ({"instruction": "a", "output": 5}, ALPACA, r"record 1: column output is the number 5; it must be text"),
+        ({"instruction": "a", "output": None}, ALPACA, r"column output is null"),
         ({"instruction": "a", "output": "b", "history": [["q"]]}, ALPACA, r"column history: turn 1 must be \[question, answer\]"),
-        ({"instruction": "a", "output": "b", "history": "q"}, ALPACA, r"column history: is a text"),
+        ({"instruction": "a", "output": "b", "history": "q"}, ALPACA, r"column history is the text 'q'"),
         ({"x": 1}, SHAREGPT, r"column conversations is missing; the record has x"),
-        ({"conversations": []}, SHAREGPT, r"column conversations: is an empty list"),
-        ({"conversations": ["hi"]}, SHAREGPT, r"column conversations, message 1: is a text; it must be an object with from and value"),
+        ({"conversations": []}, SHAREGPT, r"column conversations is an empty list"),
+        ({"conversations": ["hi"]}, SHAREGPT, r"column conversations, message 1 is the text 'hi'; it must be an object with from and value"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, SHAREGPT, r"message 1: from='bot' is not a role; it is one of: system, human, gpt"),
-        ({"conversations": [human(1), gpt("x")]}, SHAREGPT, r"message 1: value is a number; it must be text"),
+        ({"conversations": [human(1), gpt("x")]}, SHAREGPT, r"message 1: value is the number 1; it must be text"),
         ({"conversations": [human("a"), human("b")]}, SHAREGPT, r"message 2 has the role user; after user it must be assistant"),
         ({"conversations": [gpt("a")]}, SHAREGPT, r"message 1 has the role assistant; at the start it must be system or user"),
         ({"conversations": [human("a")]}, SHAREGPT, r"the last message has the role user; it must be the assistant's answer"),
@@ -110,8 +110,8 @@ def test_tools_may_be_a_list_or_its_json_text_and_get_the_form_of_chat_templates
             SHAREGPT,
             r"nested too deeply",
         ),
-        ({"instruction": "a", "output": "cut \ud83d"}, ALPACA, r"record 1: holds half of a surrogate pair \('\\ud83d'\)"),
-        ({"conversations": [human("a"), gpt("b")], "tools": [{"name": "\udc00"}]}, SHAREGPT, r"holds half of a surrogate pair"),
+        ({"instruction": "a", "output": "cut \ud83d"}, ALPACA, r"record 1: the record holds half of a surrogate pair \('\\ud83d'\)"),
+        ({"conversations": [human("a"), gpt("b")], "tools": [{"name": "\udc00"}]}, SHAREGPT, r"the record holds half of a surrogate pair"),
         ({"conversations": [human("a"), gpt("b")], "tools": "[1]"}, SHAREGPT, r"column tools: must be a list of tools"),
     ],
 )
@@ -129,7 +129,7 @@ def test_sharegpt_alternates_strictly_where_openai_may_hold_two_tool_results():
 
 def test_all_bad_records_are_counted_in_one_error():
     rows: list[tuple[int, object]] = [(1, {"instruction": "a", "output": "b"}), (2, {"instruction": "a"}), (5, 7)]
-    with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: is a number"):
+    with pytest.raises(DataError, match=r"(?s)f.jsonl: 2 of 3 rows cannot be used:.*line 2: column output.*line 5: the record is the number 7"):
         read_samples(Records("f.jsonl", "line", rows), ALPACA, "answers", "strict")
 
 
@@ -232,19 +232,24 @@ def test_empty_values_as_a_csv_file_has_them_are_none():
     ("record", "layout", "holds", "message"),
     [
         ({"instruction": "q", "chosen": "a"}, ALPACA, "pairs", r"column rejected is missing; the record has instruction, chosen"),
-        ({"instruction": "q", "chosen": "a", "rejected": None}, ALPACA, "pairs", r"column rejected: is a null; it must be text, a message or a list"),
-        ({"instruction": "q", "chosen": "a", "rejected": 3}, ALPACA, "pairs", r"column rejected: is a number; it must be text, a message or a list"),
+        ({"instruction": "q", "chosen": "a", "rejected": None}, ALPACA, "pairs", r"column rejected is null; it must be text, a message or a list"),
+        (
+            {"instruction": "q", "chosen": "a", "rejected": 3},
+            ALPACA,
+            "pairs",
+            r"column rejected is the number 3; it must be text, a message or a list",
+        ),
         ({"conversations": [human("q"), gpt("a")], "chosen": gpt("b"), "rejected": gpt("c")}, SHAREGPT, "pairs", r"prompt has the role assistant"),
         ({"conversations": [human("q")], "chosen": gpt("b"), "rejected": human("c")}, SHAREGPT, "pairs", r"message 2 has the role user; after user"),
-        ({"conversations": [human("q")], "chosen": {"from": "gpt"}, "rejected": gpt("c")}, SHAREGPT, "pairs", r"column chosen: value is a null"),
+        ({"conversations": [human("q")], "chosen": {"from": "gpt"}, "rejected": gpt("c")}, SHAREGPT, "pairs", r"column chosen: value is null"),
         ({"chosen": [user("q"), assistant("a")], "rejected": [user("p"), assistant("a")]}, TRL, "pairs", r"share no beginning"),
         ({"chosen": "good", "rejected": "bad"}, TRL, "pairs", r"share no beginning"),
         ({"chosen": "goodness", "rejected": "goodwill"}, TRL, "pairs", r"share no beginning"),
-        ({"chosen": "good", "rejected": [assistant("bad")]}, TRL, "pairs", r"column rejected: is a list; it must be text, as the other answer"),
+        ({"chosen": "good", "rejected": [assistant("bad")]}, TRL, "pairs", r"column rejected is a list; it must be text, as the other answer"),
         ({"instruction": "q", "output": "a"}, ALPACA, "labelled", r"column kto_tag is missing"),
-        ({"instruction": "q", "output": "a", "kto_tag": 1}, ALPACA, "labelled", r"column kto_tag: is 1; it must be true or false"),
-        ({"instruction": "q", "output": "a", "kto_tag": "yes"}, ALPACA, "labelled", r"column kto_tag: is 'yes'; it must be true or false"),
-        ({"text": 3}, TEXT, "text", r"column text: is a number; it must be text"),
+        ({"instruction": "q", "output": "a", "kto_tag": 1}, ALPACA, "labelled", r"column kto_tag is the number 1; it must be true or false"),
+        ({"instruction": "q", "output": "a", "kto_tag": "yes"}, ALPACA, "labelled", r"column kto_tag is the text 'yes'; it must be true or false"),
+        ({"text": 3}, TEXT, "text", r"column text is the number 3; it must be text"),
         ({"prompt": [assistant("a")]}, TRL, "prompts", r"message 1 has the role assistant; at the start it must be system or user"),
         ({"prompt": [{"role": "system", "content": "s"}]}, TRL, "prompts", r"the last message of the prompt has the role system"),
     ],

@@ -7,19 +7,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.described import described
 from trainers.data import build_collator, build_datasets
-from trainers.data.sources.generated import generated_records
+from trainers.data.sources.generated import generated_rows
 from trainers.model.tokenizer import load_tokenizer
 
 
 def test_there_are_two_thousand_different_questions_with_right_answers():
-    rows = [row for _, row in generated_records().rows]
+    rows = [row for _, row in generated_rows()]
     assert len({row["instruction"] for row in rows}) == 2000
     assert {"instruction": "What is 3 + 4?", "input": "", "output": "3 + 4 = 7."} in rows
     assert {"instruction": "Ben, what is 9 + 8?", "input": "", "output": "9 + 8 = 17."} in rows
 
 
 def test_the_set_is_the_same_every_time():
-    assert generated_records() == generated_records()
+    assert list(generated_rows()) == list(generated_rows())
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora on a random frozen base"])

@@ -1,0 +1,56 @@
+"""JSON in which no value vanishes: an object that holds a key twice is refused, where the json module keeps the last value alone."""
+
+import json
+
+
+class RepeatedKey(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} stands twice in one object, and only its last value would be read")
+
+
+class Repeated(dict[str, object]):
+    """An object whose text holds a key twice."""
+
+    def __init__(self, key: str, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.key = key
+
+
+def loads(text: str) -> object:
+    """The value of a text.
+
+    Raises:
+        RepeatedKey: where an object within it holds a key twice.
+        json.JSONDecodeError, RecursionError: as json.loads.
+    """
+    return json.loads(text, object_pairs_hook=whole)
+
+
+def loads_marked(text: str) -> object:
+    """The same with such objects marked as Repeated."""
+    return json.loads(text, object_pairs_hook=marked)
+
+
+def whole(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise RepeatedKey(first_repeated(pairs))
+    return made
+
+
+def marked(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    return Repeated(first_repeated(pairs), pairs) if len(made) < len(pairs) else made
+
+
+def first_repeated(pairs: list[tuple[str, object]]) -> str:
+    keys = [key for key, _ in pairs]
+    return next(key for number, key in enumerate(keys) if key in keys[:number])
+
+
+def repeated_key(value: object) -> str | None:
+    """The key that a marked object within the value holds twice."""
+    if isinstance(value, Repeated):
+        return value.key
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for key in map(repeated_key, inner) if key is not None), None)
