@@ -109,7 +109,7 @@ def test_dropped_rows_are_told_one_by_one(tmp_path: Path, capsys: pytest.Capture
     data = built(run_of(tmp_path, "data.sets=[c.jsonl]", "data.on_bad=drop", "data.bad_share=0.25"))
     assert data.report is not None
     assert (len(data.train), data.report.unreadable) == (3, 1)
-    assert f"dropped: {tmp_path}/c.jsonl, line 4: the record is a list; it must be an object" in capsys.readouterr().out
+    assert f"dropped: {tmp_path}/c.jsonl, line 4: the record is an empty list; it must be an object" in capsys.readouterr().out
 
 
 def test_several_processes_make_the_same_rows_in_the_same_order_as_one(tmp_path: Path) -> None:
