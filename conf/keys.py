@@ -35,6 +35,7 @@ TYPES = {
     "int": "whole number",
     "float": "number",
     "bool": "true or false",
+    "Size": "size",
     "list[str]": "list of texts",
     "list[float]": "list of numbers",
 }

@@ -23,6 +23,7 @@ from conf.schema import (
     SettledTraining,
     Slurm,
 )
+from conf.sizes import with_sizes
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
 
     Raises:
         KeyError, omegaconf.errors.OmegaConfBaseException: when a key or value does not belong to the schema.
+        ValueError: for a size that cannot be read.
     """
     node = OmegaConf.structured(Composed)
     for group in subtypes():
@@ -214,7 +216,7 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
     run = OmegaConf.to_object(OmegaConf.merge(node, values))
     if not isinstance(run, Composed):
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
-    return run
+    return with_sizes(run)
 
 
 SETTLED_CLUSTERS: dict[type, type[SettledCluster]] = {Local: SettledLocal, Slurm: SettledSlurm}

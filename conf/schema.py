@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+if TYPE_CHECKING:
+    Size = int  # what a run holds: conf/sizes.py has read what was written
+else:
+    Size = Any  # what may be written: 48GB, 80GiB, 500MB, or a number of the key's unit. OmegaConf 2.3 cannot merge a union into a group.
 
 
 @dataclass
@@ -259,7 +264,7 @@ class Sharding:
 
 @dataclass
 class Ddp(Sharding):
-    bucket_mb: int = MISSING  # MiB: Gradients are averaged in buckets of this size.
+    bucket_mb: Size = MISSING  # MiB: Gradients are averaged in buckets of this size.
 
 
 @dataclass
@@ -287,8 +292,9 @@ class Node:
     auto: bool = MISSING  # true: the GPU driver of this machine is asked, and fills the fields below.
     gpus: int | None = MISSING  # GPUs of one node. 0: a CPU node. null: the driver is asked.
     gpu_name: str | None = MISSING  # Name of the GPU, used in reports and to recognise GPUs older than Ampere.
-    gpu_memory: int | None = MISSING  # bytes: All memory of one GPU, as NVML reports it.
-    host_memory: int | None = MISSING  # bytes: null: this machine's, or its cgroup's limit if that is lower. Of a named GPU node, null is not judged.
+    gpu_memory: Size | None = MISSING  # bytes: All memory of one GPU, as NVML reports it.
+    # bytes: null: this machine's, or its cgroup's limit if that is lower. Of a node that is not this machine, null is not judged.
+    host_memory: Size | None = MISSING
     tflops: float | None = MISSING  # TFLOP/s: Dense bf16 peak of one GPU in the vendor's data sheet. null: no MFU is shown.
 
 
@@ -312,7 +318,8 @@ class Slurm(Cluster):
     time: str | None = MISSING  # Time limit as HH:MM:SS or D-HH:MM:SS. null: the partition's own.
     gpu_type: str | None = MISSING  # The TYPE in --gpus-per-node=TYPE:N. null: any.
     cpus_per_rank: int = MISSING  # CPU cores for each rank.
-    memory: str | None = MISSING  # Host memory of one node, written as for --mem. null: the partition's default.
+    # Host memory of one node (--mem), with its unit: 64GB, 64GiB. A bare number counts MiB. 0: all of the node's. null: the partition's default.
+    memory: str | None = MISSING
     constraint: str | None = MISSING  # What sbatch gets as --constraint. null: none.
     reservation: str | None = MISSING  # What sbatch gets as --reservation. null: none.
     exclude: str | None = MISSING  # What sbatch gets as --exclude. null: none.

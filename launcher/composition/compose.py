@@ -21,6 +21,7 @@ import conf
 from conf.choices import subtypes, type_of
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
+from conf.sizes import with_sizes
 from launcher.composition.mistakes import composition_message, first_line, missing_choice, nearest_key, value_message
 from launcher.errors import ConfigError, Unsafe
 
@@ -122,7 +123,10 @@ def typed_run(config: DictConfig) -> Composed:
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
     refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
     refuse_renamed(run)
-    return run
+    try:
+        return with_sizes(run)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def refuse_renamed(run: Composed) -> None:

@@ -125,6 +125,8 @@ def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Composed:
         return composed_from_dict(as_plain_dict(changed))
     except OmegaConfBaseException as error:
         raise ConfigError(value_message(error.full_key or "A value", first_line(error))) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def as_plain_dict(node: DictConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def host_memory(root: Path) -> tuple[int, str]:
 def mem_total(root: Path) -> int:
     match = re.search(r"^MemTotal:\s+(\d+) kB$", (root / "proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     if match is None:
-        raise ConfigError("/proc/meminfo has no MemTotal. Set node.host_memory to the bytes of this machine.")
+        raise ConfigError("/proc/meminfo has no MemTotal. Set node.host_memory to this machine's, for example 64GB.")
     return int(match[1]) * 1024
 
 

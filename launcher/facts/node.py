@@ -85,10 +85,13 @@ def settle_named(node: Node, root: Path) -> NodeFacts:
         raise ConfigError(f"node.gpus has no value, and node.auto is false (node={node.name}). Set node.gpus, or use node=auto.")
     if node.gpus > 0 and node.gpu_memory is None:
         raise ConfigError(
-            f"node.gpu_memory has no value, and node.gpus is {node.gpus} (node={node.name}). Set it to the bytes of one GPU, or use node=auto."
+            f"node.gpu_memory has no value, and node.gpus is {node.gpus} (node={node.name}). "
+            "Set it to the memory of one GPU, for example 80GB, or use node=auto."
         )
     if node.gpus > 0 and node.host_memory is None:
-        note = f"node={node.name} does not state its host memory, so host memory is not judged. Set node.host_memory to the bytes of that node."
+        note = (
+            f"node={node.name} does not state its host memory, so host memory is not judged. Set node.host_memory to that node's, for example 500GB."
+        )
         return NodeFacts(settled_node(node, node.gpus), "unknown", (), (note,))
     memory, source = stated_or_host_memory(node, root)
     return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), ())

@@ -8,7 +8,7 @@ from conf.run_dir import RunDir
 from conf.schema import Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
 from launcher.errors import SubmissionError, Unsafe
-from launcher.rules.slurm import refuse_other_form
+from launcher.rules.slurm import refuse_other_form, slurm_size
 
 TEMPLATES = PACKAGES / "slurm"
 TEMPLATE = "train.sbatch.j2"
@@ -76,7 +76,7 @@ def site_options(cluster: Slurm) -> list[tuple[str, str]]:
         "account": cluster.account,
         "qos": cluster.qos,
         "time": cluster.time,
-        "memory": cluster.memory,
+        "memory": slurm_size(cluster),
         "constraint": cluster.constraint,
         "reservation": cluster.reservation,
         "exclude": cluster.exclude,

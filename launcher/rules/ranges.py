@@ -14,6 +14,7 @@ from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
 from launcher.rules.rewards import check_rewards
 from launcher.rules.slurm import refuse_slurm_values
+from launcher.words import gib
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
 
@@ -41,6 +42,12 @@ def within(key: str, least: float, below: float) -> Limit:
 
 def positive(key: str) -> Limit:
     return Limit(key, lambda value: value is None or 0 < value < inf, "above 0")
+
+
+def size(key: str, least: int, most: int) -> Limit:
+    """Bounds that no machine passes: what lies outside was written in another unit."""
+    expected = f"from {gib(least)} to {gib(most)}; a number without a unit counts bytes. Write the unit: {key}=80GB, 80GiB or 81559MiB"
+    return Limit(key, lambda value: value is None or least <= value <= most, expected)
 
 
 def all_words(value: list[str]) -> bool:
@@ -140,13 +147,13 @@ LIMITS: tuple[Limit, ...] = (
     at_least("evaluation.micro_batch", 1),
     at_least("evaluation.patience", 1),
     one_of("evaluation.metric", *HIGHER_IS_BETTER),
-    at_least("sharding.bucket_mb", 1),
+    Limit("sharding.bucket_mb", lambda value: value is not None and 1 <= value <= 2**20, "from 1 MiB to 1 TiB"),
     one_of("backend.name", "torchrun", "accelerate"),
     within("backend.port", 0, 65536),
     at_least("backend.max_restarts", 0),
     at_least("node.gpus", 0),
-    positive("node.gpu_memory"),
-    positive("node.host_memory"),
+    size("node.gpu_memory", 2**28, 2**42),
+    size("node.host_memory", 2**26, 2**50),
     at_least("cluster.nodes", 1),
     at_least("cluster.ranks_per_node", 1),
     at_least("cluster.cpus_per_rank", 1),

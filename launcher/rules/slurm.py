@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.schema import Composed, Slurm
+from conf.sizes import MIB, SIZE, bytes_of
 from launcher.errors import ConfigError, Unsafe
 
 NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
 START = 60  # seconds: processes, libraries, data and weights of a small model; the demo on two cores needs half of it
+LEAST_MEMORY = 512 * MIB  # RANK_HOST_CPU of launcher/memory/constants.py, rounded up
 TIME = re.compile(r"(?:([0-9]+)-)?([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])")
 
 
@@ -31,7 +33,7 @@ FORMS: dict[str, Form] = {
     "cluster.qos": Form(NAME, "a name", "high"),
     "cluster.time": Form(TIME.pattern, "HH:MM:SS or D-HH:MM:SS", "08:00:00"),
     "cluster.gpu_type": Form(r"[A-Za-z0-9_][\w.-]*", "a name", "h100"),
-    "cluster.memory": Form(r"[0-9]+[KMGT]?", "a number and its unit, K, M, G or T", "64G"),
+    "cluster.memory": Form(SIZE.pattern, "a number and its unit", "64GB"),
     "cluster.constraint": Form(r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*", "features with & or | between them", "nvlink"),
     "cluster.reservation": Form(NAME, "a name", "course"),
     "cluster.exclude": Form(r"[A-Za-z0-9_][\w.,\[\]-]*", "nodes with commas between them", "node[3-5,7]"),
@@ -56,6 +58,7 @@ def refuse_slurm_values(run: Composed) -> None:
         if value is not None:
             refuse_other_form(key, value)
     refuse_other_form("the run folder", str(Path(run.output).absolute()))
+    refuse_other_memory(cluster)
     refuse_short_time(cluster)
 
 
@@ -68,6 +71,38 @@ def refuse_other_form(key: str, value: str) -> None:
     if value.startswith("-") or HARMLESS.fullmatch(value) is None:
         raise Unsafe(f"{key}={value!r} cannot be written into a batch script: a shell or sbatch could read more than a value in it. {advice}")
     raise ConfigError(f"{key}={value} is not a value that sbatch accepts. {advice}")
+
+
+def stated_memory(cluster: Slurm) -> int | None:
+    """Bytes of host memory that the job gets on one node; None where Slurm decides, or gives all of it (0).
+
+    Raises:
+        ConfigError, Unsafe: for what is not a size.
+    """
+    if cluster.memory is None:
+        return None
+    refuse_other_form("cluster.memory", cluster.memory)
+    size = bytes_of(cluster.memory, bare=MIB)
+    if size is None:
+        raise ConfigError(f"cluster.memory={cluster.memory} is not a size. Write a number and its unit, for example cluster.memory=64GB.")
+    return size or None
+
+
+def slurm_size(cluster: Slurm) -> str | None:
+    """The same as sbatch reads it: in its own units, rounded up to a whole number."""
+    size = stated_memory(cluster)
+    if size is None:
+        return None if cluster.memory is None else "0"
+    return f"{size // 1024**3}G" if size % 1024**3 == 0 else f"{-(-size // MIB)}M"
+
+
+def refuse_other_memory(cluster: Slurm) -> None:
+    size = stated_memory(cluster)
+    if size is not None and size < LEAST_MEMORY:
+        raise ConfigError(
+            f"cluster.memory={cluster.memory} is {size / MIB:.1f} MiB, and the libraries of one rank need {LEAST_MEMORY // MIB} MiB. "
+            "A number without a unit counts MiB, as for sbatch. Write the unit: cluster.memory=64GB."
+        )
 
 
 def refuse_short_time(cluster: Slurm) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from conf.regimes import regime_row
 from conf.request import Export
+from conf.sizes import EXAMPLES, bytes_of
 from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.facts.host_memory import host_memory
 from launcher.gate.judge import facts_of, free_disk
@@ -17,8 +18,6 @@ from launcher.words import gib
 
 Form = Literal["copy", "merged", "adapter"]
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>MB|GB|MiB|GiB)")
-UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 PROCESS = 2**30  # what torch, transformers and peft occupy themselves: 0.7 GiB measured on CPU builds
 
 
@@ -58,10 +57,10 @@ def default_name(found: Found, form: Form, dtype: str | None) -> str:
 
 
 def parsed_size(text: str) -> int:
-    match = SIZE.fullmatch(text)
-    if match is None or float(match["number"]) == 0:
-        raise ConfigError(f"--shard-size {text} is not a size. Write a number and one of {', '.join(UNITS)}, for example 5GB.")
-    return int(float(match["number"]) * UNITS[match["unit"]])
+    size = bytes_of(text)
+    if not size:
+        raise ConfigError(f"--shard-size {text} is not a size. Write a number and a unit, such as {EXAMPLES}.")
+    return size
 
 
 def refuse_existing(target: Path) -> None:

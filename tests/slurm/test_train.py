@@ -254,7 +254,7 @@ def test_a_job_that_slurm_ended_is_told_as_dead(cluster: "Cluster", regimen: Com
     [
         ("cluster.partition=nope", 5, "sbatch refused the job: invalid partition specified: nope"),
         ("cluster.memory=100T", 5, "Requested node configuration is not available"),
-        ("node.host_memory=1000000", 3, "This run does not fit its node."),
+        ("node.host_memory=100000000", 3, "This run does not fit its node."),
     ],
 )
 def test_what_is_refused_leaves_one_message_and_no_run_folder(override: str, code: int, said: str, regimen: CommandLine, tmp_path: Path) -> None:

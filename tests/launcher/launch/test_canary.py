@@ -43,7 +43,7 @@ def test_no_canary_runs_where_it_was_not_asked_for_or_nothing_is_enforced_or_the
 def test_no_canary_runs_for_what_is_clear_or_fails_elsewhere():
     assert not is_needed(decided(1.2))
     assert not is_needed(decided(0.9))
-    assert not is_needed(decided(1.0, "node.host_memory=1000000"))
+    assert not is_needed(decided(1.0, "node.host_memory=100000000"))
 
 
 def test_what_needs_no_canary_is_left_as_it_is():

@@ -8,7 +8,7 @@ import pytest
 from launcher.errors import ConfigError, Unsafe
 from launcher.sweep.multirun import multirun
 
-TOO_SMALL = ["recipe=demo", "node=cpu", "node.host_memory=1000000"]
+TOO_SMALL = ["recipe=demo", "node=cpu", "node.host_memory=100000000"]
 
 
 @pytest.fixture(autouse=True)

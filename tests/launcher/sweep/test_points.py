@@ -81,7 +81,7 @@ def test_data_that_are_not_there_make_a_refused_row() -> None:
 
 
 def test_a_point_that_does_not_fit_is_refused_with_the_rule_that_fired() -> None:
-    result = judged("node=cpu", "node.host_memory=1000000")
+    result = judged("node=cpu", "node.host_memory=100000000")
     assert isinstance(result, Result)
     assert result.state == "refused"
     assert result.cause.split(":")[0] in ("PUBLISHED_FLOOR", "HOST_RAM")

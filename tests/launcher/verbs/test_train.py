@@ -119,7 +119,7 @@ def test_torchrun_touches_nothing_of_a_run_that_is_alive(tmp_path: Path) -> None
 def test_torchrun_reads_the_verdict_on_a_run_that_goes_on(tmp_path: Path) -> None:
     run_dir = recorded_run(tmp_path)
     run = described("model=demo", "data=demo", "node=cpu", "gate.mode=enforce", f"output={tmp_path}")
-    save_run(replace(run, node=replace(run.node, auto=False, host_memory=2**20)), run_dir)
+    save_run(replace(run, node=replace(run.node, auto=False, host_memory=2**27)), run_dir)
     with pytest.raises(GateRefused):
         train.folder_for_torchrun(torchrun_rank(), tmp_path / "place", [f"resume={run_dir.path}"], [])
     assert not run_dir.lock.exists()
