@@ -55,20 +55,22 @@ class NodeFacts:
     gpu_free: tuple[int, ...]  # bytes, per GPU of this machine; empty where the node is not this machine
     notes: tuple[str, ...]
     gpu_users: tuple[str, ...] = ()  # who holds memory on the GPUs of this machine, one sentence a GPU
+    here: bool = True  # ranks could start on this machine; false: its disk says nothing about the node's
 
 
-def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
+def settle_node(node: Node, nodes: int, root: Path = Path("/"), *, queued: bool = False) -> NodeFacts:
     """Fill what `node` leaves open; what it states stays.
 
     Args:
         nodes: how many nodes the job uses; all are assumed to be alike.
+        queued: a batch system chooses the nodes; only node=auto says that they are like this machine.
         root: where /proc and /sys are.
 
     Raises:
         ConfigError: when the visible GPUs differ, cannot be read, or are fewer than stated.
     """
     if not node.auto:
-        return settle_named(node, root)
+        return settle_named(node, root, queued=queued)
     gpus, notes = visible_gpus()
     settled = settle_auto(node, gpus)
     taken = gpus[: settled.gpus]
@@ -80,7 +82,7 @@ def settle_node(node: Node, nodes: int, root: Path = Path("/")) -> NodeFacts:
     return NodeFacts(replace(settled, host_memory=memory), source, tuple(gpu.free for gpu in taken), notes, users)
 
 
-def settle_named(node: Node, root: Path) -> NodeFacts:
+def settle_named(node: Node, root: Path, *, queued: bool) -> NodeFacts:
     if node.gpus is None:
         raise ConfigError(f"node.gpus has no value, and node.auto is false (node={node.name}). Set node.gpus, or use node=auto.")
     if node.gpus > 0 and node.gpu_memory is None:
@@ -88,13 +90,22 @@ def settle_named(node: Node, root: Path) -> NodeFacts:
             f"node.gpu_memory has no value, and node.gpus is {node.gpus} (node={node.name}). "
             "Set it to the memory of one GPU, for example 80GB, or use node=auto."
         )
-    if node.gpus > 0 and node.host_memory is None:
+    here = not queued and (node.gpus == 0 or len(readable_gpus()) >= node.gpus)
+    if node.host_memory is None and (node.gpus > 0 or queued):
         note = (
             f"node={node.name} does not state its host memory, so host memory is not judged. Set node.host_memory to that node's, for example 500GB."
         )
-        return NodeFacts(settled_node(node, node.gpus), "unknown", (), (note,))
+        return NodeFacts(settled_node(node, node.gpus), "unknown", (), (note,), here=here)
     memory, source = stated_or_host_memory(node, root)
-    return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), ())
+    return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), (), here=here)
+
+
+def readable_gpus() -> tuple[Gpu, ...]:
+    """The GPUs of this machine, where a plan for a stated node only asks whether they could be that node's."""
+    try:
+        return visible_gpus()[0]
+    except ConfigError:
+        return ()
 
 
 def settled_node(node: Node, gpus: int) -> SettledNode:

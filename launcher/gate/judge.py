@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conf.schema import Composed, Run
+from conf.schema import Composed, Run, Slurm
 from launcher.errors import ConfigError
 from launcher.facts.data import trained_samples
 from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_other_weights
@@ -19,6 +19,8 @@ from launcher.rules.libraries import refuse_absent
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
+from launcher.rules.slurm import stated_memory
+from launcher.words import gib
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def judge_recorded(described: Composed) -> Judged:
         ConfigError, DataError: as judge_run.
     """
     check_values(described)
-    node = settle_node(described.node, described.cluster.nodes)
+    node = place_of(described)
     run = settled(described, node.node)
     refuse_incompatible(run)
     return judged(run, facts_of(run), node, ())
@@ -62,10 +64,10 @@ def judge_fitted(composed: Composed) -> Judged:
     from launcher.gate.fit import fitted, opened
 
     check_values(composed)
-    node = settle_node(composed.node, composed.cluster.nodes)
+    node = place_of(composed)
     run = settled(opened(composed), node.node)
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
-    facts, disk = facts_of(run), free_disk(Path(run.output))
+    facts, disk = facts_of(run), disk_of(run, node)
 
     def enforced(candidate: Run) -> Verdict:
         strict = replace(candidate, gate=replace(candidate.gate, mode="enforce"))
@@ -73,6 +75,15 @@ def judge_fitted(composed: Composed) -> Judged:
 
     chosen, reasons = fitted(run, facts, enforced, trained_samples(run))
     return judged(chosen, facts, node, reasons)
+
+
+def place_of(described: Composed) -> NodeFacts:
+    """The node of the run. A Slurm job has no more host memory than it states (cluster.memory)."""
+    cluster, node = described.cluster, described.node
+    limit = stated_memory(cluster) if isinstance(cluster, Slurm) else None
+    if limit is not None:
+        node = replace(node, host_memory=limit if node.host_memory is None else min(limit, node.host_memory))
+    return settle_node(node, cluster.nodes, queued=isinstance(cluster, Slurm))
 
 
 def facts_of(run: Run) -> ModelFacts:
@@ -102,8 +113,19 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
     predicted = estimate(run, facts)
     expected = expect(run, facts, predicted)
     refuse_too_few(run, expected.samples)
-    verdict = judge(run, facts, predicted, node.gpu_free or None, free_disk(Path(run.output)), node.gpu_users)
+    disk = disk_of(run, node)
+    verdict = judge(run, facts, predicted, node.gpu_free or None, disk, node.gpu_users)
+    if disk is None:
+        note = (
+            f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
+        )
+        node = replace(node, notes=(*node.notes, note))
     return Judged(run, facts, node, predicted, verdict, expected, fit)
+
+
+def disk_of(run: Run, node: NodeFacts) -> int | None:
+    """Free bytes where the run folder would be; None for another machine's disk. The folder of a Slurm job is on a disk that this machine shares."""
+    return free_disk(Path(run.output)) if node.here or run.cluster.name == "slurm" else None
 
 
 def free_disk(output: Path) -> int:

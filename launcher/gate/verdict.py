@@ -51,7 +51,8 @@ def judge(
         gpu = (gpu_check(run, estimate, free, users),) if run.node.gpus else ()
         disk = (disk_check(estimate, free_disk),) if free_disk is not None else ()
         host = (host_check(run, estimate, run.node.host_memory),) if run.node.host_memory is not None else ()
-        checks = (floor_check(run, facts), *gpu, *host, *disk)
+        known = run.node.gpus > 0 or run.node.host_memory is not None
+        checks = (*((floor_check(run, facts),) if known else ()), *gpu, *host, *disk)
     permitted = run.gate.mode != "enforce" or all(check.passed or not check.binding for check in checks)
     predicted = [check.have - check.need for check in checks if check.rule in ("GPU_PEAK", "HOST_RAM")]
     dominant = estimate.peak.dominant.name

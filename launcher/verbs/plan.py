@@ -12,7 +12,7 @@ from conf.run_dir import run_as_dict
 from conf.schema import Run
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
-from launcher.gate.judge import Judged, free_disk, judge_recorded, judge_run
+from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run
 from launcher.gate.verdict import Verdict, judge
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
@@ -57,7 +57,7 @@ def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
 
     def judged_variant(run: Run) -> Verdict:
         free = decided.node.gpu_free if run.node == decided.run.node else ()
-        return judge(run, decided.facts, estimate(run, decided.facts), free or None, free_disk(Path(run.output)))
+        return judge(run, decided.facts, estimate(run, decided.facts), free or None, disk_of(run, decided.node))
 
     return judged_variant
 

@@ -316,3 +316,22 @@ def test_in_a_container_the_root_of_the_mount_is_the_group(machine: Path) -> Non
 )
 def test_peaks_are_those_of_the_data_sheets(name: str, peak: float | None) -> None:
     assert peak_tflops(name) == peak
+
+
+NAMED = Node(name="h100_80", auto=False, gpus=2, gpu_name="H100-80GB", gpu_memory=85520809984, host_memory=None, tflops=989)
+
+
+def test_a_named_node_is_here_where_its_gpus_could_be(settle: Settle) -> None:
+    assert settle(h200(0), h200(1), node=NAMED).here
+    assert not settle(h200(0), node=NAMED).here
+    assert not settle(init_error=LibraryNotFound("NVML Shared Library Not Found"), node=NAMED).here
+    assert not settle(init_error=LibRmVersionMismatch("Driver/library version mismatch"), node=NAMED).here
+    assert settle(h200(0)).here
+
+
+def test_the_host_memory_of_a_queued_job_is_not_that_of_this_machine(machine: Path) -> None:
+    cpu = Node(name="cpu", auto=False, gpus=0, gpu_name=None, gpu_memory=None, host_memory=None, tflops=None)
+    facts = settle_node(cpu, 1, machine, queued=True)
+    assert (facts.node.host_memory, facts.here) == (None, False)
+    assert "node=cpu does not state its host memory" in facts.notes[0]
+    assert settle_node(replace(cpu, host_memory=2**30), 1, machine, queued=True).node.host_memory == 2**30
