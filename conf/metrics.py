@@ -1,5 +1,7 @@
 """What an evaluation measures that checkpoints can be compared by."""
 
+from dataclasses import dataclass
+
 from conf.stages import stage_row
 
 # Whether more of it is better; TRL's names, as they are logged.
@@ -15,3 +17,33 @@ HIGHER_IS_BETTER = {
 
 def metrics_of(stage: str) -> tuple[str, ...]:
     return ("eval_loss", *stage_row(stage).metrics)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How people read a value of progress.jsonl."""
+
+    words: str
+    form: str
+
+    def text(self, value: float) -> str:
+        return f"{self.words} {self.form.format(value)}"
+
+    def change(self, first: float, last: float) -> str:
+        return f"{self.text(first)} -> {self.form.format(last)}"
+
+
+SHOWN = {
+    "loss": Shown("loss", "{:.4f}"),
+    "reward": Shown("reward", "{:.3f}"),
+    "kl": Shown("KL", "{:.4f}"),
+    "reward_accuracy": Shown("accuracy", "{:.1%}"),
+    "reward_margin": Shown("margin", "{:.3f}"),
+}
+
+
+def shown_of(stage: str) -> tuple[str, ...]:
+    """What a stage is about, by the names of progress.jsonl, the most important first: what checkpoints are compared by, and the loss."""
+    row = stage_row(stage)
+    compared = tuple(metric.removeprefix("eval_") for metric in row.metrics)
+    return (*compared, *(("kl",) if row.learns == "own answers" else ()), "loss")

@@ -102,6 +102,11 @@ class RunDir:
         return self.layouts / f"rank-{rank}.json"
 
     @property
+    def doing(self) -> Path:
+        """What the run does outside of its steps (reading data, loading weights, ...), a line each time that this changes."""
+        return self.layouts / "doing.jsonl"
+
+    @property
     def peaks(self) -> Path:
         """Measured memory of each rank, gathered into memory.json at the end."""
         return self.path / "peak"

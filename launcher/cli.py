@@ -221,9 +221,10 @@ def act_stop(arguments: argparse.Namespace) -> int:
 
 def act_doctor(arguments: argparse.Namespace) -> int:
     from launcher.verbs.doctor import check_machine, lines
+    from launcher.words import red_alarms
 
     findings = check_machine(arguments.output)
-    print("\n".join(lines(findings)))
+    print(red_alarms("\n".join(lines(findings)), sys.stdout))
     return 1 if any(finding.state == "fail" for finding in findings) else 0
 
 

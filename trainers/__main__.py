@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf.run_dir import RunDir, load_run, write_text_atomically
 from trainers.ranks.causes import cause_of
+from trainers.ranks.doing import say_doing
 from trainers.ranks.place import Place
 
 PR_SET_PDEATHSIG = 1
@@ -50,6 +51,7 @@ def main() -> int:
     place = place_of_this_rank()
     redirect_output(run_dir.rank_log(place.rank))
     try:
+        say_doing(run_dir, place, "loading libraries")
         from trainers.run import train
 
         code, message = train(load_run(run_dir), run_dir, place)

@@ -16,6 +16,7 @@ from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
 from trainers.arguments import keep_output_dtype
 from trainers.callbacks.committing import Committing
+from trainers.callbacks.doing import Doing
 from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating
@@ -38,6 +39,7 @@ from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
+from trainers.ranks.doing import say_doing
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, save_adapter_alone
@@ -57,6 +59,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     set_device(run, place)
     if place.attempt:
         join_again(run, place)
+    say_doing(run_dir, place, "reading data")
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
     stage = stage_module(run)
@@ -66,18 +69,23 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     checkpoint = checkpoint_to_resume(run, run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
+    say_doing(run_dir, place, "loading weights")
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     host.end("load")
+    say_doing(run_dir, place, "preparing the training")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     host.end("training")
     if stopping.stopped:
         write_peak(run_dir, place, peaks, host)
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
     if data.evaluation is not None and not evaluated_last(trainer):
+        say_doing(run_dir, place, "evaluating")
         trainer.evaluate()
+    say_doing(run_dir, place, "saving the model")
     save_measured(trainer, tokenizer, run_dir, peaks)
     host.end("save")
     write_peak(run_dir, place, peaks, host)
+    say_doing(run_dir, place, "drawing the pictures")
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
 
@@ -131,7 +139,12 @@ def build(
         tell(run_dir, contradictions)
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
-    callbacks: list[TrainerCallback] = [*watching, Progress(run_dir, place.leads), Committing(run_dir, run.checkpoint.keep, place.world)]
+    callbacks: list[TrainerCallback] = [
+        *watching,
+        Doing(run_dir, place),
+        Progress(run_dir, place.leads),
+        Committing(run_dir, run.checkpoint.keep, place.world),
+    ]
     if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
     if run.evaluation.patience is not None:

@@ -8,7 +8,7 @@ from conf.schema import Run
 from launcher.facts.model import ModelFacts
 from launcher.gate.hardware_table import GB, published_need, row_of
 from launcher.memory.estimate import MemoryEstimate
-from launcher.words import gib
+from launcher.words import gib, plural
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,7 @@ def host_check(run: Run, estimate: MemoryEstimate, have: int) -> Check:
     margin = 0.0 if run.node.gpus else run.gate.margin
     need = int(estimate.host * (1 + margin))
     largest = max(estimate.host_terms, key=lambda term: term.bytes)
-    sentence = (
-        f"a node needs {gib(need)} of host memory for {run.cluster.ranks_per_node} rank(s), most of it for {largest.name}; {gib(have)} is there."
-    )
+    sentence = f"a node needs {gib(need)} of host memory for {plural(run.cluster.ranks_per_node, 'rank')}, most of it for {largest.name}; {gib(have)} is there."
     return Check("HOST_RAM", need, have, need <= have, True, sentence)
 
 

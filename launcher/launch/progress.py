@@ -1,15 +1,20 @@
-"""Shows progress.jsonl as it grows: a bar with rate and ETA on a terminal, plain lines elsewhere."""
+"""Shows what a run does as it goes on: a bar with rate and time left on a terminal, a line for each logged step elsewhere."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
+from conf.constants import STARTING, TRAINING
+from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
+from launcher.launch import journal
 from launcher.words import duration
 
-LINE_SECONDS = 10.0  # at most one plain line in this time
+BAR_WIDTH = 20  # characters, so that a line of 80 has room for the words
+BETWEEN = " · "
 
 
 class Display(Protocol):
@@ -35,66 +40,127 @@ class Tail:
         return [json.loads(line) for line in whole.splitlines()]
 
 
-def model_flops_per_token(run_dir: RunDir) -> tuple[float, float]:
-    """(FLOP a token, peak FLOP/s of all GPUs) as planned; zeros where MFU is unknown."""
+class Doing:
+    """What the run does outside of its steps, and since when."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self.run_dir, self.seen = run_dir, 0
+        self.now, self.since = STARTING, 0.0
+
+    def changes(self) -> list[dict[str, Any]]:
+        """The lines added since the last look, each with what was done before it and for how long."""
+        if not self.since:
+            self.since = started_at(self.run_dir)
+        found = [*journal.json_lines(self.run_dir.doing)][self.seen :]
+        self.seen += len(found)
+        changes = []
+        for entry in found:
+            changes.append({**entry, "before": self.now, "seconds": max(0.0, entry["time"] - self.since)})
+            self.now, self.since = entry["doing"], entry["time"]
+        return changes
+
+    def words(self) -> str:
+        return f"{self.now}, {duration(max(0.0, time.time() - self.since))}"
+
+
+def started_at(run_dir: RunDir) -> float:
+    """Seconds since the epoch; of a run whose start is not recorded yet, now."""
+    starts = [float(event["time"]) for event in journal.events(run_dir) if event["event"] == "start"]
+    return starts[-1] if starts else time.time()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the plan knows of a run that helps to show it."""
+
+    shown: tuple[str, ...] = ("loss",)  # what its stage is about, by the names of progress.jsonl
+    steps: int | None = None
+    flops_per_token: float = 0.0
+    peak_flops: float = 0.0  # of all GPUs, FLOP/s; 0: unknown, and so is MFU
+
+
+def expected_of(run_dir: RunDir) -> Expected:
     if not run_dir.plan.exists():
-        return 0.0, 0.0
-    expected = json.loads(run_dir.plan.read_text(encoding="utf-8"))["expected"]
-    return float(expected["flops_per_token"]), float(expected["peak_flops"] or 0.0)
+        return Expected()
+    plan = json.loads(run_dir.plan.read_text(encoding="utf-8"))
+    shown, expected = shown_of(plan["run"]["stage"]["name"]), plan["expected"]
+    return Expected(shown, expected["steps"], float(expected["flops_per_token"]), float(expected["peak_flops"] or 0.0))
 
 
-def sentence(entry: dict[str, Any], flops: tuple[float, float]) -> str:
-    """One line of progress: loss, rate, MFU, padding."""
-    parts = [f"{name} {entry[key]:.4f}" for key, name in (("loss", "loss"), ("eval_loss", "evaluation loss")) if key in entry]
+def measures(entry: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    """What an entry says of these values, as people read it; what was measured in an evaluation says so."""
+    training = [SHOWN[name].text(entry[name]) for name in shown if name in entry]
+    return training + [f"evaluation {SHOWN[name].text(entry[f'eval_{name}'])}" for name in shown if f"eval_{name}" in entry]
+
+
+def facts(entry: Mapping[str, Any], expected: Expected) -> list[str]:
+    """What one line of progress says, the most important first: what the stage is about, rate, MFU, padding."""
+    parts = measures(entry, expected.shown)
     if "tokens_per_second" in entry:
         parts.append(f"{entry['tokens_per_second']:,.0f} tokens/s")
-        if flops[1]:
-            parts.append(f"MFU {100 * entry['tokens_per_second'] * flops[0] / flops[1]:.0f} %")
+        if expected.peak_flops:
+            parts.append(f"MFU {100 * entry['tokens_per_second'] * expected.flops_per_token / expected.peak_flops:.0f} %")
     if "padding" in entry:
         parts.append(f"padding {100 * entry['padding']:.0f} %")
-    return " · ".join(parts)
+    return parts
+
+
+def fitted(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as one line has room for, from the first; a part is shown whole or not at all."""
+    shown = parts[0]
+    for part in parts[1:]:
+        if len(shown) + len(BETWEEN) + len(part) > width:
+            break
+        shown += BETWEEN + part
+    return shown
 
 
 class Lines:
     """Plain lines for a log file."""
 
     def __init__(self, run_dir: RunDir, out: TextIO, from_start: bool) -> None:
-        self.tail, self.out, self.flops = Tail(run_dir, from_start), out, model_flops_per_token(run_dir)
-        self.printed = -LINE_SECONDS
+        self.tail, self.doing, self.out = Tail(run_dir, from_start), Doing(run_dir), out
+        self.expected = expected_of(run_dir)
 
     def update(self) -> None:
-        for entry in self.tail.new_entries():
-            last = entry["step"] >= entry["of"]
-            if "eval_loss" in entry or last or time.monotonic() - self.printed >= LINE_SECONDS:
-                self.printed = time.monotonic()
-                left = f", {duration(entry['eta_seconds'])} left" if "eta_seconds" in entry else ""
-                self.say(f"step {entry['step']}/{entry['of']}: {sentence(entry, self.flops)}{left}")
+        for entry in sorted([*self.doing.changes(), *self.tail.new_entries()], key=lambda entry: float(entry.get("time", 0))):
+            self.say(self.change(entry) if "doing" in entry else self.step(entry))
+
+    def change(self, entry: Mapping[str, Any]) -> str:
+        return f"{entry['before'].capitalize()} took {duration(entry['seconds'])}. Now: {entry['doing']}."
+
+    def step(self, entry: Mapping[str, Any]) -> str:
+        left = f", {duration(entry['eta_seconds'])} left" if "eta_seconds" in entry else ""
+        return f"step {entry['step']}/{entry['of']}: {BETWEEN.join(facts(entry, self.expected))}{left}"
 
     def say(self, text: str) -> None:
         print(text, file=self.out, flush=True)
 
 
 class Bar:
-    """A bar for people."""
+    """A bar for people, in one line."""
 
     def __init__(self, run_dir: RunDir, from_start: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
-        self.tail, self.flops = Tail(run_dir, from_start), model_flops_per_token(run_dir)
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left {task.fields[left]}"),
-            TextColumn("{task.fields[facts]}"),
-        )  # fmt: skip
-        self.task = self.progress.add_task("starting", total=None, facts="", left="?")
+        self.tail, self.doing, self.expected = Tail(run_dir, from_start), Doing(run_dir), expected_of(run_dir)
+        self.step: list[str] = []
+        words = TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True))
+        self.progress = Progress(BarColumn(bar_width=BAR_WIDTH), words)
+        self.task = self.progress.add_task("", total=None, words=STARTING)
 
     def update(self) -> None:
+        self.doing.changes()
         for entry in self.tail.new_entries():
-            left = duration(entry["eta_seconds"]) if "eta_seconds" in entry else self.progress.tasks[0].fields["left"]
-            facts = sentence(entry, self.flops)
-            if "eval_loss" in entry:
-                self.say(f"step {entry['step']}: {facts}")
+            if any(name.startswith("eval_") for name in entry):
+                self.say(f"step {entry['step']}: {BETWEEN.join(facts(entry, self.expected))}")
                 continue
-            self.progress.update(self.task, description="training", completed=entry["step"], total=entry["of"], facts=facts, left=left)
+            left = [f"{duration(entry['eta_seconds'])} left"] if "eta_seconds" in entry else []
+            self.step = [f"{entry['step']}/{entry['of']}", *left, *facts(entry, self.expected)]
+            self.progress.update(self.task, completed=entry["step"], total=entry["of"])
+        parts = self.step if self.step and self.doing.now in (STARTING, TRAINING) else [*self.step[:1], self.doing.words()]
+        self.progress.update(self.task, words=fitted(parts, self.progress.console.width - BAR_WIDTH - 1))
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False)

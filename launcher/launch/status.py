@@ -2,19 +2,22 @@
 
 import json
 import math
+import textwrap
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conf.constants import TRAINING
 from conf.exit_codes import DONE, SAVED
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch import journal, lock
 from launcher.launch.outcome import outcome_of, read_exits
 from launcher.launch.places import in_words, places
-from launcher.words import first_line
+from launcher.launch.progress import BETWEEN, Doing, Expected, expected_of, measures
+from launcher.words import age, first_line
 
 END_STATES = {DONE: "finished", SAVED: "stopped"}
 
@@ -31,20 +34,35 @@ class RunStatus:
     exit_code: int | None
     message: str
     job: str | None = None  # the Slurm job that it waits or runs in, until that job has recorded its end
+    doing: str | None = None  # of a run that runs: what it does outside of its steps, and for how long
+    shown: tuple[str, ...] = ("loss",)  # what its stage is about, by the names of progress.jsonl
+    measured: dict[str, float] = field(default_factory=dict)  # the last value of each of these, in training and in evaluation
 
 
 def status_of(run_dir: RunDir) -> RunStatus:
     history = journal.events(run_dir)
     last: dict[str, Any] = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
-    entries = list(journal.json_lines(run_dir.progress))
-    newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": 0}
-    losses = [entry["loss"] for entry in entries if "loss" in entry]
-    evaluations = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    entries, expected = list(journal.json_lines(run_dir.progress)), expected_of(run_dir)
+    newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": expected.steps or 0}
     state, code, message = state_of(run_dir, last)
+    measured = last_values(entries, expected)
     return RunStatus(
-        run_dir, state, newest["step"], newest["of"], losses[-1] if losses else None, evaluations[-1] if evaluations else None,
+        run_dir, state, newest["step"], newest["of"], measured.get("loss"), measured.get("eval_loss"),
         max(float(last["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
+        doing_of(run_dir) if state == "running" else None, expected.shown, measured,
     )  # fmt: skip
+
+
+def last_values(entries: Sequence[dict[str, Any]], expected: Expected) -> dict[str, float]:
+    names = [*expected.shown, *(f"eval_{name}" for name in expected.shown)]
+    found = {name: value for entry in entries for name, value in entry.items()}
+    return {name: found[name] for name in names if name in found}
+
+
+def doing_of(run_dir: RunDir) -> str | None:
+    doing = Doing(run_dir)
+    doing.changes()
+    return None if doing.now == TRAINING else doing.words()
 
 
 def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, str]:
@@ -111,7 +129,8 @@ def named_run(name: str, output: Path | None) -> RunDir:
 def as_dict(status: RunStatus) -> dict[str, Any]:
     return {
         "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": finite(status.loss),
-        "eval_loss": finite(status.eval_loss), "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
+        "eval_loss": finite(status.eval_loss), "measured": {name: finite(value) for name, value in status.measured.items()},
+        "doing": status.doing, "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
     }  # fmt: skip
 
 
@@ -120,19 +139,58 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def table(statuses: list[RunStatus]) -> list[str]:
-    rows = [("run", "state", "step", "loss", "evaluation", "age", "")]
-    for status in statuses:
-        rows.append((
-            str(status.run_dir.path), status.state, f"{status.step}/{status.of}", number(status.loss), number(status.eval_loss),
-            f"{int(time.time() - status.updated)} s", first_line(status.message) if status.state != "finished" else "",
-        ))  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+def table(statuses: Sequence[RunStatus], width: int | None = None) -> list[str]:
+    """One line for each run; where a line would be wider than the terminal, several short ones, so that nothing is cut."""
+    rows = [HEAD, *(row(status) for status in statuses)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    return [line for status in statuses for line in block(status, width)]
 
 
-def number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+HEAD = ("run", "state", "step", "last step", "evaluation", "age", "")
+
+
+def row(status: RunStatus) -> tuple[str, ...]:
+    in_evaluation = {name: status.measured[f"eval_{name}"] for name in status.shown if f"eval_{name}" in status.measured}
+    in_training = {name: status.measured[name] for name in status.shown if name in status.measured}
+    last, evaluation = (BETWEEN.join(measures(values, status.shown)) for values in (in_training, in_evaluation))
+    return (
+        shortest(status.run_dir.path),
+        status.state,
+        steps(status),
+        last,
+        evaluation,
+        age(time.time() - status.updated),
+        first_line(remark(status)),
+    )
+
+
+def block(status: RunStatus, width: int) -> list[str]:
+    """The same in several lines."""
+    head = f"{shortest(status.run_dir.path)}  {status.state}  {steps(status)}  {age(time.time() - status.updated)} ago"
+    texts = [BETWEEN.join(measures(status.measured, status.shown)), first_line(remark(status))]
+    return [
+        head,
+        *(f"  {line}" for text in texts for line in textwrap.wrap(text, max(20, width - 2), break_long_words=False, break_on_hyphens=False)),
+    ]
+
+
+def steps(status: RunStatus) -> str:
+    return f"{status.step}/{status.of or '?'}"
+
+
+def remark(status: RunStatus) -> str:
+    if status.state == "finished":
+        return ""
+    return "; ".join(text for text in (status.doing, status.message) if text)
+
+
+def shortest(path: Path) -> str:
+    """Below the working folder a path is shorter from there, and can be pasted all the same."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def to_json(statuses: list[RunStatus]) -> str:

@@ -15,6 +15,7 @@ from launcher.facts.node import stated_or_host_memory
 from launcher.gate.judge import Judged, judge_run
 from launcher.gate.verdict import Verdict
 from launcher.sweep.schedule import Resources
+from launcher.words import plural
 
 LONGEST_LABEL = 60  # characters; file names end at 255 bytes, and a run's name is read by people
 
@@ -87,7 +88,7 @@ def on_its_share(run: Composed, resources: Resources) -> Composed:
 def refuse_unshareable(run: Composed) -> None:
     if run.cluster.name != "local" or run.cluster.nodes > 1:
         raise ConfigError(
-            f"cluster={run.cluster.name} with {run.cluster.nodes} node(s) is not possible: the points share this machine. Use cluster=local."
+            f"cluster={run.cluster.name} with {plural(run.cluster.nodes, 'node')} is not possible: the points share this machine. Use cluster=local."
         )
     if run.backend.port:
         raise ConfigError(

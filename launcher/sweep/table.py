@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from conf.exit_codes import RANKS_FAILED
+from conf.exit_codes import INTERRUPTED, RANKS_FAILED, SAVED
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
 from launcher.words import duration, plural
@@ -59,9 +59,11 @@ def ended_line(result: Result) -> str:
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """0 only where every point finished; where all were refused for one kind of reason, the code of that."""
+    """0 only where every point finished; where only a stop kept it from that, the code of a stop; where all were refused for one reason, its code."""
     states = {result.state for result in results}
     if states == {"finished"}:
         return 0
+    if results and states <= {"finished", "stopped", "not started"}:
+        return SAVED if "stopped" in states else INTERRUPTED  # nothing was saved where no point had begun
     refusals = {result.refusal for result in results}
     return refusals.pop() if states == {"refused"} and len(refusals) == 1 else RANKS_FAILED

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
+from launcher.words import red_alarms
 
 
 def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
@@ -39,7 +41,7 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
 
 def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     plan = unstarted(overrides, config_dirs)
-    print(plan_text(plan, os.environ))
+    print(red_alarms(plan_text(plan, os.environ), sys.stdout))
     if not plan.judged.verdict.permitted:
         print("\n" + "\n".join(recommendations(plan.judged)))
         return REFUSED

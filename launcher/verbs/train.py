@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.composition import recorded
@@ -17,8 +18,10 @@ from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import LOGS, Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
+from launcher.launch.progress import BETWEEN, measures
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
+from launcher.words import red_alarms
 
 
 def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
@@ -88,7 +91,8 @@ def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner
 
 def announce(decided: Judged) -> None:
     """Say what is about to happen; for a refused run, also what would fit."""
-    print(run_sentence(decided) + "\n" + "\n".join([*fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]), flush=True)
+    lines = [run_sentence(decided), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]
+    print(red_alarms("\n".join(lines), sys.stdout), flush=True)
     if not decided.verdict.permitted:
         print("\n".join(recommendations(decided)), flush=True)
 
@@ -132,13 +136,23 @@ def leftovers(run_dir: RunDir) -> list[str]:
 
 
 def closing_summary(run_dir: RunDir) -> str:
-    losses = [entry["eval_loss"] for entry in journal.json_lines(run_dir.progress) if "eval_loss" in entry]
-    evaluation = f"evaluation loss {losses[0]:.4f} -> {losses[-1]:.4f}. " if len(losses) > 1 else ""
-    known = f"{early_end(run_dir)}{evaluation}"
+    known = f"{early_end(run_dir)}{what_was_reached(run_dir)}"
     if not run_dir.memory.exists():
         return known
     memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
     return f"{known}{memory['sentence']}"
+
+
+def what_was_reached(run_dir: RunDir) -> str:
+    """What the stage is about, from the first evaluation to the last; of a run without two of them, as the last step left it."""
+    entries = [*journal.json_lines(run_dir.progress)]
+    shown = shown_of(recorded.recorded_run(run_dir).stage.name)
+    evaluated = {name: [entry[f"eval_{name}"] for entry in entries if f"eval_{name}" in entry] for name in shown}
+    changes = [f"evaluation {SHOWN[name].change(values[0], values[-1])}. " for name, values in evaluated.items() if len(values) > 1]
+    trained = next((entry for entry in reversed(entries) if "loss" in entry), None)
+    if changes or trained is None:
+        return "".join(changes)
+    return f"step {trained['step']}: {BETWEEN.join(measures(trained, shown))}. "
 
 
 def early_end(run_dir: RunDir) -> str:

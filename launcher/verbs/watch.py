@@ -1,5 +1,6 @@
 """The verbs status and stop: what runs are doing, and how one is asked to end."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from launcher.launch.outcome import Outcome
 from launcher.launch.places import in_words, places
 from launcher.launch.progress import display_for
 from launcher.verbs.train import ended
+from launcher.words import red_alarms
 
 ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
 
@@ -23,7 +25,8 @@ def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
     if as_json:
         print(status.to_json(found))
     else:
-        print("\n".join(status.table(found)) if found else f"no runs under {in_words(places(output))}")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(red_alarms("\n".join(status.table(found, width)), sys.stdout) if found else f"no runs under {in_words(places(output))}")
     return 0
 
 

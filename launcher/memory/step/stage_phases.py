@@ -10,6 +10,7 @@ from launcher.memory.step.stage_loss import FLOAT, answered, float_logits, read_
 from launcher.memory.step.step_phases import cast_terms, layer_stream, logits_of
 from launcher.memory.terms import Phase, Term, Terms
 from launcher.memory.weights.resident import gathered_terms
+from launcher.words import plural
 
 OUTSIDE_SOURCE = "fp32 logits outside of the model, and the copies that metrics make (launcher/memory/step/stage_loss.py, by line of TRL)"
 SAMPLING_COPIES = 4  # transformers/generation/utils.py, _sample: next-token logits in fp32, over the temperature, probabilities and their sort
@@ -21,7 +22,7 @@ def copy_terms(job: Job) -> Terms:
     A reward model is whole on every rank (trainers/reinforcement/reward_model.py).
     """
     whole = job.storage.frozen * job.census.base
-    reference = Term("reference model", job.copies.reference * whole // job.split.weights, f"frozen, over {job.split.weights} rank(s)")
+    reference = Term("reference model", job.copies.reference * whole // job.split.weights, f"frozen, over {plural(job.split.weights, 'rank')}")
     body = job.census.base - (0 if job.facts.tied else job.head)
     reward = Term("reward model", job.copies.reward * job.storage.frozen * body, "frozen, whole on every rank, without an output head")
     return tuple(term for term in (reference, reward) if term.bytes)

@@ -9,6 +9,7 @@ from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, per
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import adapter_targets, quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
+from launcher.words import plural
 
 WHOLE_QUANTISED = "quantised weights, whole"
 
@@ -21,14 +22,14 @@ def resident_terms(job: Job) -> Terms:
     return tuple(
         term
         for term in (
-            Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {split.weights} rank(s)"),
+            Term("weights", weights, f"{storage.weight} B per trained, {storage.frozen} B per frozen weight, over {plural(split.weights, 'rank')}"),
             Term(
                 "weights that are not split",
                 persistent_bytes(job.run, job.facts, census, storage, split),
                 "norms, biases, a bucket; offload: one gradient",
             ),
-            Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {split.states} rank(s)"),
-            Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {split.states} rank(s)"),
+            Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {plural(split.states, 'rank')}"),
+            Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {plural(split.states, 'rank')}"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
             Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
             Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
@@ -139,7 +140,7 @@ def whole_tensor_terms(job: Job) -> Terms:
 
 def gradient_term(job: Job, elements: int) -> Term:
     size = 0 if flat_gradients(job) or job.split.host_states else job.storage.gradient * max(elements, 0) // job.split.gradients
-    return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {job.split.gradients} rank(s)")
+    return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {plural(job.split.gradients, 'rank')}")
 
 
 def made_gradient_term(job: Job, elements: int) -> Term:

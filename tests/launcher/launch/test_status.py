@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -169,6 +170,8 @@ def test_json_holds_every_field(run_dir: RunDir) -> None:
         "exit_code": 75,
         "message": "saved",
         "job": None,
+        "measured": {"loss": 2.0},
+        "doing": None,
     }
 
 
@@ -178,3 +181,58 @@ def test_a_loss_that_is_no_number_is_null_in_json(run_dir: RunDir) -> None:
     assert "nan" in "".join(table([status]))
     [entry] = json.loads(to_json([status]), parse_constant=pytest.fail)
     assert (entry["loss"], entry["eval_loss"]) == (None, None)
+
+
+def plan(run_dir: RunDir, stage: str = "sft", steps: int | None = 200) -> None:
+    expected = {"flops_per_token": 1.0, "peak_flops": None, "steps": steps}
+    run_dir.plan.write_text(json.dumps({"run": {"stage": {"name": stage}}, "expected": expected}))
+
+
+@pytest.mark.parametrize(("steps", "shown"), [(200, "0/200"), (None, "0/?")])
+def test_a_run_that_was_just_started_says_how_many_steps_are_before_it(steps: int | None, shown: str, run_dir: RunDir) -> None:
+    plan(run_dir, steps=steps)
+    assert f"  {shown}  " in table([status_of(run_dir)])[1]
+
+
+def test_a_run_before_its_first_step_says_what_it_does(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    lock.acquire(run_dir, lock.this_process())
+    assert str(status_of(run_dir).doing).startswith("starting the ranks, ")
+    run_dir.doing.write_text(json.dumps({"time": time.time() - 12, "doing": "loading weights"}) + "\n")
+    assert "  loading weights, 12 s; process " in table([status_of(run_dir)])[1]
+    with run_dir.doing.open("a") as file:
+        file.write(json.dumps({"time": time.time(), "doing": "training"}) + "\n")
+    assert status_of(run_dir).doing is None
+
+
+def test_what_the_stage_is_about_is_shown_of_the_last_step_and_the_last_evaluation(run_dir: RunDir) -> None:
+    plan(run_dir, "dpo")
+    progress(
+        run_dir,
+        {"step": 1, "of": 10, "time": 6.0, "loss": 0.7, "reward_accuracy": 0.5},
+        {"step": 2, "of": 10, "time": 7.0, "loss": 0.6, "reward_accuracy": 0.75},
+        {"step": 2, "of": 10, "time": 8.0, "eval_loss": 0.65, "eval_reward_accuracy": 0.625, "eval_other": 1.0},
+    )
+    found = status_of(run_dir)
+    assert found.measured == {"reward_accuracy": 0.75, "loss": 0.6, "eval_reward_accuracy": 0.625, "eval_loss": 0.65}
+    assert "  accuracy 75.0% · loss 0.6000  accuracy 62.5% · loss 0.6500  " in table([found])[1]
+
+
+def test_a_table_that_is_wider_than_the_terminal_becomes_short_lines_without_a_loss(run_dir: RunDir) -> None:
+    plan(run_dir)
+    journal.record(run_dir, "end", exit_code=80, message="Out of memory in the phase backward. " + "Set a lower training.micro_batch. " * 3)
+    progress(run_dir, {"step": 2, "of": 10, "time": 7.0, "loss": 2.0, "eval_loss": 2.5})
+    status = replace(status_of(run_dir), run_dir=RunDir(Path("outputs/demo/2026-11-22_10-00-00")))
+    [wide] = table([status], 400)[1:]
+    narrow = table([status], 80)
+    assert max(map(len, narrow)) <= 80
+    assert narrow[0] == "outputs/demo/2026-11-22_10-00-00  failed  2/10  0 s ago"
+    assert narrow[1] == "  loss 2.0000 · evaluation loss 2.5000"
+    assert wide.endswith(" ".join(line.strip() for line in narrow[2:]))
+
+
+def test_runs_below_the_working_folder_are_named_from_there(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_dir.path.parent.parent)
+    assert table([status_of(run_dir)])[1].startswith("demo/2026-11-22_10-00-00  made")
+    monkeypatch.chdir(run_dir.exits)
+    assert table([status_of(run_dir)])[1].startswith(f"{run_dir.path}  made")

@@ -43,8 +43,15 @@ def test_a_line_for_an_ended_point_tells_how_long_and_why() -> None:
 def test_only_a_sweep_of_finished_points_ends_with_0() -> None:
     assert exit_code([FINISHED, BETTER]) == 0
     assert exit_code([FINISHED, REFUSED]) == 6
-    assert exit_code([FINISHED, STOPPED]) == 6
     assert exit_code([]) == 6
+
+
+def test_a_sweep_that_was_stopped_ends_as_a_stopped_run_does() -> None:
+    waiting = Result(point(5, "0.5"), "not started")
+    assert exit_code([STOPPED]) == 75
+    assert exit_code([FINISHED, STOPPED, waiting]) == 75
+    assert exit_code([FINISHED, waiting]) == 130
+    assert exit_code([REFUSED, STOPPED]) == 6
 
 
 def test_a_sweep_of_refused_points_ends_as_a_refused_run_does() -> None:

@@ -33,6 +33,20 @@ def test_a_run_that_its_patience_ended_says_so(patience: str, last: int, said: s
     assert closing_summary(run_dir) == said
 
 
+def test_a_finished_run_says_what_its_stage_is_about(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    save_run(described("model=demo", "data=demo", "node=cpu", "stage=dpo"), run_dir)
+    step = {"step": 20, "of": 20, "loss": 0.6, "reward_accuracy": 0.75, "reward_margin": 0.5}
+    run_dir.progress.write_text(json.dumps(step) + "\n")
+    assert closing_summary(run_dir) == "step 20: accuracy 75.0% · margin 0.500 · loss 0.6000. "
+    before, after = (
+        {"step": 0, "of": 20, "eval_loss": 0.7, "eval_reward_accuracy": 0.5},
+        {"step": 20, "of": 20, "eval_loss": 0.5, "eval_reward_accuracy": 0.875},
+    )
+    run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in (before, step, after)))
+    assert closing_summary(run_dir) == "evaluation accuracy 50.0% -> 87.5%. evaluation loss 0.7000 -> 0.5000. "
+
+
 def test_a_supervisor_starts_what_was_judged_and_does_not_judge_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both a detached run and a point of a sweep are started so. Judged again, this run would be refused: its model has moved since."""
     run_dir = RunDir(tmp_path)
