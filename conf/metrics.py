@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from conf.stages import stage_row
+from conf.stages import Kind, stage_row
 
 # Whether more of it is better; TRL's names, as they are logged.
 HIGHER_IS_BETTER = {
@@ -42,8 +42,16 @@ SHOWN = {
 }
 
 
+# What a stage is about beside its loss follows from what its rows are; the names of progress.jsonl, the most important first.
+ABOUT: dict[Kind, tuple[str, ...]] = {
+    "text": (),
+    "answers": (),
+    "pairs": ("reward_accuracy", "reward_margin"),
+    "labelled": ("reward_margin",),
+    "prompts": ("reward", "kl"),
+}
+
+
 def shown_of(stage: str) -> tuple[str, ...]:
-    """What a stage is about, by the names of progress.jsonl, the most important first: what checkpoints are compared by, and the loss."""
-    row = stage_row(stage)
-    compared = tuple(metric.removeprefix("eval_") for metric in row.metrics)
-    return (*compared, *(("kl",) if row.learns == "own answers" else ()), "loss")
+    """What is shown of a run of this stage."""
+    return (*ABOUT[stage_row(stage).reads], "loss")

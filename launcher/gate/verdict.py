@@ -106,7 +106,8 @@ def host_check(run: Run, estimate: MemoryEstimate, have: int) -> Check:
     margin = 0.0 if run.node.gpus else run.gate.margin
     need = int(estimate.host * (1 + margin))
     largest = max(estimate.host_terms, key=lambda term: term.bytes)
-    sentence = f"a node needs {gib(need)} of host memory for {plural(run.cluster.ranks_per_node, 'rank')}, most of it for {largest.name}; {gib(have)} is there."
+    ranks_there = plural(run.cluster.ranks_per_node, "rank")
+    sentence = f"a node needs {gib(need)} of host memory for {ranks_there}, most of it for {largest.name}; {gib(have)} is there."
     return Check("HOST_RAM", need, have, need <= have, True, sentence)
 
 

@@ -1,6 +1,5 @@
 """Has a model answer prompts; rows of token ids in, rows of token ids out."""
 
-
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence

@@ -184,7 +184,7 @@ def test_at_80_columns_a_bar_cuts_nothing_in_two_and_keeps_what_the_stage_is_abo
     with bar.progress.console.capture() as shown:
         bar.progress.console.print(bar.progress.get_renderable())
     [line] = shown.get().splitlines()
-    assert line.rstrip().endswith(" 99999/100000 · 24 h 00 min left · reward -1.234 · KL 0.1234")
+    assert line.rstrip().endswith(" 99999/100000 · 23 h 59 min left · reward -1.234 · KL 0.1234")
     assert len(line.rstrip()) <= 80
 
 
