@@ -242,7 +242,7 @@ class Training:
 class Checkpoint:
     interval: int = MISSING  # steps: From one checkpoint to the next. 0: only when the run is stopped.
     keep: int = MISSING  # checkpoints: This many committed ones are kept, at least 1.
-    resume: str = MISSING  # newest | step-N: The checkpoint from which a resumed run goes on.
+    resume: str = MISSING  # newest | step-N: Where this one start of `resume=RUN` goes on; later checkpoints are set aside.
 
 
 @dataclass

@@ -23,7 +23,7 @@ from trainers.callbacks.generating import Generating
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
-from trainers.checkpoints.commit import choose, clear_leftovers, committed
+from trainers.checkpoints.commit import choose, clear_leftovers
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
@@ -66,7 +66,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)
     join_ranks(run)
-    checkpoint = checkpoint_to_resume(run, run_dir)
+    checkpoint = checkpoint_to_resume(run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
     say_doing(run_dir, place, "loading weights")
@@ -198,19 +198,13 @@ def wait_for(ready: Callable[[], bool], failure: Path) -> None:
         time.sleep(WAIT_SECONDS)
 
 
-def checkpoint_to_resume(run: Run, run_dir: RunDir) -> Path | None:
-    """The checkpoint to go on from, verified by rank 0 and sent to the others; None for a first start.
-
-    Raises:
-        ValueError: when checkpoint.resume names one that is not there or not whole.
-    """
+def checkpoint_to_resume(run_dir: RunDir) -> Path | None:
+    """The newest whole checkpoint, verified by rank 0 and sent to the others; None for a first start."""
 
     def find() -> Path | None:
         run_dir.checkpoints.mkdir(exist_ok=True)
         clear_leftovers(run_dir)
-        if run.checkpoint.resume != "newest" and not committed(run_dir):
-            return None  # a first start; the key is for later ones
-        choice = choose(run_dir, run.checkpoint.resume)
+        choice = choose(run_dir)
         for fault in choice.passed_over:
             print(f"checkpoint not used: {fault}", flush=True)
         return choice.checkpoint

@@ -24,6 +24,8 @@ FREE = frozenset(
     {"checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts", "tracking.project", "tracking.entity"}
 )
 
+NEWEST = {"checkpoint.resume": "newest"}  # a named checkpoint belongs to one start
+
 
 def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     """The run that `resume=` names, and the other overrides."""
@@ -69,7 +71,8 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
         raise ConfigError(
             f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
         )
-    return forget_machine(with_values(recorded, {key: value for key, value in given.items() if key in FREE}))
+    free = {key: value for key, value in given.items() if key in FREE}
+    return forget_machine(with_values(recorded, {**NEWEST, **free}))
 
 
 def forget_machine(run: Composed) -> Composed:

@@ -43,7 +43,17 @@ def judge_run(composed: Composed) -> Judged:
         ConfigError: for values, pairs of values or a model that cannot work.
         DataError: for data that is not there, or too little.
     """
+    refuse_rewind(composed)
     return judge_fitted(composed) if composed.training.fit == "auto" else judge_recorded(composed)
+
+
+def refuse_rewind(composed: Composed) -> None:
+    if composed.checkpoint.resume != "newest":
+        wanted = composed.checkpoint.resume
+        raise ConfigError(
+            f"checkpoint.resume={wanted}: a new run has no checkpoints. Remove the key, or name the run that has them: "
+            f"resume=RUN checkpoint.resume={wanted}."
+        )
 
 
 def judge_recorded(described: Composed) -> Judged:

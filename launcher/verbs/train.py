@@ -13,7 +13,7 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, journal, lock, places, status, torchrun_door
+from launcher.launch import batch_job, execute, journal, lock, places, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import LOGS, Outcome
@@ -65,7 +65,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
     Raises:
         RunLocked: while somebody works in the folder.
         GateRefused: where it does not fit any more.
-        ConfigError: for a key that differs from the record.
+        ConfigError: for a key that differs from the record, and for a checkpoint that cannot be used.
     """
     run = recorded.resumed_run(run_dir, overrides)
     if status.status_of(run_dir).state == "finished":
@@ -73,6 +73,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
         return None
     batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir)
+    rewind.refuse_unusable(run_dir, run.checkpoint.resume)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
         announce(decided)
@@ -84,7 +85,7 @@ def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner
     """Own the folder first, and only then clear what the last attempt left in it."""
     held = execute.own(run_dir)
     execute.clear_last_attempt(run_dir)
-    plan = plan_for(decided, run_dir)
+    plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
     execute.write_plan(plan, os.environ)
     return plan, held
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.committed import committed, step_of
 from conf.constants import ADAPTER_CONFIG
 from conf.request import Trained
 from conf.run_dir import RunDir
@@ -75,8 +76,7 @@ def absent(found: Found, name: str) -> str:
 
 
 def committed_steps(run_dir: RunDir) -> list[int]:
-    names = [path.name.removeprefix("step-") for path in run_dir.checkpoints.glob("step-*")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(step_of(path) for path in committed(run_dir))
 
 
 def refuse_missing_base(found: Found) -> None:

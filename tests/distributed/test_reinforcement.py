@@ -70,10 +70,10 @@ def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
         save_run(run_of(cells, cell, judge), left[cell].folder)
     for cell in RESUMED:
         again = cells.Left(RunDir(root / "-".join((*cell, "resumed"))))
-        again.folder.path.mkdir()
-        again.folder.checkpoints.symlink_to(left[cell].folder.checkpoints)
+        again.folder.checkpoints.mkdir(parents=True)
+        again.folder.checkpoint(FIRST).symlink_to(left[cell].folder.checkpoint(FIRST))
         again.folder.base.symlink_to(left[cell].folder.base)
-        save_run(run_of(cells, cell, judge, f"checkpoint.resume=step-{FIRST}"), again.folder)
+        save_run(run_of(cells, cell, judge), again.folder)
         left[(*cell, "resumed")] = again
     start(cells, [left[cell].folder for cell in sorted(left, key=lambda cell: cell[2] != "ddp")], root)
     return left

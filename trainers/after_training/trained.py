@@ -14,12 +14,12 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
+from conf.committed import faults
 from conf.constants import ADAPTER_CONFIG
 from conf.regimes import regime_row
 from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Lora, Run
-from trainers.checkpoints.commit import faults
 from trainers.model.attention import implementation
 from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
 from trainers.model.conversation import end_answers

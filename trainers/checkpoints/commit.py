@@ -7,10 +7,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from conf.committed import MANIFEST, committed, faults
 from conf.run_dir import RunDir
-
-MANIFEST = "manifest.json"
-PREFIX = "step-"
 
 
 @dataclass(frozen=True)
@@ -59,59 +57,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def committed(run_dir: RunDir) -> list[Path]:
-    """Committed checkpoints, newest step first."""
-    found = [path for path in run_dir.checkpoints.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=step_of, reverse=True)
-
-
-def step_of(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
-
-
-def faults(checkpoint: Path) -> list[str]:
-    """What differs between a checkpoint and its manifest; empty when it is whole."""
-    manifest = checkpoint / MANIFEST
-    if not manifest.is_file():
-        return [f"{manifest} is missing"]
-    try:
-        files = [(name, size, digest) for name, (size, digest) in json.loads(manifest.read_text(encoding="utf-8"))["files"].items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
-        return [f"{manifest} is damaged ({error})"]
-    if not files:
-        return [f"{manifest} is damaged (it lists no files)"]
-    return [fault for name, size, digest in files for fault in file_faults(checkpoint / name, size, digest)]
-
-
-def file_faults(path: Path, size: int, digest: str) -> list[str]:
-    if not path.is_file():
-        return [f"{path} is missing"]
-    if path.stat().st_size != size:
-        return [f"{path} has {path.stat().st_size} bytes instead of {size}"]
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return [] if found == digest else [f"{path} was changed since it was saved (its hash differs)"]
-
-
 @dataclass(frozen=True)
 class Choice:
     checkpoint: Path | None
     passed_over: list[str]  # faults of newer checkpoints that were not used
 
 
-def choose(run_dir: RunDir, wanted: str) -> Choice:
-    """The checkpoint to go on from: the newest whole one, or the one that checkpoint.resume names.
-
-    Raises:
-        ValueError: when the named one is not there or not whole.
-    """
-    if wanted != "newest":
-        named = run_dir.checkpoints / wanted
-        problems = faults(named) if named.is_dir() else [f"{named} does not exist"]
-        if problems:
-            there = ", ".join(path.name for path in committed(run_dir)) or "none"
-            raise ValueError(f"checkpoint.resume={wanted} cannot be used: {problems[0]}. Committed checkpoints: {there}.")
-        return Choice(named, [])
+def choose(run_dir: RunDir) -> Choice:
+    """The checkpoint to go on from: the newest whole one."""
     passed_over: list[str] = []
     for checkpoint in committed(run_dir):
         problems = faults(checkpoint)

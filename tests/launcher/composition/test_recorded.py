@@ -92,6 +92,13 @@ def test_free_keys_are_taken_as_given(run_dir: RunDir) -> None:
     )
 
 
+def test_a_named_checkpoint_belongs_to_one_start(run_dir: RunDir) -> None:
+    """A run.yaml of an earlier version may still hold it."""
+    run = started()
+    save_run(replace(run, checkpoint=replace(run.checkpoint, resume="step-3")), run_dir)
+    assert resumed_run(run_dir, []).checkpoint.resume == "newest"
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

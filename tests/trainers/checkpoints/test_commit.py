@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.committed import MANIFEST, committed, faults
 from conf.run_dir import RunDir
-from trainers.checkpoints.commit import MANIFEST, choose, clear_leftovers, commit, committed, faults, prune
+from trainers.checkpoints.commit import choose, clear_leftovers, commit, prune
 
 FILES = {"model.safetensors": b"weights" * 1000, "trainer_state.json": b'{"step": 5}', "global_step5/rank_0.pt": b"states" * 500}
 KILLS = 20
@@ -156,31 +157,13 @@ def test_no_flipped_bit_of_a_manifest_makes_a_damaged_file_pass(run_dir: RunDir)
 def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_told(run_dir: RunDir) -> None:
     older, newer = committed_step(run_dir, 5), committed_step(run_dir, 10)
     flip_bit(newer / "model.safetensors", 0)
-    choice = choose(run_dir, "newest")
+    choice = choose(run_dir)
     assert choice.checkpoint == older
     assert choice.passed_over == [f"{newer / 'model.safetensors'} was changed since it was saved (its hash differs)"]
 
 
 def test_without_checkpoints_there_is_nothing_to_go_on_from(run_dir: RunDir) -> None:
-    assert choose(run_dir, "newest").checkpoint is None
-
-
-def test_a_named_checkpoint_is_taken_before_a_newer_one(run_dir: RunDir) -> None:
-    older, _ = committed_step(run_dir, 5), committed_step(run_dir, 10)
-    assert choose(run_dir, "step-5").checkpoint == older
-
-
-def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(run_dir: RunDir) -> None:
-    committed_step(run_dir, 5)
-    flip_bit(committed_step(run_dir, 10) / "trainer_state.json", 0)
-    with pytest.raises(ValueError, match=r"checkpoint\.resume=step-10 cannot be used: .*hash differs.*Committed checkpoints: step-10, step-5\."):
-        choose(run_dir, "step-10")
-
-
-def test_a_named_checkpoint_that_is_absent_is_told_with_those_that_are_there(run_dir: RunDir) -> None:
-    committed_step(run_dir, 5)
-    with pytest.raises(ValueError, match=r"checkpoint\.resume=step-7 cannot be used: .*step-7 does not exist\. Committed checkpoints: step-5\."):
-        choose(run_dir, "step-7")
+    assert choose(run_dir).checkpoint is None
 
 
 def test_committing_a_step_again_does_not_change_it(run_dir: RunDir) -> None:
