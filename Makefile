@@ -17,7 +17,8 @@ venv: .venv/.installed ## Make .venv with everything that a developer needs
 # Debian's python3 may come without ensurepip; its pip can install into the new environment instead.
 .venv/.installed: pyproject.toml
 	python3 -m venv .venv || { python3 -m venv --clear --without-pip .venv && python3 -m pip --python .venv/bin/python install pip; }
-	.venv/bin/python -m pip install --editable '.[dev]'
+	@echo "Installing into .venv: this takes some minutes and needs the network. Only problems are shown."
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable '.[dev]'
 	touch $@
 
 demo: $(READY) ## Train a small model on this machine and show that it learned

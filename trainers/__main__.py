@@ -12,6 +12,7 @@ from pathlib import Path
 from conf.run_dir import RunDir, load_run, write_text_atomically
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
+from trainers.ranks.noise import leave_out_bars, leave_out_noise
 from trainers.ranks.place import Place
 
 PR_SET_PDEATHSIG = 1
@@ -50,6 +51,8 @@ def main() -> int:
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     place = place_of_this_rank()
     redirect_output(run_dir.rank_log(place.rank))
+    leave_out_noise()
+    leave_out_bars()
     try:
         say_doing(run_dir, place, "loading libraries")
         from trainers.run import train

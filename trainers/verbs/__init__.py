@@ -1,1 +1,5 @@
 """What `python -m trainers.verbs.<verb> FOLDER` runs."""
+
+from trainers.ranks.noise import leave_out_noise
+
+leave_out_noise()  # before a verb's module imports the libraries that speak while they are imported
