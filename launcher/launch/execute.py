@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -140,13 +141,15 @@ def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> bool:
-    """Remove the folder of a run that refused its input before it began: nothing in it is useful."""
+def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> Path | None:
+    """Remove the folder of a run that refused its input before it began; only its logs are of use, and the answer is where they are now."""
     began = run_dir.progress.exists() or run_dir.checkpoints.exists() or len([e for e in journal.events(run_dir) if e["event"] == "start"]) > 1
     if outcome.exit_code not in (CONFIG, DATA) or began:
-        return False
+        return None
+    kept = Path(tempfile.mkdtemp(prefix="regimen-logs-"))
+    shutil.copytree(run_dir.logs, kept, dirs_exist_ok=True)
     remove_run_dir(run_dir.path)
-    return True
+    return kept
 
 
 def own(run_dir: RunDir) -> lock.Owner:

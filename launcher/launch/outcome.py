@@ -8,8 +8,6 @@ from typing import Any
 from conf.exit_codes import DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.run_dir import RunDir
 
-LOGS = "logs in"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -28,7 +26,7 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
     failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
     if failures:
         first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
-        return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; {LOGS} {run_dir.logs})")
+        return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; logs in {run_dir.logs})")
     if exits and all(entry["code"] == DONE for entry in exits) and agent_code == 0:
         return Outcome(DONE, "finished")
     if exits and any(entry["code"] == SAVED for entry in exits):

@@ -24,7 +24,7 @@ class Running:
     run_dir: RunDir
     gpus: tuple[str, ...]
     process: "subprocess.Popen[bytes]"
-    log: BinaryIO  # kept open: a run that refuses its data removes its folder, and the cause is in here
+    log: BinaryIO  # kept open: somebody may remove the folder, and the cause is in here
     since: float  # of time.monotonic
 
 
@@ -57,7 +57,7 @@ def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str,
 
 def ask_to_stop(running: Running) -> None:
     """First request: through the run's stop file, which works before its ranks have begun too."""
-    with contextlib.suppress(FileNotFoundError):  # a run that refuses its data removes its folder before it ends
+    with contextlib.suppress(FileNotFoundError):  # somebody may have removed the folder
         execute.ask_to_stop(running.run_dir)
 
 

@@ -16,7 +16,7 @@ from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, journal, lock, places, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
-from launcher.launch.outcome import LOGS, Outcome
+from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import BETWEEN, measures
 from launcher.verbs.plan import judged, recommendations
@@ -108,9 +108,12 @@ def detach(plan: LaunchPlan, held: lock.Owner) -> int:
 
 
 def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
+    """Train before the user's eyes: a run that refused its input is told here, and leaves no folder."""
     from launcher.launch.supervise import supervise
 
-    return ended(run_dir, supervise(run_dir, command, os.environ, owner))
+    outcome = supervise(run_dir, command, os.environ, owner)
+    logs = execute.discard_unbegun(run_dir, outcome)
+    return ended(run_dir, outcome if logs is None else replace(outcome, message=outcome.message.replace(str(run_dir.logs), str(logs))))
 
 
 def ended(run_dir: RunDir, outcome: Outcome) -> int:
@@ -118,8 +121,6 @@ def ended(run_dir: RunDir, outcome: Outcome) -> int:
     if outcome.exit_code == 0:
         print("\n".join(leftovers(run_dir)), flush=True)
         return 0
-    if execute.discard_unbegun(run_dir, outcome):
-        outcome = replace(outcome, message=outcome.message.replace(f"; {LOGS} {run_dir.logs}", ""))  # they are gone with the folder
     raise as_error(outcome)
 
 
@@ -180,9 +181,14 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
 
 
 def supervise_folder(path: Path) -> int:
-    """The body of a detached launch and of a point of a sweep: what was judged and planned is in the folder already."""
+    """The body of a detached launch and of a point of a sweep: what was judged and planned is in the folder already.
+
+    Nobody may be there to read how it ends, so its folder always stays, and `regimen status` tells.
+    """
+    from launcher.launch.supervise import supervise
+
     run_dir = RunDir(path.absolute())
-    return supervised(run_dir, command(recorded.recorded_run(run_dir), run_dir), execute.own(run_dir))
+    return ended(run_dir, supervise(run_dir, command(recorded.recorded_run(run_dir), run_dir), os.environ, execute.own(run_dir)))
 
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

@@ -36,6 +36,8 @@ def follow(name: str, output: Path | None) -> int:
     with display_for(run_dir, sys.stdout, from_start=True) as display:
         ask_slurm_at = time.monotonic()
         while True:
+            if not run_dir.run_yaml.exists():
+                raise ConfigError(f"{run_dir.path} was removed while it was followed. `regimen status` lists the runs that are there.")
             now = status.status_of(run_dir)
             if now.job is not None and time.monotonic() >= ask_slurm_at:
                 [now] = batch_job.as_slurm_says([now])

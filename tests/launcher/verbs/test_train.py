@@ -1,7 +1,9 @@
 """What `regimen train` says when a run has ended."""
 
 import json
+import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir, save_run
-from launcher.errors import ConfigError, GateRefused, RanksFailed, RunLocked
-from launcher.launch import batch_job, execute, journal, lock
+from launcher.composition.recorded import recorded_run as recorded_run_of
+from launcher.errors import ConfigError, DataError, GateRefused, RanksFailed, RunLocked
+from launcher.launch import batch_job, execute, journal, lock, status
+from launcher.launch.backends import command
 from launcher.launch.torchrun_door import Rank
-from launcher.verbs import plan, train
+from launcher.verbs import plan, train, watch
 from launcher.verbs.train import closing_summary
 from tests.described import described
 
@@ -57,6 +61,39 @@ def test_a_supervisor_starts_what_was_judged_and_does_not_judge_again(tmp_path: 
     with pytest.raises(RanksFailed):
         train.supervise_folder(run_dir.path)
     assert [event["event"] for event in journal.events(run_dir)] == ["start", "end"]
+
+
+def refusing_run(output: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run whose rank 0 has refused its data before the first step."""
+    run_dir = recorded_run(output)
+    for folder in (run_dir.logs, run_dir.exits):
+        folder.mkdir()
+    run_dir.rank_log(0).write_text("what rank 0 printed\n")
+    run_dir.exit_file(0).write_text(json.dumps({"rank": 0, "code": 4, "message": "my.jsonl is empty. Fix it.", "time": 1.0}))
+    monkeypatch.setattr(sys, "executable", "/bin/true")  # stands for the agent and its ranks
+    return run_dir
+
+
+def test_a_run_that_never_began_leaves_no_folder_and_its_message_names_logs_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run_dir = refusing_run(tmp_path / "outputs", monkeypatch)
+    with pytest.raises(DataError) as refused:
+        train.supervised(run_dir, command(recorded_run_of(run_dir), run_dir), execute.own(run_dir))
+    said = re.fullmatch(r"my\.jsonl is empty\. Fix it\. \(rank 0; logs in (.+)\)", str(refused.value))
+    assert said is not None
+    assert (Path(said[1]) / "rank-0.txt").read_text() == "what rank 0 printed\n"
+    assert list((tmp_path / "outputs").iterdir()) == []  # the folder of its name would be empty
+
+
+def test_the_folder_of_a_detached_run_that_never_began_stays_for_who_comes_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = refusing_run(tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=rf"my\.jsonl is empty\. Fix it\. \(rank 0; logs in {run_dir.logs}\)"):
+        train.supervise_folder(run_dir.path)
+    assert run_dir.rank_log(0).exists()
+    assert (status.status_of(run_dir).state, status.status_of(run_dir).exit_code) == ("failed", 4)
+    with pytest.raises(DataError):
+        watch.follow(str(run_dir.path), tmp_path)  # a follower only looks
+    assert run_dir.rank_log(0).exists()
 
 
 STEPS = {  # what reads or changes a run folder on the way to a start, by the module that does it
