@@ -10,23 +10,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.exit_codes import BUG, INTERRUPTED
-from launcher.errors import RegimenError
+from launcher.errors import ConfigError, RegimenError
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
+from launcher.verbs.parser import Parser, Version, refuse_options, refuse_verb, show_help
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
 OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
-  regimen train model=qwen2.5_0.5b data=files data.sets=[my.jsonl] regime=lora regime.rank=32
-If they name no model, data or recipe, recipe=demo is used.
+  regimen train model=qwen2.5_0.5b data=files 'data.sets=[my.jsonl]' regime=lora regime.rank=32
+If they name no model, no data and no recipe, recipe=demo is used. docs/keys.md explains every key.
 
 Groups and their choices:
+"""
+FIRST_STEPS = """first steps:
+  regimen doctor                    check this machine
+  regimen plan                      judge the demo, which is used where no model and no data are named
+  regimen train                     train it
+  regimen train --help              the groups, their choices, and how a run is described
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code of the process."""
-    arguments = parsed_arguments(argv)
     try:
+        arguments = parsed_arguments(sys.argv[1:] if argv is None else argv)
         return int(arguments.act(arguments))
     except RegimenError as error:
         if str(error):
@@ -41,13 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_bug()
 
 
-def parsed_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """argparse accepts positionals in one block only. Here overrides may stand between options."""
+def parsed_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """argparse accepts positionals in one block only. Here overrides may stand between options.
+
+    Raises:
+        ConfigError: for what is neither a verb, nor an option of it, nor an override.
+    """
     top = parser()
+    refuse_verb(argv)
     arguments, rest = top.parse_known_args(argv)
-    strange = [text for text in rest if text.startswith("-")] or (rest if "overrides" not in arguments else [])
-    if strange:
-        top.error(f"unrecognized arguments: {' '.join(strange)}")
+    if any(text.startswith("-") for text in rest) or (rest and "overrides" not in arguments):
+        refuse_options(arguments, rest, argv)
     if rest:
         arguments.overrides += rest
     return arguments
@@ -63,8 +74,10 @@ def report_bug() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="regimen", description=DESCRIPTION)
-    verbs = top.add_subparsers(title="verbs", required=True, metavar="VERB")
+    top = Parser(prog="regimen", description=DESCRIPTION, epilog=FIRST_STEPS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action=Version)
+    top.set_defaults(act=show_help(top))
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
     add_train(verbs.add_parser)
     add_plan(verbs.add_parser)
     add_watching(verbs.add_parser)
@@ -83,7 +96,7 @@ def composing(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     own_groups = "a folder with groups of your own; can be given several times"
     verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
-    verb.add_argument("--cfg", nargs="?", const="job", choices=["job"], help="print the composed configuration and do nothing")
+    verb.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing")
 
 
 def add_train(add: AddParser) -> None:
@@ -124,6 +137,7 @@ def add_watching(add: AddParser) -> None:
     stop.add_argument("run", metavar="RUN", help="a run folder, or last")
     add_output(stop)
     stop.set_defaults(act=act_stop)
+    add_clean(add)
     doctor = add("doctor", help="check this machine and say what to do", description="Check this machine and say what to do.")
     doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="the folder whose disk is checked (default: %(default)s)")
     doctor.set_defaults(act=act_doctor)
@@ -135,10 +149,25 @@ def add_watching(add: AddParser) -> None:
     add_job_records(add)
 
 
+def add_clean(add: AddParser) -> None:
+    clean = add(
+        "clean",
+        help="remove what old runs left, after asking",
+        description="Remove the runs that you name. Without a name: tokenised data, other leftovers, and runs that left neither a model nor "
+        "a checkpoint. It shows sizes and asks first. A run that is alive is never touched.",
+    )
+    clean.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, or last: remove these runs, with their models")
+    clean.add_argument("--older", type=float, metavar="DAYS", help="also every run that ended this many days ago, with its model")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+    add_output(clean)
+    clean.set_defaults(act=act_clean)
+
+
 def add_memory(add: AddParser) -> None:
     what = "compare predicted with measured memory over runs"
     memory = add("memory", help=what, description=what.capitalize() + ".")
-    verbs = memory.add_subparsers(title="verbs", required=True, metavar="VERB")
+    memory.set_defaults(act=show_help(memory))
+    verbs = memory.add_subparsers(title="verbs", metavar="VERB")
     report = verbs.add_parser("report", help="tabulate the errors of runs", description="Tabulate the errors by run, phase, regime and sharding.")
     report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, last, or a folder that holds runs")
     report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors (.png, .svg, .pdf or .jpg)")
@@ -166,6 +195,8 @@ def group_lines() -> str:
 def act_train(arguments: argparse.Namespace) -> int:
     from launcher.verbs import plan, train
 
+    if arguments.multirun:
+        refuse_with_multirun(arguments)
     if arguments.cfg:
         return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.dry_run:
@@ -175,6 +206,21 @@ def act_train(arguments: argparse.Namespace) -> int:
 
         return multirun(arguments.overrides, arguments.config_dir)
     return train.train(arguments.overrides, arguments.config_dir, arguments.detach)
+
+
+def refuse_with_multirun(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for what a sweep cannot do, with the line that can."""
+    one_run = "It shows one run. Give one value for each key and leave -m out."
+    for given, option, instead in (
+        (arguments.cfg, "--cfg", one_run),
+        (arguments.dry_run, "--dry-run", one_run),
+        (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
+    ):
+        if given:
+            raise ConfigError(f"{option} is not possible with -m. {instead}")
+    resumed = next((text for text in arguments.overrides if text.startswith("resume=")), None)
+    if resumed is not None:
+        raise ConfigError(f"{resumed} goes on with one run, and -m starts a sweep of new ones. Write: regimen train {resumed}")
 
 
 def act_plan(arguments: argparse.Namespace) -> int:
@@ -217,6 +263,14 @@ def act_stop(arguments: argparse.Namespace) -> int:
     from launcher.verbs import watch
 
     return watch.stop(arguments.run, arguments.output)
+
+
+def act_clean(arguments: argparse.Namespace) -> int:
+    from launcher.verbs.clean import clean
+
+    if arguments.runs and arguments.older is not None:
+        raise ConfigError("--older chooses among all runs, and RUN names one. Give one of them.")
+    return clean(arguments.runs, arguments.output, arguments.older, arguments.yes)
 
 
 def act_doctor(arguments: argparse.Namespace) -> int:

@@ -17,17 +17,28 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-import conf
 from conf.choices import subtypes, type_of
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
 from conf.sizes import with_sizes
-from launcher.composition.mistakes import composition_message, first_line, missing_choice, nearest_key, value_message
+from launcher.composition import own_groups
+from launcher.composition.mistakes import ALL_KEYS, composition_message, first_line, meant, missing_choice, missing_value, value_message
+from launcher.composition.spelling import in_pieces, tilde, unreadable
 from launcher.errors import ConfigError, Unsafe
 
 CONFIG_NAME = "run"
-BUILT_IN = Path(conf.__file__).resolve().parent
 DEFAULT_RECIPE = "recipe=demo"
+NAMING = {
+    "recipe",
+    "model",
+    "model.path",
+    "model.architecture",
+    "data",
+    "data.sets",
+    "data.folder",
+    "data.registry",
+}  # what says which model and data
+PATHS = ("output", "model.path", "data.folder", "data.cache", "regime.adapter", "stage.reward_model")
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
 
@@ -59,7 +70,7 @@ def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
     for override in parsed(given):
         refuse_no_choice(override, config_dirs)
     for folder in config_dirs:
-        refuse_folder(folder)
+        own_groups.refuse_folder(folder)
     return given
 
 
@@ -73,7 +84,7 @@ def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode
     except yaml.YAMLError as error:
         raise config_error(f"A YAML file cannot be read: {error}. Fix that line.") from error
     except ConfigCompositionException as error:
-        raise config_error(composition_message(error)) from error
+        raise config_error(composition_message(error, given)) from error
     except RecursionError as error:
         raise ConfigError("The configuration cannot be composed, because a defaults list leads back to its own file. Remove that entry.") from error
     except OSError as error:
@@ -92,10 +103,11 @@ def config_error(message: str) -> ConfigError:
 def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
     Plugins.instance()  # before any core plugin is imported: the scan re-executes modules that are already loaded
     register()
+    own_groups.register_source()
     search_path = create_config_search_path("pkg://conf")
     for folder in config_dirs:
         search_path.prepend(
-            provider="--config-dir", path=f"file://{folder.resolve()}", anchor=SearchPathQuery(provider="schema")
+            provider="--config-dir", path=f"{own_groups.SCHEME}://{folder.resolve()}", anchor=SearchPathQuery(provider="schema")
         )  # Hydra needs it last
     return ConfigLoaderImpl(config_search_path=search_path)
 
@@ -114,8 +126,11 @@ def typed_run(config: DictConfig) -> Composed:
     try:
         run = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} has no value. Set {error.full_key}=...") from error
+        raise ConfigError(missing_value(str(error.full_key))) from error
     except InterpolationResolutionError as error:
+        missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
+        if missing is not None:
+            raise ConfigError(missing_value(missing[1])) from error
         raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
@@ -123,10 +138,19 @@ def typed_run(config: DictConfig) -> Composed:
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
     refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
     refuse_renamed(run)
+    refuse_tilde(config)
     try:
         return with_sizes(run)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def refuse_tilde(config: DictConfig) -> None:
+    """No part of regimen expands ~: it would be the name of a folder."""
+    for key in PATHS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and value.startswith("~"):
+            raise ConfigError(tilde(key, value))
 
 
 def refuse_renamed(run: Composed) -> None:
@@ -157,9 +181,9 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def with_default_recipe(overrides: Sequence[str]) -> list[str]:
-    """Overrides that name no recipe, no model, no data and no key of these describe the demo."""
-    named = {text.split("=", 1)[0].split(".", 1)[0].lstrip("+~") for text in overrides}
-    return [*overrides] if named & {"recipe", "model", "data"} else [DEFAULT_RECIPE, *overrides]
+    """Overrides that name no recipe, no model and no data describe the demo."""
+    named = {text.split("=", 1)[0].strip().lstrip("+~") for text in overrides}
+    return [*overrides] if named & NAMING else [DEFAULT_RECIPE, *overrides]
 
 
 def refuse_additions(overrides: Sequence[str]) -> None:
@@ -167,7 +191,7 @@ def refuse_additions(overrides: Sequence[str]) -> None:
     for text in overrides:
         if text.startswith(("+", "~")):
             key = text.lstrip("+~").split("=", 1)[0]
-            raise ConfigError(f"{text}: `+key` and `~key` are not supported. Write key=value. {nearest_key(key)}")
+            raise ConfigError(f"{text}: `+key` and `~key` are not supported. Write key=value. {meant(key)}{ALL_KEYS}")
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
@@ -176,13 +200,13 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     Raises:
         ConfigError: naming the one that is not key=value.
     """
+    apart = in_pieces(overrides)
+    if apart is not None:
+        raise ConfigError(apart)
     try:
         return OverridesParser.create().parse_overrides([*overrides])
     except OverrideParseException as error:
-        raise ConfigError(
-            f"{error.override!r} cannot be read as key=value. "
-            "If the value has special characters or letters outside ASCII, quote it twice: 'key=\"value\"'."
-        ) from error
+        raise ConfigError(unreadable(str(error.override))) from error
     except HydraException as error:
         raise ConfigError(first_line(error)) from error
 
@@ -210,17 +234,6 @@ def refuse_sweep_settings(overrides: Sequence[str]) -> None:
     for text in overrides:
         if re.match(r"hydra[./]", text):
             raise ConfigError(f"{text} is a setting of sweeps and has no effect on one run. Use it with `regimen train -m`.")
-
-
-def refuse_folder(folder: Path) -> None:
-    """A folder of the user's own groups must exist. None of its choices may have a built-in name: Hydra would silently use the built-in one."""
-    if not folder.is_dir():
-        raise ConfigError(f"--config-dir {folder} is not a folder. Give the folder that holds your groups.")
-    for path in sorted(folder.glob("*/*.yaml")):
-        if (BUILT_IN / path.relative_to(folder)).exists():
-            raise ConfigError(f"{path} has the name of a built-in choice, which would be used instead. Rename the file.")
-    for path in folder.glob("*/*.yml"):
-        raise ConfigError(f"{path} would not be read, because choices are files that end in .yaml. Rename it.")
 
 
 def refuse_secrets(overrides: Sequence[str]) -> None:

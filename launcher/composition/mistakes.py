@@ -1,7 +1,7 @@
-"""What is wrong with a composition, in words, and the nearest name that is right."""
+"""What is wrong with a composition, in words, and the line that works in its place."""
 
-import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -9,14 +9,29 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from conf.choices import subtypes
-from conf.schema import GROUPS, PLAIN_GROUPS
+from conf.schema import GROUPS
+from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key, types_of
+from launcher.composition.spelling import line_for, llamafactory, llamafactory_choice, own_line
 
 ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; the exception itself is not kept.
 IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
 UNFIT = re.compile(r"Value '(?P<value>.*)' (of type '\w+' could not be converted to|is not a valid) (?P<type>Integer|Float|bool)\b")
 WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+CHOSEN_IN_BODY = re.compile(r"Merge error: str is not a subclass of (?P<type>\w+)\. value: (?P<value>\S*)")
 UNCHOSEN = re.compile(r"You must specify '(?P<group>[^']+)'.*Available options:(?P<options>.*)", re.DOTALL)
+SEVERAL = re.compile(r"Ambiguous value for argument '(?P<text>(?P<key>[^=]+)=(?P<value>.*))'")
+TWICE = re.compile(r"Multiple values for (?P<group>[\w/]+)\. To override a value use 'override [\w/]+: (?P<choice>[^']*)'")
+# What a key needs that has no value of its own, as one types it.
+NEEDED = {
+    "data.sets": "'data.sets=[FILE]', with a file, a name of the registry or a hub id",
+    "model.path": "model.path=FOLDER_OR_HUB_ID",
+}
+# How a group is chosen that has no default.
+CHOOSE = {
+    "data": "Add data=files 'data.sets=[FILE]' for data of your own, or data=demo for the data of the demo.",
+    "model": "Add a preset such as model=qwen2.5_0.5b, or model=local model.path=FOLDER_OR_HUB_ID for any other model.",
+}
 
 
 def missing_choice(error: MissingConfigException) -> str:
@@ -25,80 +40,93 @@ def missing_choice(error: MissingConfigException) -> str:
     if group is None or error.options is None:
         return first_line(error)
     name = wanted.removeprefix(f"{group}/")
-    listed = f"{group} is one of: {', '.join(sorted(error.options))}."
-    return f"{group}={name} is not a choice. {did_you_mean(name, error.options)}{listed}{llamafactory_choice(group, name)}"
+    said = f"{group}={name} is not a choice. "
+    own = own_line(group, name)
+    if own:
+        return f"{said}Write: {own}"
+    near = " or ".join(f"{group}={choice}" for choice in nearest_choices(name, error.options))
+    return f"{said}{f'Did you mean {near}? ' if near else ''}{group} is one of: {', '.join(sorted(error.options))}.{llamafactory_choice(group, name)}"
 
 
-def composition_message(error: ConfigCompositionException) -> str:
+def composition_message(error: ConfigCompositionException, given: Sequence[str]) -> str:
+    """`given`: the overrides, whose values the message shows."""
     cause, text = error.__cause__, str(error)
+    values = dict(override.split("=", 1) for override in given if "=" in override)
     in_file = IN_FILE.match(text)
     if in_file is not None:
         return f"In {in_file['file']}.yaml: {file_message(in_file['kind'], in_file['said'], in_file['key'] or '')}"
     overridden = re.search(r"Could not override '([^']+)'", text)
     if overridden is not None:
-        return unknown_key(overridden[1])
+        return unknown_key(overridden[1], values.get(overridden[1]))
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return unknown_key(cause.full_key or text)
+        return unknown_key(cause.full_key or text, values.get(str(cause.full_key)))
     if isinstance(cause, OmegaConfBaseException):
-        return value_message(cause.full_key or "A value", first_line(cause))
-    if text.startswith("Ambiguous value"):
-        return f"{first_line(error)}. Several values are a sweep, which needs -m. Write a list as key=[a,b]."
+        return value_message(cause.full_key or "A value", first_line(cause), values.get(str(cause.full_key)))
+    several = SEVERAL.match(text)
+    if several is not None:
+        key, value = several["key"], several["value"]
+        return several_values(key, value) if key in known_keys() else unknown_key(key, value)
     unchosen = UNCHOSEN.match(text)
     if unchosen is not None:
-        return f"{unchosen['group']} has no choice. Set {unchosen['group']}=CHOICE, one of: {', '.join(unchosen['options'].split())}."
+        return unchosen_message(unchosen["group"], unchosen["options"].split(), values)
+    twice = TWICE.match(text)
+    if twice is not None:
+        return f"{twice['group']} is chosen twice. In the defaults list of a recipe, write: - override /{twice['group']}: {twice['choice']}"
     return first_line(error)
 
 
+def unchosen_message(group: str, options: Sequence[str], values: dict[str, str]) -> str:
+    if group == "data" and "data.sets" in values:
+        return "data has no choice. For the given data.sets, add: data=files"
+    if group == "model" and "model.path" in values:
+        return "model has no choice. For the given model.path, add: model=local"
+    return f"{group} has no choice. {CHOOSE.get(group, f'Set {group}=CHOICE.')} {group} is one of: {', '.join(options)}."
+
+
+def missing_value(key: str) -> str:
+    return f"{key} has no value. Set {NEEDED.get(key, f'{key}=VALUE')}."
+
+
+def several_values(key: str, value: str) -> str:
+    if field_type(key).startswith("list"):
+        return f"{key}={value} gives several values. A list is written in brackets: {line_for(key, value)}"
+    return f"{key}={value} gives several values, which make a sweep of several runs. Write: regimen train -m {shlex.quote(f'{key}={value}')}"
+
+
 def file_message(kind: str, said: str, key: str) -> str:
-    if key.split(".")[0] == "recipe":
-        return "a recipe sets keys of other groups. Begin the file with the line `# @package _global_`."
     if kind in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
-        return f"{unknown_key(key)} Begin a file of your own with a built-in choice, for example `defaults: [lora, _self_]`."
+        return f"{unknown_key(key, None)} docs/own_groups.md shows such files."
+    chosen = CHOSEN_IN_BODY.search(said)
+    if chosen is not None:
+        group = next((group for group in GROUPS if chosen["type"] in {node.__name__ for node in types_of(group)}), "GROUP")
+        return f"a choice belongs into the defaults list of the file. Write there: - override /{group}: {chosen['value']}"
     return value_message(key, said) if key else said
 
 
-def value_message(key: str, said: str) -> str:
+def value_message(key: str, said: str, value: str | None = None) -> str:
     if said.endswith("is not Optional"):
         return f"{key}=null is not possible. Give {key} a value."
     if "is not a ListConfig" in said:
-        return f"{key} must be a list. Write it in brackets: '{key}=[FIRST,SECOND]'."
+        return f"{key} must be a list. Write: {line_for(key, 'FIRST,SECOND' if value is None else value)}"
     given = UNFIT.match(said)
     return f"{key}={given['value']} is not possible. It must be {WANTED[given['type']]}." if given is not None else f"{key}: {said}"
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, value: str | None) -> str:
     """Why `key` is not a key, or not a key of this choice, and which one may be meant."""
     there = choices_with(key)
     if there:
         group = key.split(".")[0]
-        return f"{key} is not a key of the chosen {group}, but of {group}={' or '.join(there)}. {ALL_KEYS}"
+        return (
+            f"{key} is not a key of the chosen {group}, but of {group}={' or '.join(there)}. "
+            f"Choose {group}={there[0]}, or leave {key} out. {ALL_KEYS}"
+        )
     if key.startswith("model.architecture."):
         field = key.removeprefix("model.architecture.")
         return f"{key} is not in this model's architecture. Add it with: 'model.architecture={{{field}: VALUE}}'."
-    return f"{key} is not a key. {nearest_key(key)}"
-
-
-def llamafactory_hint(key: str) -> str:
-    """What a name of LLaMA-Factory is called here; empty for any other word. It may stand behind a group: optim.learning_rate."""
-    from conf.llamafactory import SAME, row_of_name, row_of_needless  # only a mistake needs the table
-
-    word = key.rsplit(".", 1)[-1]
-    row, needless = row_of_name(word), row_of_needless(word)
-    if needless is not None:
-        return f"It is a name of LLaMA-Factory that needs no key here: {needless.why}. Remove it."
-    if row is None or row.ours.rsplit(".", 1)[-1] == word:
-        return ""
-    form = f"{row.ours}={'CHOICE' if row.ours in GROUPS else 'VALUE'}"
-    how = "" if row.values == SAME else f" ({row.values})"
-    return f"It is LLaMA-Factory's name for {row.ours}. Write {form}{how}. docs/llamafactory.md translates all names."
-
-
-def llamafactory_choice(group: str, name: str) -> str:
-    """How a choice that has LLaMA-Factory's name is called here; empty where that table does not mention it."""
-    from conf.llamafactory import NAMES
-
-    said = [part for row in NAMES if row.ours == group for part in row.values.split("; ") if f"`{name}`" in part]
-    return f"\nhint: of LLaMA-Factory's values for {group}, {said[0].removeprefix('a choice: ')}." if said else ""
+    if key == "resume":
+        return "resume goes on with a run, which only `regimen train` and `regimen plan` can do. Leave it out here."
+    return f"{key} is not a key. {llamafactory(key, value) or meant(key, value) + ALL_KEYS}"
 
 
 def choices_with(key: str) -> list[str]:
@@ -107,23 +135,10 @@ def choices_with(key: str) -> list[str]:
     return [name for name, node in subtypes().get(group, {}).items() if field in {there.name for there in fields(node)}]
 
 
-def nearest_key(key: str) -> str:
-    return llamafactory_hint(key) or did_you_mean(key, known_keys()) + ALL_KEYS
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    fields = [key for key in known if "." in key and key.rsplit(".", 1)[-1] == word]
-    near = fields[:1] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}? " if near else ""
-
-
-def known_keys() -> list[str]:
-    """Every dotted key of the schema, over all choices."""
-    keys = ["name", "output", *GROUPS, "recipe"]
-    for group in GROUPS:
-        types = [PLAIN_GROUPS[group]] if group in PLAIN_GROUPS else list(subtypes()[group].values())
-        keys += [f"{group}.{field.name}" for node in types for field in fields(node)]
-    return list(dict.fromkeys(keys))
+def meant(key: str, value: str | None = None) -> str:
+    """`Did you mean KEY=VALUE? ` with the nearest key, or nothing."""
+    near = nearest_key(key)
+    return f"Did you mean {near if value is None else line_for(near, value)}? " if near else ""
 
 
 def first_line(error: BaseException) -> str:

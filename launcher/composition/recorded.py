@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
-from launcher.composition.mistakes import did_you_mean, first_line, known_keys, value_message
+from launcher.composition.mistakes import first_line, meant, value_message
 from launcher.errors import ConfigError
 
 PREFIX = "resume="
@@ -94,7 +94,7 @@ def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
     group, _, field = key.partition(".")
     there = recorded.get(group)
     if group not in recorded or (field and not (isinstance(there, dict) and field.split(".")[0] in there)):
-        raise ConfigError(f"{key} is not a key of this run. {did_you_mean(key, known_keys())}Give only keys of the recorded configuration.")
+        raise ConfigError(f"{key} is not a key of this run. {meant(key)}Give only keys of the recorded configuration.")
 
 
 def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:

@@ -196,3 +196,20 @@ def become_trainer(run_folder: Path, site: Mapping[str, str]) -> NoReturn:
     run_dir = RunDir(run_folder)
     environment = command(load_run(run_dir), run_dir).environment(site)
     os.execve(sys.executable, (sys.executable, "-m", "trainers", str(run_folder)), environment)
+
+
+def remove_with_empty_parent(path: Path) -> None:
+    """Remove a folder or file, and the folder around it if nothing else is in that.
+
+    Raises:
+        DiskError: where something in it cannot be removed.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    except OSError as error:
+        raise DiskError(f"{error.filename} cannot be removed: {error.strerror}. Remove it yourself, or ask its owner.") from error

@@ -4,11 +4,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.verbs.parser import show_help
+
 
 def add_data_verbs(add: Callable[..., argparse.ArgumentParser], composing: Callable[[argparse.ArgumentParser], None]) -> None:
     """Define the verbs on the command line; `composing` adds what every verb has that composes a run."""
     data = add("data", help="check or tokenise data before a GPU is needed", description="Check or tokenise data before a GPU is needed.")
-    verbs = data.add_subparsers(title="verbs", required=True, metavar="VERB")
+    data.set_defaults(act=show_help(data))
+    verbs = data.add_subparsers(title="verbs", metavar="VERB")
     validate = verbs.add_parser("validate", help="count, measure and check what training would read; exit code 4 when it would fail")
     prepare = verbs.add_parser("prepare", help="tokenise once, with every core, into the cache that training reads")
     for verb, action in ((validate, act_validate), (prepare, act_prepare)):

@@ -9,8 +9,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from conf.exit_codes import REFUSED
-from conf.run_dir import run_as_dict
-from conf.schema import Run
+from conf.run_dir import RunDir, run_as_dict
+from conf.schema import Composed, Run
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run
@@ -30,13 +30,20 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        from launcher.launch import status
-
-        run_dir = status.named_run(name, recorded.output_of(others))
-        return plan_for(judge_recorded(recorded.resumed_run(run_dir, others)), run_dir)
+        return plan_for(judge_recorded(resumed(name, others)), named(name, others))
     decided = judged(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
+
+
+def named(name: str, others: Sequence[str]) -> RunDir:
+    from launcher.launch import status
+
+    return status.named_run(name, recorded.output_of(others))
+
+
+def resumed(name: str, others: Sequence[str]) -> Composed:
+    return recorded.resumed_run(named(name, others), others)
 
 
 def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
@@ -73,17 +80,22 @@ def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     from launcher.gate.proposals import regime_matrix
 
-    decided = judged(overrides, config_dirs)
+    decided = unstarted(overrides, config_dirs).judged
     print("\n".join(matrix_lines(decided, regime_matrix(decided.run, decided.facts, judging_like(decided)))))
     return 0
 
 
 def explain(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
-    print("\n".join(explanation_lines(judged(overrides, config_dirs))))
+    print("\n".join(explanation_lines(unstarted(overrides, config_dirs).judged)))
     return 0
 
 
 def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """The composed configuration; of a run that goes on, the recorded one."""
+    name, others = recorded.split_resume(overrides)
+    if name is not None:
+        print(OmegaConf.to_yaml(OmegaConf.create(run_as_dict(resumed(name, others)))), end="")
+        return 0
     config = compose_config(overrides, config_dirs)
     typed_run(config)
     print(OmegaConf.to_yaml(config), end="")
@@ -91,9 +103,7 @@ def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) ->
 
 
 def show_difference(overrides: Sequence[str], config_dirs: Sequence[Path], name: str) -> int:
-    from launcher.launch import status
-
-    run_dir = status.named_run(name, recorded.output_of(overrides))
+    run_dir = named(name, recorded.split_resume(overrides)[1])
     before = flattened(run_as_dict(recorded.recorded_run(run_dir)))
     after = flattened(run_as_dict(unstarted(overrides, config_dirs).run))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]

@@ -1,8 +1,15 @@
 """How the command line is read."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from launcher.cli import main, parsed_arguments
+from launcher.verbs.parser import INTERNAL, VERBS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_overrides_may_stand_before_between_and_after_options() -> None:
@@ -12,15 +19,51 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
     assert [str(folder) for folder in read.config_dir] == ["x"]
 
 
-@pytest.mark.parametrize("argv", [["plan", "a=1", "--jsn", "b=2"], ["stop", "RUN", "OTHER"], ["nope"], []])
-def test_what_is_no_option_is_refused_with_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert ended.value.code == 2
-    assert "regimen" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["plan", "a=1", "--jsn", "b=2"], "--jsn is not an option of `regimen plan`. Did you mean --json?"),
+        (["plan", "--config", "groups"], "`--config groups` is not an option. Write: --config-dir groups"),
+        (["plan", "--config", "lf.yaml"], "`--config lf.yaml` is not an option. lf.yaml is a file, not key=value."),
+        (["plan", "--json", "--matrix"], "Argument --matrix: not allowed with argument --json. Write: regimen plan "),
+        (["status", "--out", "x"], "--out is not an option of `regimen status`."),
+        (["predict", "last", "--dta", "x"], "--dta is not an option of `regimen predict`. Did you mean --data?"),
+        (["stop", "RUN", "OTHER"], "`regimen stop` cannot use `OTHER`. `regimen stop --help` shows"),
+        (["stop"], "The following arguments are required: RUN. RUN is a run folder, or last. Write: regimen stop [--output FOLDER] RUN"),
+        (["trian", "x=1"], "trian is not a verb. Write: regimen train. The verbs are train, plan,"),
+        (["resume"], "resume is not a verb. Write: regimen train resume=last."),
+        (["nope"], "nope is not a verb. The verbs are train, plan,"),
+        (["model=demo"], "model=demo is not a verb. Write: regimen train model=demo ..., or regimen plan model=demo ..."),
+        (["train", "-m", "resume=last"], "resume=last goes on with one run, and -m starts a sweep of new ones. Write: regimen train resume=last"),
+        (["train", "-m", "--dry-run", "optim.lr=1,2"], "--dry-run is not possible with -m."),
+        (["train", "-m", "--detach", "optim.lr=1,2"], "--detach is not possible with -m. Write: nohup regimen train -m ... &"),
+    ],
+)
+def test_what_is_no_verb_and_no_option_has_one_message_with_the_line_that_works(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"regimen: {said}")
+    assert len(err.splitlines()) == 1
+    assert not [verb for verb in INTERNAL if verb in err]
 
 
-def test_a_plan_is_shown_in_one_way_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["plan", "--json", "--matrix"])
-    assert "argument --matrix: not allowed with argument --json" in capsys.readouterr().err
+@pytest.mark.parametrize("argv", [[], ["data"], ["memory"]])
+def test_without_a_verb_the_help_is_shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 0
+    shown = capsys.readouterr()
+    assert (shown.out.startswith("usage: regimen"), shown.err) == (True, "")
+    assert not [verb for verb in INTERNAL if verb in shown.out]
+
+
+def test_the_verbs_of_the_messages_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert set(re.findall(r"^    ([a-z]+)  ", capsys.readouterr().out, re.MULTILINE)) == set(VERBS)
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"regimen {project['version']}\n"

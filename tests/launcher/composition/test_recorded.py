@@ -111,7 +111,7 @@ def test_a_named_checkpoint_belongs_to_one_start(run_dir: RunDir) -> None:
         ("recipe=demo", "recipe= has no effect on a resume"),
         ("+regime.rank=3", "`+key` and `~key` are not supported"),
         ("regime.rank=4,8", "one value"),
-        ("regime.rank", "cannot be read as key=value"),
+        ("regime.rank", "is not key=value. Write: regime.rank=VALUE"),
     ],
 )
 def test_a_mistake_is_told_as_at_a_first_start(override: str, said: str, run_dir: RunDir) -> None:

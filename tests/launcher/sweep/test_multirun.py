@@ -57,7 +57,7 @@ def test_optuna_goes_on_after_refused_points_and_ends_in_one_message(working_fol
 
 
 def test_a_mistake_of_the_whole_sweep_is_one_message_and_no_folder(working_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean lora"):
+    with pytest.raises(ConfigError, match="Did you mean regime=lora"):
         multirun(["recipe=demo", "regime=loar", "optim.lr=1,2"], [])
     with pytest.raises(ConfigError, match="`~key` are not supported"):
         multirun(["recipe=demo", "+optim.lrr=1,2"], [])

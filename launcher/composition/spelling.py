@@ -1,0 +1,193 @@
+"""What stands on the command line and is not key=value, and the line that works in its place."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from conf.llamafactory import NAMES, SAME, Name, row_of_name, row_of_needless
+from conf.schema import GROUPS
+from launcher.composition.names import built_in_choices, field_type, known_keys, nearest_choices, nearest_key, preset_of
+
+FILE = re.compile(r"\S+\.(ya?ml|json)")
+PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+OPEN_QUOTE = "a quote is not closed"
+PAGE = "docs/llamafactory.md translates all names."
+
+
+# What has to be chosen for a key to count.
+CHOSEN = {"model.path": "model=local ", "data.sets": "data=files "}
+
+
+def readable(text: str) -> bool:
+    """Whether Hydra's grammar reads one value in it."""
+    try:
+        return not OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def line_for(key: str, value: str) -> str:
+    """key=value as a shell has to see it, in the form that Hydra's grammar reads; a list in brackets."""
+    value = value.strip()
+    if field_type(key).startswith("list") and not value.startswith("["):
+        value = f"[{value}]"
+    forms = [value, listed(value), quoted(value)]
+    return shlex.quote(next((f"{key}={form}" for form in forms if readable(f"{key}={form}")), f"{key}={quoted(value)}"))
+
+
+def listed(value: str) -> str:
+    """A list whose texts are quoted one by one; what is no list stays."""
+    if not value.startswith("["):
+        return value
+    entries = [entry.strip() for entry in value.removeprefix("[").removesuffix("]").split(",")]
+    return f"[{','.join(entry if PLAIN.fullmatch(entry) else quoted(entry) for entry in entries if entry)}]"
+
+
+def quoted(text: str) -> str:
+    bare = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    escaped = bare.replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def in_pieces(overrides: Sequence[str]) -> str | None:
+    """The message for spaces around `=`, for a space or a colon in its place; None where there is none of them."""
+    for at, text in enumerate(overrides):
+        key, rest = text, [*overrides[at + 1 : at + 3]]
+        if text.endswith("=") and len(text) > 1 and rest and "=" not in rest[0] and is_key(text[:-1]):
+            return spaced(f"{text} {rest[0]}", text[:-1], rest[0])
+        if "=" in text or not is_key(key.removesuffix(":")):
+            continue
+        if rest[:1] == ["="] and len(rest) > 1:
+            return spaced(f"{text} = {rest[1]}", key, rest[1])
+        if rest and rest[0].startswith("=") and len(rest[0]) > 1:
+            return spaced(f"{text} {rest[0]}", key, rest[0][1:])
+        if rest and "=" not in rest[0]:
+            return spaced(f"{text} {rest[0]}", key.removesuffix(":"), rest[0])
+    return None
+
+
+def is_key(text: str) -> bool:
+    return text in known_keys() or row_of_name(text) is not None or bool(re.fullmatch(r"\w+(\.\w+)+", text) and text.split(".")[0] in GROUPS)
+
+
+def spaced(text: str, key: str, value: str) -> str:
+    return f"`{text}` is not key=value. {instead(key, value)}"
+
+
+def unreadable(text: str) -> str:
+    """The message for one override that Hydra's grammar does not read."""
+    key, equals, value = text.partition("=")
+    if value.startswith("~"):
+        return tilde(key, value)
+    if FILE.fullmatch(text) and not equals:
+        return file_given(text)
+    if not equals:
+        how = instead(key, "VALUE") if is_key(key) else "Write key=value or group=choice, such as optim.lr=1e-4 or regime=lora."
+        return f"{text!r} is not key=value. {how}"
+    name, why = key.strip(), reason(key, value)
+    line = line_for(name, value.strip().strip("'\"") if why == OPEN_QUOTE else value)
+    if re.fullmatch(r"[\w./@-]+", name) and not re.search(r"\n|\$\{", value) and readable(shlex.split(line)[0]):
+        return f"{text!r} cannot be read, because {why}. Write: {line}"
+    return f"{text!r} cannot be read as key=value. If the value has special characters or letters outside ASCII, quote it twice: 'key=\"value\"'."
+
+
+def reason(key: str, value: str) -> str:
+    if key != key.strip() or value != value.strip():
+        return "there are spaces around ="
+    if value.count("'") % 2 or value.count('"') % 2:
+        return OPEN_QUOTE
+    if value.count("[") != value.count("]"):
+        return "a bracket is not closed"
+    return "it has a character that needs quotes within the shell's own"
+
+
+def tilde(key: str, value: str) -> str:
+    """A shell expands ~ at the beginning of a word only, and Hydra does not."""
+    where = value.removeprefix("~")
+    return f"{key}={value} is not possible, because ~ is not expanded there. Write: {key}={'$HOME' + where if where[:1] in ('', '/') else 'FOLDER'}"
+
+
+def file_given(text: str) -> str:
+    name = re.sub(r"\W+", "_", text.rsplit("/", 1)[-1].rsplit(".", 1)[0]) or "mine"
+    return (
+        f"{text} is a file, not key=value. A file of yours can be a recipe: put it at FOLDER/recipe/{name}.yaml and write "
+        f"--config-dir FOLDER recipe={name} (docs/own_groups.md). A file of LLaMA-Factory cannot be read: docs/llamafactory.md translates its names."
+    )
+
+
+def with_dashes(option: str, value: str | None) -> str:
+    """The message for `--key value`, `--key=value` and `--key`."""
+    key = option.lstrip("-")
+    given = option if value is None else f"{option} {value}"
+    if key in ("config", "config-name", "config-path", "config_file", "yaml") and value is not None:
+        return (
+            f"`{given}` is not an option. {file_given(value)}"
+            if FILE.fullmatch(value)
+            else f"`{given}` is not an option. Write: --config-dir {value}"
+        )
+    return f"`{given}` is not an option. {instead(key, value)}"
+
+
+def instead(key: str, value: str | None) -> str:
+    """The line that works, or what is known about a name that is not a key here."""
+    name = key.replace("-", "_")
+    near = nearest_key(name)
+    shown = value if value is not None else "true" if near is not None and field_type(near) == "bool" else "VALUE"
+    if name in (*GROUPS, "recipe"):
+        return f"Write: {choice_line(name, shown)}"
+    if name in known_keys():
+        return f"Write: {line_for(name, shown)}"
+    theirs = llamafactory(name, value, subject=name)
+    if theirs:
+        return theirs
+    return f"Did you mean {line_for(near, shown)}?" if near else "Write key=value. `regimen train --cfg` shows every key."
+
+
+def choice_line(group: str, name: str) -> str:
+    """The choice as given where there is such a file here, else what is probably meant."""
+    near = [] if name in built_in_choices(group) else nearest_choices(name, built_in_choices(group))
+    return own_line(group, name) or " or ".join(f"{group}={choice}" for choice in near) or f"{group}={name}"
+
+
+def own_line(group: str, name: str) -> str:
+    """The line for a model or data that is named where a choice belongs; empty for everything else."""
+    is_path = "/" in name or Path(name).exists()
+    if group == "model" and is_path:
+        preset = preset_of(name)
+        return f"model={preset}" if preset else f"model=local {line_for('model.path', name)}"
+    if group == "data" and (is_path or re.search(r"\.(jsonl?|csv|parquet|txt)\b", name)):
+        return f"data=files {line_for('data.sets', name)}"
+    return ""
+
+
+def llamafactory(key: str, value: str | None, subject: str = "It") -> str:
+    """What a name of LLaMA-Factory is here, with the line that works where the value translates as it stands; empty for other names."""
+    name = key.rsplit(".", 1)[-1].replace("-", "_")
+    row, needless = row_of_name(name), row_of_needless(name)
+    if needless is not None:
+        return f"{subject} is a name of LLaMA-Factory that needs no key here: {needless.why}. Remove it."
+    if row is None or row.ours == name or ("." in row.ours and row.ours.rsplit(".", 1)[-1] == name):
+        return ""  # the same word here: what is wrong is the group
+    said = f"{subject} is LLaMA-Factory's name for {row.ours}."
+    if value is not None and translates(row, value):
+        return f"{said} Write: {CHOSEN.get(row.ours, '')}{line_for(row.ours, value)}"
+    how = "" if row.values == SAME else f" ({row.values})"
+    return f"{said} Write {row.ours}={'CHOICE' if row.ours in GROUPS else 'VALUE'}{how}. {PAGE}"
+
+
+def llamafactory_choice(group: str, name: str) -> str:
+    """How a choice that has LLaMA-Factory's name is called here; empty where that table does not mention it."""
+    said = [part for row in NAMES if row.ours == group for part in row.values.split("; ") if f"`{name}`" in part]
+    return f"\nhint: of LLaMA-Factory's values for {group}, {said[0].removeprefix('a choice: ')}." if said else ""
+
+
+def translates(row: Name, value: str) -> bool:
+    """Whether the value means the same here, as far as the table tells."""
+    if row.ours in GROUPS:
+        return value in built_in_choices(row.ours)
+    number = field_type(row.ours).split(" ")[0] in ("int", "float") and PLAIN.fullmatch(value) is not None and not value.startswith("-")
+    return "opposite" not in row.values and (number or row.values.startswith((SAME, "a list", "one folder", "with `model=local`", "the folder")))

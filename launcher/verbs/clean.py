@@ -1,0 +1,146 @@
+"""The verb clean: what runs left that is not needed any more, with sizes; removed once the user has agreed, and never from a run that is alive."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.run_dir import RunDir
+from launcher.errors import ConfigError, RegimenError
+from launcher.launch import batch_job, execute, lock, status
+from launcher.launch.places import in_words, places
+from launcher.launch.status import RunStatus
+from launcher.words import gib, plural
+
+ALIVE = ("running", "queued")
+STARTING = 600.0  # seconds: a folder without an owner may be at its start for this long
+LEFTOVERS = {  # in an output folder, made again when they are needed
+    ".data/*": "tokenised data",
+    ".torchrun/*": "where the ranks of your own torchrun met",
+    ".canary-*": "a canary that was killed",
+}
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Item:
+    path: Path
+    what: str
+    size: int
+    run_dir: RunDir | None = None  # None: it belongs to no run
+
+
+@dataclass(frozen=True)
+class Offer:
+    items: tuple[Item, ...]
+    kept: tuple[str, ...]  # what stays although it was named or looks old, and why
+
+
+def clean(names: Sequence[str], output: Path | None, older: float | None, agreed: bool) -> int:
+    """Say what would go and how large it is, ask, and remove it."""
+    offer = named_runs(names, output) if names else all_leftovers(output, older)
+    lines = [*(f"kept: {line}" for line in offer.kept), *(f"{gib(item.size):>12}  {item.path}  ({item.what})" for item in offer.items)]
+    print("".join(f"{line}\n" for line in lines), end="")
+    if not offer.items:
+        print(nothing_line(offer, output))
+        return 0
+    print(f"{plural(len(offer.items), 'folder')}, {gib(sum(item.size for item in offer.items))} in all.")
+    if not (agreed or asked()):
+        print("Nothing was removed.")
+        return 0
+    freed = sum(removed(item) for item in offer.items)
+    print(f"{gib(freed)} removed.")
+    return 0
+
+
+def nothing_line(offer: Offer, output: Path | None) -> str:
+    more = "" if offer.kept else " To remove a run that ended, name it: regimen clean RUN, or give --older DAYS."
+    return f"There is nothing to clean under {in_words(places(output))}.{more}"
+
+
+def asked() -> bool:
+    """Raises ConfigError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise ConfigError("Nothing was removed, because nobody can be asked here. Write: regimen clean --yes, with the same words after it.")
+    return input("Remove them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def named_runs(names: Sequence[str], output: Path | None) -> Offer:
+    """The named runs; one that is alive is refused before anything is removed.
+
+    Raises:
+        ConfigError: for a name that is no run.
+        RunLocked: for a run that is alive.
+    """
+    runs = list({run_dir.path: run_dir for run_dir in (status.named_run(name, output) for name in names)}.values())
+    for run_dir in runs:
+        batch_job.refuse_active(run_dir)
+        lock.refuse_live_owner(run_dir)
+    others = [run_dir for run_dir in status.find_runs(output) if run_dir.path.absolute() not in {named.path.absolute() for named in runs}]
+    return Offer(tuple(run_item(status.status_of(run_dir), others) for run_dir in runs), ())
+
+
+def all_leftovers(output: Path | None, older: float | None) -> Offer:
+    """What can be made again, runs that left neither a model nor a checkpoint, and with `older` every run that ended so many days ago."""
+    found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in status.find_runs(output)])
+    alive = [run for run in found if is_alive(run)]
+    ended = [run for run in found if not is_alive(run) and (is_empty(run.run_dir) or is_older(run, older))]
+    kept = [f"{run.run_dir.path} is {'at its start' if run.state == 'made' else run.state}." for run in alive]
+    runs = [run_item(run, [other.run_dir for other in found if other not in ended]) for run in ended]
+    caches: list[Item] = []
+    for place in places(output):
+        there = list(leftovers_of(place))
+        if any(place.absolute() in run.run_dir.path.absolute().parents for run in alive):
+            kept += [f"{item.path} may be in use by a run that is alive." for item in there]
+        else:
+            caches += there
+    return Offer((*runs, *caches), tuple(kept))
+
+
+def is_alive(run: RunStatus) -> bool:
+    return run.state in ALIVE or (run.state == "made" and time.time() - run.updated < STARTING)
+
+
+def is_older(run: RunStatus, older: float | None) -> bool:
+    return older is not None and time.time() - run.updated > older * DAY
+
+
+def is_empty(run_dir: RunDir) -> bool:
+    return not run_dir.model.exists() and not any(run_dir.checkpoints.glob("step-*"))
+
+
+def leftovers_of(place: Path) -> Iterator[Item]:
+    for pattern, what in LEFTOVERS.items():
+        for path in sorted(place.glob(pattern)):
+            yield Item(path, what, size_of(path))
+
+
+def run_item(run: RunStatus, others: Iterable[RunDir]) -> Item:
+    users = [str(other.path) for other in others if mentions(other, run.run_dir)]
+    without = ", left neither a model nor a checkpoint" if is_empty(run.run_dir) else ""
+    used = f"; its files are used by {', '.join(users)}" if users else ""
+    return Item(run.run_dir.path, f"{run.state}{without}{used}", size_of(run.run_dir.path), run.run_dir)
+
+
+def mentions(run_dir: RunDir, other: RunDir) -> bool:
+    """Whether a run names a folder of another, as its base, its adapter or its reward model."""
+    return other.path.name in (text := run_dir.run_yaml.read_text(encoding="utf-8")) and f"{other.path.parent.name}/{other.path.name}" in text
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files below; a link counts as itself."""
+    files = [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_symlink() or file.is_file()]
+    return sum(file.lstat().st_size for file in files)
+
+
+def removed(item: Item) -> int:
+    """Bytes that are free afterwards. A run that somebody has started meanwhile stays, and a line says so."""
+    try:
+        if item.run_dir is not None:
+            execute.own(item.run_dir)
+        execute.remove_with_empty_parent(item.path)
+    except RegimenError as error:
+        print(f"kept: {error}")
+        return 0
+    return item.size

@@ -1,0 +1,165 @@
+"""What a newcomer may write wrongly: each mistake has one message, and the line that it shows works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Composed
+from launcher.cli import main
+from launcher.composition.compose import compose
+from launcher.composition.names import built_in_choices, nearest_choices, nearest_key
+from launcher.composition.spelling import PLAIN, line_for, llamafactory
+from launcher.errors import ConfigError
+
+SHOWN = re.compile(r"(?:Write: |Did you mean |Add: |in brackets: |add: )(?:regimen (?:train|plan) (?:-m )?)?(.+?)(?:\?|$|\. `| or )", re.MULTILINE)
+DEMO = ("model=demo", "data=demo")
+NODE = ("model=llama3.2_1b", "data=demo", "node=a100_80")
+
+
+def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("regimen: ")
+    assert len(said.splitlines()) == 1, said
+    return said.removeprefix("regimen: ").strip()
+
+
+def shown_line(said: str) -> list[str]:
+    """The words of the line in a message, as a shell reads it."""
+    found = SHOWN.search(said)
+    assert found is not None, said
+    return shlex.split(found[1])
+
+
+# what is written, the words of it that the message replaces, and what the run then holds
+MISTAKES = [
+    ("--regime lora", "regime=lora"),
+    ("--regime=lora", "regime=lora"),
+    ("--optim.lr 1e-4", "optim.lr=1e-4"),
+    ("--optim.lr=1e-4", "optim.lr=1e-4"),
+    ("--learning_rate 1e-4", "optim.lr=1e-4"),
+    ("--learning-rate 1e-4", "optim.lr=1e-4"),
+    ("--lr 1e-4", "optim.lr=1e-4"),
+    ("--packing", "data.packing=true"),
+    ("optim.lr = 1e-4", "optim.lr=1e-4"),
+    ("optim.lr =1e-4", "optim.lr=1e-4"),
+    ("optim.lr= 1e-4", "optim.lr=1e-4"),
+    ("optim.lr 1e-4", "optim.lr=1e-4"),
+    ("optim.lr: 1e-4", "optim.lr=1e-4"),
+    ("'optim.lr = 1e-4'", "optim.lr=1e-4"),
+    ("Optim.LR=1e-4", "optim.lr=1e-4"),
+    ("optim.learning-rate=1e-4", "optim.lr=1e-4"),
+    ("lr=1e-4", "optim.lr=1e-4"),
+    ("lora_rank=8", "regime.rank=8"),
+    ("lora_target=q_proj,v_proj", "regime.targets=[q_proj,v_proj]"),
+    ("finetuning_type=lora", "regime=lora"),
+    ("cutoff_len=128", "data.cutoff=128"),
+    ("per_device_train_batch_size=2", "training.micro_batch=2"),
+    ("batch_size=2", "training.micro_batch=2"),
+    ("max_seq_length=128", "data.cutoff=128"),
+    ("training.epoch=3", "training.epochs=3"),
+    ("epochs=3", "training.epochs=3"),
+    ("training.packing=true", "data.packing=true"),
+    ("regime=LoRA", "regime=lora"),
+    ("regime=loar", "regime=lora"),
+    ("REGIME=lora", "regime=lora"),
+    ("optim=AdamW", "optim=adamw"),
+    ("optim=adamw-8bit", "optim=adamw_8bit"),
+    ("data.sets=generated", "data.sets=[generated]"),
+    ("data.sets=法律.json", 'data.sets=["法律.json"]'),
+    ("data.sets=[法律.json,b.json]", 'data.sets=["法律.json","b.json"]'),
+    ("'data.sets=[it(1).json]'", 'data.sets=["it(1).json"]'),
+    ("data.sets=[a,b", 'data.sets=["a","b"]'),
+    ("data.sets=a,b", "data.sets=[a,b]"),
+    ("""name="'mine" """, "name=mine"),
+    ("output=~/runs", "output=$HOME/runs"),
+    ("output=/データ/実行", 'output="/データ/実行"'),
+    ("evaluation.generate=法律是什么？", 'evaluation.generate="法律是什么？"'),
+]
+
+
+@pytest.mark.parametrize(("written", "right"), MISTAKES, ids=[written for written, _ in MISTAKES])
+def test_a_mistake_is_told_with_the_line_that_works(
+    written: str, right: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    line = shown_line(refusal(["plan", *DEMO, *shlex.split(written)], capsys))
+    assert line == [right]
+    assert isinstance(compose([*DEMO, *(word.replace("$HOME", "/home/me") for word in line)]), Composed)
+
+
+CHOICES = [
+    ("model=Qwen/Qwen2.5-7B", ["model=qwen2.5_7b"]),
+    ("model=Qwen2.5-7B", ["model=qwen2.5_7b"]),
+    ("--model Qwen/Qwen2.5-7B", ["model=qwen2.5_7b"]),
+    ("model=me/my-model", ["model=local", "model.path=me/my-model"]),
+    ("--model_name_or_path me/my-model", ["model=local", "model.path=me/my-model"]),
+    ("model=./my_model", ["model=local", "model.path=./my_model"]),
+    ("data=my.jsonl model=demo", ["data=files", "data.sets=[my.jsonl]"]),
+    ("data=me/set model=demo", ["data=files", "data.sets=[me/set]"]),
+    ("node=A100 model=demo", ["node=a100_40"]),
+    ("--node h100", ["node=h100_80"]),
+]
+
+
+@pytest.mark.parametrize(("written", "right"), CHOICES, ids=[written for written, _ in CHOICES])
+def test_a_model_a_set_or_a_node_in_the_place_of_a_choice_is_told_with_the_line_that_works(
+    written: str, right: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = shown_line(refusal(["plan", *([] if "data=" in written else ["data=demo"]), *shlex.split(written)], capsys))
+    assert line == right
+    others = {"model": "model=local", "data": "data=demo"}
+    given = [*(text for group, text in others.items() if not any(word.startswith(f"{group}=") for word in line)), *line]
+    assert isinstance(compose([*given, *([] if any("model.path" in word for word in line) else ["model.path=a"])]), Composed)
+
+
+def test_a_sweep_without_m_is_told_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["train", *DEMO, "optim.lr=1e-3,2e-3"], capsys)
+    assert said.endswith("which make a sweep of several runs. Write: regimen train -m optim.lr=1e-3,2e-3")
+
+
+@pytest.mark.parametrize("word", ["lf.yaml", "conf/mine.yml", "ds_config.json"])
+def test_a_file_as_an_argument_is_told_where_it_belongs(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["train", word], capsys)
+    assert said.startswith(f"{word} is a file, not key=value.")
+    assert "--config-dir FOLDER recipe=" in said
+    for page in re.findall(r"docs/\w+\.md", said):
+        assert (Path(__file__).resolve().parents[3] / page).is_file()
+
+
+def test_a_value_that_does_not_translate_is_told_with_the_words_of_the_page() -> None:
+    assert llamafactory("bf16", "true") == (
+        "It is LLaMA-Factory's name for training.precision. Write training.precision=VALUE (`bf16: true` is `training.precision=bf16_amp`). "
+        "docs/llamafactory.md translates all names."
+    )
+    assert "the opposite" in llamafactory("train_on_prompt", "true")
+    assert "null: chosen from" in llamafactory("gradient_accumulation_steps", "auto")
+
+
+@pytest.mark.parametrize(("name", "near"), [("a100", ["a100_40", "a100_80"]), ("H100-80", ["h100_80"]), ("nothing like it", [])])
+def test_capitals_and_separators_do_not_count_in_a_choice(name: str, near: list[str]) -> None:
+    assert nearest_choices(name, built_in_choices("node")) == near
+
+
+@pytest.mark.parametrize(("key", "near"), [("optim.rank", "optim.rank"), ("rank", "regime.rank"), ("data.Set", "data.sets"), ("xyzzy", None)])
+def test_the_nearest_key_is_one_of_the_same_group_first(key: str, near: str | None) -> None:
+    assert nearest_key(key) == near
+
+
+@pytest.mark.parametrize("value", ["1e-4", "-1", "0.5", "1", "null", "true", "+2", ".5"])
+def test_numbers_and_words_of_yaml_are_not_quoted(value: str) -> None:
+    assert PLAIN.fullmatch(value)
+    assert line_for("optim.lr", value) == f"optim.lr={value}"
+
+
+@pytest.mark.parametrize("text", ['a"b', "it's", "日本", "a b", "a, b", "a:b", "(x)", "$x", "#1", "100%"])
+def test_a_line_gives_back_the_text_that_was_meant(text: str) -> None:
+    [word] = shlex.split(line_for("evaluation.generate", text))
+    assert compose([word]).evaluation.generate == text
+
+
+def test_resume_in_a_verb_that_describes_a_run_anew_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"^resume goes on with a run, which only `regimen train` and `regimen plan` can do\. Leave it out here\.$"):
+        compose(["resume=last"])
