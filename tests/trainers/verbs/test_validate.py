@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from conf.request import Validate
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.verbs.data import described
+from trainers.data.inspect.agreement import answers_without_end
 from trainers.data.inspect.preview import Preview, plain_text, previews
 from trainers.data.inspect.survey import length_table
 from trainers.errors import DataError
@@ -127,7 +129,18 @@ def test_an_answer_that_does_not_end_with_the_end_token_is_told(tmp_path: Path) 
     tokenizer = load_tokenizer(run)
     tokenizer.eos_token = "<|endoftext|>"
     result, _ = findings(run, tokenizer, tmp_path)
-    assert any("answers end with '<|im_end|>', but the tokenizer's end token is '<|endoftext|>'" in line for line in result.disagreements)
+    [told] = result.disagreements
+    assert told.startswith("eos: answers end with '<|im_end|>', but the tokenizer's end token is '<|endoftext|>'. The generation_config.json of the")
+
+
+def test_an_answer_that_ends_with_text_is_told_to_have_no_end() -> None:
+    tokenizer = byte_tokenizer()
+    learned = {"labels": [-100, *tokenizer("AB.")["input_ids"]], "input_ids": [1, *tokenizer("AB.")["input_ids"]]}
+    [told] = answers_without_end(tokenizer, Dataset.from_list([learned]), "answers", 64)
+    assert told.startswith("eos: answers end with '.', but the tokenizer's end token is '<|im_end|>', so generation would not stop there. ")
+    turn = [*learned["labels"], *tokenizer("<|endoftext|>\n")["input_ids"]]
+    [told] = answers_without_end(tokenizer, Dataset.from_list([{"labels": turn, "input_ids": turn}]), "answers", 64)
+    assert told.startswith("eos: answers end with '<|endoftext|>', but the tokenizer's end token is '<|im_end|>'. The generation_config.json")
 
 
 def test_what_is_learned_stands_between_marks(tmp_path: Path) -> None:

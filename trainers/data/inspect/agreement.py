@@ -61,10 +61,10 @@ def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind:
     learned = [label for label in rows[0]["labels"] if label != MASKED]
     if not learned or tokenizer.eos_token_id in learned or len(rows[0]["input_ids"]) >= cutoff:
         return []
-    last = tokenizer.convert_ids_to_tokens(learned[-1])
+    special = [token for token in learned if token in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[token].special]
+    last = tokenizer.convert_ids_to_tokens((special or learned)[-1])  # a line break may follow the token that ends a turn
     differ = f"eos: answers end with {last!r}, but the tokenizer's end token is {tokenizer.eos_token!r}"
-    added = tokenizer.added_tokens_decoder.get(learned[-1])
-    if added is not None and added.special:
+    if special:
         return [
             f"{differ}. The generation_config.json of the trained model names both, and regimen stops at both. A program that reads the tokenizer "
             f"alone does not stop at {last!r}: give it that token as a stop token, or set eos_token={last!r} in the base's tokenizer_config.json."
