@@ -255,6 +255,7 @@ class Evaluation:
     metric: str = MISSING
     patience: int | None = MISSING  # evaluations: Training ends after this many without a better `metric`. null: it never ends early.
     generate: str | None = MISSING  # A prompt that is answered before and after training. null: none.
+    answers: int = MISSING  # This many held-out questions are answered before and after training, and the right answers are counted.
 
 
 @dataclass

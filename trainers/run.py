@@ -28,6 +28,7 @@ from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import evaluation_run, streamed_rows
+from trainers.data.rows.questions import first_questions
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
@@ -149,8 +150,9 @@ def build(
         callbacks.append(FrozenInputs())
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
-    if run.evaluation.generate is not None:
-        callbacks.append(Generating(run_dir, run.evaluation.generate, tokenizer, place.leads))
+    questions = first_questions(data.evaluation or [], run.evaluation.answers, tokenizer)
+    if run.evaluation.generate is not None or questions:
+        callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
     material = Material(tokenizer, data.train, data.evaluation, build_collator(run, tokenizer), callbacks)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     choose_optimizer(trainer, run)

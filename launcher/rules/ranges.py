@@ -145,6 +145,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("checkpoint.resume", lambda value: value == "newest" or re.fullmatch("step-[0-9]+", value) is not None, "newest, or step-N"),
     at_least("evaluation.interval", 0),
     at_least("evaluation.micro_batch", 1),
+    at_least("evaluation.answers", 0),
     at_least("evaluation.patience", 1),
     one_of("evaluation.metric", *HIGHER_IS_BETTER),
     Limit("sharding.bucket_mb", lambda value: value is not None and 1 <= value <= 2**20, "from 1 MiB to 1 TiB"),

@@ -19,6 +19,7 @@ from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import BETWEEN, measures
+from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
 from launcher.words import red_alarms
@@ -130,10 +131,7 @@ def as_error(outcome: Outcome) -> RegimenError:
 
 def leftovers(run_dir: RunDir) -> list[str]:
     lines = [f"finished. {summary}" for summary in [closing_summary(run_dir)] if summary]
-    if run_dir.samples.exists():
-        for sample in json.loads(run_dir.samples.read_text(encoding="utf-8")):
-            lines.append(f"asked {sample['when']} training: {sample['prompt']!r}\n  answered: {sample['answer']!r}")
-    lines += [f"model: {run_dir.model}", f"loss: {run_dir.loss_plot}"]
+    lines += [*generated_lines(run_dir), f"model: {run_dir.model}", f"loss: {run_dir.loss_plot}"]
     return [*lines, *([f"memory: {run_dir.memory_plot}"] if run_dir.memory_plot.exists() else [])]
 
 

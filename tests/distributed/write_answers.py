@@ -15,8 +15,8 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 
+from trainers.model.answers import write_answers
 from trainers.model.conversation import LIKELIEST
-from trainers.reinforcement.answers import write_answers
 from trainers.reinforcement.whole_weights import whole_weights
 
 TINY = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}

@@ -32,7 +32,7 @@ SMALL = (
     "training.micro_batch=2",
     "training.gradient_checkpointing=false",
     "checkpoint.interval=2",
-    "evaluation.generate=null",
+    "evaluation.answers=0",
     "optim.lr=1e-2",
     "optim.warmup=0",
 )

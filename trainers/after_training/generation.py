@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from conf.request import Sampling
-from trainers.after_training.questions import Question
+from trainers.data.rows.questions import Question
 from trainers.model.conversation import sampling_keywords, stop_tokens
 
 

@@ -1,8 +1,6 @@
 """The prompts of a prediction, with the answers that the data gives to them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,21 +8,14 @@ from conf.schema import Data, Run
 from conf.stages import stage_row
 from trainers.data import build_datasets
 from trainers.data.rows.drops import NOTHING_LEARNED
+from trainers.data.rows.questions import Question, from_row
 from trainers.data.rows.row_kinds import row_of
-from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import RowError, Sample, plain
 from trainers.data.samples.sets import read_sets
 from trainers.data.sources.records import refuse_bad_rows
 from trainers.errors import DataError
 
 UNCUT = 2**31  # tokens: answers are references here, and whole
-
-
-@dataclass(frozen=True)
-class Question:
-    prompt_ids: list[int]
-    answer_ids: list[int]  # with what ends an answer; empty: the data has none
-    reference: str  # the answer's text
 
 
 def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
@@ -52,27 +43,6 @@ def held_out_questions(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[Que
 def on_one_rank(run: Run, data: Data) -> Run:
     """No batch has to be filled."""
     return replace(run, data=data, cluster=replace(run.cluster, nodes=1, ranks_per_node=1), training=replace(run.training, micro_batch=1))
-
-
-def from_row(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Question:
-    """A row of any kind (trainers/data/prepare/folder.py) but text."""
-    if "input_ids" in row:
-        begin, end = last_answer(row["labels"])
-        prompt, answer = row["input_ids"][:begin], row["input_ids"][begin:end]
-    elif "chosen_ids" in row:
-        prompt, answer = row["prompt_ids"], row["chosen_ids"]
-    elif "completion_ids" in row:
-        prompt, answer = row["prompt_ids"], row["completion_ids"] if row["label"] else []
-    else:
-        return Question(row["prompt_ids"], [], row["answer"])
-    return Question(prompt, answer, tokenizer.decode(answer, skip_special_tokens=True).strip())
-
-
-def last_answer(labels: list[int]) -> tuple[int, int]:
-    """[begin, end) of the last run of labels that are learned."""
-    end = next(index for index in range(len(labels), 0, -1) if labels[index - 1] != MASKED)
-    begin = next((index for index in range(end, 0, -1) if labels[index - 1] == MASKED), 0)
-    return begin, end
 
 
 def questions_of_sets(data: Data, tokenizer: PreTrainedTokenizerBase) -> list[Question]:

@@ -1,42 +1,71 @@
-"""Answers one prompt before and after training."""
+"""Answers before and after training: to one prompt of the user's, and to held-out questions, of which the right answers are counted."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from conf.run_dir import RunDir
+from trainers.data.rows.questions import Question
+from trainers.model.answers import greedy, write_answers
+from trainers.model.conversation import prompt_ids
 
-NEW_TOKENS = 32
+NEW_TOKENS = 32  # of the answer to the user's prompt
+SPARE = 8  # tokens that an answer to a question may have beyond the set's own
+
+Entry = dict[str, Any]
 
 
 class Generating(TrainerCallback):
-    def __init__(self, run_dir: RunDir, prompt: str, tokenizer: PreTrainedTokenizerBase, leads: bool) -> None:
-        self.run_dir, self.prompt, self.tokenizer, self.leads = run_dir, prompt, tokenizer, leads
+    """On every rank alike: under ZeRO-3 and FSDP each forward pass gathers weights from all of them."""
+
+    def __init__(
+        self, run_dir: RunDir, prompt: str | None, questions: Sequence[Question], batch: int, tokenizer: PreTrainedTokenizerBase, leads: bool
+    ) -> None:
+        """`batch` questions are answered at a time."""
+        self.run_dir, self.prompt, self.questions, self.batch = run_dir, prompt, questions, batch
+        self.tokenizer, self.leads = tokenizer, leads
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         if state.global_step == 0:
-            self.write([{"when": "before", "prompt": self.prompt, "answer": self.answer(model)}])
+            self.write(self.entries("before", model))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         if state.global_step >= state.max_steps:
-            answer = self.answer(model)
+            after = self.entries("after", model)
             before = json.loads(self.run_dir.samples.read_text(encoding="utf-8")) if self.run_dir.samples.exists() else []
-            self.write([*before, {"when": "after", "prompt": self.prompt, "answer": answer}])
+            self.write([*before, *after])
 
-    def answer(self, model: Any) -> str:
-        """Greedy, on every rank alike: under ZeRO-3 and FSDP each forward gathers weights from all of them."""
-        tokens = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": self.prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
+    def entries(self, when: str, model: Any) -> list[Entry]:
         training = model.training
         model.eval()
-        with torch.no_grad():
-            out = model.generate(**tokens, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=self.tokenizer.pad_token_id, synced_gpus=False)
+        found: list[Entry] = []
+        if self.prompt is not None:
+            asked = prompt_ids(self.tokenizer, [{"role": "user", "content": self.prompt}])
+            found.append({"when": when, "prompt": self.prompt, "answer": self.answers(model, [asked], NEW_TOKENS)[0]})
+        if self.questions:
+            found.append({"when": when, **self.judged(model)})
         model.train(training)
-        return str(self.tokenizer.decode(out[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        return found
 
-    def write(self, samples: list[dict[str, str]]) -> None:
+    def judged(self, model: Any) -> Entry:
+        """An answer is right where its text is that of the set's own."""
+        limit = SPARE + max(len(self.tokenizer(question.reference)["input_ids"]) for question in self.questions)
+        batches = [self.questions[start : start + self.batch] for start in range(0, len(self.questions), self.batch)]
+        said = [text for batch in batches for text in self.answers(model, [question.prompt_ids for question in batch], limit)]
+        answers = [
+            {"prompt": self.tokenizer.decode(question.prompt_ids), "answer": text, "reference": question.reference}
+            for question, text in zip(self.questions, said, strict=True)
+        ]
+        return {"asked": len(answers), "right": sum(one["answer"] == one["reference"] for one in answers), "answers": answers}
+
+    def answers(self, model: Any, prompts: list[list[int]], limit: int) -> list[str]:
+        """The likeliest answers; under FSDP and ZeRO-3 every rank writes the same, so none has to wait for another."""
+        room = model.config.get_text_config().max_position_embeddings - max(map(len, prompts))
+        written = write_answers(model, prompts, greedy(max(1, min(limit, room)), self.tokenizer))
+        return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in written]
+
+    def write(self, entries: list[Entry]) -> None:
         if self.leads:
-            self.run_dir.samples.write_text(json.dumps(samples, ensure_ascii=False, indent=1), encoding="utf-8")
+            self.run_dir.samples.write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8")

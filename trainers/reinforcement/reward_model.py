@@ -14,8 +14,8 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from conf.constants import ADAPTER_CONFIG
 from conf.run_dir import RunDir
 from conf.schema import Run
+from trainers.model.answers import padded
 from trainers.model.build import FROZEN, by_precision
-from trainers.reinforcement.answers import padded
 
 Judge = Callable[[list[list[int]]], Tensor]  # rows of prompt and answer to their scores (rows,)
 

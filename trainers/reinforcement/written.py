@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from conf.schema import Ppo
+from trainers.model.answers import padded
 from trainers.ranks.agreement import total, world_size
-from trainers.reinforcement.answers import padded
 from trainers.reinforcement.objective import advantages_and_returns, scaled, token_rewards, whitened
 from trainers.reinforcement.policy import Answered, reference_log_probabilities
 from trainers.reinforcement.rollout import Rollout, forward_inputs, shuffled, tokens_of_mini_batches

@@ -16,10 +16,10 @@ from conf.run_dir import RunDir
 from conf.schema import Grpo, Run
 from trainers.arguments import training_arguments
 from trainers.measures.phases import answering
+from trainers.model.answers import until_end
 from trainers.model.conversation import stop_tokens
 from trainers.model.tokenizer import end_token
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.reinforcement.answers import until_end
 from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge

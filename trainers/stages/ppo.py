@@ -21,9 +21,9 @@ from conf.run_dir import RunDir
 from conf.schema import Ppo, Run
 from trainers.arguments import training_arguments
 from trainers.measures.phases import answering
+from trainers.model.answers import greedy, sampling, write_answers
 from trainers.model.build import adapter_dtype
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.reinforcement.answers import greedy, sampling, write_answers
 from trainers.reinforcement.measures import Measures
 from trainers.reinforcement.objective import policy_loss, value_loss
 from trainers.reinforcement.policy import VALUE_HEAD, Answered, add_value_head

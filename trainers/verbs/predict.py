@@ -16,9 +16,10 @@ from conf.run_dir import cut_torn_line, write_text_atomically
 from conf.schema import Run
 from trainers.after_training.generation import answer_losses, generate
 from trainers.after_training.meter import meter
-from trainers.after_training.questions import Question, held_out_questions, questions_of_sets
+from trainers.after_training.questions import held_out_questions, questions_of_sets
 from trainers.after_training.scores import Prediction, scores
 from trainers.after_training.trained import load_tokenizer_of, load_trained, refuse_damaged
+from trainers.data.rows.questions import Question
 from trainers.model.conversation import refuse_missing_template, stop_tokens
 from trainers.verbs.frame import naming_the_target, perform
 

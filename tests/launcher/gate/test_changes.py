@@ -31,9 +31,7 @@ def test_equal_runs_need_no_overrides():
 
 def test_overrides_lead_from_one_run_to_the_other():
     before = ("regime=lora", "regime.rank=64", "regime.targets=[q_proj,v_proj]")
-    after = run_of(
-        "regime=qlora", "regime.rank=64", "regime.targets=[q_proj,v_proj]", "regime.bits=2", "training.loss=fused", "evaluation.generate=null"
-    )
+    after = run_of("regime=qlora", "regime.rank=64", "regime.targets=[q_proj,v_proj]", "regime.bits=2", "training.loss=fused", "evaluation.answers=0")
 
     overrides = overrides_between(run_of(*before), after)
 

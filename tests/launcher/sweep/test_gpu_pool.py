@@ -14,7 +14,7 @@ from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.distributed
 
-SMALL = ["recipe=demo", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "evaluation.interval=0", "evaluation.generate=null"]
+SMALL = ["recipe=demo", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "evaluation.interval=0", "evaluation.answers=0"]
 THREE_STEPS = [*SMALL, "training.max_steps=3"]
 
 

@@ -11,7 +11,7 @@ from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Resources
 
 TWO = Resources(("GPU-a", "GPU-b"), 1)
-ONE_STEP = ["cluster.ranks_per_node=1", "sharding=ddp", "training.max_steps=1", "evaluation.interval=0", "evaluation.generate=null"]
+ONE_STEP = ["cluster.ranks_per_node=1", "sharding=ddp", "training.max_steps=1", "evaluation.interval=0", "evaluation.answers=0"]
 
 
 def permitted(output: Path, number: int, gpus: int) -> Permitted:

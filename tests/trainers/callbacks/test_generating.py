@@ -1,15 +1,27 @@
-"""One prompt, answered before and after, by the built-in model with random weights."""
+"""Answers before and after, by the built-in model with random weights, and by one that knows its answers by heart."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from conf.run_dir import RunDir
 from launcher.composition.compose import compose
 from trainers.callbacks.generating import Generating
+from trainers.data.rows.questions import Question, first_questions, samples_of
+from trainers.model.conversation import prompt_ids
 from trainers.model.tokenizer import load_tokenizer
 
 PROMPT = "What is 3 + 4?"
@@ -28,7 +40,7 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**{key: value for key, value in architecture.items() if key != "model_type"}))
 
 
-def samples(run_dir: RunDir) -> list[dict[str, str]]:
+def samples(run_dir: RunDir) -> list[dict[str, Any]]:
     return json.loads(run_dir.samples.read_text(encoding="utf-8"))
 
 
@@ -38,7 +50,7 @@ def call(generating: Generating, hook: str, model: LlamaForCausalLM, step: int) 
 
 
 def test_the_same_prompt_is_answered_before_and_after(tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM, tmp_path: Path) -> None:
-    generating = Generating(RunDir(tmp_path), PROMPT, tokenizer, leads=True)
+    generating = Generating(RunDir(tmp_path), PROMPT, [], 2, tokenizer, leads=True)
     call(generating, "on_train_begin", model, 0)
     call(generating, "on_train_end", model, 10)
     before, after = samples(RunDir(tmp_path))
@@ -48,15 +60,15 @@ def test_the_same_prompt_is_answered_before_and_after(tokenizer: PreTrainedToken
 
 
 def test_answering_leaves_the_model_in_its_mode(tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM, tmp_path: Path) -> None:
-    generating = Generating(RunDir(tmp_path), PROMPT, tokenizer, leads=True)
+    generating = Generating(RunDir(tmp_path), PROMPT, [], 2, tokenizer, leads=True)
     for training in (True, False):
         model.train(training)
-        generating.answer(model)
+        generating.entries("before", model)
         assert model.training is training
 
 
 def test_a_stopped_run_is_asked_only_at_its_end(tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM, tmp_path: Path) -> None:
-    generating = Generating(RunDir(tmp_path), PROMPT, tokenizer, leads=True)
+    generating = Generating(RunDir(tmp_path), PROMPT, [], 2, tokenizer, leads=True)
     call(generating, "on_train_begin", model, 0)
     call(generating, "on_train_end", model, 4)  # stopped
     call(generating, "on_train_begin", model, 4)  # resumed
@@ -66,5 +78,26 @@ def test_a_stopped_run_is_asked_only_at_its_end(tokenizer: PreTrainedTokenizerBa
 
 
 def test_only_the_leading_rank_writes(tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM, tmp_path: Path) -> None:
-    call(Generating(RunDir(tmp_path), PROMPT, tokenizer, leads=False), "on_train_begin", model, 0)
+    call(Generating(RunDir(tmp_path), PROMPT, [], 2, tokenizer, leads=False), "on_train_begin", model, 0)
     assert not RunDir(tmp_path).samples.exists()
+
+
+def test_right_answers_are_those_that_are_the_sets_own(learned: RunDir, tmp_path: Path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(learned.model), AutoModelForCausalLM.from_pretrained(learned.model)
+    wanted = {"What is the sky?": "Blue.", "What is grass?": "Green", "What is snow?": "White as milk.", "What is coal?": "Black. Or grey."}
+    questions = [Question(prompt_ids(tokenizer, [{"role": "user", "content": asked}]), [], answer) for asked, answer in wanted.items()]
+    call(Generating(RunDir(tmp_path), None, questions, 3, tokenizer, leads=True), "on_train_begin", model, 0)
+    [entry] = samples(RunDir(tmp_path))
+    # it learned `Blue.`, `Green.`, `White as milk.` and `Black.`: the second lacks its point here, and the fourth is longer
+    assert (entry["when"], entry["asked"], entry["right"]) == ("before", 4, 2)
+    assert [one["answer"] for one in entry["answers"]] == ["Blue.", "Green.", "White as milk.", "Black."]
+    assert [one["reference"] for one in entry["answers"]] == [*wanted.values()]
+
+
+def test_questions_are_the_first_samples_with_an_answer_also_of_packed_rows(tokenizer: PreTrainedTokenizerBase) -> None:
+    a, b, c, d = tokenizer("abcd")["input_ids"]
+    packed = {"input_ids": [a, b, c, d, a], "labels": [-100, b, -100, -100, a], "position_ids": [0, 1, 0, 1, 2]}
+    unanswered = {"input_ids": [a, b], "labels": [-100, -100], "position_ids": [0, 1]}
+    assert [len(sample["input_ids"]) for row in (packed, unanswered) for sample in samples_of(row)] == [2, 3]
+    found = first_questions([packed, packed], 3, tokenizer)
+    assert [(question.prompt_ids, question.reference) for question in found] == [([a], "b"), ([c, d], "a"), ([a], "b")]

@@ -45,7 +45,7 @@ def test_the_adapter_starts_as_a_part_of_its_base(init: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("rslora", ["false", "true"])
 def test_the_saved_adapter_applies_to_the_base_as_it_was_loaded(rslora: str, tmp_path: Path) -> None:
-    run = run_of("regime.init=pissa", f"regime.rslora={rslora}", "evaluation.interval=0", "checkpoint.interval=2", "evaluation.generate=null")
+    run = run_of("regime.init=pissa", f"regime.rslora={rslora}", "evaluation.interval=0", "checkpoint.interval=2", "evaluation.answers=0")
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     assert train(run, run_dir, Place(0, 0, 1)) == (0, "finished")

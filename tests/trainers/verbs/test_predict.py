@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conf.request import Predict, Sampling, Trained
 from conf.run_dir import RunDir, load_run
 from conf.schema import Run
-from trainers.after_training.questions import from_row, held_out_questions, last_answer, questions_of_sets
+from trainers.after_training.questions import held_out_questions, questions_of_sets
 from trainers.data import build_datasets
+from trainers.data.rows.questions import from_row, last_answer
 from trainers.errors import DataError
 from trainers.model.tokenizer import byte_tokenizer, load_tokenizer
 from trainers.verbs.predict import predict, read_predictions

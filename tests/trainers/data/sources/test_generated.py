@@ -1,4 +1,6 @@
-"""The generated set, and that the demo model learns it."""
+"""The generated set, what the demo holds out of it, and that the demo's model learns it."""
+
+import re
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.described import described
 from trainers.data import build_collator, build_datasets
+from trainers.data.rows.questions import first_questions
 from trainers.data.sources.generated import generated_rows
 from trainers.model.tokenizer import load_tokenizer
 
@@ -15,11 +18,25 @@ def test_there_are_two_thousand_different_questions_with_right_answers():
     rows = [row for _, row in generated_rows()]
     assert len({row["instruction"] for row in rows}) == 2000
     assert {"instruction": "What is 3 + 4?", "input": "", "output": "3 + 4 = 7."} in rows
-    assert {"instruction": "Ben, what is 9 + 8?", "input": "", "output": "9 + 8 = 17."} in rows
+    assert {"instruction": "Ben, what is 5 + 5?", "input": "", "output": "5 + 5 = 10."} in rows
+    for row in rows:
+        a, b = (int(text) for text in re.findall(r"\d+", row["instruction"]))
+        assert row["output"] == f"{a} + {b} = {a + b}."
 
 
 def test_the_set_is_the_same_every_time():
     assert list(generated_rows()) == list(generated_rows())
+
+
+def test_what_the_demo_asks_at_its_end_is_not_in_its_training_set():
+    run = described("recipe=demo", "node=cpu", "cluster.ranks_per_node=1")
+    tokenizer = load_tokenizer(run)
+    prepared = build_datasets(run, tokenizer)
+    asked = first_questions(prepared.evaluation, run.evaluation.answers, tokenizer)
+    learned = {tuple(question.prompt_ids) for question in first_questions(prepared.train, len(prepared.train), tokenizer)}
+    assert (len(asked), len(prepared.train), len(learned)) == (50, 1800, 1800)
+    assert not learned & {tuple(question.prompt_ids) for question in asked}
+    assert len({question.reference for question in asked}) > 15  # of the 25 sums
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora on a random frozen base"])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
+from trainers.model.answers import greedy, padded, sampling, until_end, write_answers
 from trainers.model.tokenizer import byte_tokenizer
-from trainers.reinforcement.answers import greedy, padded, sampling, until_end, write_answers
 
 TOKENIZER = byte_tokenizer()
 END = TOKENIZER.eos_token_id
