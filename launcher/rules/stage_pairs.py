@@ -58,7 +58,7 @@ STAGE_RULES: tuple[Rule, ...] = (
     Rule(
         "answers-in-text",
         lambda run: run.evaluation.answers > 0 and (stage_row(run.stage.name).reads == "text" or not run.data.mask_prompt),
-        "Held-out rows are asked up to where their answer begins. Plain text has no answers. Where prompts are learned too, nothing tells them apart.",
+        "Held-out rows are asked up to their answer. Plain text has no answers. Where prompts are learned too, nothing tells them apart.",
         "evaluation.answers=0",
     ),
     Rule(

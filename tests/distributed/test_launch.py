@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,16 +215,23 @@ def test_a_refused_run_names_both_numbers_and_leaves_nothing(tmp_path: Path) -> 
 def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "training.max_steps=20", "evaluation.interval=10"), tmp_path)
+    ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "evaluation.interval=100"), tmp_path)
     assert ended.code == 0, ended.text
+    assert "right answers to held-out questions: 0 of 50 before training, 50 of 50 after training\n" in ended.out
     run_dir = line.the_run(tmp_path / "outputs")
     evaluations = [entry["eval_loss"] for entry in line.entries(run_dir) if "eval_loss" in entry]
     assert len(evaluations) == 3
     assert evaluations == sorted(evaluations, reverse=True)
     assert run_dir.loss_plot.read_bytes().startswith(b"\x89PNG")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(run_dir.base), run_dir.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run_dir.model)
+    for a, b in product(range(1, 6), repeat=2):  # plain transformers answers every sum that the demo is about
+        asked = [{"role": "user", "content": f"What is {a} + {b}?"}]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        written = model.generate(**prompt, max_new_tokens=20, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        assert tokenizer.decode(written) == f"{a} + {b} = {a + b}.<|im_end|>"
     tokens = torch.tensor([[66, 67, 68, 69]])
     with torch.no_grad(), model.disable_adapter():
         plain = model(tokens).logits
