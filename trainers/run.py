@@ -19,7 +19,7 @@ from trainers.callbacks.committing import Committing
 from trainers.callbacks.doing import Doing
 from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
-from trainers.callbacks.generating import Generating
+from trainers.callbacks.generating import Generating, questions_to_ask
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
@@ -28,7 +28,6 @@ from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import evaluation_run, streamed_rows
-from trainers.data.rows.questions import first_questions
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
@@ -150,7 +149,9 @@ def build(
         callbacks.append(FrozenInputs())
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
-    questions = first_questions(data.evaluation or [], run.evaluation.answers, tokenizer)
+    questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)
+    if place.leads and why_none is not None:
+        tell(run_dir, [why_none])
     if run.evaluation.generate is not None or questions:
         callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
     material = Material(tokenizer, data.train, data.evaluation, build_collator(run, tokenizer), callbacks)

@@ -1,5 +1,4 @@
-"""Keys of the evaluation that need others: the best checkpoint needs one at each evaluation, patience needs evaluations, a metric its stage,
-answers need held-out questions."""
+"""Keys of the evaluation that need others: the best checkpoint needs one at each evaluation, patience needs evaluations, a metric its stage."""
 
 from conf.data_sets import evaluates
 from conf.metrics import metrics_of
@@ -26,10 +25,5 @@ def refuse_other_evaluation(run: Composed) -> None:
     if (evaluation.best_at_end or evaluation.patience is not None) and not evaluates(run.data):
         key = "best_at_end=true" if evaluation.best_at_end else f"patience={evaluation.patience}"
         raise ConfigError(f"evaluation.{key} needs evaluation data. Set data.validation_share above 0, or name data.evaluation_sets.")
-    if evaluation.answers and not evaluates(run.data):
-        raise ConfigError(
-            f"evaluation.answers={evaluation.answers} asks held-out questions, and this run holds none out. Set data.validation_share above 0, "
-            "name data.evaluation_sets, or set evaluation.answers=0."
-        )
     if evaluation.metric not in known:
         raise ConfigError(f"evaluation.metric={evaluation.metric} is not measured by stage={run.stage.name}. Choose one of {', '.join(known)}.")

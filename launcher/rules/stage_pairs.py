@@ -51,15 +51,9 @@ STAGE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "generate-rm",
-        lambda run: (run.evaluation.generate is not None or run.evaluation.answers > 0) and stage_row(run.stage.name).loss is Loss.SCORE,
+        lambda run: run.evaluation.generate is not None and stage_row(run.stage.name).loss is Loss.SCORE,
         "A reward model outputs a score and cannot generate text.",
-        "evaluation.generate=null evaluation.answers=0",
-    ),
-    Rule(
-        "answers-in-text",
-        lambda run: run.evaluation.answers > 0 and (stage_row(run.stage.name).reads == "text" or not run.data.mask_prompt),
-        "Held-out rows are asked up to their answer. Plain text has no answers. Where prompts are learned too, nothing tells them apart.",
-        "evaluation.answers=0",
+        "evaluation.generate=null",
     ),
     Rule(
         "muon-head",

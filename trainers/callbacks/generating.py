@@ -1,13 +1,16 @@
 """Answers before and after training: to one prompt of the user's, and to held-out questions, of which the right answers are counted."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from conf.data_sets import evaluates
 from conf.run_dir import RunDir
-from trainers.data.rows.questions import Question
+from conf.schema import Run
+from conf.stages import Loss, stage_row
+from trainers.data.rows.questions import Question, first_questions
 from trainers.model.answers import greedy, write_answers
 from trainers.model.conversation import prompt_ids
 
@@ -15,6 +18,25 @@ NEW_TOKENS = 32  # of the answer to the user's prompt
 SPARE = 8  # tokens that an answer to a question may have beyond the set's own
 
 Entry = dict[str, Any]
+
+
+def questions_to_ask(run: Run, rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[Question], str | None]:
+    """The held-out questions of evaluation.answers, and a line where that asks for some and there are none."""
+    wanted, stage = run.evaluation.answers, stage_row(run.stage.name)
+    if not wanted:
+        return [], None
+    reason = f"this run holds out no samples with an answer{'' if evaluates(run.data) else ' (data.validation_share, data.evaluation_sets)'}"
+    if stage.loss is Loss.SCORE:
+        reason = f"stage={run.stage.name} trains a model of scores, which writes no answers"
+    elif stage.reads == "text":
+        reason = f"stage={run.stage.name} holds out plain text, which has no questions"
+    elif not run.data.mask_prompt:
+        reason = "with data.mask_prompt=false nothing in a row tells where its answer begins"
+    else:
+        found = first_questions(rows, wanted, tokenizer)
+        if found:
+            return found, None
+    return [], f"evaluation.answers={wanted}: {reason}, so no question is asked before and after training."
 
 
 class Generating(TrainerCallback):

@@ -28,12 +28,3 @@ def test_a_metric_belongs_to_its_stage() -> None:
 
 def test_every_metric_has_a_direction() -> None:
     assert {metric for row in STAGES.values() for metric in row.metrics} | {"eval_loss"} == set(HIGHER_IS_BETTER)
-
-
-def test_answers_need_held_out_questions() -> None:
-    refuse_other_evaluation(composed("evaluation.answers=50"))
-    refuse_other_evaluation(composed("evaluation.answers=50", "data.validation_share=0", "data.evaluation_sets=[generated]"))
-    with pytest.raises(
-        ConfigError, match=r"evaluation\.answers=50 asks held-out questions, and this run holds none out\. Set data\.validation_share"
-    ):
-        refuse_other_evaluation(composed("evaluation.answers=50", "data.validation_share=0"))

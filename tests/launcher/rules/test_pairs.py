@@ -57,7 +57,6 @@ FORBIDDEN = {
     "unmasked-stage": (*GPU, "stage=dpo", "data.mask_prompt=false"),
     "streaming-stage": (*GPU, "stage=dpo", "data.streaming=true", "training.max_steps=10"),
     "generate-rm": (*GPU, "stage=rm", "evaluation.generate=Hello"),
-    "answers-in-text": (*GPU, "stage=pt", "evaluation.answers=5"),
     "dropout-ppo": (*GPU, "stage=ppo", "regime=lora", "regime.dropout=0.1"),
     "muon-head": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
     "kto-alone": (*GPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),

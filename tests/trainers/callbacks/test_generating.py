@@ -19,7 +19,7 @@ from transformers import (
 
 from conf.run_dir import RunDir
 from launcher.composition.compose import compose
-from trainers.callbacks.generating import Generating
+from trainers.callbacks.generating import Generating, questions_to_ask
 from trainers.data.rows.questions import Question, first_questions, samples_of
 from trainers.model.conversation import prompt_ids
 from trainers.model.tokenizer import load_tokenizer
@@ -92,6 +92,30 @@ def test_right_answers_are_those_that_are_the_sets_own(learned: RunDir, tmp_path
     assert (entry["when"], entry["asked"], entry["right"]) == ("before", 4, 2)
     assert [one["answer"] for one in entry["answers"]] == ["Blue.", "Green.", "White as milk.", "Black."]
     assert [one["reference"] for one in entry["answers"]] == [*wanted.values()]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ((), "this run holds out no samples with an answer, so"),
+        (("data.validation_share=0",), "this run holds out no samples with an answer (data.validation_share, data.evaluation_sets), so"),
+        (("stage=pt",), "stage=pt holds out plain text, which has no questions, so"),
+        (("stage=rm",), "stage=rm trains a model of scores, which writes no answers, so"),
+        (("data.mask_prompt=false",), "with data.mask_prompt=false nothing in a row tells where its answer begins, so"),
+    ],
+)
+def test_where_nothing_can_be_asked_a_line_says_why(overrides: tuple[str, ...], reason: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    questions, line = questions_to_ask(compose(["recipe=demo", *overrides]), [], tokenizer)
+    assert questions == []
+    assert line == f"evaluation.answers=50: {reason} no question is asked before and after training."
+
+
+def test_questions_are_asked_where_there_are_some(tokenizer: PreTrainedTokenizerBase) -> None:
+    a, b = tokenizer("ab")["input_ids"]
+    row = {"input_ids": [a, b], "labels": [-100, b]}
+    questions, line = questions_to_ask(compose(["recipe=demo", "evaluation.answers=2"]), [row] * 3, tokenizer)
+    assert ([question.reference for question in questions], line) == (["b", "b"], None)
+    assert questions_to_ask(compose(["recipe=demo", "evaluation.answers=0"]), [row], tokenizer) == ([], None)
 
 
 def test_questions_are_the_first_samples_with_an_answer_also_of_packed_rows(tokenizer: PreTrainedTokenizerBase) -> None:
