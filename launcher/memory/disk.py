@@ -1,7 +1,7 @@
-"""Disk under the run folder: checkpoints and the final model."""
+"""Disk under the run folder: checkpoints, the final model, and what an adapter needs beside it."""
 
 from conf.regimes import regime_row
-from conf.schema import Badam, Run
+from conf.schema import Badam, Lora, Run
 from launcher.memory.job import Job
 from launcher.memory.terms import Term
 from launcher.memory.weights.optimizer import state_bytes
@@ -23,4 +23,15 @@ def disk_terms(job: Job) -> tuple[Term, ...]:
         Term("checkpoints", one * run.checkpoint.keep, f"checkpoint.keep={run.checkpoint.keep} x what learns with its states"),
         Term("checkpoint in the making", one, "the oldest is removed after the newest is complete"),
         Term("final model", final, "adapter" if adapter else "all weights"),
+        *base_terms(job),
     )
+
+
+def base_terms(job: Job) -> tuple[Term, ...]:
+    """An adapter that starts from random weights could not be loaded back without them (trainers/model/build.py, with_saved_base)."""
+    regime = job.run.regime
+    if not isinstance(regime, Lora):
+        return ()
+    base = [Term("base", job.storage.frozen * job.census.base, "model.init=random: the adapter's base is written once")]
+    changed = [Term("adapter before training", job.storage.weight * job.census.trained, f"regime.init={regime.init} changes the base")]
+    return (*(base if job.run.model.init == "random" else ()), *(changed if regime.init != "default" else ()))

@@ -1,7 +1,7 @@
 """The values that each key may hold, one row a key."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -178,11 +178,7 @@ def check_values(run: Composed) -> None:
         )
     if run.output == "":
         raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
-    for limit in LIMITS:
-        group, field = limit.key.split(".")
-        values = vars(getattr(run, group))
-        if field in values and not limit.holds(values[field]):
-            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {limit.expected}.")
+    refuse_out_of_range(run, LIMITS)
     refuse_other_sharding(run.sharding)
     check_rewards(run)
     if run.model.init == "pretrained" and run.model.path is None:
@@ -195,6 +191,23 @@ def check_values(run: Composed) -> None:
     refuse_other_evaluation(run)
     refuse_other_data(run)
     refuse_slurm_values(run)
+
+
+def check_given(run: Composed, keys: Collection[str]) -> None:
+    """Refuse a value of these keys that is outside of its range: what else the run holds need not be there any more.
+
+    Raises:
+        ConfigError: naming the key, the value and what it may be.
+    """
+    refuse_out_of_range(run, [limit for limit in LIMITS if limit.key in keys])
+
+
+def refuse_out_of_range(run: Composed, limits: Iterable[Limit]) -> None:
+    for limit in limits:
+        group, field = limit.key.split(".")
+        values = vars(getattr(run, group))
+        if field in values and not limit.holds(values[field]):
+            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {limit.expected}.")
 
 
 def refuse_other_sharding(sharding: Sharding) -> None:

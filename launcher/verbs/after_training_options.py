@@ -42,7 +42,7 @@ def add_export(add: AddParser) -> None:
 
 
 def add_predict(add: AddParser) -> None:
-    verb = add_verb(add, "predict", "answer the prompts of data sets, and score the answers (ROUGE, BLEU, loss)", act_predict)
+    verb = add_verb(add, "predict", "answer the prompts of data sets, and score the answers (ROUGE, BLEU, chrF, loss)", act_predict)
     verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="data.sets, data.folder, data.registry, data.max_samples, data.cutoff")
     held_out = "default: the run's own held-out samples"
     verb.add_argument(

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 from conf.constants import ADAPTER_CONFIG, GENERATED
 from conf.request import Chat, Evaluate, Predict, Sampling
 from conf.run_dir import as_settled, run_as_dict
-from conf.schema import Run
+from conf.schema import Data, Run
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.recorded import one_value, refuse_unknown, with_values
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, DataError
+from launcher.facts.data import refuse_absent_sets
 from launcher.launch.verb_process import run_verb
-from launcher.rules.ranges import check_values
+from launcher.rules.ranges import check_given
 from launcher.verbs.weights import Found, find_usable
 
 FILE_NAME = 200  # characters of the tasks' names in a file name, which ends at 255 bytes
@@ -42,6 +44,7 @@ def predict(
     refuse_scorer(found, "predict")
     run = asked_run(found.run, sets, overrides)
     held_out = run.data == found.run.data and holds_out(run) and not everything
+    refuse_absent(run.data if held_out else replace(run.data, evaluation_sets=[]), "--data" if sets else "data.sets")
     unnamed = Predict(found.as_request, "", batch, held_out, sampling)
     target = (to or found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}").absolute()
     return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run))
@@ -68,8 +71,20 @@ def asked_run(recorded: Run, sets: Sequence[str], overrides: Sequence[str]) -> R
     if sets and "data.sets" in given:
         raise ConfigError("--data and data.sets both name the sets. Give one of them.")
     asked = as_settled(with_values(values, {**given, **({"data.sets": [*sets]} if sets else {})}))
-    check_values(asked)
+    check_given(asked, given)
     return asked
+
+
+def refuse_absent(data: Data, option: str) -> None:
+    """Refuse sets that are not there, under the name of the option that names them.
+
+    Raises:
+        ConfigError, DataError: for a set that cannot be found or holds nothing.
+    """
+    try:
+        refuse_absent_sets(data)
+    except (ConfigError, DataError) as error:
+        raise type(error)(re.sub(r"^data\.sets\b", option, str(error))) from error
 
 
 def fingerprint(run: Run, request: Predict) -> str:

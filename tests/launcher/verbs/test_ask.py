@@ -10,6 +10,8 @@ from conf.run_dir import RunDir, save_run
 from conf.schema import Run
 from launcher.cli import main
 from launcher.errors import ConfigError
+from launcher.rules.ranges import check_values
+from launcher.verbs import ask
 from launcher.verbs.ask import asked_run, fingerprint, holds_out, refuse_absent_packages, refuse_bad_sampling
 from tests.described import described
 
@@ -49,6 +51,31 @@ def test_other_sets_are_asked_with_everything_else_as_it_was_trained() -> None:
 def test_what_would_change_more_than_the_question_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("+", r"\+")):
         asked_run(recorded(), [], overrides)
+
+
+def test_what_only_training_needed_may_be_gone(tmp_path: Path) -> None:
+    judge = RunDir(tmp_path / "judge")
+    judge.path.mkdir()
+    save_run(recorded("stage=rm"), judge)
+    judge.model.mkdir()
+    run = recorded("stage=ppo", f"stage.reward_model={judge.path}", "data.mixing=interleave_under", "data.probabilities=[1.0]")
+    check_values(run)  # as at the start of its training
+    judge.path.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"stage\.reward_model="):
+        check_values(run)
+    assert asked_run(run, ["a.json", "b.json"], ["data.max_samples=5"]).data.sets == ["a.json", "b.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [(("--data", "nosuch"), "--data: nosuch is neither"), (("data.sets=[nosuch]",), "data.sets: nosuch is neither")]
+)
+def test_a_set_that_is_not_there_is_named_with_the_option_that_names_it(
+    given: tuple[str, ...], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run(tmp_path)
+    monkeypatch.setattr(ask, "run_verb", lambda *_, **__: pytest.fail("a process was started"))
+    assert main(["predict", str(tmp_path), *given]) == 4
+    assert capsys.readouterr().err.startswith(f"regimen: {named}")
 
 
 def test_sets_are_named_once() -> None:

@@ -48,3 +48,45 @@ def test_words_of_other_scripts_count_too() -> None:
     assert Words().tokenize("Привет, мир") == ["привет", "мир"]
     assert Words().tokenize("你好 world") == ["你", "好", "world"]
     assert scores([entry("你好吗", "你好")])["rouge1"] == pytest.approx(80)  # precision 2/3, recall 1
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("The cat sat down on the mat.", "13a"),
+        ("Die Stadt heißt 北京 und liegt in China, im Norden.", "13a"),  # a name in another script
+        ("北京是中国的首都。", "zh"),
+        ("用 Python 写一个函数，返回列表的长度。", "zh"),
+        ("東京は日本の首都です。", "char"),
+        ("กรุงเทพเป็นเมืองหลวงของประเทศไทย", "char"),
+        ("서울은 대한민국의 수도이다.", "13a"),  # with spaces
+        ("Привет, как дела сегодня?", "13a"),
+        ("123 + 456", "13a"),
+    ],
+)
+def test_the_same_text_scores_full_marks_in_every_script_and_the_words_are_named(text: str, tokenizer: str) -> None:
+    found = scores([entry(text, text)])
+    assert f"tok:{tokenizer}|" in str(found["bleu_signature"])
+    measured = (found["bleu"], found["chrf"], found["rouge1"], found["rougeL"], found["exact"])
+    assert measured == pytest.approx((None, 100, 100, 100, 100) if text == "123 + 456" else (100,) * 5)
+
+
+def test_bleu_of_chinese_counts_characters() -> None:
+    # 9 characters of which the 9th differs (and no point): n-grams 8/9, 7/8, 6/7, 5/6 are right, so the product is 5/9
+    found = scores([entry("北京是中国的首都吗", "北京是中国的首都呢")])
+    assert found["bleu"] == pytest.approx(100 * (5 / 9) ** 0.25)
+
+
+def test_references_too_short_for_bleu_are_told_and_not_scored_zero() -> None:
+    found = scores([entry("Blue.", "Blue."), entry("White", "White")])
+    assert found["bleu"] is None
+    assert "no reference has as many" in str(found["bleu_note"])
+    assert found["chrf"] == pytest.approx(100)
+    assert scores([entry("Blue.", "Blue."), entry("x", "White as milk.")])["bleu"] is not None
+
+
+def test_a_vowel_sign_is_a_part_of_its_word() -> None:
+    assert Words().tokenize("हिन्दी में") == ["हिन्दी", "में"]
+    assert scores([entry("की", "का")])["rouge1"] == 0
+    assert Words().tokenize("ที่นี่") == ["ที่", "นี่"]
+    assert "every script" in str(scores([entry("a", "a")])["rouge_words"])
