@@ -10,11 +10,8 @@ from typing import Any, Protocol, TextIO
 from conf.constants import STARTING, TRAINING
 from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
+from conf.words import BAR_WIDTH, BETWEEN, duration, fitted
 from launcher.launch import journal
-from launcher.words import duration
-
-BAR_WIDTH = 20  # characters, so that a line of 80 has room for the words
-BETWEEN = " · "
 
 
 class Display(Protocol):
@@ -49,9 +46,12 @@ class Doing:
 
     def changes(self) -> list[dict[str, Any]]:
         """The lines added since the last look, each with what was done before it and for how long."""
+        entries = [*journal.json_lines(self.run_dir.doing)]
+        if len(entries) < self.seen:  # a new attempt began, as after a requeue
+            self.seen, self.now, self.since = 0, STARTING, 0.0
         if not self.since:
             self.since = started_at(self.run_dir)
-        found = [*journal.json_lines(self.run_dir.doing)][self.seen :]
+        found = entries[self.seen :]
         self.seen += len(found)
         changes = []
         for entry in found:
@@ -103,16 +103,6 @@ def facts(entry: Mapping[str, Any], expected: Expected) -> list[str]:
     if "padding" in entry:
         parts.append(f"padding {100 * entry['padding']:.0f} %")
     return parts
-
-
-def fitted(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as one line has room for, from the first; a part is shown whole or not at all."""
-    shown = parts[0]
-    for part in parts[1:]:
-        if len(shown) + len(BETWEEN) + len(part) > width:
-            break
-        shown += BETWEEN + part
-    return shown
 
 
 class Lines:

@@ -12,11 +12,12 @@ from typing import Any
 from conf.constants import TRAINING
 from conf.exit_codes import DONE, SAVED
 from conf.run_dir import RunDir
+from conf.words import BETWEEN
 from launcher.errors import ConfigError
 from launcher.launch import journal, lock
 from launcher.launch.outcome import outcome_of, read_exits
 from launcher.launch.places import in_words, places
-from launcher.launch.progress import BETWEEN, Doing, Expected, expected_of, measures
+from launcher.launch.progress import Doing, Expected, expected_of, measures
 from launcher.words import age, first_line
 
 END_STATES = {DONE: "finished", SAVED: "stopped"}

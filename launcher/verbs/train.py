@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
+from conf.words import BETWEEN
 from launcher.command import Command
 from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
@@ -18,7 +19,7 @@ from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, plan_for
-from launcher.launch.progress import BETWEEN, measures
+from launcher.launch.progress import measures
 from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from conf.words import duration
+from trainers.measures.bar import WordsBar
+
 LINE_SECONDS = 10.0  # at most one plain line in this time
 
 Advance = Callable[[int, int], None]  # items and tokens that were done since the last call
@@ -35,23 +38,20 @@ def lines(what: str, done: int, total: int, out: TextIO) -> Advance:
 
 
 def progress_line(what: str, done: int, total: int, items: int, tokens: int, seconds: float) -> str:
-    left = (total - done) * seconds / items
-    return f"{what} {done:,} of {total:,}, {items / seconds:,.1f}/s, {tokens / seconds:,.0f} tokens/s, {left:,.0f} s left"
+    left = duration((total - done) * seconds / items)
+    return f"{what} {done:,} of {total:,}, {items / seconds:,.1f}/s, {tokens / seconds:,.0f} tokens/s, {left} left"
 
 
 @contextmanager
 def bar(what: str, done: int, total: int) -> Iterator[Advance]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    began, items, tokens = time.monotonic(), 0, 0
+    shown = WordsBar(what, done, total)
 
-    began = time.monotonic()
-    tokens = 0
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as progress:
-        task = progress.add_task("", total=total, completed=done, rate="")
+    def advance(more: int, more_tokens: int) -> None:
+        nonlocal items, tokens
+        items, tokens, seconds = items + more, tokens + more_tokens, max(time.monotonic() - began, 1e-9)
+        left = duration((total - done - items) * seconds / max(items, 1))
+        shown.advance(more, [f"{left} left", f"{tokens / seconds:,.0f} tokens/s"])
 
-        def advance(more: int, more_tokens: int) -> None:
-            nonlocal tokens
-            tokens += more_tokens
-            progress.update(task, advance=more, rate=f"{tokens / (time.monotonic() - began):,.0f} tokens/s")
-
+    with shown.progress:
         yield advance

@@ -11,7 +11,8 @@ import pytest
 from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
 from conf.stages import STAGES
-from launcher.launch.progress import Bar, Expected, Lines, Tail, display_for, expected_of, facts, fitted, measures
+from conf.words import fitted
+from launcher.launch.progress import Bar, Doing, Expected, Lines, Tail, display_for, expected_of, facts, measures
 
 
 @pytest.fixture
@@ -129,6 +130,17 @@ def test_plain_lines_name_what_is_done_before_the_first_step_and_how_long_it_too
         "step 10/10: loss 2.0000",
         "Training took 1 min 05 s. Now: saving the model.",
     ]
+
+
+def test_a_new_attempt_is_told_from_its_own_start(run_dir: RunDir) -> None:
+    run_dir.journal.write_text(json.dumps({"time": 100.0, "event": "start"}) + "\n")
+    seen = Doing(run_dir)
+    doing(run_dir, (103.0, "loading libraries"), (110.0, "training"))
+    assert [change["seconds"] for change in seen.changes()] == [3.0, 7.0]
+    run_dir.doing.unlink()  # as a requeued job does
+    run_dir.journal.write_text(json.dumps({"time": 500.0, "event": "start"}) + "\n")
+    doing(run_dir, (504.0, "loading libraries"))
+    assert [(change["before"], change["seconds"]) for change in seen.changes()] == [("starting the ranks", 4.0)]
 
 
 def test_mfu_is_shown_against_the_plan(run_dir: RunDir) -> None:

@@ -11,6 +11,10 @@ def test_rate_counts_this_process_and_the_rest_is_what_is_missing() -> None:
     assert line == "answered 50 of 90, 2.0/s, 40 tokens/s, 20 s left"
 
 
+def test_hours_are_said_as_hours() -> None:
+    assert progress_line("answered", 10, 7210, items=10, tokens=400, seconds=10.0).endswith(", 2 h 00 min left")
+
+
 def test_the_last_line_is_always_printed() -> None:
     out = io.StringIO()
     advance = lines("answered", 1, 4, out)

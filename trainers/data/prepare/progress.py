@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from conf.words import duration
+from trainers.measures.bar import WordsBar
+
 LINE_SECONDS = 10.0  # at most one plain line in this time
 
 
@@ -32,28 +35,21 @@ class Lines:
 
 
 def line(records: int, tokens: int, total: int | None, seconds: float) -> str:
-    rate = records / seconds
-    left = "" if total is None else f", {max(total - records, 0) / rate:,.0f} s left"
     of = "" if total is None else f" of {total:,}"
+    left = "" if total is None else f", {duration(max(total - records, 0) * seconds / records)} left"
     return f"tokenised {records:,}{of} records, {records / seconds:,.0f} records/s, {tokens / seconds:,.0f} tokens/s{left}"
 
 
-class Bar:
+class Bar(WordsBar):
     def __init__(self, total: int | None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.progress = Progress(
-            TextColumn("tokenising"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        self.task = self.progress.add_task("", total=total, rate="")
-        self.began, self.tokens = time.monotonic(), 0
+        super().__init__("tokenising", 0, total)
+        self.total, self.records, self.tokens, self.began = total, 0, 0, time.monotonic()
 
     def add(self, records: int, tokens: int) -> None:
-        self.tokens += tokens
-        seconds = time.monotonic() - self.began
-        done = self.progress.tasks[0].completed + records
-        self.progress.update(self.task, advance=records, rate=f"{done / seconds:,.0f} records/s, {self.tokens / seconds:,.0f} tokens/s")
+        self.records, self.tokens = self.records + records, self.tokens + tokens
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        left = [] if self.total is None else [f"{duration(max(self.total - self.records, 0) * seconds / max(self.records, 1))} left"]
+        self.advance(records, [*left, f"{self.records / seconds:,.0f} records/s", f"{self.tokens / seconds:,.0f} tokens/s"])
 
 
 @contextmanager
