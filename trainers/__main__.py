@@ -12,7 +12,7 @@ from pathlib import Path
 from conf.run_dir import RunDir, load_run, write_text_atomically
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
-from trainers.ranks.noise import leave_out_bars, leave_out_noise
+from trainers.ranks.noise import leave_out_noise
 from trainers.ranks.place import Place
 
 PR_SET_PDEATHSIG = 1
@@ -44,6 +44,11 @@ def redirect_output(path: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+
+
+def leave_out_bars() -> None:
+    """Those of loading and writing weights are for terminals: in a file they are one endless line. Before transformers is imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> int:

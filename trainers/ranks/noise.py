@@ -1,7 +1,6 @@
 """What libraries print that no user can act on. It is left out by name; every other warning of theirs stays."""
 
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 
@@ -44,8 +43,3 @@ def leave_out_noise() -> None:
         logging.getLogger(noise.logger).addFilter(LeavesOut(noise.begins))
     for category in DEPRECATIONS:
         warnings.filterwarnings("ignore", category=category)
-
-
-def leave_out_bars() -> None:
-    """Those of loading and writing weights are for terminals: in a file they are one endless line. Before transformers is imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
