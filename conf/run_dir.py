@@ -235,7 +235,7 @@ def as_settled(composed: Composed) -> Run:
     """
     groups = {
         "model": (SettledModel, ("architecture",)),
-        "training": (SettledTraining, ("accumulation", "effective_batch", "attention")),
+        "training": (SettledTraining, ("accumulation", "effective_batch", "attention", "micro_batch", "gradient_checkpointing", "loss", "kernels")),
         "node": (SettledNode, ("gpus",)),
         "cluster": (settled_cluster(composed.cluster), ("ranks_per_node",)),
     }

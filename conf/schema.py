@@ -221,17 +221,22 @@ class Badam(Optim):
 class Training:
     epochs: float = MISSING  # Passes over the training data.
     max_steps: int | None = MISSING  # steps: The run ends after this many, whatever `epochs` says. null: `epochs` decides.
-    micro_batch: int = MISSING  # samples: Per rank and forward pass.
+    micro_batch: int | None = MISSING  # samples: Per rank and forward pass. null: 1, or what fit chooses.
     accumulation: int | None = MISSING  # Forward passes per optimizer step. null: 1, or what effective_batch needs.
-    fit: str = MISSING  # off | auto: auto chooses the fastest permitted micro_batch, gradient_checkpointing and sharding for effective_batch.
+    # off | auto: auto chooses for effective_batch the fastest permitted form of the keys here that are null, and of sharding.
+    # null: on GPUs, for pt and sft, all but the sharding.
+    fit: str | None = MISSING
     effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
     # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).
     precision: str = MISSING
-    gradient_checkpointing: bool = MISSING  # true: activations are computed again in the backward pass, which takes less memory and more time.
+    # true: activations are computed again in the backward pass, which takes less memory and more time. null: true, or what fit chooses.
+    gradient_checkpointing: bool | None = MISSING
     attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
-    loss: str = MISSING
-    kernels: str = MISSING  # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; stages pt and sft).
+    # null: plain, or what fit chooses.
+    loss: str | None = MISSING
+    # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; stages pt and sft). null: plain, or what fit chooses.
+    kernels: str | None = MISSING
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.
@@ -377,6 +382,10 @@ class SettledTraining(Training):
     accumulation: int = MISSING
     effective_batch: int = MISSING
     attention: str = MISSING
+    micro_batch: int = MISSING
+    gradient_checkpointing: bool = MISSING
+    loss: str = MISSING
+    kernels: str = MISSING
 
 
 @dataclass

@@ -1,6 +1,7 @@
-"""training.fit=auto: micro-batch, gradient checkpointing and sharding chosen for a given effective batch: the fastest combination that is permitted.
+"""What training.fit chooses for a given effective batch: the fastest permitted combination of micro-batch, gradient checkpointing, kernels, loss and
+sharding, as far as each is left open. The choice may change rounding and time, never the mathematics.
 
-"Fastest" is an order, not a prediction of time: three factors are multiplied, and only comparisons matter.
+"Fastest" is an order, not a prediction of time: four factors are multiplied, and only comparisons matter.
 
 1. Operations. Recomputed activations are counted exactly (launcher/gate/throughput.py): a third more for full training, up to half more for adapters;
    so are the passes without gradients that a stage makes (launcher/memory/stages.py).
@@ -8,7 +9,8 @@
    checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
    come first. From SATURATED_TOKENS tokens a pass on no further gain is counted, and the smaller micro-batch, which leaves more memory,
    comes first.
-3. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
+3. Kernels. FUSED of the time of the plain ones. The loss changes the memory alone: the first of those that fit.
+4. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
 Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all
 permitted combinations; the slowdowns that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as
@@ -16,13 +18,16 @@ data.cutoff: where most are shorter, larger micro-batches are worth more than co
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import product
 from math import ceil, hypot
 
+from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
 from conf.schema import Composed, Run, Sharding
 from conf.shardings import SHARDINGS, sharding_row
+from conf.stages import Loss, stage_row
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import choice, has_file, trained, with_micro_batch
@@ -30,15 +35,46 @@ from launcher.gate.proposals import JudgeRun
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
+from launcher.memory.step.fused_reach import fused_unknown
+from launcher.rules.attention import chosen_attention, on_old_gpu
 from launcher.rules.pairs import incompatibilities
 
 LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
 REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
+FUSED = 0.7  # of the time of the plain kernels, both with a fused loss and without checkpointing, on one H200 (benchmarks/results/speed)
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 
 
+@dataclass(frozen=True)
+class Open:
+    """What is left to choose."""
+
+    micro_batch: bool = True
+    checkpointing: bool = True
+    sharding: bool = True
+    kernels: bool = False
+    loss: bool = False
+    attention: bool = False  # follows the kernels
+
+
+def left_open(composed: Composed, gpus: int) -> Open | None:
+    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages whose loss may depend on the micro-batch, and where no
+    effective batch is stated."""
+    training, asked = composed.training, composed.training.fit == "auto"
+    implied = training.fit is None and training.effective_batch is not None and gpus > 0 and stage_row(composed.stage.name).loss is Loss.NEXT_TOKEN
+    found = Open(
+        micro_batch=training.micro_batch is None and (asked or training.accumulation is None),
+        checkpointing=training.gradient_checkpointing is None,
+        sharding=asked,
+        kernels=training.kernels is None,
+        loss=training.loss is None,
+        attention=training.attention is None,
+    )
+    return found if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)) else None
+
+
 def opened(composed: Composed) -> Composed:
-    """The composed run with its batch left open; settled, its micro-batch is 1.
+    """The composed run, where its batch is left open; settled, its micro-batch is 1 unless that is stated.
 
     Raises:
         ConfigError: where the batch to keep is not stated, or its division is.
@@ -53,15 +89,15 @@ def opened(composed: Composed) -> Composed:
         raise ConfigError(
             f"training.fit=auto chooses training.accumulation, but training.accumulation={training.accumulation} is given. Leave one of them out."
         )
-    return replace(composed, training=replace(training, micro_batch=1))
+    return composed
 
 
-def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = None) -> tuple[Run, tuple[str, ...]]:
+def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = None, left: Open = Open()) -> tuple[Run, tuple[str, ...]]:
     """The fastest permitted form of an opened and settled run, and why; where none is permitted, the one that comes closest.
 
     `samples`: training samples where they are known; every rank needs one whole micro-batch of them.
     """
-    by_speed = sorted(candidates(run, samples), key=lambda candidate: (slowness(candidate, facts), candidate.training.micro_batch))
+    by_speed = sorted(candidates(run, samples, left), key=lambda candidate: (slowness(candidate, facts), candidate.training.micro_batch))
     verdicts = [judge(candidate) for candidate in by_speed]
     permitted = [index for index, verdict in enumerate(verdicts) if verdict.permitted]
     if not permitted:
@@ -69,15 +105,57 @@ def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = N
         return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} comes closest",)
     chosen = by_speed[permitted[0]]
     head = f"{named(chosen)} comes first in the order of speed of the {len(permitted)} permitted of {len(by_speed)} combinations"
-    return chosen, (head, *obstacles(chosen, by_speed[: permitted[0]], verdicts))
+    without = f"training.kernels=plain: {why_plain(run)}" if left.kernels and why_plain(run) else None
+    return chosen, (head, *obstacles(chosen, by_speed[: permitted[0]], verdicts), *([without] if without else []))
 
 
-def candidates(run: Run, samples: int | None) -> Iterator[Run]:
+def candidates(run: Run, samples: int | None, left: Open = Open()) -> Iterator[Run]:
     """Every combination that can work and keeps the effective batch."""
-    for sharding, checkpointing, size in product(shardings(run), (False, True), micro_batches(run, samples)):
-        candidate = with_micro_batch(trained(replace(run, sharding=sharding), gradient_checkpointing=checkpointing), size)
+    split = shardings(run) if left.sharding else [run.sharding]
+    recomputing = (False, True) if left.checkpointing else (run.training.gradient_checkpointing,)
+    sizes = micro_batches(run, samples) if left.micro_batch else [run.training.micro_batch]
+    for computed, sharding, checkpointing, size in product(computations(run, left), split, recomputing, sizes):
+        candidate = with_micro_batch(trained(replace(computed, sharding=sharding), gradient_checkpointing=checkpointing), size)
         if not incompatibilities(candidate):
             yield candidate
+
+
+def computations(run: Run, left: Open) -> list[Run]:
+    """By kernels and loss, the preferred ones first."""
+    kernels = ("fused", "plain") if left.kernels and why_plain(run) is None else (run.training.kernels,)
+    return [with_kernels(run, name, loss, left) for name in kernels for loss in losses(run, name, left)]
+
+
+def losses(run: Run, kernels: str, left: Open) -> tuple[str, ...]:
+    """The fused kernels were measured with their own loss; beside the plain ones liger's saves memory and no time."""
+    if not (left.loss and run.node.gpus and installed()):
+        return (run.training.loss,)
+    return ("fused", "plain") if kernels == "fused" else ("plain", "fused")
+
+
+def with_kernels(run: Run, kernels: str, loss: str, left: Open) -> Run:
+    changed = trained(run, kernels=kernels, loss=loss)
+    return trained(changed, attention=chosen_attention(changed)) if left.attention else changed
+
+
+def why_plain(run: Run) -> str | None:
+    """What keeps the fused kernels from being chosen. A part of it does not keep them from being stated."""
+    training, family = run.training, run.model.architecture.get("model_type")
+    rows = (
+        (not installed(), "liger-kernel and triton, which the fused kernels need, are not installed here (`pip install 'regimen[gpu]'`)"),
+        (on_old_gpu(run), "the fused kernels need a GPU of the Ampere generation or newer"),
+        (family not in FUSED_FAMILIES, f"the fused kernels were not compared for {family}"),
+        (training.precision == "fp32", "the fused kernels were not measured with training.precision=fp32"),
+        (len(run.model.added_tokens) > 0, "the fused kernels were not tried with model.added_tokens"),
+        (fused_unknown(run) is not None, f"the memory of the fused kernels is not predicted with {fused_unknown(run)}"),
+    )
+    refused = incompatibilities(trained(run, kernels="fused", loss="plain"))
+    return next((why for applies, why in rows if applies), refused[0].why if refused else None)
+
+
+def installed() -> bool:
+    """The extra `gpu`, where this runs: the environment of the ranks too, on this machine or through Slurm."""
+    return all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
 
 
 def shardings(run: Run) -> list[Sharding]:
@@ -101,7 +179,8 @@ def slowness(run: Run, facts: ModelFacts) -> float:
     step_tokens = run.training.effective_batch * sample_tokens(run)
     passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
     launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
-    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown
+    kernels = FUSED if run.training.kernels == "fused" else 1
+    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown * kernels
 
 
 def shortage(verdict: Verdict) -> tuple[int, int]:
@@ -114,10 +193,13 @@ def obstacles(chosen: Run, faster: Sequence[Run], verdicts: Sequence[Verdict]) -
     """For each of the three choices, why the next faster one was not chosen. Everything faster than the first permitted one is refused."""
     nearest: dict[str, str] = {}
     for candidate, verdict in zip(faster, verdicts, strict=False):
-        differing = [key for key, value in parts(candidate).items() if value != parts(chosen)[key]]
+        own, theirs = parts(chosen), parts(candidate)
+        differing = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
         if len(differing) == 1:
             failed = next(check for check in verdict.checks if check.binding and not check.passed)
-            nearest[differing[0]] = f"{parts(candidate)[differing[0]]} instead would come before it, but {failed.rule}: {failed.sentence}"
+            nearest[differing[0]] = (
+                f"{theirs.get(differing[0], f'plain {differing[0]}')} instead would come before it, but {failed.rule}: {failed.sentence}"
+            )
     return list(nearest.values())
 
 
@@ -126,6 +208,8 @@ def parts(run: Run) -> dict[str, str]:
     return {
         "micro-batch": f"micro-batch {training.micro_batch}",
         "checkpointing": f"{'' if training.gradient_checkpointing else 'no '}gradient checkpointing",
+        **({"kernels": "fused kernels"} if training.kernels == "fused" else {}),
+        **({"loss": f"{training.loss} loss"} if training.loss != "plain" else {}),
         "sharding": f"sharding={run.sharding.name}",
     }
 

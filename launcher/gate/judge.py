@@ -37,14 +37,15 @@ class Judged:
 
 
 def judge_run(composed: Composed) -> Judged:
-    """Settle a composed run on its node, estimate it and judge it; what training.fit=auto leaves open is chosen.
+    """Settle a composed run on its node, estimate it and judge it; what it leaves to training.fit is chosen.
 
     Raises:
         ConfigError: for values, pairs of values or a model that cannot work.
         DataError: for data that is not there, or too little.
     """
     refuse_rewind(composed)
-    return judge_fitted(composed) if composed.training.fit == "auto" else judge_recorded(composed)
+    training = composed.training
+    return judge_fitted(composed) if training.fit == "auto" or (training.fit is None and training.effective_batch) else judge_recorded(composed)
 
 
 def refuse_rewind(composed: Composed) -> None:
@@ -64,26 +65,32 @@ def judge_recorded(described: Composed) -> Judged:
     """
     check_values(described)
     node = place_of(described)
-    run = settled(described, node.node)
+    return judge_settled(settled(described, node.node), node)
+
+
+def judge_settled(run: Run, node: NodeFacts) -> Judged:
     refuse_incompatible(run)
     return judged(run, facts_of(run), node, ())
 
 
 def judge_fitted(composed: Composed) -> Judged:
     from launcher.gate.changes import choice  # most runs leave nothing to choose, and are judged without what chooses
-    from launcher.gate.fit import fitted, opened
+    from launcher.gate.fit import fitted, left_open, opened
 
     check_values(composed)
     node = place_of(composed)
-    run = settled(opened(composed), node.node)
-    refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")))  # the given sharding is not kept
+    left = left_open(composed, node.node.gpus)
+    if left is None:
+        return judge_settled(settled(composed, node.node), node)
+    run = settled(opened(composed) if left.sharding else composed, node.node)
+    refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")) if left.sharding else run)  # a sharding that is chosen need not work
     facts, disk = facts_of(run), disk_of(run, node)
 
     def enforced(candidate: Run) -> Verdict:
         strict = replace(candidate, gate=replace(candidate.gate, mode="enforce"))
         return judge(strict, facts, estimate(candidate, facts), node.gpu_free or None, disk)
 
-    chosen, reasons = fitted(run, facts, enforced, trained_samples(run))
+    chosen, reasons = fitted(run, facts, enforced, trained_samples(run), left)
     return judged(chosen, facts, node, reasons)
 
 

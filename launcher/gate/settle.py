@@ -1,6 +1,7 @@
 """A composed run becomes a settled one: everything that it leaves open is filled. What comes out is what run.yaml records."""
 
 from dataclasses import replace
+from typing import Any
 
 from conf.run_dir import as_settled
 from conf.schema import Cluster, Composed, Run, SettledNode, Training
@@ -21,7 +22,7 @@ def settled(composed: Composed, node: SettledNode) -> Run:
         ConfigError: when ranks, GPUs, nodes and batch sizes contradict each other, or the architecture or the adapter cannot be read.
     """
     cluster = with_ranks(composed.cluster, node)
-    training = with_batch(composed.training, cluster.nodes * ranks_on(cluster, node))
+    training = with_batch(unfitted(composed.training), cluster.nodes * ranks_on(cluster, node))
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
     model = replace(composed.model, architecture=read_architecture(composed.model))
     given = training.attention
@@ -48,19 +49,27 @@ def with_ranks(cluster: Cluster, node: SettledNode) -> Cluster:
     return replace(cluster, ranks_per_node=ranks)
 
 
+def unfitted(training: Training) -> Training:
+    """What launcher/gate/fit.py chooses where it is asked to. Here samples pass one by one, activations are computed again, and the libraries' own
+    operations compute."""
+    defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True, "loss": "plain", "kernels": "plain"}
+    return replace(training, **{key: value for key, value in defaults.items() if getattr(training, key) is None})
+
+
 def with_batch(training: Training, ranks: int) -> Training:
-    one_pass = training.micro_batch * ranks
+    micro_batch = training.micro_batch or 1
+    one_pass = micro_batch * ranks
     if training.effective_batch is None:
         accumulation = 1 if training.accumulation is None else training.accumulation
         return replace(training, accumulation=accumulation, effective_batch=one_pass * accumulation)
     if training.accumulation is not None and training.accumulation * one_pass != training.effective_batch:
         raise ConfigError(
-            f"training.effective_batch={training.effective_batch} is not micro_batch {training.micro_batch} x {ranks} ranks x "
+            f"training.effective_batch={training.effective_batch} is not micro_batch {micro_batch} x {ranks} ranks x "
             f"accumulation {training.accumulation}. Leave training.accumulation out, and it is computed."
         )
     if training.effective_batch % one_pass:
         raise ConfigError(
-            f"training.effective_batch={training.effective_batch} is not a multiple of micro_batch {training.micro_batch} x {ranks} ranks. "
-            f"Use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (training.micro_batch > 1)}."
+            f"training.effective_batch={training.effective_batch} is not a multiple of micro_batch {micro_batch} x {ranks} ranks. "
+            f"Use {max(1, training.effective_batch // one_pass) * one_pass}{', or another training.micro_batch' * (micro_batch > 1)}."
         )
     return replace(training, accumulation=training.effective_batch // one_pass)

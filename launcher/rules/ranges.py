@@ -28,8 +28,8 @@ class Limit:
     expected: str
 
 
-def one_of(key: str, *names: str) -> Limit:
-    return Limit(key, lambda value: value in names, "one of " + ", ".join(names))
+def one_of(key: str, *names: str | None) -> Limit:
+    return Limit(key, lambda value: value in names, "one of " + ", ".join(name or "null" for name in names))
 
 
 def at_least(key: str, least: float) -> Limit:
@@ -128,14 +128,14 @@ LIMITS: tuple[Limit, ...] = (
     ),
     positive("training.epochs"),
     at_least("training.max_steps", 1),
-    one_of("training.fit", "off", "auto"),
+    one_of("training.fit", "off", "auto", None),
     at_least("training.micro_batch", 1),
     at_least("training.accumulation", 1),
     at_least("training.effective_batch", 1),
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
     Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
-    one_of("training.loss", "plain", "chunked", "fused"),
-    one_of("training.kernels", "plain", "fused"),
+    one_of("training.loss", "plain", "chunked", "fused", None),
+    one_of("training.kernels", "plain", "fused", None),
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
     at_least("training.log_interval", 1),

@@ -44,7 +44,8 @@ def regime_phrase(run: Run) -> str:
 
 def fit_lines(judged: Judged) -> list[str]:
     head, rest = judged.fit[:1], judged.fit[1:]
-    return [*(f"training.fit=auto: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
+    what = "training.fit=auto" if judged.run.training.fit == "auto" else "chosen by training.fit"
+    return [*(f"{what}: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
 
 
 def memory_lines(judged: Judged) -> list[str]:

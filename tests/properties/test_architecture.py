@@ -53,7 +53,7 @@ def test_the_command_line_starts_without_what_only_some_verbs_need() -> None:
 
 def test_what_settling_fills_is_never_doubted_afterwards() -> None:
     """conf.schema.Run says that these are there; a fallback or an assert would say that they may not be."""
-    filled = "architecture|accumulation|effective_batch|attention|ranks_per_node|gpus"
+    filled = "architecture|accumulation|effective_batch|attention|micro_batch|gradient_checkpointing|loss|kernels|ranks_per_node|gpus"
     doubts = re.compile(rf"\b({filled}|gpu_memory)\)? or ([01]\b|{{}})|assert .*\b({filled})\b.* is not None")
     settling = {"launcher/gate/settle.py"}
     found = [

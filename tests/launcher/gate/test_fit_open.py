@@ -1,0 +1,145 @@
+"""What training.fit chooses without being asked: the keys that are open where training.effective_batch is stated, on GPUs and for pt and sft."""
+
+import importlib.machinery
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir, load_run, save_run
+from launcher.composition.compose import compose
+from launcher.gate import fit
+from launcher.gate.judge import Judged, judge_recorded, judge_run
+from launcher.memory.step.fused_reach import fuses_layers
+
+SOURCE = ("data=files", "data.sets=[org/name]", "data.cutoff=2048", "training.max_steps=10", "node.host_memory=500000000000", "gate.floor=advisory")
+LLAMA, STATED = ("model=llama3.1_8b", "node=h200_141"), "training.effective_batch=4"
+KEYS = ("micro_batch", "accumulation", "gradient_checkpointing", "kernels", "loss", "attention")
+
+
+@pytest.fixture
+def with_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra `gpu` is installed."""
+    monkeypatch.setattr(fit, "find_spec", lambda name: importlib.machinery.ModuleSpec(name, None))
+
+
+@pytest.fixture
+def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
+
+
+def judged(*overrides: str) -> Judged:
+    return judge_run(compose([*SOURCE, *overrides]))
+
+
+def chosen(*overrides: str) -> tuple[object, ...]:
+    training = judged(*overrides).run.training
+    return tuple(getattr(training, key) for key in KEYS)
+
+
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize("regime", ["lora", "qlora", "full"])
+def test_the_samples_of_a_step_alone_bring_the_fastest_form_that_fits(regime: str) -> None:
+    found = judged("model=llama3.2_1b", "node=h200_141", f"regime={regime}", STATED)
+
+    assert found.verdict.permitted
+    assert tuple(getattr(found.run.training, key) for key in KEYS) == (4, 1, False, "fused", "fused", "varlen")
+    assert fuses_layers(found.run, found.facts)  # what is chosen is predicted
+    assert found.estimate.doubts == ()
+    assert found.fit[0].startswith("micro-batch 4, no gradient checkpointing, fused kernels, fused loss, sharding=ddp comes first")
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_what_does_not_fit_is_left_out_and_said() -> None:
+    """8B with adapters keeps 8.5 GiB a row of 2048 tokens: four of them and 15 GiB of weights on 40 GiB do not fit."""
+    found = judged("model=llama3.1_8b", "node=a100_40", "regime=lora", STATED)
+
+    assert found.verdict.permitted
+    assert (found.run.training.micro_batch, found.run.training.accumulation) == (2, 2)
+    assert any(reason.startswith("micro-batch 4 instead would come before it, but GPU_PEAK:") for reason in found.fit)
+
+
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (("training.micro_batch=2",), {"micro_batch": 2, "accumulation": 2}),
+        (("training.accumulation=4",), {"micro_batch": 1, "accumulation": 4}),
+        (("training.gradient_checkpointing=true",), {"gradient_checkpointing": True}),
+        (("training.kernels=plain",), {"kernels": "plain", "attention": "sdpa"}),
+        (("training.loss=plain",), {"loss": "plain", "kernels": "fused"}),
+        (("training.attention=sdpa",), {"attention": "sdpa", "kernels": "fused"}),
+        (("sharding=zero2", "node.gpus=2"), {"micro_batch": 2}),
+    ],
+)
+def test_what_is_stated_stays(given: tuple[str, ...], kept: dict[str, object]) -> None:
+    found = judged(*LLAMA, "regime=lora", STATED, *given).run
+
+    assert {key: getattr(found.training, key) for key in kept} == kept
+    assert found.sharding.name == ("zero2" if "sharding=zero2" in given else "ddp")
+
+
+PLAIN = (1, 4, True, "plain", "plain", "sdpa")
+
+
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (*LLAMA, "regime=lora", "training.accumulation=4"),  # no effective batch is stated
+        (*LLAMA, "regime=lora", STATED, "training.fit=off"),
+        ("model=llama3.2_1b", "node=cpu", "cluster.ranks_per_node=1", "regime=lora", STATED),
+        (*LLAMA, "stage=dpo", "regime=lora", STATED),
+    ],
+)
+def test_elsewhere_nothing_is_chosen(overrides: tuple[str, ...]) -> None:
+    assert chosen(*overrides) == PLAIN
+    assert judged(*overrides).fit == ()
+
+
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("model=mixtral_8x7b", "node=h200_141", "regime=qlora"), "the fused kernels were not compared for mixtral"),
+        ((*LLAMA, "regime=lora", "regime.dora=true"), "the memory of the fused kernels is not predicted with regime.dora=true"),
+        ((*LLAMA, "regime=qlora", "regime.bits=2"), "the memory of the fused kernels is not predicted with regime.bits=2"),
+        (("model=llama3.2_1b", "node=t4_16", "regime=lora", "training.precision=fp16_amp"), "the fused kernels need a GPU of the Ampere"),
+        (("model=llama3.2_1b", "node=h200_141", "regime=full", "training.precision=fp32"), "not measured with training.precision=fp32"),
+        ((*LLAMA, "node.gpus=2", "regime=lora", "sharding=zero3"), "The fused kernels read whole weights"),
+    ],
+)
+def test_the_plain_kernels_stay_where_the_fused_ones_are_not_to_be_trusted(overrides: tuple[str, ...], why: str) -> None:
+    found = judged(*overrides, STATED)
+
+    assert found.run.training.kernels == "plain"
+    assert any(reason.startswith("training.kernels=plain: ") and why in reason for reason in found.fit)
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_without_the_extra_the_plan_says_so() -> None:
+    found = judged(*LLAMA, "regime=lora", STATED)
+
+    assert (found.run.training.kernels, found.run.training.loss) == ("plain", "plain")
+    assert found.fit[-1].startswith("training.kernels=plain: liger-kernel and triton")
+    assert "pip install 'regimen[gpu]'" in found.fit[-1]
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_a_recorded_run_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_run(judged(*LLAMA, "regime=lora", STATED).run, RunDir(tmp_path))
+    recorded = load_run(RunDir(tmp_path))
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
+
+    for judge in (judge_recorded, judge_run):
+        again: Judged = judge(recorded)
+        assert again.run.training == recorded.training
+        assert again.fit == ()
+    assert (recorded.training.kernels, recorded.training.micro_batch) == ("fused", 4)
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_the_order_puts_fused_kernels_first_and_asks_nothing_else_of_them() -> None:
+    run = judged(*LLAMA, "regime=lora", STATED).run
+    facts = judged(*LLAMA, "regime=lora", STATED).facts
+
+    assert fit.slowness(run, facts) == pytest.approx(0.7 * fit.slowness(fit.with_kernels(run, "plain", "plain", fit.Open()), facts))
