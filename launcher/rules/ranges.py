@@ -29,7 +29,8 @@ class Limit:
 
 
 def one_of(key: str, *names: str | None) -> Limit:
-    return Limit(key, lambda value: value in names, "one of " + ", ".join(name or "null" for name in names))
+    """None among the names: the key may be left open too."""
+    return Limit(key, lambda value: value in names, "one of " + ", ".join(name for name in names if name))
 
 
 def at_least(key: str, least: float) -> Limit:

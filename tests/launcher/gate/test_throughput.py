@@ -16,7 +16,7 @@ LLAMA_ADAPTERS = 32 * 16 * (4 * 8192 + 3 * 15104)
 
 
 def step(*overrides: str, tokens: int) -> StepFlops:
-    run = compose(["data=demo", "data.cutoff=2048", *overrides])
+    run = compose(["data=demo", "data.cutoff=2048", "training.gradient_checkpointing=true", *overrides])
     return step_flops(facts_of(run.model.name), run, tokens)
 
 
