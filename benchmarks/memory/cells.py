@@ -24,6 +24,7 @@ from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
+from benchmarks.memory.fused import FUSED_ONE_GPU
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
 from benchmarks.running.processes import Room, environment_for, run_limited
@@ -38,6 +39,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "fixed": (FIXED_ONE_GPU, ()),
     "drawn": (DRAWN_ONE_GPU, ()),
     "drawn_again": (DRAWN_AGAIN_ONE_GPU, ()),
+    "fused": (FUSED_ONE_GPU, ()),
     "drawn_on_two": ((), DRAWN_TWO_GPUS),
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
 }
@@ -66,12 +68,13 @@ class Place:
 
 
 def write_samples(folder: Path) -> Path:
-    """Questions with answers of random letters, three in five longer than any cutoff."""
-    draw = random.Random(0)
-    sizes = [LONG if number % 5 < 3 else SHORT for number in range(SAMPLES)]
-    rows = [{"instruction": "Go on.", "input": "", "output": "".join(draw.choices("abcdefgh ", k=size))} for size in sizes]
+    """Questions with answers of random letters, three in five longer than any cutoff; and the same with all of them so long."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "samples.json").write_text(json.dumps(rows), encoding="utf-8")
+    for name, long in (("samples.json", 3), ("long.json", 5)):
+        draw = random.Random(0)
+        sizes = [LONG if number % 5 < long else SHORT for number in range(SAMPLES)]
+        rows = [{"instruction": "Go on.", "input": "", "output": "".join(draw.choices("abcdefgh ", k=size))} for size in sizes]
+        (folder / name).write_text(json.dumps(rows), encoding="utf-8")
     return folder
 
 
@@ -80,7 +83,7 @@ def overrides(cell: MemoryCell, data: Path, bases: Path = BASES) -> list[str]:
     path = ["model.init=pretrained", f"model.path={bases / cell.model}"] if cell.from_files else ["model.init=random", "model.path=null"]
     return [
         *(*cell.overrides, *path, "model.tokenizer=bytes"),
-        *("data=files", f"data.folder={data}", "data.sets=[samples.json]", "data.template=chatml"),
+        *("data=files", f"data.folder={data}", f"data.sets=[{cell.rows}]", "data.template=chatml"),
         *(f"training.max_steps={STEPS}", "checkpoint.interval=0", "evaluation.interval=0", "optim.scheduler=constant", "optim.warmup=0"),
         *("gate.mode=off", f"cluster.ranks_per_node={max(1, cell.gpus)}"),
     ]

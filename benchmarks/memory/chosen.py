@@ -68,6 +68,7 @@ class MemoryCell:
     choices: tuple[str, ...]  # overrides
     gpus: int = 1
     from_files: bool = False  # weights are loaded from a folder of bases.py; else made at random when the cell starts
+    rows: str = "samples.json"  # of write_samples in cells.py
 
     @property
     def overrides(self) -> list[str]:

@@ -13,9 +13,11 @@
 #   drawn_on_two        the set drawn on two GPUs; stages, tests of shardings      about 450 s, weights included
 #   drawn_on_two_again  the second set drawn on two GPUs; adapters under FSDP2     about 150 s, weights included
 #   tests               tests/gpu, the matrix of regimes left out                  about 150 s
+#   speed_cells         tokens/s with and without fused kernels, alone on GPU 0    about 400 s, weights included
+#   fused               the set of fused kernels, beside their tests               about 200 s, weights included
 #
 # WEIGHTS names whose weights are made first (running/bases.py --of). All of them need 96 GB of disk, those of drawn about 55, those of variants,
-# stages and caps about 60.
+# stages and caps about 60. WEIGHTS=none: speed_cells makes its own.
 # Parts run one after the other, and nothing starts after SECONDS. What was measured is in OUT as it is measured, and goes on from there when the
 # script is called again on the same machine, with an empty OUT too. DATA: LLaMA-Factory's demo sets.
 set -u
@@ -61,6 +63,18 @@ speed() {
   run one memory.cells measure --grid from_files --gpus 1 --predicted "$RESULTS/memory/h200_from_files_predicted.jsonl" --out "$OUT/h200_from_files.jsonl" \
     --bases "$BASES" --devices 0 --room 145 --concurrent 13 --seconds "$(left)" &
   wait "$fit" $!
+}
+
+speed_cells() {
+  run speed speed.measure --out "$OUT/h200_speed.jsonl" --bases "$BASES/speed" --seconds "$(left)" --cell-seconds 100 --only 8b-lora/default \
+    1b-lora-mixed/default 1b-full/default 8b-qlora/default 1b-full/kernels 8b-lora/by-hand 1b-lora-mixed/kernels 8b-lora/kernels
+}
+
+fused() {
+  gpu_test kernels &
+  local tests=$!
+  one_gpu fused h200_fused
+  wait "$tests"
 }
 
 two() {
@@ -138,7 +152,7 @@ keep() { # whole lines of $1 in $2
 ls "$OUT"/*.jsonl > /dev/null 2>&1 || keep "$KEPT" "$OUT"
 while sleep 3; do keep "$OUT" "$KEPT"; done &
 keeper=$!
-bases
+[ "$WEIGHTS" = none ] || bases
 for part in "$@"; do
   echo "$part begins at $SECONDS s" >> "$OUT/log.txt"
   "$part"

@@ -35,7 +35,7 @@ CELLS = (
 KEPT = ("training.gradient_checkpointing=false",)
 BY_HAND = ("training.loss=fused", "training.dataloader_workers=4")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "default": (),  # the model, the data, the regime and the batch are said, and nothing more
+    "default": (),  # the model, the data, the regime and the samples of a step are said, and nothing more
     "by-hand": (*KEPT, *BY_HAND, "data.packing=true"),  # the fastest keys without the kernels; packing changes the samples of a step
     "kernels": (*KEPT, *BY_HAND, "training.kernels=fused"),
     "kernels-packed": (*KEPT, *BY_HAND, "training.kernels=fused", "data.packing=true"),
@@ -54,7 +54,8 @@ def variant_keys(cell: Cell, variant: str) -> tuple[str, ...]:
 
 def overrides(cell: Cell, variant: str, base: Path, data: Path, output: Path, small: bool) -> list[str]:
     """What follows `regimen train`."""
-    length = (f"data.cutoff={cell.cutoff}", f"training.micro_batch={cell.rows}", "training.accumulation=1")
+    batch = (f"training.effective_batch={cell.rows}",) if variant == "default" else (f"training.micro_batch={cell.rows}", "training.accumulation=1")
+    length = (f"data.cutoff={cell.cutoff}", *batch)
     return [
         *(f"model={cell.model}", "model.init=pretrained", f"model.path={base}", "model.tokenizer=bytes"),
         *(TINY if small else ()),

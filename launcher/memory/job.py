@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from conf.kernels import FILLED
 from conf.regimes import regime_row
 from conf.schema import Lora, Run
 from conf.stages import stage_row
@@ -85,6 +86,8 @@ def worst_batch(run: Run, facts: ModelFacts) -> Batch:
     Under varlen none does: its kernels are given the bounds of samples, and keep what flash attention keeps.
     """
     samples, length = run.training.micro_batch * stage_row(run.stage.name).sequences, run.data.cutoff + answer_length(run)
+    if run.training.kernels == "fused" and run.training.attention == "varlen" and run.node.gpus and samples > 1 and not run.data.packing:
+        length = -(-(samples * length + -(samples * length) % FILLED) // samples)  # rows laid end to end are filled up
     window = facts.sliding_window is not None and length > facts.sliding_window
     return Batch(samples, length, masked=run.training.attention != "varlen" and (run.data.packing or samples > 1 or window))
 

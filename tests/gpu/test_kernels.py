@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback, set_seed
 
+from conf.kernels import FUSED_FAMILIES
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 from trainers.data.rows.collator import padded_batch
 from trainers.kernels.attention import whole_rows
-from trainers.kernels.layers import FAMILIES, fuse_layers
+from trainers.kernels.layers import fuse_layers
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import SummedCrossEntropy, compute_loss_fused
 from trainers.kernels.rows import joined_batch
@@ -98,7 +99,7 @@ def own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """liger replaces names in the modules of transformers: they are put back, so that the next plain model is plain."""
     import importlib
 
-    for family in FAMILIES:
+    for family in FUSED_FAMILIES:
         package = "gemma3" if family == "gemma3_text" else family
         module = importlib.import_module(f"transformers.models.{package}.modeling_{package}")
         for name in [name for name in vars(module) if name.endswith(("RMSNorm", "MLP", "ForCausalLM")) or name == "apply_rotary_pos_emb"]:
@@ -108,7 +109,7 @@ def own_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_modules")
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("regime", ["full amp", "full bf16", "lora amp", "lora bf16"])
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(FUSED_FAMILIES))
 def test_a_fused_model_is_as_near_to_fp32_as_the_plain_one(family: str, regime: str, lengths: str) -> None:
     """Both differ from fp32 by the rounding of 16 bits, the fused one by at most a quarter more; the losses by a rounding of bf16."""
     lora, amp = regime.startswith("lora"), regime.endswith("amp")

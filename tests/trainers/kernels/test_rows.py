@@ -13,7 +13,7 @@ from launcher.composition.compose import compose
 from launcher.facts.model.families import FAMILIES
 from trainers.data.rows.collator import build_collator
 from trainers.data.rows.tokens import MASKED
-from trainers.kernels.rows import joined_batch
+from trainers.kernels.rows import filled, joined_batch
 from trainers.model.attention import implementation
 from trainers.model.tokenizer import byte_tokenizer
 
@@ -116,6 +116,21 @@ def test_a_filled_up_batch_learns_nothing_of_the_filling_and_counts_its_own_toke
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
     assert batch["real_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("real", "most", "tokens"),
+    [
+        (1000, 16384, 1024),  # a multiple of 128
+        (4900, 16384, 5120),  # of 4096 / 16
+        (9000, 16384, 9216),  # of 8192 / 16
+        (16300, 16384, 16384),
+        (7990, 8000, 8064),  # not to 8192: no batch is longer than the longest, to a multiple of 128
+    ],
+)
+def test_few_numbers_of_tokens_come_up_and_none_above_the_longest(real: int, most: int, tokens: int) -> None:
+    assert filled(real, 128, most) == tokens
+    assert filled(real, 1, most) == real
 
 
 def test_rows_of_full_length_stay_a_matrix() -> None:
