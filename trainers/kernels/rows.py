@@ -10,9 +10,9 @@ and from 4,096 tokens on of a sixteenth of the power of two below: 2 % of the to
 
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
+import numpy
 import torch
 from transformers import Trainer
 
@@ -59,15 +59,23 @@ def joined_batch(rows: list[Row], full: int, multiple: int = 1) -> Batch:
     if rest:
         rows = [*rows, {"input_ids": [0] * rest, "labels": [MASKED] * rest}]
     lengths = [len(row["input_ids"]) for row in rows]
+    bounds = numpy.cumsum([0, *lengths], dtype=numpy.int32)
+    labels = end_to_end([row["labels"] for row in rows])
+    labels[bounds[:-1]] = MASKED
     return {
-        "input_ids": tensor([[token for row in rows for token in row["input_ids"]]]),
-        "labels": tensor([[label for row in rows for label in (MASKED, *row["labels"][1:])]]),
-        "position_ids": tensor([[position for length in lengths for position in range(length)]]),
-        "cu_seq_lens_q": torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
+        "input_ids": torch.from_numpy(end_to_end([row["input_ids"] for row in rows])).unsqueeze(0),
+        "labels": torch.from_numpy(labels).unsqueeze(0),
+        "position_ids": torch.from_numpy(numpy.arange(bounds[-1]) - numpy.repeat(bounds[:-1], lengths)).unsqueeze(0),
+        "cu_seq_lens_q": torch.from_numpy(bounds),
         "max_length_q": max(lengths),
         "real_tokens": real,  # for trainers/callbacks/progress.py; the model hands it on to its attention, which does not look
         **plain_row(),
     }
+
+
+def end_to_end(rows: list[list[int]]) -> "numpy.ndarray[Any, numpy.dtype[numpy.int64]]":
+    """By numpy, in a tenth of the time of Python's own lists: where no worker makes batches, a small model's step waits for this."""
+    return numpy.concatenate([numpy.asarray(row, dtype=numpy.int64) for row in rows])
 
 
 def filled(real: int, multiple: int, most: int) -> int:

@@ -53,10 +53,15 @@ def walk_over_what_learns(trainer: Trainer) -> None:
     """Of a model that no wrapper surrounds."""
     model: torch.nn.Module = trainer.model
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    train = model.train
+    train, walked = model.train, False
 
     def train_once(mode: bool = True) -> torch.nn.Module:
-        return model if mode and model.training else train(mode)
+        """The first walk is made whatever `model` itself says: PEFT's wrapper is new and in training, and the model inside is as it was loaded."""
+        nonlocal walked
+        if mode and walked and model.training:
+            return model
+        walked = mode
+        return train(mode)
 
     def drop_gradients(set_to_none: bool = True) -> None:
         for parameter in learning:

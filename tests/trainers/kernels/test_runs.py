@@ -71,6 +71,28 @@ def test_a_run_logs_the_losses_of_the_plain_path(stage: str, overrides: tuple[st
     assert fused.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=1e-4)
 
 
+class Modes(TrainerCallback):
+    """Whether every module is in training while it trains."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
+        self.seen.append(all(module.training for module in model.modules()))
+
+
+def test_a_model_inside_of_a_new_adapter_trains_too(tiny: Any, tmp_path: Path) -> None:
+    """It comes from files in evaluation mode, in which transformers leaves gradient checkpointing off; evaluations between steps put it there again."""
+    modes = Modes()
+    run = tiny.tiny_run("sft", *LORA, *FUSED, "training.max_steps=4", "training.gradient_checkpointing=true", "evaluation.interval=2")
+    trainer: Trainer = tiny.stage_trainer(run, tmp_path, tiny.rows_for("sft"), tiny.rows_for("sft", 6), (modes,))
+    assert isinstance(trainer.model, PeftModel)
+    trainer.model.get_base_model().eval()
+    trainer.model.training = True
+    trainer.train()
+    assert modes.seen == [True] * 4
+
+
 def test_a_step_is_logged_when_the_next_one_is_queued_and_before_it_is_saved(tiny: Any, tmp_path: Path) -> None:
     seen = Seen()
     trained(tiny, tmp_path, *FUSED, "checkpoint.interval=3", seen=(seen,))
