@@ -99,4 +99,4 @@ def plain_row() -> Batch:
 
 
 def tensor(values: list[list[int]]) -> torch.Tensor:
-    return torch.tensor(values)
+    return torch.from_numpy(numpy.asarray(values, dtype=numpy.int64))

@@ -82,7 +82,7 @@ class Modes(TrainerCallback):
 
 
 def test_a_model_inside_of_a_new_adapter_trains_too(tiny: Any, tmp_path: Path) -> None:
-    """It comes from files in evaluation mode, in which transformers leaves gradient checkpointing off; evaluations between steps put it there again."""
+    """It comes from files in evaluation mode, in which transformers leaves gradient checkpointing off; an evaluation puts it there again."""
     modes = Modes()
     run = tiny.tiny_run("sft", *LORA, *FUSED, "training.max_steps=4", "training.gradient_checkpointing=true", "evaluation.interval=2")
     trainer: Trainer = tiny.stage_trainer(run, tmp_path, tiny.rows_for("sft"), tiny.rows_for("sft", 6), (modes,))
