@@ -1,5 +1,6 @@
 """Pairs of choices that cannot work: one row each, with what would happen and what to use instead."""
 
+from conf.kernels import FUSED_FAMILIES
 from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
 from conf.regimes import regime_row
@@ -26,6 +27,10 @@ def offloads(run: Run) -> bool:
 def can_fuse(run: Run) -> bool:
     """Whether liger has a fused loss for the model."""
     return family_traits(run).fused_loss
+
+
+def unfused_family(run: Run) -> bool:
+    return run.model.architecture.get("model_type") not in FUSED_FAMILIES
 
 
 def alters_logits(run: Run) -> bool:
@@ -137,6 +142,13 @@ RULES: tuple[Rule, ...] = (
         lambda run: run.training.loss == "fused" and not can_fuse(run),
         "liger-kernel has no fused loss for this family. The plain loss would run instead, with the memory of all logits.",
         "training.loss=plain",
+    ),
+    Rule(
+        "kernels-loss",
+        lambda run: run.training.kernels == "fused" and run.training.loss == "fused" and (unfused_family(run) or alters_logits(run)),
+        "The loss of the fused kernels computes only the head of the families that were compared. A soft cap, a router's loss, or what "
+        "another family does would be lost.",
+        "training.loss=chunked",
     ),
     Rule(
         "chunked-fsdp2",
