@@ -24,7 +24,7 @@ from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
-from benchmarks.memory.fused import FUSED_ONE_GPU
+from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
 from benchmarks.running.processes import Room, environment_for, run_limited
@@ -40,6 +40,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "drawn": (DRAWN_ONE_GPU, ()),
     "drawn_again": (DRAWN_AGAIN_ONE_GPU, ()),
     "fused": (FUSED_ONE_GPU, ()),
+    "fused_again": (FUSED_AGAIN_ONE_GPU, ()),
     "drawn_on_two": ((), DRAWN_TWO_GPUS),
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
 }

@@ -63,3 +63,4 @@ def grid(seed: int, count: int) -> tuple[MemoryCell, ...]:
 
 
 FUSED_ONE_GPU = grid(SEED, CELLS)
+FUSED_AGAIN_ONE_GPU = tuple(cell for cell in grid(SEED + 1, 16) if cell not in FUSED_ONE_GPU)

@@ -30,6 +30,7 @@ CELLS = (
     Cell("8b-lora", "llama3.1_8b", ("regime=lora", *LORA), 4, 2048),
     Cell("1b-lora-mixed", "llama3.2_1b", ("regime=lora", *LORA), 8, 2048, mixed=True, warm_up=25, steps=50),
     Cell("1b-full", "llama3.2_1b", ("regime=full",), 4, 4096, steps=12),
+    Cell("8b-full", "llama3.1_8b", ("regime=full", "training.precision=bf16"), 2, 2048),
     Cell("8b-qlora", "llama3.1_8b", ("regime=qlora", "regime.bits=4", "regime.double_quant=true", *LORA), 4, 2048),
 )
 KEPT = ("training.gradient_checkpointing=false",)
