@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.composition.compose import compose
 from launcher.rules.pairs import RULES, incompatibilities
 from tests.described import described
 
@@ -116,7 +115,7 @@ def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
 
 
 def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
-    run = compose(["model=demo", "data=demo", "training.loss=chunked", *CPU])
+    run = described("model=demo", "data=demo", "training.loss=chunked", *CPU)
     for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
         altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
         assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]
