@@ -62,6 +62,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     say_doing(run_dir, place, "reading data")
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
+    say_doing(run_dir, place, "joining the ranks" + (" (DeepSpeed compiles once)" if isinstance(run.sharding, Zero) else ""))
     stage = stage_module(run)
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)

@@ -117,7 +117,8 @@ class Lines:
             self.say(self.change(entry) if "doing" in entry else self.step(entry))
 
     def change(self, entry: Mapping[str, Any]) -> str:
-        return f"{entry['before'].capitalize()} took {duration(entry['seconds'])}. Now: {entry['doing']}."
+        before = entry["before"]
+        return f"{before[0].upper()}{before[1:]} took {duration(entry['seconds'])}. Now: {entry['doing']}."
 
     def step(self, entry: Mapping[str, Any]) -> str:
         left = f", {duration(entry['eta_seconds'])} left" if "eta_seconds" in entry else ""

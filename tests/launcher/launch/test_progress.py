@@ -116,15 +116,15 @@ def test_plain_lines_name_what_is_done_before_the_first_step_and_how_long_it_too
     out = io.StringIO()
     lines = Lines(run_dir, out, from_start=True)
     run_dir.journal.write_text(json.dumps({"time": 100.0, "event": "start"}) + "\n")
-    doing(run_dir, (103.0, "loading libraries"), (117.0, "reading data"))
+    doing(run_dir, (103.0, "loading libraries"), (117.0, "joining the ranks (DeepSpeed compiles once)"))
     lines.update()
     doing(run_dir, (119.0, "making the first step"), (125.0, "training"), (190.0, "saving the model"))
     append(run_dir, step(1, time=124.9), step(10, time=189.0))
     lines.update()
     assert out.getvalue().splitlines() == [
         "Starting the ranks took 3 s. Now: loading libraries.",
-        "Loading libraries took 14 s. Now: reading data.",
-        "Reading data took 2 s. Now: making the first step.",
+        "Loading libraries took 14 s. Now: joining the ranks (DeepSpeed compiles once).",
+        "Joining the ranks (DeepSpeed compiles once) took 2 s. Now: making the first step.",
         "step 1/10: loss 2.0000",
         "Making the first step took 6 s. Now: training.",
         "step 10/10: loss 2.0000",
