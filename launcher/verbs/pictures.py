@@ -51,9 +51,9 @@ def draw_errors(errors: Mapping[str, Sequence[tuple[str, float]]], title: str, f
     from matplotlib import pyplot
 
     columns = list(dict.fromkeys(quantity for points in errors.values() for quantity, _ in points))
-    figure, axes = pyplot.subplots(figsize=(10, 5), dpi=120)
+    figure, axes = pyplot.subplots(figsize=(10, 5), dpi=120, layout="constrained")
     for number, (label, points) in enumerate(errors.items()):
-        shift = 0.5 * number / len(errors) - 0.25  # points of one column side by side
+        shift = 0.5 * ((number + 0.5) / len(errors) - 0.5)  # points of one column side by side, around its name
         places = [columns.index(quantity) + shift for quantity, _ in points]
         axes.scatter(places, [100 * error for _, error in points], s=22, alpha=0.7, label=label)
     axes.axhline(0, color="black", linewidth=1)
@@ -61,7 +61,6 @@ def draw_errors(errors: Mapping[str, Sequence[tuple[str, float]]], title: str, f
     axes.set_xlim(-0.5, len(columns) - 0.5)  # a name stands under its points, also where there is one column
     axes.set(ylabel="error, % of what was measured", title=title)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(fontsize=8, loc="outside right upper")  # beside the frame, where it hides no point
     figure.savefig(file)
     pyplot.close(figure)

@@ -116,3 +116,15 @@ def test_a_run_whose_evaluations_get_no_better_ends_early_with_its_best_checkpoi
     overrides = ("regime=lora", "data.validation_share=0.2", "optim.lr=0", "evaluation.interval=2", "evaluation.best_at_end=true")
     run_dir = started(tmp_path, *overrides, "evaluation.patience=2", "training.max_steps=10", "optim.scheduler=constant")
     assert max(losses(run_dir)) == 4  # evaluated before training and after steps 2 and 4, each time the same
+    doing = [json.loads(line)["doing"] for line in run_dir.doing.read_text(encoding="utf-8").splitlines()]
+    assert [what for what in doing if what != "evaluating"] == [
+        "reading data",
+        "joining the ranks",
+        "loading weights",
+        "preparing the training",
+        "evaluating before the first step",
+        "making the first step",
+        "training",
+        "saving the model",
+        "drawing the pictures",
+    ]

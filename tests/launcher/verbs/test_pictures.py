@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher import cli
+from launcher.verbs.pictures import draw_errors
 
 
 def test_a_plan_is_drawn_and_nothing_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,3 +41,16 @@ def test_a_kind_of_picture_that_is_not_written_is_refused_with_those_that_are(
     assert cli.main([*verb, "--picture", str(tmp_path / name)]) == 2
     assert f"--picture {tmp_path / name} does not say a kind of picture that can be written. End its name with one of .png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_legend_of_errors_lies_beside_the_frame_and_hides_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import pyplot
+
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    draw_errors({"full bf16": [("host", 0.01)], "lora bf16": [("host", -0.01)]}, "errors", tmp_path / "errors.png")
+    monkeypatch.undo()
+    [figure] = drawn
+    [axes], [legend] = figure.axes, figure.legends
+    assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
+    pyplot.close(figure)
