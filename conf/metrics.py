@@ -4,14 +4,19 @@ from dataclasses import dataclass
 
 from conf.stages import Kind, stage_row
 
-# Whether more of it is better; TRL's names, as they are logged.
+# Whether more of it is better.
 HIGHER_IS_BETTER = {
     "eval_loss": False,
-    "eval_accuracy": True,  # share of pairs whose chosen answer a reward model scores higher
-    "eval_margin": True,
-    "eval_rewards/accuracies": True,  # share of pairs whose chosen answer gained more
-    "eval_rewards/margins": True,
+    "eval_reward_accuracy": True,  # share of pairs whose chosen answer has the higher reward
+    "eval_reward_margin": True,
     "eval_reward": True,
+}
+# What runs before 2026-12 and TRL call them.
+FORMER_NAMES = {
+    "eval_accuracy": "eval_reward_accuracy",
+    "eval_margin": "eval_reward_margin",
+    "eval_rewards/accuracies": "eval_reward_accuracy",
+    "eval_rewards/margins": "eval_reward_margin",
 }
 
 

@@ -255,8 +255,8 @@ class Evaluation:
     interval: int = MISSING  # steps: From one evaluation to the next. 0: only before the first step and after the last.
     micro_batch: int = MISSING  # samples: Per rank and forward pass.
     best_at_end: bool = MISSING  # true: the final model is the checkpoint that is best by `metric`.
-    # eval_loss | eval_accuracy | eval_margin | eval_rewards/accuracies | eval_rewards/margins | eval_reward:
-    # Every stage has eval_loss; rm the next two; dpo, orpo and simpo eval_rewards/*; kto eval_rewards/margins; grpo eval_reward.
+    # eval_loss | eval_reward_accuracy | eval_reward_margin | eval_reward:
+    # Every stage has eval_loss; rm, dpo, orpo and simpo the next two; kto eval_reward_margin; ppo and grpo eval_reward.
     metric: str = MISSING
     patience: int | None = MISSING  # evaluations: Training ends after this many without a better `metric`. null: it never ends early.
     generate: str | None = MISSING  # A prompt that is answered before and after training. null: none.

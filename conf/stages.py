@@ -29,7 +29,7 @@ class Loss(Enum):
     GRPO = "grpo"
 
 
-PAIR_METRICS = ("eval_rewards/accuracies", "eval_rewards/margins")
+PAIR_METRICS = ("eval_reward_accuracy", "eval_reward_margin")
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class StageRow:
 STAGES: dict[str, StageRow] = {
     "pt": StageRow(Pt, "text", "next token", Loss.NEXT_TOKEN),
     "sft": StageRow(Sft, "answers", "next token", Loss.NEXT_TOKEN),
-    "rm": StageRow(Rm, "pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=("eval_accuracy", "eval_margin")),
+    "rm": StageRow(Rm, "pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=PAIR_METRICS),
     "dpo": StageRow(Dpo, "pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
     "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     "simpo": StageRow(Simpo, "pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
-    "kto": StageRow(
-        Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, read_between=True, metrics=("eval_rewards/margins",)
-    ),
+    "kto": StageRow(Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, read_between=True, metrics=("eval_reward_margin",)),
     # forwards: answers are written, then read by policy, reference and reward model; the new head is one of values
-    "ppo": StageRow(Ppo, "prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, trl_experimental=True),
+    "ppo": StageRow(
+        Ppo, "prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, metrics=("eval_reward",), trl_experimental=True
+    ),
     # forwards: answers are written, and read by the reference
     "grpo": StageRow(Grpo, "prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",)),
 }

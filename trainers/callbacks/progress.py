@@ -38,10 +38,9 @@ ANSWERS = {
     "value_loss": "value_loss",
     "clip_ratio": "clip_ratio",
     "clip_ratio/region_mean": "clip_ratio",
-    "eval_reward": "eval_reward",
-    "eval_kl": "eval_kl",
 }
-ALL_KEPT = {**KEPT, **COMPARISONS, **{f"eval_{theirs}": f"eval_{ours}" for theirs, ours in COMPARISONS.items()}, **ANSWERS}
+EVALUATED = {f"eval_{ours}": f"eval_{ours}" for ours in (*COMPARISONS.values(), "kl")}  # trainers/stages names them itself
+ALL_KEPT = {**KEPT, **COMPARISONS, **ANSWERS, **EVALUATED}
 
 
 class TokenCount:

@@ -32,8 +32,12 @@ class ModelClass(Protocol):
     def from_config(self, config: PreTrainedConfig, **keywords: object) -> PreTrainedModel: ...
 
 
-def load_model(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None = None) -> PreTrainedModel:
+def load_model(
+    run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None = None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """The model of a run, equal on all ranks. Under ZeRO-3 the TrainingArguments must exist before: they make the weights be built in parts.
+
+    `dtype`: in which weights are loaded from files, if not in that of the regime.
 
     Raises:
         ValueError: when model.path cannot be loaded, or model.init and model.architecture do not describe a model.
@@ -45,7 +49,7 @@ def load_model(run: Run, model_class: ModelClass, quantization: QuantizationConf
         build = random_model_from_config if is_deepspeed_zero3_enabled() else whole_random_model
         with torch.device(random_device(run)):
             return build(run, model_class)
-    return pretrained_model(run, model_class, quantization)
+    return pretrained_model(run, model_class, quantization, dtype or weight_dtype(run))
 
 
 def weight_dtype(run: Run) -> torch.dtype:
@@ -98,7 +102,7 @@ def random_config(run: Run) -> PreTrainedConfig:
     return with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff)
 
 
-def pretrained_model(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None) -> PreTrainedModel:
+def pretrained_model(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None, dtype: torch.dtype) -> PreTrainedModel:
     path, revision = run.model.path, run.model.revision or "main"
     if path is None:
         raise ValueError("model.init=pretrained needs model.path, a folder or hub id. Give it, or set model.init=random.")
@@ -110,7 +114,7 @@ def pretrained_model(run: Run, model_class: ModelClass, quantization: Quantizati
             path,
             revision=revision,
             config=config,
-            dtype=weight_dtype(run),
+            dtype=dtype,
             attn_implementation=implementation(run),
             trust_remote_code=False,
             use_safetensors=True,

@@ -1,8 +1,11 @@
 """Direct preference optimisation (arXiv:2305.18290) through TRL: chosen answers gain on rejected ones, measured against the model before training."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, Trainer, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -10,6 +13,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from conf.run_dir import RunDir
 from conf.schema import Dpo, Run
 from trainers.regimes import PreparedModel
+from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import (
     AsPrepared,
@@ -25,11 +29,25 @@ from trainers.stages.shared.preferences import (
 MODEL_CLASS = AutoModelForCausalLM
 
 
-class ReferenceFirst(AsPrepared, DPOTrainer):
+# Of each pair, by TRL's name (trl/trainer/dpo_trainer.py, _compute_loss): beta times the lead of the chosen log-ratio, the lead per token, the stage.
+PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Dpo], Tensor]] = {
+    "sigmoid": lambda lead, _, stage: -functional.logsigmoid(lead),
+    "hinge": lambda lead, _, stage: torch.relu(1 - lead),
+    "ipo": lambda _, per_token, stage: (per_token - 1 / (2 * stage.beta)) ** 2,
+    "robust": lambda lead, _, stage: (
+        ((stage.label_smoothing - 1) * functional.logsigmoid(lead) + stage.label_smoothing * functional.logsigmoid(-lead))
+        / (1 - 2 * stage.label_smoothing)
+    ),
+}
+
+
+class ReferenceFirst(AsPrepared, Evaluating, DPOTrainer):
     """TRL keeps the policy's logits while the reference computes its own, and at each step turns checkpointing off and on again, which adds a hook.
 
     Here the reference goes first and leaves two numbers a pair, as with stage.precompute_reference.
     """
+
+    stage: Dpo
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         with as_before_training(self.accelerator.unwrap_model(model)), self.accelerator.autocast():
@@ -40,8 +58,34 @@ class ReferenceFirst(AsPrepared, DPOTrainer):
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         if "ref_chosen_logps" not in inputs:
             chosen, rejected = self.compute_ref_log_probs(self.model if self.ref_model is None else self.ref_model, inputs)
-            inputs = {**inputs, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            inputs = {**inputs, "ref_chosen_logps": chosen.float(), "ref_rejected_logps": rejected.float()}
         return super()._compute_loss(model, inputs, return_outputs)
+
+    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+        reference = self.reference_of(batch)
+        logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+        lengths = batch["completion_mask"].sum(1)
+        chosen, rejected = (logps - reference).chunk(2)
+        chosen_length, rejected_length = lengths.chunk(2)
+        lead, per_token = self.stage.beta * (chosen - rejected), chosen / chosen_length - rejected / rejected_length
+        losses = weighted_losses(self.stage)
+        parts = {
+            "loss": each(sum(losses[name] * PAIR_LOSSES[name](lead, per_token, self.stage) for name in losses if name != "sft")),
+            **of_pairs(self.stage.beta * chosen, self.stage.beta * rejected),
+            "logp_chosen": each(logps.chunk(2)[0]),
+            "logp_rejected": each(logps.chunk(2)[1]),
+        }
+        return {**parts, "nll_loss": Fraction(-logps.chunk(2)[0], chosen_length)} if self.stage.sft_weight else parts
+
+    def reference_of(self, batch: dict[str, Tensor]) -> Tensor:
+        if "ref_chosen_logps" in batch:
+            return torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
+        return torch.cat(self.compute_ref_log_probs(self.model if self.ref_model is None else self.ref_model, batch))
+
+    def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
+        """The preference is a mean over pairs, the next-token loss one over the tokens of chosen answers."""
+        means = means_of(parts)
+        return {**means, "loss": means["loss"] + self.stage.sft_weight * means.get("nll_loss", 0.0)}
 
 
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> DPOConfig:
@@ -82,4 +126,6 @@ def build_trainer(run: Run, arguments: DPOConfig, prepared: PreparedModel, mater
         peft_config=prepared.peft_config,
     )
     trainer.precompute_ref_logps = True  # what a batch lacks, _compute_loss adds
+    assert isinstance(run.stage, Dpo)
+    trainer.stage = run.stage
     return settled(trainer, run)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
@@ -24,6 +24,7 @@ from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
 from trainers.reinforcement.reward_model import Judge, load_judge
 from trainers.reinforcement.rewards import Reward, reward_functions
+from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import AsPrepared, load_reference, settled, with_float_logits
 
@@ -31,10 +32,11 @@ MODEL_CLASS = AutoModelForCausalLM
 Row = dict[str, Any]  # prompt_ids, prompt, answer
 
 
-class GrpoTrainer(AsPrepared, GRPOTrainer):
+class GrpoTrainer(AsPrepared, Evaluating, GRPOTrainer):
     """TRL's, with prompts that are tokenised already, an order of prompts that survives a resume, and an evaluation that says something."""
 
     prompt_ids: list[list[int]]
+    judged: Tensor  # the rewards of the last answers by each function, of all ranks
 
     def end_answers_as(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """TRL knows one end token; a template may end answers with another one than the tokenizer's, and then either is an end."""
@@ -73,10 +75,31 @@ class GrpoTrainer(AsPrepared, GRPOTrainer):
         self.model.train(training)
         return [until_end(answer, self.generation_config.eos_token_id) for answer in written], None
 
-    def prediction_step(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, None, None]:
+    def _calculate_rewards(self, *arguments: Any) -> Tensor:
+        self.judged = super()._calculate_rewards(*arguments)
+        return self.judged
+
+    def measure(self, model: nn.Module, batch: list[Row]) -> dict[str, Fraction]:
+        """One sampled answer to each prompt; an answer that no function judges does not count."""
+        answered = self._prepare_inputs(batch)
+        self._metrics["eval"].clear()  # TRL's are means of the answers of all ranks, counted or not
+        judged = self.judged.unflatten(0, (self.args.world_size, len(batch)))[self.args.process_index]
+        rewards = (judged * self.reward_weights.to(judged)).nansum(1)
+        parts = {"reward": each(rewards, ~judged.isnan().all(1))}
+        return {**parts, "kl": self.divergence(model, answered)} if self.beta else parts
+
+    def divergence(self, model: nn.Module, answered: dict[str, Tensor]) -> Fraction:
+        """Of the tokens of answers, as TRL estimates it in training."""
+        tokens, attention = (torch.cat([answered[f"prompt_{name}"], answered[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+        mask = answered["completion_mask"]
+        logps, *_ = self._get_per_token_logps_and_entropies(model, tokens, attention, mask.shape[1])
+        lead = answered["ref_per_token_logps"] - logps
+        return Fraction(((lead.exp() - lead - 1) * mask).sum(), mask.sum())
+
+    def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """The loss of an evaluation is minus its reward: TRL's own compares each answer with itself alone."""
-        loss, *_ = super().prediction_step(*arguments, **keywords)
-        return torch.full_like(loss, -self._metrics["eval"]["reward"][-1]), None, None
+        means = means_of(parts)
+        return {**means, "loss": -means["reward"]} if "reward" in means else means
 
 
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> GRPOConfig:

@@ -1,11 +1,14 @@
 """Odds-ratio preference optimisation (arXiv:2403.07691) through TRL: chosen answers are learned and preferred by one loss, without a reference."""
 
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from trl.experimental.orpo.orpo_trainer import log1mexp
 
 from conf.run_dir import RunDir
 from conf.schema import Orpo, Run
 from trainers.regimes import PreparedModel, with_adapter
+from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.pairs import Tokenised, pairs_collator
 from trainers.stages.shared.preferences import AsPrepared, settled, trl_arguments, with_float_logits
@@ -13,8 +16,25 @@ from trainers.stages.shared.preferences import AsPrepared, settled, trl_argument
 MODEL_CLASS = AutoModelForCausalLM
 
 
-class OddsRatio(AsPrepared, ORPOTrainer):
-    pass
+class OddsRatio(AsPrepared, Evaluating, ORPOTrainer):
+    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+        chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
+        losses, chosen_rewards, rejected_rewards, *_ = self.odds_ratio_loss(chosen, rejected)
+        learned = batch["chosen_attention_mask"][:, 1:].sum()  # prompts too
+        return {
+            "odds_ratio_loss": each(-losses),
+            "nll_loss": Fraction(nll.double() * learned, learned),
+            **of_pairs(chosen_rewards, rejected_rewards),
+            "logp_chosen": each(chosen),
+            "logp_rejected": each(rejected),
+            "log_odds": each((chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))),
+        }
+
+    def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
+        """A mean over the tokens of chosen texts, and one over pairs."""
+        means = means_of(parts)
+        preference = means.pop("odds_ratio_loss")
+        return {**means, "loss": means["nll_loss"] + preference}
 
 
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> ORPOConfig:

@@ -33,6 +33,7 @@ from trainers.reinforcement.reward_model import Judge, load_judge
 from trainers.reinforcement.rollout import Batch, Rollout, batch_of, load_rollout, save_rollout
 from trainers.reinforcement.whole_weights import whole_weights
 from trainers.reinforcement.written import Written, read_back, rollout_of
+from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import load_reference
 
@@ -41,7 +42,7 @@ HEAD_FILE = "value_head.safetensors"
 Row = dict[str, Any]  # prompt_ids, prompt, answer
 
 
-class PpoTrainer(Trainer):
+class PpoTrainer(Evaluating):
     """By inheritance, since transformers' Trainer offers no other way to make batches, losses and what a checkpoint keeps."""
 
     loss_is_scaled_for_ga = True  # by the tokens of a whole mini batch, so that accumulated passes make the step of one large pass
@@ -53,7 +54,7 @@ class PpoTrainer(Trainer):
         self.reference: nn.Module | None = None
         self.rollout: Rollout | None = None
         self.passes = 0  # of the optimizer step that is being made
-        self.measures = {"train": Measures(), "eval": Measures()}
+        self.measures = Measures()
         self.rollout_steps = self.stage.epochs * self.stage.mini_batches
         self.rollout_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.stage.mini_batches
         set_seed(self.args.seed, device_specific=True)  # ranks sample answers of their own
@@ -86,7 +87,7 @@ class PpoTrainer(Trainer):
             written = self.answer(prompts, sampling(self.stage.response_length, self.stage.temperature, self.processing_class))
             policy, reference = read_back(self.model, self.reference, written, self.stage.temperature, self.args.train_batch_size)
         self.model.train()
-        note_rollout(self.measures["train"], written, policy, reference)
+        note_rollout(self.measures, written, policy, reference)
         return rollout_of(written, policy, reference, self.stage)
 
     def answer(self, prompts: list[list[int]], config: GenerationConfig) -> Written:
@@ -103,19 +104,22 @@ class PpoTrainer(Trainer):
         policy, clipped = policy_loss(answered.logprobs, inputs.logprobs, inputs.advantages, self.stage.cliprange)
         value = value_loss(answered.values, inputs.values, inputs.returns, self.stage.cliprange_value)
         for name, values in {"policy_loss": policy, "value_loss": value, "clip_ratio": clipped.float()}.items():
-            self.measures["train"].note(name, values, inputs.answer_mask)
+            self.measures.note(name, values, inputs.answer_mask)
         return ((policy + self.stage.vf_coef * value) * inputs.answer_mask).sum() / inputs.tokens.to(policy)
 
-    def prediction_step(self, model: nn.Module, inputs: list[Row], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+    def measure(self, model: nn.Module, batch: list[Row]) -> dict[str, Fraction]:
+        with self.accelerator.autocast():
+            written = self.answer([row["prompt_ids"] for row in batch], greedy(self.stage.response_length, self.processing_class))
+        return {"reward": each(written.scores)}
+
+    def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """The loss of an evaluation is minus the reward of the likeliest answers, so that the lowest is the best."""
-        with torch.no_grad(), self.accelerator.autocast():
-            written = self.answer([row["prompt_ids"] for row in inputs], greedy(self.stage.response_length, self.processing_class))
-        self.measures["eval"].note("eval_reward", written.scores)
-        return -written.scores.mean(), None, None
+        means = means_of(parts)
+        return {**means, "loss": -means["reward"]}
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
-        """In place: what an evaluation logs is what it answers, and the best checkpoint may be chosen by any of it."""
-        logs.update(self.measures["eval" if "eval_loss" in logs else "train"].take())
+        if "eval_loss" not in logs:
+            logs.update(self.measures.take())
         super().log(logs, *arguments, **keywords)
 
     def _save_rng_state(self, output_dir: str) -> None:

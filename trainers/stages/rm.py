@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from peft import TaskType
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, Trainer
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
@@ -16,6 +17,7 @@ from conf.schema import Run
 from trainers.model.build import trained_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.regimes.freeze import train_too
+from trainers.stages.shared.evaluation import Evaluating, Fraction, each, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
 
@@ -46,8 +48,16 @@ class WholeTexts(DataCollatorForPreference):
         return batch
 
 
-class Rm(AsPrepared, RewardTrainer):
-    pass
+class Rm(AsPrepared, Evaluating, RewardTrainer):
+    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+        scores = model(**batch, use_cache=False).logits.squeeze(-1)
+        chosen, rejected = scores.chunk(2)
+        told = of_pairs(chosen, rejected)
+        return {
+            "loss": each(-functional.logsigmoid(chosen - rejected)),
+            "reward": each(scores),
+            **{name: told[name] for name in ("reward_margin", "reward_accuracy")},
+        }
 
 
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> RewardConfig:

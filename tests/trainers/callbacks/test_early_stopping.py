@@ -27,5 +27,5 @@ def test_the_first_of_the_best_evaluations_counts(values: list[float], higher: b
 def test_training_ends_when_patience_is_over(tmp_path: Path) -> None:
     assert not stops("eval_loss", 2, [3.0, 2.0, 2.5], tmp_path)
     assert stops("eval_loss", 2, [3.0, 2.0, 2.5, 2.4], tmp_path)
-    assert not stops("eval_rewards/accuracies", 2, [0.5, 0.6, 0.7], tmp_path)
-    assert stops("eval_rewards/accuracies", 2, [0.7, 0.6, 0.5], tmp_path)
+    assert not stops("eval_reward_accuracy", 2, [0.5, 0.6, 0.7], tmp_path)
+    assert stops("eval_reward_accuracy", 2, [0.7, 0.6, 0.5], tmp_path)

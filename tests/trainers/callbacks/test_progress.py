@@ -66,7 +66,7 @@ def test_tokens_of_a_reference_are_not_counted() -> None:
 def test_what_a_stage_compares_is_kept_of_a_step_and_of_an_evaluation(tmp_path: Path) -> None:
     progress, _ = begun(RunDir(tmp_path))
     log(progress, 1, **{"loss": 0.6, "rewards/chosen": 0.2, "rewards/rejected": -0.1, "rewards/margins": 0.3, "logits/chosen": 5.0})
-    log(progress, 1, **{"eval_loss": 0.5, "eval_accuracy": 0.75, "eval_margin": 0.4, "eval_kl": 0.01})
+    log(progress, 1, **{"eval_loss": 0.5, "eval_reward_accuracy": 0.75, "eval_reward_margin": 0.4, "eval_kl": 0.01})
     step, evaluation = entries(RunDir(tmp_path))
     assert {name: value for name, value in step.items() if "reward" in name} == {
         "reward_chosen": 0.2,

@@ -10,6 +10,7 @@ import torch
 from transformers import Trainer
 
 from conf.schema import Run
+from trainers.model.build import save_random_base
 from trainers.regimes import prepare_model
 from trainers.stages import dpo
 from trainers.stages.shared.preferences import load_reference
@@ -58,7 +59,7 @@ def test_the_loss_is_that_of_the_paper(
     found = trainer.evaluate()
     assert max(abs(lead) for lead in leads) > 0.1
     assert found["eval_loss"] == pytest.approx(sum(map(by_hand, leads, mean_leads)) / 4, rel=1e-3)
-    assert found["eval_rewards/margins"] == pytest.approx(BETA * sum(leads) / 4, rel=1e-3)
+    assert found["eval_reward_margin"] == pytest.approx(BETA * sum(leads) / 4, rel=1e-3)
 
 
 def test_the_weighted_next_token_loss_on_chosen_answers_is_added(
@@ -104,6 +105,18 @@ def test_the_reference_is_frozen_and_held_in_the_dtype_that_is_computed_in(preci
     assert all(torch.equal(theirs, ours.to(expected)) for theirs, ours in weights)
 
 
+@pytest.mark.parametrize("precision", ["bf16_amp", "fp32"])
+def test_the_reference_of_a_pretrained_model_is_loaded_from_its_files(precision: str, tmp_path: Path, run_of: Callable[..., Run]) -> None:
+    """With every weight learning: the regime has fp32 masters in its row, and the reference needs none."""
+    save_random_base(run_of("dpo", "regime=full"), dpo.MODEL_CLASS, tmp_path / "base")
+    run = run_of("dpo", "regime=full", f"training.precision={precision}", "model.init=pretrained", f"model.path={tmp_path / 'base'}")
+    prepared = prepare_model(run, dpo.MODEL_CLASS, tmp_path / "none")
+    reference = load_reference(run, dpo.MODEL_CLASS, prepared)
+    assert reference is not None
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    assert all(torch.equal(theirs, ours.to(dtype)) for theirs, ours in zip(reference.parameters(), prepared.model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("regime", [("regime=full",), ("regime=lora", "regime.rank=8")])
 def test_chosen_answers_gain_on_rejected_ones_in_unseen_pairs(
     regime: tuple[str, ...], tmp_path: Path, run_of: Callable[..., Run], rows_of: Callable[..., Any], trainer_of: Callable[..., Trainer]
@@ -115,9 +128,9 @@ def test_chosen_answers_gain_on_rejected_ones_in_unseen_pairs(
     trainer.train()
     after = trainer.evaluate()
     assert before["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert before["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
-    assert after["eval_rewards/margins"] > 0.5
-    assert after["eval_rewards/accuracies"] == 1.0
+    assert before["eval_reward_margin"] == pytest.approx(0, abs=1e-5)
+    assert after["eval_reward_margin"] > 0.5
+    assert after["eval_reward_accuracy"] == 1.0
 
 
 def test_checkpointed_activations_change_no_step_and_leave_no_hook(

@@ -78,4 +78,4 @@ def test_good_answers_gain_on_bad_ones_that_were_not_seen(
     after = trainer.evaluate()
     assert before["eval_loss"] == pytest.approx(0.5, abs=1e-4)
     assert after["eval_loss"] < 0.45
-    assert after["eval_rewards/chosen"] > after["eval_rewards/rejected"] + 0.3
+    assert after["eval_reward_chosen"] > after["eval_reward_rejected"] + 0.3

@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_the_paper(
     found = trainer.evaluate()
     by_hand = -texts.mean().item() + BETA * sum(math.log1p(math.exp(-lead)) for lead in leads) / 4
     assert found["eval_loss"] == pytest.approx(by_hand, rel=1e-4)
-    assert found["eval_log_odds_chosen"] == pytest.approx(sum(leads) / 4, abs=1e-4)
+    assert found["eval_log_odds"] == pytest.approx(sum(leads) / 4, abs=1e-4)
 
 
 @pytest.mark.parametrize("regime", [("regime=full",), ("regime=lora", "regime.rank=8")])
@@ -46,8 +46,8 @@ def test_chosen_answers_get_ahead_in_unseen_pairs(
     trainer.train()
     after = trainer.evaluate()
     assert after["eval_loss"] < before["eval_loss"] - 0.5
-    assert before["eval_rewards/accuracies"] < 0.9
-    assert after["eval_rewards/accuracies"] == 1.0
+    assert before["eval_reward_accuracy"] < 0.9
+    assert after["eval_reward_accuracy"] == 1.0
 
 
 def test_both_sides_of_a_pair_carry_the_prompt_and_learn_their_answer_alone() -> None:

@@ -30,8 +30,8 @@ def test_the_loss_is_that_of_the_difference_of_two_scores(
     ]
     found = trainer.evaluate()
     assert found["eval_loss"] == pytest.approx(sum(math.log1p(math.exp(-lead)) for lead in leads) / 5, rel=1e-4)
-    assert found["eval_margin"] == pytest.approx(sum(leads) / 5, abs=1e-5)
-    assert found["eval_accuracy"] == pytest.approx(sum(lead > 0 for lead in leads) / 5)
+    assert found["eval_reward_margin"] == pytest.approx(sum(leads) / 5, abs=1e-5)
+    assert found["eval_reward_accuracy"] == pytest.approx(sum(lead > 0 for lead in leads) / 5)
 
 
 @pytest.mark.parametrize("regime", [("regime=full",), ("regime=lora", "regime.rank=8")])
@@ -44,9 +44,9 @@ def test_unseen_pairs_come_to_be_told_apart(
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
-    assert before["eval_accuracy"] < 0.9
-    assert after["eval_accuracy"] == 1.0
-    assert after["eval_margin"] > before["eval_margin"] + 1
+    assert before["eval_reward_accuracy"] < 0.9
+    assert after["eval_reward_accuracy"] == 1.0
+    assert after["eval_reward_margin"] > before["eval_reward_margin"] + 1
 
 
 def test_the_head_learns_beside_an_adapter_and_is_saved_with_it(

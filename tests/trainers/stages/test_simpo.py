@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_the_paper(
     found = trainer.evaluate()
     by_hand = sum(math.log1p(math.exp(-(lead - MARGIN))) for lead in leads) / 4 - sft_weight * learned
     assert found["eval_loss"] == pytest.approx(by_hand, rel=1e-4)
-    assert found["eval_rewards/margins"] == pytest.approx(sum(leads) / 4, abs=1e-4)
+    assert found["eval_reward_margin"] == pytest.approx(sum(leads) / 4, abs=1e-4)
 
 
 @pytest.mark.parametrize("regime", [("regime=full",), ("regime=lora", "regime.rank=8")])
@@ -45,6 +45,6 @@ def test_chosen_answers_get_ahead_in_unseen_pairs(
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
-    assert before["eval_rewards/accuracies"] < 0.9
-    assert after["eval_rewards/accuracies"] == 1.0
-    assert after["eval_rewards/margins"] > before["eval_rewards/margins"] + 1
+    assert before["eval_reward_accuracy"] < 0.9
+    assert after["eval_reward_accuracy"] == 1.0
+    assert after["eval_reward_margin"] > before["eval_reward_margin"] + 1
