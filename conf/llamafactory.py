@@ -140,7 +140,7 @@ NAMES: tuple[Name, ...] = (
     Name("eval_steps", "evaluation.interval", "same"),
     Name("per_device_eval_batch_size", "evaluation.micro_batch", "same"),
     Name("load_best_model_at_end", "evaluation.best_at_end", "by `evaluation.metric`"),
-    Name("metric_for_best_model", "evaluation.metric", "`eval_loss`, `eval_rewards/accuracies`, ...; the name decides whether higher is better"),
+    Name("metric_for_best_model", "evaluation.metric", "`eval_loss`, `eval_reward_accuracy`, ...; the name decides whether higher is better"),
     Name("early_stopping_steps", "evaluation.patience", "evaluations without a better `evaluation.metric`"),
     Name("deepspeed", "sharding", "a choice instead of a JSON file: `zero1`, `zero2`, `zero3`, `zero2_offload`, `zero3_offload`"),
     Name("fsdp", "sharding", "`sharding=fsdp2`"),

@@ -1,4 +1,4 @@
-"""What an evaluation measures that checkpoints can be compared by."""
+"""What an evaluation measures that checkpoints can be compared by, and how people read it."""
 
 from dataclasses import dataclass
 

@@ -252,7 +252,9 @@ class Checkpoint:
 
 @dataclass
 class Evaluation:
-    interval: int = MISSING  # steps: From one evaluation to the next. 0: only before the first step and after the last.
+    interval: int = MISSING  # steps: From one evaluation to the next. 0: none.
+    at_start: bool | None = MISSING  # true: one before the first step too. null: where `interval` is not 0.
+    at_end: bool | None = MISSING  # true: one after the last step, wherever that falls. null: where `interval` is not 0.
     micro_batch: int = MISSING  # samples: Per rank and forward pass.
     best_at_end: bool = MISSING  # true: the final model is the checkpoint that is best by `metric`.
     # eval_loss | eval_reward_accuracy | eval_reward_margin | eval_reward:

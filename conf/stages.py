@@ -39,7 +39,7 @@ class StageRow:
     learns: Lesson
     loss: Loss
     sequences: int = 1  # of one sample of a micro-batch
-    least: int = 1  # samples of a micro-batch
+    least: int = 1  # samples of a micro-batch in training
     reference: bool = False  # what learns is compared with the model as it was before training
     forwards: int = 0  # passes without gradients over as many tokens, for each pass that learns; those of answers are written once a rollout
     read_between: bool = False  # what learns also reads tokens without gradients before each pass that learns

@@ -20,6 +20,7 @@ from trainers.callbacks.doing import Doing
 from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating, questions_to_ask
+from trainers.callbacks.last_evaluation import LastEvaluation
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.stopping import Stopping
@@ -68,7 +69,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     keep_output_dtype(arguments, run)
     join_ranks(run)
     checkpoint = checkpoint_to_resume(run_dir)
-    arguments.eval_on_start = data.evaluation is not None and checkpoint is None
+    arguments.eval_on_start = data.evaluation is not None and checkpoint is None and bool(run.evaluation.at_start)
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
     say_doing(run_dir, place, "loading weights")
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
@@ -79,9 +80,6 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     if stopping.stopped:
         write_peak(run_dir, place, peaks, host)
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
-    if data.evaluation is not None and not evaluated_last(trainer):
-        say_doing(run_dir, place, "evaluating")
-        trainer.evaluate()
     say_doing(run_dir, place, "saving the model")
     save_measured(trainer, tokenizer, run_dir, peaks)
     host.end("save")
@@ -89,12 +87,6 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     say_doing(run_dir, place, "drawing the pictures")
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
-
-
-def evaluated_last(trainer: Trainer) -> bool:
-    """Whether the weights at hand are those that the last step's evaluation saw."""
-    steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    return bool(steps) and steps[-1] == trainer.state.global_step and not trainer.args.load_best_model_at_end
 
 
 def set_device(run: Run, place: Place) -> None:
@@ -148,6 +140,8 @@ def build(
     ]
     if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
+    if data.evaluation is not None:
+        callbacks.append(LastEvaluation(run.evaluation))
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
     questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from conf.evaluations import with_ends
 from conf.run_dir import as_settled
 from conf.schema import Cluster, Composed, Run, SettledNode, Training
 from launcher.errors import ConfigError
@@ -26,7 +27,14 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
     model = replace(composed.model, architecture=read_architecture(composed.model))
     given = training.attention
-    described = replace(composed, node=node, cluster=cluster, model=model, training=replace(training, attention=given or UNDECIDED))
+    described = replace(
+        composed,
+        node=node,
+        cluster=cluster,
+        model=model,
+        training=replace(training, attention=given or UNDECIDED),
+        evaluation=with_ends(composed.evaluation),
+    )
     run = with_adapter_folder(as_settled(described))
     check_groups(run)
     return run if given is not None else replace(run, training=replace(run.training, attention=chosen_attention(run)))

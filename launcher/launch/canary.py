@@ -88,7 +88,7 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
         data=replace(data, cache=str(folder / "data"), streaming=False, mask_prompt=False, on_long="truncate"),
         training=replace(run.training, max_steps=STEPS, fit="off"),
         checkpoint=replace(run.checkpoint, interval=0),
-        evaluation=replace(run.evaluation, interval=0, best_at_end=False, generate=None, answers=0),
+        evaluation=replace(run.evaluation, interval=0, at_start=False, at_end=False, best_at_end=False, generate=None, answers=0),
         tracking=replace(run.tracking, name="none"),
         gate=replace(run.gate, mode="off", canary=False),
     )

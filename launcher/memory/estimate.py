@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from conf.data_sets import evaluates
+from conf.evaluations import is_evaluated
 from conf.schema import Qlora, Run
 from conf.shardings import sharding_row
 from launcher.facts.model import ModelFacts
@@ -95,6 +95,6 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         Phase("backward: end", (*between, *end_terms(job))),
         *reduction_phases(job, between),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
-        *((Phase("evaluation", (*inside, evaluation_term(job))),) if evaluates(job.run.data) else ()),
+        *((Phase("evaluation", (*inside, evaluation_term(job))),) if is_evaluated(job.run) else ()),
         Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),
     )

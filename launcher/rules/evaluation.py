@@ -1,7 +1,7 @@
 """Keys of the evaluation that need others: the best checkpoint needs one at each evaluation, patience needs evaluations, a metric its stage."""
 
 from conf.data_sets import evaluates
-from conf.metrics import metrics_of
+from conf.metrics import FORMER_NAMES, metrics_of
 from conf.schema import Composed
 from launcher.errors import ConfigError
 
@@ -25,5 +25,7 @@ def refuse_other_evaluation(run: Composed) -> None:
     if (evaluation.best_at_end or evaluation.patience is not None) and not evaluates(run.data):
         key = "best_at_end=true" if evaluation.best_at_end else f"patience={evaluation.patience}"
         raise ConfigError(f"evaluation.{key} needs evaluation data. Set data.validation_share above 0, or name data.evaluation_sets.")
+    if evaluation.metric in FORMER_NAMES:
+        raise ConfigError(f"evaluation.metric={evaluation.metric} is an old name. Set evaluation.metric={FORMER_NAMES[evaluation.metric]}.")
     if evaluation.metric not in known:
         raise ConfigError(f"evaluation.metric={evaluation.metric} is not measured by stage={run.stage.name}. Choose one of {', '.join(known)}.")

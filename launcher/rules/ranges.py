@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from conf.metrics import HIGHER_IS_BETTER
 from conf.schema import Composed, Sharding, Zero
 from conf.shardings import sharding_row, sharding_types
 from launcher.errors import ConfigError
@@ -148,7 +147,6 @@ LIMITS: tuple[Limit, ...] = (
     at_least("evaluation.micro_batch", 1),
     at_least("evaluation.answers", 0),
     at_least("evaluation.patience", 1),
-    one_of("evaluation.metric", *HIGHER_IS_BETTER),
     Limit("sharding.bucket_mb", lambda value: value is not None and 1 <= value <= 2**20, "from 1 MiB to 1 TiB"),
     one_of("backend.name", "torchrun", "accelerate"),
     within("backend.port", 0, 65536),

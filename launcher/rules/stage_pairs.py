@@ -1,6 +1,5 @@
 """Pairs of a stage and another choice that cannot work."""
 
-from conf.data_sets import evaluates
 from conf.optimizers import optimizer_row
 from conf.schema import Dpo, Lora, Run
 from conf.stages import Loss, stage_row
@@ -65,7 +64,7 @@ STAGE_RULES: tuple[Rule, ...] = (
         "kto-alone",
         lambda run: too_few_at_once(run),
         "KTO gives each prompt the answer of its neighbour in the batch, to estimate how far the policy has moved. A batch of one has no neighbour.",
-        "training.micro_batch=2 evaluation.micro_batch=2",
+        "training.micro_batch=2",
     ),
     Rule(
         "smoothing-loss",
@@ -78,5 +77,4 @@ STAGE_RULES: tuple[Rule, ...] = (
 
 def too_few_at_once(run: Run) -> bool:
     """Only kto has a `least` above 1. A further such stage needs its own sentence here."""
-    least = stage_row(run.stage.name).least
-    return run.training.micro_batch < least or (evaluates(run.data) and run.evaluation.micro_batch < least)
+    return run.training.micro_batch < stage_row(run.stage.name).least

@@ -38,7 +38,7 @@ class Permitted:
 class Result:
     point: Point
     state: str  # finished | refused | failed | stopped | not started
-    objective: float | None = None  # the last evaluation loss, else the last loss; finite
+    objective: float | None = None  # the evaluation loss of the final model, else the last loss; finite
     measure: str = ""  # which of the two
     run_dir: RunDir | None = None
     cause: str = ""

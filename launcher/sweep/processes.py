@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from conf.evaluations import of_final_model
 from conf.run_dir import RunDir
 from launcher.command import python_path
-from launcher.launch import execute, status
+from launcher.composition.recorded import recorded_run
+from launcher.launch import execute, journal, status
 from launcher.launch.plan import plan_for
 from launcher.sweep.points import Permitted, Point, Result, one_line
 
@@ -76,7 +78,7 @@ def result_of(running: Running) -> Result:
         return Result(running.point, "failed", cause=said, seconds=seconds)
     now = status.status_of(running.run_dir)
     if now.state == "finished":
-        objective, measure = objective_of(now)
+        objective, measure = objective_of(of_what_was_kept(now))
         return Result(running.point, "finished", objective, measure, running.run_dir, seconds=seconds)
     if now.state == "stopped":
         return Result(running.point, "stopped", run_dir=running.run_dir, cause=now.message, seconds=seconds)
@@ -90,6 +92,13 @@ def last_words(log: BinaryIO) -> str:
     text = log.read().decode("utf-8", "replace")
     _, found, message = f"\n{text}".rpartition("\nregimen: ")
     return one_line(message if found else "\n".join(text.split("\n")[-2:]))
+
+
+def of_what_was_kept(now: status.RunStatus) -> status.RunStatus:
+    """With the evaluation of the final model: evaluation.best_at_end may have kept an earlier one than the last."""
+    entries = [entry for entry in journal.json_lines(now.run_dir.progress) if "eval_loss" in entry]
+    final = of_final_model(entries, recorded_run(now.run_dir).evaluation) if entries else None
+    return now if final is None else replace(now, eval_loss=final["eval_loss"])
 
 
 def objective_of(now: status.RunStatus) -> tuple[float | None, str]:

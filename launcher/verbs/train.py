@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.evaluations import of_final_model
 from conf.metrics import SHOWN, shown_of
 from conf.run_dir import RunDir
 from conf.words import BETWEEN
@@ -145,14 +146,18 @@ def closing_summary(run_dir: RunDir) -> str:
 
 
 def what_was_reached(run_dir: RunDir) -> str:
-    """What the stage is about, from the first evaluation to the last; of a run without two of them, as the last step left it."""
+    """What the stage is about, from the first evaluation to that of the final model; of a run without two of them, as the last step left it."""
     entries = [*journal.json_lines(run_dir.progress)]
-    shown = shown_of(recorded.recorded_run(run_dir).stage.name)
-    evaluated = {name: [entry[f"eval_{name}"] for entry in entries if f"eval_{name}" in entry] for name in shown}
-    changes = [f"evaluation {SHOWN[name].change(values[0], values[-1])}. " for name, values in evaluated.items() if len(values) > 1]
+    run = recorded.recorded_run(run_dir)
+    shown = shown_of(run.stage.name)
+    evaluations = [entry for entry in entries if "eval_loss" in entry]
+    final = of_final_model(evaluations, run.evaluation)
+    if final is not None and final is not evaluations[0]:
+        changes = [f"evaluation {SHOWN[name].change(evaluations[0][key], final[key])}. " for name in shown if (key := f"eval_{name}") in final]
+        return "".join(changes) + (f"kept: step {final['step']}, the best by {run.evaluation.metric}. " if run.evaluation.best_at_end else "")
     trained = next((entry for entry in reversed(entries) if "loss" in entry), None)
-    if changes or trained is None:
-        return "".join(changes)
+    if trained is None:
+        return ""
     return f"step {trained['step']}: {BETWEEN.join(measures(trained, shown))}. "
 
 

@@ -30,7 +30,8 @@ class StreamCell:
     def settled(self) -> Any:
         streaming = ("data.streaming=true", "data.buffer=10", "training.max_steps=4", "checkpoint.interval=2", "training.dataloader_workers=1")
         data = ("data=files", f"data.folder={self.folder}", "data.sets=[a.jsonl]", "data.evaluation_sets=[a.jsonl]", "data.cutoff=64")
-        common = ("recipe=demo", "evaluation.answers=0", "evaluation.interval=0", "optim.warmup=0", f"output={self.folder}/outputs")
+        ends = ("evaluation.interval=0", "evaluation.at_start=true", "evaluation.at_end=true")
+        common = ("recipe=demo", "evaluation.answers=0", *ends, "optim.warmup=0", f"output={self.folder}/outputs")
         run = compose([*common, *data, *streaming, "node=cpu", f"sharding={self.sharding}", "training.micro_batch=2"])
         check_values(run)
         return settled(run, settle_node(run.node, 1).node)

@@ -128,3 +128,21 @@ def test_a_run_whose_evaluations_get_no_better_ends_early_with_its_best_checkpoi
         "saving the model",
         "drawing the pictures",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "evaluated"),
+    [
+        ("evaluation.interval=2", [0, 2, 4, 5]),
+        ("evaluation.interval=2 evaluation.best_at_end=true", [0, 2, 4, 5]),
+        ("evaluation.interval=2 evaluation.at_start=false evaluation.at_end=false", [2, 4]),
+        ("evaluation.interval=0", []),
+        ("evaluation.interval=0 evaluation.at_start=true", [0]),
+        ("evaluation.interval=0 evaluation.at_end=true", [5]),
+    ],
+)
+def test_each_evaluation_is_made_and_told_once(keys: str, evaluated: list[int], tmp_path: Path) -> None:
+    """Five steps. With best_at_end the checkpoint that is loaded at the end has been evaluated at its step."""
+    run_dir = started(tmp_path, "regime=lora", "data.validation_share=0.2", "training.max_steps=5", *keys.split())
+    entries = [json.loads(line) for line in run_dir.progress.read_text(encoding="utf-8").splitlines()]
+    assert [entry["step"] for entry in entries if "eval_loss" in entry] == evaluated

@@ -51,8 +51,11 @@ def answered(read: Batch) -> Batch:
 
 def evaluation_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> int:
     """Of a forward pass without gradients and its loss."""
-    if stage_row(run.stage.name).loss in (Loss.NEXT_TOKEN, Loss.SCORE):
+    kind = stage_row(run.stage.name).loss
+    if kind in (Loss.NEXT_TOKEN, Loss.SCORE):
         return evaluation_loss_bytes(run, facts, storage, batch.tokens)
+    if kind in (Loss.DPO, Loss.KTO):
+        return reference_bytes(facts, storage, batch)  # policy and reference say the same there: a log-probability for each answer
     found = loss_bytes_of(run, facts, storage, batch, 0)
     return max(found.model, found.outside)
 

@@ -100,7 +100,6 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("evaluation.interval", "", [0], [-1]),
     ("evaluation.micro_batch", "", [1], [0]),
     ("evaluation.patience", "", [None, 1], [0]),
-    ("evaluation.metric", "stage=dpo", ["eval_loss", "eval_reward_margin"], ["loss", ""]),
     ("sharding.bucket_mb", "sharding=ddp", [1, 25], [0, -1, None]),
     ("backend.name", "", ["torchrun", "accelerate"], ["mpirun"]),
     ("backend.port", "", [0, 65535], [-1, 65536]),

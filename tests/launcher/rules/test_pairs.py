@@ -61,7 +61,7 @@ FORBIDDEN = {
     "generate-rm": (*GPU, "stage=rm", "evaluation.generate=Hello"),
     "dropout-ppo": (*GPU, "stage=ppo", "regime=lora", "regime.dropout=0.1"),
     "muon-head": (*GPU, "stage=rm", "regime=full", "optim=muon", "sharding=ddp"),
-    "kto-alone": (*GPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),
+    "kto-alone": (*GPU, "stage=kto", "training.micro_batch=1", "evaluation.micro_batch=2"),
     "smoothing-loss": (*GPU, "stage=dpo", "stage.loss=ipo", "stage.label_smoothing=0.1"),
 }
 
@@ -105,7 +105,7 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
         (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
         (*CPU, "stage=grpo", "stage.generations=2", "regime=qlora", "regime.bits=2", "regime.dropout=0.1"),
-        (*CPU, "stage=kto", "training.micro_batch=2", "data.validation_share=0"),
+        (*CPU, "stage=kto", "training.micro_batch=2", "evaluation.micro_batch=1"),
         (*GPU, *VARLEN, "training.loss=fused", "regime=qlora", "sharding=zero3", "evaluation.generate=Hello"),
         (*CPU, *VARLEN, "training.precision=fp32"),
     ],

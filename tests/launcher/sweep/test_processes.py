@@ -1,11 +1,14 @@
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, save_run
 from launcher.launch.status import RunStatus
-from launcher.sweep.processes import last_words, objective_of, point_environment
+from launcher.sweep.processes import last_words, objective_of, of_what_was_kept, point_environment
+from tests.described import described
 
 
 def ended(loss: float | None, eval_loss: float | None) -> RunStatus:
@@ -43,6 +46,17 @@ def test_a_package_in_the_working_folder_does_not_shadow_ours() -> None:
 )
 def test_the_objective_is_a_finite_loss_or_none(loss: float | None, eval_loss: float | None, expected: tuple[float | None, str]) -> None:
     assert objective_of(ended(loss, eval_loss)) == expected
+
+
+def test_the_objective_is_the_loss_of_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
+    """The first of the two best ones after a step: the model before training is none of them."""
+    run_dir = RunDir(tmp_path)
+    lines = [{"step": step, "of": 40, "eval_loss": loss} for step, loss in ((0, 0.5), (10, 2.0), (20, 1.5), (30, 1.5), (40, 1.75))]
+    run_dir.progress.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for best, expected in (("true", 1.5), ("false", 1.75)):
+        overrides = ("evaluation.interval=10", "checkpoint.interval=10", f"evaluation.best_at_end={best}")
+        save_run(described("model=demo", "data=demo", "node=cpu", *overrides), run_dir)
+        assert of_what_was_kept(replace(ended(2.0, 1.75), run_dir=run_dir)).eval_loss == expected
 
 
 def test_the_cause_is_the_message_that_the_supervisor_ended_with() -> None:

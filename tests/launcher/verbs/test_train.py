@@ -51,6 +51,15 @@ def test_a_finished_run_says_what_its_stage_is_about(tmp_path: Path) -> None:
     assert closing_summary(run_dir) == "evaluation accuracy 50.0% -> 87.5%. evaluation loss 0.7000 -> 0.5000. "
 
 
+def test_the_closing_line_has_the_loss_of_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    overrides = ("evaluation.interval=10", "checkpoint.interval=10", "evaluation.best_at_end=true")
+    save_run(described("model=demo", "data=demo", "node=cpu", *overrides), run_dir)
+    lines = [{"step": step, "of": 30, "eval_loss": loss} for step, loss in ((0, 3.0), (10, 1.5), (20, 1.25), (30, 1.75))]
+    run_dir.progress.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert closing_summary(run_dir) == "evaluation loss 3.0000 -> 1.2500. kept: step 20, the best by eval_loss. "
+
+
 def test_a_supervisor_starts_what_was_judged_and_does_not_judge_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both a detached run and a point of a sweep are started so. Judged again, this run would be refused: its model has moved since."""
     run_dir = RunDir(tmp_path)
