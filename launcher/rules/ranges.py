@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from conf.schema import Composed, Sharding, Zero
@@ -206,7 +206,8 @@ def refuse_out_of_range(run: Composed, limits: Iterable[Limit]) -> None:
         group, field = limit.key.split(".")
         values = vars(getattr(run, group))
         if field in values and not limit.holds(values[field]):
-            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {limit.expected}.")
+            finite = "" if not isinstance(values[field], float) or isfinite(values[field]) else "a finite number "
+            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {finite}{limit.expected}.")
 
 
 def refuse_other_sharding(sharding: Sharding) -> None:

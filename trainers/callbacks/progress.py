@@ -100,7 +100,7 @@ class Progress(TrainerCallback):
         if self.leads:
             with self.run_dir.progress.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-        refuse_nan(entry)
+        refuse_nan(entry, int(args.logging_steps))
 
     def rate(self, state: TrainerState) -> dict[str, float]:
         assert self.tokens is not None, "training has begun"
@@ -115,12 +115,14 @@ class Progress(TrainerCallback):
         }
 
 
-def refuse_nan(entry: dict[str, Any]) -> None:
-    """The logged loss is the mean over ranks, so every rank stops at the same step."""
-    for key in ("loss", "eval_loss"):
+def refuse_nan(entry: dict[str, Any], interval: int) -> None:
+    """The logged loss is the mean over ranks, so every rank stops at the same step, and over the steps since the last log."""
+    step = entry["step"]
+    steps = {"loss": f"at step {step}" if interval == 1 else f"in steps {max(1, step - interval + 1)} to {step}", "eval_loss": f"at step {step}"}
+    for key, when in steps.items():
         if key in entry and not math.isfinite(entry[key]):
             raise NotANumber(
-                f"{key} is {entry[key]} at step {entry['step']}, and nothing was saved from this step. "
+                f"{key} is {entry[key]} {when}, and nothing was saved from this step. "
                 "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp. "
                 "Resuming this run would give the same result."
             )

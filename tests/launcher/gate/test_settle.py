@@ -160,6 +160,14 @@ def test_the_last_value_inside_passes_and_the_first_outside_is_named(key: str, c
         assert str(refused.value).startswith(f"{key}={value} is out of range. It must be ")
 
 
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_a_number_that_is_not_finite_is_named_so(value: float) -> None:
+    """Infinity is above 0."""
+    with pytest.raises(ConfigError) as refused:
+        check_values(with_value(composed(), "training.epochs", value))
+    assert str(refused.value) == f"training.epochs={value} is out of range. It must be a finite number above 0."
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/root", "a/b", ".hidden", "-x", "a b", "a\n", "a\x00", "x" * 201])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name of a folder"):

@@ -25,8 +25,8 @@ def begun(run_dir: RunDir, leads: bool = True, step: int = 0) -> tuple[Progress,
     return progress, model
 
 
-def arguments(run_dir: RunDir) -> TrainingArguments:
-    return TrainingArguments(output_dir=str(run_dir.path))
+def arguments(run_dir: RunDir, log_interval: int = 1) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(run_dir.path), logging_steps=log_interval)
 
 
 def log(progress: Progress, step: int, **logs: float) -> None:
@@ -150,6 +150,14 @@ def test_every_rank_ends_at_a_loss_that_is_no_number(key: str, value: float, lea
     progress, _ = begun(RunDir(tmp_path), leads)
     with pytest.raises(NotANumber, match=rf"^{key} is {value} at step 4, .* new run with a lower optim\.lr"):
         log(progress, 4, **{key: value})
+
+
+@pytest.mark.parametrize(("key", "when"), [("loss", "in steps 6 to 10"), ("eval_loss", "at step 10")])
+def test_a_loss_over_several_steps_is_named_by_all_of_them(key: str, when: str, tmp_path: Path) -> None:
+    progress, _ = begun(RunDir(tmp_path))
+    state = TrainerState(global_step=10, max_steps=20)
+    with pytest.raises(NotANumber, match=rf"^{key} is nan {when}, "):
+        progress.on_log(arguments(RunDir(tmp_path), log_interval=5), state, TrainerControl(), logs={key: float("nan")})
 
 
 def test_lines_after_a_torn_one_are_not_lost_in_it(tmp_path: Path) -> None:

@@ -128,14 +128,16 @@ def test_the_tokens_that_progress_counts_are_those_of_its_step(tiny: Any, tmp_pa
     assert counted_of["plain"] == counted_of["fused"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_anything_is_saved_of_it(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_loss_that_is_no_number_ends_the_run_by_its_own_step_before_anything_is_saved_of_it(step: int, tiny: Any, tmp_path: Path) -> None:
+    """Step 3 is saved, and so told at once; step 2 is told when step 3 has been queued."""
     seen = Seen()
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     run = tiny.tiny_run("sft", *LORA, *FUSED, "training.max_steps=6", "checkpoint.interval=3")
     trainer = tiny.stage_trainer(run, tmp_path, tiny.rows_for("sft"), None, (Progress(run_dir, leads=True), seen))
-    break_at_step(trainer, 3)
-    with pytest.raises(NotANumber, match="at step 3"):
+    break_at_step(trainer, step)
+    with pytest.raises(NotANumber, match=f"at step {step}"):
         trainer.train()
     assert ("save", 3) not in seen.events
 
