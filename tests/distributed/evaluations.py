@@ -29,6 +29,7 @@ from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
 from launcher.gate.settle import settled
 from launcher.launch.backends import command
+from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
 from trainers.data.rows.packing import pack_lengths, packed_row
 from trainers.model.tokenizer import byte_tokenizer
@@ -76,7 +77,7 @@ class Cell:
         judge = (f"stage.reward_model={root / 'judge'}",) if self.stage == "ppo" else ()
         run = compose([*TINY, *places, f"stage={self.stage}", *SETTINGS.get(self.stage, ()), *judge, *self.further])
         check_values(run)
-        return settled(run, settle_node(run.node, self.ranks).node)
+        return settled(run, settle_node(run.node, 1).node)
 
 
 def save_start(root: Path) -> None:
@@ -121,6 +122,11 @@ def packed(rows: Sequence[dict[str, Any]]) -> list[Any]:
 
 def length_of(row: dict[str, Any]) -> int:
     return len(row["input_ids"])
+
+
+def allowed(cells: Sequence[Cell], root: Path) -> list[Cell]:
+    """Without those that are refused."""
+    return [cell for cell in cells if not incompatibilities(cell.run(root))]
 
 
 def evaluate_cells(cells: Sequence[Cell], root: Path, script: Path = SCRIPT) -> dict[Cell, list[dict[str, dict[str, float]]]]:

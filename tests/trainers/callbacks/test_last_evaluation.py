@@ -18,7 +18,9 @@ from trainers.callbacks.last_evaluation import LastEvaluation
         ("evaluation.interval=0 evaluation.at_end=true", False, True),
     ],
 )
-def test_the_last_of_ten_steps_is_evaluated_where_the_interval_or_its_key_says_so(keys: str, at_a_step: bool, at_the_end: bool, tmp_path: Path) -> None:
+def test_the_last_of_ten_steps_is_evaluated_where_the_interval_or_its_key_says_so(
+    keys: str, at_a_step: bool, at_the_end: bool, tmp_path: Path
+) -> None:
     """transformers' own flow has asked for an evaluation of the last step wherever there is an interval."""
     evaluation = with_ends(composed("model=demo", "data=demo", *keys.split()).evaluation)
     callback, control = LastEvaluation(evaluation), TrainerControl(should_evaluate=evaluation.interval > 0)
