@@ -99,6 +99,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("checkpoint.resume", "", ["newest", "step-0", "step-120"], ["", "oldest", "step-", "step-x", "step--1", "step-²", "120", "step-1\n"]),
     ("evaluation.interval", "", [0], [-1]),
     ("evaluation.micro_batch", "", [1], [0]),
+    ("evaluation.answers", "", [0], [-1]),
     ("evaluation.patience", "", [None, 1], [0]),
     ("sharding.bucket_mb", "sharding=ddp", [1, 25], [0, -1, None]),
     ("backend.name", "", ["torchrun", "accelerate"], ["mpirun"]),
