@@ -90,7 +90,7 @@ def clear_traces(run_dir: RunDir) -> None:
 
 def forget_warning(run_dir: RunDir) -> bool:
     """Remove the stop file if Slurm's warning before the time limit made it; one that the user made stays."""
-    warned = run_dir.stop.exists() and run_dir.stop.read_text(encoding="utf-8").strip() == TIME_LIMIT
+    warned = run_dir.stop.exists() and run_dir.stop.read_text(encoding="utf-8", errors="replace").strip() == TIME_LIMIT
     if warned:
         run_dir.stop.unlink()
     return warned

@@ -3,10 +3,9 @@
 import json
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from conf.records import is_event, read_lines
 from conf.run_dir import RunDir, cut_torn_line
 
 
@@ -21,14 +20,5 @@ def record(run_dir: RunDir, event: str, **facts: Any) -> None:
 
 
 def events(run_dir: RunDir) -> list[dict[str, Any]]:
-    return list(json_lines(run_dir.journal))
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line of a file that may still be growing; a torn last line is left for later."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    """Damaged lines are left out; `regimen status` counts them."""
+    return read_lines(run_dir.journal, is_event).entries

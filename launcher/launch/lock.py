@@ -51,11 +51,10 @@ def read_owner(run_dir: RunDir) -> Owner | None:
     """
     try:
         text = run_dir.lock.read_text(encoding="utf-8")
+        return Owner(**json.loads(text))
     except FileNotFoundError:
         return None
-    try:
-        return Owner(**json.loads(text))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunLocked(f"{run_dir.lock} is damaged and names no owner. If no process works in that folder, remove it.") from error
 
 

@@ -1,11 +1,12 @@
 """How a run ended: the ranks' own exit files, since torchrun flattens its workers' codes."""
 
-import json
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from conf.exit_codes import DONE, LOST_PEER, RANKS_FAILED, SAVED
+from conf.records import is_exit, read_object
 from conf.run_dir import RunDir
 
 
@@ -16,9 +17,15 @@ class Outcome:
 
 
 def read_exits(run_dir: RunDir) -> list[dict[str, Any]]:
-    """The exit files, in the order in which the ranks ended."""
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.exits.glob("rank-*.json")]
-    return sorted(files, key=lambda entry: float(entry["time"]))
+    """The exit files, in the order in which the ranks ended; a damaged one says no more than that its rank ended."""
+    found = {path: read_object(path, is_exit) for path in run_dir.exits.glob("rank-*.json")}
+    return sorted((entry or damaged_exit(path) for path, entry in found.items()), key=lambda entry: float(entry["time"]))
+
+
+def damaged_exit(path: Path) -> dict[str, Any]:
+    rank = path.stem.removeprefix("rank-")
+    message = f"{path} is damaged, so it is not known why that rank ended"
+    return {"rank": int(rank) if rank.isdecimal() else -1, "code": RANKS_FAILED, "message": message, "time": path.lstat().st_mtime}
 
 
 def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TextIO
 
 from conf.constants import STARTING, TRAINING
 from conf.metrics import SHOWN, shown_of
+from conf.records import is_doing, is_step, is_whole, parse_lines, read_lines
 from conf.run_dir import RunDir
 from conf.words import BAR_WIDTH, BETWEEN, duration, fitted
 from launcher.launch import journal
@@ -32,9 +33,8 @@ class Tail:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        self.offset += data.rfind(b"\n") + 1
+        return parse_lines(data, is_step).entries
 
 
 class Doing:
@@ -46,7 +46,7 @@ class Doing:
 
     def changes(self) -> list[dict[str, Any]]:
         """The lines added since the last look, each with what was done before it and for how long."""
-        entries = [*journal.json_lines(self.run_dir.doing)]
+        entries = read_lines(self.run_dir.doing, is_doing).entries
         if len(entries) < self.seen:  # a new attempt began, as after a requeue
             self.seen, self.now, self.since = 0, STARTING, 0.0
         if not self.since:
@@ -77,14 +77,19 @@ class Expected:
     steps: int | None = None
     flops_per_token: float = 0.0
     peak_flops: float = 0.0  # of all GPUs, FLOP/s; 0: unknown, and so is MFU
+    damaged: bool = False  # nothing could be read of plan.json
 
 
 def expected_of(run_dir: RunDir) -> Expected:
-    if not run_dir.plan.exists():
+    try:
+        plan = json.loads(run_dir.plan.read_text(encoding="utf-8"))
+        shown, expected = shown_of(plan["run"]["stage"]["name"]), plan["expected"]
+        steps = expected["steps"] if is_whole(expected["steps"]) else None
+        return Expected(shown, steps, float(expected["flops_per_token"]), float(expected["peak_flops"] or 0.0))
+    except FileNotFoundError:
         return Expected()
-    plan = json.loads(run_dir.plan.read_text(encoding="utf-8"))
-    shown, expected = shown_of(plan["run"]["stage"]["name"]), plan["expected"]
-    return Expected(shown, expected["steps"], float(expected["flops_per_token"]), float(expected["peak_flops"] or 0.0))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return Expected(damaged=True)  # only what helps to show the run is lost
 
 
 def measures(entry: Mapping[str, Any], shown: Sequence[str]) -> list[str]:

@@ -4,21 +4,22 @@ import json
 import math
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from conf.constants import TRAINING
 from conf.exit_codes import DONE, SAVED
+from conf.records import is_event, is_step, read_lines
 from conf.run_dir import RunDir
 from conf.words import BETWEEN
-from launcher.errors import ConfigError
-from launcher.launch import journal, lock
+from launcher.errors import ConfigError, RunLocked
+from launcher.launch import lock
 from launcher.launch.outcome import outcome_of, read_exits
 from launcher.launch.places import in_words, places
 from launcher.launch.progress import Doing, Expected, expected_of, measures
-from launcher.words import age, first_line
+from launcher.words import age, first_line, plural
 
 END_STATES = {DONE: "finished", SAVED: "stopped"}
 
@@ -26,7 +27,7 @@ END_STATES = {DONE: "finished", SAVED: "stopped"}
 @dataclass(frozen=True)
 class RunStatus:
     run_dir: RunDir
-    state: str  # running | queued | finished | stopped | failed | dead (no process, no end) | made
+    state: str  # running | queued | finished | stopped | failed | dead (no process, no end) | made | unknown (a damaged lock)
     step: int
     of: int
     loss: float | None
@@ -38,12 +39,13 @@ class RunStatus:
     doing: str | None = None  # of a run that runs: what it does outside of its steps, and for how long
     shown: tuple[str, ...] = ("loss",)  # what its stage is about, by the names of progress.jsonl
     measured: dict[str, float] = field(default_factory=dict)  # the last value of each of these, in training and in evaluation
+    damaged: str = ""  # which of its files could not be read whole
 
 
 def status_of(run_dir: RunDir) -> RunStatus:
-    history = journal.events(run_dir)
+    journalled, progress = read_lines(run_dir.journal, is_event), read_lines(run_dir.progress, is_step)
+    history, entries, expected = journalled.entries, progress.entries, expected_of(run_dir)
     last: dict[str, Any] = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
-    entries, expected = list(journal.json_lines(run_dir.progress)), expected_of(run_dir)
     newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": expected.steps or 0}
     state, code, message = state_of(run_dir, last)
     measured = last_values(entries, expected)
@@ -51,7 +53,14 @@ def status_of(run_dir: RunDir) -> RunStatus:
         run_dir, state, newest["step"], newest["of"], measured.get("loss"), measured.get("eval_loss"),
         max(float(last["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
         doing_of(run_dir) if state == "running" else None, expected.shown, measured,
+        damage({run_dir.journal: journalled.damaged, run_dir.progress: progress.damaged}, [run_dir.plan] if expected.damaged else []),
     )  # fmt: skip
+
+
+def damage(lines: Mapping[Path, int], files: Sequence[Path]) -> str:
+    """In words; empty where every file was read whole."""
+    in_lines = [f"{path.name} is damaged ({plural(count, 'line')} left out)" for path, count in lines.items() if count]
+    return ", ".join([*in_lines, *(f"{path.name} is damaged" for path in files)])
 
 
 def last_values(entries: Sequence[dict[str, Any]], expected: Expected) -> dict[str, float]:
@@ -72,7 +81,10 @@ def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, st
         return END_STATES.get(code, "failed"), code, last["message"]
     if "job" in last:
         return ("running" if last["event"] == "start" else "queued"), None, f"Slurm job {last['job']}"
-    owner = lock.read_owner(run_dir)
+    try:
+        owner = lock.read_owner(run_dir)
+    except RunLocked as error:
+        return "unknown", None, str(error)
     if owner is not None and lock.is_alive(owner):
         return "running", None, f"process {owner.pid} on {owner.host}"
     if read_exits(run_dir):  # nobody supervised it: ranks that the user started
@@ -131,7 +143,8 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
     return {
         "run_folder": str(status.run_dir.path.absolute()), "state": status.state, "step": status.step, "of": status.of, "loss": finite(status.loss),
         "eval_loss": finite(status.eval_loss), "measured": {name: finite(value) for name, value in status.measured.items()},
-        "doing": status.doing, "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "job": status.job,
+        "doing": status.doing, "updated": status.updated, "exit_code": status.exit_code, "message": status.message, "damaged": status.damaged,
+        "job": status.job,
     }  # fmt: skip
 
 
@@ -183,9 +196,8 @@ def steps(status: RunStatus) -> str:
 
 
 def remark(status: RunStatus) -> str:
-    if status.state == "finished":
-        return ""
-    return "; ".join(text for text in (status.doing, status.message) if text)
+    texts = (status.damaged,) if status.state == "finished" else (status.doing, status.message, status.damaged)
+    return "; ".join(text for text in texts if text)
 
 
 def shortest(path: Path) -> str:

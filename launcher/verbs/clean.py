@@ -13,7 +13,7 @@ from launcher.launch.places import in_words, places
 from launcher.launch.status import RunStatus
 from launcher.words import gib, plural
 
-ALIVE = ("running", "queued")
+ALIVE = ("running", "queued", "unknown")  # unknown: its lock is damaged
 STARTING = 600.0  # seconds: a folder without an owner may be at its start for this long
 LEFTOVERS = {  # in an output folder, made again when they are needed
     ".data/*": "tokenised data",
@@ -125,7 +125,10 @@ def run_item(run: RunStatus, others: Iterable[RunDir]) -> Item:
 
 def mentions(run_dir: RunDir, other: RunDir) -> bool:
     """Whether a run names a folder of another, as its base, its adapter or its reward model."""
-    return other.path.name in (text := run_dir.run_yaml.read_text(encoding="utf-8")) and f"{other.path.parent.name}/{other.path.name}" in text
+    return (
+        other.path.name in (text := run_dir.run_yaml.read_text(encoding="utf-8", errors="replace"))
+        and f"{other.path.parent.name}/{other.path.name}" in text
+    )
 
 
 def size_of(path: Path) -> int:

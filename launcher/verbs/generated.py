@@ -11,7 +11,13 @@ SHOWN = 60  # characters of an answer: an untrained model may write anything
 def generated_lines(run_dir: RunDir) -> list[str]:
     if not run_dir.samples.exists():
         return []
-    entries = json.loads(run_dir.samples.read_text(encoding="utf-8"))
+    try:
+        return lines_of(json.loads(run_dir.samples.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return [f"{run_dir.samples} is damaged"]
+
+
+def lines_of(entries: list[dict[str, Any]]) -> list[str]:
     asked = [f"asked {one['when']} training: {one['prompt']!r}\n  answered: {one['answer']!r}" for one in entries if "prompt" in one]
     return [*asked, *right_lines([one for one in entries if "asked" in one])]
 

@@ -94,8 +94,12 @@ def read(run_dir: RunDir) -> Comparison | Missing:
     try:
         memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
         run = yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        return compared_run(name, run, memory)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         return Missing(name, f"its files cannot be read: {first_line(str(error))}")
+
+
+def compared_run(name: str, run: dict[str, Any], memory: dict[str, Any]) -> Comparison | Missing:
     if not memory.get("predicted"):
         return Missing(name, "nothing was predicted: it was started without a plan")
     if "compared" not in memory:

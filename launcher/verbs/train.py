@@ -1,6 +1,5 @@
 """The verbs that act: train, stop, and what follows a run. They decide with the pure modules and act through execute."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from conf.evaluations import of_final_model
 from conf.metrics import SHOWN, shown_of
+from conf.records import is_step, read_lines, read_object
 from conf.run_dir import RunDir
 from conf.words import BETWEEN
 from launcher.command import Command
@@ -141,13 +141,13 @@ def closing_summary(run_dir: RunDir) -> str:
     known = f"{early_end(run_dir)}{what_was_reached(run_dir)}"
     if not run_dir.memory.exists():
         return known
-    memory = json.loads(run_dir.memory.read_text(encoding="utf-8"))
-    return f"{known}{memory['sentence']}"
+    memory = read_object(run_dir.memory, lambda entry: isinstance(entry.get("sentence"), str))
+    return f"{known}{memory['sentence'] if memory else f'{run_dir.memory} is damaged.'}"
 
 
 def what_was_reached(run_dir: RunDir) -> str:
     """What the stage is about, from the first evaluation to that of the final model; of a run without two of them, as the last step left it."""
-    entries = [*journal.json_lines(run_dir.progress)]
+    entries = read_lines(run_dir.progress, is_step).entries
     run = recorded.recorded_run(run_dir)
     shown = shown_of(run.stage.name)
     evaluations = [entry for entry in entries if "eval_loss" in entry]
@@ -164,7 +164,7 @@ def what_was_reached(run_dir: RunDir) -> str:
 
 def early_end(run_dir: RunDir) -> str:
     """Of a finished run that evaluation.patience ended before its last step; such a run evaluates at its end, so its last line is of that step."""
-    evaluation, steps = recorded.recorded_run(run_dir).evaluation, [*journal.json_lines(run_dir.progress)]
+    evaluation, steps = recorded.recorded_run(run_dir).evaluation, read_lines(run_dir.progress, is_step).entries
     if evaluation.patience is None or not steps or steps[-1]["step"] == steps[-1]["of"]:
         return ""
     last, patience = steps[-1], evaluation.patience

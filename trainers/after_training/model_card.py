@@ -1,12 +1,12 @@
 """README.md of an exported model: the facts of its run."""
 
-import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from conf.records import is_step, read_lines
 from conf.request import Export
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Qlora, Run
@@ -105,11 +105,7 @@ def licence_sentence(run: Run) -> str:
 
 def progress(run_dir: RunDir, step: int | None) -> list[dict[str, Any]]:
     """What was logged, up to the exported step."""
-    if not run_dir.progress.exists():
-        return []
-    lines = run_dir.progress.read_text(encoding="utf-8").splitlines(keepends=True)
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [entry for entry in entries if step is None or entry["step"] <= step]
+    return [entry for entry in read_lines(run_dir.progress, is_step).entries if step is None or entry["step"] <= step]
 
 
 def losses(history: list[dict[str, Any]]) -> dict[str, str]:

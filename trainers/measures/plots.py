@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
 from trainers.measures.curves import SMOOTHED_FROM, frame_of, last_of_each_step, resumed_steps, smoothed
 from trainers.measures.lettering import lettering
@@ -36,7 +37,7 @@ def draw_loss(run_dir: RunDir) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    entries = [json.loads(line) for line in run_dir.progress.read_text(encoding="utf-8").splitlines()]
+    entries = read_lines(run_dir.progress, is_step).entries
     panels = LOSS | reported_panels(entries)
     rows, columns = panel_grid(len(panels))
     figure, grid = pyplot.subplots(rows, columns, figsize=(8 * columns, 4.5 * rows), dpi=120, squeeze=False)

@@ -101,6 +101,6 @@ def test_a_run_whose_output_has_a_space_or_comes_from_a_recipe_is_found_again(he
         run_dir: RunDir = line.the_run(here / place)
         for argv in (("train", "resume=last"), ("plan", "resume=last"), ("status", "last"), ("status",)):
             found = line.call((*line.MODULE, *argv), here)
-            assert (found.code, str(run_dir.path) in found.out) == (0, True), found.text
+            assert (found.code, str(run_dir.path.relative_to(here)) in found.out) == (0, True), found.text
     again = line.call((*line.MODULE, "train", "resume=last", "output='my runs'"), here)
     assert (again.code, "my runs/" in again.out) == (0, True), again.text

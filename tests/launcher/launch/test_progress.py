@@ -41,11 +41,11 @@ def test_a_tail_hands_out_every_line_once(run_dir: RunDir) -> None:
 
 def test_a_line_that_is_being_written_waits_for_its_end(run_dir: RunDir) -> None:
     tail = Tail(run_dir, from_start=False)
-    run_dir.progress.write_text('{"step": 1}\n{"st')
-    assert tail.new_entries() == [{"step": 1}]
+    run_dir.progress.write_text('{"step": 1, "of": 2}\n{"st')
+    assert tail.new_entries() == [{"step": 1, "of": 2}]
     with run_dir.progress.open("a") as file:
-        file.write('ep": 2}\n')
-    assert tail.new_entries() == [{"step": 2}]
+        file.write('ep": 2, "of": 2}\n')
+    assert tail.new_entries() == [{"step": 2, "of": 2}]
 
 
 @pytest.mark.parametrize(("from_start", "seen"), [(True, [1, 2]), (False, [2])])

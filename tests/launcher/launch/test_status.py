@@ -172,6 +172,7 @@ def test_json_holds_every_field(run_dir: RunDir) -> None:
         "job": None,
         "measured": {"loss": 2.0},
         "doing": None,
+        "damaged": "",
     }
 
 
@@ -236,3 +237,21 @@ def test_runs_below_the_working_folder_are_named_from_there(run_dir: RunDir, mon
     assert table([status_of(run_dir)])[1].startswith("demo/2026-11-22_10-00-00  made")
     monkeypatch.chdir(run_dir.exits)
     assert table([status_of(run_dir)])[1].startswith(f"{run_dir.path}  made")
+
+
+def test_a_damaged_line_is_said_beside_what_the_others_say(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    with run_dir.journal.open("a") as file:
+        file.write('{"time": 7.0, "eve\n')
+    journal.record(run_dir, "end", exit_code=0, message="finished")
+    found = status_of(run_dir)
+    assert (found.state, found.damaged) == ("finished", "journal.jsonl is damaged (1 line left out)")
+    assert table([found])[1].endswith("journal.jsonl is damaged (1 line left out)")
+
+
+def test_a_damaged_lock_hides_no_run(run_dir: RunDir) -> None:
+    journal.record(run_dir, "start")
+    run_dir.lock.write_text("")
+    found = status_of(run_dir)
+    assert found.state == "unknown"
+    assert "If no process works in that folder, remove it." in found.message

@@ -71,7 +71,7 @@ def test_a_legend_lies_above_the_frame_and_hides_no_curve(axes: Axes) -> None:
 def test_a_name_that_no_font_can_draw_leaves_no_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
     run_dir = RunDir(tmp_path / "\U0010fffd" / "time")  # the last private character, which no font has
     run_dir.path.mkdir(parents=True)
-    run_dir.progress.write_text('{"step": 1, "loss": 3.0}\n')
+    run_dir.progress.write_text('{"step": 1, "of": 1, "loss": 3.0}\n')
     draw_loss(run_dir)
     assert "so the picture's title shows … in their place" in capsys.readouterr().err
     assert [str(warning.message) for warning in recwarn] == []
@@ -81,7 +81,7 @@ def test_a_name_that_no_font_can_draw_leaves_no_boxes(tmp_path: Path, capsys: py
 def test_what_the_stage_reports_is_drawn_beside_the_loss(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     step = {"loss": 0.6, "reward_chosen": 0.1, "reward_rejected": -0.1, "reward_accuracy": 0.5}
-    entries = [{"step": 1, **step}, {"step": 2, **step}, {"step": 2, "eval_loss": 0.5, "eval_reward_accuracy": 0.75}]
+    entries = [{"step": 1, "of": 2, **step}, {"step": 2, "of": 2, **step}, {"step": 2, "of": 2, "eval_loss": 0.5, "eval_reward_accuracy": 0.75}]
     run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     assert reported_panels(entries) == {
         "reward": {"reward_chosen": "chosen", "reward_rejected": "rejected"},

@@ -1,0 +1,46 @@
+"""One damaged line costs no more than itself, and is counted."""
+
+from pathlib import Path
+
+import pytest
+
+from conf.records import is_event, is_step, read_lines, read_object
+
+WHOLE = b'{"step": 1, "of": 4, "time": 3.5, "loss": 2.0}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\n", b"{\n", b"[1]\n", b"null\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"step": 1}\n', b'{"step": true, "of": 4}\n',
+     b'{"step": 1, "of": 4, "loss": "low"}\n', b'{"step": 1, "of": 4, "time": 1e400}\n', b'{"step": 1, "of": 4, "eta_seconds": NaN}\n'],
+)  # fmt: skip
+def test_a_damaged_line_is_left_out_and_counted(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(WHOLE + line + WHOLE)
+    read = read_lines(tmp_path / "lines", is_step)
+    assert ([entry["loss"] for entry in read.entries], read.damaged) == ([2.0, 2.0], 1)
+
+
+def test_a_torn_last_line_is_left_for_later(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(WHOLE + WHOLE[:-5])
+    assert read_lines(tmp_path / "lines", is_step).damaged == 0
+    assert len(read_lines(tmp_path / "lines", is_step).entries) == 1
+
+
+def test_a_loss_may_be_no_number(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b'{"step": 1, "of": 4, "loss": NaN}\n')
+    assert read_lines(tmp_path / "lines", is_step).damaged == 0
+
+
+def test_an_end_says_its_code_and_why(tmp_path: Path) -> None:
+    lines = ['{"time": 1, "event": "end"}', '{"time": 1, "event": "end", "exit_code": 0, "message": ""}', '{"time": 1, "event": "start", "job": 5}']
+    (tmp_path / "lines").write_text("".join(f"{line}\n" for line in lines))
+    read = read_lines(tmp_path / "lines", is_event)
+    assert ([entry["event"] for entry in read.entries], read.damaged) == (["end"], 2)
+
+
+def test_a_folder_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
+    assert read_lines(tmp_path, is_event).damaged == 1
+    assert read_object(tmp_path, is_event) is None
+    assert read_lines(tmp_path / "absent", is_event).damaged == 0
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "absent", is_event)
