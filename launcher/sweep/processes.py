@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from conf.evaluations import of_final_model
+from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
 from launcher.command import python_path
 from launcher.composition.recorded import recorded_run
-from launcher.launch import execute, journal, status
+from launcher.launch import execute, status
 from launcher.launch.plan import plan_for
 from launcher.sweep.points import Permitted, Point, Result, one_line
 
@@ -96,7 +97,7 @@ def last_words(log: BinaryIO) -> str:
 
 def of_what_was_kept(now: status.RunStatus) -> status.RunStatus:
     """With the evaluation of the final model: evaluation.best_at_end may have kept an earlier one than the last."""
-    entries = [entry for entry in journal.json_lines(now.run_dir.progress) if "eval_loss" in entry]
+    entries = [entry for entry in read_lines(now.run_dir.progress, is_step).entries if "eval_loss" in entry]
     final = of_final_model(entries, recorded_run(now.run_dir).evaluation) if entries else None
     return now if final is None else replace(now, eval_loss=final["eval_loss"])
 

@@ -154,7 +154,9 @@ def what_was_reached(run_dir: RunDir) -> str:
     final = of_final_model(evaluations, run.evaluation)
     if final is not None and final is not evaluations[0]:
         first = evaluations[0]
-        changes = [f"evaluation {SHOWN[name].change(first[key], final[key])}. " for name in shown if (key := f"eval_{name}") in final and key in first]
+        changes = [
+            f"evaluation {SHOWN[name].change(first[key], final[key])}. " for name in shown if (key := f"eval_{name}") in final and key in first
+        ]
         return "".join(changes) + (f"kept: step {final['step']}, the best by {run.evaluation.metric}. " if run.evaluation.best_at_end else "")
     trained = next((entry for entry in reversed(entries) if "loss" in entry), None)
     if trained is None:
