@@ -8,9 +8,11 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO, cast
 
-from conf.exit_codes import BUG, INTERRUPTED
+from conf.exit_codes import BUG, DISK, INTERRUPTED
 from launcher.errors import ConfigError, RegimenError
+from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
 from launcher.verbs.parser import Parser, Version, refuse_options, refuse_verb, show_help
@@ -32,8 +34,24 @@ FIRST_STEPS = """first steps:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code of the process."""
+    before = sys.stdout, sys.stderr
+    out, err = Steady(sys.stdout), Steady(sys.stderr)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     try:
-        arguments = parsed_arguments(sys.argv[1:] if argv is None else argv)
+        code = answer(sys.argv[1:] if argv is None else argv)
+        out.flush()
+        if out.failed is None:
+            return code
+        print(f"regimen: standard output could not be written ({out.failed.strerror}); from there on it is lost.", file=sys.stderr)
+        return code or DISK
+    finally:
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+def answer(argv: Sequence[str]) -> int:
+    try:
+        arguments = parsed_arguments(argv)
         return int(arguments.act(arguments))
     except RegimenError as error:
         if str(error):
@@ -41,9 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output has left; nothing may be flushed to it at exit
-        return 0
     except Exception:  # noqa: BLE001 - a bug: the traceback is kept for us, the user gets a sentence
         return report_bug()
 
