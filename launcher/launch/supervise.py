@@ -20,11 +20,11 @@ GRACE_SECONDS = 300.0  # from a second request to stop until the ranks are kille
 
 
 class StopRequests:
-    """Counts SIGINT, SIGTERM and SIGHUP while it is installed; the handlers do nothing else."""
+    """Counts SIGINT, SIGTERM, SIGUSR1 (a cluster's warning) and SIGHUP while it is installed; the handlers do nothing else."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
             self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.note_hangup)
 

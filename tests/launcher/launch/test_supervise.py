@@ -43,7 +43,7 @@ def counted(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_every_signal_is_one_request(tmp_path: Path) -> None:
-    requests, output = counted(tmp_path, "SIGINT", "SIGTERM", "SIGINT")
+    requests, output = counted(tmp_path, "SIGINT", "SIGTERM", "SIGUSR1")
     assert requests == 3
     assert output.startswith("/dev/pts/")
 
