@@ -246,7 +246,9 @@ class Training:
 @dataclass
 class Checkpoint:
     interval: int = MISSING  # steps: From one checkpoint to the next. 0: only when the run is stopped.
-    keep: int = MISSING  # checkpoints: This many committed ones are kept, at least 1.
+    keep: int = (
+        MISSING  # checkpoints: This many committed ones are kept, at least 1. The best one (best_at_end) is one of them; with 1 it comes on top.
+    )
     resume: str = MISSING  # newest | step-N: Where this one start of `resume=RUN` goes on; later checkpoints are set aside.
 
 

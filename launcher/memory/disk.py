@@ -14,13 +14,22 @@ def checkpoint_bytes(job: Job) -> int:
     return per_element * saved + state_bytes(job.run, job.census, job.storage)
 
 
+def kept(run: Run) -> int:
+    """As trainers/checkpoints/commit.py prunes: the newest stays, and with evaluation.best_at_end the best one too."""
+    return max(run.checkpoint.keep, 2 if run.evaluation.best_at_end else 1)
+
+
+def on_top(run: Run) -> str:
+    return " and the best one" if kept(run) > run.checkpoint.keep else ""
+
+
 def disk_terms(job: Job) -> tuple[Term, ...]:
     run: Run = job.run
     one = checkpoint_bytes(job)
     adapter = regime_row(run.regime.name).learns == "an adapter"
     final = job.storage.weight * job.census.trained if adapter else job.storage.weight * job.census.base
     return (
-        Term("checkpoints", one * run.checkpoint.keep, f"checkpoint.keep={run.checkpoint.keep} x what learns with its states"),
+        Term("checkpoints", one * kept(run), f"checkpoint.keep={run.checkpoint.keep}{on_top(run)} x what learns with its states"),
         Term("checkpoint in the making", one, "the oldest is removed after the newest is complete"),
         Term("final model", final, "adapter" if adapter else "all weights"),
         *base_terms(job),

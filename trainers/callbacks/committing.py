@@ -15,12 +15,9 @@ from trainers.ranks.agreement import on_rank_zero
 class Committing(TrainerCallback):
     def __init__(self, run_dir: RunDir, keep: int, world: int) -> None:
         self.run_dir, self.keep, self.world = run_dir, keep, world
-        self.resumed_from: Path | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A run that begins at a step resumes from its checkpoint. The recorded path of the best one is where it was made, not where it is."""
-        if state.global_step:
-            self.resumed_from = self.run_dir.checkpoint(state.global_step)
+        """The recorded path of the best checkpoint is where it was made, not where it is."""
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
 
@@ -34,8 +31,5 @@ class Committing(TrainerCallback):
         on_rank_zero(complete, f"committing step {state.global_step}")
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
-        on_rank_zero(lambda: prune(self.run_dir, self.keep, self.protected(state)), "removing old checkpoints")
-
-    def protected(self, state: TrainerState) -> frozenset[Path]:
-        best = [Path(state.best_model_checkpoint)] if state.best_model_checkpoint else []
-        return frozenset([*best, *([self.resumed_from] if self.resumed_from else [])])
+        best = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
+        on_rank_zero(lambda: prune(self.run_dir, self.keep, best), "removing old checkpoints")

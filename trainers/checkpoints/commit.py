@@ -74,11 +74,16 @@ def choose(run_dir: RunDir) -> Choice:
     return Choice(None, passed_over)
 
 
-def prune(run_dir: RunDir, keep: int, protected: frozenset[Path]) -> None:
-    """Remove the oldest committed checkpoints beyond `keep`; what is removed vanishes from the list first."""
-    for checkpoint in committed(run_dir)[keep:]:
-        if checkpoint not in protected:
-            remove(checkpoint)
+def prune(run_dir: RunDir, keep: int, best: Path | None) -> None:
+    """Leave `keep` committed checkpoints: the newest, the best one if there is one, and then the newest others.
+
+    What is removed vanishes from the list first.
+    """
+    there = committed(run_dir)
+    needed = [checkpoint for checkpoint in there if checkpoint in (there[0], best)]
+    others = [checkpoint for checkpoint in there if checkpoint not in needed]
+    for checkpoint in others[max(0, keep - len(needed)) :]:
+        remove(checkpoint)
 
 
 def remove(checkpoint: Path) -> None:

@@ -154,3 +154,10 @@ def test_an_adapter_run_saves_adapters_only(described):
 
     adapters = 32 * 16 * ((4096 + 4096) * 2 + (4096 + 1024) * 2 + (4096 + 14336) * 3)
     assert predicted.disk == 2 * 12 * adapters + 4 * adapters
+
+
+@pytest.mark.parametrize(("keep", "held"), [(1, 2), (2, 2), (3, 3)])
+def test_the_best_checkpoint_comes_on_top_of_one_alone(described, keep, held):
+    predicted = estimate(*described("model=llama3.1_8b", "regime=full", f"checkpoint.keep={keep}", "evaluation.best_at_end=true"))
+
+    assert predicted.disk == (held + 1) * (4 + 8) * P8 + 4 * P8

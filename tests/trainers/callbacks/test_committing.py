@@ -49,6 +49,18 @@ def test_the_oldest_are_removed(run_dir: RunDir) -> None:
     assert steps(run_dir) == ["step-3", "step-2"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(2, None, [5, 4]), (2, 1, [5, 1]), (2, 5, [5, 4]), (3, 1, [5, 4, 1]), (3, 4, [5, 4, 3]), (1, 1, [5, 1]), (1, 5, [5])],
+)
+def test_the_best_checkpoint_is_one_of_those_that_are_kept(keep: int, best: int | None, left: list[int], run_dir: RunDir) -> None:
+    """Of keep=2 three were left: the best one came on top. Only with keep=1 it does, beside the newest."""
+    committing = Committing(run_dir, keep=keep, world=1)
+    for step in (1, 2, 3, 4, 5):
+        save(committing, step, best=best if best is not None and best <= step else None)
+    assert steps(run_dir) == [f"step-{step}" for step in left]
+
+
 def test_the_best_checkpoint_stays_and_is_named_where_it_is(run_dir: RunDir) -> None:
     committing = Committing(run_dir, keep=1, world=1)
     for step in (1, 2, 3):
@@ -62,15 +74,16 @@ def begin(committing: Committing, step: int) -> None:
     committing.on_train_begin(TrainingArguments(output_dir=str(committing.run_dir.path)), state, TrainerControl())
 
 
-def test_the_checkpoint_that_a_run_goes_on_from_stays(run_dir: RunDir) -> None:
-    before = Committing(run_dir, keep=3, world=1)
-    for step in (1, 2, 3):
+def test_a_run_that_goes_on_keeps_no_more_than_one_that_began(run_dir: RunDir) -> None:
+    """The checkpoint that it went on from stayed until its end, and three were left of keep=2."""
+    before = Committing(run_dir, keep=2, world=1)
+    for step in (1, 2):
         save(before, step)
-    resumed = Committing(run_dir, keep=1, world=1)
-    begin(resumed, 2)  # checkpoint.resume=step-2
-    for step in (3, 4):
+    resumed = Committing(run_dir, keep=2, world=1)
+    begin(resumed, 2)
+    for step in (3, 4, 5):
         save(resumed, step)
-    assert steps(run_dir) == ["step-4", "step-2"]
+    assert steps(run_dir) == ["step-5", "step-4"]
 
 
 def test_a_first_start_protects_nothing(run_dir: RunDir) -> None:
