@@ -246,9 +246,8 @@ class Training:
 @dataclass
 class Checkpoint:
     interval: int = MISSING  # steps: From one checkpoint to the next. 0: only when the run is stopped.
-    keep: int = (
-        MISSING  # checkpoints: This many committed ones are kept, at least 1. The best one (best_at_end) is one of them; with 1 it comes on top.
-    )
+    # checkpoints: This many committed ones are kept, at least 1. With evaluation.best_at_end the best one is among them; to 1 it is added.
+    keep: int = MISSING
     resume: str = MISSING  # newest | step-N: Where this one start of `resume=RUN` goes on; later checkpoints are set aside.
 
 

@@ -23,6 +23,7 @@ from conf.schema import GROUPS, Composed, register
 from conf.sizes import with_sizes
 from launcher.composition import own_groups
 from launcher.composition.mistakes import ALL_KEYS, composition_message, first_line, meant, missing_choice, missing_value, value_message
+from launcher.composition.names import folder_name
 from launcher.composition.spelling import in_pieces, tilde, unreadable
 from launcher.errors import ConfigError, Unsafe
 
@@ -104,6 +105,7 @@ def config_loader(config_dirs: Sequence[Path]) -> ConfigLoaderImpl:
     Plugins.instance()  # before any core plugin is imported: the scan re-executes modules that are already loaded
     register()
     own_groups.register_source()
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     search_path = create_config_search_path("pkg://conf")
     for folder in config_dirs:
         search_path.prepend(

@@ -1,6 +1,7 @@
 """Names that people write, and the keys and choices that they mean."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -11,6 +12,9 @@ from conf.choices import subtypes
 from conf.llamafactory import NAMES
 from conf.schema import GROUPS, PLAIN_GROUPS
 
+# Parts of a path that say nothing of the model: within a run folder (conf/run_dir.py), an export of one, and the hub's cache.
+GENERIC = re.compile(r"/|model|base|exports|checkpoints|snapshots|(final|step-\d+)(-\w+)?|\d{4}(-\d\d){2}_\d\d(-\d\d){2}(-\d+)?|[0-9a-f]{40}")
+LONGEST = 60  # characters of a label, which is a part of the run's name
 CONF = Path(conf.__file__).resolve().parent
 # Names of neither regimen nor LLaMA-Factory that other trainers and habit have for a key.
 OTHER_NAMES = {
@@ -73,6 +77,14 @@ def nearest_choices(name: str, known: Sequence[str]) -> list[str]:
 
 def built_in_choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def folder_name(path: str | None) -> str:
+    """The label of a model by its path: the last part that says which model it is. conf/model/local.yaml calls it by this name."""
+    parts = Path(path or "").absolute().parts if (path or "").startswith(".") else Path(path or "").parts
+    telling = [part for part in parts if not GENERIC.fullmatch(part)]
+    label = re.sub(r"[^\w.+=,@-]", "_", telling[-1].rpartition("--")[2]) if telling else ""
+    return label.lstrip(".+=,@-")[:LONGEST] or "model"
 
 
 def preset_of(path: str) -> str | None:

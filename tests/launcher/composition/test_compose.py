@@ -61,6 +61,29 @@ def test_a_key_that_names_neither_model_nor_data_leaves_the_demo(override: str) 
     assert compose([override]).model.name == "demo"
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen2.5-0.5B-Instruct"),
+        ("/models/法律-7b/", "法律-7b"),
+        ("../my model (new)", "my_model__new_"),
+        ("outputs/law/2026-11-29_10-00-00/model", "law"),
+        ("outputs/law/2026-11-29_10-00-00-1/exports/final-merged", "law"),
+        ("/cache/hub/models--Qwen--Qwen3-8B/snapshots/" + 40 * "a", "Qwen3-8B"),
+        ("/models/.hidden", "hidden"),
+        ("/model", "model"),
+    ],
+)
+def test_a_local_model_names_its_run_by_its_folder(path: str, name: str) -> None:
+    run = compose(["model=local", f"model.path='{path}'", "data=demo"])
+    assert (run.model.name, run.name) == (name, f"sft-lora-{name}")
+    check_values(run)
+
+
+def test_a_name_that_is_given_to_a_local_model_stays() -> None:
+    assert compose(["model=local", "model.path=a/b", "model.name=mine", "data=demo"]).name == "sft-lora-mine"
+
+
 def test_keys_of_other_groups_leave_the_demo_in_place() -> None:
     assert compose(["optim.lr=0.5", "name=modelled"]).data.sets == ["generated"]
 
