@@ -1,0 +1,181 @@
+"""Every command on README and on the pages is one that works: each is read by a shell, and what trains or asks a model is planned or parsed instead.
+
+`...` in a command stands for the words of the first line of its block. RUN is a run folder.
+"""
+
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir, save_run
+from launcher.cli import main, parsed_arguments
+from launcher.launch import journal, status
+from tests.described import described
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:regimen|torchrun|make|pip install) [^`\n]+)`")
+PROGRAMS = ("regimen", "torchrun", "make", "pip", "python")
+SPELL = "".join(f'{name}() {{ printf "%s\\0" {name} "$@"; printf "\\n"; }}\n' for name in PROGRAMS)
+RUN = re.compile(r"^(resume=)?(RUN|FOLDER)\b")  # what a reader fills in with a run folder
+SPELL += "ls() { case $2 in *rm*|*judge*) echo outputs/JUDGE/TIME ;; *) echo outputs/RUN/TIME ;; esac; }\n"  # where a script looks for its runs
+GOOD = {"instruction": "What is 1 + 1?", "input": "", "output": "1 + 1 = 2."}
+SLOW = ("export", "predict", "evaluate", "chat")  # they load a model; tests/trainers/verbs runs each
+
+
+@dataclass(frozen=True)
+class Command:
+    page: str
+    words: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}: {' '.join(self.words)}"
+
+
+def spelt(script: str) -> list[tuple[str, ...]]:
+    """The words of each call of one of the programs, as a shell reads them in an empty folder."""
+    done = subprocess.run(["bash", "-c", SPELL + script], capture_output=True, text=True, check=False, cwd="/")
+    return [tuple(line.removesuffix("\0").split("\0")) for line in done.stdout.splitlines() if line.split("\0")[0] in PROGRAMS]
+
+
+def in_blocks(text: str) -> Iterator[tuple[str, ...]]:
+    for language, block in BLOCK.findall(text):
+        if language not in ("", "sh", "bash"):
+            continue
+        shown = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+        script = "\n".join(shown) if shown else block
+        if not any(re.search(rf"(^|\| ){name} ", line) for name in PROGRAMS for line in script.splitlines()):
+            continue
+        calls = spelt(script)
+        for words in calls:
+            at = words.index("...") if "..." in words else None
+            yield words if at is None else (*words[:at], *calls[0][2:], *words[at + 1 :])
+
+
+def commands() -> list[Command]:
+    found = [Command(str(page.relative_to(REPOSITORY)), words) for page in PAGES for words in in_blocks(page.read_text(encoding="utf-8"))]
+    for page in PAGES:
+        for text in INLINE.findall(page.read_text(encoding="utf-8")):
+            if not re.search(r"\.\.\.|…", text):
+                found += [Command(str(page.relative_to(REPOSITORY)), words) for words in spelt(text)]
+    own = "docs/own_groups.md"  # tests/launcher/composition/test_own_groups.py makes its files
+    return list({command.words: command for command in found if command.page != own}.values())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder as the pages assume it: data sets, and one finished run."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    finished_run(RunDir(tmp_path / "outputs" / "JUDGE" / "TIME"), "stage=rm", "evaluation.generate=null")
+    finished_run(RunDir(tmp_path / "outputs" / "RUN" / "TIME"))
+    for place in ("data", "my_data", "law_data"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "dataset_info.json").write_text(json.dumps({"alpaca_en_demo": {"file_name": "my.jsonl"}}))
+    return tmp_path
+
+
+def finished_run(run_dir: RunDir, *overrides: str) -> None:
+    """The files of a run that the launcher reads, without its weights."""
+    for made in (run_dir.checkpoint(100), run_dir.logs, run_dir.model):
+        made.mkdir(parents=True)
+    run = described("recipe=demo", "node=cpu", "regime=full", *overrides)
+    save_run(run, run_dir)
+    journal.record(run_dir, "end", exit_code=0, message="")
+    scores = (
+        {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1} if run.stage.name == "rm" else {"architectures": ["LlamaForCausalLM"]}
+    )
+    (run_dir.model / "config.json").write_text(json.dumps({**run.model.architecture, **scores}))
+    (run_dir.model / "model.safetensors").write_bytes(bytes(8))
+    (run_dir.model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0]['content'] }}", "eos_token": "</s>"}))
+
+
+ROWS = {
+    "dpo": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "kto": {"prompt": "a", "completion": "b", "label": True},
+    "pt": {"text": "Water boils."},
+}
+ROWS |= dict.fromkeys(("rm", "orpo", "simpo"), ROWS["dpo"])
+
+
+def make_data(words: tuple[str, ...], folder: Path) -> None:
+    """The files that the command names, in the layout of its stage."""
+    said = dict(word.split("=", 1) for word in words if "=" in word)
+    row = ROWS.get(said.get("stage", "sft"), GOOD)
+    for name in ["my.jsonl", *re.findall(r"[\w-]+\.jsonl?", said.get("data.sets", ""))]:
+        (folder / said.get("data.folder", "data") / name).write_text("".join(f"{json.dumps(row)}\n" for _ in range(400)))
+
+
+def planned(words: list[str]) -> None:
+    """What `train` and `plan` would do. A refusal by the gate is an answer too: README shows one."""
+    assert main(["plan", *(word for word in words if word not in ("-m", "--detach", "--dry-run"))]) in (0, 3), words
+
+
+def one_point(words: list[str]) -> list[str]:
+    """The first point of a sweep."""
+    return [word if "[" in word else word.split(",")[0] for word in words]
+
+
+def run_words(words: tuple[str, ...], folder: Path) -> None:
+    """Run, plan or parse one command of regimen."""
+    verb, *rest = [RUN.sub(r"\g<1>outputs/RUN/TIME", word) for word in words]
+    make_data(words, folder)
+    if not rest or "--help" in rest or [verb, *rest] in (["data", "validate"], ["memory", "report"]):  # a verb is named; --help knows it
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, *rest, "--help"])
+    elif verb in ("train", "plan"):
+        planned(one_point(rest) if "-m" in rest else rest)
+    elif verb == "data":
+        assert main(["data", *rest, "--cfg"]) == 0
+    elif verb in SLOW or "--follow" in rest:
+        arguments = parsed_arguments([verb, *rest])
+        assert status.named_run(str(arguments.run).split("@")[0], arguments.output).run_yaml.is_file()
+    else:
+        assert main([verb, *rest]) == 0
+
+
+def check_other(words: tuple[str, ...]) -> None:
+    """What is not regimen's own: a target of the Makefile, an extra of the project, a module."""
+    program, *rest = words
+    if program == "make":
+        targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        assert rest[0] in targets, words
+    elif program == "pip":
+        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for named in re.findall(r"\.\[([\w,]+)\]", " ".join(rest)):
+            assert set(named.split(",")) <= set(extras), words
+    elif program == "python" and rest[0] == "-m":
+        assert (REPOSITORY / Path(*rest[1].split("."))).with_suffix(".py").is_file() or (REPOSITORY / Path(*rest[1].split("."))).is_dir(), words
+
+
+FOUND = commands()
+
+
+def test_the_commands_of_every_page_are_found() -> None:
+    pages = {command.page for command in FOUND}
+    assert {"README.md", "CONTRIBUTING.md", "docs/data.md", "docs/slurm.md", "docs/after_training.md"} <= pages
+    assert {f"docs/stages/{path.name}" for path in (REPOSITORY / "docs" / "stages").glob("*.md")} <= pages
+    assert len([command for command in FOUND if command.words[0] == "regimen"]) > 50
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in FOUND if command.words[0] not in ("regimen", "torchrun")], ids=lambda command: command.name
+)
+def test_what_a_page_calls_beside_regimen_is_there(command: Command) -> None:
+    check_other(command.words)
+
+
+@pytest.mark.parametrize("command", [command for command in FOUND if command.words[0] in ("regimen", "torchrun")], ids=lambda command: command.name)
+def test_a_command_of_a_page_works(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    words = command.words[command.words.index("launcher") + 1 :] if command.words[0] == "torchrun" else command.words[1:]
+    run_words(words, folder)
+    assert "regimen: " not in capsys.readouterr().err
