@@ -11,9 +11,9 @@ from pathlib import Path
 
 from conf import schema
 from conf.choices import type_of
-from conf.schema import GROUPS, PLAIN_GROUPS, Composed
+from conf.groups import CONF, default_choices
+from conf.schema import PLAIN_GROUPS, Composed
 
-CONF = Path(__file__).resolve().parent
 UNITS = (
     "answers",
     "blocks",
@@ -126,12 +126,6 @@ def choice_help(group: str, choice: str) -> str:
     """The first line of a choice's file; empty where it has no comment."""
     first = (CONF / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()[0]
     return first.removeprefix("# ") if first.startswith("# ") else ""
-
-
-def default_choices() -> dict[str, str]:
-    """The choice of every group that conf/run.yaml uses; empty where the user chooses."""
-    text = (CONF / "run.yaml").read_text(encoding="utf-8")
-    return {group: chosen.replace("???", "") for group, chosen in re.findall(r"^  - (\w+): (\S+)$", text, re.MULTILINE) if group in GROUPS}
 
 
 @cache

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from conf.keys import KeyRow, choice_help, default_choices, field_of, group_help, key_rows, types_of
+from conf.groups import default_choices
+from conf.keys import KeyRow, choice_help, field_of, group_help, key_rows, types_of
 from conf.llamafactory import NAMES, NEEDLESS
 from conf.schema import GROUPS, Composed
 

@@ -1,7 +1,6 @@
 """The verbs of the command line, and the one place that turns an error into a message and an exit code."""
 
 import argparse
-import gc
 import os
 import sys
 import tempfile
@@ -16,14 +15,9 @@ from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
 from launcher.verbs.parser import Parser, Version, refuse_options, refuse_verb, show_help
+from launcher.verbs.run_options import add_plan, add_train, composing
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
-OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
-  regimen train model=qwen2.5_0.5b data=files 'data.sets=[my.jsonl]' regime=lora regime.rank=32
-If they name no model, no data and no recipe, recipe=demo is used. docs/keys.md explains every key.
-
-Groups and their choices:
-"""
 FIRST_STEPS = """first steps:
   regimen doctor                    check this machine
   regimen plan                      judge the demo, which is used where no model and no data are named
@@ -105,38 +99,6 @@ def parser() -> argparse.ArgumentParser:
 AddParser = Callable[..., argparse.ArgumentParser]
 
 
-def composing(verb: argparse.ArgumentParser) -> None:
-    verb.formatter_class = argparse.RawDescriptionHelpFormatter
-    verb.epilog = OVERRIDES + group_lines()
-    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    own_groups = "a folder with groups of your own; can be given several times"
-    verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
-    verb.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing")
-
-
-def add_train(add: AddParser) -> None:
-    train = add("train", help="judge a run, start it, and follow it to its end", description="Judge a run, start it, and follow it to its end.")
-    composing(train)
-    train.add_argument("--multirun", "-m", action="store_true", help="Hydra's multirun: comma-separated values are swept")
-    train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
-    train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
-    train.set_defaults(act=act_train)
-
-
-def add_plan(add: AddParser) -> None:
-    plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
-    composing(plan)
-    views = plan.add_mutually_exclusive_group()
-    views.add_argument(
-        "--matrix", action="store_true", help="show for every regime on this node its published need, its predicted need, and whether it is permitted"
-    )
-    views.add_argument("--explain", action="store_true", help="show every memory term of every phase with its source")
-    views.add_argument("--json", action="store_true", help="print the plan as JSON, with sizes in bytes")
-    views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity (.png, .svg, .pdf or .jpg)")
-    views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
-    plan.set_defaults(act=act_plan)
-
-
 def add_watching(add: AddParser) -> None:
     status = add(
         "status",
@@ -146,7 +108,7 @@ def add_watching(add: AddParser) -> None:
     status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
     add_output(status)
-    status.add_argument("--json", action="store_true")
+    status.add_argument("--json", action="store_true", help="print the list as JSON")
     status.set_defaults(act=act_status)
     stop = add("stop", help="ask a run to save a checkpoint and stop", description="Ask a run to save a checkpoint and stop.")
     stop.add_argument("run", metavar="RUN", help="a run folder, or last")
@@ -198,72 +160,6 @@ def add_job_records(add: AddParser) -> None:
         verb.add_argument("job")
         verb.set_defaults(act=act)
     end.add_argument("code", type=int, help="the exit code of srun")
-
-
-def group_lines() -> str:
-    """The groups and choices, read from the folders so that --help needs no Hydra."""
-    root = Path(__file__).resolve().parent.parent / "conf"
-    groups = sorted(folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
-    return "\n".join(f"  {folder.name:<12}{', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in groups)
-
-
-def act_train(arguments: argparse.Namespace) -> int:
-    from launcher.verbs import plan, train
-
-    if arguments.multirun:
-        refuse_with_multirun(arguments)
-    if arguments.cfg:
-        return plan.show_configuration(arguments.overrides, arguments.config_dir)
-    if arguments.dry_run:
-        return plan.show_plan(arguments.overrides, arguments.config_dir)
-    if arguments.multirun:
-        from launcher.sweep.multirun import multirun
-
-        return multirun(arguments.overrides, arguments.config_dir)
-    return train.train(arguments.overrides, arguments.config_dir, arguments.detach)
-
-
-def refuse_with_multirun(arguments: argparse.Namespace) -> None:
-    """Raises ConfigError for what a sweep cannot do, with the line that can."""
-    one_run = "It shows one run. Give one value for each key and leave -m out."
-    for given, option, instead in (
-        (arguments.cfg, "--cfg", one_run),
-        (arguments.dry_run, "--dry-run", one_run),
-        (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
-    ):
-        if given:
-            raise ConfigError(f"{option} is not possible with -m. {instead}")
-    resumed = next((text for text in arguments.overrides if text.startswith("resume=")), None)
-    if resumed is not None:
-        raise ConfigError(f"{resumed} goes on with one run, and -m starts a sweep of new ones. Write: regimen train {resumed}")
-
-
-def act_plan(arguments: argparse.Namespace) -> int:
-    gc.disable()  # a plan leaves nothing worth collecting, and looking for it takes a twentieth of the time
-    try:
-        return show_plan(arguments)
-    finally:
-        gc.enable()
-
-
-def show_plan(arguments: argparse.Namespace) -> int:
-    from launcher.verbs import plan
-
-    if arguments.cfg:
-        return plan.show_configuration(arguments.overrides, arguments.config_dir)
-    if arguments.diff:
-        return plan.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
-    if arguments.json:
-        return plan.show_plan_json(arguments.overrides, arguments.config_dir)
-    if arguments.matrix:
-        return plan.show_matrix(arguments.overrides, arguments.config_dir)
-    if arguments.picture:
-        from launcher.verbs.pictures import draw_plan
-
-        return draw_plan(arguments.overrides, arguments.config_dir, arguments.picture)
-    if arguments.explain:
-        return plan.explain(arguments.overrides, arguments.config_dir)
-    return plan.show_plan(arguments.overrides, arguments.config_dir)
 
 
 def act_status(arguments: argparse.Namespace) -> int:

@@ -7,15 +7,14 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
-import conf
 from conf.choices import subtypes
+from conf.groups import built_in_choices
 from conf.llamafactory import NAMES
 from conf.schema import GROUPS, PLAIN_GROUPS
 
 # Parts of a path that say nothing of the model: within a run folder (conf/run_dir.py), an export of one, and the hub's cache.
 GENERIC = re.compile(r"/|model|base|exports|checkpoints|snapshots|(final|step-\d+)(-\w+)?|\d{4}(-\d\d){2}_\d\d(-\d\d){2}(-\d+)?|[0-9a-f]{40}")
 LONGEST = 60  # characters of a label, which is a part of the run's name
-CONF = Path(conf.__file__).resolve().parent
 # Names of neither regimen nor LLaMA-Factory that other trainers and habit have for a key.
 OTHER_NAMES = {
     "batch_size": "training.micro_batch",
@@ -73,10 +72,6 @@ def nearest_choices(name: str, known: Sequence[str]) -> list[str]:
     if word in plain:
         return [plain[word]]
     return begun or [plain[near] for near in difflib.get_close_matches(word, list(plain), n=1, cutoff=0.5)]
-
-
-def built_in_choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 def folder_name(path: str | None) -> str:

@@ -11,8 +11,8 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import Container, DictConfig, OmegaConf
 
+from conf.groups import CONF, default_choices
 from conf.schema import GROUPS, PLAIN_GROUPS
-from launcher.composition.names import CONF
 from launcher.errors import ConfigError
 
 SCHEME = "own"
@@ -53,8 +53,6 @@ def filled(group: str, name: str, base: str, given: DictConfig) -> Container:
 def base_of(group: str, given: DictConfig) -> str:
     if group == "node" and given.get("auto"):
         return "auto"
-    from conf.keys import default_choices  # only a file without a defaults list needs it
-
     return BASES.get(group) or default_choices()[group]
 
 

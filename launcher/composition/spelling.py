@@ -8,9 +8,10 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from conf.groups import built_in_choices
 from conf.llamafactory import NAMES, SAME, Name, row_of_name, row_of_needless
 from conf.schema import GROUPS
-from launcher.composition.names import built_in_choices, field_type, known_keys, nearest_choices, nearest_key, preset_of
+from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key, preset_of
 
 FILE = re.compile(r"\S+\.(ya?ml|json)")
 PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)

@@ -73,7 +73,7 @@ def test_help_of_every_verb_composes_nothing(verbs: list[str]) -> None:
 
 def test_help_lists_the_choices_without_composing() -> None:
     _, out, _ = started("plan", "--help")
-    assert re.search(r"^  regime +freeze, full, lora, qlora$", out, re.MULTILINE)
+    assert re.search(r"^  regime +freeze, full, lora \(default\), qlora$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("more", [(), ("--json",), ("--explain",), ("--matrix",)])

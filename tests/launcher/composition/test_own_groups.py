@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from conf.groups import built_in_choices
 from conf.schema import GROUPS, Lora
 from launcher.cli import main
 from launcher.composition import own_groups
 from launcher.composition.compose import compose
-from launcher.composition.names import built_in_choices
 from launcher.errors import ConfigError
 from tests.launcher.composition.test_compose import DEMO, message, own_file
 

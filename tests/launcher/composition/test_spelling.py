@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from conf.groups import built_in_choices
 from conf.schema import Composed
 from launcher.cli import main
 from launcher.composition.compose import compose
-from launcher.composition.names import built_in_choices, nearest_choices, nearest_key
+from launcher.composition.names import nearest_choices, nearest_key
 from launcher.composition.spelling import PLAIN, line_for, llamafactory
 from launcher.errors import ConfigError
 

@@ -1,0 +1,122 @@
+"""The options of `train` and `plan`, and the description of a run that several verbs share; what they do is imported when they are called."""
+
+import argparse
+import gc
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from conf.groups import built_in_choices, built_in_groups, default_choices
+from launcher.errors import ConfigError
+
+AddParser = Callable[..., argparse.ArgumentParser]
+OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
+  regimen train model=qwen2.5_0.5b data=files 'data.sets=[my.jsonl]' regime=lora regime.rank=32
+If they name no model, no data and no recipe, recipe=demo is used. resume=RUN goes on with a run (train and plan).
+docs/keys.md explains every key, docs/own_groups.md choices of your own.
+
+Groups and their choices:
+"""
+
+
+def composing(verb: argparse.ArgumentParser) -> None:
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.epilog = OVERRIDES + group_lines()
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="an override; see below")
+    own_groups = "a folder with choices of your own; can be given several times"
+    verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
+    verb.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing")
+
+
+def add_train(add: AddParser) -> None:
+    train = add("train", help="judge a run, start it, and follow it to its end", description="Judge a run, start it, and follow it to its end.")
+    composing(train)
+    train.add_argument("--multirun", "-m", action="store_true", help="a sweep: each combination of values that commas separate is a run")
+    train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
+    train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
+    train.set_defaults(act=act_train)
+
+
+def add_plan(add: AddParser) -> None:
+    plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
+    composing(plan)
+    views = plan.add_mutually_exclusive_group()
+    views.add_argument(
+        "--matrix", action="store_true", help="show for every regime on this node its published need, its predicted need, and whether it is permitted"
+    )
+    views.add_argument("--explain", action="store_true", help="show every memory term of every phase with its source")
+    views.add_argument("--json", action="store_true", help="print the plan as JSON, with sizes in bytes")
+    views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity (.png, .svg, .pdf or .jpg)")
+    views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
+    plan.set_defaults(act=act_plan)
+
+
+def group_lines() -> str:
+    """The groups and choices, with the default of each."""
+    defaults = default_choices()
+    marked = {
+        group: [f"{name} (default)" if name == defaults.get(group) != "default" else name for name in built_in_choices(group)]
+        for group in built_in_groups()
+    }
+    return "\n".join(
+        textwrap.fill(", ".join(names), 110, initial_indent=f"  {group:<12}", subsequent_indent=14 * " ") for group, names in marked.items()
+    )
+
+
+def act_train(arguments: argparse.Namespace) -> int:
+    from launcher.verbs import plan, train
+
+    if arguments.multirun:
+        refuse_with_multirun(arguments)
+    if arguments.cfg:
+        return plan.show_configuration(arguments.overrides, arguments.config_dir)
+    if arguments.dry_run:
+        return plan.show_plan(arguments.overrides, arguments.config_dir)
+    if arguments.multirun:
+        from launcher.sweep.multirun import multirun
+
+        return multirun(arguments.overrides, arguments.config_dir)
+    return train.train(arguments.overrides, arguments.config_dir, arguments.detach)
+
+
+def refuse_with_multirun(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for what a sweep cannot do, with the line that can."""
+    one_run = "It shows one run. Give one value for each key and leave -m out."
+    for given, option, instead in (
+        (arguments.cfg, "--cfg", one_run),
+        (arguments.dry_run, "--dry-run", one_run),
+        (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
+    ):
+        if given:
+            raise ConfigError(f"{option} is not possible with -m. {instead}")
+    resumed = next((text for text in arguments.overrides if text.startswith("resume=")), None)
+    if resumed is not None:
+        raise ConfigError(f"{resumed} goes on with one run, and -m starts a sweep of new ones. Write: regimen train {resumed}")
+
+
+def act_plan(arguments: argparse.Namespace) -> int:
+    gc.disable()  # a plan leaves nothing worth collecting, and looking for it takes a twentieth of the time
+    try:
+        return show_plan(arguments)
+    finally:
+        gc.enable()
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    from launcher.verbs import plan
+
+    if arguments.cfg:
+        return plan.show_configuration(arguments.overrides, arguments.config_dir)
+    if arguments.diff:
+        return plan.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
+    if arguments.json:
+        return plan.show_plan_json(arguments.overrides, arguments.config_dir)
+    if arguments.matrix:
+        return plan.show_matrix(arguments.overrides, arguments.config_dir)
+    if arguments.picture:
+        from launcher.verbs.pictures import draw_plan
+
+        return draw_plan(arguments.overrides, arguments.config_dir, arguments.picture)
+    if arguments.explain:
+        return plan.explain(arguments.overrides, arguments.config_dir)
+    return plan.show_plan(arguments.overrides, arguments.config_dir)
