@@ -70,7 +70,16 @@ def parsed_arguments(argv: Sequence[str]) -> argparse.Namespace:
         refuse_options(arguments, rest, argv)
     if rest:
         arguments.overrides += rest
+    for line in replaced(getattr(arguments, "overrides", [])):
+        print(line, file=sys.stderr)
     return arguments
+
+
+def replaced(overrides: Sequence[str]) -> list[str]:
+    """A line for each override that a later one of the same key replaces."""
+    given = [text.partition("=") for text in overrides if "=" in text]
+    last = {key: value for key, _, value in given}
+    return [f"note: {key}={value} is replaced by {key}={last[key]}, which is given after it." for key, _, value in given if value != last[key]]
 
 
 def report_bug() -> int:

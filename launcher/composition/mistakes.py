@@ -53,6 +53,8 @@ def composition_message(error: ConfigCompositionException, given: Sequence[str])
     cause, text = error.__cause__, str(error)
     values = dict(override.split("=", 1) for override in given if "=" in override)
     in_file = IN_FILE.match(text)
+    if in_file is not None and in_file["file"].startswith("recipe/") and choices_with(in_file["key"] or ""):
+        return recipe_message(in_file["file"].removeprefix("recipe/"), in_file["key"], values)
     if in_file is not None:
         return f"In {in_file['file']}.yaml: {file_message(in_file['kind'], in_file['said'], in_file['key'] or '')}"
     overridden = re.search(r"Could not override '([^']+)'", text)
@@ -73,6 +75,15 @@ def composition_message(error: ConfigCompositionException, given: Sequence[str])
     if twice is not None:
         return f"{twice['group']} is chosen twice. In the defaults list of a recipe, write: - override /{twice['group']}: {twice['choice']}"
     return first_line(error)
+
+
+def recipe_message(recipe: str, key: str, values: dict[str, str]) -> str:
+    """A recipe sets a key of a choice that an override has replaced. Without a model and data the demo's recipe is used."""
+    group = key.split(".")[0]
+    chosen = f"{group}={values[group]}" if group in values else f"the chosen {group}"
+    out = " and ".join(f"{group}={choice}" for choice in choices_with(key))
+    instead = "its choices in its place: model=demo data=demo" if recipe == "demo" else "its other choices and keys without it"
+    return f"recipe={recipe} sets {key}, which {chosen} does not have ({out} do). Leave {group} as the recipe has it, or write {instead} {chosen}"
 
 
 def unchosen_message(group: str, options: Sequence[str], values: dict[str, str]) -> str:

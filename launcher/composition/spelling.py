@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +17,7 @@ from launcher.composition.names import field_type, known_keys, nearest_choices, 
 FILE = re.compile(r"\S+\.(ya?ml|json)")
 PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 OPEN_QUOTE = "a quote is not closed"
+EXTRA = "it has a sign too many"
 PAGE = "docs/llamafactory.md translates all names."
 
 
@@ -60,6 +62,11 @@ def in_pieces(overrides: Sequence[str]) -> str | None:
         key, rest = text, [*overrides[at + 1 : at + 3]]
         if text.endswith("=") and len(text) > 1 and rest and "=" not in rest[0] and is_key(text[:-1]):
             return spaced(f"{text} {rest[0]}", text[:-1], rest[0])
+        named, _, value = text.partition("=")
+        if value and is_key(named) and named not in (*GROUPS, "recipe"):
+            torn = list(takewhile(is_loose, overrides[at + 1 :]))
+            if torn:
+                return f"`{' '.join([text, *torn])}` has spaces, at which a shell splits it. {instead(named, ' '.join([value, *torn]))}"
         if "=" in text or not is_key(key.removesuffix(":")):
             continue
         if rest[:1] == ["="] and len(rest) > 1:
@@ -69,6 +76,15 @@ def in_pieces(overrides: Sequence[str]) -> str | None:
         if rest and "=" not in rest[0]:
             return spaced(f"{text} {rest[0]}", key.removesuffix(":"), rest[0])
     return None
+
+
+def is_loose(text: str) -> bool:
+    """Whether a word is probably the rest of the value before it: a shell splits values that have spaces."""
+    return "=" not in text and not is_key(text) and not text.startswith("-") and not FILE.fullmatch(text) and not is_run(text)
+
+
+def is_run(text: str) -> bool:
+    return text in ("last", "resume") or Path(text, "run.yaml").is_file()
 
 
 def is_key(text: str) -> bool:
@@ -86,11 +102,16 @@ def unreadable(text: str) -> str:
         return tilde(key, value)
     if FILE.fullmatch(text) and not equals:
         return file_given(text)
+    if is_run(text):
+        return f"{text!r} is not key=value. To go on with a run, write: resume={'last' if text == 'resume' else text}"
+    several = re.split(r"[\s;,]+(?=[\w.]+=)", text)
+    if len(several) > 1 and all(readable(one) for one in several):
+        return f"{text!r} holds several overrides. Write them apart: {' '.join(map(shlex.quote, several))}"
     if not equals:
         how = instead(key, "VALUE") if is_key(key) else "Write key=value or group=choice, such as optim.lr=1e-4 or regime=lora."
         return f"{text!r} is not key=value. {how}"
     name, why = key.strip(), reason(key, value)
-    line = line_for(name, value.strip().strip("'\"") if why == OPEN_QUOTE else value)
+    line = line_for(name, value.strip().strip("'\"") if why == OPEN_QUOTE else value.strip("=,; ") if why == EXTRA else value)
     if re.fullmatch(r"[\w./@-]+", name) and not re.search(r"\n|\$\{", value) and readable(shlex.split(line)[0]):
         return f"{text!r} cannot be read, because {why}. Write: {line}"
     return f"{text!r} cannot be read as key=value. If the value has special characters or letters outside ASCII, quote it twice: 'key=\"value\"'."
@@ -99,6 +120,8 @@ def unreadable(text: str) -> str:
 def reason(key: str, value: str) -> str:
     if key != key.strip() or value != value.strip():
         return "there are spaces around ="
+    if value != value.strip("=,;"):
+        return EXTRA
     if value.count("'") % 2 or value.count('"') % 2:
         return OPEN_QUOTE
     if value.count("[") != value.count("]"):
@@ -124,6 +147,8 @@ def with_dashes(option: str, value: str | None) -> str:
     """The message for `--key value`, `--key=value` and `--key`."""
     key = option.lstrip("-")
     given = option if value is None else f"{option} {value}"
+    if option in ("-m", "--multirun"):
+        return f"`{option}` is an option of `regimen train` alone. Give one value for each key here, or write: regimen train -m"
     if key in ("config", "config-name", "config-path", "config_file", "yaml") and value is not None:
         return (
             f"`{given}` is not an option. {file_given(value)}"

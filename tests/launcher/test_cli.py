@@ -49,6 +49,11 @@ def test_what_is_no_verb_and_no_option_has_one_message_with_the_line_that_works(
     assert not [verb for verb in INTERNAL if verb in err]
 
 
+def test_an_override_that_a_later_one_replaces_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parsed_arguments(["plan", "optim.lr=1", "a=2", "optim.lr=3", "a=2"]).overrides == ["optim.lr=1", "a=2", "optim.lr=3", "a=2"]
+    assert capsys.readouterr().err == "note: optim.lr=1 is replaced by optim.lr=3, which is given after it.\n"
+
+
 @pytest.mark.parametrize("argv", [[], ["data"], ["memory"]])
 def test_without_a_verb_the_help_is_shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0

@@ -14,7 +14,9 @@ from launcher.composition.names import nearest_choices, nearest_key
 from launcher.composition.spelling import PLAIN, line_for, llamafactory
 from launcher.errors import ConfigError
 
-SHOWN = re.compile(r"(?:Write: |Did you mean |Add: |in brackets: |add: )(?:regimen (?:train|plan) (?:-m )?)?(.+?)(?:\?|$|\. `| or )", re.MULTILINE)
+SHOWN = re.compile(
+    r"Did you mean (.+?)(?: or .*)?\?(?: |$)|(?:Write: |[Aa]dd: |in brackets: )(?:regimen (?:train|plan) (?:-m )?)?(.+?)(?:$|\. `| or )"
+)
 DEMO = ("model=demo", "data=demo")
 NODE = ("model=llama3.2_1b", "data=demo", "node=a100_80")
 
@@ -31,7 +33,7 @@ def shown_line(said: str) -> list[str]:
     """The words of the line in a message, as a shell reads it."""
     found = SHOWN.search(said)
     assert found is not None, said
-    return shlex.split(found[1])
+    return shlex.split(found[1] or found[2])
 
 
 # what is written, the words of it that the message replaces, and what the run then holds
@@ -74,6 +76,11 @@ MISTAKES = [
     ("'data.sets=[it(1).json]'", 'data.sets=["it(1).json"]'),
     ("data.sets=[a,b", 'data.sets=["a","b"]'),
     ("data.sets=a,b", "data.sets=[a,b]"),
+    ("data.sets=[a, b]", "data.sets=[a, b]"),
+    ("regime.targets=[q_proj, v_proj, o_proj]", "regime.targets=[q_proj, v_proj, o_proj]"),
+    ("evaluation.generate=What is this?", "evaluation.generate=What is this?"),
+    ("regime=lora,", "regime=lora"),
+    ("regime==lora", "regime=lora"),
     ("""name="'mine" """, "name=mine"),
     ("output=~/runs", "output=$HOME/runs"),
     ("output=/データ/実行", 'output="/データ/実行"'),
@@ -114,6 +121,34 @@ def test_a_model_a_set_or_a_node_in_the_place_of_a_choice_is_told_with_the_line_
     others = {"model": "model=local", "data": "data=demo"}
     given = [*(text for group, text in others.items() if not any(word.startswith(f"{group}=") for word in line)), *line]
     assert isinstance(compose([*given, *([] if any("model.path" in word for word in line) else ["model.path=a"])]), Composed)
+
+
+def test_several_overrides_in_one_word_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("regime=lora regime.rank=8", "regime=lora;regime.rank=8", "regime=lora, regime.rank=8"):
+        assert refusal(["plan", *DEMO, word], capsys).endswith("holds several overrides. Write them apart: regime=lora regime.rank=8")
+
+
+@pytest.mark.parametrize(("word", "right"), [("resume", "resume=last"), ("last", "resume=last"), ("a/run", "resume=a/run")])
+def test_a_run_alone_is_told_as_resume(
+    word: str, right: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "run").mkdir(parents=True)
+    (tmp_path / "a" / "run" / "run.yaml").write_text("")
+    assert refusal(["train", word], capsys).endswith(f"To go on with a run, write: {right}")
+
+
+def test_a_choice_that_the_recipe_of_the_demo_does_not_fit_is_told_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["plan", "regime=full"], capsys)
+    assert said == (
+        "recipe=demo sets regime.rank, which regime=full does not have (regime=lora and regime=qlora do). "
+        "Leave regime as the recipe has it, or write its choices in its place: model=demo data=demo regime=full"
+    )
+    assert isinstance(compose(["model=demo", "data=demo", "regime=full"]), Composed)
+
+
+def test_a_sweep_of_a_plan_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(["plan", "-m", "optim.lr=1,2"], capsys).endswith("or write: regimen train -m")
 
 
 def test_a_sweep_without_m_is_told_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
