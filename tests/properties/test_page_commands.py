@@ -75,7 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder as the pages assume it: data sets, and one finished run."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    finished_run(RunDir(tmp_path / "outputs" / "JUDGE" / "TIME"), "stage=rm", "evaluation.generate=null")
+    finished_run(RunDir(tmp_path / "outputs" / "JUDGE" / "TIME"), "stage=rm")
     finished_run(RunDir(tmp_path / "outputs" / "RUN" / "TIME"))
     for place in ("data", "my_data", "law_data"):
         (tmp_path / place).mkdir()
@@ -87,7 +87,7 @@ def finished_run(run_dir: RunDir, *overrides: str) -> None:
     """The files of a run that the launcher reads, without its weights."""
     for made in (run_dir.checkpoint(100), run_dir.logs, run_dir.model):
         made.mkdir(parents=True)
-    run = described("recipe=demo", "node=cpu", "regime=full", *overrides)
+    run = described("model=demo", "data=demo", "node=cpu", "regime=full", *overrides)
     save_run(run, run_dir)
     journal.record(run_dir, "end", exit_code=0, message="")
     scores = (
