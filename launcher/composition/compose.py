@@ -22,7 +22,16 @@ from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
 from conf.sizes import with_sizes
 from launcher.composition import own_groups
-from launcher.composition.mistakes import ALL_KEYS, composition_message, first_line, meant, missing_choice, missing_value, value_message
+from launcher.composition.mistakes import (
+    ALL_KEYS,
+    composition_message,
+    first_line,
+    meant,
+    missing_choice,
+    missing_value,
+    uncomposed_message,
+    value_message,
+)
 from launcher.composition.names import folder_name
 from launcher.composition.spelling import in_pieces, tilde, unreadable
 from launcher.errors import ConfigError, Unsafe
@@ -92,7 +101,7 @@ def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}. Check the file and its permissions.") from error
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
         # Hydra raises bare built-in errors for some bad input (a group set to null, a defaults list that is not a list).
-        raise config_error(f"The configuration cannot be composed: {first_line(error)}") from error
+        raise config_error(uncomposed_message(error)) from error
 
 
 def config_error(message: str) -> ConfigError:

@@ -9,19 +9,18 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from conf.choices import subtypes
+from conf.groups import built_in_choices
 from conf.schema import GROUPS
-from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key, types_of
+from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key
 from launcher.composition.spelling import line_for, llamafactory, llamafactory_choice, own_line
 
 ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; the exception itself is not kept.
-IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>\S*))?")
+IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>[^\n]*))?")
 UNFIT = re.compile(r"Value '(?P<value>.*)' (of type '\w+' could not be converted to|is not a valid) (?P<type>Integer|Float|bool)\b")
 WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
-CHOSEN_IN_BODY = re.compile(r"Merge error: str is not a subclass of (?P<type>\w+)\. value: (?P<value>\S*)")
 UNCHOSEN = re.compile(r"You must specify '(?P<group>[^']+)'.*Available options:(?P<options>.*)", re.DOTALL)
 SEVERAL = re.compile(r"Ambiguous value for argument '(?P<text>(?P<key>[^=]+)=(?P<value>.*))'")
-TWICE = re.compile(r"Multiple values for (?P<group>[\w/]+)\. To override a value use 'override [\w/]+: (?P<choice>[^']*)'")
 # What a key needs that has no value of its own, as one types it.
 NEEDED = {
     "data.sets": "'data.sets=[FILE]', with a file, a name of the registry or a hub id",
@@ -37,8 +36,16 @@ CHOOSE = {
 def missing_choice(error: MissingConfigException) -> str:
     wanted = error.missing_cfg_file or ""
     group = next((group for group in (*GROUPS, "recipe", "hydra/launcher", "hydra/sweeper") if wanted.startswith(f"{group}/")), None)
+    unloaded = re.match(r"In '(?P<file>[^']+)': Could not load '(?P<group>[^']+)/(?P<name>[^'/]+)'", str(error))
+    if unloaded is not None and unloaded["group"] in GROUPS:
+        choices = built_in_choices(unloaded["group"])
+        near = " or ".join(nearest_choices(unloaded["name"], choices)) or "one of them"
+        said = f"{unloaded['file']}.yaml starts from {unloaded['name']}, which is not a choice. Did you mean {near}?"
+        return f"{said} {unloaded['group']} is one of: {', '.join(choices)}."
     if group is None or error.options is None:
         return first_line(error)
+    if not error.options:  # a defaults list with `CHOICE: something`
+        return f"A defaults list of a file of {group} holds the names of choices alone. Write: defaults: [{wanted.split('/')[1]}, _self_]"
     name = wanted.removeprefix(f"{group}/")
     said = f"{group}={name} is not a choice. "
     own = own_line(group, name)
@@ -53,7 +60,7 @@ def composition_message(error: ConfigCompositionException, given: Sequence[str])
     cause, text = error.__cause__, str(error)
     values = dict(override.split("=", 1) for override in given if "=" in override)
     in_file = IN_FILE.match(text)
-    if in_file is not None and in_file["file"].startswith("recipe/") and choices_with(in_file["key"] or ""):
+    if in_file is not None and in_file["file"].startswith("recipe/") and is_of_another_choice(in_file["key"] or ""):
         return recipe_message(in_file["file"].removeprefix("recipe/"), in_file["key"], values)
     if in_file is not None:
         return f"In {in_file['file']}.yaml: {file_message(in_file['kind'], in_file['said'], in_file['key'] or '')}"
@@ -71,10 +78,11 @@ def composition_message(error: ConfigCompositionException, given: Sequence[str])
     unchosen = UNCHOSEN.match(text)
     if unchosen is not None:
         return unchosen_message(unchosen["group"], unchosen["options"].split(), values)
-    twice = TWICE.match(text)
-    if twice is not None:
-        return f"{twice['group']} is chosen twice. In the defaults list of a recipe, write: - override /{twice['group']}: {twice['choice']}"
     return first_line(error)
+
+
+def is_of_another_choice(key: str) -> bool:
+    return 0 < len(choices_with(key)) < len(subtypes()[key.split(".")[0]])
 
 
 def recipe_message(recipe: str, key: str, values: dict[str, str]) -> str:
@@ -94,6 +102,15 @@ def unchosen_message(group: str, options: Sequence[str], values: dict[str, str])
     return f"{group} has no choice. {CHOOSE.get(group, f'Set {group}=CHOICE.')} {group} is one of: {', '.join(options)}."
 
 
+def uncomposed_message(error: BaseException) -> str:
+    """For the bare built-in errors of Hydra."""
+    listed = re.match(r"Invalid defaults list in '(?P<group>[^']+)/(?P<name>[^'/]+)', defaults must be a list", first_line(error))
+    if listed is not None:
+        first = "- override /model: CHOICE" if listed["group"] == "recipe" else "[CHOICE, _self_]"
+        return f"In {listed['group']}/{listed['name']}.yaml: defaults must be a list. Write: defaults: {first}"
+    return f"The configuration cannot be composed: {first_line(error)}"
+
+
 def missing_value(key: str) -> str:
     return f"{key} has no value. Set {NEEDED.get(key, f'{key}=VALUE')}."
 
@@ -105,13 +122,23 @@ def several_values(key: str, value: str) -> str:
 
 
 def file_message(kind: str, said: str, key: str) -> str:
-    if kind in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
-        return f"{unknown_key(key, None)} docs/own_groups.md shows such files."
-    chosen = CHOSEN_IN_BODY.search(said)
-    if chosen is not None:
-        group = next((group for group in GROUPS if chosen["type"] in {node.__name__ for node in types_of(group)}), "GROUP")
-        return f"a choice belongs into the defaults list of the file. Write there: - override /{group}: {chosen['value']}"
-    return value_message(key, said) if key else said
+    """What is wrong in a file of the user's own, and the line that belongs there."""
+    group, _, field = key.partition(".")
+    there = choices_with(key)
+    if "is not a ListConfig" in said:
+        return f"{key} must be a list. Write: {field}: [FIRST, SECOND]"
+    if kind not in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
+        return value_message(key, said) if key else "the file is no table of keys. Write lines of the form `key: value`."
+    if " " in key:
+        return f"`{field}` has no colon. Write: {': '.join(field.split(' ', 1))}"
+    if field.split(".")[0] == group:
+        return f"a file of the group {group} holds its keys without `{group}:` around them. Write them at the beginning of the line."
+    if key in known_keys() and len(there) in (0, len(subtypes().get(group, {}))):
+        return f"{key} has a dot. In a file, write {group}: on one line, and {field}: below it, two spaces to the right."
+    if there:
+        said = f"{key} is not a key of the choice that the file starts from, but of {group}={' or '.join(there)}."
+        return f"{said} Begin the file with: defaults: [{there[0]}, _self_]"
+    return f"{unknown_key(key, None)} docs/own_groups.md shows such files."
 
 
 def value_message(key: str, said: str, value: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """--config-dir: groups of the user's own. What a file leaves out comes from the built-in choice of its group that it starts from."""
 
 import difflib
+import re
 import sys
 from dataclasses import fields
 from functools import cache
@@ -9,7 +10,7 @@ from pathlib import Path
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 
 from conf.groups import CONF, default_choices
 from conf.schema import GROUPS, PLAIN_GROUPS
@@ -34,12 +35,26 @@ class OwnGroups(FileConfigSource):
         if group == "recipe":
             result.header.setdefault("package", "_global_")
             result.header["package"] = result.header["package"] or "_global_"
+            refuse_choices(Path(self.path, f"recipe/{name}.yaml"), result.config)
         elif group in GROUPS and isinstance(result.config, DictConfig) and "defaults" not in result.config:
             base, file = base_of(group, result.config), Path(self.path, f"{group}/{name}.yaml")
             refuse_uncounted(group, file, result.config)
             result.config = filled(group, name, base, result.config)
             tell(f"note: {file} has no defaults list. What it leaves out is that of {group}={base}.")
         return result
+
+
+def refuse_choices(file: Path, recipe: Container) -> None:
+    """Raises ConfigError for a choice that stands where Hydra does not look for it, with the line that makes it."""
+    if not isinstance(recipe, DictConfig):
+        return
+    listed = recipe.get("defaults")
+    entries = [entry for entry in listed if isinstance(entry, DictConfig)] if isinstance(listed, ListConfig) else []
+    chosen = [(re.sub("^/|^override (?!/)", "", str(key)), entry[key]) for entry in entries for key in entry]
+    chosen += [(str(key), recipe[key]) for key in recipe if not isinstance(recipe[key], DictConfig)]
+    for group, choice in chosen:
+        if group in GROUPS:
+            raise ConfigError(f"In {file}: the choice {group}: {choice} is made in the defaults list. Write there: - override /{group}: {choice}")
 
 
 def filled(group: str, name: str, base: str, given: DictConfig) -> Container:

@@ -80,7 +80,9 @@ def test_a_node_of_gpus_without_their_number_is_refused(tmp_path: Path) -> None:
 
 def test_a_recipe_that_chooses_without_override_is_told_how(tmp_path: Path) -> None:
     own_file(tmp_path, "recipe/mine.yaml", "defaults:\n  - /data: demo\n")
-    with pytest.raises(ConfigError, match=r"^data is chosen twice\. In the defaults list of a recipe, write: - override /data: demo$"):
+    with pytest.raises(
+        ConfigError, match=r"recipe/mine\.yaml: the choice data: demo is made in the defaults list\. Write there: - override /data: demo$"
+    ):
         compose(["recipe=mine"], [tmp_path])
 
 
