@@ -93,8 +93,8 @@ def finished_run(run_dir: RunDir, *overrides: str) -> None:
     scores = (
         {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1} if run.stage.name == "rm" else {"architectures": ["LlamaForCausalLM"]}
     )
-    (run_dir.model / "config.json").write_text(json.dumps({**run.model.architecture, **scores}))
-    (run_dir.model / "model.safetensors").write_bytes(bytes(8))
+    (run_dir.model / "config.json").write_text(json.dumps({**run.model.architecture, **scores, "max_position_embeddings": 2048}))
+    (run_dir.model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # a file of weights that holds none
     (run_dir.model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0]['content'] }}", "eos_token": "</s>"}))
 
 
