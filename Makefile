@@ -4,6 +4,8 @@
 PYTHON ?=
 PY := $(or $(PYTHON),.venv/bin/python)
 READY := $(if $(PYTHON),,.venv/.installed)
+RUNS := $(if $(PYTHON),,.venv/.runs)
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable
 SLURM := slurmctld slurmd sbatch munged
 
 .DEFAULT_GOAL := help
@@ -15,13 +17,21 @@ help: ## Show this list
 venv: .venv/.installed ## Make .venv with everything that a developer needs
 
 # Debian's python3 may come without ensurepip; its pip can install into the new environment instead.
-.venv/.installed: pyproject.toml
+.venv/bin/python:
 	python3 -m venv .venv || { python3 -m venv --clear --without-pip .venv && python3 -m pip --python .venv/bin/python install pip; }
-	@echo "Installing into .venv: this takes some minutes and needs the network. Only problems are shown."
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable '.[dev]'
+
+# What runs need, and after that what the tests need besides: each is installed once, and again when pyproject.toml changes.
+.venv/.runs: pyproject.toml | .venv/bin/python
+	@echo "Installing what runs need into .venv: this takes some minutes and needs the network. Only problems are shown."
+	$(PIP) .
 	touch $@
 
-demo: $(READY) ## Train a small model on this machine and show that it learned
+.venv/.installed: .venv/.runs
+	@echo "Installing what tests and linters need into .venv. Only problems are shown."
+	$(PIP) '.[dev]'
+	touch $@
+
+demo: $(RUNS) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
 # First the tests of one process each, one file on each core. Then those that start ranks or measure GPUs, which need the whole machine.
