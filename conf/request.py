@@ -12,14 +12,17 @@ FILE = "request.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """The weights that a run left."""
+    """The weights that a run left or began with, or a model folder that no run left."""
 
     run_folder: str
-    weights: str  # folder of the final model, or of one committed checkpoint
+    weights: str  # folder of the final model, or of one committed checkpoint; of a base what it is called
     step: int | None  # of the checkpoint; None: the final model
+    base: bool = False  # the model as it was before the run trained it
 
     @property
     def label(self) -> str:
+        if self.base:
+            return "base"
         return "final" if self.step is None else f"step-{self.step}"
 
 

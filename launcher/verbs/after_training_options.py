@@ -29,6 +29,12 @@ def add_verb(add: AddParser, name: str, what: str, act: Callable[[argparse.Names
     return verb
 
 
+def add_base(verb: argparse.ArgumentParser) -> None:
+    """Of the verbs that ask a model something."""
+    verb.add_argument("--base", action="store_true", help="ask the model as it was before the run trained it")
+    verb.epilog = "RUN can also be the folder of a model that transformers loads."
+
+
 def add_export(add: AddParser) -> None:
     verb = add_verb(add, "export", "write a trained model as plain transformers or PEFT files, and upload them to the hub with --push", act_export)
     form = verb.add_mutually_exclusive_group()
@@ -53,12 +59,14 @@ def add_predict(add: AddParser) -> None:
         "--to", type=Path, metavar="FOLDER", help="the folder of the prediction, in which an interrupted one goes on (default: RUN/predictions/NAME)"
     )
     verb.add_argument("--batch", default=8, type=int, metavar="N", help="prompts at a time (default: %(default)s)")
+    add_base(verb)
     add_sampling(verb, max_new_tokens=256)
 
 
 def add_evaluate(add: AddParser) -> None:
     verb = add_verb(add, "evaluate", "run tasks of lm-evaluation-harness", act_evaluate)
     names = "names, separated by commas, as `lm_eval --tasks list` shows them"
+    add_base(verb)
     verb.add_argument("--tasks", required=True, type=lambda text: text.split(","), metavar="TASK,...", help=names)
     verb.add_argument("--include", type=Path, metavar="FOLDER", help="a folder of task files of your own")
     verb.add_argument("--shots", type=int, metavar="N", help="examples before each question (default: as the task says)")
@@ -71,6 +79,7 @@ def add_evaluate(add: AddParser) -> None:
 def add_chat(add: AddParser) -> None:
     verb = add_verb(add, "chat", "talk to a trained model in this terminal", act_chat)
     verb.add_argument("--system", metavar="TEXT", help="a system prompt; /system TEXT changes it")
+    add_base(verb)
     add_sampling(verb, max_new_tokens=1024)
 
 
@@ -115,6 +124,7 @@ def act_predict(arguments: argparse.Namespace) -> int:
         to=arguments.to,
         batch=arguments.batch,
         sampling=Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed),
+        base=arguments.base,
     )
 
 
@@ -131,6 +141,7 @@ def act_evaluate(arguments: argparse.Namespace) -> int:
         to=arguments.to,
         batch=arguments.batch,
         chat=arguments.chat_template,
+        base=arguments.base,
     )
 
 
@@ -139,4 +150,4 @@ def act_chat(arguments: argparse.Namespace) -> int:
     from launcher.verbs.ask import chat
 
     sampling = Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)
-    return chat(arguments.run, arguments.output, system=arguments.system, sampling=sampling)
+    return chat(arguments.run, arguments.output, system=arguments.system, sampling=sampling, base=arguments.base)

@@ -13,6 +13,7 @@ from conf.constants import ADAPTER_CONFIG, GENERATED
 from conf.request import Chat, Evaluate, Predict, Sampling
 from conf.run_dir import as_settled, run_as_dict
 from conf.schema import Data, Run
+from conf.stages import Loss, stage_row
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.recorded import one_value, refuse_unknown, with_values
 from launcher.errors import ConfigError, DataError
@@ -37,17 +38,27 @@ def predict(
     to: Path | None,
     batch: int,
     sampling: Sampling,
+    base: bool = False,
 ) -> int:
     refuse_absent_packages("predict", "the packages of its scores (ROUGE, BLEU)", {"rouge_score": "rouge-score", "sacrebleu": "sacrebleu"})
     refuse_bad_sampling(sampling, batch)
-    found = find_usable(name, output)
+    found = find_usable(name, output, base)
     refuse_scorer(found, "predict")
     run = asked_run(found.run, sets, overrides)
-    held_out = run.data == found.run.data and holds_out(run) and not everything
+    if not found.recorded and run.data == found.run.data:
+        raise ConfigError(f"{found.weights} is a model folder, and no run says which samples to ask. Name sets with --data SET.")
+    held_out = found.recorded and run.data == found.run.data and holds_out(run) and not everything
     refuse_absent(run.data if held_out else replace(run.data, evaluation_sets=[]), "--data" if sets else "data.sets")
     unnamed = Predict(found.as_request, "", batch, held_out, sampling)
-    target = (to or found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}").absolute()
+    target = place_for(found, to, found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}")
     return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run))
+
+
+def place_for(found: Found, to: Path | None, in_run: Path) -> Path:
+    """What is made goes into the run's own folder, unless it is told where; nothing is written into a model folder."""
+    if to is None and not found.recorded:
+        raise ConfigError(f"{found.weights} is a model folder, and nothing is written into it. Say where the results go with --to.")
+    return (to or in_run).absolute()
 
 
 def holds_out(run: Run) -> bool:
@@ -104,15 +115,16 @@ def evaluate(
     to: Path | None,
     batch: int,
     chat: bool,
+    base: bool = False,
 ) -> int:
     refuse_absent_packages("evaluate", "lm-evaluation-harness", {"lm_eval": "lm-eval"})
     if batch < 1:
         raise ConfigError(f"--batch {batch} is out of range. It must be at least 1.")
     if include is not None and not include.is_dir():
         raise ConfigError(f"--include {include} is not a folder. Give the folder that holds your task files.")
-    found = find_usable(name, output)
+    found = find_usable(name, output, base)
     refuse_scorer(found, "evaluate")
-    target = (to or found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)[:FILE_NAME]}.json").absolute()
+    target = place_for(found, to, found.run_dir.evaluations / f"{found.label}-{'-'.join(tasks)[:FILE_NAME]}.json")
     if target.exists():
         raise ConfigError(f"{target} exists already, and nothing is overwritten. Remove it, or name another file with --to.")
     folder = None if include is None else str(include.absolute())
@@ -120,9 +132,9 @@ def evaluate(
     return run_verb("evaluate", found.run, request, os.environ, needs_hub=True)
 
 
-def chat(name: str, output: Path | None, *, system: str | None, sampling: Sampling) -> int:
+def chat(name: str, output: Path | None, *, system: str | None, sampling: Sampling, base: bool = False) -> int:
     refuse_bad_sampling(sampling, 1)
-    found = find_usable(name, output)
+    found = find_usable(name, output, base)
     refuse_scorer(found, "chat")
     return run_verb("chat", found.run, Chat(found.as_request, system, sampling), os.environ, needs_hub=from_hub(found.run))
 
@@ -132,7 +144,11 @@ def from_hub(run: Run) -> bool:
 
 
 def refuse_scorer(found: Found, verb: str) -> None:
-    """The files of a reward model show that it is one."""
+    """The files of a reward model show that it is one. Its base is loaded with a head for scores, as in training."""
+    if found.base:
+        if stage_row(found.run.stage.name).loss is Loss.SCORE:
+            raise ConfigError(f"{found.run_dir.path} trained a reward model (stage={found.run.stage.name}), so {verb} cannot use its base either.")
+        return
     file = found.weights / (ADAPTER_CONFIG if found.is_adapter else "config.json")
     text = file.read_text(encoding="utf-8")
     if "SEQ_CLS" in text or "ForSequenceClassification" in text:

@@ -21,9 +21,10 @@ from conf.request import Trained
 from conf.run_dir import RunDir
 from conf.schema import Lora, Run
 from trainers.model.attention import implementation
-from trainers.model.build import FROZEN, ModelClass, by_precision, on_disk
+from trainers.model.build import FROZEN, ModelClass, by_precision, load_model, on_disk
 from trainers.model.conversation import end_answers
 from trainers.model.prepared import PreparedModel
+from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
 from trainers.regimes import regime_module
@@ -64,8 +65,10 @@ def naming_the_weights(trained: Trained) -> Iterator[None]:
         raise ValueError(f"{trained.weights} cannot be used: {first} Name a committed checkpoint (RUN@step-N), or train again.") from error
 
 
-def load_tokenizer_of(trained: Trained) -> PreTrainedTokenizerBase:
-    """As training saved it, with its chat template."""
+def load_tokenizer_of(run: Run, trained: Trained) -> PreTrainedTokenizerBase:
+    """As training saved it, with its chat template; of a base as training begins with it."""
+    if trained.base:
+        return load_tokenizer(run)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(trained.weights)
     return tokenizer
 
@@ -77,7 +80,9 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
         ValueError: for a damaged checkpoint, or a base that cannot be loaded.
     """
     refuse_damaged(trained)
-    if is_adapter(Path(trained.weights)):
+    if trained.base:
+        model = load_start(run, trained)
+    elif is_adapter(Path(trained.weights)):
         base = load_base(run, trained)
         with naming_the_weights(trained):
             model = with_trained_adapter(base, run, trained)
@@ -87,8 +92,16 @@ def load_trained(run: Run, trained: Trained) -> PreTrainedModel | PeftModel:
             model = model_class(run).from_pretrained(trained.weights, config=AutoConfig.from_pretrained(trained.weights), **keywords)
     if not regime_row(run.regime.name).quantised:  # what is quantised was put where it belongs
         model = model.to(PartialState().device)
-    end_answers(model, load_tokenizer_of(trained))  # programs that are not regimen's own generate with the model's settings
+    end_answers(model, load_tokenizer_of(run, trained))  # programs that are not regimen's own generate with the model's settings
     return model.eval()
+
+
+def load_start(run: Run, trained: Trained) -> PreTrainedModel:
+    """The model before training, in the dtype of the forward pass."""
+    if regime_row(run.regime.name).learns == "an adapter":
+        return load_base(run, trained)
+    model = with_rows(load_model(run, model_class(run)), run, load_tokenizer_of(run, trained))
+    return model.to(by_precision(FROZEN, run.training.precision))
 
 
 def load_base(run: Run, trained: Trained) -> PreTrainedModel:
@@ -96,7 +109,7 @@ def load_base(run: Run, trained: Trained) -> PreTrainedModel:
     assert isinstance(run.regime, Lora)
     base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if run.model.init == "random" else run.model
     prepared: PreparedModel = regime_module(run).prepare_model(replace(run, model=base), model_class(run))
-    return with_rows(prepared.model, run, load_tokenizer_of(trained))
+    return with_rows(prepared.model, run, load_tokenizer_of(run, trained))
 
 
 def with_trained_adapter(base: PreTrainedModel, run: Run, trained: Trained) -> PeftModel:

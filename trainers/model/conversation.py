@@ -55,7 +55,9 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def refuse_missing_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.chat_template is None:
-        raise ValueError("The model was trained without a chat template (on plain text), so it cannot chat. Train with data.template and stage=sft.")
+        raise ValueError(
+            "This model comes without a chat template (as after training on plain text), so it cannot chat. Train with data.template and stage=sft."
+        )
 
 
 def generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

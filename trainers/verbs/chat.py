@@ -33,12 +33,13 @@ class Conversation:
 
 
 def chat(run: Run, request: Chat) -> None:
-    tokenizer = load_tokenizer_of(request.trained)
+    tokenizer = load_tokenizer_of(run, request.trained)
     refuse_missing_template(tokenizer)
     model = load_trained(run, request.trained)
     set_seed(request.sampling.seed)
     conversation = Conversation(request.system, ())
-    say(f"{run.model.name} after {run.stage.name}, {request.trained.label}. {HELP}")
+    when = "before" if request.trained.base else "after"
+    say(f"{run.model.name} {when} {run.stage.name}, {request.trained.label}. {HELP}")
     for line in typed_lines():
         command, _, rest = line.partition(" ")
         if command == "/exit":

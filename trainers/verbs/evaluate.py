@@ -27,7 +27,7 @@ def evaluate(run: Run, request: Evaluate) -> None:
     refuse_unknown(request.tasks, set(tasks.all_tasks))
     with naming_the_target(target):  # before hours of work
         target.parent.mkdir(parents=True, exist_ok=True)
-    model = HFLM(pretrained=load_trained(run, request.trained), tokenizer=load_tokenizer_of(request.trained), batch_size=request.batch)
+    model = HFLM(pretrained=load_trained(run, request.trained), tokenizer=load_tokenizer_of(run, request.trained), batch_size=request.batch)
     with naming_the_tasks(request.tasks):
         found = simple_evaluate(
             model=model,

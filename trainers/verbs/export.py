@@ -62,7 +62,7 @@ def clear_abandoned(target: Path) -> None:
 def write_model(run: Run, request: Export, folder: Path) -> None:
     print(f"exporting {request.trained.weights}: {announcement(run, request)}", flush=True)
     refuse_damaged(request.trained)
-    tokenizer = load_tokenizer_of(request.trained)
+    tokenizer = load_tokenizer_of(run, request.trained)
     WRITERS[request.form](run, request, folder)
     tokenizer.save_pretrained(folder)
     classifies = is_classifier(folder)

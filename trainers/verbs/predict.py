@@ -29,7 +29,7 @@ SETTINGS, PREDICTIONS, SCORES = "settings.json", "predictions.jsonl", "scores.js
 def predict(run: Run, request: Predict) -> None:
     """Raises DataError for data without prompts, ValueError for weights or a folder that cannot be used."""
     refuse_damaged(request.trained)
-    tokenizer = load_tokenizer_of(request.trained)
+    tokenizer = load_tokenizer_of(run, request.trained)
     refuse_missing_template(tokenizer)
     folder = Path(request.target)
     with owned(folder, settings_text(run, request)):

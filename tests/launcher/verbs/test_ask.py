@@ -1,6 +1,7 @@
 """predict, evaluate, chat: what may be asked of a run, and what is refused before a process is started."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,18 @@ def test_evaluate_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "final-a-b.json exists already" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--tasks", "a", "--include", str(tmp_path / "no")]) == 2
     assert "no is not a folder" in capsys.readouterr().err
+
+
+def test_of_a_model_folder_the_sets_and_the_place_of_the_answers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**recorded().model.architecture, "architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "a.jsonl").write_text('{"prompt": "q"}\n')
+    assert main(["predict", str(tmp_path)]) == 2
+    assert "is a model folder, and no run says which samples to ask. Name sets with --data SET." in capsys.readouterr().err
+    assert main(["predict", str(tmp_path), "--data", str(tmp_path / "a.jsonl")]) == 2
+    assert "nothing is written into it. Say where the results go with --to." in capsys.readouterr().err
+
+
+def test_the_base_of_a_reward_model_cannot_answer_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_run(recorded("stage=rm", "regime=full"), RunDir(tmp_path))
+    assert main(["chat", str(tmp_path), "--base"]) == 2
+    assert "trained a reward model (stage=rm), so chat cannot use its base either" in capsys.readouterr().err

@@ -80,3 +80,35 @@ def test_a_local_base_that_is_gone_is_named_and_one_on_the_hub_is_not_looked_for
         find_usable(str(gone.path), tmp_path)
     hub = run_folder(tmp_path / "two", "regime=lora", "model.init=pretrained", "model.path=owner/base", adapter=True)
     assert find_usable(str(hub.path), tmp_path).is_adapter
+
+
+def test_the_base_of_a_run_needs_no_finished_run(tmp_path: Path) -> None:
+    run_dir = run_folder(tmp_path, "regime=full", final=False)
+    found = find_usable(str(run_dir.path), tmp_path, base=True)  # full, from the seed
+    assert (found.label, found.as_request.base, found.run_dir.path) == ("base", True, run_dir.path)
+    with pytest.raises(ConfigError, match=r"names a checkpoint, and --base asks the model before training"):
+        find_usable(f"{run_dir.path}@step-3", tmp_path, base=True)
+
+
+def test_a_base_that_is_gone_cannot_be_asked(tmp_path: Path) -> None:
+    lora = run_folder(tmp_path / "one", "regime=lora", final=False)
+    with pytest.raises(ConfigError, match=r"one/outputs/.*/base is gone .* so the base of .* cannot be asked\. Put it back there\."):
+        find_usable(str(lora.path), tmp_path, base=True)
+    lora.base.mkdir()
+    assert find_usable(str(lora.path), tmp_path, base=True).label == "base"
+    files = run_folder(tmp_path / "two", "regime=full", "model.init=pretrained", "model.path=/gone/base")
+    with pytest.raises(ConfigError, match=r"/gone/base is gone \(model\.path\)"):
+        find_usable(str(files.path), tmp_path, base=True)
+
+
+def test_a_model_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "a model, with=odd 'signs'"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**described("model=demo", "data=demo", "node=cpu").model.architecture, "architectures": ["X"]}))
+    found = find_usable(str(folder), None)
+    assert (found.weights, found.recorded, found.is_adapter, found.run.model.path) == (folder, False, False, str(folder))
+    with pytest.raises(ConfigError, match=r"--base asks the base of a run"):
+        find_usable(str(folder), None, base=True)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"holds an adapter, which says too little of its base\. Name its run folder"):
+        find_usable(str(folder), None)

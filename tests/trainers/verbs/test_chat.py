@@ -1,6 +1,7 @@
 """Conversations: through a pipe from end to end, the commands, Ctrl-C in the middle of an answer."""
 
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,15 @@ def test_two_piped_questions_get_their_answers_from_the_command_line(learned: Ru
     piped = "What is the sky?\n/clear\nWhat is snow?\n"
     done = subprocess.run(argv, input=piped, env=site_environment, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "Blue.\nWhite as milk.\n"), done.stderr
+
+
+def test_a_model_folder_is_asked_without_its_run(learned: RunDir, site_environment: dict[str, str], tmp_path: Path) -> None:
+    shutil.copytree(learned.model, tmp_path / "model")
+    argv = (sys.executable, "-m", "launcher", "chat", "model")
+    done = subprocess.run(
+        argv, input="What is snow?\n", env=site_environment, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "White as milk.\n"), done.stderr
 
 
 def test_the_answer_depends_on_what_was_said_before(learned: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
