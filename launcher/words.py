@@ -14,13 +14,11 @@ def gib(size: int | float) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago, in the one unit that says enough."""
+    """How long ago, in the largest unit of which there are two or more: 90 min say more than 1 h."""
     seconds = max(0.0, seconds)  # clocks of two hosts differ
-    for unit, size in (("day", 86_400), ("h", 3_600), ("min", 60)):
-        count = int(seconds // size)
-        if count:
-            return plural(count, unit) if unit == "day" else f"{count} {unit}"
-    return f"{int(seconds)} s"
+    units = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"{int(seconds // size)} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

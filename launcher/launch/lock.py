@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
+from launcher.words import age
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,8 @@ def release(run_dir: RunDir, owner: Owner) -> None:
 
 
 def locked_message(run_dir: RunDir, holder: Owner) -> str:
-    age = int(time.time() - holder.since)
     return (
-        f"{run_dir.path} is in use by process {holder.pid} on {holder.host}, which has held it for {age} s. "
+        f"{run_dir.path} is in use by process {holder.pid} on {holder.host}, which has held it for {age(time.time() - holder.since)}. "
         f"Follow it with `regimen status --follow {run_dir.path}`, or end it with `regimen stop {run_dir.path}`."
         + ("" if holder.host == socket.gethostname() else f" If that host is gone, remove {run_dir.lock}.")
     )
