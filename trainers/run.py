@@ -135,8 +135,8 @@ def build(
     callbacks: list[TrainerCallback] = [
         *watching,
         Doing(run_dir, place),
-        Progress(run_dir, place.leads),
         Committing(run_dir, run.checkpoint.keep, place.world),
+        Progress(run_dir, place.leads),  # after it, since the time of a commit is no time of a step
     ]
     if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())

@@ -70,22 +70,31 @@ class Progress(TrainerCallback):
     def __init__(self, run_dir: RunDir, leads: bool) -> None:
         self.run_dir, self.leads = run_dir, leads
         self.tokens: TokenCount | None = None
-        self.counted: list[tuple[torch.Tensor, float]] = []  # tokens and end of each step whose log is still to come
-        self.began = self.since = 0.0
+        self.counted: list[tuple[torch.Tensor, float, float]] = []  # tokens, end and pauses of each step whose log is still to come
+        self.began = self.since = self.step_ended = 0.0
+        self.pause = self.paused = 0.0  # seconds of evaluations and checkpoints: since the last step, and before it since the last log
         self.first_step = 0
         self.goes_on = False  # from a checkpoint, and no line says so yet
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         self.tokens = TokenCount(model)
-        self.began = self.since = time.monotonic()
+        self.began = self.since = self.step_ended = time.monotonic()
         self.first_step = state.global_step
         self.goes_on = state.global_step > 0
         if self.leads:
             cut_torn_line(self.run_dir.progress)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.paused, self.pause, self.step_ended = self.paused + self.pause, 0.0, time.monotonic()
         if control.should_log and self.tokens is not None:
-            self.counted.append((self.tokens.take(), time.monotonic()))
+            self.counted.append((self.tokens.take(), self.step_ended, self.paused))
+            self.paused = 0.0
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.pause = time.monotonic() - self.step_ended
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.pause = time.monotonic() - self.step_ended
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
@@ -104,9 +113,9 @@ class Progress(TrainerCallback):
 
     def rate(self, state: TrainerState) -> dict[str, float]:
         assert self.tokens is not None, "training has begun"
-        tokens, ended = self.counted.pop(0) if self.counted else (self.tokens.take(), time.monotonic())
+        tokens, ended, paused = self.counted.pop(0) if self.counted else (self.tokens.take(), time.monotonic(), self.pause)
         every, real = total(tokens).tolist()
-        seconds, self.since = max(ended - self.since, 1e-9), ended  # of the steps themselves: logs may come late, and two at once
+        seconds, self.since = max(ended - self.since - paused, 1e-9), ended  # of the steps themselves: logs may come late, and two at once
         per_step = (ended - self.began) / max(1, state.global_step - self.first_step)
         return {
             "tokens_per_second": round(real / seconds, 1),

@@ -124,6 +124,27 @@ def test_a_rate_is_that_of_its_steps_where_two_logs_come_late_and_at_once(tmp_pa
     assert [entry["tokens_per_second"] for entry in entries(RunDir(tmp_path))] == [5.0, 5.0]
 
 
+def test_a_rate_leaves_out_the_time_of_evaluations_and_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress, model = begun(RunDir(tmp_path))
+    state, silent, logging = TrainerState(), TrainerControl(), TrainerControl(should_log=True)
+    clock[0] = 130.0
+    progress.on_evaluate(arguments(RunDir(tmp_path)), state, silent)  # before the first step
+    for end, control in ((132.0, logging), (192.0 + 2.0, silent), (196.0, logging)):  # ten tokens in two seconds, each time
+        model(input_ids=torch.zeros(2, 5))
+        clock[0] = end
+        progress.on_step_end(arguments(RunDir(tmp_path)), state, control)
+        if control.should_log:
+            log(progress, 1, loss=2.5)
+        if end == 132.0:
+            clock[0] = 172.0
+            progress.on_evaluate(arguments(RunDir(tmp_path)), state, control)
+            clock[0] = 192.0
+            progress.on_save(arguments(RunDir(tmp_path)), state, control)
+    assert [entry["tokens_per_second"] for entry in entries(RunDir(tmp_path))] == [5.0, 5.0]
+
+
 def test_an_evaluation_is_a_line_without_a_rate(tmp_path: Path) -> None:
     progress, _ = begun(RunDir(tmp_path))
     log(progress, 0, eval_loss=3.0)
