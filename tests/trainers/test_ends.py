@@ -86,6 +86,8 @@ def test_checkpoints_and_verbs_end_at_both_tokens(made: Made, regime: str, weigh
 
 
 def test_training_warns_as_validation_does(made: Made) -> None:
-    told = (made("full", "random").notes).read_text(encoding="utf-8")
+    told = made("full", "random").notes.read_text(encoding="utf-8")
     assert "data: 4 samples: 4 to train" in told
     assert "WARNING: tokenizer against model: eos: answers end with '<|im_end|>', but the tokenizer's end token is '<|endoftext|>'." in told
+    assert "GenerationConfig.from_pretrained('RUN/model')" not in told
+    assert "model.generation_config = GenerationConfig.from_pretrained('RUN/model')." in made("lora", "files").notes.read_text(encoding="utf-8")

@@ -94,6 +94,7 @@ def with_ends(found: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> Ge
     theirs = found.eos_token_id if isinstance(found.eos_token_id, list) else [found.eos_token_id]
     ends = sorted({*end_tokens(tokenizer), *(special_tokens(tokenizer) & {*theirs})})
     config = copy.deepcopy(found)
+    config._from_model_config = False  # else transformers 4 would make it again from config.json, which names one end
     config.update(eos_token_id=ends or None, bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id)
     return config
 

@@ -95,6 +95,10 @@ def test_a_model_ends_answers_as_the_template_does_and_samples_as_it_did() -> No
     found = model.generation_config
     assert found.eos_token_id == sorted([end, turn_end, other])  # 2 is the byte `#` of this tokenizer, and text
     assert (found.pad_token_id, found.temperature, found.repetition_penalty) == (tokenizer.pad_token_id, 0.7, 1.1)
+    made = LlamaForCausalLM(LlamaConfig(**SIZES))
+    assert made.generation_config._from_model_config is True
+    end_answers(made, tokenizer)
+    assert made.generation_config._from_model_config is False
 
 
 def test_settings_that_transformers_would_refuse_to_save_are_left_out_and_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pyarrow.compute
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from conf.regimes import regime_row
 from conf.schema import Composed, Model
 from conf.stages import Kind, stage_row
 from trainers.data.rows.tokens import MASKED
@@ -18,7 +19,7 @@ def disagreements(run: Composed, tokenizer: PreTrainedTokenizerBase, rows: Datas
     return [
         *special_tokens(run.model, tokenizer),
         *unknown_tokens(tokenizer, rows),
-        *answers_without_end(tokenizer, rows, kind, run.data.cutoff),
+        *answers_without_end(tokenizer, rows, kind, run.data.cutoff, regime_row(run.regime.name).learns == "an adapter"),
     ]
 
 
@@ -54,7 +55,7 @@ def unknown_tokens(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[st
     return [f"{found:,} of {total:,} tokens are {tokenizer.unk_token!r}: the tokenizer does not know this text."]
 
 
-def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind, cutoff: int) -> list[str]:
+def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind, cutoff: int, adapter: bool = False) -> list[str]:
     """An answer whose end token is not learned does not end where a program knows only that token. Of a row that is cut nothing can be said."""
     if kind != "answers" or not len(rows) or tokenizer.eos_token_id is None:
         return []
@@ -65,9 +66,11 @@ def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind:
     last = tokenizer.convert_ids_to_tokens((special or learned)[-1])  # a line break may follow the token that ends a turn
     differ = f"eos: answers end with {last!r}, but the tokenizer's end token is {tokenizer.eos_token!r}"
     if special:
+        beside = " The base of an adapter keeps its own file: model.generation_config = GenerationConfig.from_pretrained('RUN/model')."
         return [
-            f"{differ}. The generation_config.json of the trained model names both, and regimen stops at both. A program that reads the tokenizer "
-            f"alone does not stop at {last!r}: give it that token as a stop token, or set eos_token={last!r} in the base's tokenizer_config.json."
+            f"{differ}. The generation_config.json of the trained model names both, and regimen stops at both.{beside if adapter else ''} "
+            f"A program that reads the tokenizer alone does not stop at {last!r}: give it that token as a stop token, or set eos_token={last!r} "
+            "in the base's tokenizer_config.json."
         ]
     return [
         f"{differ}, so generation would not stop there. Choose the data.template of this model, or a tokenizer whose eos_token the template writes."
