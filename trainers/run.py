@@ -28,7 +28,7 @@ from trainers.checkpoints.commit import choose, clear_leftovers
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
-from trainers.data.prepare.streaming import evaluation_run, streamed_rows
+from trainers.data.prepare.streaming import streamed_rows
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
@@ -163,9 +163,12 @@ def build(
 def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     if not run.data.streaming:
         return prepared_once(run, tokenizer, run_dir, place)
-    if place.leads:
-        tell(run_dir, [warning(line) for line in special_tokens(run.model, tokenizer)])
-    held_out = prepared_once(evaluation_run(run), tokenizer, run_dir, place).train if run.data.evaluation_sets else None
+    if run.data.evaluation_sets:
+        held_out = prepared_once(run, tokenizer, run_dir, place).evaluation
+    else:
+        held_out = None
+        if place.leads:
+            tell(run_dir, [warning(line) for line in special_tokens(run.model, tokenizer)])
     return PreparedData(streamed_rows(run, tokenizer), held_out, None)
 
 
@@ -173,10 +176,11 @@ def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir,
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
         made = prepare(run, tokenizer, run_dir.prepared)
-        tell(run_dir, [f"data: {made.report.sentence()}", *(warning(line) for line in disagreements(run, tokenizer, made.train))])
+        rows = made.evaluation if run.data.streaming else made.train
+        tell(run_dir, [f"data: {made.report.sentence()}", *(warning(line) for line in disagreements(run, tokenizer, rows))])
     wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
     data = load_prepared(run_dir.prepared)
-    if len(data.train) < run.training.micro_batch * place.world:
+    if not run.data.streaming and len(data.train) < run.training.micro_batch * place.world:
         raise DataError(
             f"{len(data.train)} training samples are fewer than one batch of training.micro_batch={run.training.micro_batch} on each of "
             f"{place.world} ranks. Lower training.micro_batch, or give more data."

@@ -104,10 +104,10 @@ def labels_alike(train: Tokenised) -> list[str]:
 def refusal(run: Composed, train: Tokenised, held_out: Tokenised | None) -> str | None:
     """The message with which training would end for its data; None: it would begin."""
     try:
-        refuse_useless(train, run.data)
+        refuse_useless(train, run.data, listed=False)
         select(train.rows, run.data, run.training.seed)
         if held_out is not None:
-            refuse_useless(held_out, run.data)
+            refuse_useless(held_out, run.data, listed=False)
             select(held_out.rows, unmixed(run.data), run.training.seed)
     except DataError as error:
         return str(error)

@@ -72,8 +72,8 @@ def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kin
         tokens=int(numpy.sum(facts["tokens"][:][used])),
         learned_tokens=int(numpy.sum(facts["learned"][:][used])),
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
-        repairs=dict(samples.repairs[number]),
-        unread=dict(samples.unread[number]),
+        repairs=dict(samples.notes[number]["repairs"]),
+        unread=dict(samples.notes[number]["unread"]),
     )
 
 

@@ -20,12 +20,12 @@ from conf.stages import stage_row
 from trainers.data.sources.contents import contents_of_sets
 from trainers.ranks.causes import is_full_disk
 
-FORMAT = 3  # of what the folder holds and of how it is made: raise it with every change of either
+FORMAT = 4  # of what the folder holds and of how it is made: raise it with every change of either
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
 # What does not change a token: names, and who does the work where. Sets are identified by their contents, not by their path.
-INDIFFERENT = ("name", "folder", "registry", "workers", "cache", "buffer", "streaming")
+INDIFFERENT = ("name", "folder", "registry", "workers", "cache", "buffer")
 
 
 def cache_folder(run: Run) -> Path:

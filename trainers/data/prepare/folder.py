@@ -15,7 +15,7 @@ from conf.schema import Run
 from conf.stages import stage_row
 from trainers.data.prepare.build import EVALUATION, REPORT, TRAIN, build_into
 from trainers.data.prepare.cache import cached
-from trainers.data.prepare.report import DataReport
+from trainers.data.prepare.report import DataReport, read_report
 from trainers.errors import DataError
 
 
@@ -29,7 +29,7 @@ class PreparedData:
     prompts: prompt_ids, prompt (its text), answer (the set's own, or "")
     """
 
-    train: Dataset | IterableDataset
+    train: Dataset | IterableDataset  # empty where a streamed run is prepared: it reads its rows while it trains
     evaluation: Dataset | None
     report: DataReport | None  # None of a stream, which is not counted beforehand
 
@@ -44,7 +44,8 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
     with tempfile.TemporaryDirectory(prefix="regimen-data-") as folder:
         build_into(Path(folder), run, tokenizer)
         prepared = load_prepared(Path(folder))  # a file that is mapped outlives its name
-    refuse_too_few(run, len(prepared.train))
+    if not run.data.streaming:
+        refuse_too_few(run, len(prepared.train))
     return prepared
 
 
@@ -80,7 +81,7 @@ def link_or_copy(source: str, target: str) -> None:
 def load_prepared(folder: Path) -> PreparedData:
     """What was built into a folder, mapped from disk: the ranks of a node share its memory."""
     evaluation = Dataset.from_file(str(folder / EVALUATION)) if (folder / EVALUATION).exists() else None
-    report = DataReport(**json.loads((folder / REPORT).read_text(encoding="utf-8")))
+    report = read_report(json.loads((folder / REPORT).read_text(encoding="utf-8")))
     return PreparedData(Dataset.from_file(str(folder / TRAIN)), evaluation, report)
 
 

@@ -28,21 +28,21 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
     return [*map(str, problems[:SHOWN]), *more]
 
 
-def refuse_problems(problems: Sequence[Problem], read: int, data: Data) -> None:
-    """Nothing is dropped silently: one error lists what is wrong in all sets.
+def refuse_problems(problems: Sequence[Problem], read: int, data: Data, listed: bool = True) -> None:
+    """Nothing is dropped silently: one error lists what is wrong in all sets, unless a report has listed it.
 
     Raises:
         DataError: for any problem where data.on_bad=fail; for too many of them where it is drop.
     """
     if not problems:
         return
-    listed = "".join(f"\n  {line}" for line in problem_lines(problems))
+    lines = ":" + "".join(f"\n  {line}" for line in problem_lines(problems)) + "\n" if listed else ". "
     if data.on_bad == "fail":
         remedy = "Fix or remove them, or leave them out with data.on_bad=drop."
-        raise DataError(f"{len(problems):,} of {read:,} rows cannot be used:{listed}\n{remedy}")
+        raise DataError(f"{len(problems):,} of {read:,} rows cannot be used{lines}{remedy}")
     if len(problems) > data.bad_share * read:
         remedy = "Fix or remove them, or raise data.bad_share."
-        raise DataError(f"{len(problems):,} of {read:,} rows cannot be used, more than data.bad_share={data.bad_share}:{listed}\n{remedy}")
+        raise DataError(f"{len(problems):,} of {read:,} rows cannot be used, more than data.bad_share={data.bad_share}{lines}{remedy}")
 
 
 def refuse_too_many(dropped: int, read: int, data: Data) -> None:

@@ -2,45 +2,68 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
-@dataclass(frozen=True)
-class DataReport:
+@dataclass(frozen=True, kw_only=True)
+class SetsReport:
+    """What became of the records of some sets."""
+
     samples: int  # read
     unreadable: int  # records that gave none, where data.on_bad=drop
     truncated: int  # longer than the cutoff
     drops: dict[str, int]  # how many for each reason
+    cutoff: int
+    unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
+    repairs: dict[str, int] = field(default_factory=dict)  # what data.turns=repair did, and to how many samples
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values())
+
+    def counted(self, chosen: str) -> str:
+        """The counts in words, with what was chosen of the samples among them."""
+        reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
+        unreadable = f" ({self.unreadable:,} further rows could not be read and were dropped)" if self.unreadable else ""
+        dropped = f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}"
+        return f"{self.samples:,} samples{unreadable}: {chosen}{dropped}, {self.truncated:,} truncated at data.cutoff={self.cutoff}"
+
+    def notes(self) -> list[str]:
+        return [*repair_lines(self.repairs), *unread_lines(self.unread)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport(SetsReport):
+    """Of the sets to train on, what was held out of them, and of data.evaluation_sets; a streamed run has the last alone."""
+
     train_samples: int
     evaluation_samples: int
     train_rows: int  # fewer than the samples when packed
     tokens: int  # of both parts, after truncation
     learned_tokens: int
     longest: int  # tokens of the longest sample, before truncation
-    cutoff: int
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
-    unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
-    repairs: dict[str, int] = field(default_factory=dict)  # what data.turns=repair did, and to how many samples
     one_class: list[str] = field(default_factory=list)  # a warning where answers are all labelled alike
     left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
-
-    @property
-    def dropped(self) -> int:
-        return sum(self.drops.values())
+    evaluation_sets: SetsReport | None = None
 
     def sentence(self) -> str:
         rows = f" in {self.train_rows:,} rows" if self.train_rows != self.train_samples else ""
-        reasons = ", ".join(f"{count:,} {reason}" if len(self.drops) > 1 else reason for reason, count in self.drops.items())
         left_over = f"{self.left_over:,} left over by data.mixing, " if self.left_over else ""
-        unreadable = f" ({self.unreadable:,} further rows could not be read and were dropped)" if self.unreadable else ""
-        return (
-            f"{self.samples:,} samples{unreadable}: {self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, "
-            f"{self.dropped:,} dropped{f' ({reasons})' if reasons else ''}, {left_over}"
-            f"{self.truncated:,} truncated at data.cutoff={self.cutoff} (longest {self.longest:,}); "
-            f"{self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
-            + "".join(
-                f" {line}" for line in [*repair_lines(self.repairs), *unread_lines(self.unread), *left_out_lines(self.left_out), *self.one_class]
-            )
-        )
+        chosen = f"{self.train_samples:,} to train{rows}, {self.evaluation_samples:,} to evaluate, {left_over}"
+        counts = f"{self.counted(chosen)} (longest {self.longest:,}); {self.tokens:,} tokens, {self.learned_tokens:,} of them learned."
+        return " ".join([counts, *self.notes(), *left_out_lines(self.left_out), *self.one_class, *self.evaluation_notes()])
+
+    def evaluation_notes(self) -> list[str]:
+        """What the first counts do not hold: they are of the sets to train on."""
+        apart = self.evaluation_sets
+        return [] if apart is None else [f"The evaluation sets have {apart.counted('')}.", *(f"There: {note}" for note in apart.notes())]
+
+
+def read_report(values: dict[str, Any]) -> DataReport:
+    """A report as report.json holds it."""
+    apart = values.get("evaluation_sets")
+    return DataReport(**{**values, "evaluation_sets": None if apart is None else SetsReport(**apart)})
 
 
 def unread_lines(unread: Mapping[str, int]) -> list[str]:

@@ -15,7 +15,7 @@ from datasets import Features, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from conf.data_registry import Source
-from conf.data_sets import HELD_OUT, evaluation_sources, left_out, parts_of, sources_of
+from conf.data_sets import left_out, sources_of
 from conf.ranks import ranks
 from conf.schema import Data, Run
 from conf.stages import stage_row
@@ -55,19 +55,6 @@ def streamed_rows(run: Run, tokenizer: PreTrainedTokenizerBase) -> IterableDatas
     columns = ["input_ids", "labels", *(["position_ids"] if run.data.packing else [])]
     dealt = [Share(own, shares, run.training.seed) for own in range(shares)]
     return IterableDataset.from_generator(rows_of_share, features=Features(dict.fromkeys(columns, IDS)), gen_kwargs={"dealt": dealt, "work": work})
-
-
-def evaluation_run(run: Run) -> Run:
-    """The run whose data to train on are the evaluation sets of this one: they are prepared as always."""
-    names = [name for source in evaluation_sources(run.data) for name in names_of(source)]
-    alone = replace(run.data, sets=names, evaluation_sets=[], streaming=False, mixing="concatenate", probabilities=None)
-    return replace(run, data=alone)
-
-
-def names_of(source: Source) -> list[str]:
-    """A set by its name, the held-out split of a folder by the names of its files, because the folder's name stands for its training split."""
-    held_out = source.split in HELD_OUT and source.layout is None and source.file is not None
-    return [str(part.file) for part in parts_of(source)] if held_out else [source.name]
 
 
 def rows_of_share(dealt: list[Share], work: Work) -> Iterator[Row]:

@@ -29,6 +29,8 @@ from trainers.data.sources.rows import BrokenJson, parsed
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
 FACTS = {"set": Value("int16"), "digest": Value("int64")}  # which set a sample is of; equal samples have equal digests
+NOTES = ("repairs", "unread")  # of a row: what data.turns=repair did to its sample, what its record holds that it does not
+Notes = dict[str, Counter[str]]  # of each kind: what, and of how many samples
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ class Tokenised:
     rows: Dataset
     read: list[int]  # records of each set
     problems: list[Problem]  # records that gave no sample, in order
-    repairs: list[Counter[str]]  # of each set: what data.turns=repair did, and to how many samples
-    unread: list[Counter[str]]  # of each set: what its records hold that no row does, and of how many samples
+    notes: list[Notes]  # of each set
+
+    def noted(self, what: str) -> dict[str, int]:
+        """The notes of one kind over all sets."""
+        return dict(sum((notes[what] for notes in self.notes), Counter()))
 
 
 def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, counter: Progress) -> Tokenised:
@@ -62,19 +67,19 @@ def tokenise_chunks(chunks: Iterable[Chunk], sets: int, work: Work, file: Path, 
         DataError: from reading the chunks, and for a set of another kind.
     """
     read, problems = [0] * sets, []
-    repairs, unread = [Counter() for _ in range(sets)], [Counter() for _ in range(sets)]
+    notes: list[Notes] = [{what: Counter() for what in NOTES} for _ in range(sets)]
     with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, work.features.arrow_schema) as writer:
-        for chunk, (batch, found, repaired, left) in each_tokenised(chunks, work):
+        for chunk, (batch, found, noted) in each_tokenised(chunks, work):
             writer.write_batch(batch)
             read[chunk.set] += len(chunk.records)
             problems += found
-            repairs[chunk.set] += repaired
-            unread[chunk.set] += left
+            for what in NOTES:
+                notes[chunk.set][what] += noted[what]
             counter.add(len(chunk.records), pyarrow.compute.sum(batch.column("tokens")).as_py() or 0)
-    return Tokenised(Dataset.from_file(str(file)), read, problems, repairs, unread)
+    return Tokenised(Dataset.from_file(str(file)), read, problems, notes)
 
 
-Done = tuple[pyarrow.RecordBatch, list[Problem], Counter[str], Counter[str]]
+Done = tuple[pyarrow.RecordBatch, list[Problem], Notes]
 
 
 def each_tokenised(chunks: Iterable[Chunk], work: Work) -> Iterator[tuple[Chunk, Done]]:
@@ -113,8 +118,8 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     rows, problems = rows_of_chunk(chunk, work)
-    repairs, unread = (Counter(name for _, row in rows for name in row[column]) for column in ("repairs", "unread"))
-    return as_batch([row for _, row in rows], chunk.set, work), problems, repairs, unread
+    notes = {what: Counter(name for _, row in rows for name in row[what]) for what in NOTES}
+    return as_batch([row for _, row in rows], chunk.set, work), problems, notes
 
 
 def rows_of_chunk(chunk: Chunk, work: Work) -> tuple[list[tuple[int, Row]], list[Problem]]:

@@ -12,13 +12,13 @@ from trainers.data.sources.hub import load_hub
 
 
 def contents_of_sets(data: Data) -> list[list[object]]:
-    """For each set its layout and the hash of each of its files, in the order of data.sets and data.evaluation_sets.
+    """For each set that is prepared its layout and the hash of each of its files, in the order of data.sets and data.evaluation_sets.
 
     Raises:
         DataError, ValueError: as sources_of.
         OSError: when a file cannot be read.
     """
-    sources = sources_of(data.sets, data) + evaluation_sources(data)
+    sources = ([] if data.streaming else sources_of(data.sets, data)) + evaluation_sources(data)
     return [[asdict(replace(source, file=None)), *(hash_of(file) for file in files_of(source))] for source in sources]
 
 

@@ -1,6 +1,7 @@
 """A stream as its shares see it: who gets which record, in which order, and where it ends."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from conf.run_dir import RunDir
 from conf.schema import Run
 from conf.stages import stage_row
 from tests.described import described
-from trainers.data import build_collator
-from trainers.data.prepare.streaming import Row, Share, evaluation_run, rows_of_share, streamed_rows
+from trainers.data import build_collator, build_datasets
+from trainers.data.prepare.cache import cache_key
+from trainers.data.prepare.streaming import Row, Share, rows_of_share, streamed_rows
 from trainers.data.prepare.tokenising import Work
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
@@ -122,9 +124,29 @@ def test_fewer_records_than_readers_are_refused(tmp_path: Path):
         rows(run_of(tmp_path), 1, own=1, of=2)
 
 
-def test_evaluation_sets_of_a_stream_are_prepared_as_always(tmp_path: Path):
-    run = evaluation_run(run_of(tmp_path, "data.evaluation_sets=[b.jsonl]"))
-    assert (run.data.sets, run.data.evaluation_sets, run.data.streaming) == (["b.jsonl"], [], False)
+def test_evaluation_sets_of_a_stream_are_prepared_and_nothing_else_is_read(tmp_path: Path):
+    """A registered folder is evaluated on its test split, as in a run that is not streamed, and the sets to train on are not read."""
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set", "train.jsonl", ["trained"])
+    write(tmp_path / "set", "test.jsonl", ["tested"])
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "set"}}')
+    (tmp_path / "a.jsonl").write_text("not JSON\n")
+    run = run_of(tmp_path, "data.evaluation_sets=[mine]")
+    tokenizer = load_tokenizer(run)
+    prepared = build_datasets(run, tokenizer)
+    assert prepared.evaluation is not None
+    assert prepared.report is not None
+    [row] = prepared.evaluation
+    assert tokenizer.decode([label for label in row["labels"] if label >= 0]) == "tested<|im_end|>"
+    assert (len(prepared.train), prepared.report.evaluation_samples) == (0, 1)
+    assert cache_key(run, tokenizer) != cache_key(replace(run, data=replace(run.data, streaming=False)), tokenizer)
+
+
+def test_a_stream_without_evaluation_sets_has_nothing_to_prepare(tmp_path: Path):
+    write(tmp_path, "a.jsonl", ["a"])
+    run = run_of(tmp_path)
+    with pytest.raises(ValueError, match=r"data.streaming=true tokenises while the run trains. Without data.evaluation_sets there is nothing"):
+        build_datasets(run, load_tokenizer(run))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

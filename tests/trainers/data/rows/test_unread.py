@@ -21,12 +21,13 @@ CALLS = (
 )
 
 
-def built(folder: Path, template: str, *records: dict[str, object]) -> PreparedData:
+def built(folder: Path, template: str, *records: dict[str, object], evaluation: str = "") -> PreparedData:
     (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     run = described(
         "model=demo",
         "data=files",
         "data.sets=[a.jsonl]",
+        f"data.evaluation_sets=[{evaluation}]",
         f"data.folder={folder}",
         "data.workers=1",
         "data.cutoff=512",
@@ -101,3 +102,15 @@ def test_columns_that_no_layout_reads_are_named_and_counted(tmp_path: Path) -> N
     assert report is not None
     assert report.unread == {"column id": 2, "column source": 1}
     assert "The model does not see column id (2 samples), column source (1 samples)." in report.sentence()
+
+
+def test_what_evaluation_sets_leave_unread_is_named_apart(tmp_path: Path) -> None:
+    record: dict[str, object] = {"instruction": "q", "output": "a"}
+    (tmp_path / "b.jsonl").write_text(json.dumps({**record, "source": "web"}) + "\n" + json.dumps({**record, "output": ""}) + "\n")
+    report = built(tmp_path, named_template("chatml"), record, evaluation="b.jsonl").report
+    assert report is not None
+    assert report.evaluation_sets is not None
+    assert (report.unread, report.evaluation_sets.unread) == ({}, {"column source": 1})
+    assert report.evaluation_sets.drops == {"empty": 1}
+    assert "The evaluation sets have 2 samples: 1 dropped (empty), 0 truncated at data.cutoff=512." in report.sentence()
+    assert report.sentence().endswith("There: The model does not see column source (1 samples).")
