@@ -33,6 +33,19 @@ PUBLISHED = {
     "mistral_7b": 7_248_023_552,
     "mixtral_8x7b": 46_702_792_704,
     "mixtral_8x22b": 140_620_634_112,
+    "llama3.1_8b_instruct": 8_030_261_248,
+    "llama3.1_70b_instruct": 70_553_706_496,
+    "llama3.2_1b_instruct": 1_235_814_400,
+    "llama3.2_3b_instruct": 3_212_749_824,
+    "qwen2.5_0.5b_instruct": 494_032_768,
+    "qwen2.5_1.5b_instruct": 1_543_714_304,
+    "qwen2.5_7b_instruct": 7_615_616_512,
+    "qwen2.5_14b_instruct": 14_770_033_664,
+    "qwen2.5_32b_instruct": 32_763_876_352,
+    "qwen2.5_72b_instruct": 72_706_203_648,
+    "qwen3_8b_instruct": 8_190_735_360,
+    "qwen3_4b_instruct": 4_022_468_096,
+    "qwen3_30b_a3b_instruct": 30_532_122_624,
 }
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "templates"
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-CONTROL_TOKEN = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>")  # the second are Gemma's
+# Of most families, and of Gemma, DeepSeek, Baichuan and GLM.
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>|<｜[\w▁]+｜>|<reserved_\d+>|\[gMASK\]|<sop>")
 
 
 def template_names() -> list[str]:

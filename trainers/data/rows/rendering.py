@@ -90,7 +90,7 @@ def render_turn_by_turn(template: Template, messages: Conversation, wanted: list
         [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
         span = span_of_answer(whole.text, before.text, after.text, message)
         if span is None:
-            raise RowError(written_differently(index, len(messages)))
+            raise RowError(written_differently(index, len(messages), template.text))
         answers.append(span)
     return Rendered(whole.text, answers)
 

@@ -49,8 +49,11 @@ def holds(written: str, message: dict[str, object]) -> bool:
     return str(message["content"]).strip() in written and all(name in written for name in names) and written != ""
 
 
-def written_differently(index: int, messages: int) -> str:
+def written_differently(index: int, messages: int, template: str) -> str:
+    keeps = (
+        "deepseek, which keeps thoughts" if "<｜Assistant｜>" in template else "alpaca, which leaves answers as they are and works with any tokenizer"
+    )
     last = index + 1 == messages
     what = f"does not continue its own prompt with message {index + 1}" if last else f"writes message {index + 1} differently once more follows"
     other = "" if last else "Learn the last answer alone (data.train_history=false), or set "
-    return f"the chat template {what}. {other or 'Set '}data.template=alpaca, which leaves answers as they are and works with any tokenizer"
+    return f"the chat template {what}. {other or 'Set '}data.template={keeps}"

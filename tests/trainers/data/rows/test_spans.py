@@ -75,7 +75,8 @@ def test_deepseek_r1_learns_an_answer_without_a_thought_and_its_end() -> None:
     ],
 )
 def test_a_thought_that_the_template_takes_away_is_refused_with_a_setting_that_works(template: str, messages: list[Message]) -> None:
-    with pytest.raises(RowError, match=r"data.template=alpaca, which leaves answers as they are"):
+    way_out = "deepseek, which keeps thoughts" if template.startswith("deepseek") else "alpaca, which leaves answers as they are"
+    with pytest.raises(RowError, match=rf"data.template={way_out}"):
         learned(published(template), *messages)
     assert learned(named_template("alpaca"), *messages)[-1].endswith("<|im_end|>")
     if len(messages) > 2:

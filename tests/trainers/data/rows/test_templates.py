@@ -1,14 +1,16 @@
 """Each named chat template against the published format written out by hand, and its mask token by token."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trl
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from launcher.composition.compose import compose
-from trainers.data.rows.chat_template import named_template, template_names
+from trainers.data.rows.chat_template import control_tokens, named_template, template_names
 from trainers.data.rows.rendering import render_prompts
 from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.rows.template import Rendered
@@ -72,7 +74,26 @@ EXPECTED: dict[str, Segments] = {
         ("\n<|endoftext|>", False),
     ],
 }
-EXPECTED["qwen"] = EXPECTED["chatml"]
+EXPECTED["qwen"] = EXPECTED["yi"] = EXPECTED["chatml"]
+for chat, user, answer in (("baichuan", 102, 103), ("baichuan2", 106, 107)):
+    EXPECTED[chat] = [
+        (f"Be kind.<reserved_{user}>Hi there<reserved_{answer}>", False),
+        ("Hello, you.", True),
+        (f"<reserved_{user}>Bye?<reserved_{answer}>", False),
+        ("Good bye.</s>", True),
+    ]
+EXPECTED["glm4"] = [
+    ("[gMASK]<sop><|system|>\nBe kind.<|user|>\nHi there<|assistant|>", False),
+    ("\nHello, you.<|user|>", True),
+    ("\nBye?<|assistant|>", False),
+    ("\nGood bye.<|user|>", True),
+]
+EXPECTED["deepseek"] = [
+    ("<s>Be kind.<｜User｜>Hi there<｜Assistant｜>", False),
+    ("Hello, you.</s>", True),
+    ("<｜User｜>Bye?<｜Assistant｜>", False),
+    ("Good bye.</s>", True),
+]
 WITHOUT_SYSTEM = {
     "alpaca": f"<s>{OPENER}### Instruction:\nHi\n\n### Response:\n",
     "chatml": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
@@ -81,6 +102,11 @@ WITHOUT_SYSTEM = {
     "llama3": "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     "mistral": "<s>[INST] Hi[/INST]",
     "phi": "<|user|>\nHi<|end|>\n<|assistant|>\n",
+    "baichuan": "<reserved_102>Hi<reserved_103>",
+    "baichuan2": "<reserved_106>Hi<reserved_107>",
+    "glm4": "[gMASK]<sop><|user|>\nHi<|assistant|>",
+    "deepseek": "<s><｜User｜>Hi<｜Assistant｜>",
+    "yi": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
     "qwen": "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
 }
@@ -126,8 +152,8 @@ def test_a_template_writes_the_published_format_and_marks_exactly_the_answers(na
 @pytest.mark.parametrize("name", template_names())
 def test_a_prompt_ends_where_the_answer_would_begin(name: str):
     prompt = render_prompt(PROMPT, tokenizer_for(name))
-    whole = "".join(text for text, _ in EXPECTED[name])
-    assert prompt == whole[: whole.rindex("Good bye.")].removesuffix(" ")  # llama2 and mistral: the model writes the space
+    last = max(number for number, (_, learned) in enumerate(EXPECTED[name]) if learned)
+    assert prompt == "".join(text for text, _ in EXPECTED[name][:last])  # llama2, mistral and glm4: the model writes the space before its answer
 
 
 @pytest.mark.parametrize("name", template_names())
@@ -147,3 +173,32 @@ def test_a_token_that_carries_the_space_before_the_answer_is_learned():
     tokens = tokenise(sample, tokenizer)
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"]) == ["<s>", "▁[INST]", "▁U", "▁[/INST]", "▁A", "▁", "</s>"]
     assert tokens["labels"] == [MASKED, MASKED, MASKED, MASKED, 6, 7, 2]
+
+
+PUBLISHED = Path(trl.__file__).parent / "chat_templates"  # as their makers publish them
+
+
+@pytest.mark.parametrize(("name", "published"), [("deepseek", "deepseekv3"), ("deepseek", "deepseek_r1_distill")])
+def test_a_conversation_without_thoughts_is_the_text_of_the_published_template(name: str, published: str):
+    tokenizer = tokenizer_for(name)
+    tokenizer.eos_token = "<｜end▁of▁sentence｜>"  # which their templates write out
+    turns = [{"role": message["role"], "content": message["content"]} for message in CONVERSATION["messages"]]
+    ours = tokenizer.apply_chat_template(turns, tokenize=False)
+    theirs = tokenizer.apply_chat_template(turns, tokenize=False, chat_template=(PUBLISHED / f"{published}.jinja").read_text(encoding="utf-8"))
+    assert ours == theirs.rstrip(" ")  # deepseekv3.jinja ends with a space in its file
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning"])
+def test_deepseek_learns_thoughts_as_the_data_hold_them(field: str):
+    tokenizer = tokenizer_for("deepseek")
+    early, late = plain("assistant", "<think>\nearly\n</think>\n\nA"), {**plain("assistant", "B"), "further": {field: "late"}}
+    sample: Sample = {"place": "f.json, record 1", "messages": [plain("user", "U"), early, plain("user", "V"), late], "tools": []}
+    row = tokenise(sample, tokenizer)
+    assert row["unread"] == []
+    learned = tokenizer.decode([label for label in row["labels"] if label != MASKED])
+    assert learned == "<think>\nearly\n</think>\n\nA</s><think>\nlate\n</think>\n\nB</s>"
+
+
+@pytest.mark.parametrize(("name", "token"), [("glm4", "<|user|>"), ("baichuan2", "<reserved_106>"), ("deepseek", "<｜User｜>"), ("yi", "<|im_end|>")])
+def test_a_tokenizer_without_the_tokens_of_a_template_is_refused(name: str, token: str):
+    assert token in control_tokens(named_template(name))
