@@ -8,7 +8,8 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from trainers.data.rows.chat_template import marks_answers
-from trainers.data.rows.spans import span_of_answer, written_differently
+from trainers.data.rows.exchanges import exact_span, spans_by_exchange
+from trainers.data.rows.spans import written_differently
 from trainers.data.rows.template import Conversation, Rendered, Span, Template, for_template, name_a_template
 from trainers.data.rows.unread import with_unread
 from trainers.data.samples.chat import Message, RowError, Sample
@@ -79,6 +80,7 @@ def learned(sample: Sample) -> list[bool]:
 def render_turn_by_turn(template: Template, messages: Conversation, wanted: list[bool]) -> Rendered:
     """An answer is what a message adds to the prompt before it."""
     [whole] = template.render([messages])
+    found = spans_by_exchange(template, messages, whole.text)
     answers: list[Span] = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -86,9 +88,7 @@ def render_turn_by_turn(template: Template, messages: Conversation, wanted: list
         if not wanted[index]:
             answers.append((0, 0))
             continue
-        [before] = template.render([messages[:index]], prompt=True)
-        [after] = [whole] if index + 1 == len(messages) else template.render([messages[: index + 1]])
-        span = span_of_answer(whole.text, before.text, after.text, message)
+        span = exact_span(template, messages, whole.text, index) if found is None else found[index]
         if span is None:
             raise RowError(written_differently(index, len(messages), template.text))
         answers.append(span)
