@@ -1,7 +1,7 @@
 """Where the answers of a long conversation lie: each exchange is rendered alone.
 
 To render all that is before each answer takes quadratic time. An exchange is a question with all that follows before the next one, and most templates
-write it the same whatever came before. That is not taken on trust: the text of each exchange must be found in the whole conversation at its place, and
+write it the same whatever came before. That is checked: the text of each exchange must be found in the whole conversation at its place, and
 the first, the last and two more answers must lie where rendering all that is before them puts them.
 """
 
