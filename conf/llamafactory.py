@@ -58,6 +58,7 @@ NAMES: tuple[Name, ...] = (
     Name("streaming", "data.streaming", "same; needs `training.max_steps`"),
     Name("buffer_size", "data.buffer", "same"),
     Name("tokenized_path", "data.cache", "used only if data, tokenizer, template and settings are the same as when it was made"),
+    Name("split_special_tokens", "data.control_tokens", "`true` is `data.control_tokens=text`, for the texts of the data alone"),
     Name("preprocessing_num_workers", "data.workers", "null: every core"),
     Name("finetuning_type", "regime", "`full`, `freeze`, `lora`; `lora` with `quantization_bit` is `regime=qlora`"),
     Name("quantization_bit", "regime.bits", "8, 4 or 2, with `regime=qlora`"),

@@ -50,6 +50,8 @@ class Data:
     on_long: str = MISSING  # truncate | drop | fail: What happens to samples that are longer than `cutoff`.
     # strict | repair: repair merges turns of one role, leaves out a last question without an answer, and lets an answer come first.
     turns: str = MISSING
+    # special | text: special reads a control token within a text, such as <|im_end|>, as that token. text keeps it text.
+    control_tokens: str = MISSING
     bad_share: float = MISSING  # share: At most this share of all rows may be dropped for on_bad and on_long, from 0 to 1.
     cache: str | None = MISSING  # Folder of tokenised data. null: .data under `output`.
     workers: int | None = MISSING  # processes: This many tokenise. null: one for each core.

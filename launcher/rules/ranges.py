@@ -70,6 +70,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("data.buffer", 1),
     one_of("data.on_bad", "fail", "drop"),
     one_of("data.turns", "strict", "repair"),
+    one_of("data.control_tokens", "special", "text"),
     one_of("data.on_long", "truncate", "drop", "fail"),
     Limit("data.bad_share", lambda value: 0 <= value <= 1, "between 0 and 1"),
     Limit("data.sets", all_words, "a list of at least one data set, none of them empty"),

@@ -22,7 +22,7 @@ from trainers.data.inspect.survey import SetCounts, Survey, common_samples, surv
 from trainers.data.prepare.build import refuse_bad_values, refuse_useless, tokenised, unmixed
 from trainers.data.prepare.cache import cache_folder, naming_the_cache
 from trainers.data.prepare.problems import Problem, problem_lines
-from trainers.data.prepare.report import left_out_lines, one_class_lines, repair_lines, unread_lines
+from trainers.data.prepare.report import control_lines, left_out_lines, one_class_lines, repair_lines, unread_lines
 from trainers.data.prepare.selection import kept, select
 from trainers.data.prepare.tokenising import Tokenised, Work
 from trainers.data.sources.records import SHOWN
@@ -143,10 +143,14 @@ def survey_lines(counted: Survey) -> list[str]:
     lengths = ", ".join(f"{name} {tokens:,}" for name, tokens in counted.lengths.items()) or "none"
     return [
         *table(counted.sets),
-        *(f"{one.name}: {line}" for one in counted.sets for line in [*repair_lines(one.repairs), *unread_lines(one.unread)]),
+        *(f"{one.name}: {line}" for one in counted.sets for line in note_lines(one, counted.control_tokens)),
         f"dropped: {reasons}; empty: {counted.empty:,}; duplicates: {counted.duplicates:,}",
         f"lengths in tokens: {lengths}; above data.cutoff={counted.cutoff}: {counted.over_cutoff:,}",
     ]
+
+
+def note_lines(one: SetCounts, control_tokens: str) -> list[str]:
+    return [*repair_lines(one.repairs), *unread_lines(one.unread), *control_lines(one.controls, control_tokens)]
 
 
 COLUMNS = ("set", "records", "samples", "unusable", "dropped", "truncated", "tokens", "learned", "good")

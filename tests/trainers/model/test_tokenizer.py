@@ -68,7 +68,8 @@ def test_the_token_that_ends_an_answer_in_a_named_template_is_the_end_token(tmp_
 
 def test_an_unknown_template_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"data.template=nope is not a template. Choose one of: alpaca, chatml, gemma, llama2, llama3, mistral, phi, qwen"
+        ValueError,
+        match=r"data.template=nope is not a template. Choose one of: alpaca, baichuan, baichuan2, chatml, deepseek, gemma",
     ):
         load_tokenizer(demo_run("data.template=nope"))
 
@@ -80,7 +81,7 @@ def test_a_template_whose_control_tokens_the_tokenizer_lacks_is_refused():
 
 def test_a_tokenizer_without_a_chat_template_asks_for_one(tmp_path: Path):
     folder = saved_tokenizer(tmp_path, ["<unk>", "</s>"], unk_token="<unk>", eos_token="</s>")
-    with pytest.raises(ValueError, match=r"no chat template. Set data.template to one of alpaca, chatml"):
+    with pytest.raises(ValueError, match=r"no chat template. Set data.template to one of alpaca, baichuan"):
         load_tokenizer(demo_run(f"model.tokenizer={folder}"))
 
 

@@ -29,6 +29,7 @@ class SetCounts:
     label_share: float | None  # of labelled answers: the share that is good
     repairs: dict[str, int]  # what data.turns=repair did, and to how many samples
     unread: dict[str, int]  # columns and fields that the model does not see, and of how many samples
+    controls: dict[str, int]  # control tokens in texts, and of how many samples
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Survey:
     lengths: dict[str, int]  # tokens before truncation: least, percentiles, most
     over_cutoff: int
     cutoff: int
+    control_tokens: str  # as data.control_tokens
 
 
 def survey(samples: Tokenised, names: Sequence[str], data: Data, kind: Kind) -> Survey:
@@ -54,6 +56,7 @@ def survey(samples: Tokenised, names: Sequence[str], data: Data, kind: Kind) -> 
         lengths=length_table(lengths),
         over_cutoff=int(numpy.sum(lengths > data.cutoff)),
         cutoff=data.cutoff,
+        control_tokens=data.control_tokens,
     )
 
 
@@ -74,6 +77,7 @@ def set_counts(samples: Tokenised, number: int, name: str, data: Data, kind: Kin
         label_share=float(numpy.mean(facts["label"][:][own])) if kind == "labelled" and own.any() else None,
         repairs=dict(samples.notes[number]["repairs"]),
         unread=dict(samples.notes[number]["unread"]),
+        controls=dict(samples.notes[number]["controls"]),
     )
 
 

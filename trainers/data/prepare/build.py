@@ -148,6 +148,8 @@ def sets_report(samples: Tokenised, work: Work) -> SetsReport:
         cutoff=work.data.cutoff,
         unread=samples.noted("unread"),
         repairs=samples.noted("repairs"),
+        controls=samples.noted("controls"),
+        control_tokens=work.data.control_tokens,
     )
 
 

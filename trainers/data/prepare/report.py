@@ -16,6 +16,8 @@ class SetsReport:
     cutoff: int
     unread: dict[str, int] = field(default_factory=dict)  # columns and fields that no row shows, and of how many samples
     repairs: dict[str, int] = field(default_factory=dict)  # what data.turns=repair did, and to how many samples
+    controls: dict[str, int] = field(default_factory=dict)  # control tokens in texts, and of how many samples
+    control_tokens: str = "special"  # data.control_tokens; a run of before there was the key read them so
 
     @property
     def dropped(self) -> int:
@@ -29,7 +31,7 @@ class SetsReport:
         return f"{self.samples:,} samples{unreadable}: {chosen}{dropped}, {self.truncated:,} truncated at data.cutoff={self.cutoff}"
 
     def notes(self) -> list[str]:
-        return [*repair_lines(self.repairs), *unread_lines(self.unread)]
+        return [*repair_lines(self.repairs), *unread_lines(self.unread), *control_lines(self.controls, self.control_tokens)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,16 @@ def read_report(values: dict[str, Any]) -> DataReport:
 def unread_lines(unread: Mapping[str, int]) -> list[str]:
     """What the records hold and the model does not see."""
     return [f"The model does not see {', '.join(f'{name} ({count:,} samples)' for name, count in unread.items())}."] if unread else []
+
+
+def control_lines(controls: Mapping[str, int], control_tokens: str) -> list[str]:
+    """Texts that a tokenizer would read as more than text."""
+    if not controls:
+        return []
+    told = ", ".join(f"{token} ({count:,} samples)" for token, count in controls.items())
+    if control_tokens == "text":
+        return [f"Control tokens in texts of the data stay text: {told}."]
+    return [f"Texts of the data hold control tokens, which the model reads as such: {told}. To keep them text, set data.control_tokens=text."]
 
 
 def repair_lines(repairs: Mapping[str, int]) -> list[str]:

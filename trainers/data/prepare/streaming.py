@@ -136,11 +136,13 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     """
     read, kept = 0, 0
     problems: list[Problem] = []
-    unread: set[str] = set()
+    noted: set[str] = set()
     while part := list(islice(records, TOGETHER)):
         rows, found = rows_of_records(part, work)
-        tell_unread({name for row in rows for name in row["unread"]} - unread)
-        unread.update(name for row in rows for name in row["unread"])
+        found_now = {line for row in rows for line in lines_of(row, work.data)}
+        for line in sorted(found_now - noted):
+            print(line, flush=True)
+        noted |= found_now
         read += len(part)
         problems += told(found, read, work.data)
         learned = [row for row in rows if not row["drop"]]
@@ -151,10 +153,11 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
             refuse_nothing(kept, read)
 
 
-def tell_unread(names: set[str]) -> None:
-    """Prints each name once, because a stream has no report."""
-    for name in sorted(names):
-        print(f"The model does not see {name}.", flush=True)
+def lines_of(row: Row, data: Data) -> list[str]:
+    """What a report would count; a stream has none, so each line is printed once."""
+    stays = "stays text" if data.control_tokens == "text" else "is read as such by the model; to keep it text, set data.control_tokens=text"
+    unread = [f"The model does not see {name}." for name in row["unread"]]
+    return [*unread, *(f"A text of the data holds the control token {token}, which {stays}." for token in row["controls"])]
 
 
 def refuse_nothing(kept: int, read: int) -> None:

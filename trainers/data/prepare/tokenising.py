@@ -29,7 +29,8 @@ from trainers.data.sources.rows import BrokenJson, parsed
 
 AHEAD = 2  # chunks that each process may be ahead of the writer
 FACTS = {"set": Value("int16"), "digest": Value("int64")}  # which set a sample is of; equal samples have equal digests
-NOTES = ("repairs", "unread")  # of a row: what data.turns=repair did to its sample, what its record holds that it does not
+# Of a row: what data.turns=repair did to its sample, what its record holds that it does not, and the control tokens in its texts.
+NOTES = ("repairs", "unread", "controls")
 Notes = dict[str, Counter[str]]  # of each kind: what, and of how many samples
 
 

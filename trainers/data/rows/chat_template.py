@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "templates"
+COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Of most families, and of Gemma, DeepSeek, Baichuan and GLM.
 CONTROL_TOKEN = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>|<｜[\w▁]+｜>|<reserved_\d+>|\[gMASK\]|<sop>")
@@ -27,6 +28,11 @@ def named_template(name: str) -> str:
 def marks_answers(template: str) -> bool:
     """Whether the template says itself which part of its text the model is to generate."""
     return GENERATION.search(template) is not None
+
+
+def shows_tools(template: str) -> bool:
+    """Whether the template reads the tools of a conversation."""
+    return "tools" in COMMENT.sub("", template)
 
 
 def control_tokens(template: str) -> set[str]:

@@ -7,14 +7,15 @@ from itertools import groupby
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.rows.chat_template import marks_answers
+from trainers.data.rows.chat_template import marks_answers, shows_tools
+from trainers.data.rows.controls import Encoded
 from trainers.data.rows.exchanges import exact_span, spans_by_exchange
 from trainers.data.rows.spans import written_differently
 from trainers.data.rows.template import Conversation, Rendered, Span, Template, for_template, name_a_template
-from trainers.data.rows.unread import with_unread
+from trainers.data.rows.unread import with_unread, with_unread_ids
 from trainers.data.samples.chat import Message, RowError, Sample
 
-Shown = tuple[Rendered, Encoding]
+Shown = tuple[Rendered, Encoding | Encoded]
 Render = Callable[[Sequence[Sample]], list[Rendered]]
 
 
@@ -52,7 +53,7 @@ def rendered_answers(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBa
     for sample, rendered in zip(samples, every, strict=True):
         refuse_left_out(sample["messages"], rendered.text)
         refuse_unmarked(sample["messages"], rendered)
-    return with_unread(every, conversations, template)
+    return with_unread_ids(with_unread(every, conversations, template), samples, conversations, template)
 
 
 def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
@@ -60,13 +61,13 @@ def rendered_prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBa
     every = template.render(conversations, prompt=True)
     for sample, rendered in zip(samples, every, strict=True):
         refuse_left_out(sample["messages"], rendered.text)
-    return with_unread(every, conversations, template, prompt=True)
+    return with_unread_ids(with_unread(every, conversations, template, prompt=True), samples, conversations, template, prompt=True)
 
 
 def prepared(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> tuple[Template, list[Conversation]]:
     tools = samples[0]["tools"] or None  # those of all
     text = tokenizer.get_chat_template(tools=tools)
-    if tools and "tools" not in text:
+    if tools and not shows_tools(text):
         raise RowError(f"the chat template does not show tools. {name_a_template()}")
     return Template(text, tokenizer.special_tokens_map, tools), [
         [for_template(message, text) for message in sample["messages"]] for sample in samples

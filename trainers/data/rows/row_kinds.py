@@ -1,7 +1,7 @@
 """The columns of each kind of row, and how samples are tokenised into them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.rows.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
+from trainers.data.rows.controls import Controls, controls_in, controls_of, guarded
 from trainers.data.rows.documents import as_written, document_row, end_token
 from trainers.data.rows.encoding import encode_chats, encode_documents, encode_prompts
 from trainers.data.rows.rendering import Shown, render_prompts, render_samples
@@ -35,6 +36,7 @@ class RowKind:
     row: Callable[[PreTrainedTokenizerBase, Data], MakeRow]
     parts: Callable[[Sample], list[Sample]] = as_it_is  # what is rendered of one sample
     encode: Callable[[Sequence[str], PreTrainedTokenizerBase], list[Encoding]] = encode_chats
+    alone: bool = False  # whether the tokenizer puts its own tokens around a text
     cuts: bool = True  # whether what is longer than the cutoff is truncated
 
     @property
@@ -47,6 +49,7 @@ ROWS: dict[Kind, RowKind] = {
         columns={"input_ids": IDS},
         render=as_written,
         encode=encode_documents,
+        alone=True,
         row=lambda tokenizer, data: partial(document_row, end=end_token(tokenizer)),
         cuts=False,
     ),
@@ -96,20 +99,43 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
         ValueError: for text, where the tokenizer has no end token.
     """
     own, make = ROWS[kind], ROWS[kind].row(tokenizer, data)
-    parts = [own.parts(sample) for sample in samples]
-    rendering = iter(own.render([part for each in parts for part in each], tokenizer))
-    rendered = [shown_or_error(list(islice(rendering, len(each)))) for each in parts]
-    texts = [one.text for each in rendered if not isinstance(each, RowError) for one in each]
-    encodings = iter(own.encode(texts, tokenizer))
+    found = [controls_in(sample, tokenizer) for sample in samples]
+    apart = [data.control_tokens == "text" and bool(tokens) for tokens in found]
+    parts = [parts_of(sample, own, controls_of(tokenizer) if guard else None) for sample, guard in zip(samples, apart, strict=True)]
+    rendering = iter(own.render([part for each in parts if not isinstance(each, RowError) for part in each], tokenizer))
+    rendered = [each if isinstance(each, RowError) else shown_or_error(list(islice(rendering, len(each)))) for each in parts]
+    shown = encoded(rendered, apart, own, tokenizer)
     return [
-        each if isinstance(each, RowError) else {**make(sample, list(zip(each, islice(encodings, len(each)), strict=True))), **notes(sample, each)}
-        for sample, each in zip(samples, rendered, strict=True)
+        each if isinstance(each, RowError) else {**make(sample, each), **notes(sample, each), "controls": tokens}
+        for sample, each, tokens in zip(samples, shown, found, strict=True)
     ]
 
 
-def notes(sample: Sample, parts: Sequence[Rendered]) -> dict[str, list[str]]:
+def parts_of(sample: Sample, own: RowKind, controls: Controls | None) -> list[Sample] | RowError:
+    """What is rendered of a sample; with `controls`, where its control tokens are to stay text."""
+    try:
+        return own.parts(sample if controls is None else guarded(sample, controls))
+    except RowError as error:
+        return error
+
+
+def encoded(
+    rendered: Sequence[list[Rendered] | RowError], apart: Sequence[bool], own: RowKind, tokenizer: PreTrainedTokenizerBase
+) -> list[list[Shown] | RowError]:
+    """The texts of all samples encoded together, but apart those whose control tokens stay text."""
+    every = [(one, guard) for each, guard in zip(rendered, apart, strict=True) if not isinstance(each, RowError) for one in each]
+    plain = iter(own.encode([one.text for one, guard in every if not guard], tokenizer))
+    guarded_texts = [one.text for one, guard in every if guard]
+    text = iter(controls_of(tokenizer).encode(guarded_texts, own.alone)) if guarded_texts else iter([])
+    shown: Iterator[Shown] = iter(
+        [(replace(one, text=controls_of(tokenizer).as_written(one.text)), next(text)) if guard else (one, next(plain)) for one, guard in every]
+    )
+    return [each if isinstance(each, RowError) else list(islice(shown, len(each))) for each in rendered]
+
+
+def notes(sample: Sample, parts: Sequence[Shown]) -> dict[str, list[str]]:
     """What was done to a sample, and what its record holds that the row does not: columns, and fields of messages."""
-    unread = {*sample.get("unread", []), *(name for part in parts for name in part.unread)}
+    unread = {*sample.get("unread", []), *(name for part, _ in parts for name in part.unread)}
     return {"repairs": sample.get("repairs", []), "unread": sorted(unread)}
 
 

@@ -39,7 +39,7 @@ class Template:
                 add_generation_prompt=prompt,
                 **self.special_tokens,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, AttributeError) as error:  # the last three of a value that is not of the type that it expects
             raise RowError(f"the chat template refuses it: {error}. {name_a_template()}") from error
         except RecursionError as error:
             raise RowError("its tools or calls are nested too deeply") from error
@@ -53,7 +53,7 @@ def for_template(message: Message, template: str) -> dict[str, object]:
     if calls and "tool_calls" in template:
         plain["tool_calls"] = [call_for_template(call) for call in calls]
     elif calls:
-        texts = [json.dumps(function_of(call)) for call in calls]
+        texts = [json.dumps(function_of(call), ensure_ascii=False) for call in calls]
         plain["content"] = "\n".join([message["content"], *texts] if message["content"] else texts)
     return plain
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainers.data.rows.template import Conversation, Rendered, Template
-from trainers.data.samples.chat import RowError
+from trainers.data.samples.chat import RowError, Sample
 
 SHOWN = ("role", "content", "tool_calls")  # the rendering itself refuses a template that leaves these out
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # transformers gives each to the template under the first two names
@@ -24,6 +24,36 @@ def with_unread(every: Sequence[Rendered], conversations: Sequence[Conversation]
         )
         for number, (rendered, messages) in enumerate(zip(every, conversations, strict=True))
     ]
+
+
+CALL_IDS = "field id of a call"
+
+
+def with_unread_ids(
+    every: Sequence[Rendered], samples: Sequence[Sample], conversations: Sequence[Conversation], template: Template, prompt: bool = False
+) -> list[Rendered]:
+    """What was rendered, with the ids of calls where the template does not show them."""
+    held = [any("id" in call for message in sample["messages"] for call in message.get("calls", [])) for sample in samples]
+    if not any(held):
+        return list(every)
+    shown = [False] * len(held)
+    if re.search(r"\bid\b", template.text):
+        try:
+            others = template.render([[without_ids(message) for message in messages] for messages in conversations], prompt)
+            shown = [other.text != rendered.text for other, rendered in zip(others, every, strict=True)]
+        except RowError:  # it cannot be rendered without
+            shown = [True] * len(held)
+    return [
+        replace(rendered, unread=(*rendered.unread, CALL_IDS)) if has and not visible else rendered
+        for rendered, has, visible in zip(every, held, shown, strict=True)
+    ]
+
+
+def without_ids(message: dict[str, object]) -> dict[str, object]:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [{key: value for key, value in call.items() if key != "id"} for call in calls]}
 
 
 def without_effect(name: str, every: Sequence[Rendered], conversations: Sequence[Conversation], template: Template, prompt: bool) -> list[bool]:

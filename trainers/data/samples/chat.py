@@ -19,6 +19,7 @@ class Message(TypedDict):
     learn: bool
     calls: NotRequired[list[Call]]  # of tools, by an assistant
     further: NotRequired[dict[str, object]]  # every other field (reasoning_content, name, tool_call_id, ...), as templates may read it
+    unread: NotRequired[list[str]]  # fields that are not given to the template, in words; read_sample gathers them
 
 
 class Sample(TypedDict):

@@ -21,20 +21,34 @@ def question(sample: Sample) -> list[Sample]:
     *before, last = sample["messages"]
     if last["role"] != "assistant":
         return unanswered(sample)
-    return [prompt_of(sample, before, last["content"] if sample.get("label", True) else "")]
+    if not sample.get("label", True):
+        return [with_unread(prompt_of(sample, before, ""), "answers that are labelled bad, as prompts alone are used")]
+    return [referring(sample, before, [last])]
 
 
 def question_of_pair(sample: Sample) -> list[Sample]:
-    return [prompt_of(sample, sample["messages"], sample["chosen"][-1]["content"])]
+    return [with_unread(referring(sample, sample["messages"], sample["chosen"]), "rejected answers, as prompts alone are used")]
 
 
 def chosen_answer(sample: Sample) -> list[Sample]:
-    return [answered(sample, sample["chosen"])]
+    return [with_unread(answered(sample, sample["chosen"]), "rejected answers, as chosen ones alone are learned")]
 
 
 def good_and_bad(sample: Sample) -> list[Sample]:
     """As TRL unpairs a preference set for KTO."""
     return [{**answered(sample, sample["chosen"]), "label": True}, {**answered(sample, sample["rejected"]), "label": False}]
+
+
+def referring(sample: Sample, messages: list[Message], answer: list[Message]) -> Sample:
+    """The prompt with the text of its answer, which reward functions may read."""
+    made = prompt_of(sample, messages, answer[-1]["content"])
+    alone = len(answer) == 1 and "calls" not in answer[0] and "further" not in answer[0]
+    return made if alone else with_unread(made, "calls and fields of answers, as prompts alone are used")
+
+
+def with_unread(sample: Sample, name: str) -> Sample:
+    """What this kind of row leaves out of every such record stands in the report."""
+    return {**sample, "unread": [*sample.get("unread", []), name]}
 
 
 def prompt_of(sample: Sample, messages: list[Message], answer: str) -> Sample:

@@ -10,6 +10,8 @@ from trainers.data.samples.watched import holds_something
 # Further names of roles in the format of OpenAI: of instructions since 2024, and of the result of a tool before that.
 OPENAI_ROLES: dict[object, Role] = {"developer": "system", "function": "tool"}
 
+OWN = ("role", "content")  # of messages as templates read them, under whichever tags the data name them
+
 CALLS = ("tool_calls", "function_call")  # the second in exports from before 2024, of one call
 
 
@@ -80,16 +82,33 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     if not isinstance(spoken, str) or spoken not in roles:
         raise RowError(f"{place}: {tags.role}={spoken!r} is not a role; it is one of: {', '.join(map(str, roles))}")
     content = joined_parts(turn.get(tags.content), place)
-    calls = [call for name in CALLS for call in read_calls(turn.get(name), place)]
+    unread = parts_unread(turn.get(tags.content))
+    calls = [call for name in CALLS for call in read_calls(turn.get(name), place, unread)]
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"{place}: {tags.content} is {in_words(content)}; it must be text")
     message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
     if spoken == tags.function and spoken != tags.assistant:
-        message["content"], calls = "", read_calls(content, place)
+        message["content"], calls = "", [*calls, *read_calls(content, place, unread)]
     if calls:
         message["calls"] = calls
     further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "weight", *CALLS) and holds_something(value)}
-    return {**message, "further": further} if further else message
+    unread += [f"field {key} of a message" for key in (*OWN, *CALLS) if further.pop(key, None) is not None]
+    if turn.get("weight") not in (None, 0, 1):
+        unread.append("field weight of a message, as it is neither 0 nor 1")
+    message = {**message, "further": further} if further else message
+    return {**message, "unread": unread} if unread else message
+
+
+def parts_unread(content: object) -> list[str]:
+    """What parts of a content hold beside their text."""
+    parts = content if isinstance(content, list) else []
+    return [
+        f"field {key} of a part"
+        for part in parts
+        if isinstance(part, dict)
+        for key in part
+        if key not in ("type", "text") and holds_something(part[key])
+    ]
 
 
 def joined_parts(content: object, place: str) -> object:
@@ -102,20 +121,30 @@ def joined_parts(content: object, place: str) -> object:
     return "".join(part["text"] for part in content)
 
 
-def read_calls(value: object, place: str) -> list[Call]:
+def read_calls(value: object, place: str, unread: list[str]) -> list[Call]:
     """Tool calls, as openai's list or as the JSON text of one or several {"name": ..., "arguments": {...}}."""
     parsed = parse_json(value, f"{place}: the function call") if isinstance(value, str) else value
     items = parsed if isinstance(parsed, list) else [] if parsed is None else [parsed]
     calls: list[Call] = []
     for item in items:
         function = item.get("function", item) if isinstance(item, dict) else {}
+        function = function if isinstance(function, dict) else {}
         name, arguments = function.get("name"), function.get("arguments")
         arguments = parse_json(arguments, f"{place}: the arguments") if isinstance(arguments, str) else arguments
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise RowError(f"{place}: a function call must be an object with name (text) and arguments (an object)")
+        read = {"id", "type", "function"} if function is not item else {"id", "type", "name", "arguments"}
+        unread += [f"field {key} of a call" for key in item if holds_something(item[key]) and not is_read(key, item[key], read)]
+        if function is not item:
+            unread += [f"field {key} of a call" for key in function if key not in ("name", "arguments") and holds_something(function[key])]
         call: Call = {"name": name, "arguments": arguments}
         calls.append({**call, "id": item["id"]} if isinstance(item.get("id"), str) else call)
     return calls
+
+
+def is_read(key: str, value: object, read: set[str]) -> bool:
+    """Whether a field of a call reaches the template: its type is always written as function."""
+    return key in read and not (key == "type" and value != "function") and not (key == "id" and not isinstance(value, str))
 
 
 def read_tools(record: dict[str, object], column: str | None) -> list[dict[str, object]]:

@@ -44,11 +44,11 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns:
     if layout.holds == "labelled":
         sample["label"] = read_label(record, layout.columns.kto_tag)
     system = optional_text(record, layout.columns.system)
-    unread = []
+    unread = [*fields_unread(sample), *prompt_unread(record, layout, sample)]
     if system and sample["messages"][0]["role"] != "system":
         sample["messages"] = [plain("system", system), *sample["messages"]]
     elif system and system != sample["messages"][0]["content"]:
-        unread = [f"column {layout.columns.system}, as the conversation begins with a system message of its own"]
+        unread += [f"column {layout.columns.system}, as the conversation begins with a system message of its own"]
     if turns == "repair":
         sample, done = repair(sample, layout.holds in ("answers", "labelled") and wanted != "prompts")
         sample = {**sample, "repairs": done} if done else sample
@@ -56,6 +56,27 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns:
     refuse_no_text(sample)
     unread += [f"column {name}" for name in unasked(record)]
     return {**sample, "unread": unread} if unread else sample
+
+
+def fields_unread(sample: Sample) -> list[str]:
+    """What the messages hold that no template is given, taken out of them."""
+    messages = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
+    return list(dict.fromkeys(name for message in messages for name in message.pop("unread", [])))
+
+
+def prompt_unread(record: dict[str, object], layout: Layout, sample: Sample) -> list[str]:
+    """A prompt column beside answers that hold the whole conversation is not read; that it says what they say does not count."""
+    prompt = record.get(layout.columns.prompt) if layout.holds == "pairs" and layout.kind == "trl" and layout.columns.prompt is not None else None
+    texts = (
+        [prompt]
+        if isinstance(prompt, str)
+        else [turn.get("content") for turn in prompt if isinstance(turn, dict)]
+        if isinstance(prompt, list)
+        else []
+    )
+    said = [message["content"] for message in sample["messages"]]
+    lost = any(isinstance(text, str) and text.strip() and not any(text in one for one in said) for text in texts)
+    return [f"column {layout.columns.prompt}, as chosen and rejected hold the whole conversation"] if lost else []
 
 
 def with_answer(record: dict[str, object], layout: Layout) -> list[Message]:

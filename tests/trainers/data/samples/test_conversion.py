@@ -47,14 +47,15 @@ def test_an_answered_question_gives_its_prompt_and_keeps_the_answer_apart():
 
 def test_a_pair_gives_a_prompt_the_chosen_answer_or_two_labelled_answers():
     good, bad = ([*BASE["messages"], plain("assistant", text)] for text in ("good", "bad"))
-    assert MAKE["pairs"]["prompts"](PAIR) == [{**BASE, "answer": "good"}]
-    assert MAKE["pairs"]["answers"](PAIR) == [{**BASE, "messages": good}]
+    assert MAKE["pairs"]["prompts"](PAIR) == [{**BASE, "answer": "good", "unread": ["rejected answers, as prompts alone are used"]}]
+    assert MAKE["pairs"]["answers"](PAIR) == [{**BASE, "messages": good, "unread": ["rejected answers, as chosen ones alone are learned"]}]
     assert MAKE["pairs"]["labelled"](PAIR) == [{**BASE, "messages": good, "label": True}, {**BASE, "messages": bad, "label": False}]
 
 
 def test_a_labelled_answer_is_an_answer_to_its_prompt_only_if_it_is_good():
     assert MAKE["labelled"]["prompts"]({**ANSWERED, "label": True}) == [{**BASE, "answer": "A"}]
-    assert MAKE["labelled"]["prompts"]({**ANSWERED, "label": False}) == [{**BASE, "answer": ""}]
+    unread = ["answers that are labelled bad, as prompts alone are used"]
+    assert MAKE["labelled"]["prompts"]({**ANSWERED, "label": False}) == [{**BASE, "answer": "", "unread": unread}]
 
 
 def test_without_history_the_last_answer_alone_is_learned():
