@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from conf.committed import committed, step_of
 from conf.run_dir import RunDir, save_run
-from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
 from launcher.gate.settle import settled
@@ -115,24 +115,21 @@ def lay_out(cells: Sequence[Any], root: Path, backend: str) -> dict[Any, Left]:
 def going_on(cell: Any, first: Left, step: int) -> Left:
     """A folder beside that of `first`, for the same run going on from that run's checkpoint: both can be trained by one pair of ranks."""
     again = RunDir(first.folder.path.with_name(f"{first.folder.path.name}-resumed"))
-    again.path.mkdir()
-    first.folder.checkpoints.mkdir()
-    again.checkpoints.symlink_to(first.folder.checkpoints)
+    again.checkpoints.mkdir(parents=True)
+    again.checkpoint(step).symlink_to(first.folder.checkpoint(step))  # alone: ranks go on from the newest
     again.base.symlink_to(first.folder.base)
-    save_run(resumed(cell.settled, step), again)
+    save_run(cell.settled, again)
     return Left(again)
 
 
 def resume_cells(left: dict[Any, Left], root: Path, backend: str, step: int) -> None:
     """Train trained cells again from their checkpoint of that step, in new processes; progress.jsonl gets the repeated steps."""
-    for cell, result in left.items():
-        save_run(resumed(cell.settled, step), result.folder)
+    for result in left.values():
+        for later in committed(result.folder):
+            if step_of(later) > step:
+                shutil.rmtree(later)  # ranks go on from the newest
         shutil.rmtree(result.folder.exits)  # as the launcher does: ranks that wait for data look there for a failure
     train_folders(next(iter(left)), list(left.values()), root, backend)
-
-
-def resumed(run: Run, step: int) -> Run:
-    return replace(run, checkpoint=replace(run.checkpoint, resume=f"step-{step}"))
 
 
 def train_folders(first: Any, left: Sequence[Left], root: Path, backend: str) -> None:
