@@ -25,6 +25,8 @@ FILES = {  # of a set on so many GPUs
     ("fixed", 1): "memory/h200_fixed.jsonl",
     ("drawn", 1): "memory/h200_drawn.jsonl",
     ("drawn_again", 1): "memory/h200_drawn_again.jsonl",
+    ("fused", 1): "memory/h200_fused.jsonl",
+    ("fused_again", 1): "memory/h200_fused_again.jsonl",
     ("drawn_on_two", 2): "memory/h200x2_drawn.jsonl",
     ("drawn_on_two_again", 2): "memory/h200x2_drawn_again.jsonl",
 }

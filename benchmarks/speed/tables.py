@@ -1,0 +1,85 @@
+"""The page of the speed measurements, from their raw lines.
+
+    python -m benchmarks.speed.tables --results benchmarks/results --page docs/measured_speed.md
+
+A cell and variant that was measured several times shows every figure, the newest last.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.cells import CELLS, Cell
+
+FILE = "speed/h200_speed.jsonl"
+VARIANTS = {
+    "default": "default: model, data, regime and `training.effective_batch` are stated, and nothing more",
+    "by-hand": "by hand: the fastest keys without fused kernels (no checkpointing, packing, liger's loss, four workers)",
+    "kernels": "`training.kernels=fused` by hand, four workers",
+    "kernels-packed": "the same, packed",
+    "kernels-recomputed": "the same with checkpointing",
+}
+HEAD = """# Measured speed
+
+Made by `benchmarks/speed/tables.py` from `benchmarks/results/{file}`, whose lines hold the command of each run. {count} runs on {gpus},
+{dates}, {versions}.
+Tokens a second count no padding; the figure is the median over the steps after the warm-up. Random weights of the real shapes, byte-level
+tokenizer. Where a variant was measured several times, all figures stand here, the newest last: the note of each line says at which commit.
+"""
+
+
+def rows_of(records: list[dict[str, Any]]) -> list[str]:
+    lines = ["| cell | variant | tokens/s | step, ms | allocated, GiB | predicted, GiB |", "|---|---|---|---|---|---|"]
+    for cell in CELLS:
+        for variant, meaning in VARIANTS.items():
+            found = [record for record in records if record["cell"] == f"{cell.name}/{variant}"]
+            if found:
+                lines.append(f"| {named(cell)} | {meaning.split(':')[0]} | {figures(found, 'tokens_per_second', 1, ',.0f')} | {columns(found)} |")
+    return lines
+
+
+def named(cell: Cell) -> str:
+    lengths = "lengths as in practice, at most" if cell.mixed else "full rows of"
+    return f"{cell.name}: {cell.rows} samples a step, {lengths} {cell.cutoff}"
+
+
+def columns(found: list[dict[str, Any]]) -> str:
+    return " | ".join(figures(found, key, factor, form) for key, factor, form in (("step_seconds", 1000, ".0f"), *MEMORY))
+
+
+MEMORY = (("allocated_gib", 1, ".2f"), ("predicted_gib", 1, ".2f"))
+
+
+def figures(found: list[dict[str, Any]], key: str, factor: float, form: str) -> str:
+    return ", ".join(dict.fromkeys(format(factor * record[key], form) for record in found))
+
+
+def page(results: Path) -> str:
+    records = [json.loads(line) for line in (results / FILE).read_text(encoding="utf-8").splitlines()]
+    records = [record for record in records if record["exit_code"] == 0]
+    facts = [record["surroundings"] for record in records]
+    dates = ", ".join(sorted({fact["date"] for fact in facts}))
+    gpus = ", ".join(sorted({gpu.split(",")[0] for fact in facts for gpu in fact["gpus"]}))
+    versions = ", ".join(f"{name} {number}" for name, number in facts[-1]["versions"].items())
+    head = HEAD.format(file=FILE, count=len(records), gpus=f"one {gpus}", dates=dates, versions=versions)
+    meanings = [f"- {meaning}" for meaning in VARIANTS.values()]
+    mixed = (
+        "The cell of mixed lengths waits for the host, whose speed changed between the machines and within a run: its quiet steps take 57 to 65 ms,\n"
+        "and others up to 170. Its prediction is for eight samples of full length. Where a prediction is far above what was allocated, the plain\n"
+        "kernels were counted still. 1b-full computes in bf16_amp by default, and in bf16 in its other variants."
+    )
+    return "\n".join([head, *rows_of(records), "", *meanings, "", mixed, ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.page.write_text(page(arguments.results), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

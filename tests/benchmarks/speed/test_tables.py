@@ -1,0 +1,21 @@
+"""The page of the speed measurements is what its script makes of the raw lines."""
+
+import json
+from pathlib import Path
+
+from benchmarks.speed.tables import FILE, page
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+RESULTS = REPOSITORY / "benchmarks" / "results"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert (REPOSITORY / "docs" / "measured_speed.md").read_text(encoding="utf-8") == page(RESULTS)
+
+
+def test_every_run_that_ended_well_is_on_the_page() -> None:
+    text = page(RESULTS)
+    records = [json.loads(line) for line in (RESULTS / FILE).read_text(encoding="utf-8").splitlines()]
+    figures = [f"{record['tokens_per_second']:,.0f}" for record in records if record["exit_code"] == 0]
+    assert len(figures) >= 21
+    assert [figure for figure in figures if figure not in text] == []
