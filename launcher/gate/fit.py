@@ -41,7 +41,9 @@ from launcher.rules.pairs import incompatibilities
 
 LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
 REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
-FUSED = 0.7  # of the time of the plain kernels, both with a fused loss and without checkpointing, on one H200 (benchmarks/results/speed)
+# Of the time of the plain kernels, both with a fused loss and without checkpointing: 8B LoRA on one H200 0.62 (results/speed/h200_speed.jsonl,
+# 463 and 745 ms), full training, which has no adapters to save time with, more.
+FUSED = 0.7
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 
 
