@@ -17,13 +17,14 @@ class RegimeRow:
     published: str  # its method in the published hardware table (launcher/gate/hardware_table.csv)
     phrase: str  # of it in the plan's sentence; {KEY} stands for the value of regime.KEY
     quantised: bool = False  # the frozen weights are packed, in regime.bits each
+    words: str = ""  # its name in sentences; empty: as it is
 
 
 REGIMES: dict[str, RegimeRow] = {
-    "full": RegimeRow(Full, "every weight", "full", "full"),
+    "full": RegimeRow(Full, "every weight", "full", "full", words="full training"),
     "freeze": RegimeRow(Freeze, "some weights", "freeze", "freeze but {layers} layers"),
-    "lora": RegimeRow(Lora, "an adapter", "lora_galore_badam", "LoRA of rank {rank}"),
-    "qlora": RegimeRow(Qlora, "an adapter", "qlora", "QLoRA in {bits} bits, rank {rank}", quantised=True),
+    "lora": RegimeRow(Lora, "an adapter", "lora_galore_badam", "LoRA of rank {rank}", words="LoRA"),
+    "qlora": RegimeRow(Qlora, "an adapter", "qlora", "QLoRA in {bits} bits, rank {rank}", quantised=True, words="QLoRA"),
 }
 
 

@@ -2,11 +2,13 @@
 
 import os
 import re
+import textwrap
 from typing import TextIO
 
 from conf.words import duration as duration
 
 GIB = 2**30
+WIDTH = 80  # columns of a terminal that nobody has widened
 
 
 def gib(size: int | float) -> str:
@@ -23,6 +25,20 @@ def age(seconds: float) -> str:
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def count(number: int) -> str:
+    """8.03 B, 494 M, 0.4 M, 1,280."""
+    if number >= 10**9:
+        return f"{number / 10**9:.3g} B"
+    if number >= 10**5:
+        return f"{number / 10**6:.1f} M" if number < 10**8 else f"{number / 10**6:.0f} M"
+    return f"{number:,}"
+
+
+def wrapped(text: str, later: int = 2) -> list[str]:
+    """The text as lines that fit a terminal; `later` columns stand before all but the first. A word that is longer, such as a path, stays whole."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * later, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def first_line(text: str) -> str:

@@ -3,6 +3,7 @@
     python -m benchmarks.memory.cells predict --gpus 1 --out PREDICTED.jsonl                                 no GPU; committed before measuring
     python -m benchmarks.memory.cells measure --gpus 1 --out RESULTS.jsonl --predicted PREDICTED.jsonl
     python -m benchmarks.memory.cells measure --gpus 0 --tiny --out RESULTS.jsonl                           a rehearsal on a CPU
+    python -m benchmarks.memory.cells measure --gpus 0 --grid on_cpus --out RESULTS.jsonl                   host memory on a CPU node
 
 PREDICTED and RESULTS are files of benchmarks/results/memory. Cells run side by side while their predicted memory fits the GPU; peaks of torch's
 allocator are per process and do not notice. Two in five samples are short, so that batches of several samples are padded as the prediction
@@ -25,6 +26,7 @@ from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
+from benchmarks.memory.on_cpus import ON_CPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
 from benchmarks.running.processes import Room, environment_for, run_limited
@@ -43,6 +45,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "fused_again": (FUSED_AGAIN_ONE_GPU, ()),
     "drawn_on_two": ((), DRAWN_TWO_GPUS),
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
+    "on_cpus": (ON_CPUS, ()),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill

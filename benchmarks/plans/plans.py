@@ -36,7 +36,6 @@ FILES = ("samples.json", "my.jsonl", "conversations.jsonl", "pairs.jsonl", "labe
 ROW, ROWS = {"instruction": "Go on.", "input": "", "output": "On."}, 4000  # a plan counts rows and reads no more of them
 TINY = {"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 2, "max_position_embeddings": 2048, "tie_word_embeddings": False}
-RULE = re.compile(r"^(?:regimen: )?([a-z0-9]+(?:-[a-z0-9]+)+): ", re.MULTILINE)  # of a refused pair, before its reasons
 SHOWN = 5  # keys of one job
 Main = Callable[[list[str]], int]
 Record = dict[str, object]
@@ -103,7 +102,9 @@ def planned(main: Main, overrides: list[str]) -> Record:
     record: Record = {"overrides": overrides, "exit_code": code}
     if out.getvalue():
         return record | {"plan": json.loads(out.getvalue())}
-    return record | {"rules": RULE.findall(err.getvalue()), "message": err.getvalue().strip()}
+    from launcher.rules.pairs import RULES  # of this checkout, as entry_point
+
+    return record | {"rules": [rule.name for rule in RULES if rule.why in err.getvalue()], "message": err.getvalue().strip()}
 
 
 def neutral(text: str, places: dict[str, str]) -> str:

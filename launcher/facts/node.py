@@ -33,6 +33,8 @@ PEAK_TFLOPS: tuple[tuple[str, float | None], ...] = (
     (r"\bT4\b", 65),
 )
 
+BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -157,6 +159,10 @@ def refuse_mixed(gpus: Sequence[Gpu]) -> None:
 def peak_tflops(name: str) -> float | None:
     """Dense 16-bit matrix peak of one GPU by NVML's product name; None where it is not known."""
     return next((peak for pattern, peak in PEAK_TFLOPS if re.search(pattern, name)), None)
+
+
+def is_before_ampere(name: str | None) -> bool:
+    return any(part in (name or "") for part in BEFORE_AMPERE)
 
 
 def visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:

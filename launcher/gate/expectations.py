@@ -48,7 +48,7 @@ def expect(run: Run, facts: ModelFacts, predicted: MemoryEstimate) -> Expectatio
         seconds=seconds,
         flops_per_token=flops.model / step_tokens,
         peak_flops=peak,
-        sources=sources(run, trained, seconds),
+        sources=sources(run, trained, steps, peak),
     )
 
 
@@ -76,8 +76,16 @@ def expected_steps(run: Run, samples: int | None) -> int | None:
     return ceil(run.training.epochs * steps_of_an_epoch(run, samples))
 
 
-def sources(run: Run, samples: int | None, seconds: float | None) -> tuple[str, ...]:
-    counted = "unknown data" if samples is None else f"{samples} samples in {', '.join(run.data.sets)}"
-    steps = "training.max_steps" if run.training.max_steps else counted
-    rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if seconds is not None else "no peak rate is known for this node"
-    return (f"steps: {steps}", f"tokens: an upper bound, with every sample {run.data.cutoff} tokens long", f"time: {rate}")
+def sources(run: Run, samples: int | None, steps: int | None, peak: float | None) -> tuple[str, ...]:
+    """What each figure was counted from, or why there is none."""
+    counted = "not known before the data is read" if samples is None else f"{samples} samples in {', '.join(run.data.sets)}"
+    if run.training.max_steps is not None:
+        counted = "training.max_steps"
+    elif samples is not None and steps is None:
+        counted = "not known before rows are packed"
+    tokens = () if steps is None else (f"tokens: an upper bound, with every sample {run.data.cutoff} tokens long",)
+    if peak is None:
+        rate = "not known, because node.tflops of this node is not"
+    else:
+        rate = f"{ASSUMED_MFU:.0%} of the GPUs' dense bf16 peak" if steps is not None else "not known without the number of steps"
+    return (f"steps: {counted}", *tokens, f"time: {rate}")

@@ -26,9 +26,6 @@ class Row:
     method: str
     bits: str  # of the weights, as the table writes them: 16-mixed, 16, 8, 4, 2
 
-    def __str__(self) -> str:
-        return f"{self.method}, {self.bits} bit"
-
 
 FULL_AMP = Row("full_amp", "16-mixed")
 FULL = Row("full", "16")
@@ -48,6 +45,17 @@ def row_of(run: Run) -> Row:
         return LORA
     # Masters, gradients and states in fp32 need the same 16 bytes per parameter with and without autocast.
     return FULL_AMP if row == FULL and run.training.precision != "bf16" else row
+
+
+def row_words(run: Run) -> str:
+    """The row as people call it. The table has one row for LoRA, GaLore and BAdam."""
+    row, regime = row_of(run), regime_row(run.regime.name)
+    if row == LORA and isinstance(run.optim, (Galore, Badam)):
+        return f"{run.optim.name}, {row.bits} bit"
+    words = regime.words or run.regime.name
+    if row == FULL_AMP:
+        return f"{words} in {'fp32, by the row of ' if run.training.precision == 'fp32' else ''}mixed precision"
+    return f"{words}, {row.bits} bit"
 
 
 def qlora_row(bits: int) -> Row:

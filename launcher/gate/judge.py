@@ -19,6 +19,7 @@ from launcher.rules.libraries import refuse_absent
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
+from launcher.rules.rule import Rule
 from launcher.rules.slurm import stated_memory
 from launcher.words import gib
 
@@ -156,4 +157,17 @@ def refuse_incompatible(run: Run) -> None:
     refuse_absent(run)
     rules = incompatibilities(run)
     if rules:
-        raise ConfigError("\n".join(f"{rule.name}: {rule.why} Instead: {rule.instead}" for rule in rules))
+        raise ConfigError("\n".join(f"{at_fault(run, rule)} does not work in this run. {rule.why} Set {rule.instead}." for rule in rules))
+
+
+def at_fault(run: Run, rule: Rule) -> str:
+    """What the run says where the rule says something else; a message begins with it."""
+    from launcher.gate.changes import as_override  # only a refusal needs it
+
+    said = []
+    for override in rule.instead.split():
+        key, _, instead = override.partition("=")
+        group, _, field = key.partition(".")
+        value = as_override(getattr(getattr(run, group), field or "name"))
+        said += [f"{key}={value}"] if value != instead else []
+    return " with ".join(said) or rule.instead

@@ -35,6 +35,8 @@ from launcher.gate.hardware_table import published_need, row_of
 from launcher.gate.verdict import Verdict, floor_check
 from launcher.memory.estimate import estimate
 from launcher.rules.pairs import incompatibilities
+from launcher.rules.rule import Rule
+from launcher.words import gib
 
 MOST_PROPOSALS = 5
 SMALLER_BATCH = Move("micro-batch", 4, "smaller micro-batches, more of them: the same effective batch, less efficient kernels", lambda run: run)
@@ -196,10 +198,11 @@ def notes(run: Run, moves: Moves) -> str:
 class MatrixRow:
     name: str
     overrides: tuple[str, ...]
-    published: int  # bytes that the table needs of all GPUs of the job together
-    predicted: int  # bytes of one GPU, or of the node's host memory where there is none
+    published: int  # bytes that the table needs of one GPU of the job, or of one node's host memory where it has none
+    predicted: int | None  # bytes of the same; None for choices that cannot work together
     permitted: bool
-    why: str  # of a refusal; empty where it is permitted
+    why: str  # of a refusal, in whole sentences; empty where it is permitted
+    short: str  # the same in a few words
 
 
 def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[MatrixRow, ...]:
@@ -210,14 +213,15 @@ def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Mat
 
 
 def regime_variants(run: Run) -> list[tuple[str, Run]]:
-    """The forms of the run's regime that the published table tells apart."""
-    name, regime = run.regime.name, run.regime
+    """The forms of the run's regime that the published table tells apart. A run in fp32 stays in fp32, so that its rows can be compared."""
+    name, regime, single = run.regime.name, run.regime, run.training.precision == "fp32"
     if isinstance(regime, Qlora):
         return [(f"{name}, {bits} bits", replace(run, regime=replace(regime, bits=bits))) for bits in (8, 4, 2)]
     if regime_row(name).learns == "every weight":
-        amp = "fp16_amp" if run.training.precision == "fp16_amp" else "bf16_amp"
-        return [(f"{name}, mixed precision", trained(run, precision=amp)), (f"{name}, 16 bits", trained(run, precision="bf16"))]
-    return [(name, run)]
+        mixed = "fp16_amp" if run.training.precision == "fp16_amp" else "bf16_amp"
+        first = (f"{name}, fp32", run) if single else (f"{name}, mixed precision", trained(run, precision=mixed))
+        return [first, (f"{name}, 16 bits", trained(run, precision="bf16"))]
+    return [(f"{name}, fp32" if single else name, run)]
 
 
 def with_regime(run: Run, name: str) -> Run:
@@ -225,11 +229,27 @@ def with_regime(run: Run, name: str) -> Run:
 
 
 def matrix_row(name: str, run: Run, changed: Run, facts: ModelFacts, judge_run: JudgeRun) -> MatrixRow:
-    rules = incompatibilities(changed)
-    failed = "; ".join(rule.why for rule in rules) if rules else refusal(judge_run(changed))
-    published = published_need(row_of(changed), facts.parameters, facts.mixture)
-    return MatrixRow(name, overrides_between(run, changed), published, needed(changed, facts), permitted=not failed, why=failed)
+    places = ranks(changed) if changed.node.gpus else changed.cluster.nodes
+    published = published_need(row_of(changed), facts.parameters, facts.mixture) // places
+    overrides, rules = overrides_between(run, changed), incompatibilities(changed)
+    if rules:
+        return MatrixRow(name, overrides, published, None, permitted=False, why=" ".join(map(rule_text, rules)), short="not possible")
+    verdict = judge_run(changed)
+    return MatrixRow(name, overrides, published, needed(changed, facts), verdict.permitted, refusal(verdict), missing(verdict))
+
+
+def rule_text(rule: Rule) -> str:
+    return f"{rule.why} Use {rule.instead} instead."
 
 
 def refusal(verdict: Verdict) -> str:
     return "" if verdict.permitted else " ".join(check.sentence for check in verdict.checks if not check.passed and check.binding)
+
+
+PLACES = {"PUBLISHED_FLOOR": "by the table the job", "GPU_PEAK": "a GPU", "HOST_RAM": "host memory", "DISK": "the disk"}
+
+
+def missing(verdict: Verdict) -> str:
+    """What is too small, in a few words; empty where nothing refuses."""
+    failed = [check for check in verdict.checks if not check.passed and check.binding]
+    return "" if verdict.permitted else ", ".join(f"{PLACES.get(check.rule, check.rule)} lacks {gib(check.need - check.have)}" for check in failed)

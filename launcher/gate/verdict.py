@@ -6,9 +6,9 @@ from typing import Any
 from conf.ranks import ranks
 from conf.schema import Run
 from launcher.facts.model import ModelFacts
-from launcher.gate.hardware_table import GB, published_need, row_of
+from launcher.gate.hardware_table import GB, published_need, row_of, row_words
 from launcher.memory.estimate import MemoryEstimate
-from launcher.words import gib, plural
+from launcher.words import count, gib, plural
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> 
     device = next((check for check in checks if check.rule == ("GPU_PEAK" if run.node.gpus else "HOST_RAM")), None)
     if device is None:
         return ""
-    share, predicted = estimate.uncertainty.share, estimate.required if run.node.gpus else estimate.host
-    if not predicted * (1 - share) <= device.have < predicted * (1 + max(share, run.gate.margin)):
+    found, predicted = (estimate.ranges.needed, estimate.required) if run.node.gpus else (estimate.ranges.host, estimate.host)
+    low, high = found.low(predicted), found.high(predicted)
+    if not low <= device.have < max(high, int(predicted * (1 + run.gate.margin))):
         return ""
     return (
-        f"{gib(predicted)} are predicted and {gib(device.have)} are there. The limit lies within the margin of {run.gate.margin:.1%} or the "
-        f"estimate's uncertainty of ±{share:.1%} ({estimate.uncertainty.source})"
+        f"{gib(predicted)} are predicted, {gib(low)} to {gib(high)} may be needed, and {gib(device.have)} are there. The limit lies within "
+        f"the margin of {run.gate.margin:.1%} or the estimate's uncertainty ({found.source})"
     )
 
 
@@ -79,10 +80,15 @@ def floor_check(run: Run, facts: ModelFacts) -> Check:
     need = published_need(row, facts.parameters, facts.mixture)
     have = ranks(run) * run.node.capacity if run.node.gpus else run.cluster.nodes * (run.node.host_memory or 0)
     passed, strict = have >= need, run.gate.floor == "strict"
-    place = f"{ranks(run)} GPU{'' if ranks(run) == 1 else 's'}" if run.node.gpus else "host memory"
-    asked = f"the published table requires {need / GB:.1f} GB for {row} of {facts.parameters / 1e9:.3g} B parameters"
-    sentence = f"{asked}; the job has {have / GB:.1f} GB ({place}){'' if passed else floor_hint(strict)}."
+    place = plural(ranks(run), "GPU") if run.node.gpus else "host memory"
+    asked = f"the published table requires {gb(need)} for {row_words(run)} ({count(facts.parameters)} parameters)"
+    sentence = f"{asked}; the job has {gb(have)} ({place}){'' if passed else floor_hint(strict)}."
     return Check("PUBLISHED_FLOOR", need, have, passed, strict, sentence)
+
+
+def gb(size: int) -> str:
+    """In the decimal unit of the published table."""
+    return f"{size / GB:.1f} GB" if size >= 0.1 * GB else f"{size / 10**6:.1f} MB"
 
 
 def floor_hint(strict: bool) -> str:

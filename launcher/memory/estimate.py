@@ -29,7 +29,7 @@ from launcher.memory.step.step_phases import (
     saved_term,
 )
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
-from launcher.memory.uncertainty import uncertainty_of
+from launcher.memory.uncertainty import ranges_of, uncertainty_of
 from launcher.memory.weights.resident import (
     WHOLE_QUANTISED,
     accumulated_terms,
@@ -60,7 +60,8 @@ def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
     peak = max(phase.bytes for phase in phases)
     replayed = partial(reserved_bytes, job, total(copy_terms(job)))
     fragments, host = fragment_bytes(job, peak), host_terms(job, peak)
-    return MemoryEstimate(phases, fragments, outside_terms(job), host, disk_terms(job), doubts_of(job), uncertainty_of(job), replayed)
+    sure = uncertainty_of(job), ranges_of(job)
+    return MemoryEstimate(phases, fragments, outside_terms(job), host, disk_terms(job), doubts_of(job), *sure, replayed)
 
 
 def outside_terms(job: Job) -> Terms:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from launcher.memory.uncertainty import Uncertainty
+from launcher.memory.ranges import Ranges, Uncertainty
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class MemoryEstimate:
     disk_terms: Terms
     doubts: tuple[str, ...]  # what the formulas only come close to; shown to the user
     uncertainty: Uncertainty
+    ranges: Ranges
     replayed: Callable[[], int] = field(repr=False, compare=False)  # what the allocator reserves; milliseconds, so only when it is asked for
 
     @cached_property
@@ -112,4 +113,11 @@ class MemoryEstimate:
             "disk_terms": {term.name: term.bytes for term in self.disk_terms},
             "doubts": list(self.doubts),
             "uncertainty": {"share": self.uncertainty.share, "source": self.uncertainty.source},
+            "ranges": self.stated_ranges(),
         }
+
+    def stated_ranges(self) -> dict[str, Any]:
+        """The smallest and largest bytes that a plan states of each size, and where that comes from."""
+        stated = {"required": (self.ranges.needed, self.required), "nvml": (self.ranges.driver, self.nvml), "host": (self.ranges.host, self.host)}
+        sizes = {name: (found, size) for name, (found, size) in stated.items() if size and (self.outside or name == "host")}
+        return {name: {"low": found.low(size), "high": found.high(size), "source": found.source} for name, (found, size) in sizes.items()}

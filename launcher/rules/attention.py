@@ -5,9 +5,8 @@ from dataclasses import replace
 from conf.schema import Run
 from launcher.facts.model.facts import Traits
 from launcher.facts.model.families import traits_of
+from launcher.facts.node import is_before_ampere
 from launcher.rules.rule import Rule
-
-BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
 
 
 def attention_dropout(run: Run) -> float:
@@ -35,7 +34,7 @@ def varlen(run: Run) -> bool:
 
 
 def on_old_gpu(run: Run) -> bool:
-    return run.node.gpus != 0 and any(part in (run.node.gpu_name or "") for part in BEFORE_AMPERE)
+    return run.node.gpus != 0 and is_before_ampere(run.node.gpu_name)
 
 
 ATTENTION_RULES: tuple[Rule, ...] = (

@@ -1,5 +1,6 @@
 """Plans and verdicts as text for people."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,26 +14,35 @@ from conf.schema import Freeze, Run
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
-from launcher.words import duration, gib, plural
+from launcher.memory.ranges import Range
+from launcher.words import count, duration, gib, plural, wrapped
 
 if TYPE_CHECKING:
     from launcher.gate.proposals import Change, MatrixRow
 
-GB = 10**9
-BAR_WIDTH = 32
+NAME_WIDTH, SIZE_WIDTH = 34, 12
+BAR_WIDTH = 30  # a line of a term has 80 columns
 
 
 def run_sentence(judged: Judged) -> str:
     """The run in one sentence."""
     run, facts = judged.run, judged.facts
-    what = f"{run.stage.name} of {run.model.name} ({facts.parameters / 1e9:.3g} B parameters), {regime_phrase(run)} in {run.training.precision}"
-    place = f"{run.node.gpus} x {run.node.gpu_name or 'GPU'}" if run.node.gpus else "a CPU node"
+    what = f"{run.stage.name} of {run.model.name} ({count(facts.parameters)} parameters), {regime_phrase(run)} in {run.training.precision}"
     started = f"{plural(ranks(run), 'rank')} under {run.sharding.name} through {run.backend.name}"
     batch = (
         f"{plural(run.training.effective_batch, 'sample')} a step (micro-batch {run.training.micro_batch} x {plural(ranks(run), 'rank')} x "
         f"accumulation {run.training.accumulation}) of at most {run.data.cutoff} tokens{packed_phrase(run)}"
     )
-    return f"{what}, on {', '.join(run.data.sets)}: {started}, {batch}, on {place}."
+    return f"{what}, on {', '.join(run.data.sets)}: {started}, {batch}, on {place_phrase(run)}."
+
+
+def place_phrase(run: Run) -> str:
+    """The node, and how many of it. Its ranks may be fewer than its GPUs."""
+    nodes, node = run.cluster.nodes, run.node
+    if not node.gpus:
+        return "a CPU node" if nodes == 1 else f"{nodes} CPU nodes"
+    gpus = f"{node.gpus} x {node.gpu_name or 'GPU'}"
+    return gpus if nodes == 1 else f"{nodes} nodes of {gpus}"
 
 
 def packed_phrase(run: Run) -> str:
@@ -47,26 +57,36 @@ def regime_phrase(run: Run) -> str:
 def fit_lines(judged: Judged) -> list[str]:
     head, rest = judged.fit[:1], judged.fit[1:]
     what = "training.fit=auto" if judged.run.training.fit == "auto" else "chosen by training.fit"
-    return [*(f"{what}: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
+    said = [*(f"{what}: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
+    return [line for text in said for line in wrapped(text, later=4)]
 
 
 def memory_lines(judged: Judged) -> list[str]:
-    """The peak phase by term, against the capacity of one GPU (or of the host)."""
+    """The peak phase by term, against the capacity of one GPU (or of the host); and how far each size may be off."""
     estimate, node = judged.estimate, judged.run.node
     capacity = node.gpu_memory or node.host_memory
+    of_capacity = f"  of {gib(capacity)}" if capacity else ""
     lines = [f"memory of one rank, at its peak in the phase {estimate.peak.name}:"]
     for term in sorted(estimate.peak.terms, key=lambda term: -term.bytes):
         if term.bytes:
-            lines.append(f"{size_line(term.name, term.bytes)}  {bar(term.bytes, capacity)}")
+            lines.append(f"{size_line(term.name, term.bytes)}  {bar(term.bytes, capacity)}".rstrip())
     lines.append(size_line("allocated at the peak", estimate.allocated))
-    lines.append(size_line("needed to run", estimate.required) + (f"  of {gib(capacity)}" if capacity else ""))
-    lines.append(size_line("nvidia-smi will show", estimate.nvml) if node.gpus else size_line("host memory of the node", estimate.host))
-    lines.append(f"  uncertainty: ±{estimate.uncertainty.share:.1%} ({estimate.uncertainty.source})")
-    return [*lines, *(f"  approximate: {doubt}" for doubt in estimate.doubts)]
+    if node.gpus:
+        lines += [size_line("needed to run", estimate.required) + of_capacity, *range_lines(estimate.ranges.needed, estimate.required)]
+        lines += [size_line("nvidia-smi will show", estimate.nvml), *range_lines(estimate.ranges.driver, estimate.nvml)]
+    ranks_here = plural(judged.run.cluster.ranks_per_node, "rank")
+    host = size_line(f"host memory of a node, {ranks_here}", estimate.host) + (of_capacity if not node.gpus else "")
+    lines += [host, *range_lines(estimate.ranges.host, estimate.host)]
+    return [*lines, *(line for doubt in estimate.doubts for line in wrapped(f"  approximate: {doubt}", later=4))]
+
+
+def range_lines(found: Range, predicted: int) -> list[str]:
+    """Where the true size lies, and how that is known."""
+    return wrapped(f"    {gib(found.low(predicted))} to {gib(found.high(predicted))}: {found.source}", later=6)
 
 
 def size_line(name: str, size: int) -> str:
-    return f"  {name:<34}{gib(size):>12}"
+    return f"  {name:<{NAME_WIDTH}}{gib(size):>{SIZE_WIDTH}}"
 
 
 def bar(size: int, capacity: int | None) -> str:
@@ -78,23 +98,43 @@ def bar(size: int, capacity: int | None) -> str:
 
 def verdict_lines(verdict: Verdict) -> list[str]:
     head = "permitted" if verdict.permitted else "REFUSED"
-    close = [f"  close: {verdict.close}."] if verdict.close else []
-    return [f"verdict: {head} (gate.mode={verdict.mode})", *(check_line(check) for check in verdict.checks), *close]
+    checks = [line for check in verdict.checks for line in wrapped(check_line(check), later=8)]
+    close = wrapped(f"  close: {verdict.close}.", later=8) if verdict.close else []
+    return [f"verdict: {head} (gate.mode={verdict.mode})", *checks, *close]
 
 
 def expectation_lines(judged: Judged) -> list[str]:
     expected = judged.expectations
     steps = plural(expected.steps, "step") if expected.steps is not None else "an unknown number of steps"
-    tokens = f", {expected.tokens / 1e6:,.1f} M tokens at most" if expected.tokens is not None else ""
-    seconds = f", about {duration(expected.seconds)}" if expected.seconds is not None else ""
-    return [f"expected: {steps}{tokens}{seconds}, {gib(expected.disk)} of disk", f"  ({'; '.join(expected.sources)})"]
+    tokens = f", at most {count(expected.tokens)} tokens" if expected.tokens is not None else ""
+    seconds = f", {about(expected.seconds)}" if expected.seconds is not None else ""
+    sources = wrapped(f"  ({'; '.join(expected.sources)})", later=3)
+    return [*wrapped(f"expected: {steps}{tokens}{seconds}, {gib(expected.disk)} of disk"), *sources]
+
+
+def about(seconds: float) -> str:
+    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second of computing"
 
 
 def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
+    """The command stays on one line, for pasting."""
     lines = ["command:", "  " + shlex.join(plan.command.argv)]
     changes = plan.command.changes(site)
-    lines += [f"  with {name}={value}" if value is not None else f"  without {name}" for name, value in changes.items()]
+    lines += [f"  with {name}={added(name, value, site)}" if value is not None else f"  without {name}" for name, value in changes.items()]
     return lines
+
+
+def added(name: str, value: str, site: Mapping[str, str]) -> str:
+    """The value, with $NAME for what the site has in it already: of a long PATH only the folder that is added is news."""
+    before = site.get(name, "")
+    parts, known = value.split(os.pathsep), before.split(os.pathsep)
+    if not before or len(known) >= len(parts):
+        return value
+    if parts[: len(known)] == known:
+        return os.pathsep.join([f"${name}", *parts[len(known) :]])
+    if parts[-len(known) :] == known:
+        return os.pathsep.join([*parts[: -len(known)], f"${name}"])
+    return value
 
 
 def file_lines(path: Path, text: str) -> list[str]:
@@ -105,7 +145,7 @@ def file_lines(path: Path, text: str) -> list[str]:
 def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
     judged = plan.judged
     blocks = [
-        [run_sentence(judged)],
+        wrapped(run_sentence(judged)),
         fit_lines(judged),
         memory_lines(judged),
         verdict_lines(judged.verdict),
@@ -114,7 +154,7 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
         *(file_lines(path, text) for path, text in plan.files),
         [f"run folder: {plan.run_dir.path}"],
     ]
-    notes = [f"note: {note}" for note in (*judged.node.notes, *evaluation_notes(judged.run))]
+    notes = [line for note in (*judged.node.notes, *evaluation_notes(judged.run)) for line in wrapped(f"note: {note}")]
     return "\n\n".join("\n".join(block) for block in [*blocks, notes] if block)
 
 
@@ -127,7 +167,7 @@ def evaluation_notes(run: Run) -> list[str]:
 def explanation_lines(judged: Judged) -> list[str]:
     """Every phase and term, the peak marked, each with the source of its formula."""
     estimate = judged.estimate
-    lines = [run_sentence(judged)]
+    lines = wrapped(run_sentence(judged))
     for phase in estimate.phases:
         lines.append(f"\n{phase.name}: {gib(phase.bytes)}{'  <- the peak' if phase is estimate.peak else ''}")
         lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in phase.terms if term.bytes]
@@ -143,14 +183,25 @@ def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
         return ["Nothing that can be changed makes this run fit. Describe a larger node with node.gpus and node.gpu_memory."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
     for change in changes:
-        lines.append(f"  {' '.join(change.overrides):<60} peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}")
+        lines.append(f"  {' '.join(change.overrides)}")
+        lines += wrapped(f"      peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}", later=6)
     return lines
 
 
 def matrix_lines(judged: Judged, rows: "Sequence[MatrixRow]") -> list[str]:
-    """Every regime on this node."""
-    lines = [f"{judged.run.model.name} on {judged.run.node.name}:", f"  {'regime':<24}{'published need':>16}{'predicted, a rank':>20}  verdict"]
+    """Every regime on this node; both needs in one unit, of one place."""
+    run = judged.run
+    place = "one GPU" if run.node.gpus else "a node"
+    lines = [
+        *wrapped(
+            f"{run.model.name} ({count(judged.facts.parameters)} parameters), {plural(ranks(run), 'rank')} on {place_phrase(run)}; memory of {place}:"
+        ),
+        f"  {'regime':<24}{'published':>12}{'predicted':>12}  verdict",
+    ]
     for row in rows:
-        verdict = "permitted" if row.permitted else f"refused: {row.why}"
-        lines.append(f"  {row.name:<24}{row.published / GB:>13.1f} GB{gib(row.predicted):>20}  {verdict}")
+        predicted = "-" if row.predicted is None else gib(row.predicted)
+        verdict = "permitted" if row.permitted else f"refused: {row.short}" if row.predicted is not None else row.short
+        lines.append(f"  {row.name:<24}{gib(row.published):>12}{predicted:>12}  {verdict}")
+    for why in dict.fromkeys(row.why for row in rows if row.why):
+        lines += ["", *wrapped(f"{', '.join(row.name for row in rows if row.why == why)}: {why}")]
     return lines

@@ -24,7 +24,7 @@ from launcher.launch.progress import measures
 from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
-from launcher.words import red_alarms
+from launcher.words import red_alarms, wrapped
 
 
 def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
@@ -95,7 +95,7 @@ def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner
 
 def announce(decided: Judged) -> None:
     """Say what is about to happen; for a refused run, also what would fit."""
-    lines = [run_sentence(decided), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]
+    lines = [*wrapped(run_sentence(decided)), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]
     print(red_alarms("\n".join(lines), sys.stdout), flush=True)
     if not decided.verdict.permitted:
         print("\n".join(recommendations(decided)), flush=True)

@@ -130,7 +130,7 @@ def test_a_stage_and_a_regime_with_all_their_parts_are_planned_and_trained(folde
     given = ("stage=recital", "regime=norms", f"output={tmp_path}", f"data.cache={tmp_path}/cache")
     with redirect_stdout(StringIO()) as said:
         assert main(["plan", "--config-dir", str(folder), *SMALL, *given]) == 0
-    assert "recital of demo (0.000403 B parameters), norms alone in fp32" in said.getvalue()
+    assert "recital of demo (0.4 M parameters), norms alone in fp32" in said.getvalue()
     judged = judge_run(described(folder, *given))
     assert judged.verdict.permitted
     assert trained(judged.run, tmp_path) == (0, "finished")

@@ -92,6 +92,6 @@ def gradient_terms(job: Job, modules: list[ModuleKind], saved: int) -> Terms:
     sums = column_sum_bytes(job.tokens, outputs) if job.gpu else 0
     products = (PRODUCTS * magnitude_bytes(job) + narrow_gradient(job)) * outputs + job.arithmetic.residual * job.facts.hidden
     return (
-        Term("one layer, recomputed", saved, "what is left of what a layer saves"),
+        Term("activations of one layer", saved, "what is left of what a layer saves"),
         Term("gradients of dora's magnitudes", products * job.tokens + sums, GRADIENTS_SOURCE),
     )

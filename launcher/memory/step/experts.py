@@ -33,12 +33,12 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
     facts, copies = job.facts, routed_copies(job)
     incoming = job.arithmetic.element * facts.hidden * job.tokens
     again = 2 * incoming if job.run.training.gradient_checkpointing else 0  # recomputed there: the residual stream and its norm
-    layer = Term("one layer, recomputed", saved, "what a layer saves per token")
+    layer = Term("activations of one layer", saved, "what a layer saves per token")
     outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
     if not learns:
         forward = Term("forward pass of the layer", again, "residual stream and its norm")
         return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
-    gone = Term("one layer, recomputed", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
+    gone = Term("activations of one layer", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
     return (
         Moment("expert outputs", 0, (layer, outputs)),
         Moment("experts", stacked(job), (gone, Term("expert gradients", incoming, "of the layer's output"))),
@@ -53,7 +53,7 @@ def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment,
     if not experts:
         return ()
     facts, copies = job.facts, routed_copies(job)
-    layer = Term("one layer, recomputed", saved - copies * facts.hidden, "without the experts' outputs")
+    layer = Term("activations of one layer", saved - copies * facts.hidden, "without the experts' outputs")
     work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
     merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
     return (Moment("adapted experts", 0, (layer, work, merged, forward)),)

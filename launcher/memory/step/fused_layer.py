@@ -83,7 +83,7 @@ def recomputed_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Te
     unkept = 0 if keeps_product(job, learns) else element * mlp_width(job.facts)
     answer = (unkept + (element + job.arithmetic.residual) * hidden + joined_gate(job)) * job.tokens
     return (
-        Term("one layer, recomputed", saved, "what a layer saves per token"),
+        Term("activations of one layer", saved, "what a layer saves per token"),
         Term("forward pass of the layer", answer, "its last answer, and the gradient that waits for it"),
         *int8_rows(job),
         *casts(job, weights, 0),
@@ -106,7 +106,7 @@ def closing_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
     joined = joined_gate(job) - (width if keeps_product(job, learns) else 0)
     inner = max(width * (3 if drops(job) else 1), joined) * job.tokens
     return (
-        Term("one layer, recomputed", saved, "what a layer saves per token"),
+        Term("activations of one layer", saved, "what a layer saves per token"),
         Term("MLP gradients", inner, "of the product of its inner values; with dropout, its dropped input and two parts of that gradient"),
         *stream_gradients(job, 1),
         *unadapted(job, in_mlp=True),
@@ -154,7 +154,7 @@ def opening_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
     uncast = max(job.storage.compute * weights.widest - (inner + element * hidden) * job.tokens, 0) if job.storage.autocast else 0
     made = element * hidden + (job.arithmetic.residual * hidden if one_by_one else 0)
     return (
-        Term("one layer, recomputed", saved - kept * job.tokens, "without the MLP's product"),
+        Term("activations of one layer", saved - kept * job.tokens, "without the MLP's product"),
         Term("MLP gradients", made * job.tokens + uncast, "of its input, and of its largest matrix before the cast"),
         *stream_gradients(job, 1),
         *to_be_added(job, weights.widest),
@@ -170,7 +170,7 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
     expanded = 2 * element * queries if facts.kv_heads < facts.heads else 0
     work = (2 * queries + 2 * keys) * element + expanded + 4 * queries + 4 * facts.heads
     return (
-        Term("one layer, recomputed", saved, "without its MLP and second norm"),
+        Term("activations of one layer", saved, "without its MLP and second norm"),
         Term("attention gradients", work * job.tokens, "of the output, queries, keys and values; fp32 sums"),
         *stream_gradients(job, 1),
         *unadapted(job, in_mlp=False),

@@ -91,4 +91,15 @@ def test_samples_that_cannot_be_counted_leave_the_steps_open(tmp_path: Path) -> 
     (tmp_path / "a.csv").write_text("instruction,output\nq,a\n")
     run = composed()
     said = expect(replace(run, data=data_of(tmp_path, "a.csv"), training=replace(run.training, max_steps=None)), *facts_and_estimate())
-    assert (said.steps, said.sources[0]) == (None, "steps: unknown data")
+    assert (said.steps, said.sources[0]) == (None, "steps: not known before the data is read")
+
+
+def test_a_time_that_is_not_known_says_why(tmp_path: Path) -> None:
+    """Was: no peak rate is known for this node, whatever was missing."""
+    (tmp_path / "a.csv").write_text("instruction,output\nq,a\n")
+    run = composed("node=h100_80")
+    unread = replace(run, data=data_of(tmp_path, "a.csv"), training=replace(run.training, max_steps=None))
+    assert run.node.tflops
+    assert expect(unread, *facts_and_estimate()).sources[1:] == ("time: not known without the number of steps",)
+    slow = replace(run, node=replace(run.node, tflops=None))
+    assert expect(slow, *facts_and_estimate()).sources[-1] == "time: not known, because node.tflops of this node is not"

@@ -177,7 +177,7 @@ def planned(*overrides: str) -> list[str]:
         (["training.fit=auto"], r"training\.effective_batch has no value\. Set it"),
         ([*AUTO, "training.accumulation=4"], r"training\.accumulation, but training\.accumulation=4 is given\. Leave one"),
         ([*AUTO, "node.gpus=6"], r"not a multiple of micro_batch 1 x 6 ranks\. Use 60\.$"),
-        ([*AUTO, "training.loss=fused", "node=cpu"], "fused-loss-cpu"),
+        ([*AUTO, "training.loss=fused", "node=cpu"], r"training\.loss=fused does not work in this run\. .* Set training\.loss=chunked\."),
     ],
 )
 def test_what_cannot_be_fitted_is_one_clear_error(overrides: list[str], message: str):
@@ -221,9 +221,9 @@ def test_a_resume_is_planned_as_it_was_started(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_plan_says_what_was_chosen_and_why(capsys: pytest.CaptureFixture[str]):
     assert main(["plan", *planned(*AUTO)]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert "64 samples a step (micro-batch 8 x 1 rank x accumulation 8)" in text
-    assert "\ntraining.fit=auto: micro-batch 8, no gradient checkpointing, sharding=ddp comes first in the order of speed of the " in text
+    assert " training.fit=auto: micro-batch 8, no gradient checkpointing, sharding=ddp comes first in the order of speed of the " in text
 
     assert main(["plan", "--json", *planned(*AUTO)]) == 0
     assert json.loads(capsys.readouterr().out)["fit"][0].startswith("micro-batch 8, ")

@@ -7,7 +7,8 @@ from conf.schema import Qlora
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import architecture_source, model_facts, read_architecture
-from launcher.gate.hardware_table import FULL, FULL_AMP, GB, LORA, Row, published_need, row_of
+from launcher.gate.hardware_table import FULL, FULL_AMP, GB, LORA, Row, published_need, row_of, row_words
+from tests.described import described
 
 COUNTS = {
     "llama2_7b": 6_738_415_616,
@@ -130,5 +131,18 @@ def test_a_regime_without_a_row_is_refused() -> None:
         row_of(run)
 
 
-def test_a_row_reads_as_method_and_bits() -> None:
-    assert str(QLORA_4) == "qlora, 4 bit"
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("regime=lora",), "LoRA, 16 bit"),  # was: lora_galore_badam, 16 bit
+        (("regime=qlora", "regime.bits=4"), "QLoRA, 4 bit"),
+        (("regime=freeze",), "freeze, 16 bit"),
+        (("regime=full",), "full training in mixed precision"),
+        (("regime=full", "training.precision=fp32"), "full training in fp32, by the row of mixed precision"),
+        (("regime=full", "training.precision=bf16"), "full training, 16 bit"),
+        (("regime=full", "optim=galore"), "galore, 16 bit"),
+        (("regime=full", "optim=badam"), "badam, 16 bit"),
+    ],
+)
+def test_a_row_is_said_in_words(overrides: tuple[str, ...], said: str) -> None:
+    assert row_words(described("model=llama3.1_8b", "data=demo", "node=h100_80", *overrides)) == said

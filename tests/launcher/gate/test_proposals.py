@@ -292,12 +292,22 @@ def test_the_matrix_shows_every_regime_with_table_prediction_and_verdict():
     assert rows[0].predicted > rows[1].predicted > rows[3].predicted > rows[5].predicted
 
 
+def test_the_matrix_of_a_run_in_fp32_compares_fp32_with_fp32():
+    """Was: full in bf16 beside adapters in fp32, whose buffers under ZeRO-2 are twice as large: full seemed to need less."""
+    run, facts = checked("recipe=demo", "node=h100_80")
+
+    rows = {row.name: row.predicted for row in regime_matrix(run, facts, lambda changed: judged(changed, facts))}
+
+    assert rows["full, fp32"] >= rows["freeze, fp32"] >= rows["lora, fp32"] > rows["full, 16 bits"]
+
+
 def test_the_matrix_shows_what_cannot_work_under_the_sharding_with_its_reason():
     run, facts = checked("model=llama3.1_8b", "node=h100_80", "node.gpus=2", "sharding=zero3")
 
     rows = {row.name: row for row in regime_matrix(run, facts, lambda changed: judged(changed, facts))}
 
     assert "before HQQ can pack them" in rows["qlora, 2 bits"].why
+    assert (rows["qlora, 2 bits"].predicted, rows["qlora, 2 bits"].short) == (None, "not possible")
     assert not rows["qlora, 2 bits"].permitted
     assert rows["qlora, 8 bits"].permitted
     assert rows["qlora, 4 bits"].permitted

@@ -1,18 +1,23 @@
 """What people read: sizes, times, the sentence of a run, the reasons of a refusal."""
 
 import json
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from conf.run_dir import RunDir
 from launcher.composition.compose import compose
+from launcher.errors import ConfigError
 from launcher.gate.judge import Judged, judge_run
+from launcher.gate.proposals import regime_matrix
 from launcher.gate.verdict import refusal_text
 from launcher.launch.plan import new_run_dir, plan_as_dict, plan_for
-from launcher.verbs.plan_text import bar, explanation_lines, memory_lines, plan_text, run_sentence, verdict_lines
-from launcher.words import duration, gib, plural
+from launcher.verbs.plan import judging_like
+from launcher.verbs.plan_text import bar, explanation_lines, matrix_lines, memory_lines, plan_text, run_sentence, verdict_lines
+from launcher.words import count, duration, gib, plural
 
 SITE = {"PATH": "/bin", "HF_TOKEN": "hf_secret", "MY_PASSWORD": "open sesame", "NCCL_DEBUG": "INFO"}
 
@@ -45,9 +50,9 @@ def test_one_is_not_many() -> None:
     assert (plural(1, "rank"), plural(2, "rank"), plural(0, "rank"), plural(1234, "step")) == ("1 rank", "2 ranks", "0 ranks", "1,234 steps")
 
 
-@pytest.mark.parametrize(("size", "capacity", "filled"), [(0, 100, 0), (50, 100, 16), (100, 100, 32), (300, 100, 32)])
+@pytest.mark.parametrize(("size", "capacity", "filled"), [(0, 100, 0), (50, 100, 15), (100, 100, 30), (300, 100, 30)])
 def test_a_bar_is_full_at_the_capacity(size: int, capacity: int, filled: int) -> None:
-    assert bar(size, capacity) == "█" * filled + "░" * (32 - filled)
+    assert bar(size, capacity) == "█" * filled + "░" * (30 - filled)
 
 
 def test_without_a_capacity_there_is_no_bar() -> None:
@@ -85,8 +90,10 @@ def test_every_check_of_a_verdict_is_a_line() -> None:
     found = on_one_gpu()
     lines = verdict_lines(found.verdict)
     assert lines[0] == "verdict: permitted (gate.mode=enforce)"
-    assert len(lines) == 1 + len(found.verdict.checks)
-    assert all(line.startswith("  pass  ") for line in lines[1:])
+    assert [line.split()[1] for line in lines if line.startswith("  pass  ")] == [check.rule for check in found.verdict.checks]
+    assert all(line.startswith(("  pass  ", "        ")) for line in lines[1:])
+    said = " ".join(" ".join(lines).split())
+    assert all(check.sentence in said for check in found.verdict.checks)
 
 
 def test_a_refusal_tells_the_failed_checks_alone() -> None:
@@ -117,6 +124,73 @@ def test_a_plan_shows_the_command_and_never_a_secret() -> None:
     for secret in ("hf_secret", "open sesame"):
         assert secret not in text
         assert secret not in json.dumps(plan_as_dict(plan_for(found, run_dir), SITE))
+
+
+def test_counts_are_short() -> None:
+    given = (8_030_261_248, 494_032_768, 402_944, 3_212_749_824, 99_999, 64)
+    assert [count(number) for number in given] == ["8.03 B", "494 M", "0.4 M", "3.21 B", "99,999", "64"]
+
+
+def test_what_people_read_has_no_internal_names() -> None:
+    """Was: 0.000403 B parameters, lora_galore_badam, 0.0 GB, and the whole PATH."""
+    found = on_one_gpu("regime=lora")
+    text = plan_text(plan_for(found, new_run_dir(found.run, "TIME")), {"PATH": "/bin:/usr/bin"})
+    said = " ".join(text.split())
+    assert "sft of demo (0.4 M parameters)" in said
+    # 16 GB for LoRA on 6,738,415,616 parameters is 1.0 MB for 402,944
+    assert "the published table requires 1.0 MB for LoRA, 16 bit (0.4 M parameters)" in said
+    assert f"with PATH=$PATH:{Path(sys.executable).parent}" in text
+    assert "lora_galore" not in text
+
+
+def test_every_line_but_the_command_and_its_environment_fits_a_terminal() -> None:
+    for found in (on_one_gpu("regime=full"), judged("node=t4_16", "node.gpus=2", "cluster.nodes=2", "sharding=zero2")):
+        text = plan_text(plan_for(found, new_run_dir(found.run, "TIME")), {"PATH": "/bin"})
+        before, rest = text.split("\ncommand:")
+        notes = rest[rest.index("\nnote:") :] if "\nnote:" in rest else ""
+        assert max(map(len, (before + notes).splitlines())) <= 80
+
+
+def test_several_nodes_are_named() -> None:
+    found = judged("node=h100_80", "node.gpus=8", "cluster.nodes=2")
+    assert run_sentence(found).endswith("on 2 nodes of 8 x H100-80GB.")
+    assert "16 ranks on 2 nodes of 8 x H100-80GB; memory of one GPU:" in " ".join(" ".join(matrix_lines(found, ())[:2]).split())
+
+
+def test_only_what_is_recomputed_is_called_so() -> None:
+    for kept in ("true", "false"):
+        found = on_one_gpu("regime=full", f"training.gradient_checkpointing={kept}")
+        assert not [term.name for phase in found.estimate.phases for term in phase.terms if "recomputed" in term.name]
+
+
+def test_the_matrix_compares_one_gpu_with_one_gpu() -> None:
+    """Llama-3.1-8B by LoRA: 19.29 GB of the table for the job are 9.65 GB, 8.98 GiB, for one of two GPUs."""
+    found = judge_run(compose(["model=llama3.1_8b", "data=demo", "node=a100_80", "node.gpus=2", "sharding=zero3"]))
+    lines = matrix_lines(found, regime_matrix(found.run, found.facts, judging_like(found)))
+    table = lines[: lines.index("")]
+    assert max(map(len, lines)) <= 80
+    (lora,) = (line for line in table if line.startswith("  lora "))
+    assert lora.split()[1:5] == ["8.98", "GiB", *gib(found.estimate.required).split()]
+    (packed,) = (line for line in table if line.startswith("  qlora, 2 bits"))
+    assert packed.split()[-3:] == ["-", "not", "possible"]  # no need is predicted of what cannot run
+    assert "qlora, 2 bits: ZeRO-3 has split the weights before HQQ can pack them." in " ".join(" ".join(lines).split())
+
+
+def test_a_refused_row_says_in_its_cell_how_much_is_missing() -> None:
+    found = judge_run(compose(["model=llama3.1_8b", "data=demo", "node=a100_80", "regime=full"]))
+    lines = matrix_lines(found, regime_matrix(found.run, found.facts, judging_like(found)))
+    checks = {check.rule: check for check in found.verdict.checks}
+    short = gib(checks["GPU_PEAK"].need - checks["GPU_PEAK"].have)
+    (full,) = (line for line in lines if line.startswith("  full, mixed precision"))
+    assert f"a GPU lacks {short}" in full
+
+
+def test_a_pair_that_cannot_work_is_said_in_words() -> None:
+    """Was: kernels-split: The fused kernels read whole weights ..."""
+    with pytest.raises(ConfigError) as caught:
+        judged("node=h100_80", "training.kernels=fused", "sharding=zero3", "node.gpus=2")
+    assert str(caught.value).startswith("training.kernels=fused does not work in this run. The fused kernels read whole weights")
+    assert str(caught.value).endswith(" Set training.kernels=plain.")
 
 
 def test_a_folder_with_blanks_is_quoted_for_pasting() -> None:
