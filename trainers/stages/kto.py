@@ -12,6 +12,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Kto, Run
+from trainers.errors import DataError
 from trainers.regimes import PreparedModel
 from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of
 from trainers.stages.shared.material import Material
@@ -112,6 +113,11 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> KTOConfi
 
 
 def build_trainer(run: Run, arguments: KTOConfig, prepared: PreparedModel, material: Material) -> Trainer:
+    if material.evaluation is not None and len(material.evaluation) < 2:
+        raise DataError(
+            "stage=kto evaluates each prompt with the answer of another row too, and 1 labelled answer is held out. "
+            "Hold out at least 2 (data.validation_share, data.evaluation_sets), or none."
+        )
     reference = load_reference(run, MODEL_CLASS, prepared)
     set_seed(run.training.seed)  # TRL draws the adapter
     trainer = ReferenceFirst(

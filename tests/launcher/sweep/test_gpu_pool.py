@@ -14,7 +14,15 @@ from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.distributed
 
-SMALL = ["recipe=demo", "node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "evaluation.interval=0", "evaluation.answers=0"]
+SMALL = [
+    "recipe=demo",
+    "node=cpu",
+    "cluster.ranks_per_node=1",
+    "sharding=ddp",
+    "evaluation.interval=0",
+    "evaluation.at_end=true",
+    "evaluation.answers=0",
+]
 THREE_STEPS = [*SMALL, "training.max_steps=3"]
 
 

@@ -9,7 +9,8 @@ import torch
 from transformers import Trainer
 
 from conf.schema import Run
-from trainers.stages.kto import WithOthersAnswers
+from trainers.errors import DataError
+from trainers.stages.kto import InTheirOrder, WithOthersAnswers
 
 BETA, GOOD, BAD = 0.5, 1.5, 0.7
 
@@ -54,6 +55,22 @@ def test_each_prompt_meets_the_answer_of_its_neighbour() -> None:
     assert batch["KL_input_ids"].tolist() == [[1, 6, 0], [4, 5, 2]]  # the last token of the second does not fit any more
     assert batch["KL_completion_mask"].tolist() == [[0, 1, 0], [0, 0, 1]]
     assert batch["label"].tolist() == [True, False]
+
+
+def test_rows_of_an_evaluation_meet_the_answer_of_the_row_before_in_any_batch() -> None:
+    rows = [{"prompt_ids": [number], "completion_ids": [10 + number], "label": True} for number in range(3)]
+    paired = InTheirOrder(rows)
+    assert [row["KL_completion_ids"] for row in map(paired.__getitem__, range(len(paired)))] == [[12], [10], [11]]
+    batch = WithOthersAnswers(pad_token_id=0, max_length=3)([paired[1]])
+    assert batch["KL_input_ids"].tolist() == [[1, 10]]
+
+
+def test_one_labelled_answer_is_too_few_to_evaluate(
+    tmp_path: Path, run_of: Callable[..., Run], rows_of: Callable[..., Any], trainer_of: Callable[..., Trainer]
+) -> None:
+    rows = rows_of("kto", 4)
+    with pytest.raises(DataError, match=r"1 labelled answer is held out\. Hold out at least 2"):
+        trainer_of(run_of("kto", "regime=full"), tmp_path, rows, rows.select([0]))
 
 
 def test_rows_are_drawn_at_random(
