@@ -16,7 +16,7 @@ class Lettering(NamedTuple):
 def lettering(text: str) -> Lettering:
     """The text and fonts that draw it without boxes; what no font has is cut out and said."""
     usual = characters_of(usual_file())
-    strange = dict.fromkeys(letter for letter in text if ord(letter) not in usual)
+    strange = dict.fromkeys(letter for letter in text if not letter.isspace() and ord(letter) not in usual)
     if not strange:
         return Lettering(text, [USUAL])
     family = family_with(strange)

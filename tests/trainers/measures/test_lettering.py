@@ -8,6 +8,7 @@ from trainers.measures.lettering import USUAL, characters_of, lettering, usual_f
 
 def test_what_the_usual_font_has_is_left_alone() -> None:
     assert lettering("demo-à 2026") == ("demo-à 2026", [USUAL])
+    assert lettering("two\nlines\tapart") == ("two\nlines\tapart", [USUAL])
 
 
 def test_a_character_that_another_installed_font_has_is_drawn_in_that_font() -> None:

@@ -6,7 +6,7 @@ and knows the template's own under other names, encodes what the data hold. Leng
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -18,6 +18,7 @@ from trainers.data.rows.template import Span
 from trainers.data.samples.chat import RowError, Sample
 
 DATA, TEMPLATE = 0x100000, 0x108000  # where private characters begin: for tokens in the data, and for those that the template writes
+OF_ANSWERS = re.compile(r"</?(?:think|tool_call|tool_response|tools)>")  # of thoughts and calls: data that hold them mean the tokens
 PRIVATE = re.compile(f"[{chr(DATA)}-{chr(0x10FFFD)}]")
 PRIVATE_RUN = re.compile(f"([{chr(DATA)}-{chr(TEMPLATE - 1)}])\\1*")  # tokens of the data
 
@@ -35,13 +36,15 @@ class Controls:
     """The special tokens of a tokenizer, the longest first, and the copy that reads them in the data as text."""
 
     tokens: tuple[str, ...]
-    found: re.Pattern[str]
+    every: re.Pattern[str]  # finds any of them
+    found: re.Pattern[str]  # finds those that are not text in the data
     backend: Tokenizer
     ids: dict[int, int]  # of the names under which the copy knows the template's tokens -> of the tokens
 
     def named(self, text: str, first: int) -> str:
         """The text with each special token as a run of one private character."""
-        return self.found.sub(lambda match: chr(first + self.tokens.index(match[0])) * len(match[0]), text)
+        wanted = self.found if first == DATA else self.every
+        return wanted.sub(lambda match: chr(first + self.tokens.index(match[0])) * len(match[0]), text)
 
     def as_written(self, text: str) -> str:
         """The text with the tokens of the data as the data hold them."""
@@ -63,9 +66,13 @@ class Controls:
 
 @lru_cache(maxsize=4)  # of processes that have more than one there are tests alone
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    """The special tokens of a tokenizer, the longest first, and what finds them."""
+    """The special tokens of a tokenizer, the longest first, and what finds those that no answer writes itself."""
     tokens = sorted({token.content for token in tokenizer.added_tokens_decoder.values() if token.special}, key=lambda text: (-len(text), text))
-    return tuple(tokens), re.compile("|".join(map(re.escape, tokens)) or "(?!)")
+    return tuple(tokens), any_of(token for token in tokens if not OF_ANSWERS.fullmatch(token))
+
+
+def any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
 
 
 @lru_cache(maxsize=4)
@@ -78,7 +85,7 @@ def controls_of(tokenizer: PreTrainedTokenizerBase) -> Controls:
     names = {chr(TEMPLATE + number) * len(token): known[token] for number, token in enumerate(tokens)}
     backend.add_tokens([AddedToken(name, lstrip=token.lstrip, rstrip=token.rstrip, normalized=False) for name, (_, token) in names.items()])
     backend.encode_special_tokens = True
-    return Controls(tokens, found, backend, {backend.token_to_id(name): index for name, (index, _) in names.items()})
+    return Controls(tokens, any_of(tokens), found, backend, {backend.token_to_id(name): index for name, (index, _) in names.items()})
 
 
 def controls_in(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -122,6 +122,16 @@ def test_a_tokenizer_of_pieces_splits_the_text_as_any_other() -> None:
     assert tokenizer.convert_ids_to_tokens(made["input_ids"]) == ["▁a", "<", "|", "a", "|", ">b", "<|a|>"]
 
 
+@pytest.mark.parametrize("control_tokens", ["special", "text"])
+def test_tags_of_thoughts_and_calls_are_meant_as_tokens(control_tokens: str) -> None:
+    tokenizer = tokenizer_of(named_template("chatml"))
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
+    made = row(sample_of(plain("user", f"U{END}"), plain("assistant", "<think>why</think>A")), tokenizer, control_tokens)
+    assert made["controls"] == [END]
+    assert made["input_ids"].count(tokenizer.convert_tokens_to_ids("<think>")) == 1
+    assert tokenizer.decode(made["input_ids"]).endswith(f"<think>why</think>A{END}\n")
+
+
 def test_private_characters_in_the_data_are_refused_only_where_they_are_needed() -> None:
     tokenizer = tokenizer_of(named_template("chatml"))
     held = "\U00100000"
