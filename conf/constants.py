@@ -7,6 +7,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # regime.targets: every linear layer but the output head
 SCORE_HEAD = "score"  # transformers' name of the linear layer from the last token's state to a reward
 BYTE_TOKENIZER = "bytes"  # model.tokenizer: the built-in one
+BYTE_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")  # which it has beside the 256 bytes; its chat template is chatml
 
 GENERATED = "generated"  # data.sets: the toy task that the project makes itself
 GENERATED_SAMPLES = 2000

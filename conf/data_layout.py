@@ -1,5 +1,6 @@
 """How records are laid out: the columns and tags of alpaca, sharegpt, openai and trl data, and what a set of them holds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -115,3 +116,17 @@ def in_words(value: object) -> str:
     if isinstance(value, str):
         return f"the text {value if len(value) <= LONGEST else value[:LONGEST] + '...'!r}" if value.strip() else "an empty text"
     return f"the number {value}" if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"
+
+
+LAYOUTS_IN_WORDS = (
+    "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
+    "prompt and completion (or response), or chosen and rejected (trl)"
+)
+
+
+def no_layout(place: str, record: Mapping[str, object]) -> str:
+    """What to say of a record whose columns fit no layout."""
+    return (
+        f"{place}: the columns ({', '.join(sorted(record)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
+        f"Describe the file in the registry (data.registry), or rename its columns."
+    )

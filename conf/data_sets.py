@@ -21,6 +21,16 @@ def evaluates(data: Data) -> bool:
     return data.validation_share > 0 or len(data.evaluation_sets) > 0
 
 
+def refuse_empty_share(samples: int, share: float) -> None:
+    """Raises DataError where holding out `share` of the samples leaves none to train on, or none to evaluate on."""
+    count = round(samples * share)
+    if share > 0 and not 0 < count < samples:
+        raise DataError(
+            f"data.validation_share={share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'} on. "
+            f"Set data.validation_share so that both get at least one, or set it to 0."
+        )
+
+
 def sources_of(names: Sequence[str], data: Data) -> list[Source]:
     """Where the named sets are and how they are laid out.
 

@@ -41,6 +41,7 @@ from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
 from trainers.ranks.doing import say_doing
+from trainers.ranks.free_memory import ask_torch
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, save_adapter_alone
@@ -110,9 +111,13 @@ def join_again(run: Run, place: Place) -> None:
 
 def join_ranks(run: Run) -> None:
     """Under ZeRO on CPUs, from_pretrained partitions weights before the Trainer would have made the process group."""
-    if isinstance(run.sharding, Zero) and not run.node.gpus:
-        import deepspeed
+    if not isinstance(run.sharding, Zero):
+        return
+    import deepspeed
 
+    if run.node.gpus:
+        ask_torch(deepspeed.accelerator.get_accelerator(), os.environ)
+    else:
         deepspeed.init_distributed("gloo")
 
 

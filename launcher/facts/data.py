@@ -8,12 +8,13 @@ from pathlib import Path
 
 from conf import data_registry
 from conf.constants import GENERATED_SAMPLES
-from conf.data_layout import layout_of_record
+from conf.data_kinds import refuse_other_kind
 from conf.data_registry import Source
-from conf.data_sets import ending_of, evaluation_sources, is_compressed, limit_of, parts_of, sources_of
+from conf.data_sets import ending_of, evaluation_sources, is_compressed, limit_of, parts_of, refuse_empty_share, sources_of
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
+from launcher.facts.records import layout_of_part
 
 LINES = (".jsonl", ".txt")  # endings of files with a record on each line
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing needs seconds, and several times its size in memory
@@ -30,6 +31,9 @@ def trained_samples(run: Run) -> int | None:
     if data.streaming or data.mixing != "concatenate":
         return None
     samples = count_samples(data, run.stage.name)  # for texts too: it reports a list without records
+    if samples is not None and stage_row(run.stage.name).reads != "text":
+        with as_launcher_errors():
+            refuse_empty_share(samples, data.validation_share)
     return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
@@ -45,6 +49,24 @@ def refuse_absent_sets(data: Data) -> None:
             for part in parts_of(source):
                 if part.file is not None and ending_of(part.file) in LINES and not is_compressed(part.file) and first_line(part.file) == b"":
                     raise no_records(part.file)
+
+
+def refuse_unfit_sets(run: Run) -> None:
+    """Refuse sets of which the stage can make nothing, as their first records show: what is read later may still be refused by the ranks.
+
+    Raises:
+        ConfigError: where no set is named.
+        DataError: naming the file and its columns, or what the set holds and the stages that it suits.
+    """
+    data, wanted = run.data, stage_row(run.stage.name).reads
+    with as_launcher_errors():
+        for key, sources in (("data.sets", sources_of(data.sets, data)), ("data.evaluation_sets", evaluation_sources(data))):
+            for source in sources:
+                whole = limit_of(source, data.max_samples) is None
+                for part in parts_of(source)[: None if whole else 1]:  # the others may lie beyond the limit
+                    layout = layout_of_part(part, strict=data.on_bad == "fail")
+                    if layout is not None:
+                        refuse_other_kind(f"{key}: {source.name}", layout.holds, wanted)
 
 
 def no_records(file: Path) -> data_registry.DataError:
@@ -128,19 +150,8 @@ def samples_of_a_record(part: Source, stage: str) -> int:
 
 
 def holds_pairs(part: Source) -> bool:
-    if part.layout is not None:
-        return part.layout.holds == "pairs"
-    record = None if part.file is None else first_record(part.file)  # the generated set gives each stage what it reads
-    layout = layout_of_record(record) if isinstance(record, dict) else None
-    return layout is not None and layout.holds == "pairs"
-
-
-def first_record(path: Path) -> object:
-    """None where it cannot be read."""
-    if path.suffix == ".json":
-        records = read_json(path.read_bytes())
-        return records[0] if isinstance(records, list) else None
-    return read_json(first_line(path))
+    layout = layout_of_part(part, strict=False)
+    return layout is not None and layout.holds == "pairs"  # the generated set gives each stage what it reads
 
 
 def first_line(path: Path) -> bytes:

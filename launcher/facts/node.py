@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conf.schema import Node, SettledNode
+from conf.schema import Node, Run, SettledNode
 from launcher.errors import ConfigError
 from launcher.facts.host_memory import host_memory
 
@@ -108,6 +108,11 @@ def readable_gpus() -> tuple[Gpu, ...]:
         return visible_gpus()[0]
     except ConfigError:
         return ()
+
+
+def may_be_elsewhere(run: Run) -> bool:
+    """A local run on a described GPU node can be planned on any machine, which then lacks that node's paths; Slurm's nodes share theirs."""
+    return not run.node.auto and run.node.gpus > 0 and run.cluster.name == "local"
 
 
 def settled_node(node: Node, gpus: int) -> SettledNode:

@@ -1,26 +1,29 @@
 """One composed run, settled, estimated and judged on its node."""
 
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.schema import Composed, Run, Slurm
 from launcher.errors import ConfigError
-from launcher.facts.data import trained_samples
-from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_other_weights
+from launcher.facts.data import refuse_unfit_sets, trained_samples
+from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_no_model, refuse_other_weights
 from launcher.facts.model.grown import grown
-from launcher.facts.node import NodeFacts, settle_node
+from launcher.facts.node import NodeFacts, may_be_elsewhere, settle_node
+from launcher.facts.output import nearest_folder, refuse_unusable_output
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
 from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
+from launcher.rules.adapter import refuse_other_layers
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
+from launcher.rules.reward_model import refuse_unfit_reward_model
 from launcher.rules.rule import Rule
-from launcher.rules.slurm import stated_memory
+from launcher.rules.slurm import refuse_slurm_values, refuse_unstated_node, stated_memory
+from launcher.rules.tokenizer import refuse_unfit_tokenizer
 from launcher.words import gib
 
 
@@ -35,6 +38,7 @@ class Judged:
     verdict: Verdict
     expectations: Expectations
     fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
+    notes: tuple[str, ...]  # what could not be looked at, and what is special about the node
 
 
 def judge_run(composed: Composed) -> Judged:
@@ -64,8 +68,7 @@ def judge_recorded(described: Composed) -> Judged:
     Raises:
         ConfigError, DataError: as judge_run.
     """
-    check_values(described)
-    node = place_of(described)
+    node = node_of(described)
     return judge_settled(settled(described, node.node), node)
 
 
@@ -78,8 +81,7 @@ def judge_fitted(composed: Composed) -> Judged:
     from launcher.gate.changes import choice  # most runs leave nothing to choose, and are judged without what chooses
     from launcher.gate.fit import fitted, left_open, opened
 
-    check_values(composed)
-    node = place_of(composed)
+    node = node_of(composed)
     left = left_open(composed, node.node.gpus)
     if left is None:
         return judge_settled(settled(composed, node.node), node)
@@ -95,6 +97,15 @@ def judge_fitted(composed: Composed) -> Judged:
     return judged(chosen, facts, node, reasons)
 
 
+def node_of(composed: Composed) -> NodeFacts:
+    """What every run is judged on, after its single values have been looked at."""
+    check_values(composed)
+    refuse_slurm_values(composed)
+    node = place_of(composed)
+    refuse_unstated_node(composed, node.node)
+    return node
+
+
 def place_of(described: Composed) -> NodeFacts:
     """The node of the run. A Slurm job has no more host memory than it states (cluster.memory)."""
     cluster, node = described.cluster, described.node
@@ -106,12 +117,21 @@ def place_of(described: Composed) -> NodeFacts:
 
 def facts_of(run: Run) -> ModelFacts:
     facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
-    if run.model.init == "pretrained" and run.model.path is not None and is_folder(run.model.path):
-        refuse_other_weights(Path(run.model.path).expanduser(), run.model.architecture, facts)
+    base = base_folder(run)
+    if base is not None and (base.exists() or not may_be_elsewhere(run)):
+        refuse_no_model(str(run.model.path))
+        refuse_other_weights(base, run.model.architecture, facts)
     refuse_too_long(run, facts)
     larger = grown(facts, run)
     refuse_unknown_modules(run, larger)
+    refuse_other_layers(run, larger)
     return larger
+
+
+def base_folder(run: Run) -> Path | None:
+    """The folder of the weights that a run loads; None where they are on the hub or made at random."""
+    path = run.model.path
+    return Path(path).expanduser() if run.model.init == "pretrained" and path is not None and is_folder(path) else None
 
 
 def refuse_too_long(run: Run, facts: ModelFacts) -> None:
@@ -128,6 +148,10 @@ def refuse_too_long(run: Run, facts: ModelFacts) -> None:
 
 
 def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -> Judged:
+    refuse_unusable_output(run)
+    refuse_unfit_sets(run)
+    refuse_unfit_reward_model(run)
+    notes = refuse_unfit_tokenizer(run, facts.vocab)
     predicted = estimate(run, facts)
     expected = expect(run, facts, predicted)
     refuse_too_few(run, expected.samples)
@@ -138,7 +162,13 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    return Judged(run, facts, node, predicted, verdict, expected, fit)
+    return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *absent_base(run), *notes))
+
+
+def absent_base(run: Run) -> tuple[str, ...]:
+    base = base_folder(run)
+    absent = base is not None and not base.exists()
+    return (f"model.path={run.model.path} is not on this machine, so its files were not looked at.",) if absent else ()
 
 
 def disk_of(run: Run, node: NodeFacts) -> int | None:
@@ -148,9 +178,7 @@ def disk_of(run: Run, node: NodeFacts) -> int | None:
 
 def free_disk(output: Path) -> int:
     """Free bytes under the output folder, which need not exist yet."""
-    # not Path.exists, which raises where a folder may not be searched or a name is too long
-    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if os.path.exists(folder))
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(nearest_folder(output)).free
 
 
 def refuse_incompatible(run: Run) -> None:

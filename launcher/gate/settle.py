@@ -1,11 +1,12 @@
 """A composed run becomes a settled one: everything that it leaves open is filled. What comes out is what run.yaml records."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
 from conf.evaluations import with_ends
 from conf.run_dir import as_settled
-from conf.schema import Cluster, Composed, Run, SettledNode, Training
+from conf.schema import Cluster, Composed, Model, Run, SettledNode, Training
 from launcher.errors import ConfigError
 from launcher.facts.model import read_architecture
 from launcher.rules.adapter import with_adapter_folder
@@ -25,7 +26,7 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     cluster = with_ranks(composed.cluster, node)
     training = with_batch(unfitted(composed.training), cluster.nodes * ranks_on(cluster, node))
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
-    model = replace(composed.model, architecture=read_architecture(composed.model))
+    model = replace(at_home(composed.model), architecture=read_architecture(composed.model))
     given = training.attention
     described = replace(
         composed,
@@ -38,6 +39,12 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     run = with_adapter_folder(as_settled(described))
     check_groups(run)
     return run if given is not None else replace(run, training=replace(run.training, attention=chosen_attention(run)))
+
+
+def at_home(model: Model) -> Model:
+    """`~` stands for the home folder to a shell and to us, but not to the libraries of the ranks."""
+    path, tokenizer = (given if given is None else os.path.expanduser(given) for given in (model.path, model.tokenizer))
+    return replace(model, path=path, tokenizer=tokenizer)
 
 
 def ranks_on(cluster: Cluster, node: SettledNode) -> int:

@@ -13,7 +13,7 @@ from launcher.words import count, gib, plural
 
 @dataclass(frozen=True)
 class Check:
-    rule: str  # PUBLISHED_FLOOR | GPU_PEAK | HOST_RAM | DISK
+    rule: str  # PUBLISHED_FLOOR | GPU_PEAK | HOST_RAM | DISK; CANARY after one; SAMPLES of a proposal
     need: int
     have: int
     passed: bool

@@ -1,6 +1,7 @@
 """The adapter that a run goes on training: read and compared with the run before any process starts."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from conf.constants import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from conf.run_dir import RunDir
 from conf.schema import Lora, Run
 from launcher.errors import ConfigError
+from launcher.facts.model import ModelFacts, ModuleKind
+from launcher.facts.model.weight_files import NUMBER, tensors_of
+from launcher.memory.weights.parameters import adapter_targets, full_name, places
 
 KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}  # ours, PEFT's
+LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")  # PEFT's names of an adapter's two matrices
 
 
 def with_adapter_folder(run: Run) -> Run:
@@ -60,3 +65,48 @@ def refuse_other_adapter(run: Run, regime: Lora, folder: Path, config: dict[str,
             f"regime.adapter={folder} was trained on {base}, and this run's model is {run.model.path}. Set model.path to that base. If it only "
             f"has a different name here, write this name into {ADAPTER_CONFIG}."
         )
+
+
+def refuse_other_layers(run: Run, facts: ModelFacts) -> None:
+    """Compare the adapter's tensors, as its file's header lists them, with the layers that the run gives adapters to.
+
+    Raises:
+        ConfigError: for an adapter of another model or of other layers.
+    """
+    regime = run.regime
+    if not isinstance(regime, Lora) or regime.adapter is None:
+        return
+    folder = Path(regime.adapter)
+    found = {tensor.name: tensor.shape for tensor in tensors_of(folder / ADAPTER_WEIGHTS)}
+    known = {name: module for module in facts.modules if module.kind in ("linear", "head") for name in names_of(module)}
+    targeted = {name for module in adapter_targets(regime, facts) for name in names_of(module)}
+    layers = {match[1]: match[2] for name in found if (match := LORA.fullmatch(name))}
+    for name, shape in found.items():
+        match = LORA.fullmatch(name)
+        if match is None or match[1] not in known:
+            continue
+        module = known[match[1]]
+        wanted = (regime.rank, module.inputs) if match[2] == "A" else (module.outputs, regime.rank)
+        if shape != wanted:
+            raise ConfigError(
+                f"regime.adapter={folder}: {name} is {list(shape)} instead of {list(wanted)}, so it was trained on another model. "
+                "Set model.path to that model."
+            )
+    if not any(name in known for name in layers):
+        raise ConfigError(
+            f"regime.adapter={folder} has adapters for no layer of {run.model.name}. Set model.path to the model that it was trained on."
+        )
+    beyond = [int(number[1]) for name in layers if name not in known and (number := NUMBER.search(name)) and int(number[1]) >= facts.layers]
+    if beyond:
+        raise ConfigError(
+            f"regime.adapter={folder} has one for layer {min(beyond)}, and {run.model.name} has {facts.layers} layers, so it was trained on another "
+            "model. Set model.path to that model."
+        )
+    trained = sorted({name.rsplit(".", 1)[-1] for name in layers if name in known})
+    for name in sorted(targeted ^ {name for name in layers if name in known}):
+        what = f"has none for {name}" if name in targeted else f"has one for {name}, which this run would not train"
+        raise ConfigError(f"regime.adapter={folder} {what}. Set regime.targets=[{','.join(trained)}], the layers that it was trained on.")
+
+
+def names_of(module: ModuleKind) -> list[str]:
+    return [full_name(module, place) for place in places(module)]

@@ -12,7 +12,6 @@ from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
 from launcher.rules.rewards import check_rewards
-from launcher.rules.slurm import refuse_slurm_values
 from launcher.words import gib
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
@@ -190,7 +189,6 @@ def check_values(run: Composed) -> None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
     refuse_other_evaluation(run)
     refuse_other_data(run)
-    refuse_slurm_values(run)
 
 
 def check_given(run: Composed, keys: Collection[str]) -> None:

@@ -4,10 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.schema import Composed, Slurm
+import conf
+from conf.schema import Composed, SettledNode, Slurm
 from conf.sizes import MIB, SIZE, bytes_of
 from launcher.errors import ConfigError, Unsafe
 
+NODES = Path(conf.__file__).parent / "node"
 NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
 START = 60  # seconds: processes, libraries, data and weights of a small model; the demo on two cores needs half of it
@@ -60,6 +62,22 @@ def refuse_slurm_values(run: Composed) -> None:
     refuse_other_form("the run folder", str(Path(run.output).absolute()))
     refuse_other_memory(cluster)
     refuse_short_time(cluster)
+
+
+def refuse_unstated_node(composed: Composed, found: SettledNode) -> None:
+    """Machines from which jobs are submitted often have no GPU; a job that is planned for such a machine gets none from Slurm either.
+
+    Raises:
+        ConfigError: naming the nodes that can be stated.
+    """
+    if not isinstance(composed.cluster, Slurm) or not composed.node.auto or composed.node.gpus is not None or found.gpus:
+        return
+    names = sorted(path.stem for path in NODES.glob("*.yaml"))
+    raise ConfigError(
+        "cluster=slurm needs to know the node of the job: node=auto reads the machine from which you submit, and this one has no GPU. "
+        f"Set node= to one of {', '.join(name for name in names if name not in ('auto', 'cpu'))}, describe another with node.gpus, node.gpu_memory "
+        "and node.auto=false, or set node=cpu for a job without GPUs."
+    )
 
 
 def refuse_other_form(key: str, value: str) -> None:

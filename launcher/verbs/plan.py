@@ -2,24 +2,33 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from conf.exit_codes import REFUSED
+from conf.ranks import ranks
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Composed, Run
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
+from launcher.errors import DataError
+from launcher.gate.expectations import refuse_too_few
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run
-from launcher.gate.verdict import Verdict, judge
+from launcher.gate.verdict import Check, Verdict, judge
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
 from launcher.words import red_alarms
+
+if TYPE_CHECKING:
+    from launcher.gate.proposals import Change
 
 
 def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
@@ -50,15 +59,40 @@ def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     plan = unstarted(overrides, config_dirs)
     print(red_alarms(plan_text(plan, os.environ), sys.stdout))
     if not plan.judged.verdict.permitted:
-        print("\n" + "\n".join(recommendations(plan.judged)))
+        print("\n" + "\n".join(recommendations(plan.judged, overrides)))
         return REFUSED
     return 0
 
 
-def recommendations(decided: Judged) -> list[str]:
+def recommendations(decided: Judged, given: Sequence[str]) -> list[str]:
+    return recommendation_lines(proposals(decided, given), given)
+
+
+def proposals(decided: Judged, given: Sequence[str]) -> "list[Change]":
+    """What would fit instead of a refused run that `given` describes. A resumed run may change only what is free on a resume."""
+    from launcher.gate.pasting import key_of
     from launcher.gate.proposals import alternatives
 
-    return recommendation_lines(alternatives(decided.run, decided.facts, judging_like(decided)))
+    found = alternatives(decided.run, decided.facts, judging_like(decided))
+    fixed = recorded.split_resume(given)[0] is not None
+    return [change for change in found if not fixed or all(key_of(text) in recorded.FREE for text in change.overrides)]
+
+
+def proposals_as_dicts(decided: Judged, given: Sequence[str], config_dirs: Sequence[Path]) -> list[dict[str, object]]:
+    """For programs; sizes are bytes."""
+    from launcher.gate.pasting import pasted
+
+    folders = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
+    return [
+        {
+            "overrides": list(change.overrides),
+            "need": change.peak,
+            "headroom": change.headroom,
+            "cost": change.note,
+            "command": shlex.join(["regimen", "train", *folders, *pasted(given, change.overrides)]),
+        }
+        for change in proposals(decided, given)
+    ]
 
 
 def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
@@ -66,15 +100,23 @@ def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
 
     def judged_variant(run: Run) -> Verdict:
         free = decided.node.gpu_free if run.node == decided.run.node else ()
-        return judge(run, decided.facts, estimate(run, decided.facts), free or None, disk_of(run, decided.node))
+        verdict = judge(run, decided.facts, estimate(run, decided.facts), free or None, disk_of(run, decided.node))
+        try:
+            refuse_too_few(run, decided.expectations.samples)
+        except DataError as error:  # on more GPUs a batch needs more samples
+            lacking = Check("SAMPLES", ranks(run) * run.training.micro_batch, decided.expectations.samples or 0, False, True, str(error))
+            return replace(verdict, permitted=False, checks=(*verdict.checks, lacking))
+        return verdict
 
     return judged_variant
 
 
 def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     plan = unstarted(overrides, config_dirs)
-    print(json.dumps(plan_as_dict(plan, dict(os.environ)), indent=1))
-    return 0 if plan.judged.verdict.permitted else REFUSED
+    refused = not plan.judged.verdict.permitted
+    told = {"proposals": proposals_as_dicts(plan.judged, overrides, config_dirs)} if refused else {}
+    print(json.dumps(plan_as_dict(plan, dict(os.environ)) | told, indent=1))
+    return REFUSED if refused else 0
 
 
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

@@ -11,6 +11,7 @@ from conf.evaluations import is_evaluated
 from conf.ranks import ranks
 from conf.regimes import regime_row
 from conf.schema import Freeze, Run
+from launcher.composition.recorded import PREFIX
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
@@ -154,7 +155,7 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
         *(file_lines(path, text) for path, text in plan.files),
         [f"run folder: {plan.run_dir.path}"],
     ]
-    notes = [line for note in (*judged.node.notes, *evaluation_notes(judged.run)) for line in wrapped(f"note: {note}")]
+    notes = [line for note in (*judged.notes, *evaluation_notes(judged.run)) for line in wrapped(f"note: {note}")]
     return "\n\n".join("\n".join(block) for block in [*blocks, notes] if block)
 
 
@@ -178,14 +179,24 @@ def explanation_lines(judged: Judged) -> list[str]:
     return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
 
 
-def recommendation_lines(changes: "Sequence[Change]") -> list[str]:
+def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str]) -> list[str]:
+    """The proposals for a refused run that `given` describes."""
+    from launcher.gate.pasting import left_out
+
+    if not changes and any(text.startswith(PREFIX) for text in given):
+        return ["A resumed run keeps its configuration, and nothing that may change makes it fit. Resume it on a larger node, or start a new run."]
     if not changes:
         return ["Nothing that can be changed makes this run fit. Describe a larger node with node.gpus and node.gpu_memory."]
     lines = ["what would fit, cheapest first (paste after `regimen train ...`):"]
     for change in changes:
+        note = change.note + leave_out(left_out(given, change.overrides))
         lines.append(f"  {' '.join(change.overrides)}")
-        lines += wrapped(f"      peak {gib(change.peak)}, {gib(change.headroom)} to spare; {change.note}", later=6)
+        lines += wrapped(f"      peak {gib(change.peak)}, {gib(change.headroom)} to spare; {note}", later=6)
     return lines
+
+
+def leave_out(keys: Sequence[str]) -> str:
+    return f"; leave out {' and '.join(keys)}" if keys else ""
 
 
 def matrix_lines(judged: Judged, rows: "Sequence[MatrixRow]") -> list[str]:

@@ -49,7 +49,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool)
 
 def decide_fresh(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
     decided = after_canary(judged(overrides, config_dirs))
-    announce(decided)
+    announce(decided, overrides)
     return decided
 
 
@@ -79,7 +79,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
-        announce(decided)
+        announce(decided, [f"{recorded.PREFIX}{run_dir.path}", *overrides])
         raise execute.gate_refusal(decided)
     return decided
 
@@ -93,12 +93,12 @@ def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner
     return plan, held
 
 
-def announce(decided: Judged) -> None:
+def announce(decided: Judged, given: Sequence[str]) -> None:
     """Say what is about to happen; for a refused run, also what would fit."""
     lines = [*wrapped(run_sentence(decided)), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]
     print(red_alarms("\n".join(lines), sys.stdout), flush=True)
     if not decided.verdict.permitted:
-        print("\n".join(recommendations(decided)), flush=True)
+        print("\n".join(recommendations(decided, given)), flush=True)
 
 
 def detach(plan: LaunchPlan, held: lock.Owner) -> int:

@@ -91,7 +91,7 @@ BEFORE_RANKS = [
     Row("unknown data set", (*FILE, "data.sets=[absent]"), 4, ("absent", "dataset_info.json")),
     Row("broken registry", (*FILE, "data.sets=[mine]"), 4, ("dataset_info.json", "line 1", "column"), write("dataset_info.json", "{]")),
     Row("empty data file", (*FILE, "data.sets=[none.jsonl]"), 4, ("none.jsonl", "no records"), write("none.jsonl")),
-    Row("fewer samples than a batch", (*DEMO, "data.max_samples=3"), 4, ("3 training samples", "training.micro_batch=4")),
+    Row("fewer samples than a batch", (*DEMO, "data.max_samples=3", "data.validation_share=0"), 4, ("3 training samples", "training.micro_batch=4")),
     Row("no GPU here", (*DEMO, "node=auto", "node.gpus=1"), 2, ("node.gpus=1", "0 GPUs"), site=NO_GPU),
     Row("named GPU node elsewhere", (*DEMO, "node=h100_80"), 2, ("node=h100_80", "0 are visible here"), site=NO_GPU),
     Row("more ranks than GPUs", (*DEMO, "node=h100_80", "cluster.ranks_per_node=2"), 2, ("cluster.ranks_per_node=2", "1 GPU"), site=NO_GPU),

@@ -4,12 +4,12 @@ import json
 import re
 from pathlib import Path
 
+from conf.chat_templates import template_names
+from conf.data_kinds import WORDS, stages_served
 from conf.data_layout import layout_of_record
 from conf.data_registry import KEYS, MEDIA
 from conf.data_sets import ENDINGS
-from trainers.data.kinds import WORDS
-from trainers.data.rows.chat_template import template_names
-from trainers.data.samples.conversion import MAKE, stages_served
+from trainers.data.samples.conversion import MAKE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 RECORD = re.compile(r"^\| `(\{.*\})` \| (\w+) \| (\w+) \|$", re.MULTILINE)

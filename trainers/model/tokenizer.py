@@ -6,14 +6,13 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from conf.constants import BYTE_TOKENIZER
+from conf.chat_templates import control_tokens, named_template, refuse_split_tokens, template_names
+from conf.constants import BYTE_TOKENIZER, BYTE_TOKENS
 from conf.schema import Model, Run
 from conf.stages import stage_row
 from conf.vocabulary import vocabulary_rows
-from trainers.data.rows.chat_template import control_tokens, named_template, template_names
 from trainers.model.conversation import answer_end
 
-SPECIAL_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Tokens that model makers reserve for padding, or reserve and never train: Llama 3.1, Phi, Mistral, BERT, Gemma and Falcon families.
 SPARE_TOKEN = re.compile(
     r"^[<\[|]*(pad|padding|finetune_right_pad_id|pad_id|dummy_\d+|unused_?\d+|reserved_(special_)?token_\d+)[>\]|]*$", re.IGNORECASE
@@ -47,7 +46,7 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    backend.add_special_tokens(list(BYTE_TOKENS))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<|pad|>",
@@ -90,14 +89,8 @@ def unreadable(key: str, source: str, what: str, error: Exception) -> str:
 
 
 def fitting_template(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    template = named_template(name)
-    missing = control_tokens(template) - set(tokenizer.get_vocab())
-    if missing:
-        raise ValueError(
-            f"data.template={name} writes {', '.join(sorted(missing))}, which this tokenizer would split into pieces that never end an answer. "
-            f"Use data.template=alpaca, which needs no tokens of its own, or a model.tokenizer that has them."
-        )
-    return template
+    refuse_split_tokens(name, set(tokenizer.get_vocab()))
+    return named_template(name)
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from conf.constants import ADAPTER_CONFIG
+from conf.run_dir import RunDir
 from conf.schema import Model
 from launcher.errors import ConfigError
 
@@ -36,12 +38,43 @@ def is_folder(path: str) -> bool:
 
 
 def folder_config(path: str) -> Path:
+    refuse_no_model(path)
+    return Path(path).expanduser() / CONFIG
+
+
+def refuse_no_model(path: str) -> None:
+    """
+    Raises:
+        ConfigError: for a folder that is not there, or holds something else than a whole model.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"model.path={path} is not a folder. Give the folder that holds the model, or a hub id such as Qwen/Qwen2.5-7B.")
+    for held in (folder, RunDir(folder).model):
+        if (held / ADAPTER_CONFIG).is_file():
+            raise ConfigError(whole_model_of(path, held))
     if not (folder / CONFIG).is_file():
+        if RunDir(folder).run_yaml.is_file():
+            raise ConfigError(whole_model_of_run(path, RunDir(folder)))
         raise ConfigError(f"model.path={path} holds no {CONFIG}. Give the folder that save_pretrained wrote.")
-    return folder / CONFIG
+
+
+def whole_model_of(path: str, folder: Path) -> str:
+    """What to say where an adapter was given as a model: transformers would load the adapter's base, and train another model than was named."""
+    base = parse_config(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    run_dir = RunDir(folder.resolve().parent)
+    merge = f"`regimen export {run_dir.path}`" if run_dir.run_yaml.is_file() else "merge_and_unload of PEFT"
+    return (
+        f"model.path={path} holds an adapter, not a whole model. To train a new adapter or all weights on top of it, merge it into its base first "
+        f"({merge}) and set model.path to the result. To train this adapter further, set regime=lora, regime.adapter={folder}, and model.path to "
+        f"its base{f', {base}' if base else ''}."
+    )
+
+
+def whole_model_of_run(path: str, run_dir: RunDir) -> str:
+    if run_dir.model.is_dir():
+        return f"model.path={path} is a run folder. Set model.path={run_dir.model}, which holds its model."
+    return f"model.path={path} is a run that has not finished, so it has no model yet. Finish it with `regimen train resume={path}`."
 
 
 def parse_config(path: Path) -> dict[str, Any]:

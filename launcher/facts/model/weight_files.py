@@ -13,6 +13,7 @@ from launcher.facts.model.facts import ModelFacts, ModuleKind
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 LENGTH_BYTES = 8  # a header begins with its own length, little-endian (huggingface/safetensors, README: Format)
 LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt")
 NUMBER = re.compile(r"\.(\d+)\.")
 PARTS = {"weight": 0, "bias": 1}
 
@@ -30,9 +31,12 @@ def refuse_other_weights(folder: Path, architecture: Mapping[str, Any], facts: M
     Raises:
         ConfigError: naming the first tensor that differs, is missing or is one too many; for files that are not there or broken.
     """
+    files = weight_files(folder)
+    if not files:
+        raise ConfigError(no_safetensors(folder))
     if "quantization_config" in architecture:
         return  # packed weights have shapes of their own
-    tensors = {tensor.name: tensor for file in weight_files(folder) for tensor in tensors_of(file)}
+    tensors = {tensor.name: tensor for file in files for tensor in tensors_of(file)}
     kinds = {module.name: module for module in facts.modules}
     known = [(tensor, kinds[kind], part, layer) for tensor in tensors.values() for kind, part, layer in [place_of(tensor.name)] if kind in kinds]
     for tensor, kind, part, layer in known:
@@ -89,6 +93,18 @@ def weight_files(folder: Path) -> list[Path]:
             raise ConfigError(f"model.path={folder}: {INDEX} names {absent[0]}, which is not there. Fetch the model again.")
         return [folder / name for name in names]
     return [folder / SINGLE] if (folder / SINGLE).is_file() else []
+
+
+def no_safetensors(folder: Path) -> str:
+    """What to say of a folder without weights that transformers would load here; pickles can run code and are never loaded."""
+    others = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if not others:
+        return f"model.path={folder} holds no weights ({SINGLE}, or {INDEX} and its files). Fetch the model again, or set model.init=random."
+    load = f"AutoModelForCausalLM.from_pretrained({str(folder)!r}, use_safetensors=False, dtype='auto')"
+    return (
+        f"model.path={folder} holds its weights as {others[0]}. Such a file can run code and is not loaded. If you trust it, convert it once: "
+        f'python -c "from transformers import AutoModelForCausalLM; {load}.save_pretrained({str(folder)!r})"'
+    )
 
 
 def tensors_of(path: Path) -> Iterator[Tensor]:

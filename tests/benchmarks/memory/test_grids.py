@@ -37,6 +37,7 @@ def test_a_prediction_does_not_depend_on_whether_the_weights_are_there(tmp_path)
     there = tmp_path / "bases" / cell.model
     there.mkdir(parents=True)
     (there / "config.json").write_text(json.dumps(architecture))
+    (there / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
 
     def predicted(bases):
         given = [*overrides(cell, data, bases), *tiny(architecture), "data.cutoff=128", "node=h200_141", "node.gpus=1"]

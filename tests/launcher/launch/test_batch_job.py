@@ -136,6 +136,21 @@ def test_a_value_that_slurm_does_not_accept_is_refused_before_there_is_a_folder(
     assert not list(tmp_path.glob("outputs/*"))
 
 
+@pytest.mark.parametrize(
+    ("node", "code"), [((), 2), (("node=auto",), 2), (("node=cpu",), 0), (("node=auto", "node.gpus=0"), 0), (("node=h100_80",), 0)]
+)
+def test_a_machine_without_gpus_does_not_stand_for_the_node_of_a_job(
+    node: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    given = [word for word in RUN if not word.startswith("node=")]
+    assert main(["plan", *given, *node, f"output={tmp_path}"]) == code
+    said = "cluster=slurm needs to know the node of the job: node=auto reads the machine from which you submit, and this one has no GPU."
+    told = capsys.readouterr().err
+    assert (said in told) == (code == 2)
+    assert ("Set node= to one of a100_40, a100_80, h100_80, h200_141," in told) == (code == 2)
+
+
 def test_an_output_that_slurm_could_misread_is_refused(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
     put("sbatch", "echo 4711")
     assert main(["train", *RUN, f"output='{tmp_path}/my runs'"]) == 77

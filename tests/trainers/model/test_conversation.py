@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerBase
 
+from conf.chat_templates import named_template
 from conf.request import Sampling
-from trainers.data.rows.chat_template import named_template
 from trainers.model.conversation import (
     answer_end,
     end_answers,

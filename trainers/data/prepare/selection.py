@@ -8,6 +8,7 @@ import numpy
 import pyarrow.compute
 from datasets import Dataset
 
+from conf.data_sets import refuse_empty_share
 from conf.schema import Data
 from trainers.data.prepare.mixing import mixed_order
 from trainers.data.rows.drops import EMPTY, EQUAL, TOO_LONG
@@ -74,11 +75,7 @@ def mostly_dropped(reasons: Counter[str], useless: int, rows: Dataset, cutoff: i
 
 def split(samples: int, data: Data, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Training and evaluation samples, both in their order; the same for the same seed."""
+    refuse_empty_share(samples, data.validation_share)
     count = round(samples * data.validation_share)
-    if data.validation_share > 0 and not 0 < count < samples:
-        raise DataError(
-            f"data.validation_share={data.validation_share} of {samples} samples leaves none to {'evaluate' if count == 0 else 'train'} on. "
-            f"Set data.validation_share so that both get at least one, or set it to 0."
-        )
     held_out = numpy.sort(numpy.array(random.Random(seed).sample(range(samples), count), dtype=int))
     return numpy.delete(numpy.arange(samples), held_out), held_out

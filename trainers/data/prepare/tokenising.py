@@ -15,6 +15,7 @@ import pyarrow.compute
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
+from conf.data_kinds import refuse_other_kind
 from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.prepare.problems import Problem
@@ -22,7 +23,7 @@ from trainers.data.prepare.progress import Counter as Progress
 from trainers.data.rows.drops import TOO_LONG
 from trainers.data.rows.row_kinds import ROWS, Row, rows_of
 from trainers.data.samples.chat import RowError, Sample
-from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind
+from trainers.data.samples.conversion import MAKE, last_answer_alone
 from trainers.data.samples.reading import read_sample
 from trainers.data.sources.chunks import Chunk
 from trainers.data.sources.rows import BrokenJson, parsed

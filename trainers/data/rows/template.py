@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from trainers.data.rows.chat_template import template_names
+from conf.chat_templates import template_names
 from trainers.data.samples.chat import Call, Message, RowError
 
 Span = tuple[int, int]

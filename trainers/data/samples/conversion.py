@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
-from conf.stages import STAGES, Kind
-from trainers.data.kinds import WORDS
+from conf.stages import Kind
 from trainers.data.samples.chat import Message, Sample
-from trainers.errors import DataError
 
 
 def as_it_is(sample: Sample) -> list[Sample]:
@@ -69,7 +67,7 @@ def alike(sample: Sample, messages: list[Message]) -> Sample:
     return made
 
 
-# What a set holds -> the kind of rows that a stage wants -> how they are made. What is not here cannot be made.
+# What a set holds -> the kind of rows that a stage wants -> how they are made; the pairs are those of GIVES in conf/data_kinds.py.
 MAKE: dict[Kind, dict[Kind, Callable[[Sample], list[Sample]]]] = {
     "text": {"text": as_it_is, "prompts": unanswered},
     "answers": {"answers": as_it_is, "prompts": question},
@@ -77,24 +75,6 @@ MAKE: dict[Kind, dict[Kind, Callable[[Sample], list[Sample]]]] = {
     "labelled": {"labelled": as_it_is, "prompts": question},
     "prompts": {"prompts": unanswered},
 }
-
-
-def stages_served(held: Kind) -> list[str]:
-    return [stage for stage, row in STAGES.items() if row.reads in MAKE[held]]
-
-
-def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
-    """Refuse a set of which no rows of the wanted kind can be made.
-
-    Raises:
-        DataError: naming the set, what it holds, and the stages that it suits.
-    """
-    if wanted not in MAKE[held]:
-        readers = ", ".join(stage for stage, row in STAGES.items() if row.reads == wanted)
-        raise DataError(
-            f"{origin} holds {WORDS[held]}, but stage={readers} reads {WORDS[wanted]}. "
-            f"This set suits stage={', '.join(stages_served(held))}. Choose one of these stages, or another set."
-        )
 
 
 def last_answer_alone(sample: Sample) -> Sample:

@@ -2,11 +2,11 @@
 
 import sys
 
+from conf.data_kinds import refuse_other_kind
 from conf.data_sets import sources_of
 from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.samples.chat import Sample
-from trainers.data.samples.conversion import refuse_other_kind
 from trainers.data.samples.reading import read_samples
 from trainers.data.sources.chunks import chunks_of
 from trainers.data.sources.records import Records

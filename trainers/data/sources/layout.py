@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 
-from conf.data_layout import Layout, layout_of_record
+from conf.data_layout import Layout, layout_of_record, no_layout
 from trainers.data.sources.records import Records
 from trainers.data.sources.rows import Row, RowError, parsed, place_within
 from trainers.errors import DataError
-
-LAYOUTS_IN_WORDS = (
-    "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
-    "prompt and completion (or response), or chosen and rejected (trl)"
-)
 
 
 def guessed_layout(records: Records, first: Sequence[Row]) -> Layout:
@@ -31,11 +26,7 @@ def guessed_layout(records: Records, first: Sequence[Row]) -> Layout:
     layout = next((layout for layout in layouts if layout is not None), None)
     if layout is None:
         number, record = readable[0]
-        columns = sorted(record) if isinstance(record, dict) else []
-        raise DataError(
-            f"{records.place(number)}: the columns ({', '.join(columns) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
-            f"Describe the file in the registry (data.registry), or rename its columns."
-        )
+        raise DataError(no_layout(records.place(number), record if isinstance(record, dict) else {}))
     return layout
 
 

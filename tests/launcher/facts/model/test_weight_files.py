@@ -73,10 +73,14 @@ def test_a_config_that_lies_is_refused_by_the_tensor_and_both_shapes(saved, lie,
         check(saved, **lie)
 
 
-def test_packed_weights_and_folders_without_safetensors_are_left_to_the_loader(saved, tmp_path):
+def test_packed_weights_are_left_to_the_loader(saved):
     check(saved, intermediate_size=96, quantization_config={"load_in_4bit": True})
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**SIZES, "model_type": "llama"}))
-    check(tmp_path)
+    with pytest.raises(ConfigError, match=r"holds no weights \(model.safetensors, or model.safetensors.index.json and its files\)"):
+        check(tmp_path)
 
 
 def test_broken_and_missing_files_are_one_message(saved, tmp_path):

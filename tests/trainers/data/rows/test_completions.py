@@ -5,9 +5,9 @@ from dataclasses import replace
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from conf.chat_templates import named_template
 from conf.stages import Kind
 from launcher.composition.compose import compose
-from trainers.data.rows.chat_template import named_template
 from trainers.data.rows.drops import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
 from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.samples.chat import Message, Sample, plain

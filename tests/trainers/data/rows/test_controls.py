@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from conf.stages import Kind
 from launcher.composition.compose import compose
 from trainers.data.prepare.report import control_lines
-from trainers.data.rows.chat_template import named_template, template_names
+from conf.chat_templates import named_template, template_names
 from trainers.data.rows.controls import controls_of
 from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.rows.tokens import MASKED

@@ -6,8 +6,8 @@ import pytest
 import trl
 from transformers import PreTrainedTokenizerBase
 
+from conf.chat_templates import named_template
 from launcher.composition.compose import compose
-from trainers.data.rows.chat_template import named_template
 from trainers.data.rows.row_kinds import row_of
 from trainers.data.rows.tokens import MASKED
 from trainers.data.samples.chat import Call, Message, RowError, Sample, plain

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from conf.chat_templates import control_tokens, named_template, template_names
 from launcher.composition.compose import compose
-from trainers.data.rows.chat_template import control_tokens, named_template, template_names
 from trainers.data.rows.rendering import render_prompts
 from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.rows.template import Rendered

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from conf.chat_templates import named_template
 from launcher.composition.compose import compose
-from trainers.data.rows.chat_template import named_template
 from trainers.data.rows.row_kinds import Row, row_of, rows_of
 from trainers.data.rows.tokens import MASKED, answer_ranges
 from trainers.data.samples.chat import Call, Message, RowError, Sample

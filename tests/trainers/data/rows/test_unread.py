@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.chat_templates import named_template
 from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
-from trainers.data.rows.chat_template import named_template
 from trainers.model.tokenizer import byte_tokenizer
 
 THINKING = (

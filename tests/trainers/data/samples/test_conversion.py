@@ -2,10 +2,10 @@
 
 import pytest
 
+from conf.data_kinds import GIVES, WORDS, refuse_other_kind, stages_served
 from conf.stages import STAGES
-from trainers.data.kinds import WORDS
 from trainers.data.samples.chat import Sample, plain
-from trainers.data.samples.conversion import MAKE, last_answer_alone, refuse_other_kind, stages_served
+from trainers.data.samples.conversion import MAKE, last_answer_alone
 from trainers.errors import DataError
 
 BASE: Sample = {"place": "f.json, record 1", "messages": [plain("user", "U")], "tools": [{"name": "t"}]}
@@ -61,3 +61,7 @@ def test_a_labelled_answer_is_an_answer_to_its_prompt_only_if_it_is_good():
 def test_without_history_the_last_answer_alone_is_learned():
     turns = [plain("user", "U"), plain("assistant", "A"), plain("user", "V"), plain("assistant", "B")]
     assert [message["learn"] for message in last_answer_alone({**BASE, "messages": turns})["messages"]] == [False, False, False, True]
+
+
+def test_what_the_launcher_expects_of_a_set_is_what_can_be_made_of_it() -> None:
+    assert {held: tuple(made) for held, made in MAKE.items()} == GIVES
