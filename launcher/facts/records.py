@@ -108,8 +108,8 @@ def texts_of(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def groups_of(path: Path) -> Iterator[tuple[str, Record]]:
-    import pyarrow  # it takes as long as the rest of a plan, so only these files pay for it
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]  # it takes as long as the rest of a plan, so only these files pay for it
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:

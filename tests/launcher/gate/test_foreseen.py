@@ -393,7 +393,7 @@ def test_the_folder_of_another_machine_is_noted_and_that_of_this_one_refused(ref
 
 def test_the_home_folder_is_written_out_for_the_ranks(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(own.parent))
-    run = described(*BASE, "model=local", "model.path=~/own", "model.tokenizer=~/own", "data.sets=[x]")
+    run = described(*BASE, "model=local", "model.path='~/own'", "model.tokenizer='~/own'", "data.sets=[x]")
     assert (run.model.path, run.model.tokenizer) == (str(own), str(own))
 
 
