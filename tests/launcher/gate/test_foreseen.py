@@ -17,7 +17,9 @@ import pytest
 from conf.schema import Run
 from conf.stages import stage_row
 from launcher.cli import main
-from tests.described import described
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
+from tests.described import composed, described
 from trainers.data.prepare.selection import split
 from trainers.data.samples.sets import read_sets
 from trainers.errors import DataError
@@ -393,7 +395,8 @@ def test_the_folder_of_another_machine_is_noted_and_that_of_this_one_refused(ref
 
 def test_the_home_folder_is_written_out_for_the_ranks(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(own.parent))
-    run = described(*BASE, "model=local", "model.path='~/own'", "model.tokenizer='~/own'", "data.sets=[x]")
+    given = composed(*BASE, "model=local", "model.path=x", "data.sets=[x]")  # the command line refuses a ~, and YAML files may hold one
+    run = settled(replace(given, model=replace(given.model, path="~/own", tokenizer="~/own")), settled_node(given.node, 0))
     assert (run.model.path, run.model.tokenizer) == (str(own), str(own))
 
 

@@ -105,7 +105,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
         check(tmp_path, tensors("all-linear", hidden_size=32))
     with pytest.raises(ConfigError, match=r"has none for model.layers.1.mlp.down_proj"):
         check(tmp_path, tensors("all-linear", num_hidden_layers=1))
-    with pytest.raises(ConfigError, match=r"has one for layer 2, and model has 2 layers"):
+    with pytest.raises(ConfigError, match=r"has one for layer 2, and x has 2 layers, so it was trained on another model"):
         check(tmp_path, tensors("all-linear", num_hidden_layers=3))
-    with pytest.raises(ConfigError, match=r"has adapters for no layer of model"):
+    with pytest.raises(ConfigError, match=r"has adapters for no layer of x"):
         check(tmp_path, {name.replace("layers", "blocks"): tensor for name, tensor in tensors("all-linear").items()})
