@@ -18,11 +18,11 @@ import pytest
 import trl
 from transformers import PreTrainedTokenizerBase
 
+from conf.chat_templates import named_template
 from conf.data_sets import sources_of
 from conf.stages import Kind
 from launcher.composition.compose import compose
 from trainers.data.prepare.tokenising import Tokenised, Work, tokenise_chunks
-from conf.chat_templates import named_template
 from trainers.data.sources.chunks import chunks_of
 from trainers.errors import DataError
 from trainers.model.tokenizer import byte_tokenizer

@@ -8,10 +8,10 @@ import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from conf.chat_templates import named_template, template_names
 from conf.stages import Kind
 from launcher.composition.compose import compose
 from trainers.data.prepare.report import control_lines
-from conf.chat_templates import named_template, template_names
 from trainers.data.rows.controls import controls_of
 from trainers.data.rows.row_kinds import Row, row_of
 from trainers.data.rows.tokens import MASKED
