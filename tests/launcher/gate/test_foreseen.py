@@ -213,7 +213,7 @@ def ranks_refuse_tokenizer(*overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("data.template=nosuch",), "data.template=nosuch is not a template. Choose one of: alpaca, chatml,"),
+        (("data.template=nosuch",), "data.template=nosuch is not a template. Choose one of: alpaca, baichuan,"),
         (
             ("data.template=llama3",),
             "data.template=llama3 writes <|end_header_id|>, <|eot_id|>, <|start_header_id|>, which this tokenizer would split",
@@ -235,7 +235,7 @@ def test_a_folder_without_a_chat_template_is_refused_where_one_is_needed(base: P
     given = ("data.sets=[answers.jsonl]", f"model.tokenizer={base}")
     assert permitted(*given)
     without_template(base)
-    said = f"model.tokenizer={base}: its tokenizer has no chat template, and stage=sft needs one. Set data.template to one of alpaca, chatml,"
+    said = f"model.tokenizer={base}: its tokenizer has no chat template, and stage=sft needs one. Set data.template to one of alpaca, baichuan,"
     assert said in refused(*given)
     ranks_refuse_tokenizer(*given)
     assert permitted(*given, "data.template=chatml")
