@@ -100,7 +100,7 @@ def test_ctrl_c_saves_the_running_point_starts_no_other_and_leaves_no_process(tm
     wait_until(lambda: training(tmp_path), "first loss of a point", process)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=PATIENCE)[0]
-    assert process.returncode == 6, output
+    assert process.returncode == 75, output
     assert "2 points: 1 stopped, 1 not started" in output
     stopped = next(event for event in ledger_of(tmp_path) if event["event"] == "stopped")
     assert list((Path(stopped["run_folder"]) / "checkpoints").glob("step-*"))
