@@ -154,13 +154,18 @@ def evaluate_cells(cells: Sequence[Cell], root: Path, script: Path = SCRIPT) -> 
 
 
 def assert_plain(cell: Cell, ranks: list[dict[str, dict[str, float]]], root: Path, error: float = 1e-6) -> None:
-    """The loss within `error`; a reward or log-probability is summed over up to 31 tokens, each of which fp32 rounds by up to 5e-7."""
+    """The loss within `error`; other measures within ten times that.
+
+    A reward or log-probability is summed over up to 31 tokens, each of which fp32 rounds by up to 5e-7. The loss of ppo is such a measure too:
+    a mean of scores of both signs, which nearly cancel.
+    """
     by_hand = expected(cell, root)
     for found in ranks:
         for size in SIZES:
             measured = {name: found[str(size)][name] for name in by_hand}
             assert measured == pytest.approx(by_hand, rel=error, abs=10 * error), (cell.name, size)
-            assert measured["eval_loss"] == pytest.approx(by_hand["eval_loss"], rel=error, abs=error), (cell.name, size)
+            if cell.stage != "ppo":
+                assert measured["eval_loss"] == pytest.approx(by_hand["eval_loss"], rel=error, abs=error), (cell.name, size)
 
 
 def expected(cell: Cell, root: Path) -> dict[str, float]:

@@ -28,7 +28,7 @@ STEPS = 16  # numbers of tokens between a power of two and the next
 
 
 def pad_evaluation(trainer: Trainer, collate: Callable[[list[Row]], Batch]) -> None:
-    """transformers weighs the loss of an evaluated batch by its first dimension: there rows stay rows, as `collate` pads them."""
+    """In an evaluation rows stay rows, as `collate` pads them. Its mean over tokens would be the same of joined ones, which were not tried there."""
     joined, loader = trainer.data_collator, trainer.get_eval_dataloader
 
     def padded_loader(*arguments: Any, **keywords: Any) -> Any:
