@@ -1,5 +1,6 @@
 """`resume=`: go on in a run's own folder with its recorded configuration; whatever else is given is compared with it."""
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -38,7 +39,15 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
         raise ConfigError(f"resume= is given {len(named)} times. Give it once, with one run folder or with last.")
     if named and named[0] in ("", "null"):
         raise ConfigError(f"resume={named[0]} names no run. Give a run folder, or last.")
-    return (named[0] if named else None), [text for text in overrides if not text.startswith(PREFIX)]
+    at_step = re.fullmatch(r"(.+)@(step-\d+)", named[0]) if named else None
+    if at_step is not None:
+        raise ConfigError(f"resume={named[0]} names a checkpoint. Write: resume={at_step[1]} checkpoint.resume={at_step[2]}")
+    return (unquoted(named[0]) if named else None), [text for text in overrides if not text.startswith(PREFIX)]
+
+
+def unquoted(text: str) -> str:
+    """resume= takes a path as it stands; quotes as Hydra's grammar has them are left out."""
+    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def recorded_run(run_dir: RunDir) -> Run:

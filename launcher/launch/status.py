@@ -131,12 +131,23 @@ def named_run(name: str, output: Path | None) -> RunDir:
     """The run folder that `name` means: a path, or `last`."""
     if name == "last":
         return last_run(output)
-    run_dir = RunDir(Path(name).absolute())
+    run_dir = RunDir(Path(name).expanduser().absolute())
     if not run_dir.run_yaml.is_file():
-        raise ConfigError(
-            f"{name} is not a run folder, because it has no run.yaml. `regimen status` lists the runs under {in_words(places(output))}."
-        )
+        meant = meant_run(name, output)
+        listed = f"Did you mean {meant}?" if meant else f"`regimen status` lists the runs under {in_words(places(output))}."
+        raise ConfigError(f"{name} is not a run folder, because it has no run.yaml. {listed}")
     return run_dir
+
+
+def meant_run(name: str, output: Path | None) -> str:
+    """The run that a folder is in, or the newest of those in it or of that name; empty where there is none."""
+    given = Path(name).expanduser()
+    around = next((folder for folder in given.parents if RunDir(folder).run_yaml.is_file()), None)
+    if around is not None:
+        inside = given.relative_to(around).parts
+        return f"{around}@{inside[1]}" if inside[0] == RunDir(around).checkpoints.name and len(inside) > 1 else str(around)
+    runs = [run.path for run in find_runs(output) if given.absolute() in run.path.absolute().parents or name in (run.path.parent.name, run.path.name)]
+    return str(runs[-1]) if runs else "last" if name.lower() == "last" else ""
 
 
 def as_dict(status: RunStatus) -> dict[str, Any]:

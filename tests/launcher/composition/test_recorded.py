@@ -165,3 +165,13 @@ def test_an_output_that_the_environment_names_is_read_from_it(monkeypatch: pytes
 def test_a_resume_without_a_run_is_refused_with_what_to_give(value: str) -> None:
     with pytest.raises(ConfigError, match=rf"^resume={value} names no run\. Give a run folder, or last\.$"):
         split_resume([f"resume={value}"])
+
+
+def test_a_checkpoint_to_resume_is_named_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"^resume=last@step-100 names a checkpoint\. Write: resume=last checkpoint\.resume=step-100$"):
+        split_resume(["resume=last@step-100"])
+
+
+@pytest.mark.parametrize("written", ["my runs/demo/one", "'my runs/demo/one'", '"my runs/demo/one"'])
+def test_a_run_to_resume_may_stand_in_quotes(written: str) -> None:
+    assert split_resume([f"resume={written}"]) == ("my runs/demo/one", [])

@@ -144,6 +144,29 @@ def test_no_run_to_be_last_is_told(tmp_path: Path) -> None:
         named_run("last", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("outputs/demo/b/model", "outputs/demo/b"),
+        ("outputs/demo/b/checkpoints/step-3", "outputs/demo/b@step-3"),
+        ("outputs/demo", "outputs/demo/b"),
+        ("outputs", "outputs/demo/b"),
+        ("demo", "outputs/demo/b"),
+        ("a", "outputs/demo/a"),
+        ("LAST", "last"),
+    ],
+)
+def test_a_folder_around_or_in_a_run_is_told_with_that_run(name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_run(tmp_path / "outputs", "demo/a")
+    newer = made_run(tmp_path / "outputs", "demo/b")
+    newer.checkpoint(3).mkdir(parents=True)
+    newer.model.mkdir()
+    with pytest.raises(ConfigError) as refused:
+        named_run(name, Path("outputs"))
+    assert str(refused.value) == f"{name} is not a run folder, because it has no run.yaml. Did you mean {meant}?"
+
+
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{tmp_path} is not a run folder"):
         named_run(str(tmp_path), tmp_path)
