@@ -175,3 +175,10 @@ def test_a_checkpoint_to_resume_is_named_by_its_key() -> None:
 @pytest.mark.parametrize("written", ["my runs/demo/one", "'my runs/demo/one'", '"my runs/demo/one"'])
 def test_a_run_to_resume_may_stand_in_quotes(written: str) -> None:
     assert split_resume([f"resume={written}"]) == ("my runs/demo/one", [])
+
+
+def test_the_same_output_may_be_written_differently(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HERE", str(Path.cwd()))
+    for written in (f"output={Path('outputs').absolute()}", "output=./outputs", "output=${oc.env:HERE}/outputs"):
+        assert run_as_dict(resumed_run(run_dir, [written])) == run_as_dict(started())
+    assert f"output: recorded outputs, given {tmp_path}/outputs" in refusal(run_dir, f"output={tmp_path}/outputs")
