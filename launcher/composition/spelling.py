@@ -21,10 +21,6 @@ EXTRA = "it has a sign too many"
 PAGE = "docs/llamafactory.md translates all names."
 
 
-# What has to be chosen for a key to count.
-CHOSEN = {"model.path": "model=local ", "data.sets": "data=files "}
-
-
 def readable(text: str) -> bool:
     """Whether Hydra's grammar reads one value in it."""
     try:
@@ -182,10 +178,10 @@ def choice_line(group: str, name: str) -> str:
 def own_line(group: str, name: str) -> str:
     """The line for a model or data that is named where a choice belongs; empty for everything else."""
     is_path = "/" in name or Path(name).exists()
-    if group == "model" and is_path:
+    if group == "model" and (is_path or not nearest_choices(name, built_in_choices(group))):
         preset = preset_of(name)
         return f"model={preset}" if preset else f"model=local {line_for('model.path', name)}"
-    if group == "data" and (is_path or re.search(r"\.(jsonl?|csv|parquet|txt)\b", name)):
+    if group == "data" and (is_path or not nearest_choices(name, built_in_choices(group))):
         return f"data=files {line_for('data.sets', name)}"
     return ""
 
@@ -200,9 +196,15 @@ def llamafactory(key: str, value: str | None, subject: str = "It") -> str:
         return ""  # the same word here: what is wrong is the group
     said = f"{subject} is LLaMA-Factory's name for {row.ours}."
     if value is not None and translates(row, value):
-        return f"{said} Write: {CHOSEN.get(row.ours, '')}{line_for(row.ours, value)}"
+        return f"{said} Write: {choice_for(row)}{line_for(row.ours, value)}"
     how = "" if row.values == SAME else f" ({row.values})"
     return f"{said} Write {row.ours}={'CHOICE' if row.ours in GROUPS else 'VALUE'}{how}. {PAGE}"
+
+
+def choice_for(row: Name) -> str:
+    """What has to be chosen for the key to be there, as the table says it, and for data.sets to be read."""
+    named = re.search(r"with `(\w+=\w+)`", row.values)
+    return f"{named[1]} " if named else "data=files " if row.ours == "data.sets" else ""
 
 
 def llamafactory_choice(group: str, name: str) -> str:

@@ -59,6 +59,8 @@ MISTAKES = [
     ("lora_target=q_proj,v_proj", "regime.targets=[q_proj,v_proj]"),
     ("finetuning_type=lora", "regime=lora"),
     ("cutoff_len=128", "data.cutoff=128"),
+    ("quantization_bit=4", "regime=qlora regime.bits=4"),
+    ("dpo_label_smoothing=0.1", "stage=dpo stage.label_smoothing=0.1"),
     ("per_device_train_batch_size=2", "training.micro_batch=2"),
     ("batch_size=2", "training.micro_batch=2"),
     ("max_seq_length=128", "data.cutoff=128"),
@@ -94,7 +96,7 @@ def test_a_mistake_is_told_with_the_line_that_works(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     line = shown_line(refusal(["plan", *DEMO, *shlex.split(written)], capsys))
-    assert line == [right]
+    assert " ".join(line) == right
     assert isinstance(compose([*DEMO, *(word.replace("$HOME", "/home/me") for word in line)]), Composed)
 
 
@@ -107,6 +109,9 @@ CHOICES = [
     ("model=./my_model", ["model=local", "model.path=./my_model"]),
     ("data=my.jsonl model=demo", ["data=files", "data.sets=[my.jsonl]"]),
     ("data=me/set model=demo", ["data=files", "data.sets=[me/set]"]),
+    ("model=gpt2", ["model=local", "model.path=gpt2"]),
+    ("data=alpaca_zh model=demo", ["data=files", "data.sets=[alpaca_zh]"]),
+    ("data=法律.jsonl model=demo", ["data=files", 'data.sets=["法律.jsonl"]']),
     ("node=A100 model=demo", ["node=a100_40"]),
     ("--node h100", ["node=h100_80"]),
 ]
