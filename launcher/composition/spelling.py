@@ -17,6 +17,7 @@ from launcher.composition.names import field_type, known_keys, nearest_choices, 
 FILE = re.compile(r"\S+\.(ya?ml|json)")
 PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 OPEN_QUOTE = "a quote is not closed"
+QUOTES = "it has a character that needs quotes within the shell's own"
 EXTRA = "it has a sign too many"
 PAGE = "docs/llamafactory.md translates all names."
 
@@ -109,7 +110,9 @@ def unreadable(text: str) -> str:
     name, why = key.strip(), reason(key, value)
     line = line_for(name, value.strip().strip("'\"") if why == OPEN_QUOTE else value.strip("=,; ") if why == EXTRA else value)
     if re.fullmatch(r"[\w./@-]+", name) and not re.search(r"\n|\$\{", value) and readable(shlex.split(line)[0]):
-        return f"{text!r} cannot be read, because {why}. Write: {line}"
+        return (
+            f"{text!r} cannot be read, because {why}. Write: {own_line(name, value.strip()) if name in ('model', 'data') and why == QUOTES else line}"
+        )
     return f"{text!r} cannot be read as key=value. If the value has special characters or letters outside ASCII, quote it twice: 'key=\"value\"'."
 
 
@@ -122,13 +125,14 @@ def reason(key: str, value: str) -> str:
         return OPEN_QUOTE
     if value.count("[") != value.count("]"):
         return "a bracket is not closed"
-    return "it has a character that needs quotes within the shell's own"
+    return QUOTES
 
 
 def tilde(key: str, value: str) -> str:
     """A shell expands ~ at the beginning of a word only, and Hydra does not."""
     where = value.removeprefix("~")
-    return f"{key}={value} is not possible, because ~ is not expanded there. Write: {key}={'$HOME' + where if where[:1] in ('', '/') else 'FOLDER'}"
+    named = "model=local model.path" if key == "model" else key
+    return f"{key}={value} is not possible, because ~ is not expanded there. Write: {named}={'$HOME' + where if where[:1] in ('', '/') else 'FOLDER'}"
 
 
 def file_given(text: str) -> str:

@@ -85,6 +85,7 @@ MISTAKES = [
     ("regime==lora", "regime=lora"),
     ("""name="'mine" """, "name=mine"),
     ("output=~/runs", "output=$HOME/runs"),
+    ("model=~/models/law", "model=local model.path=$HOME/models/law"),
     ("output=/データ/実行", 'output="/データ/実行"'),
     ("evaluation.generate=法律是什么？", 'evaluation.generate="法律是什么？"'),
 ]
