@@ -128,7 +128,7 @@ def file_message(kind: str, said: str, key: str) -> str:
     if "is not a ListConfig" in said:
         return f"{key} must be a list. Write: {field}: [FIRST, SECOND]"
     if kind not in (ConfigKeyError.__name__, ConfigAttributeError.__name__):
-        return value_message(key, said) if key else "the file is no table of keys. Write lines of the form `key: value`."
+        return value_message(key, said) if key else "the file is not a table of keys. Write lines of the form `key: value`."
     if " " in key:
         return f"`{field}` has no colon. Write: {': '.join(field.split(' ', 1))}"
     if field.split(".")[0] == group:

@@ -95,7 +95,7 @@ def refuse_verb(argv: Sequence[str]) -> None:
 
 
 def refuse_options(arguments: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> NoReturn:
-    """The message for what no option and no argument of the verb is.
+    """The message for what is neither an option nor an argument of the verb.
 
     Raises:
         ConfigError: always.

@@ -257,7 +257,7 @@ def test_groups_may_lie_in_several_folders(tmp_path: Path) -> None:
         ("defaults: [lora, _self_]\n\trank: 3\n", 'regime/mine.yaml", line 2, column 1'),
         ("rank: 3\nrank: 4\n", "duplicate key rank"),
         ("rank: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
-        ("- a\n", "In regime/mine.yaml: the file is no table of keys. Write lines of the form `key: value`."),
+        ("- a\n", "In regime/mine.yaml: the file is not a table of keys. Write lines of the form `key: value`."),
         ("hello\n", "In regime/mine.yaml"),
         ("defaults: lora\n", "In regime/mine.yaml: defaults must be a list. Write: defaults: [CHOICE, _self_]"),
         ("defaults: [loar, _self_]\n", "regime/mine.yaml starts from loar, which is not a choice. Did you mean lora?"),
