@@ -16,6 +16,7 @@ import pytest
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main, parsed_arguments
 from launcher.launch import journal, status
+from launcher.verbs.weights import is_model_folder
 from tests.described import described
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -77,6 +78,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     finished_run(RunDir(tmp_path / "outputs" / "JUDGE" / "TIME"), "stage=rm")
     finished_run(RunDir(tmp_path / "outputs" / "RUN" / "TIME"))
+    (tmp_path / "my_model").mkdir()  # as `export last --to my_model` leaves it
+    (tmp_path / "my_model" / "config.json").write_text("{}")
     for place in ("data", "my_data", "law_data"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "dataset_info.json").write_text(json.dumps({"alpaca_en_demo": {"file_name": "my.jsonl"}}))
@@ -137,7 +140,8 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
         assert main(["data", *rest, "--cfg"]) == 0
     elif verb in SLOW or "--follow" in rest:
         arguments = parsed_arguments([verb, *rest])
-        assert status.named_run(str(arguments.run).split("@")[0], arguments.output).run_yaml.is_file()
+        name = str(arguments.run).split("@")[0]
+        assert is_model_folder(Path(name)) or status.named_run(name, arguments.output).run_yaml.is_file()
     else:
         assert main([verb, *rest]) == 0
 
