@@ -246,10 +246,10 @@ def refusal(verdict: Verdict) -> str:
     return "" if verdict.permitted else " ".join(check.sentence for check in verdict.checks if not check.passed and check.binding)
 
 
-PLACES = {"PUBLISHED_FLOOR": "by the table the job", "GPU_PEAK": "a GPU", "HOST_RAM": "host memory", "DISK": "the disk"}
-
-
 def missing(verdict: Verdict) -> str:
-    """What is too small, in a few words; empty where nothing refuses."""
-    failed = [check for check in verdict.checks if not check.passed and check.binding]
-    return "" if verdict.permitted else ", ".join(f"{PLACES.get(check.rule, check.rule)} lacks {gib(check.need - check.have)}" for check in failed)
+    """What is too small, in a few words; empty where nothing refuses. The predicted need says more than the published one."""
+    if verdict.permitted:
+        return ""
+    failed = {check.rule: gib(check.need - check.have) for check in verdict.checks if not check.passed and check.binding}
+    places = {"GPU_PEAK": "lacks", "HOST_RAM": "a node lacks", "DISK": "the disk lacks"}
+    return next((f"{place} {failed[rule]}" for rule, place in places.items() if rule in failed), "by the published table")

@@ -200,19 +200,19 @@ def leave_out(keys: Sequence[str]) -> str:
 
 
 def matrix_lines(judged: Judged, rows: "Sequence[MatrixRow]") -> list[str]:
-    """Every regime on this node; both needs in one unit, of one place."""
+    """Every regime on this node; both needs in one unit, of one place. Under the table is what a cell has no room for."""
     run = judged.run
     place = "one GPU" if run.node.gpus else "a node"
     lines = [
         *wrapped(
             f"{run.model.name} ({count(judged.facts.parameters)} parameters), {plural(ranks(run), 'rank')} on {place_phrase(run)}; memory of {place}:"
         ),
-        f"  {'regime':<24}{'published':>12}{'predicted':>12}  verdict",
+        f"  {'regime':<22}{'published':>12}{'predicted':>12}  verdict",
     ]
     for row in rows:
         predicted = "-" if row.predicted is None else gib(row.predicted)
         verdict = "permitted" if row.permitted else f"refused: {row.short}" if row.predicted is not None else row.short
-        lines.append(f"  {row.name:<24}{gib(row.published):>12}{predicted:>12}  {verdict}")
-    for why in dict.fromkeys(row.why for row in rows if row.why):
+        lines.append(f"  {row.name:<22}{gib(row.published):>12}{predicted:>12}  {verdict}")
+    for why in dict.fromkeys(row.why for row in rows if row.predicted is None):
         lines += ["", *wrapped(f"{', '.join(row.name for row in rows if row.why == why)}: {why}")]
     return lines

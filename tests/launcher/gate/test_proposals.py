@@ -289,6 +289,7 @@ def test_the_matrix_shows_every_regime_with_table_prediction_and_verdict():
     ]
     assert rows[3].overrides == ()
     assert rows[0].why
+    assert rows[0].short.startswith("lacks ")
     assert rows[0].predicted > rows[1].predicted > rows[3].predicted > rows[5].predicted
 
 

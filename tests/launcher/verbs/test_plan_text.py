@@ -182,7 +182,8 @@ def test_a_refused_row_says_in_its_cell_how_much_is_missing() -> None:
     checks = {check.rule: check for check in found.verdict.checks}
     short = gib(checks["GPU_PEAK"].need - checks["GPU_PEAK"].have)
     (full,) = (line for line in lines if line.startswith("  full, mixed precision"))
-    assert f"a GPU lacks {short}" in full
+    assert full.endswith(f"  refused: lacks {short}")
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_pair_that_cannot_work_is_said_in_words() -> None:
