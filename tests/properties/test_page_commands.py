@@ -97,7 +97,10 @@ def finished_run(run_dir: RunDir, *overrides: str) -> None:
         {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1} if run.stage.name == "rm" else {"architectures": ["LlamaForCausalLM"]}
     )
     (run_dir.model / "config.json").write_text(json.dumps({**run.model.architecture, **scores, "max_position_embeddings": 2048}))
-    (run_dir.model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # a file of weights that holds none
+    head = {"score.weight": {"dtype": "F32", "shape": [1, 128], "data_offsets": [0, 512]}} if run.stage.name == "rm" else {}
+    header = json.dumps(head).encode()
+    (run_dir.model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)  # the header alone
+    (run_dir.model / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}}))
     (run_dir.model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0]['content'] }}", "eos_token": "</s>"}))
 
 

@@ -275,11 +275,16 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, refused: Refuse
     assert "none: the folder holds no tokenizer. Copy its files there" in refused("data.sets=[answers.jsonl]", f"model.tokenizer={tmp_path / 'none'}")
 
 
+def in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without the breaks of its lines."""
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_what_is_not_on_this_machine_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
     given = ("plan", "model=llama3.1_8b", "data=demo", "node=h100_80", "regime=lora")
     assert main(given) == 0
     note = "note: model.path=meta-llama/Llama-3.1-8B is not on this machine, so it is not known here whether its tokenizer has a chat template"
-    assert note in capsys.readouterr().out
+    assert note in in_one_line(capsys)
     assert main([*given, "data.template=llama3"]) == 0
     assert "chat template" not in capsys.readouterr().out
 
@@ -390,7 +395,7 @@ def test_the_folder_of_another_machine_is_noted_and_that_of_this_one_refused(ref
     assert "model.path=/absent/llama is not a folder." in refused(*given, "node=cpu")
     assert "model.path=/absent/llama is not a folder." in refused(*given, "node=h100_80", "cluster=slurm")
     assert main(["plan", *given[:2], "data=demo", "node=h100_80", "regime=lora"]) == 0
-    assert "note: model.path=/absent/llama is not on this machine, so its files were not looked at." in capsys.readouterr().out
+    assert "note: model.path=/absent/llama is not on this machine, so its files were not looked at." in in_one_line(capsys)
 
 
 def test_the_home_folder_is_written_out_for_the_ranks(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_the_disk_of_another_node_is_a_note() -> None:
         f"node=a100_80 is not this machine, so its disk is not judged. The run needs {gib(found.estimate.disk)} in output=outputs there."
     ) in found.node.notes
     # README shows what fits: full training under ZeRO needs more disk than is here, and is proposed
-    assert sum("sharding=zero" in line for line in recommendations(found)) >= 2
+    assert sum("sharding=zero" in line for line in recommendations(found, LLAMA)) >= 2
 
 
 def test_the_disk_of_this_machine_and_of_a_slurm_job_counts() -> None:
