@@ -191,3 +191,11 @@ def test_recomputed_layers_of_an_adapter_give_the_same_gradients() -> None:
     plain = adapter_gradients("plain", False)
     for checkpointing in (False, True):
         torch.testing.assert_close(adapter_gradients("fused", checkpointing), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_torch_has_the_kernel_of_joined_rows_with_the_arguments_that_it_is_given() -> None:
+    """trainers/kernels/attention.py calls it below torch.nn.attention.varlen; it runs on GPUs alone."""
+    arguments = torch.ops.aten._flash_attention_forward.default._schema.arguments
+    positional = ["query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p", "is_causal", "return_debug_mask"]
+    assert [argument.name for argument in arguments if not argument.kwarg_only] == positional
+    assert {"scale", "window_size_left", "window_size_right"} <= {argument.name for argument in arguments if argument.kwarg_only}
