@@ -56,9 +56,16 @@ def regime_phrase(run: Run) -> str:
 
 
 def fit_lines(judged: Judged) -> list[str]:
-    head, rest = judged.fit[:1], judged.fit[1:]
-    what = "training.fit=auto" if judged.run.training.fit == "auto" else "chosen by training.fit"
-    said = [*(f"{what}: {reason}." for reason in head), *(f"  {reason}" for reason in rest)]
+    """What was chosen and why, and as keys that can be set."""
+    if not judged.fit:
+        return []
+    from launcher.gate.changes import as_override  # most plans choose nothing
+
+    training = judged.run.training
+    what = "training.fit=auto" if training.fit == "auto" else "chosen by training.fit"
+    keys = ("micro_batch", "gradient_checkpointing", "kernels", "loss", "attention")
+    stated = " ".join([*(f"training.{key}={as_override(getattr(training, key))}" for key in keys), f"sharding={judged.run.sharding.name}"])
+    said = [f"{what}: {judged.fit[0]}.", f"  as keys: {stated}", *(f"  {reason}" for reason in judged.fit[1:])]
     return [line for text in said for line in wrapped(text, later=4)]
 
 

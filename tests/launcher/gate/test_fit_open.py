@@ -1,6 +1,7 @@
 """What training.fit chooses without being asked: the keys that are open where training.effective_batch is stated, on GPUs and for pt and sft."""
 
 import importlib.machinery
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from launcher.composition.compose import compose
 from launcher.gate import fit
 from launcher.gate.judge import Judged, judge_recorded, judge_run
 from launcher.memory.step.fused_reach import fuses_layers
+from launcher.verbs.plan_text import fit_lines
 
 SOURCE = ("data=files", "data.sets=[org/name]", "data.cutoff=2048", "training.max_steps=10", "node.host_memory=500000000000", "gate.floor=advisory")
 LLAMA, STATED = ("model=llama3.1_8b", "node=h200_141"), "training.effective_batch=4"
@@ -46,6 +48,12 @@ def test_the_samples_of_a_step_alone_bring_the_fastest_form_that_fits(regime: st
     assert fuses_layers(found.run, found.facts)  # what is chosen is predicted
     assert found.estimate.doubts == ()
     assert found.fit[0].startswith("micro-batch 4, no gradient checkpointing, fused kernels, fused loss, sharding=ddp comes first")
+    keys = "training.micro_batch=4 training.gradient_checkpointing=false training.kernels=fused training.loss=fused training.attention=varlen"
+    said = " ".join(" ".join(fit_lines(found)).split())
+    assert said == f"chosen by training.fit: {found.fit[0]}. as keys: {keys} sharding=ddp"
+    assert judged("model=llama3.2_1b", "node=h200_141", f"regime={regime}", STATED, "training.fit=off", *keys.split()).run == replace(
+        found.run, training=replace(found.run.training, fit="off")
+    )
 
 
 @pytest.mark.usefixtures("with_extra")
