@@ -16,6 +16,7 @@ TINY = (
     *("model=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128"),
     *("node=cpu", "cluster.ranks_per_node=1", "sharding=ddp", "training.precision=fp32", "training.gradient_checkpointing=false"),
     *("training.micro_batch=4", "training.max_steps=2", "optim.lr=0.005", "optim.warmup=0", "evaluation.interval=0", "checkpoint.interval=1"),
+    *("evaluation.at_start=true", "evaluation.at_end=true"),
 )
 REGIMES = {
     "full": ("regime=full",),
