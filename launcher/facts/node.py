@@ -92,7 +92,7 @@ def settle_named(node: Node, root: Path, *, queued: bool) -> NodeFacts:
             f"node.gpu_memory has no value, and node.gpus is {node.gpus} (node={node.name}). "
             "Set it to the memory of one GPU, for example 80GB, or use node=auto."
         )
-    here = not queued and (node.gpus == 0 or len(readable_gpus()) >= node.gpus)
+    here = not queued and (node.gpus == 0 or len(readable_gpus(root)) >= node.gpus)
     if node.host_memory is None and (node.gpus > 0 or queued):
         note = (
             f"node={node.name} does not state its host memory, so host memory is not judged. Set node.host_memory to that node's, for example 500GB."
@@ -102,8 +102,10 @@ def settle_named(node: Node, root: Path, *, queued: bool) -> NodeFacts:
     return NodeFacts(settled_node(replace(node, host_memory=memory), node.gpus), source, (), (), here=here)
 
 
-def readable_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine, where a plan for a stated node only asks whether they could be that node's."""
+def readable_gpus(root: Path) -> tuple[Gpu, ...]:
+    """The GPUs of this machine, where a plan for a stated node only asks whether they could be that node's. Without a driver nothing is loaded."""
+    if not (root / "proc/driver/nvidia").is_dir():
+        return ()
     try:
         return visible_gpus()[0]
     except ConfigError:

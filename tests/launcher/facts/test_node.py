@@ -321,7 +321,9 @@ def test_peaks_are_those_of_the_data_sheets(name: str, peak: float | None) -> No
 NAMED = Node(name="h100_80", auto=False, gpus=2, gpu_name="H100-80GB", gpu_memory=85520809984, host_memory=None, tflops=989)
 
 
-def test_a_named_node_is_here_where_its_gpus_could_be(settle: Settle) -> None:
+def test_a_named_node_is_here_where_its_gpus_could_be(settle: Settle, machine: Path) -> None:
+    assert not settle(h200(0), h200(1), node=NAMED).here  # no driver is loaded, and none is asked
+    (machine / "proc/driver/nvidia").mkdir(parents=True)
     assert settle(h200(0), h200(1), node=NAMED).here
     assert not settle(h200(0), node=NAMED).here
     assert not settle(init_error=LibraryNotFound("NVML Shared Library Not Found"), node=NAMED).here
