@@ -11,7 +11,7 @@ from launcher.composition.compose import compose
 from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError
 from launcher.rules.ranges import check_values
-from launcher.rules.slurm import slurm_size
+from launcher.rules.slurm import refuse_slurm_values, slurm_size
 from tests.described import described
 
 DEMO = ["model=demo", "data=demo"]
@@ -87,9 +87,9 @@ def test_slurm_gets_what_was_meant(memory: str, written: str | None) -> None:
     assert isinstance(run.cluster, Slurm)
     if written is None:
         with pytest.raises(ConfigError, match=f"cluster.memory={memory} is .*Write the unit: cluster.memory=64GB"):
-            check_values(run)
+            refuse_slurm_values(run)
     else:
-        check_values(run)
+        refuse_slurm_values(run)
         assert slurm_size(run.cluster) == written
 
 
