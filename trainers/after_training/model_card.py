@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
+from conf.evaluations import of_final_model
 from conf.records import is_step, read_lines
 from conf.request import Export
 from conf.run_dir import RunDir, run_as_dict
-from conf.schema import Qlora, Run
+from conf.schema import Evaluation, Qlora, Run
 
 DESCRIBED = ("model", "data", "stage", "regime", "optim", "training", "sharding")  # groups that describe how the weights were made
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "deepspeed", "bitsandbytes", "hqq")
@@ -55,7 +56,7 @@ def facts(run: Run, request: Export) -> dict[str, str]:
         "base": base_text(run),
         "data sets": ", ".join(str(public(name)) for name in run.data.sets),
         "steps": f"{steps}, each of {run.training.effective_batch} samples of at most {run.data.cutoff} tokens",
-        **losses(history),
+        **losses(history, run.evaluation, request.trained.step),
         "precision of training": run.training.precision,
         "seed": str(run.training.seed),
         "versions at export": ", ".join(f"{name} {found}" for name in ("regimen", *LIBRARIES) if (found := installed(name))),
@@ -108,10 +109,17 @@ def progress(run_dir: RunDir, step: int | None) -> list[dict[str, Any]]:
     return [entry for entry in read_lines(run_dir.progress, is_step).entries if step is None or entry["step"] <= step]
 
 
-def losses(history: list[dict[str, Any]]) -> dict[str, str]:
-    """First and last of each kind."""
+def losses(history: list[dict[str, Any]], evaluation: Evaluation, step: int | None) -> dict[str, str]:
+    """First and last of each kind; of a final model that is an earlier checkpoint, the evaluation of that one."""
     found = {name: [entry[key] for entry in history if key in entry] for key, name in (("loss", "training loss"), ("eval_loss", "evaluation loss"))}
-    return {name: f"{values[0]:.4f} at the start, {values[-1]:.4f} at the end" for name, values in found.items() if values}
+    told = {name: f"{values[0]:.4f} at the start, {values[-1]:.4f} at the end" for name, values in found.items() if values}
+    kept = of_final_model([entry for entry in history if "eval_loss" in entry], evaluation) if evaluation.best_at_end and step is None else None
+    if kept is None:
+        return told
+    return {
+        **told,
+        "evaluation loss": f"{found['evaluation loss'][0]:.4f} at the start, {kept['eval_loss']:.4f} at step {kept['step']}, which was kept",
+    }
 
 
 def without_paths(values: Any) -> Any:
