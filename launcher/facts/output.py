@@ -1,7 +1,6 @@
 """Whether run folders can be made where `output` says."""
 
 import os
-import shutil
 from pathlib import Path
 
 from conf.schema import Run
@@ -26,7 +25,7 @@ def refuse_unusable_output(run: Run) -> None:
     for path in (there, there / run.name):
         if path.exists() and not path.is_dir():
             raise DiskError(f"output={run.output}: {path} is a file. Set output= to a folder.")
-    if shutil.disk_usage(there).total == 0:
+    if os.statvfs(there).f_blocks == 0:
         raise DiskError(f"output={run.output}: {there} is made by the kernel and keeps no files. Set output= to a folder on a disk.")
     if not may_be_elsewhere(run) and not os.access(there, os.W_OK | os.X_OK):
         raise DiskError(f"output={run.output}: {there} cannot be written. Set output= to a folder that you may write to.")

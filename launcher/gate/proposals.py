@@ -63,10 +63,10 @@ def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Chan
         if any(contains(moves, smaller) for smaller, _ in found):
             continue
         changed = first_fitting(run, moves, judge_run)
-        overrides = () if changed is None else overrides_between(run, left_to_fit(run, changed))
+        overrides = () if changed is None else overrides_between(run, without_accumulation(run, changed))
         if changed is None or not overrides:
             continue
-        found.append((moves, Change(overrides, needed(changed, facts), judge_run(changed).headroom, notes(run, moves))))
+        found.append((moves, Change(overrides, needed(changed, facts), judge_run(changed).headroom, notes(moves))))
         if len(found) == MOST_PROPOSALS:
             break
     return tuple(change for _, change in found)
@@ -175,13 +175,9 @@ def passes(verdict: Verdict) -> bool:
     return all(check.passed or not check.binding for check in verdict.checks)
 
 
-def left_to_fit(run: Run, changed: Run) -> Run:
-    """A proposal does not say what training.fit=auto chooses: pasted, it is chosen again, among combinations that hold the one judged here."""
-    if run.training.fit != "auto":
-        return changed
-    training = run.training
-    chosen = {"micro_batch": training.micro_batch, "accumulation": training.accumulation, "gradient_checkpointing": training.gradient_checkpointing}
-    return replace(trained(changed, **chosen), sharding=run.sharding)
+def without_accumulation(run: Run, changed: Run) -> Run:
+    """training.fit=auto computes it, and refuses to be given it; what else a proposal states, it leaves as it is."""
+    return changed if run.training.fit != "auto" else trained(changed, accumulation=run.training.accumulation)
 
 
 def needed(run: Run, facts: ModelFacts) -> int:
@@ -189,9 +185,8 @@ def needed(run: Run, facts: ModelFacts) -> int:
     return predicted.required if run.node.gpus else predicted.host
 
 
-def notes(run: Run, moves: Moves) -> str:
-    chosen = ("micro-batch", "checkpointing", "sharding") if run.training.fit == "auto" else ()
-    return "; ".join(move.note for move in sorted(moves, key=lambda move: -move.cost) if move.axis not in chosen)
+def notes(moves: Moves) -> str:
+    return "; ".join(move.note for move in sorted(moves, key=lambda move: -move.cost))
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def test_pasted_proposals_are_fitted_anew_and_permitted(monkeypatch: pytest.Monk
         overrides = [*AUTO, *HUB_DATA, "training.max_steps=10", *random_job(source)]
         decided = judge_run(compose(overrides))
         for change in alternatives(decided.run, decided.facts, judging_like(decided))[:2] if not decided.verdict.permitted else ():
-            assert not {text.split("=")[0] for text in change.overrides} & {"training.micro_batch", "training.accumulation", "sharding"}
+            assert "training.accumulation" not in {text.split("=")[0] for text in change.overrides}
             again = judge_run(compose([*overrides, *change.overrides]))
             assert again.verdict.permitted, (overrides, change.overrides)
             assert again.run.training.effective_batch == 64
