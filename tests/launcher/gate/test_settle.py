@@ -96,6 +96,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("training.dataloader_workers", "", [0], [-1]),
     ("checkpoint.interval", "", [0], [-1]),
     ("checkpoint.keep", "", [1], [0]),
+    ("data.control_tokens", "", ["special", "text"], ["Special", "", "plain"]),
     ("checkpoint.resume", "", ["newest", "step-0", "step-120"], ["", "oldest", "step-", "step-x", "step--1", "step-²", "120", "step-1\n"]),
     ("evaluation.interval", "", [0], [-1]),
     ("evaluation.micro_batch", "", [1], [0]),
