@@ -8,7 +8,7 @@ import pytest
 
 from conf.run_dir import RunDir, run_as_dict, save_run
 from conf.schema import Run
-from launcher.composition.recorded import output_of, recorded_run, resumed_run, split_resume
+from launcher.composition.recorded import FREE, output_of, recorded_run, resumed_run, split_resume
 from launcher.errors import ConfigError, Unsafe
 from tests.described import described
 
@@ -182,3 +182,9 @@ def test_the_same_output_may_be_written_differently(run_dir: RunDir, monkeypatch
     for written in (f"output={Path('outputs').absolute()}", "output=./outputs", "output=${oc.env:HERE}/outputs"):
         assert run_as_dict(resumed_run(run_dir, [written])) == run_as_dict(started())
     assert f"output: recorded outputs, given {tmp_path}/outputs" in refusal(run_dir, f"output={tmp_path}/outputs")
+
+
+def test_what_only_the_site_sees_may_differ_on_a_resume() -> None:
+    """A time limit that was too short must not end a run for good; nodes and ranks change what is trained."""
+    site = {"partition", "account", "qos", "time", "memory", "constraint", "reservation", "exclude", "signal_seconds"}
+    assert {key.removeprefix("cluster.") for key in FREE if key.startswith("cluster.")} == site
