@@ -26,6 +26,7 @@ def place_of_this_rank() -> Place:
         local_rank=int(environment.get("LOCAL_RANK", 0)),
         world=int(environment.get("WORLD_SIZE", 1)),
         attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        visible=environment.get("CUDA_VISIBLE_DEVICES", ""),
     )
 
 

@@ -68,7 +68,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     stage = stage_module(run)
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)
-    join_ranks(run)
+    join_ranks(run, place)
     checkpoint = checkpoint_to_resume(run_dir)
     arguments.eval_on_start = data.evaluation is not None and checkpoint is None and bool(run.evaluation.at_start)
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
@@ -109,14 +109,14 @@ def join_again(run: Run, place: Place) -> None:
     torch.distributed.init_process_group("nccl" if run.node.gpus else "gloo", store=fresh, rank=rank, world_size=world)
 
 
-def join_ranks(run: Run) -> None:
+def join_ranks(run: Run, place: Place) -> None:
     """Under ZeRO on CPUs, from_pretrained partitions weights before the Trainer would have made the process group."""
     if not isinstance(run.sharding, Zero):
         return
     import deepspeed
 
     if run.node.gpus:
-        ask_torch(deepspeed.accelerator.get_accelerator(), os.environ)
+        ask_torch(deepspeed.accelerator.get_accelerator(), place.visible)
     else:
         deepspeed.init_distributed("gloo")
 

@@ -31,7 +31,7 @@ def evaluate_folder(folder: Path, place: Place) -> None:
     data = PreparedData(*(Dataset.load_from_disk(folder / name) for name in ("train", "evaluation")), report=None)
     arguments = stage.build_arguments(run, run_dir, True)
     keep_output_dtype(arguments, run)
-    join_ranks(run)
+    join_ranks(run, place)
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, [])
     trainer.train()
     found = {}

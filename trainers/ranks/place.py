@@ -9,6 +9,7 @@ class Place:
     local_rank: int
     world: int
     attempt: int = 0  # how often the agent has restarted the ranks
+    visible: str = ""  # CUDA_VISIBLE_DEVICES
 
     @property
     def leads(self) -> bool:

@@ -183,11 +183,12 @@ def test_committing_a_damaged_step_again_mends_it(run_dir: RunDir) -> None:
     assert names(sorted(run_dir.checkpoints.iterdir())) == [".making", "step-5"]
 
 
-def test_pruning_keeps_the_newest_and_the_protected(run_dir: RunDir) -> None:
+@pytest.mark.parametrize(("keep", "best", "left"), [(2, None, [4, 3]), (2, 1, [4, 1]), (3, 1, [4, 3, 1]), (1, None, [4]), (1, 1, [4, 1])])
+def test_pruning_keeps_the_newest_and_the_best(keep: int, best: int | None, left: list[int], run_dir: RunDir) -> None:
     for step in (1, 2, 3, 4):
         committed_step(run_dir, step)
-    prune(run_dir, 2, frozenset([run_dir.checkpoint(1)]))
-    assert names(committed(run_dir)) == ["step-4", "step-3", "step-1"]
+    prune(run_dir, keep, None if best is None else run_dir.checkpoint(best))
+    assert names(committed(run_dir)) == [f"step-{step}" for step in left]
 
 
 def test_what_a_killed_attempt_left_is_cleared_and_nothing_else(run_dir: RunDir) -> None:
