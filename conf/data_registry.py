@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conf.data_layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, in_words
 from conf.stages import Kind
-from conf.strict_json import RepeatedKey, loads
+from conf.strict_json import LongNumber, RepeatedKey, loads
 
 LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
 MEDIA = ("images", "videos", "audios")
@@ -49,7 +49,7 @@ def read_registry(path: Path) -> dict[str, object]:
         return {}
     try:
         entries = loads(path.read_text(encoding="utf-8-sig"))
-    except RepeatedKey as error:
+    except (LongNumber, RepeatedKey) as error:
         raise DataError(f"{path}: {error}. Give each entry a name of its own, and each key one value.") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}. Fix the registry there.") from error

@@ -3,6 +3,11 @@
 import json
 
 
+class LongNumber(ValueError):
+    def __init__(self) -> None:
+        super().__init__("a whole number has more digits than can be read")
+
+
 class RepeatedKey(ValueError):
     def __init__(self, key: str) -> None:
         super().__init__(f"the key {key!r} stands twice in one object, and only its last value would be read")
@@ -21,14 +26,22 @@ def loads(text: str) -> object:
 
     Raises:
         RepeatedKey: where an object within it holds a key twice.
+        LongNumber: for more digits than Python reads (4,300).
         json.JSONDecodeError, RecursionError: as json.loads.
     """
-    return json.loads(text, object_pairs_hook=whole)
+    return json.loads(text, object_pairs_hook=whole, parse_int=number)
 
 
 def loads_marked(text: str) -> object:
     """The same with such objects marked as Repeated."""
-    return json.loads(text, object_pairs_hook=marked)
+    return json.loads(text, object_pairs_hook=marked, parse_int=number)
+
+
+def number(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError as error:
+        raise LongNumber from error
 
 
 def whole(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -70,6 +70,10 @@ def parsed_arguments(argv: Sequence[str]) -> argparse.Namespace:
         refuse_options(arguments, rest, argv)
     if rest:
         arguments.overrides += rest
+    if not "".join(vars(arguments).get("overrides", ())).isascii():
+        from launcher.composition.spelling import plainly
+
+        arguments.overrides = [plainly(text) for text in arguments.overrides]
     for line in replaced(getattr(arguments, "overrides", [])):
         print(line, file=sys.stderr)
     return arguments
@@ -190,6 +194,8 @@ def act_clean(arguments: argparse.Namespace) -> int:
 
     if arguments.runs and arguments.older is not None:
         raise ConfigError("--older chooses among all runs, and RUN names one. Give one of them.")
+    if arguments.older is not None and not 0 <= arguments.older < float("inf"):
+        raise ConfigError(f"--older {arguments.older:g} is not a number of days. Give 0 or more, for example --older 30.")
     return clean(arguments.runs, arguments.output, arguments.older, arguments.yes)
 
 

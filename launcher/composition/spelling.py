@@ -19,6 +19,7 @@ PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGN
 OPEN_QUOTE = "a quote is not closed"
 QUOTES = "it has a character that needs quotes within the shell's own"
 EXTRA = "it has a sign too many"
+FULL_WIDTH = str.maketrans(dict(zip("＝，：；（）［］｛｝“”‘’、", "=,:;()[]{}\"\"'',", strict=True)))  # what a Chinese keyboard writes
 PAGE = "docs/llamafactory.md translates all names."
 
 
@@ -28,6 +29,29 @@ def readable(text: str) -> bool:
         return not OverridesParser.create().parse_override(text).is_sweep_override()
     except HydraException:
         return False
+
+
+def plainly(text: str) -> str:
+    """The same override with the quotes that Hydra's grammar needs around letters beyond ASCII."""
+    key, equals, value = text.partition("=")
+    if not equals or key in GROUPS or value.isascii() or set("'\"") & set(value) or is_wide(value) or parses(text):
+        return text
+    if value.startswith("[") and not value.endswith("]"):
+        return text
+    form = listed(value) if value.startswith("[") else ",".join(quoted(part) for part in value.split(","))
+    return f"{key}={form}" if parses(f"{key}={form}") else text
+
+
+def parses(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:
+        return False
+    return True
+
+
+def is_wide(text: str) -> bool:
+    return text != text.translate(FULL_WIDTH)
 
 
 def line_for(key: str, value: str) -> str:
@@ -77,7 +101,7 @@ def in_pieces(overrides: Sequence[str]) -> str | None:
 
 def is_loose(text: str) -> bool:
     """Whether a word is probably the rest of the value before it: a shell splits values that have spaces."""
-    return "=" not in text and not is_key(text) and not text.startswith("-") and not FILE.fullmatch(text) and not is_run(text)
+    return "=" not in text and "＝" not in text and not is_key(text) and not text.startswith("-") and not FILE.fullmatch(text) and not is_run(text)
 
 
 def is_run(text: str) -> bool:
@@ -95,6 +119,10 @@ def spaced(text: str, key: str, value: str) -> str:
 def unreadable(text: str) -> str:
     """The message for one override that Hydra's grammar does not read."""
     key, equals, value = text.partition("=")
+    if is_wide(text):
+        meant = text.translate(FULL_WIDTH)
+        sign = next(sign for sign in text if is_wide(sign))
+        return f"{text!r} has the full-width sign {sign}, which is not {sign.translate(FULL_WIDTH)}. Write: {shlex.quote(plainly(meant))}"
     if value.startswith("~"):
         return tilde(key, value)
     if FILE.fullmatch(text) and not equals:

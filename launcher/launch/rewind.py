@@ -32,6 +32,16 @@ def refuse_unusable(run_dir: RunDir, wanted: str) -> None:
         raise ConfigError(f"checkpoint.resume={wanted} cannot be used: {problems[0]}. Committed checkpoints: {there}.")
 
 
+def refuse_finished(run_dir: RunDir, wanted: str) -> None:
+    """Raises ConfigError where a finished run is asked to go back: it would lose its model."""
+    refuse_unusable(run_dir, wanted)
+    if wanted != NEWEST:
+        raise ConfigError(
+            f"{run_dir.path} is finished, and going back to {wanted} would replace its model. "
+            f"Use the weights of that step: regimen export {run_dir.path}@{wanted}"
+        )
+
+
 def rewound(decided: Judged, run_dir: RunDir) -> Judged:
     """Set later checkpoints aside, and return the same run without the request. The caller owns the folder."""
     wanted = decided.run.checkpoint.resume

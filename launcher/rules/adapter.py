@@ -15,6 +15,7 @@ from launcher.facts.model.weight_files import NUMBER, tensors_of
 from launcher.memory.weights.parameters import adapter_targets, full_name, places
 
 KEYS = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}  # ours, PEFT's
+SIZES = ("r", "lora_alpha")  # every adapter has them
 LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")  # PEFT's names of an adapter's two matrices
 
 
@@ -56,6 +57,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def refuse_other_adapter(run: Run, regime: Lora, folder: Path, config: dict[str, Any]) -> None:
     for key, theirs in KEYS.items():
+        if theirs not in config and theirs in SIZES:
+            raise ConfigError(f"{folder / ADAPTER_CONFIG} has no {theirs}, so it does not describe a whole adapter. Save the adapter again.")
         wanted, found = getattr(regime, key), config.get(theirs, False)
         if wanted != found:
             raise ConfigError(f"regime.{key}={wanted}, but the adapter in {folder} has {found}. Set regime.{key}={str(found).lower()}.")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from math import inf, isfinite
 from typing import Any
 
@@ -107,6 +107,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("optim.weight_decay", 0),
     at_least("optim.max_grad_norm", 0),
     at_least("optim.warmup", 0),
+    positive("optim.eps"),
     within("optim.beta1", 0, 1),
     within("optim.beta2", 0, 1),
     at_least("optim.rank", 1),
@@ -177,7 +178,10 @@ def check_values(run: Composed) -> None:
         )
     if run.output == "":
         raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
+    if any(not character.isprintable() for character in run.output):
+        raise ConfigError(f"output={run.output!r} holds a character that cannot be shown. Set it to a folder without it.")
     refuse_out_of_range(run, LIMITS)
+    refuse_lists_in_lists(run)
     refuse_other_sharding(run.sharding)
     check_rewards(run)
     if run.model.init == "pretrained" and run.model.path is None:
@@ -189,6 +193,15 @@ def check_values(run: Composed) -> None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
     refuse_other_evaluation(run)
     refuse_other_data(run)
+
+
+def refuse_lists_in_lists(run: Composed) -> None:
+    """OmegaConf takes a list for a text where the text is in a list."""
+    for group in fields(run):
+        choice = getattr(run, group.name)
+        for key, value in vars(choice).items() if is_dataclass(choice) else ():
+            if isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value):
+                raise ConfigError(f"{group.name}.{key}={value} is not possible. It must be a list of single values, without lists or tables in it.")
 
 
 def check_given(run: Composed, keys: Collection[str]) -> None:

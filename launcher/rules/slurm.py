@@ -86,6 +86,8 @@ def refuse_other_form(key: str, value: str) -> None:
         return
     setting = "output" if key == "the run folder" else key
     advice = f"Write {form.words}, for example {setting}={form.example}."
+    if value.startswith("-") and re.fullmatch(r"-[0-9.]+", value):
+        raise ConfigError(f"{key}={value} is below 0. {advice}")
     if value.startswith("-") or HARMLESS.fullmatch(value) is None:
         raise Unsafe(f"{key}={value!r} cannot be written into a batch script: a shell or sbatch could read more than a value in it. {advice}")
     raise ConfigError(f"{key}={value} is not a value that sbatch accepts. {advice}")

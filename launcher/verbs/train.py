@@ -72,6 +72,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
     """
     run = recorded.resumed_run(run_dir, overrides)
     if status.status_of(run_dir).state == "finished":
+        rewind.refuse_finished(run_dir, run.checkpoint.resume)
         print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
         return None
     batch_job.refuse_active(run_dir)

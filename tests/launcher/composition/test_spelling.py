@@ -11,7 +11,7 @@ from conf.schema import Composed
 from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.composition.names import nearest_choices, nearest_key
-from launcher.composition.spelling import PLAIN, line_for, llamafactory
+from launcher.composition.spelling import PLAIN, line_for, llamafactory, parses, plainly
 from launcher.errors import ConfigError
 
 SHOWN = re.compile(
@@ -74,7 +74,6 @@ MISTAKES = [
     ("optim=adamw-8bit", "optim=adamw_8bit"),
     ("data.sets=generated", "data.sets=[generated]"),
     ("data.sets=法律.json", 'data.sets=["法律.json"]'),
-    ("data.sets=[法律.json,b.json]", 'data.sets=["法律.json","b.json"]'),
     ("'data.sets=[it(1).json]'", 'data.sets=["it(1).json"]'),
     ("data.sets=[a,b", 'data.sets=["a","b"]'),
     ("data.sets=a,b", "data.sets=[a,b]"),
@@ -85,8 +84,10 @@ MISTAKES = [
     ("regime==lora", "regime=lora"),
     ("""name="'mine" """, "name=mine"),
     ("output=~/runs", "output=$HOME/runs"),
-    ("output=/データ/実行", 'output="/データ/実行"'),
-    ("evaluation.generate=法律是什么？", 'evaluation.generate="法律是什么？"'),
+    ("training.max_steps＝5", "training.max_steps=5"),
+    ("data.sets=[法律，b]", 'data.sets=["法律","b"]'),
+    ("data.sets=[“法律”]", 'data.sets=["法律"]'),
+    ("data.folder＝法律", 'data.folder="法律"'),
 ]
 
 
@@ -98,6 +99,36 @@ def test_a_mistake_is_told_with_the_line_that_works(
     line = shown_line(refusal(["plan", *DEMO, *shlex.split(written)], capsys))
     assert " ".join(line) == right
     assert isinstance(compose([*DEMO, *(word.replace("$HOME", "/home/me") for word in line)]), Composed)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("data.sets=[法律.json,b.json]", 'data.sets=["法律.json","b.json"]'),
+        ("output=/データ/実行", 'output="/データ/実行"'),
+        ("evaluation.generate=法律是什么？", 'evaluation.generate="法律是什么？"'),
+        ("name=甲,乙", 'name="甲","乙"'),  # of a sweep
+        ("name=模型", 'name="模型"'),
+    ],
+)
+def test_letters_of_every_script_need_no_quotes(written: str, read: str) -> None:
+    assert plainly(written) == read
+    assert parses(read)
+
+
+@pytest.mark.parametrize("written", ["optim.lr=1e-4", 'name="模型"', "data=法律.jsonl", "data.sets=[法律，b]", "data.sets=[法律", "模型"])
+def test_what_needs_no_quotes_or_a_message_stays_as_it_is(written: str) -> None:
+    assert plainly(written) == written
+
+
+def test_a_run_gets_its_chinese_name_and_data_as_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "法律.jsonl").write_text('{"instruction": "问", "output": "答"}\n' * 8, encoding="utf-8")
+    given = ("name=模型", "data=files", "data.folder=.", "data.sets=[法律.jsonl]", "data.cutoff=64", "cluster.ranks_per_node=1")
+    assert main(["plan", "model=demo", "node=cpu", *given]) == 0
+    assert "outputs/模型/" in capsys.readouterr().out
 
 
 CHOICES = [

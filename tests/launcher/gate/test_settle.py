@@ -77,6 +77,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("optim.weight_decay", "", [0.0], [-0.1, NAN]),
     ("optim.max_grad_norm", "", [0.0], [-0.1, NAN]),
     ("optim.warmup", "", [0.0, 0.5, 100.0], [-0.1, INF, NAN]),
+    ("optim.eps", "", [1e-8], [0.0, -1.0, INF, NAN]),
     ("optim.beta1", "", [0.0, 0.999], [-0.1, 1.0, NAN]),
     ("optim.beta2", "", [0.0, 0.999], [-0.1, 1.0, NAN]),
     ("optim.scheduler", "", ["linear", "cosine", "constant", "cosine_with_min_lr"], ["cosin", ""]),
@@ -308,3 +309,14 @@ def test_a_cpu_node_takes_any_number_of_ranks() -> None:
 def test_a_settled_run_is_settled() -> None:
     run = settled(composed("training.effective_batch=16"), node_with(8))
     assert settled(run, settled_node(run.node, run.node.gpus or 0)) == run
+
+
+@pytest.mark.parametrize("override", ["model.added_tokens=[[a]]", "regime.modules=[[a]]", "regime.modules=[{a: 1}]"])
+def test_a_list_within_a_list_is_told_by_its_key(override: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{override.split('=')[0]}=.* is not possible\. It must be a list of single values"):
+        check_values(compose(["model=demo", "data=demo", "node=cpu", "regime=freeze", override]))
+
+
+def test_an_output_with_a_line_break_is_refused() -> None:
+    with pytest.raises(ConfigError, match="holds a character that cannot be shown"):
+        check_values(compose(["model=demo", "data=demo", "node=cpu", 'output="a\nb"']))

@@ -92,3 +92,13 @@ def test_a_resume_from_an_absent_step_starts_nothing(run_dir: RunDir, capsys: py
 def test_a_new_run_has_no_checkpoint_to_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "model=demo", "data=demo", "node=cpu", "checkpoint.resume=step-7"]) == 2
     assert "checkpoint.resume=step-7: a new run has no checkpoints. Remove the key, or name the run" in capsys.readouterr().err
+
+
+def test_a_finished_run_keeps_its_model(run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    journal.record(run_dir, "end", exit_code=0, message="finished")
+    assert main(["train", f"resume={run_dir.path}", "checkpoint.resume=step-7"]) == 2
+    assert "step-7 does not exist. Committed checkpoints: step-15, step-10, step-5." in capsys.readouterr().err
+    assert main(["train", f"resume={run_dir.path}", "checkpoint.resume=step-5"]) == 2
+    assert f"Use the weights of that step: regimen export {run_dir.path}@step-5" in capsys.readouterr().err
+    assert len(committed(run_dir)) == 3

@@ -123,3 +123,9 @@ def test_no_is_an_answer(here: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_a_name_and_an_age_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert cleaned(capsys, "last", "--older", "3") == (2, "regimen: --older chooses among all runs, and RUN names one. Give one of them.\n")
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf"])
+def test_days_that_are_none_remove_nothing(days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", f"--older={days}", "--yes", "--output", str(tmp_path)]) == 2
+    assert "is not a number of days. Give 0 or more, for example --older 30." in capsys.readouterr().err

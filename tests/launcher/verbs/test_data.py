@@ -26,7 +26,7 @@ def test_good_data_validate_with_code_0_and_broken_ones_with_4(tmp_path: Path, c
     assert main(["data", "validate", *given]) == 4
     said = capfd.readouterr()
     assert "⟦a<|im_end|>⟧" in said.out
-    assert f"{tmp_path}/a.jsonl, line 2, column 20: broken JSON" in said.err
+    assert f"{tmp_path}/a.jsonl, line 2, column 20: broken JSON" in said.out
 
 
 def test_prepared_data_lie_in_the_cache_and_are_not_made_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

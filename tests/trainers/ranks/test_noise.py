@@ -11,9 +11,13 @@ from trainers.ranks.noise import NOISE, Noise, leave_out_noise
 
 
 @pytest.mark.parametrize("noise", NOISE, ids=lambda noise: noise.logger)
-def test_a_named_message_is_left_out_and_others_of_the_same_library_stay(noise: Noise, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_named_message_is_left_out_and_others_of_the_same_library_stay(
+    noise: Noise, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leave_out_noise()
     logger = logging.getLogger(noise.logger)
+    caplog.set_level(logging.WARNING, noise.logger)  # whatever libraries have set in this process
+    monkeypatch.setattr(logger, "disabled", False)
     logger.propagate, parent = True, logging.getLogger(noise.logger.split(".")[0])
     parent.addHandler(caplog.handler)
     try:

@@ -3,7 +3,7 @@
 import json
 
 from conf.data_layout import Columns, Layout, Tags, in_words
-from conf.strict_json import RepeatedKey, loads
+from conf.strict_json import LongNumber, RepeatedKey, loads
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
 from trainers.data.samples.watched import holds_something
 
@@ -180,7 +180,7 @@ def missing(record: dict[str, object], column: str) -> RowError:
 def parse_json(value: str, what: str) -> object:
     try:
         return loads(value)
-    except RepeatedKey as error:
+    except (LongNumber, RepeatedKey) as error:
         raise RowError(f"{what}: {error}") from error
     except json.JSONDecodeError as error:
         raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error

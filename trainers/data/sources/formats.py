@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from conf.data_layout import in_words
 from conf.data_sets import is_compressed
-from conf.strict_json import RepeatedKey, loads, loads_marked, repeated_key
+from conf.strict_json import LongNumber, RepeatedKey, loads, loads_marked, repeated_key
 from trainers.data.sources.arrow import without_nulls
 from trainers.data.sources.rows import Row, Unreadable
 from trainers.errors import DataError
@@ -48,6 +48,8 @@ def json_value(path: Path) -> object:
         return loads(content)
     except RepeatedKey:
         return loads_marked(content)
+    except LongNumber as error:
+        raise DataError(f"{path}: {error}. Write it as a text.") from error
     except json.JSONDecodeError as error:
         hint = "If it holds one object per line, name it .jsonl." if error.msg == "Extra data" else "Fix the file there."
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. {hint}") from error

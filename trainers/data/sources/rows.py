@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from conf.strict_json import RepeatedKey, loads
+from conf.strict_json import LongNumber, RepeatedKey, loads
 
 
 class RowError(ValueError):
@@ -43,7 +43,7 @@ def parsed(record: object) -> object:
         return record
     try:
         return loads(record.decode())  # of bytes json.loads would guess UTF-16 and UTF-32 too, a line at a time
-    except RepeatedKey as error:
+    except (RepeatedKey, LongNumber) as error:
         raise RowError(str(error)) from error
     except json.JSONDecodeError as error:
         raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
