@@ -59,7 +59,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
     at_least("model.vocab_multiple", 1),
     Limit(
-        "model.added_tokens", lambda value: len(set(value)) == len(value) and (not value or all_words(value)), "a list of different, non-empty texts"
+        "model.added_tokens", lambda value: not value or (all_words(value) and len(set(value)) == len(value)), "a list of different, non-empty texts"
     ),
     at_least("data.cutoff", 8),
     at_least("data.max_samples", 1),

@@ -311,10 +311,15 @@ def test_a_settled_run_is_settled() -> None:
     assert settled(run, settled_node(run.node, run.node.gpus or 0)) == run
 
 
-@pytest.mark.parametrize("override", ["model.added_tokens=[[a]]", "regime.modules=[[a]]", "regime.modules=[{a: 1}]"])
+@pytest.mark.parametrize("override", ["regime.modules=[[a]]", "regime.modules=[{a: 1}]"])
 def test_a_list_within_a_list_is_told_by_its_key(override: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{override.split('=')[0]}=.* is not possible\. It must be a list of single values"):
         check_values(compose(["model=demo", "data=demo", "node=cpu", "regime=freeze", override]))
+
+
+def test_an_added_token_is_a_text() -> None:
+    with pytest.raises(ConfigError, match="It must be a list of different, non-empty texts"):
+        check_values(compose(["model=demo", "data=demo", "node=cpu", "model.added_tokens=[[a]]"]))
 
 
 def test_an_output_with_a_line_break_is_refused() -> None:
