@@ -51,6 +51,11 @@ def both_answers(sample: Sample) -> list[Sample]:
     return [answered(sample, sample["messages"], sample["chosen"]), answered(sample, sample["messages"], sample["rejected"])]
 
 
+def compared(sample: Sample) -> list[Message]:
+    """The answers of a pair, each of which is learned."""
+    return [message for message in [*sample["chosen"], *sample["rejected"]] if message["role"] == "assistant"]
+
+
 def last_answer(sample: Sample) -> list[Sample]:
     *before, last = sample["messages"]
     return [answered(sample, before, [last])]
@@ -85,10 +90,7 @@ def pair_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PairTokens:
     length = common + max(len(chosen), len(rejected))
     room = max(cutoff - common, 0)
     chosen, rejected = chosen[:room], rejected[:room]
-    if says_nothing(sample["chosen"]) or says_nothing(sample["rejected"]):
-        drop = EMPTY
-    else:
-        drop = NO_ROOM if room == 0 else EQUAL if chosen == rejected else ""
+    drop = EMPTY if any(map(says_nothing, compared(sample))) else NO_ROOM if room == 0 else EQUAL if chosen == rejected else ""
     learned = len(chosen) + len(rejected)
     ids = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
     return {**ids, "length": length, "tokens": 2 * common + learned, "learned": learned, "drop": drop}
@@ -99,7 +101,7 @@ def labelled_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> Labelle
     [(prompt, completion)] = map(split_ids, shown)
     room = max(cutoff - len(prompt), 0)
     length, completion = len(prompt) + len(completion), completion[:room]
-    drop = EMPTY if says_nothing(sample["messages"][-1:]) else NO_ROOM if room == 0 else ""
+    drop = EMPTY if says_nothing(sample["messages"][-1]) else NO_ROOM if room == 0 else ""
     ids = {"prompt_ids": prompt, "completion_ids": completion}
     counts = {"length": length, "tokens": len(prompt) + len(completion), "learned": len(completion)}
     return {**ids, "label": sample["label"], **counts, "drop": drop}
@@ -109,7 +111,7 @@ def prompt_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PromptTok
     """The prompt as the template shows it before an answer is generated."""
     [(rendered, encoding)] = shown
     ids = encoding.ids
-    drop = EMPTY if says_nothing(sample["messages"][-1:]) else PROMPT_TOO_LONG if len(ids) > cutoff else ""
+    drop = EMPTY if says_nothing(sample["messages"][-1]) else PROMPT_TOO_LONG if len(ids) > cutoff else ""
     kept = {"prompt_ids": ids, "prompt": rendered.text, "answer": sample["answer"]}
     return {**kept, "length": len(ids), "tokens": len(ids), "learned": 0, "drop": drop}
 

@@ -31,7 +31,8 @@ def answer_row(sample: Sample, shown: Sequence[Shown], cutoff: int, mask_prompt:
     for first, after in learned_ranges:
         labels[max(first, 1) : after] = ids[max(first, 1) : after]
     learned = len(labels) - labels.count(MASKED)
-    drop = EMPTY if says_nothing([message for message in sample["messages"] if message["learn"]]) else "" if learned else NOTHING_LEARNED
+    answers = [message for message in sample["messages"] if message["learn"]]
+    drop = EMPTY if not answers or any(map(says_nothing, answers)) else "" if learned else NOTHING_LEARNED
     return {"input_ids": ids, "labels": labels, "length": len(whole), "tokens": len(ids), "learned": learned, "drop": drop}
 
 

@@ -50,8 +50,8 @@ def plain(role: Role, content: str, learn: bool = True) -> Message:
     return {"role": role, "content": content, "learn": role == "assistant" and learn}
 
 
-def says_nothing(messages: list[Message]) -> bool:
-    return not any(message["content"].strip() or message.get("calls") for message in messages)
+def says_nothing(message: Message) -> bool:
+    return not (message["content"].strip() or message.get("calls"))
 
 
 def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role, ...]]) -> None:

@@ -69,6 +69,12 @@ def test_pairs_that_teach_nothing_are_dropped_with_their_reason():
         assert tokenise("pairs", sample, byte_tokenizer(), cutoff)["drop"] == reason
 
 
+def test_a_pair_with_an_empty_answer_among_others_is_dropped():
+    sample = pair("A", "B")
+    sample["chosen"] = [plain("assistant", ""), plain("user", "V"), plain("assistant", "A")]
+    assert tokenise("pairs", sample, byte_tokenizer(), cutoff=4096)["drop"] == EMPTY
+
+
 def test_a_token_that_joins_prompt_and_answer_belongs_to_the_answer():
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, "ĊA"])}  # Ċ is a new line

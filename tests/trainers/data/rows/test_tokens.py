@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.chat_templates import named_template
 from launcher.composition.compose import compose
+from trainers.data.rows.drops import EMPTY
 from trainers.data.rows.row_kinds import Row, row_of, rows_of
 from trainers.data.rows.tokens import MASKED, answer_ranges
 from trainers.data.samples.chat import Call, Message, RowError, Sample
@@ -81,6 +82,15 @@ def test_marked_and_unmarked_templates_write_the_same_text():
 def test_an_answer_that_is_not_to_be_learned_is_masked(template: str):
     given = sample(message("user", "U"), message("assistant", "A", learn=False), message("user", "U"), message("assistant", "B"))
     assert [text.strip() for text in learned(given, template)] == ["B<|im_end|>"]
+
+
+@pytest.mark.parametrize("texts", [("", "B"), ("A", " \n")])
+def test_a_conversation_with_an_empty_answer_is_dropped_unless_that_is_context(texts: tuple[str, str]):
+    first, last = texts
+    given = sample(message("user", "U"), message("assistant", first), message("user", "U"), message("assistant", last))
+    assert tokenise(given, byte_tokenizer())["drop"] == EMPTY
+    context = sample(*({**each, "learn": each["learn"] and bool(each["content"].strip())} for each in given["messages"]))
+    assert tokenise(context, byte_tokenizer())["drop"] == ""
 
 
 def test_without_masking_everything_but_the_first_token_is_learned():
