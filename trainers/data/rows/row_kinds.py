@@ -12,18 +12,20 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
 from conf.stages import Kind
-from trainers.data.rows.completions import both_answers, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
+from trainers.data.rows.completions import both_answers, compared, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
 from trainers.data.rows.controls import Controls, controls_in, controls_of, guarded
 from trainers.data.rows.documents import as_written, document_row, end_token
 from trainers.data.rows.encoding import encode_chats, encode_documents, encode_prompts
 from trainers.data.rows.rendering import Shown, render_prompts, render_samples
 from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import answer_row
-from trainers.data.samples.chat import RowError, Sample
+from trainers.data.samples.chat import Message, RowError, Sample
 from trainers.data.samples.conversion import as_it_is
 
 Row = Mapping[str, Any]
 MakeRow = Callable[[Sample, Sequence[Shown]], Row]
+
+WEIGHT = "field weight of a message, as its answer is learned all the same"
 
 IDS = List(Value("int32"))
 COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("int32"), "drop": Value("string")}
@@ -38,6 +40,7 @@ class RowKind:
     encode: Callable[[Sequence[str], PreTrainedTokenizerBase], list[Encoding]] = encode_chats
     alone: bool = False  # whether the tokenizer puts its own tokens around a text
     cuts: bool = True  # whether what is longer than the cutoff is truncated
+    learned_anyway: Callable[[Sample, Data], list[Message]] = lambda sample, data: []  # whether or not their weight is 0
 
     @property
     def features(self) -> Features:
@@ -57,18 +60,21 @@ ROWS: dict[Kind, RowKind] = {
         columns={"input_ids": IDS, "labels": IDS},
         render=render_samples,
         row=lambda tokenizer, data: partial(answer_row, cutoff=data.cutoff, mask_prompt=data.mask_prompt),
+        learned_anyway=lambda sample, data: [] if data.mask_prompt else sample["messages"],
     ),
     "pairs": RowKind(
         columns={"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS},
         render=render_to_answer,
         row=lambda tokenizer, data: partial(pair_row, cutoff=data.cutoff),
         parts=both_answers,
+        learned_anyway=lambda sample, data: compared(sample),
     ),
     "labelled": RowKind(
         columns={"prompt_ids": IDS, "completion_ids": IDS, "label": Value("bool")},
         render=render_to_answer,
         row=lambda tokenizer, data: partial(labelled_row, cutoff=data.cutoff),
         parts=last_answer,
+        learned_anyway=lambda sample, data: sample["messages"][-1:],
     ),
     "prompts": RowKind(
         columns={"prompt_ids": IDS, "prompt": Value("string"), "answer": Value("string")},
@@ -106,7 +112,7 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
     rendered = [each if isinstance(each, RowError) else shown_or_error(list(islice(rendering, len(each)))) for each in parts]
     shown = encoded(rendered, apart, own, tokenizer)
     return [
-        each if isinstance(each, RowError) else {**make(sample, each), **notes(sample, each), "controls": tokens}
+        each if isinstance(each, RowError) else {**make(sample, each), **notes(sample, each, own.learned_anyway(sample, data)), "controls": tokens}
         for sample, each, tokens in zip(samples, shown, found, strict=True)
     ]
 
@@ -133,9 +139,11 @@ def encoded(
     return [each if isinstance(each, RowError) else list(islice(shown, len(each))) for each in rendered]
 
 
-def notes(sample: Sample, parts: Sequence[Shown]) -> dict[str, list[str]]:
+def notes(sample: Sample, parts: Sequence[Shown], learned: Sequence[Message]) -> dict[str, list[str]]:
     """What was done to a sample, and what its record holds that the row does not: columns, and fields of messages."""
     unread = {*sample.get("unread", []), *(name for part, _ in parts for name in part.unread)}
+    if any(message["role"] == "assistant" and not message["learn"] for message in learned):
+        unread.add(WEIGHT)
     return {"repairs": sample.get("repairs", []), "unread": sorted(unread)}
 
 

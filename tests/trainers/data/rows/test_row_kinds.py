@@ -117,6 +117,22 @@ def test_pairs_with_equal_or_empty_answers_are_counted_and_told(tmp_path: Path):
     assert "1 empty" in report.sentence()
 
 
+@pytest.mark.parametrize(
+    ("stage", "mask_prompt", "told"), [("sft", True, False), ("sft", False, True), ("dpo", True, True), ("orpo", True, True), ("kto", True, True)]
+)
+def test_an_answer_of_weight_0_that_is_learned_all_the_same_is_told(stage: str, mask_prompt: bool, told: bool, tmp_path: Path):
+    user, none, good = {"role": "user", "content": "U"}, {"role": "assistant", "content": "A", "weight": 0}, {"role": "assistant", "content": "B"}
+    given: dict[str, dict[str, object]] = {
+        "sft": {"messages": [user, none, user, good]},
+        "kto": {"prompt": [user], "completion": [none], "label": True},
+    }
+    record = given.get(stage, {"prompt": [user, none, user], "chosen": [none], "rejected": [good]})
+    other = {"label": False} if stage == "kto" else {}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (record, {**record, **other})))
+    report = built(stage, ["a.jsonl"], tmp_path, mask_prompt=mask_prompt).report
+    assert report.unread == ({"field weight of a message, as its answer is learned all the same": 2} if told else {})
+
+
 def test_more_than_half_of_no_use_is_refused(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps([{"instruction": "q", "chosen": "a", "rejected": answer} for answer in "aab"]))
     with pytest.raises(DataError, match=r"data.sets: 2 of 3 samples cannot be used \(2 chosen and rejected are equal\)"):
