@@ -1,5 +1,6 @@
-"""How the launcher and the ranks both say a time, and how a line finds room for what it says."""
+"""How the launcher and the ranks both say a time, and how lines and tables find room for what they say."""
 
+import unicodedata
 from collections.abc import Sequence
 
 BAR_WIDTH = 20  # characters of a bar, so that a line of 80 has room for the words beside it
@@ -20,3 +21,22 @@ def fitted(parts: Sequence[str], width: int) -> str:
             break
         shown += BETWEEN + part
     return shown
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal the text takes: Chinese characters take two each, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], right_from: int | None = None) -> list[str]:
+    """The rows of a table as lines; cells stand at the left of their columns, and from `right_from` on at the right."""
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    left = len(widths) if right_from is None else right_from
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell + space if place < left else space + cell for place, (cell, space) in enumerate(zip(row, spaces, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines

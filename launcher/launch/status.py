@@ -13,7 +13,7 @@ from conf.constants import TRAINING
 from conf.exit_codes import DONE, SAVED
 from conf.records import is_event, is_step, read_lines
 from conf.run_dir import RunDir
-from conf.words import BETWEEN
+from conf.words import BETWEEN, aligned, columns
 from launcher.errors import ConfigError, RunLocked
 from launcher.launch import lock
 from launcher.launch.outcome import outcome_of, read_exits
@@ -166,10 +166,8 @@ def finite(value: float | None) -> float | None:
 
 def table(statuses: Sequence[RunStatus], width: int | None = None) -> list[str]:
     """One line for each run; where a line would be wider than the terminal, several short ones, so that nothing is cut."""
-    rows = [HEAD, *(row(status) for status in statuses)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-    if width is None or max(map(len, lines)) <= width:
+    lines = aligned([HEAD, *(row(status) for status in statuses)])
+    if width is None or max(map(columns, lines)) <= width:
         return lines
     return [line for status in statuses for line in block(status, width)]
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from conf.exit_codes import INTERRUPTED, RANKS_FAILED, SAVED
+from conf.words import aligned
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
 from launcher.words import duration, plural
@@ -15,9 +16,7 @@ HEAD = ("point", "overrides", "state", "loss", "run folder", "cause")
 def table_lines(results: Sequence[Result]) -> list[str]:
     """A row for each point, the count of each state, and the best point where there is a choice."""
     rows = [HEAD, *(row(result) for result in sorted(results, key=lambda result: result.point.number))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD) - 1)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-    return [*lines, "", *summary_lines(results)]
+    return [*aligned(rows), "", *summary_lines(results)]
 
 
 def row(result: Result) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from conf.run_dir import RunDir
+from conf.words import aligned
 from launcher.errors import ConfigError
 from launcher.launch import status
 from launcher.launch.places import in_words, places
@@ -179,8 +180,7 @@ def summary_rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [f"  {line}" for line in aligned(rows)]
 
 
 def gib(size: int) -> str:

@@ -15,6 +15,7 @@ from conf.request import Validate, load_validate
 from conf.run_dir import load_composed
 from conf.schema import Composed
 from conf.stages import stage_row
+from conf.words import aligned
 from trainers.data.inspect.agreement import disagreements
 from trainers.data.inspect.lengths_picture import draw_lengths
 from trainers.data.inspect.preview import Preview, plain_text, previews, show
@@ -157,9 +158,7 @@ COLUMNS = ("set", "records", "samples", "unusable", "dropped", "truncated", "tok
 
 
 def table(sets: Sequence[SetCounts]) -> list[str]:
-    rows = [COLUMNS, *(cells(counts) for counts in sets)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    return aligned([COLUMNS, *(cells(counts) for counts in sets)], right_from=1)
 
 
 def cells(counts: SetCounts) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir
+from conf.words import columns
 from launcher.errors import ConfigError
 from launcher.launch import journal, lock
 from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
@@ -177,6 +178,12 @@ def test_a_message_of_several_lines_takes_one_line_of_the_table(run_dir: RunDir)
     lines = table([status_of(run_dir)])
     assert len(lines) == 2
     assert lines[1].endswith("first")
+
+
+def test_a_run_with_a_chinese_name_leaves_the_columns_after_it_in_line(tmp_path: Path, run_dir: RunDir) -> None:
+    named = made_run(tmp_path, "数据/2026-11-22_10-00-00")
+    lines = table([status_of(run_dir), status_of(named)])
+    assert len({columns(line[: line.index("  made")]) for line in lines[1:]}) == 1
 
 
 def test_json_holds_every_field(run_dir: RunDir) -> None:
