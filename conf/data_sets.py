@@ -14,6 +14,7 @@ ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they
 COMPRESSIONS = (".gz", ".zst")  # which may follow any of them
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
 HELD_OUT = ("validation", "test")
+NOTES = re.compile(r"(readme|licen[sc]e).*|.*\.md", re.IGNORECASE)  # files about a set, which nobody expects to be read
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -104,11 +105,16 @@ def parts_of(source: Source) -> list[Source]:
 
 
 def left_out(data: Data) -> list[Path]:
-    """Files of the sets' folders that belong to another split and are not evaluated on either."""
+    """Files of the sets' folders, and of folders inside, that are neither trained nor evaluated on; without what is hidden and NOTES."""
     sources = sources_of(data.sets, data)
     read = {part.file for source in [*sources, *evaluation_sources(data)] for part in parts_of(source)}
     folders = [source.file for source in sources if source.file is not None and source.file.is_dir()]
-    return [file for folder in folders for file in files_in(folder) if file not in read]
+    every = dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("*")) if not is_aside(file.relative_to(folder)))
+    return [file for file in every if file not in read and file.is_file()]
+
+
+def is_aside(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts) or NOTES.fullmatch(file.name) is not None
 
 
 def split_of(file: Path) -> str | None:
@@ -148,7 +154,8 @@ def ending_of(file: Path) -> str:
 def data_ending(file: Path) -> str | None:
     """The ending of a data file without that of its compression; None for other files."""
     whole = file.with_suffix("") if file.suffix in COMPRESSIONS else file
-    return whole.suffix if whole.suffix in ENDINGS else None
+    ending = whole.suffix.lower()
+    return ending if ending in ENDINGS else None
 
 
 def is_compressed(file: Path) -> bool:

@@ -93,6 +93,18 @@ def test_the_files_of_a_folder_that_are_named_as_splits_are_splits(
     assert left_out(data) == [tmp_path / name for name in files if name not in trained]
 
 
+def test_every_file_of_a_folder_that_stays_out_is_named(tmp_path: Path) -> None:
+    read, others = ["a.jsonl", "b.csv", "e.JSONL"], ["d.tsv", "sub/c.jsonl", "test.jsonl"]
+    for name in (*read, *others, ".h.jsonl", ".cache/g.jsonl", "readme.md", "LICENSE"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    data = compose(["model=demo", "data=files", f"data.sets=[{tmp_path}]"]).data
+    assert [part.file for part in parts_of(sources_of(data.sets, data)[0])] == [tmp_path / name for name in read]
+    assert left_out(data) == [tmp_path / name for name in others]
+    data.sets = [str(tmp_path), str(tmp_path / "sub")]
+    assert left_out(data) == [tmp_path / name for name in ("d.tsv", "test.jsonl")]
+
+
 def test_an_entry_may_name_the_split_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("train.jsonl", "test.jsonl"):

@@ -40,7 +40,7 @@ class Findings:
     disagreements: list[str]
     problems: list[Problem]
     previews: list[Preview]
-    left_out: list[str]  # files of the sets' folders that belong to another split
+    left_out: list[str]  # files of the sets' folders that are not read
     one_class: list[str]  # a warning where the answers are all labelled alike
     refusal: str | None  # what training would end with
 

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from conf.data_sets import ENDINGS, HELD_OUT, data_ending, split_of
+
+LISTED = 20  # files of a folder that are named, of those that are not read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class DataReport(SetsReport):
     longest: int  # tokens of the longest sample, before truncation
     left_over: int = 0  # that data.mixing=interleave_under never comes to; a run of before this was counted is resumed without it
     one_class: list[str] = field(default_factory=list)  # a warning where answers are all labelled alike
-    left_out: list[str] = field(default_factory=list)  # files of the sets' folders that belong to another split
+    left_out: list[str] = field(default_factory=list)  # files of the sets' folders that are not read
     evaluation_sets: SetsReport | None = None
 
     def sentence(self) -> str:
@@ -88,12 +93,17 @@ def repair_lines(repairs: Mapping[str, int]) -> list[str]:
 
 
 def left_out_lines(files: Sequence[str]) -> list[str]:
-    """Splits that are not trained on."""
-    return (
-        [f"These files belong to other splits and are not trained on: {', '.join(files)}. To evaluate on them, name them in data.evaluation_sets."]
-        if files
-        else []
-    )
+    """Files that are not trained on: held-out splits, and the others."""
+    held_out = [file for file in files if data_ending(Path(file)) and split_of(Path(file)) in HELD_OUT]
+    others = [file for file in files if file not in held_out]
+    lines = []
+    if held_out:
+        named = ", ".join(held_out)
+        lines.append(f"These files belong to other splits and are not trained on: {named}. To evaluate on them, name them in data.evaluation_sets.")
+    if others:
+        shown = ", ".join(others[:LISTED]) + (f" and {len(others) - LISTED:,} more" if len(others) > LISTED else "")
+        lines.append(f"These files are not read: {shown}. To train on a file, name it in data.sets; it must end in {', '.join(ENDINGS)}.")
+    return lines
 
 
 def one_class_lines(good: int, answers: int) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from conf.schema import Run
 from tests.described import described
 from trainers.data.prepare.folder import PreparedData, build_datasets
+from trainers.data.prepare.report import left_out_lines
 from trainers.errors import DataError
 from trainers.model.tokenizer import load_tokenizer
 
@@ -119,17 +120,24 @@ def test_several_processes_make_the_same_rows_in_the_same_order_as_one(tmp_path:
     assert one.train.to_dict() == two.train.to_dict()
 
 
+def test_of_many_files_that_are_not_read_the_first_are_named() -> None:
+    [line] = left_out_lines([f"{number}.tsv" for number in range(23)])
+    assert "18.tsv, 19.tsv and 3 more. To train on" in line
+
+
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_a_folder_trains_on_its_train_split_and_the_report_says_what_stays_out(tmp_path: Path, evaluated: bool) -> None:
     (tmp_path / "set").mkdir()
     for name in ("train", "test", "validation"):
         write(tmp_path / "set", f"{name}.jsonl", [f"{name} {number}" for number in range(3)])
+    (tmp_path / "set" / "train.tsv").write_text("a\tb\n")
     run = run_of(tmp_path, "data.sets=[set]", *(["data.evaluation_sets=[set]"] if evaluated else []))
     data = built(run)
     assert answers(run, list(data.train["labels"])) == ["train 0", "train 1", "train 2"]
     assert data.report is not None
-    assert [Path(file).name for file in data.report.left_out] == ["test.jsonl", *([] if evaluated else ["validation.jsonl"])]
+    assert [Path(file).name for file in data.report.left_out] == ["test.jsonl", "train.tsv", *([] if evaluated else ["validation.jsonl"])]
     assert f"other splits and are not trained on: {tmp_path}/set/test.jsonl" in data.report.sentence()
+    assert f"These files are not read: {tmp_path}/set/train.tsv. To train on a file, name it in data.sets; it must end in" in data.report.sentence()
     if evaluated:
         assert data.evaluation is not None
         assert answers(run, list(data.evaluation["labels"])) == ["validation 0", "validation 1", "validation 2"]
