@@ -62,6 +62,15 @@ def read_registry(path: Path) -> dict[str, object]:
     return entries
 
 
+def registered_names(path: Path) -> list[str]:
+    """The names of the entries that say where data is; none of a file that is no registry: datasets writes one of the same name beside data."""
+    try:
+        entries = read_registry(path)
+    except DataError:
+        return []
+    return [name for name, entry in entries.items() if isinstance(entry, dict) and {"file_name", "hf_hub_url", *OTHER_SOURCES} & entry.keys()]
+
+
 def registered_source(path: Path, name: str, entry: object) -> Source:
     """The source that entry `name` of the registry at `path` describes.
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from conf.constants import GENERATED
-from conf.data_registry import DataError, Source, read_registry, registered_source
+from conf.data_registry import DataError, Source, read_registry, registered_names, registered_source
 from conf.schema import Data
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")  # of data files; they tell how a file is read
 COMPRESSIONS = (".gz", ".zst")  # which may follow any of them
 SPLITS = {"train": "train|training", "validation": "validation|valid|val|dev", "test": "test|testing|eval|evaluation"}  # and the names of their files
+LISTED = 20  # names that a message shows of many
 HELD_OUT = ("validation", "test")
 NOTES = re.compile(r"(readme|licen[sc]e).*|.*\.md", re.IGNORECASE)  # files about a set, which nobody expects to be read
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -52,6 +53,8 @@ def find_source(name: str, data: Data, registry: Path, entries: dict[str, object
     if name == GENERATED:
         return Source(name=name)
     local = [path for path in (Path(data.folder, name), Path(name)) if name and path.exists()]
+    if local and local[0].is_dir():
+        refuse_folder_of_registry(name, local[0], data.registry)
     if local and (local[0].is_dir() or data_ending(local[0])):
         return Source(name=name, file=local[0])
     if data_ending(Path(name)):
@@ -59,6 +62,20 @@ def find_source(name: str, data: Data, registry: Path, entries: dict[str, object
     if HUB_ID.match(name):
         return Source(name=name, hub_id=name)
     raise DataError(unknown_set(name, registry, entries))
+
+
+def refuse_folder_of_registry(name: str, folder: Path, registry: str) -> None:
+    """A registry among the files of a folder would be read as data."""
+    named = registered_names(folder / registry)
+    if named:
+        raise DataError(
+            f"data.sets: {name}: the folder {folder} has a registry ({registry}). "
+            f"Set data.folder={folder} and name entries of it in data.sets: {listed(named)}. To read the files themselves, name them one by one."
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
 
 
 def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:

@@ -105,6 +105,21 @@ def test_every_file_of_a_folder_that_stays_out_is_named(tmp_path: Path) -> None:
     assert left_out(data) == [tmp_path / name for name in ("d.tsv", "test.jsonl")]
 
 
+def test_a_folder_with_a_registry_is_not_read_as_data(tmp_path: Path) -> None:
+    folder = tmp_path / "我的数据"
+    folder.mkdir()
+    (folder / "a.json").write_text("[]")
+    data = compose(["model=demo", "data=files", f"data.sets=['{folder}']"]).data
+    for other in ("[]", "{]", '{"features": {"text": {"dtype": "string"}}}'):  # no registry
+        (folder / "dataset_info.json").write_text(other)
+        assert [source.file for source in sources_of(data.sets, data)] == [folder]
+    (folder / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}, "b": {"hf_hub_url": "org/name"}}')
+    with pytest.raises(
+        DataError, match=rf"has a registry \(dataset_info.json\). Set data.folder={folder} and name entries of it in data.sets: a, b\. To"
+    ):
+        sources_of(data.sets, data)
+
+
 def test_an_entry_may_name_the_split_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("train.jsonl", "test.jsonl"):

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf.data_sets import ENDINGS, HELD_OUT, data_ending, split_of
-
-LISTED = 20  # files of a folder that are named, of those that are not read
+from conf.data_sets import ENDINGS, HELD_OUT, data_ending, listed, split_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +99,7 @@ def left_out_lines(files: Sequence[str]) -> list[str]:
         named = ", ".join(held_out)
         lines.append(f"These files belong to other splits and are not trained on: {named}. To evaluate on them, name them in data.evaluation_sets.")
     if others:
-        shown = ", ".join(others[:LISTED]) + (f" and {len(others) - LISTED:,} more" if len(others) > LISTED else "")
-        lines.append(f"These files are not read: {shown}. To train on a file, name it in data.sets; it must end in {', '.join(ENDINGS)}.")
+        lines.append(f"These files are not read: {listed(others)}. To train on a file, name it in data.sets; it must end in {', '.join(ENDINGS)}.")
     return lines
 
 
