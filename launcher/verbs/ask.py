@@ -55,7 +55,7 @@ def predict(
 
 
 def place_for(found: Found, to: Path | None, in_run: Path) -> Path:
-    """What is made goes into the run's own folder, unless it is told where; nothing is written into a model folder."""
+    """Results go into the run's own folder, or into the one that --to names; nothing is written into a model folder."""
     if to is None and not found.recorded:
         raise ConfigError(f"{found.weights} is a model folder, and nothing is written into it. Say where the results go with --to.")
     return (to or in_run).absolute()

@@ -112,7 +112,7 @@ def detach(plan: LaunchPlan, held: lock.Owner) -> int:
 
 
 def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
-    """Train before the user's eyes: a run that refused its input is told here, and leaves no folder."""
+    """Train in the foreground. Where a run refused its input, this prints why, and leaves no folder."""
     from launcher.launch.supervise import supervise
 
     outcome = supervise(run_dir, command, os.environ, owner)

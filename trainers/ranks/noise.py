@@ -21,7 +21,7 @@ NOISE = (
     Noise(
         "transformers.trainer_utils",
         "The tokenizer has new PAD/BOS/EOS tokens",
-        "the model gets the tokenizer's end tokens on purpose; what contradicts itself is told before training (trainers/ranks/notes.py)",
+        "the model gets the tokenizer's end tokens on purpose; trainers/ranks/notes.py warns before training where the two contradict each other",
     ),
 )
 # Announcements to the programmers of other libraries, who call what will be renamed or removed.

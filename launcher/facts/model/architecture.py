@@ -25,7 +25,7 @@ def read_architecture(model: Model) -> dict[str, Any]:
             "model.path and model.architecture are both null. Set model.path to a folder or a hub id, or choose a preset with model=..."
         )
     path = folder_config(model.path) if is_folder(model.path) else hub_config(model.path, model.revision)
-    return parse_config(path)
+    return json_object(path, "model")
 
 
 def architecture_source(model: Model) -> str:
@@ -61,7 +61,7 @@ def refuse_no_model(path: str) -> None:
 
 def whole_model_of(path: str, folder: Path) -> str:
     """What to say where an adapter was given as a model: transformers would load the adapter's base, and train another model than was named."""
-    base = parse_config(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    base = json_object(folder / ADAPTER_CONFIG, "model").get("base_model_name_or_path")
     run_dir = RunDir(folder.resolve().parent)
     merge = f"`regimen export {run_dir.path}`" if run_dir.run_yaml.is_file() else "merge_and_unload of PEFT"
     return (
@@ -77,16 +77,21 @@ def whole_model_of_run(path: str, run_dir: RunDir) -> str:
     return f"model.path={path} is a run that has not finished, so it has no model yet. Finish it with `regimen train resume={path}`."
 
 
-def parse_config(path: Path) -> dict[str, Any]:
+def json_object(path: Path, of: str) -> dict[str, Any]:
+    """The object in a file of a model's folder; `of`: what the file belongs to, in messages.
+
+    Raises:
+        ConfigError: where there is none.
+    """
     try:
-        architecture = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not JSON: {error}. Fetch the model again.") from error
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}. Fetch the {of} again.") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    if not isinstance(architecture, dict):
-        raise ConfigError(f"{path} holds a JSON {type(architecture).__name__}, not an object. Fetch the model again.")
-    return architecture
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a JSON {type(values).__name__}, not an object. Fetch the {of} again.")
+    return values
 
 
 def hub_config(name: str, revision: str | None) -> Path:

@@ -1,6 +1,5 @@
 """What the files of a tokenizer show without being loaded: whether it is there, its chat template, its vocabulary."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from conf.constants import BYTE_TOKENIZER, BYTE_TOKENS
 from conf.schema import Model
 from launcher.errors import ConfigError
-from launcher.facts.model.architecture import is_folder
+from launcher.facts.model.architecture import is_folder, json_object
 
 CONFIG, WHOLE = "tokenizer_config.json", "tokenizer.json"
 TEMPLATE, FURTHER_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
@@ -91,7 +90,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: where it is not a JSON object.
     """
-    return read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return json_object(folder / CONFIG, "tokenizer") if (folder / CONFIG).is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def vocabulary(model: Model, folder: Path | None) -> Vocabulary | None:
 @cache
 def listed_vocabulary(folder: Path) -> Vocabulary | None:
     """What tokenizer.json lists, and the tokens that tokenizer_config.json adds."""
-    whole = read_object(folder / WHOLE)
+    whole = json_object(folder / WHOLE, "tokenizer")
     model = whole.get("model")
     listed = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(listed, (dict, list)):
@@ -118,15 +117,3 @@ def listed_vocabulary(folder: Path) -> Vocabulary | None:
     words = listed if isinstance(listed, dict) else [pair[0] for pair in listed]  # of Unigram: pairs of a token and its score
     further = [*(whole.get("added_tokens") or []), *(read_config(folder).get("added_tokens_decoder") or {}).values()]
     return Vocabulary(frozenset(words) | {entry["content"] for entry in further}, len(listed))
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}. Fetch the tokenizer again.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a JSON {type(values).__name__}, not an object. Fetch the tokenizer again.")
-    return values

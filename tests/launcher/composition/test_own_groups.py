@@ -1,4 +1,4 @@
-"""Choices of the user's own: what a file leaves out, what is told about it, and the page that shows such files."""
+"""Choices of the user's own: what a file leaves out, the line that says so, and the page that shows such files."""
 
 import re
 import shlex

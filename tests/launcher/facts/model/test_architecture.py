@@ -49,7 +49,10 @@ def test_a_folder_without_config_is_one_message(tmp_path: Path) -> None:
         read_architecture(model(str(tmp_path)))
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"{'a': 1}", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[1]", "holds a JSON list")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{'a': 1}", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[" * 100_000, "is not JSON"), (b"[1]", "holds a JSON list")],
+)
 def test_a_config_that_is_no_json_object_is_one_message(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
