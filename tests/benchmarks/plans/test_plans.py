@@ -68,7 +68,7 @@ def test_paths_of_a_machine_are_written_as_names():
         text = json.dumps({"run_folder": f"{temporary}/outputs", "PYTHONPATH": checkout})
         return plans.neutral(text, {temporary: "TEMP", checkout: "CHECKOUT"})
 
-    assert written("/tmp/a1", "/work/one") == written("/tmp/b2/a1", "/work/one/two")
+    assert written("/tmp/a1", "/srv/one") == written("/tmp/b2/a1", "/srv/one/two")
 
 
 def test_what_a_part_lacks_is_no_difference_when_it_is_said_to_be_a_part(compared):
