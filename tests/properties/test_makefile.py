@@ -1,5 +1,6 @@
 """What `make` would do, by its dry run: the demo installs what runs need, and the tests what they need besides."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,36 +12,44 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is absent")
 
 
-def dry_run(folder: Path, *arguments: str) -> str:
-    """The commands for a bare clone."""
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the project's Makefile, where nothing is installed."""
     for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, folder)
-    return subprocess.run(["make", "--dry-run", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+        shutil.copy(REPOSITORY / name, tmp_path)
+    return tmp_path
 
 
-def test_the_demo_installs_only_what_runs_need(tmp_path: Path) -> None:
-    commands = dry_run(tmp_path, "demo")
+def dry_run(folder: Path, *arguments: str) -> str:
+    """The commands that `make` would run, also where an outer `make` runs the tests.
+
+    What the outer one leaves in the environment would make this one name each folder that it enters.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", "--dry-run", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_demo_installs_only_what_runs_need(folder: Path) -> None:
+    commands = dry_run(folder, "demo")
     assert "--editable .\n" in commands
     assert "[dev]" not in commands
     assert commands.splitlines()[-1].endswith("-m launcher train recipe=demo")
 
 
-def test_the_tests_need_more(tmp_path: Path) -> None:
-    commands = dry_run(tmp_path, "test")
+def test_the_tests_need_more(folder: Path) -> None:
+    commands = dry_run(folder, "test")
     assert "--editable '.[dev]'" in commands
     assert commands.index("--editable .\n") < commands.index("'.[dev]'") < commands.index("ruff format --check")
 
 
-def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, tmp_path)
+def test_what_is_installed_is_not_installed_again(folder: Path) -> None:
+    (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", ".runs", ".installed"):
-        (tmp_path / ".venv" / name).touch()
-    done = subprocess.run(["make", "--dry-run", "demo", "lint"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert "install" not in done
+        (folder / ".venv" / name).touch()
+    assert "install" not in dry_run(folder, "demo", "lint")
 
 
-def test_an_interpreter_of_the_users_gets_nothing_installed(tmp_path: Path) -> None:
+def test_an_interpreter_of_the_users_gets_nothing_installed(folder: Path) -> None:
     for target in ("demo", "lint"):
-        assert "pip install" not in dry_run(tmp_path, target, "PYTHON=python3")
+        assert "pip install" not in dry_run(folder, target, "PYTHON=python3")
