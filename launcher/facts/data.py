@@ -51,6 +51,16 @@ def refuse_absent_sets(data: Data) -> None:
                     raise no_records(part.file)
 
 
+def has_sets_of_hub(data: Data) -> bool:
+    """Whether a set to train or to evaluate on is one of the hub.
+
+    Raises:
+        ConfigError, DataError: as refuse_absent_sets.
+    """
+    with as_launcher_errors():
+        return any(source.hub_id is not None for source in [*sources_of(data.sets, data), *evaluation_sources(data)])
+
+
 def refuse_unfit_sets(run: Run) -> None:
     """Refuse sets of which the stage can make nothing, as their first records show: what is read later may still be refused by the ranks.
 

@@ -134,7 +134,7 @@ def base_folder(run: Run) -> Path | None:
     return Path(path).expanduser() if run.model.init == "pretrained" and path is not None and is_folder(path) else None
 
 
-def refuse_too_long(run: Run, facts: ModelFacts) -> None:
+def refuse_too_long(run: Composed, facts: ModelFacts) -> None:
     """Beyond its positions a model with learned positions fails, and one with rotary positions outputs noise.
 
     Raises:

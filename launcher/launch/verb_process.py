@@ -15,6 +15,7 @@ from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
+from launcher.facts.hub import hub_silence
 from launcher.launch.execute import end_with_parent
 
 Request = Export | Predict | Evaluate | Chat | Validate | Prepare
@@ -23,24 +24,37 @@ Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))
 
 
-def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool) -> Command:
-    forced = (("PYTHONSAFEPATH", "1"), *((("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu")) if hides_gpus else ()))
+ON_CPU = (("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+FROM_CACHE = (("HF_HUB_OFFLINE", "1"),)  # the libraries look into their caches at once, where they would first ask for half a minute
+
+
+def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool, offline: bool = False) -> Command:
+    forced = (("PYTHONSAFEPATH", "1"), *(ON_CPU if hides_gpus else ()), *(FROM_CACHE if offline else ()))
     secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
     return Command((sys.executable, "-m", f"trainers.verbs.{verb}", str(folder)), QUIET, forced, secrets)
 
 
-def run_verb(verb: str, run: Composed, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False) -> int:
+def run_verb(
+    verb: str, run: Composed, request: Request, site: Mapping[str, str], *, needs_hub: bool, hides_gpus: bool = False, from_hub: bool = False
+) -> int:
     """Run the verb to its end on this terminal.
+
+    Args:
+        needs_hub: whether the verb may see the secrets of the hub.
+        from_hub: whether the run names something that only the hub or its cache has; where the hub is silent, the cache alone is read.
 
     Raises:
         RegimenError: of the class that its exit code stands for.
         KeyboardInterrupt: when Ctrl-C ended it.
     """
+    silence = hub_silence() if from_hub else None
+    if silence is not None:
+        print(f"The hub cannot be reached ({silence}), so only what was downloaded before is read.", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=f"regimen-{verb}-") as name:
         folder = RunDir(Path(name))
         save_run(run, folder)
         save_request(request, folder.path)
-        command = verb_command(verb, folder.path, needs_hub=needs_hub, hides_gpus=hides_gpus)
+        command = verb_command(verb, folder.path, needs_hub=needs_hub, hides_gpus=hides_gpus, offline=silence is not None)
         code = wait_for(subprocess.Popen(command.argv, env=command.environment(site), preexec_fn=end_with_parent))
         return ended(verb, folder, code)
 

@@ -17,10 +17,10 @@ from conf.stages import Loss, stage_row
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.recorded import one_value, refuse_unknown, with_values
 from launcher.errors import ConfigError, DataError
-from launcher.facts.data import refuse_absent_sets
+from launcher.facts.data import has_sets_of_hub, refuse_absent_sets
 from launcher.launch.verb_process import run_verb
 from launcher.rules.ranges import check_given
-from launcher.verbs.weights import Found, find_usable
+from launcher.verbs.weights import Found, find_usable, reads_hub
 
 FILE_NAME = 200  # characters of the tasks' names in a file name, which ends at 255 bytes
 
@@ -48,10 +48,12 @@ def predict(
     if not found.recorded and run.data == found.run.data:
         raise ConfigError(f"{found.weights} is a model folder, and no run says which samples to ask. Name sets with --data SET.")
     held_out = found.recorded and run.data == found.run.data and holds_out(run) and not everything
-    refuse_absent(run.data if held_out else replace(run.data, evaluation_sets=[]), "--data" if sets else "data.sets")
+    asked = run.data if held_out else replace(run.data, evaluation_sets=[])
+    refuse_absent(asked, "--data" if sets else "data.sets")
     unnamed = Predict(found.as_request, "", batch, held_out, sampling)
     target = place_for(found, to, found.run_dir.predictions / f"{found.label}-{fingerprint(run, unnamed)}")
-    return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run))
+    named = reads_hub(found) or has_sets_of_hub(asked)
+    return run_verb("predict", run, replace(unnamed, target=str(target)), os.environ, needs_hub=from_hub(run), from_hub=named)
 
 
 def place_for(found: Found, to: Path | None, in_run: Path) -> Path:
@@ -129,14 +131,14 @@ def evaluate(
         raise ConfigError(f"{target} exists already, and nothing is overwritten. Remove it, or name another file with --to.")
     folder = None if include is None else str(include.absolute())
     request = Evaluate(found.as_request, str(target), tuple(tasks), folder, shots, limit, batch, chat)
-    return run_verb("evaluate", found.run, request, os.environ, needs_hub=True)
+    return run_verb("evaluate", found.run, request, os.environ, needs_hub=True, from_hub=reads_hub(found))
 
 
 def chat(name: str, output: Path | None, *, system: str | None, sampling: Sampling, base: bool = False) -> int:
     refuse_bad_sampling(sampling, 1)
     found = find_usable(name, output, base)
     refuse_scorer(found, "chat")
-    return run_verb("chat", found.run, Chat(found.as_request, system, sampling), os.environ, needs_hub=from_hub(found.run))
+    return run_verb("chat", found.run, Chat(found.as_request, system, sampling), os.environ, needs_hub=from_hub(found.run), from_hub=reads_hub(found))
 
 
 def from_hub(run: Run) -> bool:

@@ -13,7 +13,7 @@ from launcher.facts.host_memory import host_memory
 from launcher.gate.judge import facts_of, free_disk
 from launcher.launch.verb_process import run_verb, working_commit
 from launcher.memory.weights.dtypes import storage_of
-from launcher.verbs.weights import Found, find_trained, refuse_missing_base
+from launcher.verbs.weights import Found, find_trained, reads_hub, refuse_missing_base
 from launcher.words import gib
 
 Form = Literal["copy", "merged", "adapter"]
@@ -38,7 +38,8 @@ def export(
     # a base is quantised as in training: HQQ searches in another precision on a GPU than on a CPU
     on_gpu = regime_row(found.run.regime.name).quantised and form == "merged" and found.run.node.gpus
     needs_hub = push is not None or found.run.model.init == "pretrained"
-    return run_verb("export", found.run, request, os.environ, needs_hub=needs_hub, hides_gpus=not on_gpu)
+    from_hub = form == "merged" and reads_hub(found)
+    return run_verb("export", found.run, request, os.environ, needs_hub=needs_hub, hides_gpus=not on_gpu, from_hub=from_hub)
 
 
 def form_of(found: Found, wanted: Form | None) -> Form:

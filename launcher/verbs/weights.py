@@ -138,3 +138,8 @@ def local_base(found: Found) -> Path | None:
     path = found.run.model.path
     assert path is not None
     return Path(path) if path.startswith((".", "/", "~")) or Path(path).is_dir() else None
+
+
+def reads_hub(found: Found) -> bool:
+    """Whether a base is loaded that only the hub, or its cache, has."""
+    return (found.is_adapter or found.base) and found.run.model.init == "pretrained" and local_base(found) is None

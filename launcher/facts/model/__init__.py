@@ -1,6 +1,6 @@
 """A config.json to exact counts of every kind of module, without torch."""
 
-from launcher.facts.model.architecture import architecture_source, is_folder, read_architecture, refuse_no_model
+from launcher.facts.model.architecture import architecture_source, is_folder, is_of_hub, read_architecture, refuse_no_model
 from launcher.facts.model.count import model_facts
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 from launcher.facts.model.weight_files import refuse_other_weights
@@ -10,6 +10,7 @@ __all__ = [
     "ModuleKind",
     "architecture_source",
     "is_folder",
+    "is_of_hub",
     "model_facts",
     "read_architecture",
     "refuse_no_model",

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf.constants import ADAPTER_CONFIG
+from conf.constants import ADAPTER_CONFIG, BYTE_TOKENIZER
 from conf.run_dir import RunDir
 from conf.schema import Model
 from launcher.errors import ConfigError
+from launcher.facts.hub import hub_silence
 
 CONFIG = "config.json"
 
@@ -35,6 +36,11 @@ def architecture_source(model: Model) -> str:
 
 def is_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or Path(path).exists()
+
+
+def is_of_hub(model: Model) -> bool:
+    """Whether its weights or its tokenizer have a name that no folder has."""
+    return any(name not in (None, BYTE_TOKENIZER) and not is_folder(name) for name in (model.path, model.tokenizer))
 
 
 def folder_config(path: str) -> Path:
@@ -120,9 +126,9 @@ def fetch_config(name: str, revision: str | None) -> Path:
     """The cached copy, renewed where the hub can be reached. Raises what huggingface_hub raises."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-    if not isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str):
-        # One request without retries: hf_hub_download tries a hub that is out of reach for 23 seconds.
-        get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))
+    if isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str):
+        return Path(hf_hub_download(name, CONFIG, revision=revision, local_files_only=hub_silence() is not None))
+    get_hf_file_metadata(hf_hub_url(name, CONFIG, revision=revision))  # one request without retries
     return Path(hf_hub_download(name, CONFIG, revision=revision))
 
 

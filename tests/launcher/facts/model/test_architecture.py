@@ -13,6 +13,7 @@ import pytest
 
 from conf.schema import Model
 from launcher.errors import ConfigError
+from launcher.facts.hub import hub_silence, silence_of
 from launcher.facts.model import architecture_source, read_architecture
 
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 48}
@@ -66,7 +67,7 @@ class Hub(BaseHTTPRequestHandler):
     BODY = json.dumps(ARCHITECTURE).encode()
 
     def do_HEAD(self) -> None:
-        name, revision = self.path.split("/")[2::2][:2]
+        name, revision = [*self.path.split("/")[2::2], "", ""][:2]
         status, code = self.ERRORS.get(name, (200, ""))
         if revision == "nowhere":
             status, code = 404, "RevisionNotFound"
@@ -110,6 +111,24 @@ def test_a_hub_id_is_fetched_and_found_again_without_the_hub(monkeypatch: pytest
     assert read_architecture(model("owner/fine")) == ARCHITECTURE
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert read_architecture(model("owner/fine")) == ARCHITECTURE
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_falls_silent_is_asked_once_for_what_is_cached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_architecture(model("owner/fine"))
+    point_hub_at(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    assert hub_silence() is not None
+    caplog.clear()
+    assert read_architecture(model("owner/fine")) == ARCHITECTURE
+    assert "Retrying" not in caplog.text
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("page", ["/", "/owner/broken/resolve/main"])
+def test_whatever_a_hub_answers_it_is_there(page: str) -> None:
+    assert silence_of(huggingface_hub.constants.ENDPOINT + page) is None
 
 
 @pytest.mark.usefixtures("hub")
