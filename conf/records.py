@@ -57,12 +57,6 @@ def parsed(text: bytes, fits: Fits) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and fits(entry) else None
 
 
-def is_event(entry: dict[str, Any]) -> bool:
-    """A line of journal.jsonl."""
-    ends = entry.get("event") != "end" or (is_whole(entry.get("exit_code")) and isinstance(entry.get("message"), str))
-    return is_time(entry.get("time")) and isinstance(entry.get("event"), str) and ends and isinstance(entry.get("job", ""), str)
-
-
 def is_step(entry: dict[str, Any]) -> bool:
     """A line of progress.jsonl: numbers alone, of which a loss may be none (NaN)."""
     whole = is_whole(entry.get("step")) and is_whole(entry.get("of"))

@@ -10,6 +10,7 @@ from types import ModuleType
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
+from conf import journal
 from conf.exit_codes import DONE, SAVED
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
@@ -212,8 +213,9 @@ def checkpoint_to_resume(run_dir: RunDir) -> Path | None:
         run_dir.checkpoints.mkdir(exist_ok=True)
         clear_leftovers(run_dir)
         choice = choose(run_dir)
-        for fault in choice.passed_over:
-            print(f"checkpoint not used: {fault}", flush=True)
+        for checkpoint, fault in choice.passed_over:
+            print(f"{checkpoint} not used: {fault}", flush=True)
+            journal.record(run_dir, journal.PassedOver(checkpoint, fault))
         return choice.checkpoint
 
     return broadcast(on_rank_zero(find, "choosing the checkpoint"))

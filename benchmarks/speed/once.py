@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf import journal
 from conf.run_dir import RunDir
-from launcher.launch import journal
 
 REGIMEN = (sys.executable, "-m", "launcher")
 ESTIMATES = """

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.journal import Changed
 from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
@@ -86,6 +87,18 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
         )
     free = {key: value for key, value in given.items() if key in FREE}
     return forget_machine(with_values(recorded, {**NEWEST, **free}))
+
+
+def changes(run_dir: RunDir, run: Run) -> list[Changed]:
+    """What this attempt has with another value than the recorded one: the free keys that were given, and another machine."""
+    before, after = (flat(run_as_dict(each)) for each in (recorded_run(run_dir), run))
+    return [Changed(key, str(before.get(key)), str(after.get(key))) for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """group.key to value."""
+    groups = {key: value if isinstance(value, dict) else {"": value} for key, value in values.items()}
+    return {f"{group}.{key}" if key else group: value for group, keys in groups.items() for key, value in keys.items()}
 
 
 def forget_machine(run: Composed) -> Composed:

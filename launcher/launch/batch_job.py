@@ -5,11 +5,12 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
+from conf import journal
 from conf.exit_codes import SAVED
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked, SubmissionError
 from launcher.gate.judge import Judged
-from launcher.launch import execute, journal, lock, slurm_commands
+from launcher.launch import execute, lock, slurm_commands
 from launcher.launch.outcome import outcome_of
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.slurm_commands import QueuedJob
@@ -44,7 +45,7 @@ def ask_sbatch(plan: LaunchPlan) -> str:
 
 
 def record_submission(plan: LaunchPlan, job: str) -> None:
-    journal.record(plan.run_dir, "submitted", job=job)
+    journal.record(plan.run_dir, journal.Submitted(job))
     print(f"submitted as Slurm job {job}. run folder: {plan.run_dir.path}", flush=True)
 
 
@@ -98,9 +99,8 @@ def cancel(run_dir: RunDir, job: str) -> bool:
     queued = slurm_commands.queue([job], os.environ).get(job)
     if queued is not None and not queued.ended:
         return False
-    journal.record(
-        run_dir, "end", exit_code=SAVED, message=f"cancelled in the queue (Slurm job {job}). Go on with: regimen train resume={run_dir.path}"
-    )
+    message = f"cancelled in the queue (Slurm job {job}). Go on with: regimen train resume={run_dir.path}"
+    journal.record(run_dir, journal.Ended(SAVED, message))
     return True
 
 
@@ -114,13 +114,22 @@ def job_start(run_dir: RunDir, job: str) -> int:
         refuse_active(run_dir)
     execute.forget_warning(run_dir)
     execute.clear_traces(run_dir)
-    journal.record(run_dir, "start", job=job, host=socket.gethostname())
+    journal.record(run_dir, journal.Started(socket.gethostname(), starter(run_dir, job), job))
     return 0
+
+
+def starter(run_dir: RunDir, job: str) -> str:
+    """A job's first start was wanted by a person; a later one is a requeue, by us or by Slurm."""
+    started = any(event["event"] == journal.Started.event and event.get("job") == job for event in journal.events(run_dir))
+    return journal.SLURM if started else journal.USER
 
 
 def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
     """In the job, after its ranks: queue it again if the time limit stopped them; the exit code of the run."""
-    if execute.forget_warning(run_dir) and outcome_of(run_dir, agent_code).exit_code == SAVED:
+    warned = execute.forget_warning(run_dir)
+    if warned:
+        journal.record(run_dir, journal.StopRequested("the time limit of Slurm"))
+    if warned and outcome_of(run_dir, agent_code).exit_code == SAVED:
         return queue_again(run_dir, job)
     ended = execute.finish(run_dir, agent_code)
     print(ended.message, flush=True)
@@ -128,11 +137,11 @@ def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
 
 
 def queue_again(run_dir: RunDir, job: str) -> int:
-    journal.record(run_dir, "requeued", job=job)  # before it is done: Slurm ends this process a moment later
+    journal.record(run_dir, journal.Requeued(job))  # before it is done: Slurm ends this process a moment later
     try:
         slurm_commands.requeue(job, os.environ)
     except SubmissionError as error:
         message = f"saved before the time limit, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
-        journal.record(run_dir, "end", exit_code=SAVED, message=message)
+        journal.record(run_dir, journal.Ended(SAVED, message))
         return SAVED
     return 0

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from conf import journal
 from conf.exit_codes import CONFIG, DATA
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
@@ -22,7 +23,7 @@ from launcher.errors import ConfigError, DiskError, GateRefused
 from launcher.facts.node import refuse_absent_gpus
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import refusal_text
-from launcher.launch import journal, lock, places
+from launcher.launch import lock, places
 from launcher.launch.backends import command
 from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.outcome import Outcome, outcome_of
@@ -96,9 +97,9 @@ def forget_warning(run_dir: RunDir) -> bool:
     return warned
 
 
-def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str], by: str = journal.USER) -> "subprocess.Popen[bytes]":
     """Start the agent in a session of its own; it and the ranks die with this process, so that nobody else writes in the folder then."""
-    journal.record(run_dir, "start", argv=list(command.argv), host=socket.gethostname())
+    journal.record(run_dir, journal.Started(socket.gethostname(), by, argv=command.argv))
     with (run_dir.logs / "agent.txt").open("ab") as log:
         return subprocess.Popen(
             command.argv,
@@ -160,7 +161,7 @@ def own(run_dir: RunDir) -> lock.Owner:
 
 def finish(run_dir: RunDir, agent_code: int) -> Outcome:
     outcome = outcome_of(run_dir, agent_code)
-    journal.record(run_dir, "end", exit_code=outcome.exit_code, message=outcome.message)
+    journal.record(run_dir, journal.Ended(outcome.exit_code, outcome.message))
     return outcome
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
+from conf import journal
 from conf.constants import STARTING, TRAINING
 from conf.metrics import SHOWN, shown_of
 from conf.records import is_doing, is_step, is_whole, parse_lines, read_lines
 from conf.run_dir import RunDir
 from conf.words import BAR_WIDTH, BETWEEN, duration, fitted
-from launcher.launch import journal
 
 
 class Display(Protocol):

@@ -7,11 +7,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from conf import journal
 from conf.committed import committed, faults, step_of
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged
-from launcher.launch import journal
 
 NEWEST = "newest"
 ASIDE = "set-aside-"
@@ -49,7 +49,7 @@ def rewound(decided: Judged, run_dir: RunDir) -> Judged:
         return decided
     later = [path for path in committed(run_dir) if step_of(path) > step_of(run_dir.checkpoints / wanted)]
     aside = [set_aside(path) for path in later]
-    journal.record(run_dir, "rewound", checkpoint=wanted, set_aside=[path.name for path in aside])
+    journal.record(run_dir, journal.Rewound(wanted, tuple(path.name for path in aside)))
     for before, after in zip(later, aside, strict=True):
         print(f"{before.name} is later than {wanted} and was set aside as {after}. Remove that folder when you do not need it.", flush=True)
     return replace(decided, run=replace(decided.run, checkpoint=replace(decided.run.checkpoint, resume=NEWEST)))

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conf import journal
 from conf.constants import TRAINING
 from conf.exit_codes import DONE, SAVED
-from conf.records import is_event, is_step, read_lines
+from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
 from conf.words import BETWEEN, aligned, columns
 from launcher.errors import ConfigError, RunLocked
@@ -43,15 +44,16 @@ class RunStatus:
 
 
 def status_of(run_dir: RunDir) -> RunStatus:
-    journalled, progress = read_lines(run_dir.journal, is_event), read_lines(run_dir.progress, is_step)
+    journalled, progress = read_lines(run_dir.journal, journal.is_event), read_lines(run_dir.progress, is_step)
     history, entries, expected = journalled.entries, progress.entries, expected_of(run_dir)
-    last: dict[str, Any] = history[-1] if history else {"event": "made", "time": run_dir.path.stat().st_mtime}
+    made: dict[str, Any] = {"event": "made", "time": run_dir.path.stat().st_mtime}
+    last = next((event for event in reversed(history) if event["event"] in journal.TURNS), made)
     newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": expected.steps or 0}
     state, code, message = state_of(run_dir, last)
     measured = last_values(entries, expected)
     return RunStatus(
         run_dir, state, newest["step"], newest["of"], measured.get("loss"), measured.get("eval_loss"),
-        max(float(last["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
+        max(float((history or [made])[-1]["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
         doing_of(run_dir) if state == "running" else None, expected.shown, measured,
         damage({run_dir.journal: journalled.damaged, run_dir.progress: progress.damaged}, [run_dir.plan] if expected.damaged else []),
     )  # fmt: skip

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.command import Command
-from launcher.launch import execute, journal, lock
+from launcher.launch import execute, lock
 from launcher.launch.notes import Notes
 from launcher.launch.outcome import Outcome
 from launcher.launch.progress import Display, display_for
@@ -24,12 +25,14 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.count = 0
+        self.last = ""  # the name of the newest signal
         self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
             self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self.note_hangup)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        self.last = signal.Signals(number).name
 
     def note_hangup(self, number: int, frame: FrameType | None) -> None:
         """The terminal is gone. Any further output to it would be an error that ends this process and its ranks."""
@@ -37,7 +40,7 @@ class StopRequests:
         for stream in (1, 2):
             os.dup2(nowhere, stream)
         os.close(nowhere)
-        self.count += 1
+        self.note(number, frame)
 
     def restore(self) -> None:
         for number, handler in self.before.items():
@@ -63,7 +66,9 @@ def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopReq
     while process.poll() is None:
         show(display, notes)
         if requests.count > seen or time.monotonic() > deadline:
+            by = requests.last if requests.count > seen else "the supervisor, since nothing ended after the request before"
             seen = max(seen + 1, requests.count) if requests.count > seen else 3
+            journal.record(run_dir, journal.StopRequested(by, min(seen, 3)))
             deadline = escalate(min(seen, 3), process, run_dir, display.say)
         time.sleep(POLL_SECONDS)
     show(display, notes)
@@ -77,7 +82,6 @@ def show(display: Display, notes: Notes) -> None:
 
 def escalate(level: int, process: "subprocess.Popen[bytes]", run_dir: RunDir, say: Callable[[str], None]) -> float:
     """Act on the n-th request; returns when the next level is due by itself."""
-    journal.record(run_dir, "stop requested", level=level)
     if level == 1:
         say("Stopping. The ranks save a checkpoint at the end of this step. Interrupt again to end them at once.")
         execute.ask_to_stop(run_dir)

@@ -1,11 +1,13 @@
 """The verbs that act: train, stop, and what follows a run. They decide with the pure modules and act through execute."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf import journal
 from conf.evaluations import of_final_model
 from conf.metrics import SHOWN, shown_of
 from conf.records import is_step, read_lines, read_object
@@ -15,7 +17,7 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, journal, lock, places, rewind, status, torchrun_door
+from launcher.launch import batch_job, execute, lock, places, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.outcome import Outcome
@@ -90,6 +92,8 @@ def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner
     held = execute.own(run_dir)
     execute.clear_last_attempt(run_dir)
     plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
+    for change in recorded.changes(run_dir, plan.run):
+        journal.record(run_dir, change)
     execute.write_plan(plan, os.environ)
     return plan, held
 
@@ -248,5 +252,6 @@ def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequen
         if decided is None:
             return None
         plan, _ = take_again(decided, run_dir)
-    journal.record(plan.run_dir, "start", argv=sys.argv, started_by="torchrun")
+    by = journal.TORCHRUN if before is not None and (name is None or rank.restart) else journal.USER
+    journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
     return plan.run_dir

@@ -5,16 +5,20 @@ import sys
 import time
 from pathlib import Path
 
+from conf import journal
+from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch import batch_job, execute, status
 from launcher.launch.outcome import Outcome
 from launcher.launch.places import in_words, places
 from launcher.launch.progress import display_for
 from launcher.verbs.train import ended
-from launcher.words import red_alarms
+from launcher.words import plural, red_alarms
 
 ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
 
+
+EVENTS = 30  # of the journal are shown of a run that is named
 
 QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed: every question costs the controller
 
@@ -27,7 +31,16 @@ def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(red_alarms("\n".join(status.table(found, width)), sys.stdout) if found else f"no runs under {in_words(places(output))}")
+        if name is not None:
+            print("\n".join(history(folders[0])))
     return 0
+
+
+def history(run_dir: RunDir) -> list[str]:
+    """What happened to a run, as its journal says: the newest events."""
+    lines = journal.lines(journal.events(run_dir))
+    earlier = len(lines) - EVENTS
+    return [*([f"{plural(earlier, 'earlier event')} in {run_dir.journal}"] if earlier > 0 else []), *lines[-EVENTS:]]
 
 
 def follow(name: str, output: Path | None) -> int:
@@ -58,6 +71,7 @@ def stop(name: str, output: Path | None) -> int:
         print(f"{run_dir.path} is not running. It is {now.state}.")
         return 0
     execute.ask_to_stop(run_dir)
+    journal.record(run_dir, journal.StopRequested("regimen stop"))
     if now.state == "queued" and now.job is not None and batch_job.cancel(run_dir, now.job):
         print(f"Slurm job {now.job} was waiting and is cancelled. Submit it again with: regimen train resume={run_dir.path}")
         return 0

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.records import is_event, is_step, read_lines, read_object
+from conf.journal import is_event
+from conf.records import is_step, read_lines, read_object
 
 WHOLE = b'{"step": 1, "of": 4, "time": 3.5, "loss": 2.0}\n'
 

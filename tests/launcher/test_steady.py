@@ -8,7 +8,7 @@ import command_line as line
 import pytest
 from cells import TINY
 
-from launcher.launch import journal
+from conf import journal
 
 PLAN = ("plan", "model=demo", "data=demo", "node=cpu")
 

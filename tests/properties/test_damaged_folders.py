@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.exit_codes import BUG
 from conf.run_dir import RunDir
 from launcher.cli import main
 from launcher.gate.judge import judge_recorded
-from launcher.launch import execute, journal, lock
+from launcher.launch import execute, lock
 from launcher.launch.plan import plan_for
 from tests.described import composed
 
@@ -28,7 +29,7 @@ def whole_folder(path: Path) -> RunDir:
     run_dir = RunDir(path)
     run_dir.path.mkdir(parents=True)
     execute.write_plan(plan_for(judge_recorded(composed("model=demo", "data=demo", "node=cpu")), run_dir), {})
-    journal.record(run_dir, "start", argv=["python"], host="here")
+    journal.record(run_dir, journal.Started("here", argv=("python",)))
     run_dir.progress.write_text("".join(json.dumps({"step": step, "of": 9, "time": 5.0, "loss": 2.5, "eta_seconds": 3.0}) + "\n" for step in (1, 2)))
     run_dir.doing.write_text('{"time": 5.0, "doing": "training"}\n')
     run_dir.exit_file(0).write_text('{"rank": 0, "code": 80, "message": "said", "time": 6.0}')
@@ -38,7 +39,7 @@ def whole_folder(path: Path) -> RunDir:
     dead = replace(lock.this_process(), pid=2**22)  # no kernel gives that number
     run_dir.lock.write_text(json.dumps(asdict(dead)))
     run_dir.stop.write_text("stop\n")
-    journal.record(run_dir, "end", exit_code=80, message="said")
+    journal.record(run_dir, journal.Ended(80, "said"))
     return run_dir
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main, parsed_arguments
-from launcher.launch import journal, status
+from launcher.launch import status
 from launcher.verbs.weights import is_model_folder
 from tests.described import described
 
@@ -92,7 +93,7 @@ def finished_run(run_dir: RunDir, *overrides: str) -> None:
         made.mkdir(parents=True)
     run = described("model=demo", "data=demo", "node=cpu", "regime=full", *overrides)
     save_run(run, run_dir)
-    journal.record(run_dir, "end", exit_code=0, message="")
+    journal.record(run_dir, journal.Ended(0, ""))
     scores = (
         {"architectures": ["LlamaForSequenceClassification"], "num_labels": 1} if run.stage.name == "rm" else {"architectures": ["LlamaForCausalLM"]}
     )

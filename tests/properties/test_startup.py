@@ -22,7 +22,7 @@ ELSEWHERE = {
     "launcher.gate.changes",
     "launcher.gate.fit",
     "launcher.launch.status",
-    "launcher.launch.journal",
+    "conf.journal",
     "launcher.launch.lock",
     "launcher.launch.execute",
     "launcher.verbs.train",

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from conf import journal
 from conf.committed import MANIFEST, committed, faults
 from conf.run_dir import RunDir
 
@@ -28,6 +30,7 @@ def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
     if target.exists() and not faults(target):
         shutil.rmtree(staged)
         return target
+    began = time.monotonic()
     files = {str(path.relative_to(staged)): describe(path) for path in sorted(staged.rglob("*")) if path.is_file()}
     manifest = staged / MANIFEST
     manifest.write_text(json.dumps(asdict(Manifest(step, world, files))), encoding="utf-8")
@@ -38,6 +41,7 @@ def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
         remove(target)
     os.rename(staged, target)
     sync(target.parent)
+    journal.record(run_dir, journal.Committed(step, sum(size for size, _ in files.values()), round(time.monotonic() - began, 3)))
     return target
 
 
@@ -60,17 +64,17 @@ def sync(path: Path) -> None:
 @dataclass(frozen=True)
 class Choice:
     checkpoint: Path | None
-    passed_over: list[str]  # faults of newer checkpoints that were not used
+    passed_over: list[tuple[str, str]]  # (name, fault) of newer checkpoints that were not used
 
 
 def choose(run_dir: RunDir) -> Choice:
     """The checkpoint to go on from: the newest whole one."""
-    passed_over: list[str] = []
+    passed_over: list[tuple[str, str]] = []
     for checkpoint in committed(run_dir):
         problems = faults(checkpoint)
         if not problems:
             return Choice(checkpoint, passed_over)
-        passed_over += problems
+        passed_over += [(checkpoint.name, problem) for problem in problems]
     return Choice(None, passed_over)
 
 
@@ -82,8 +86,11 @@ def prune(run_dir: RunDir, keep: int, best: Path | None) -> None:
     there = committed(run_dir)
     needed = [checkpoint for checkpoint in there if checkpoint in (there[0], best)]
     others = [checkpoint for checkpoint in there if checkpoint not in needed]
-    for checkpoint in others[max(0, keep - len(needed)) :]:
+    doomed = others[max(0, keep - len(needed)) :]
+    for checkpoint in doomed:
         remove(checkpoint)
+    if doomed:
+        journal.record(run_dir, journal.Pruned(tuple(checkpoint.name for checkpoint in doomed)))
 
 
 def remove(checkpoint: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.cli import main
 from launcher.errors import RunLocked
-from launcher.launch import batch_job, execute, journal
+from launcher.launch import batch_job, execute
 from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.status import RunStatus, status_of
 
@@ -38,7 +39,7 @@ def run_dir(tmp_path: Path, put: Put) -> RunDir:
     made = RunDir(tmp_path / "outputs" / "demo" / "one")
     made.exits.mkdir(parents=True)
     made.run_yaml.write_text("name: demo\n")
-    journal.record(made, "submitted", job="12")
+    journal.record(made, journal.Submitted("12"))
     return made
 
 
@@ -223,14 +224,14 @@ def test_squeue_says_what_a_job_does_now(squeue: str, state: str, message: str, 
 
 def test_a_requeue_by_slurm_itself_is_seen(run_dir: RunDir, put: Put) -> None:
     """After a preemption or a failed node nobody could record anything."""
-    journal.record(run_dir, "start", job="12", host="n1")
+    journal.record(run_dir, journal.Started("n1", job="12"))
     put("squeue", "echo '12|PENDING|BeginTime'")
     assert told(run_dir).state == "queued"
 
 
 @pytest.mark.parametrize(("squeue", "how"), [("echo '12|TIMEOUT|TimeLimit'", "ended as TIMEOUT"), ("echo", "is gone from the queue")])
 def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir: RunDir, put: Put) -> None:
-    journal.record(run_dir, "start", job="12", host="n1")
+    journal.record(run_dir, journal.Started("n1", job="12"))
     put("squeue", squeue)
     now = told(run_dir)
     assert now.state == "dead"
@@ -252,7 +253,7 @@ def test_what_the_files_say_is_shown_where_slurm_cannot_be_asked(run_dir: RunDir
 
 
 def test_runs_without_a_job_are_not_asked_about(run_dir: RunDir, put: Put) -> None:
-    journal.record(run_dir, "end", exit_code=0, message="finished")
+    journal.record(run_dir, journal.Ended(0, "finished"))
     assert told(run_dir) == status_of(run_dir)
 
 
@@ -279,7 +280,9 @@ def test_the_start_of_a_job_clears_what_the_attempt_before_left(run_dir: RunDir)
     assert batch_job.job_start(run_dir, "12") == 0
     assert not run_dir.stop.exists()
     assert not list(run_dir.exits.glob("*"))
-    assert last_event(run_dir) == {"event": "start", "job": "12", "host": os.uname().nodename}
+    assert last_event(run_dir) == {"event": "start", "job": "12", "host": os.uname().nodename, "by": "the user"}
+    assert batch_job.job_start(run_dir, "12") == 0
+    assert last_event(run_dir)["by"] == "Slurm"
 
 
 def test_a_second_job_does_not_start_in_the_same_folder(run_dir: RunDir, put: Put) -> None:

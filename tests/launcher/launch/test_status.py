@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from conf.words import columns
 from launcher.errors import ConfigError
-from launcher.launch import journal, lock
+from launcher.launch import lock
 from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
 
 
@@ -42,19 +43,26 @@ def progress(run_dir: RunDir, *entries: dict[str, float]) -> None:
     run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
+def test_a_commit_or_a_signal_does_not_change_what_a_run_of_slurm_does(run_dir: RunDir) -> None:
+    journal.record(run_dir, journal.Started("n1", job="4711"))
+    journal.record(run_dir, journal.Committed(5, 100, 0.1))
+    journal.record(run_dir, journal.StopRequested("SIGTERM"))
+    assert (status_of(run_dir).state, status_of(run_dir).job) == ("running", "4711")
+
+
 def test_a_folder_that_nobody_started_is_made(run_dir: RunDir) -> None:
     assert status_of(run_dir).state == "made"
 
 
 def test_a_living_owner_means_running(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Started())
     lock.acquire(run_dir, lock.this_process())
     found = status_of(run_dir)
     assert (found.state, found.message) == ("running", f"process {os.getpid()} on {lock.this_process().host}")
 
 
 def test_a_start_without_an_end_or_an_owner_is_dead(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Started())
     child = subprocess.Popen(["true"])
     child.wait()
     owned_by(run_dir, replace(lock.this_process(), pid=child.pid))
@@ -65,34 +73,34 @@ def test_a_start_without_an_end_or_an_owner_is_dead(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize(("code", "state"), [(0, "finished"), (75, "stopped"), (80, "failed"), (1, "failed")])
 def test_a_recorded_end_is_the_state(code: int, state: str, run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
-    journal.record(run_dir, "end", exit_code=code, message="said")
+    journal.record(run_dir, journal.Started())
+    journal.record(run_dir, journal.Ended(code, "said"))
     found = status_of(run_dir)
     assert (found.state, found.exit_code, found.message) == (state, code, "said")
 
 
 def test_a_run_that_goes_on_after_its_end_is_running_again(run_dir: RunDir) -> None:
-    journal.record(run_dir, "end", exit_code=75, message="saved")
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Ended(75, "saved"))
+    journal.record(run_dir, journal.Started())
     lock.acquire(run_dir, lock.this_process())
     assert status_of(run_dir).state == "running"
 
 
 def test_a_run_in_the_hands_of_slurm_says_what_its_job_recorded(run_dir: RunDir) -> None:
-    journal.record(run_dir, "submitted", job="4711")
+    journal.record(run_dir, journal.Submitted("4711"))
     progress(run_dir, {"step": 1, "of": 10, "time": 1.0, "loss": 2.0})  # of an attempt before
     assert (status_of(run_dir).state, status_of(run_dir).message, status_of(run_dir).job) == ("queued", "Slurm job 4711", "4711")
-    journal.record(run_dir, "start", job="4711", host="n1")
+    journal.record(run_dir, journal.Started("n1", job="4711"))
     leave_exit(run_dir, 0, 75)  # the others are still saving
     assert (status_of(run_dir).state, status_of(run_dir).exit_code) == ("running", None)
-    journal.record(run_dir, "requeued", job="4711")
+    journal.record(run_dir, journal.Requeued("4711"))
     assert status_of(run_dir).state == "queued"
-    journal.record(run_dir, "end", exit_code=0, message="finished")
+    journal.record(run_dir, journal.Ended(0, "finished"))
     assert (status_of(run_dir).state, status_of(run_dir).job) == ("finished", None)
 
 
 def test_unsupervised_ranks_that_all_finished_make_a_finished_run(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start", started_by="torchrun")
+    journal.record(run_dir, journal.Started("here", journal.TORCHRUN))
     leave_exit(run_dir, 0, 0)
     run_dir.layout_file(1).write_text("{}")
     assert (status_of(run_dir).state, status_of(run_dir).message) == ("running", "1 of 2 ranks have ended")
@@ -101,7 +109,7 @@ def test_unsupervised_ranks_that_all_finished_make_a_finished_run(run_dir: RunDi
 
 
 def test_one_failed_unsupervised_rank_makes_a_failed_run(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start", started_by="torchrun")
+    journal.record(run_dir, journal.Started("here", journal.TORCHRUN))
     leave_exit(run_dir, 0, 0)
     leave_exit(run_dir, 1, 80, "Out of memory")
     found = status_of(run_dir)
@@ -174,7 +182,7 @@ def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
 
 
 def test_a_message_of_several_lines_takes_one_line_of_the_table(run_dir: RunDir) -> None:
-    journal.record(run_dir, "end", exit_code=2, message="first\nsecond")
+    journal.record(run_dir, journal.Ended(2, "first\nsecond"))
     lines = table([status_of(run_dir)])
     assert len(lines) == 2
     assert lines[1].endswith("first")
@@ -187,7 +195,7 @@ def test_a_run_with_a_chinese_name_leaves_the_columns_after_it_in_line(tmp_path:
 
 
 def test_json_holds_every_field(run_dir: RunDir) -> None:
-    journal.record(run_dir, "end", exit_code=75, message="saved")
+    journal.record(run_dir, journal.Ended(75, "saved"))
     progress(run_dir, {"step": 2, "of": 10, "time": 7.0, "loss": 2.0})
     [entry] = json.loads(to_json([status_of(run_dir)]))
     assert {key: value for key, value in entry.items() if key != "updated"} == {
@@ -226,7 +234,7 @@ def test_a_run_that_was_just_started_says_how_many_steps_are_before_it(steps: in
 
 
 def test_a_run_before_its_first_step_says_what_it_does(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Started())
     lock.acquire(run_dir, lock.this_process())
     assert str(status_of(run_dir).doing).startswith("starting the ranks, ")
     run_dir.doing.write_text(json.dumps({"time": time.time() - 12, "doing": "loading weights"}) + "\n")
@@ -251,7 +259,7 @@ def test_what_the_stage_is_about_is_shown_of_the_last_step_and_the_last_evaluati
 
 def test_a_table_that_is_wider_than_the_terminal_becomes_short_lines_without_a_loss(run_dir: RunDir) -> None:
     plan(run_dir)
-    journal.record(run_dir, "end", exit_code=80, message="Out of memory in the phase backward. " + "Set a lower training.micro_batch. " * 3)
+    journal.record(run_dir, journal.Ended(80, "Out of memory in the phase backward. " + "Set a lower training.micro_batch. " * 3))
     progress(run_dir, {"step": 2, "of": 10, "time": 7.0, "loss": 2.0, "eval_loss": 2.5})
     status = replace(status_of(run_dir), run_dir=RunDir(Path("outputs/demo/2026-11-22_10-00-00")))
     [wide] = table([status], 400)[1:]
@@ -270,17 +278,17 @@ def test_runs_below_the_working_folder_are_named_from_there(run_dir: RunDir, mon
 
 
 def test_a_damaged_line_is_said_beside_what_the_others_say(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Started())
     with run_dir.journal.open("a") as file:
         file.write('{"time": 7.0, "eve\n')
-    journal.record(run_dir, "end", exit_code=0, message="finished")
+    journal.record(run_dir, journal.Ended(0, "finished"))
     found = status_of(run_dir)
     assert (found.state, found.damaged) == ("finished", "journal.jsonl is damaged (1 line left out)")
     assert table([found])[1].endswith("journal.jsonl is damaged (1 line left out)")
 
 
 def test_a_damaged_lock_hides_no_run(run_dir: RunDir) -> None:
-    journal.record(run_dir, "start")
+    journal.record(run_dir, journal.Started())
     run_dir.lock.write_text("")
     found = status_of(run_dir)
     assert found.state == "unknown"

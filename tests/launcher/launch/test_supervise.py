@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.command import Command
-from launcher.launch import journal
 from launcher.launch.execute import own
 from launcher.launch.outcome import Outcome
 from launcher.launch.supervise import supervise
@@ -78,6 +78,7 @@ def test_a_first_request_leaves_the_ranks_alone_and_a_second_ends_them(tmp_path:
     assert outcome.exit_code == 6
     assert "SIGTERM" in outcome.message
     assert [event["event"] for event in journal.events(run_dir)] == ["start", "stop requested", "stop requested", "end"]
+    assert [(event["by"], event["level"]) for event in journal.events(run_dir)[1:3]] == [("SIGINT", 1), ("SIGINT", 2)]
 
 
 def test_a_third_request_kills_what_ignores_the_second(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.cli import main
-from launcher.launch import journal, lock
+from launcher.launch import lock
 
 
 def run_in(output: Path, name: str, *, model: bool = False, ended: int | None = 0, age_days: float = 0.0) -> RunDir:
@@ -20,7 +21,7 @@ def run_in(output: Path, name: str, *, model: bool = False, ended: int | None = 
         run_dir.model.mkdir()
         (run_dir.model / "weights").write_bytes(bytes(3 * 2**20))
     if ended is not None:
-        journal.record(run_dir, "end", exit_code=ended, message="")
+        journal.record(run_dir, journal.Ended(ended, ""))
         then = time.time() - age_days * 86400
         run_dir.journal.write_text(run_dir.journal.read_text().replace(run_dir.journal.read_text().split('"time": ')[1].split(",")[0], f"{then:.3f}"))
     return run_dir
@@ -90,7 +91,7 @@ def test_old_runs_go_by_their_age(here: Path, capsys: pytest.CaptureFixture[str]
 def test_a_run_that_is_alive_is_never_touched(argv: tuple[str, ...], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alive = run_in(here, "demo/alive", ended=None)
     lock.acquire(alive, lock.this_process())
-    journal.record(alive, "start")
+    journal.record(alive, journal.Started())
     (here / ".data" / "0a").mkdir(parents=True)
     code, said = cleaned(capsys, *argv, "--yes")
     assert alive.run_yaml.is_file()
@@ -101,7 +102,7 @@ def test_a_run_that_is_alive_is_never_touched(argv: tuple[str, ...], here: Path,
 
 def test_a_run_at_its_start_and_one_of_another_host_count_as_alive(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, elsewhere = run_in(here, "demo/made", ended=None), run_in(here, "demo/elsewhere", ended=None)
-    journal.record(elsewhere, "start")
+    journal.record(elsewhere, journal.Started())
     lock.acquire(elsewhere, replace(lock.this_process(), host="other"))
     code, said = cleaned(capsys, "--yes")
     assert code == 0

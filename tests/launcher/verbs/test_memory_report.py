@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher import cli
 from launcher.errors import ConfigError
-from launcher.launch import journal
 from launcher.verbs.memory_report import Comparison, Missing, by_label, by_quantity, read, regime_label, report_lines, runs_of, summarise
 
 GIB = 2**30
@@ -83,7 +83,7 @@ def test_a_memory_file_that_compares_nothing_is_named_with_the_reason(memory: st
 def test_a_run_that_did_not_finish_says_how_it_ended(code: int, message: str, why: str, tmp_path: Path) -> None:
     run_dir = made(tmp_path / "a")
     run_dir.progress.write_text('{"step": 4, "of": 9, "loss": 1.0}\n')
-    journal.record(run_dir, "end", exit_code=code, message=message)
+    journal.record(run_dir, journal.Ended(code, message))
     assert read(run_dir) == Missing(str(run_dir.path), why)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.composition.recorded import recorded_run as recorded_run_of
 from launcher.errors import ConfigError, DataError, GateRefused, RanksFailed, RunLocked
-from launcher.launch import batch_job, execute, journal, lock, status
+from launcher.launch import batch_job, execute, lock, status
 from launcher.launch.backends import command
 from launcher.launch.torchrun_door import Rank
 from launcher.verbs import plan, train, watch

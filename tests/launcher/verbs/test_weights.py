@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.errors import ConfigError
-from launcher.launch import journal
 from launcher.verbs.weights import find_trained, find_usable
 from tests.described import described
 
@@ -55,7 +55,7 @@ def test_an_unfinished_run_offers_its_checkpoints(tmp_path: Path) -> None:
     run_dir = run_folder(tmp_path, steps=(20,), final=False)
     with pytest.raises(ConfigError, match=r"no final model: the run is not finished\. Name one of .*2026-01-01@step-20\."):
         find_trained(str(run_dir.path), tmp_path)
-    journal.record(run_dir, "end", exit_code=81, message="NaN")
+    journal.record(run_dir, journal.Ended(81, "NaN"))
     with pytest.raises(ConfigError, match=r"the run is failed"):
         find_trained(str(run_dir.path), tmp_path)
 

@@ -159,7 +159,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_told(run_dir: 
     flip_bit(newer / "model.safetensors", 0)
     choice = choose(run_dir)
     assert choice.checkpoint == older
-    assert choice.passed_over == [f"{newer / 'model.safetensors'} was changed since it was saved (its hash differs)"]
+    assert choice.passed_over == [(newer.name, f"{newer / 'model.safetensors'} was changed since it was saved (its hash differs)")]
 
 
 def test_without_checkpoints_there_is_nothing_to_go_on_from(run_dir: RunDir) -> None:

@@ -1,0 +1,245 @@
+"""journal.jsonl: what happened to a run, one line an event, never rewritten. Every kind of event is a row type here.
+
+Launcher and ranks write it. A line holds the time, the name of the event, and the fields of its row that are not None.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from types import UnionType
+from typing import IO, Any, ClassVar, get_args, get_type_hints
+
+from conf.records import is_number, is_time, is_whole, read_lines
+from conf.run_dir import RunDir, cut_torn_line
+
+# Who starts a run. Only what USER starts was wanted by a person; the others start again what has failed or was interrupted.
+USER, SUPERVISOR, SLURM, TORCHRUN = "the user", "the supervisor", "Slurm", "torchrun"
+
+
+@dataclass(frozen=True)
+class Row:
+    event: ClassVar[str]
+
+    def words(self) -> str:
+        """What `regimen status RUN` says of it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Submitted(Row):
+    event = "submitted"
+    job: str
+
+    def words(self) -> str:
+        return f"submitted as Slurm job {self.job}"
+
+
+@dataclass(frozen=True)
+class Started(Row):
+    """An attempt begins: its ranks are started next."""
+
+    event = "start"
+    host: str = ""
+    by: str = USER
+    job: str | None = None
+    argv: tuple[str, ...] | None = None
+
+    def words(self) -> str:
+        return f"started by {self.by}" + (f" on {self.host}" if self.host else "") + (f" in Slurm job {self.job}" if self.job else "")
+
+
+@dataclass(frozen=True)
+class Changed(Row):
+    """A key that this attempt has with another value than the one before."""
+
+    event = "change"
+    key: str
+    before: str
+    after: str
+
+    def words(self) -> str:
+        return f"{self.key} changed from {self.before} to {self.after}"
+
+
+@dataclass(frozen=True)
+class Rewound(Row):
+    event = "rewound"
+    checkpoint: str
+    set_aside: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"went back to {self.checkpoint}" + (f"; set aside: {', '.join(self.set_aside)}" if self.set_aside else "")
+
+
+@dataclass(frozen=True)
+class PassedOver(Row):
+    event = "passed over"
+    checkpoint: str
+    fault: str
+
+    def words(self) -> str:
+        return f"{self.checkpoint} was not used: {self.fault}"
+
+
+@dataclass(frozen=True)
+class Committed(Row):
+    event = "commit"
+    step: int
+    size: int  # bytes
+    seconds: float  # hash, sync and rename
+
+    def words(self) -> str:
+        return f"committed step-{self.step} ({self.size / 2**20:,.1f} MiB, hashed and synced in {self.seconds:.1f} s)"
+
+
+@dataclass(frozen=True)
+class Pruned(Row):
+    event = "prune"
+    checkpoints: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"removed {', '.join(self.checkpoints)} (checkpoint.keep)"
+
+
+@dataclass(frozen=True)
+class StopRequested(Row):
+    """The first request saves, the second ends the ranks without a checkpoint, the third kills them."""
+
+    event = "stop requested"
+    by: str  # SIGINT, SIGTERM, ...; regimen stop; the time limit of Slurm; the supervisor, when nothing ended within its grace time
+    level: int = 1
+
+    def words(self) -> str:
+        return f"stop requested by {self.by}" + ("" if self.level == 1 else f" (request {self.level})")
+
+
+@dataclass(frozen=True)
+class Failed(Row):
+    """An attempt ended, and the run is started again."""
+
+    event = "failure"
+    exit_code: int
+    message: str
+
+    def words(self) -> str:
+        return f"failed with exit code {self.exit_code} and is started again: {self.message}"
+
+
+@dataclass(frozen=True)
+class Requeued(Row):
+    event = "requeued"
+    job: str
+
+    def words(self) -> str:
+        return f"Slurm job {self.job} was queued again"
+
+
+@dataclass(frozen=True)
+class Ended(Row):
+    """The run is not started again by itself."""
+
+    event = "end"
+    exit_code: int
+    message: str
+
+    def words(self) -> str:
+        return f"ended with exit code {self.exit_code}: {self.message}"
+
+
+# What decides whether a run waits, runs or has ended; the others happen while it runs.
+TURNS = frozenset({Submitted.event, Started.event, Requeued.event, Ended.event})
+
+ROWS: dict[str, type[Row]] = {row.event: row for row in Row.__subclasses__()}
+
+
+def record(run_dir: RunDir, row: Row) -> None:
+    """Append one event and make it durable. Several processes may do so at once.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    facts = {name: value for name, value in vars(row).items() if value is not None}
+    line = json.dumps({"time": round(time.time(), 3), "event": row.event, **facts}) + "\n"
+    with run_dir.journal.open("ab") as file:
+        wait_for_turn(file)
+        cut_torn_line(run_dir.journal)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def wait_for_turn(file: IO[bytes]) -> None:
+    """Hold the kernel's lock until the file is closed: a line that another process writes would look torn."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without locks
+            raise
+
+
+def events(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The lines as they are. Damaged ones are left out; `regimen status` counts them."""
+    return read_lines(run_dir.journal, is_event).entries
+
+
+def is_event(entry: dict[str, Any]) -> bool:
+    """Whether a line has a time and what its row needs. Of an event that a newer version writes, only the time is known."""
+    if not is_time(entry.get("time")) or not isinstance(entry.get("event"), str):
+        return False
+    row = ROWS.get(entry["event"])
+    return row is None or all(suits(entry, name, kind, needed) for name, kind, needed in shape(row))
+
+
+def shape(row: type[Row]) -> list[tuple[str, Any, bool]]:
+    """(name, type, whether a line must have it) of each field."""
+    kinds = get_type_hints(row)
+    return [(field.name, kinds[field.name], field.default is MISSING) for field in fields(row)]
+
+
+def suits(entry: dict[str, Any], name: str, kind: Any, needed: bool) -> bool:
+    if name not in entry:
+        return not needed
+    value = entry[name]
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
+    if kind is int:
+        return is_whole(value)
+    if kind is float:
+        return is_number(value)
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def row_of(entry: dict[str, Any]) -> Row | None:
+    """The row of a line that is_event accepts; None for an event that only a newer version knows."""
+    row = ROWS.get(entry["event"])
+    if row is None:
+        return None
+    given = {name: entry[name] for name, _, _ in shape(row) if name in entry}
+    return row(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def lines(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Date and words of each event, as a person reads them."""
+    return [f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(entry['time']))}  {words(entry)}" for entry in entries]
+
+
+def words(entry: dict[str, Any]) -> str:
+    row = row_of(entry)
+    return f"{entry['event']} (an event of a newer version)" if row is None else row.words()
+
+
+def starts_without_progress(entries: Sequence[dict[str, Any]]) -> int:
+    """How often the run was started again by itself since its last commit: the one counter of every restart, whoever makes it."""
+    count = 0
+    for row in map(row_of, entries):
+        if isinstance(row, Committed):
+            count = 0
+        elif isinstance(row, Started) and row.by != USER:
+            count += 1
+    return count
