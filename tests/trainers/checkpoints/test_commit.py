@@ -200,4 +200,4 @@ def test_what_a_killed_attempt_left_is_cleared_and_nothing_else(run_dir: RunDir)
     (run_dir.path / "model").mkdir()
     clear_leftovers(run_dir)
     assert names(sorted(run_dir.checkpoints.iterdir())) == [".nfs0001", "step-5"]
-    assert names(sorted(run_dir.path.iterdir())) == ["checkpoints", "model"]
+    assert names(sorted(run_dir.path.iterdir())) == ["checkpoints", "journal.jsonl", "model"]
