@@ -135,6 +135,7 @@ def add_watching(add: AddParser) -> None:
         "supervise", description="Start the ranks of a run folder and wait until they have ended. `train --detach` leaves this verb running."
     )
     supervise.add_argument("run", type=Path)
+    supervise.add_argument("--handed-over", metavar="NONCE", help="of the lock that the starting process holds and hands over")
     supervise.set_defaults(act=act_supervise)
     add_job_records(add)
 
@@ -217,7 +218,7 @@ def act_memory_report(arguments: argparse.Namespace) -> int:
 def act_supervise(arguments: argparse.Namespace) -> int:
     from launcher.verbs import train
 
-    return train.supervise_folder(arguments.run)
+    return train.supervise_folder(arguments.run, arguments.handed_over)
 
 
 def act_job_start(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from conf import journal
 from conf.exit_codes import CONFIG, DATA
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
-from launcher.errors import ConfigError, DiskError, GateRefused
+from launcher.errors import ConfigError, DiskError, GateRefused, RanksFailed
 from launcher.facts.node import refuse_absent_gpus
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import refusal_text
@@ -30,6 +30,7 @@ from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
 
 PR_SET_PDEATHSIG = 1
+HANDOVER_SECONDS = 0.05  # between two looks at whether a detached supervisor has the folder
 
 
 def start_fresh(judged: Judged, listed: bool = True) -> RunDir:
@@ -122,18 +123,33 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def detach(run_dir: RunDir, site: Mapping[str, str]) -> int:
-    """Start a supervisor that outlives this terminal; returns its pid."""
+def detach(run_dir: RunDir, held: lock.Owner, site: Mapping[str, str]) -> int:
+    """Start a supervisor that outlives this terminal, and hand it the folder; returns its pid once the folder is its own.
+
+    Raises:
+        RanksFailed: when it ends before that. The folder is released.
+    """
     with run_dir.launcher_log.open("ab") as log:
         process = subprocess.Popen(
-            (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
+            (sys.executable, "-m", "launcher", "supervise", str(run_dir.path), "--handed-over", held.nonce),
             env=launcher_environment(site),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    while owned_by_me(run_dir, held) and process.poll() is None:
+        time.sleep(HANDOVER_SECONDS)
+    if owned_by_me(run_dir, held):
+        lock.release(run_dir, held)
+        raise RanksFailed(f"The supervisor ended with exit code {process.returncode} before it had the run. {run_dir.launcher_log} says why.")
+    lock.let_go(held)
     return process.pid
+
+
+def owned_by_me(run_dir: RunDir, held: lock.Owner) -> bool:
+    owner = lock.read_owner(run_dir)
+    return owner is not None and (owner.nonce, owner.pid) == (held.nonce, held.pid)
 
 
 def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
@@ -153,9 +169,10 @@ def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> Path | None:
     return kept
 
 
-def own(run_dir: RunDir) -> lock.Owner:
-    owner = lock.this_process()
-    lock.acquire(run_dir, owner)
+def own(run_dir: RunDir, nonce: str | None = None, take_over: bool = False) -> lock.Owner:
+    """Become the owner of the folder; `nonce`: what the process that hands it over gave to this one."""
+    owner = lock.this_process(nonce)
+    lock.acquire(run_dir, owner, take_over)
     return owner
 
 
@@ -196,6 +213,7 @@ def become_trainer(run_folder: Path, site: Mapping[str, str]) -> NoReturn:
     """Replace this process by the trainer of a run folder: torchrun goes on watching the same pid."""
     run_dir = RunDir(run_folder)
     environment = command(load_run(run_dir), run_dir).environment(site)
+    lock.keep_over_exec()
     os.execve(sys.executable, (sys.executable, "-m", "trainers", str(run_folder)), environment)
 
 

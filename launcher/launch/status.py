@@ -22,6 +22,7 @@ from launcher.launch.places import in_words, places
 from launcher.launch.progress import Doing, Expected, expected_of, measures
 from launcher.words import age, first_line, plural
 
+STARTING_SECONDS = 60.0  # from the making of a folder until something works in it or has its lock; starting Python takes one of them
 END_STATES = {DONE: "finished", SAVED: "stopped"}
 
 
@@ -87,12 +88,16 @@ def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, st
         owner = lock.read_owner(run_dir)
     except RunLocked as error:
         return "unknown", None, str(error)
-    if owner is not None and lock.is_alive(owner):
-        return "running", None, f"process {owner.pid} on {owner.host}"
+    standing = "dead" if owner is None else lock.standing(run_dir, owner)
+    if owner is not None and standing != "dead":
+        from_here = "" if standing == "alive" else " (whether it still works cannot be told from here)"
+        return "running", None, f"process {owner.pid} on {owner.host}{from_here}"
     if read_exits(run_dir):  # nobody supervised it: ranks that the user started
         return unsupervised_end(run_dir)
-    if last["event"] == "made":
+    if last["event"] == "made" and owner is None and time.time() - last["time"] < STARTING_SECONDS:
         return "made", None, ""
+    if last["event"] == "made" and owner is None:
+        return "dead", None, f"it was made, and nothing has started it; start it with: regimen train resume={run_dir.path}"
     return "dead", None, f"its process is gone; go on with: regimen train resume={run_dir.path}"
 
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from conf.exit_codes import BUG
 from conf.run_dir import RunDir, write_text_atomically
-from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
+from launcher.errors import BY_EXIT_CODE, ConfigError, RanksFailed, RegimenError
 from launcher.launch.lock import process_start
 
 WAIT_SECONDS = 600.0  # rank 0 composes within a second; a file system between nodes may need long to show a file
@@ -37,10 +37,20 @@ class Rank:
         return self.world // self.ranks_per_node
 
 
+MARKS = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK")  # Slurm and MPI set RANK and WORLD_SIZE too, and torchrun alone sets both of these
+TEXTS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+NUMBERS = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "TORCHELASTIC_RESTART_COUNT": 0}  # and the least that each can be
+
+
 def started_by_torchrun(environment: Mapping[str, str]) -> Rank | None:
-    """This process's place in a job that a user started; None for an ordinary start."""
-    if "TORCHELASTIC_RUN_ID" not in environment or "LOCAL_RANK" not in environment:
+    """This process's place in a job that a user started; None for an ordinary start.
+
+    Raises:
+        ConfigError: where some of torchrun's variables are missing, or are not what torchrun sets.
+    """
+    if not all(mark in environment for mark in MARKS):
         return None
+    refuse_half_set(environment)
     run_id = environment["TORCHELASTIC_RUN_ID"]
     address = f"{environment['MASTER_ADDR']}-{environment['MASTER_PORT']}"
     unique = run_id != "none"
@@ -54,6 +64,30 @@ def started_by_torchrun(environment: Mapping[str, str]) -> Rank | None:
         unique=unique,
         agent=f"{socket.gethostname()}:{agent}:{process_start(agent)}",
     )
+
+
+def refuse_half_set(environment: Mapping[str, str]) -> None:
+    missing = [name for name in (*TEXTS, *NUMBERS) if not environment.get(name)]
+    odd = [f"{name}={environment[name]}" for name, least in NUMBERS.items() if name not in missing and not is_count(environment[name], least)]
+    if not missing and not odd:
+        counts = {name: int(environment[name]) for name in NUMBERS}
+        pairs = (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        odd = [f"{rank}={counts[rank]} with {ranks}={counts[ranks]}" for rank, ranks in pairs if counts[rank] >= counts[ranks]]
+        if counts["WORLD_SIZE"] % counts["LOCAL_WORLD_SIZE"]:
+            odd.append(f"WORLD_SIZE={counts['WORLD_SIZE']} with LOCAL_WORLD_SIZE={counts['LOCAL_WORLD_SIZE']}")
+    if missing or odd:
+        wrong = [
+            *([f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"] if missing else []),
+            *(f"{text} is wrong" for text in odd),
+        ]
+        raise ConfigError(
+            f"{' and '.join(MARKS)} are set in the environment, as torchrun sets them for a rank, but {'; '.join(wrong)}. "
+            f"For an ordinary start remove these variables: unset {' '.join(MARKS)}. For a rank of your own job, start it with torchrun."
+        )
+
+
+def is_count(text: str, least: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least
 
 
 def meeting_place(output: Path, job: str) -> Path:

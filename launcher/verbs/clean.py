@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError, RegimenError
-from launcher.launch import batch_job, execute, lock, status
+from launcher.launch import batch_job, execute, journal, lock, status
 from launcher.launch.places import in_words, places
 from launcher.launch.status import RunStatus
 from launcher.words import gib, plural
@@ -99,7 +99,7 @@ def all_leftovers(output: Path | None, older: float | None) -> Offer:
 
 
 def is_alive(run: RunStatus) -> bool:
-    return run.state in ALIVE or (run.state == "made" and time.time() - run.updated < STARTING)
+    return run.state in ALIVE or (time.time() - run.updated < STARTING and not journal.events(run.run_dir))
 
 
 def is_older(run: RunStatus, older: float | None) -> bool:

@@ -34,6 +34,8 @@ def add_train(add: AddParser) -> None:
     train.add_argument("--multirun", "-m", action="store_true", help="a sweep: each combination of values that commas separate is a run")
     train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
     train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
+    known_dead = "resume= a run whose owner cannot be judged from here: you know that it has ended"
+    train.add_argument("--take-over", action="store_true", help=known_dead)
     train.set_defaults(act=act_train)
 
 
@@ -76,7 +78,9 @@ def act_train(arguments: argparse.Namespace) -> int:
         from launcher.sweep.multirun import multirun
 
         return multirun(arguments.overrides, arguments.config_dir)
-    return train.train(arguments.overrides, arguments.config_dir, arguments.detach)
+    if arguments.take_over and not any(text.startswith("resume=") for text in arguments.overrides):
+        raise ConfigError("--take-over names no run. Write: regimen train resume=RUN --take-over")
+    return train.train(arguments.overrides, arguments.config_dir, arguments.detach, arguments.take_over)
 
 
 def refuse_with_multirun(arguments: argparse.Namespace) -> None:
@@ -86,6 +90,7 @@ def refuse_with_multirun(arguments: argparse.Namespace) -> None:
         (arguments.cfg, "--cfg", one_run),
         (arguments.dry_run, "--dry-run", one_run),
         (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
+        (arguments.take_over, "--take-over", "It goes on with one run. Write: regimen train resume=RUN --take-over"),
     ):
         if given:
             raise ConfigError(f"{option} is not possible with -m. {instead}")

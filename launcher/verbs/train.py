@@ -29,14 +29,14 @@ from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence,
 from launcher.words import red_alarms, wrapped
 
 
-def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool) -> int:
+def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, take_over: bool = False) -> int:
     """Start a run, or go on with one: from the command line, or as one rank of a job that the user started with torchrun."""
     rank = torchrun_door.started_by_torchrun(os.environ)
     if rank is not None:
-        return join_torchrun(rank, overrides, config_dirs)
+        return join_torchrun(rank, overrides, config_dirs, take_over)
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        return go_on(status.named_run(name, recorded.output_of(others)), others, detached)
+        return go_on(status.named_run(name, recorded.output_of(others)), others, detached, take_over)
     decided = decide_fresh(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     if decided.run.cluster.name == "slurm":
@@ -64,7 +64,7 @@ def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
     return plan, held
 
 
-def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
+def decide_again(run_dir: RunDir, overrides: Sequence[str], take_over: bool = False) -> Judged | None:
     """Judge a recorded run again; None for a finished one. Nothing in its folder is touched.
 
     Raises:
@@ -78,7 +78,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
         print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
         return None
     batch_job.refuse_active(run_dir)
-    lock.refuse_live_owner(run_dir)
+    lock.refuse_live_owner(run_dir, take_over)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
@@ -87,9 +87,9 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str]) -> Judged | None:
     return decided
 
 
-def take_again(decided: Judged, run_dir: RunDir) -> tuple[LaunchPlan, lock.Owner]:
+def take_again(decided: Judged, run_dir: RunDir, take_over: bool = False) -> tuple[LaunchPlan, lock.Owner]:
     """Own the folder first, and only then clear what the last attempt left in it."""
-    held = execute.own(run_dir)
+    held = execute.own(run_dir, None, take_over)
     execute.clear_last_attempt(run_dir)
     plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
     for change in recorded.changes(run_dir, plan.run):
@@ -109,8 +109,7 @@ def announce(decided: Judged, given: Sequence[str]) -> None:
 def detach(plan: LaunchPlan, held: lock.Owner) -> int:
     """Hand the folder to a supervisor that outlives this terminal."""
     run_dir = plan.run_dir
-    lock.release(run_dir, held)
-    pid = execute.detach(run_dir, os.environ)
+    pid = execute.detach(run_dir, held, os.environ)
     print(f"detached as process {pid}. Follow it: regimen status --follow {run_dir.path}", flush=True)
     return 0
 
@@ -178,12 +177,12 @@ def early_end(run_dir: RunDir) -> str:
     return f"ended at step {last['step']} of {last['of']}: no better {evaluation.metric} in {patience} evaluations (evaluation.patience). "
 
 
-def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
+def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, take_over: bool) -> int:
     """Resume a run in its own folder."""
-    decided = decide_again(run_dir, overrides)
+    decided = decide_again(run_dir, overrides, take_over)
     if decided is None:
         return 0
-    plan, held = take_again(decided, run_dir)
+    plan, held = take_again(decided, run_dir, take_over)
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_again(plan, held)
     if detached:
@@ -192,7 +191,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool) -> int:
     return supervised(run_dir, plan.command, held)
 
 
-def supervise_folder(path: Path) -> int:
+def supervise_folder(path: Path, nonce: str | None = None) -> int:
     """The body of a detached launch and of a point of a sweep: what was judged and planned is in the folder already.
 
     Nobody may be there to read how it ends, so its folder always stays, and `regimen status` tells.
@@ -200,10 +199,10 @@ def supervise_folder(path: Path) -> int:
     from launcher.launch.supervise import supervise
 
     run_dir = RunDir(path.absolute())
-    return ended(run_dir, supervise(run_dir, command(recorded.recorded_run(run_dir), run_dir), os.environ, execute.own(run_dir)))
+    return ended(run_dir, supervise(run_dir, command(recorded.recorded_run(run_dir), run_dir), os.environ, execute.own(run_dir, nonce)))
 
 
-def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], take_over: bool = False) -> int:
     """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
     place = torchrun_door.meeting_place(meeting_output(overrides), rank.job)
     if rank.rank != 0:
@@ -215,7 +214,7 @@ def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dir
         execute.become_trainer(Path(answer.run_folder), os.environ)
     place.mkdir(parents=True, exist_ok=True)
     try:
-        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs)
+        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs, take_over)
     except RegimenError as error:
         print(f"regimen: {error}", file=sys.stderr, flush=True)  # before the others end: torchrun then ends this process too
         torchrun_door.publish(rank, place, torchrun_door.NOTHING_TO_DO, error.exit_code)
@@ -236,7 +235,9 @@ def meeting_output(overrides: Sequence[str]) -> Path:
         return places.DEFAULT
 
 
-def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path]) -> RunDir | None:
+def folder_for_torchrun(
+    rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path], take_over: bool = False
+) -> RunDir | None:
     """Rank 0: the folder of this job, made now, resumed, or found again after an elastic restart; None for a finished run.
 
     The pid that owns the folder stays the same when this process becomes the trainer.
@@ -248,10 +249,10 @@ def folder_for_torchrun(rank: torchrun_door.Rank, place: Path, overrides: Sequen
         plan, _ = take_fresh(decide_fresh([*overrides, *layout], config_dirs))
     else:
         run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
-        decided = decide_again(run_dir, [*(others if before is None else []), *layout])
+        decided = decide_again(run_dir, [*(others if before is None else []), *layout], take_over)
         if decided is None:
             return None
-        plan, _ = take_again(decided, run_dir)
+        plan, _ = take_again(decided, run_dir, take_over)
     by = journal.TORCHRUN if before is not None and (name is None or rank.restart) else journal.USER
     journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
     return plan.run_dir

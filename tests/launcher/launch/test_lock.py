@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from multiprocessing.queues import SimpleQueue
@@ -16,6 +18,8 @@ import pytest
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
 from launcher.launch import lock
+from launcher.launch.status import status_of
+from tests.waiting import wait_until
 
 ROUNDS = 20
 RACERS = 4
@@ -95,7 +99,7 @@ def test_of_several_processes_exactly_one_takes_over_from_a_dead_owner(tmp_path:
 def test_taking_over_late_leaves_the_lock_of_whoever_was_faster(run_dir: RunDir) -> None:
     dead, faster = dead_owner(), lock.this_process()
     write_lock(run_dir, faster)
-    lock.take_over(run_dir, dead)
+    lock.remove_dead(run_dir, dead)
     assert lock.read_owner(run_dir) == faster
 
 
@@ -109,14 +113,14 @@ def test_the_owner_may_acquire_again(run_dir: RunDir) -> None:
     owner = lock.this_process()
     lock.acquire(run_dir, owner)
     lock.acquire(run_dir, owner)
-    assert lock.read_owner(run_dir) == owner
+    assert lock.read_owner(run_dir) == replace(owner, kernel=True)
 
 
 def test_a_reused_pid_is_not_taken_for_the_owner(run_dir: RunDir) -> None:
     here = lock.this_process()
     write_lock(run_dir, replace(here, process_start=here.process_start - 1, nonce="earlier"))
     lock.acquire(run_dir, here)
-    assert lock.read_owner(run_dir) == here
+    assert lock.read_owner(run_dir) == replace(here, kernel=True)
 
 
 def test_a_zombie_is_dead() -> None:
@@ -137,10 +141,109 @@ def test_a_process_whose_name_holds_brackets_has_a_start(tmp_path: Path) -> None
         child.wait()
 
 
-def test_an_owner_on_another_host_is_taken_to_live(run_dir: RunDir) -> None:
-    write_lock(run_dir, replace(dead_owner(), host="elsewhere"))
-    with pytest.raises(RunLocked, match=f"on elsewhere.*If that host is gone, remove {run_dir.lock}"):
+HERE = lock.Place("node1", "boot1", "pid:[1]")
+OWNER = lock.Owner("node1", 7, 70, 0.0, "nonce", "boot1", "pid:[1]", kernel=True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "started", "held", "local", "standing"),
+    [
+        (OWNER, 70, True, True, "alive"),
+        (OWNER, 0, False, True, "dead"),
+        (OWNER, 71, False, True, "dead"),  # its pid is another process now
+        (OWNER, 0, True, True, "dead"),  # a child that it had forked has not let go yet
+        (replace(OWNER, namespace="pid:[2]"), 70, True, True, "alive"),  # pid 7 here is somebody else
+        (replace(OWNER, namespace="pid:[2]"), 70, False, False, "dead"),
+        (replace(OWNER, namespace="pid:[2]", kernel=False), 70, None, True, "unknown"),
+        (replace(OWNER, host="container"), 70, True, True, "alive"),
+        (replace(OWNER, host="container"), 70, False, True, "dead"),
+        (replace(OWNER, host="container"), 70, False, False, "unknown"),  # two machines from one snapshot have one boot id
+        (replace(OWNER, boot="boot0"), 70, False, True, "dead"),  # this machine was started again
+        (replace(OWNER, boot="boot0", kernel=False), 70, None, True, "dead"),
+        (replace(OWNER, boot="boot0"), 70, False, False, "unknown"),  # another machine of that name
+        (replace(OWNER, host="node2", boot="boot2"), 70, True, False, "alive"),  # a file system that carries locks between machines
+        (replace(OWNER, host="node2", boot="boot2"), 70, False, False, "unknown"),
+        (replace(OWNER, host="node2", boot="boot2"), 70, None, False, "unknown"),
+        (replace(OWNER, boot="", namespace="", kernel=False), 70, False, True, "unknown"),  # an earlier version wrote it
+    ],
+)
+def test_who_counts_as_alive(owner: lock.Owner, started: int, held: bool | None, local: bool, standing: str) -> None:
+    assert lock.judged(owner, HERE, started, held, local) == standing
+
+
+def test_an_owner_that_cannot_be_judged_is_replaced_only_on_demand(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOCAL", frozenset())  # as on NFS
+    write_lock(run_dir, replace(dead_owner(), host="elsewhere", boot="another"))
+    with pytest.raises(RunLocked, match=rf"may be in use by process \d+ on elsewhere.*: regimen train resume={run_dir.path} --take-over$"):
         lock.acquire(run_dir, lock.this_process())
+    owner = lock.this_process()
+    lock.acquire(run_dir, owner, take_over=True)
+    held = lock.read_owner(run_dir)
+    assert held is not None
+    assert held.nonce == owner.nonce
+
+
+def test_who_is_known_to_live_is_never_taken_over(run_dir: RunDir) -> None:
+    lock.acquire(run_dir, lock.this_process())
+    with pytest.raises(RunLocked, match=f"in use by process {os.getpid()}"):
+        lock.acquire(run_dir, lock.this_process(), take_over=True)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from conf.run_dir import RunDir
+from launcher.launch import lock
+from launcher.launch.status import status_of
+from tests.waiting import wait_until
+owner = lock.this_process()
+lock.acquire(RunDir(Path(sys.argv[1])), owner)
+Path(sys.argv[1], "pid").write_text(str(owner.pid))
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("isolated", [("--pid", "--fork"), ("--pid", "--fork", "--mount-proc"), ("--pid", "--uts", "--fork", "--mount-proc")])
+def test_an_owner_in_another_pid_namespace_is_seen_to_live_and_to_die(isolated: tuple[str, ...], run_dir: RunDir) -> None:
+    """As in a container: its pid is 1, which here is another process."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run((unshare, *isolated, "true"), capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a pid namespace")
+    argv = (unshare, *isolated, "--kill-child", sys.executable, "-c", HOLD, str(run_dir.path))
+    with subprocess.Popen(argv) as holder:
+        try:
+            wait_until((run_dir.path / "pid").exists, "owner in the namespace", holder)
+            assert (run_dir.path / "pid").read_text() == "1"
+            with pytest.raises(RunLocked, match="in use by process 1 on "):
+                lock.acquire(run_dir, lock.this_process(), take_over=True)
+            assert status_of(run_dir).state == "running"
+        finally:
+            holder.kill()
+    wait_until(lambda: not lock.kernel_lock_held(run_dir.lock), "end of the owner")
+    lock.acquire(run_dir, lock.this_process())
+
+
+def test_the_lock_passes_to_a_process_that_was_given_its_nonce(run_dir: RunDir) -> None:
+    parent = lock.this_process()
+    lock.acquire(run_dir, parent)
+    child = FORK.Process(target=lock.acquire, args=(run_dir, replace(parent, pid=-1)))
+    child.start()
+    child.join()
+    owner = lock.read_owner(run_dir)
+    assert child.exitcode == 0
+    assert owner is not None
+    assert (owner.pid, owner.nonce) == (-1, parent.nonce)
+    lock.let_go(parent)
+    assert run_dir.lock.exists()
+
+
+def test_the_kernels_lock_lasts_until_it_is_released(run_dir: RunDir) -> None:
+    owner = lock.this_process()
+    lock.acquire(run_dir, owner)
+    assert lock.kernel_lock_held(run_dir.lock) is True
+    lock.release(run_dir, owner)
+    assert not run_dir.lock.exists()
+    assert owner.nonce not in lock.HELD
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}'])
@@ -148,13 +251,16 @@ def test_a_damaged_lock_is_named(text: str, run_dir: RunDir) -> None:
     run_dir.lock.write_text(text)
     with pytest.raises(RunLocked, match=f"{run_dir.lock} is damaged"):
         lock.acquire(run_dir, lock.this_process())
+    owner = lock.this_process()
+    lock.acquire(run_dir, owner, take_over=True)
+    assert lock.read_owner(run_dir) == replace(owner, kernel=True)
 
 
 def test_only_the_owner_releases(run_dir: RunDir) -> None:
     owner, other = lock.this_process(), lock.this_process()
     lock.acquire(run_dir, owner)
     lock.release(run_dir, other)
-    assert lock.read_owner(run_dir) == owner
+    assert lock.read_owner(run_dir) == replace(owner, kernel=True)
     lock.release(run_dir, owner)
     assert lock.read_owner(run_dir) is None
     assert list(run_dir.path.iterdir()) == []

@@ -15,6 +15,7 @@ from conf.words import columns
 from launcher.errors import ConfigError
 from launcher.launch import lock
 from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
+from launcher.verbs.watch import follow
 
 
 @pytest.fixture
@@ -52,6 +53,25 @@ def test_a_commit_or_a_signal_does_not_change_what_a_run_of_slurm_does(run_dir: 
 
 def test_a_folder_that_nobody_started_is_made(run_dir: RunDir) -> None:
     assert status_of(run_dir).state == "made"
+
+
+def test_a_folder_that_nobody_has_started_for_long_is_dead(run_dir: RunDir) -> None:
+    """Otherwise `status --follow` of it would never end."""
+    hour_ago = run_dir.path.stat().st_mtime - 3600
+    os.utime(run_dir.path, (hour_ago, hour_ago))
+    found = status_of(run_dir)
+    assert found.state == "dead"
+    assert found.message == f"it was made, and nothing has started it; start it with: regimen train resume={run_dir.path}"
+    with pytest.raises(ConfigError, match="nothing has started it"):
+        follow(str(run_dir.path), None)
+
+
+def test_a_launcher_that_died_before_it_could_write_a_line_is_dead(run_dir: RunDir) -> None:
+    run_dir.journal.write_text("")
+    child = subprocess.Popen(["true"])
+    child.wait()
+    owned_by(run_dir, replace(lock.this_process(), pid=child.pid))
+    assert status_of(run_dir).state == "dead"
 
 
 def test_a_living_owner_means_running(run_dir: RunDir) -> None:
@@ -292,4 +312,4 @@ def test_a_damaged_lock_hides_no_run(run_dir: RunDir) -> None:
     run_dir.lock.write_text("")
     found = status_of(run_dir)
     assert found.state == "unknown"
-    assert "If no process works in that folder, remove it." in found.message
+    assert "If no process works in that folder, take it over with: regimen train resume=" in found.message

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import RanksFailed
+from conf.exit_codes import CONFIG
+from launcher.errors import ConfigError, RanksFailed
 from launcher.launch import torchrun_door
 from launcher.launch.lock import process_start
 from launcher.launch.torchrun_door import Rank, ask, earlier_run, meeting_place, publish, raise_refusal, remember, started_by_torchrun
@@ -86,6 +87,28 @@ def test_a_job_id_given_by_the_user_names_the_job() -> None:
     rank = started_by_torchrun({**TORCHRUN, "TORCHELASTIC_RUN_ID": "../my job"})
     assert rank is not None
     assert (rank.job, rank.unique) == (".._my_job", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
+        ({"MASTER_ADDR": "", "MASTER_PORT": None}, "MASTER_ADDR, MASTER_PORT are not set"),
+        ({"RANK": "one"}, "RANK=one is wrong"),
+        ({"RANK": "-1"}, "RANK=-1 is wrong"),
+        ({"RANK": "8"}, "RANK=8 with WORLD_SIZE=8 is wrong"),
+        ({"LOCAL_RANK": "4"}, "LOCAL_RANK=4 with LOCAL_WORLD_SIZE=4 is wrong"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0 is wrong"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "WORLD_SIZE=8 with LOCAL_WORLD_SIZE=3 is wrong"),
+        ({"TORCHELASTIC_RESTART_COUNT": None, "RANK": "1e3"}, "TORCHELASTIC_RESTART_COUNT is not set; RANK=1e3 is wrong"),
+        ({"WORLD_SIZE": "9" * 30}, "is wrong"),
+    ],
+)
+def test_half_set_variables_are_refused_by_name(change: dict[str, str | None], said: str) -> None:
+    environment = {name: value for name, value in {**TORCHRUN, **change}.items() if value is not None}
+    with pytest.raises(ConfigError, match=f"{said}.* unset TORCHELASTIC_RUN_ID LOCAL_RANK") as refused:
+        started_by_torchrun(environment)
+    assert refused.value.exit_code == CONFIG
 
 
 @pytest.mark.parametrize("rank_zero_first", [True, False])

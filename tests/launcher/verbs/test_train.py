@@ -1,6 +1,7 @@
 """What `regimen train` says when a run has ended."""
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -104,6 +105,15 @@ def test_the_folder_of_a_detached_run_that_never_began_stays_for_who_comes_to_lo
     with pytest.raises(DataError):
         watch.follow(str(run_dir.path), tmp_path)  # a follower only looks
     assert run_dir.rank_log(0).exists()
+
+
+def test_a_supervisor_that_never_had_the_folder_is_no_detached_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = recorded_run(tmp_path)
+    run_dir.logs.mkdir()
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # stands for a supervisor that ends at once
+    with pytest.raises(RanksFailed, match=rf"ended with exit code 1 before it had the run. {run_dir.launcher_log} says why"):
+        execute.detach(run_dir, execute.own(run_dir), os.environ)
+    assert not run_dir.lock.exists()
 
 
 STEPS = {  # what reads or changes a run folder on the way to a start, by the module that does it
