@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError, RegimenError
-from launcher.launch import batch_job, execute, journal, lock, status
+from launcher.launch import batch_job, execute, lock, status
 from launcher.launch.places import in_words, places
 from launcher.launch.status import RunStatus
 from launcher.words import gib, plural
