@@ -1,6 +1,7 @@
 """What each exit code of a launcher, a rank or a verb means: the only table of them."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 DONE = 0
 BUG = 1
@@ -19,29 +20,35 @@ NOT_A_NUMBER = 81
 NO_PROGRESS = 82
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+# never: the same start would end the same way, or a person decided. after a warning: where the time limit of Slurm stopped the run.
+# within the budget: it may help, at most backend.max_restarts times without a new checkpoint.
+Again = Literal["never", "after a warning", "within the budget"]
+NEVER, AFTER_WARNING, WITHIN_BUDGET = get_args(Again)
+
 
 @dataclass(frozen=True)
 class ExitCode:
     code: int
     name: str  # as README.md lists it
     meaning: str
+    again: Again  # whether the same run is started again by itself (launcher/launch/restart.py)
 
 
 EXIT_CODES = (
-    ExitCode(DONE, "done", "The run is finished, or the verb has done its work."),
-    ExitCode(BUG, "bug", "Something unexpected happened inside the program."),
-    ExitCode(CONFIG, "configuration", "A key, a value or a pair of them cannot work, or does not match the run that is resumed."),
-    ExitCode(REFUSED, "refused by the gate", "The job does not fit the node."),
-    ExitCode(DATA, "data", "A data file or a record cannot be used."),
-    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or cannot be reached."),
-    ExitCode(RANKS_FAILED, "ranks failed", "The processes failed and left no other cause."),
-    ExitCode(IN_USE, "folder in use", "Another process works in the run folder."),
-    ExitCode(DISK, "disk", "The disk is full, or the place cannot be written."),
-    ExitCode(SAVED, "saved, start me again", "The run was stopped before its end and has saved a checkpoint."),
-    ExitCode(LOST_PEER, "lost peer", "Another rank has ended or hangs."),
-    ExitCode(UNSAFE, "refused for safety", "A value is a secret, or could be read as more than a value."),
-    ExitCode(OUT_OF_MEMORY, "out of memory", "The memory of a GPU or of the host is exhausted."),
-    ExitCode(NOT_A_NUMBER, "NaN", "The loss is NaN or infinite."),
-    ExitCode(NO_PROGRESS, "no progress", "The run was started again and again without a new checkpoint."),
-    ExitCode(INTERRUPTED, "interrupted", "The user pressed Ctrl-C."),
+    ExitCode(DONE, "done", "The run is finished, or the verb has done its work.", NEVER),
+    ExitCode(BUG, "bug", "Something unexpected happened inside the program.", WITHIN_BUDGET),
+    ExitCode(CONFIG, "configuration", "A key, a value or a pair of them cannot work, or does not match the run that is resumed.", NEVER),
+    ExitCode(REFUSED, "refused by the gate", "The job does not fit the node.", NEVER),
+    ExitCode(DATA, "data", "A data file or a record cannot be used.", NEVER),
+    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or cannot be reached.", NEVER),
+    ExitCode(RANKS_FAILED, "ranks failed", "The processes failed and left no other cause.", WITHIN_BUDGET),
+    ExitCode(IN_USE, "folder in use", "Another process works in the run folder.", NEVER),
+    ExitCode(DISK, "disk", "The disk is full, or the place cannot be written.", NEVER),
+    ExitCode(SAVED, "saved, start me again", "The run was stopped before its end and has saved a checkpoint.", AFTER_WARNING),
+    ExitCode(LOST_PEER, "lost peer", "Another rank has ended or hangs.", WITHIN_BUDGET),
+    ExitCode(UNSAFE, "refused for safety", "A value is a secret, or could be read as more than a value.", NEVER),
+    ExitCode(OUT_OF_MEMORY, "out of memory", "The memory of a GPU or of the host is exhausted.", NEVER),
+    ExitCode(NOT_A_NUMBER, "NaN", "The loss is NaN or infinite.", NEVER),
+    ExitCode(NO_PROGRESS, "no progress", "The run was started again and again without a new checkpoint.", NEVER),
+    ExitCode(INTERRUPTED, "interrupted", "The user pressed Ctrl-C.", NEVER),
 )

@@ -294,7 +294,9 @@ class Fsdp(Sharding):
 class Backend:
     name: str = MISSING  # torchrun | accelerate: What starts the ranks.
     port: int = MISSING  # Rendezvous port of a local run. 0: a free one.
-    max_restarts: int = MISSING  # The backend starts failed ranks again at most this often.
+    # Without a new checkpoint between, a run is started again at most this often after a crash, a hang or a lost rank.
+    # 0: never. null: 0 on this machine, 2 where Slurm or your own torchrun starts it again.
+    max_restarts: int | None = MISSING
 
 
 @dataclass

@@ -13,6 +13,7 @@ from launcher.errors import ConfigError
 
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
+NO_RESTARTS = "--max-restarts=0"  # launcher/launch/restart.py decides, so that its budget and the agent's do not multiply
 
 
 def refuse_several_local_nodes(run: Run) -> None:
@@ -34,7 +35,7 @@ def torchrun_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
     rendezvous = ("--standalone",) if run.backend.port == 0 else ("--master-addr=127.0.0.1", f"--master-port={run.backend.port}")
     return (
         *(sys.executable, "-m", TORCHRUN),
-        *("--nnodes=1", f"--nproc-per-node={run.cluster.ranks_per_node}", *rendezvous, f"--max-restarts={run.backend.max_restarts}"),
+        *("--nnodes=1", f"--nproc-per-node={run.cluster.ranks_per_node}", *rendezvous, NO_RESTARTS),
         *("-m", "trainers", str(run_dir.path)),
     )
 
@@ -45,7 +46,7 @@ def accelerate_argv(run: Run, run_dir: RunDir) -> tuple[str, ...]:
         "-m",
         ACCELERATE,
         f"--config_file={run_dir.accelerate_config}",
-        f"--max-restarts={run.backend.max_restarts}",
+        NO_RESTARTS,
         "-m",
         "trainers",
         str(run_dir.path),
@@ -63,7 +64,7 @@ def node_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -
 def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={run.cluster.ranks_per_node}"),
-        *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", f"--max-restarts={run.backend.max_restarts}"),
+        *(f"--node-rank={node_rank}", f"--master-addr={head}", f"--master-port={port}", NO_RESTARTS),
         *("-m", "trainers", str(run_dir.path)),
     )
 
@@ -71,7 +72,7 @@ def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, por
 def node_accelerate_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", ACCELERATE, f"--config_file={run_dir.accelerate_config}", "--rdzv-backend=static"),
-        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}", f"--max-restarts={run.backend.max_restarts}"),
+        *(f"--machine-rank={node_rank}", f"--main-process-ip={head}", f"--main-process-port={port}", NO_RESTARTS),
         *("-m", "trainers", str(run_dir.path)),
     )
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from conf import journal
-from conf.exit_codes import SAVED
+from conf.exit_codes import AFTER_WARNING, SAVED
 from conf.run_dir import RunDir
-from launcher.errors import RunLocked, SubmissionError
+from launcher.composition.recorded import recorded_run
+from launcher.errors import ConfigError, NoProgress, RunLocked, SubmissionError
 from launcher.gate.judge import Judged
-from launcher.launch import execute, lock, slurm_commands
-from launcher.launch.outcome import outcome_of
+from launcher.launch import execute, lock, restart, slurm_commands
+from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.slurm_commands import QueuedJob
 from launcher.launch.status import RunStatus, status_of
@@ -109,13 +110,29 @@ def job_start(run_dir: RunDir, job: str) -> int:
 
     Raises:
         RunLocked: when another job works in the folder.
+        NoProgress: when Slurm started the run again and again without a new checkpoint.
     """
     if status_of(run_dir).job not in (None, job):
         refuse_active(run_dir)
     execute.forget_warning(run_dir)
     execute.clear_traces(run_dir)
-    journal.record(run_dir, journal.Started(socket.gethostname(), starter(run_dir, job), job))
+    by = starter(run_dir, job)
+    if by == journal.SLURM:
+        try:
+            restart.refuse_used_up(journal.events(run_dir), allowed(run_dir), run_dir)
+        except NoProgress as error:
+            execute.finish(run_dir, Outcome(error.exit_code, str(error)))
+            raise
+    journal.record(run_dir, journal.Started(socket.gethostname(), by, job))
     return 0
+
+
+def allowed(run_dir: RunDir) -> int:
+    """Starts without a new checkpoint. Where run.yaml is damaged: none; the ranks cannot read it either, and say so."""
+    try:
+        return restart.budget(recorded_run(run_dir), journal.SLURM)
+    except ConfigError:
+        return 0
 
 
 def starter(run_dir: RunDir, job: str) -> str:
@@ -125,23 +142,30 @@ def starter(run_dir: RunDir, job: str) -> str:
 
 
 def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
-    """In the job, after its ranks: queue it again if the time limit stopped them; the exit code of the run."""
+    """In the job, after its ranks: queue it again if the time limit stopped them or a new start may help; the exit code of the run."""
     warned = execute.forget_warning(run_dir)
     if warned:
         journal.record(run_dir, journal.StopRequested("the time limit of Slurm"))
-    if warned and outcome_of(run_dir, agent_code).exit_code == SAVED:
-        return queue_again(run_dir, job)
-    ended = execute.finish(run_dir, agent_code)
+    outcome = outcome_of(run_dir, agent_code)
+    if warned and restart.again(outcome.exit_code) == AFTER_WARNING:
+        return queue_again(run_dir, job, outcome)
+    end = outcome if run_dir.stop.exists() else restart.final(outcome, journal.events(run_dir), allowed(run_dir), run_dir)
+    if end is None:
+        journal.record(run_dir, journal.Failed(outcome.exit_code, outcome.message))
+        print(f"Exit code {outcome.exit_code}: {outcome.message}\nThe job is queued again (backend.max_restarts).", flush=True)
+        return queue_again(run_dir, job, outcome)
+    ended = execute.finish(run_dir, end)
     print(ended.message, flush=True)
     return ended.exit_code
 
 
-def queue_again(run_dir: RunDir, job: str) -> int:
+def queue_again(run_dir: RunDir, job: str, outcome: Outcome) -> int:
     journal.record(run_dir, journal.Requeued(job))  # before it is done: Slurm ends this process a moment later
     try:
         slurm_commands.requeue(job, os.environ)
     except SubmissionError as error:
-        message = f"saved before the time limit, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
-        journal.record(run_dir, journal.Ended(SAVED, message))
-        return SAVED
+        why = "saved before the time limit" if outcome.exit_code == SAVED else outcome.message
+        message = f"{why}, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
+        journal.record(run_dir, journal.Ended(outcome.exit_code, message))
+        return outcome.exit_code
     return 0

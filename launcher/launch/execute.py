@@ -26,7 +26,7 @@ from launcher.gate.verdict import refusal_text
 from launcher.launch import lock, places
 from launcher.launch.backends import command
 from launcher.launch.batch_script import TIME_LIMIT
-from launcher.launch.outcome import Outcome, outcome_of
+from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
 
 PR_SET_PDEATHSIG = 1
@@ -88,6 +88,14 @@ def clear_last_attempt(run_dir: RunDir) -> None:
 def clear_traces(run_dir: RunDir) -> None:
     for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_failed(run_dir: RunDir, outcome: Outcome) -> None:
+    """Record why an attempt failed, and remove its traces: the run is started again."""
+    journal.record(run_dir, journal.Failed(outcome.exit_code, outcome.message))
+    clear_traces(run_dir)
+    for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
+        folder.mkdir()
 
 
 def forget_warning(run_dir: RunDir) -> bool:
@@ -176,8 +184,7 @@ def own(run_dir: RunDir, nonce: str | None = None, take_over: bool = False) -> l
     return owner
 
 
-def finish(run_dir: RunDir, agent_code: int) -> Outcome:
-    outcome = outcome_of(run_dir, agent_code)
+def finish(run_dir: RunDir, outcome: Outcome) -> Outcome:
     journal.record(run_dir, journal.Ended(outcome.exit_code, outcome.message))
     return outcome
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf import journal
 from conf.exit_codes import DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.records import is_exit, read_object
 from conf.run_dir import RunDir
+
+LAST_LINES = 5  # of the log of a rank that left no message
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,8 @@ def read_exits(run_dir: RunDir) -> list[dict[str, Any]]:
 
 
 def damaged_exit(path: Path) -> dict[str, Any]:
-    rank = path.stem.removeprefix("rank-")
     message = f"{path} is damaged, so it is not known why that rank ended"
-    return {"rank": int(rank) if rank.isdecimal() else -1, "code": RANKS_FAILED, "message": message, "time": path.lstat().st_mtime}
+    return {"rank": rank_of(path), "code": RANKS_FAILED, "message": message, "time": path.lstat().st_mtime}
 
 
 def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
@@ -33,14 +35,36 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
     failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
     if failures:
         first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
-        return Outcome(int(first["code"]), f"{first['message']} (rank {first['rank']}; logs in {run_dir.logs})")
+        said = f"{first['message']} (rank {first['rank']}; the full traceback is in {run_dir.rank_log(first['rank'])})"
+        return Outcome(int(first["code"]), said + ("\n" + in_silence(run_dir, exits) if first["code"] == LOST_PEER else "").rstrip())
     if exits and all(entry["code"] == DONE for entry in exits) and agent_code == 0:
         return Outcome(DONE, "finished")
     if exits and any(entry["code"] == SAVED for entry in exits):
         return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
     return Outcome(
-        RANKS_FAILED, f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact. Go on with: regimen train resume={run_dir.path}"
+        RANKS_FAILED,
+        f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact. Go on with: regimen train resume={run_dir.path}\n"
+        f"{in_silence(run_dir, exits)}".rstrip(),
     )
+
+
+def in_silence(run_dir: RunDir, exits: list[dict[str, Any]]) -> str:
+    """The ranks that left no exit file, and the last lines of the first one that fell silent; empty where each left one."""
+    told = {entry["rank"] for entry in exits}
+    began = max((event["time"] for event in journal.events(run_dir) if event["event"] == journal.Started.event), default=0.0)
+    logs = [path for path in run_dir.logs.glob("rank-*.txt") if path.stat().st_mtime >= began and rank_of(path) not in told]
+    if not logs:
+        return ""
+    silent = sorted(logs, key=lambda path: path.stat().st_mtime)
+    ranks = ", ".join(str(rank) for rank in sorted(map(rank_of, silent)))
+    words = [line for line in silent[0].read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-LAST_LINES:]
+    named = "Rank" if len(silent) == 1 else "Ranks"
+    return "\n".join([f"{named} {ranks} ended without a message. Last lines of {silent[0]}:", *(f"  | {line}" for line in words)])
+
+
+def rank_of(path: Path) -> int:
+    number = path.stem.removeprefix("rank-")
+    return int(number) if number.isdecimal() else -1
 
 
 def killed(agent_code: int) -> str:

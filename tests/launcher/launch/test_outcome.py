@@ -1,11 +1,13 @@
 """How a run ended, from what its ranks left."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
 from launcher.launch.outcome import Outcome, outcome_of
 
@@ -30,19 +32,37 @@ def test_the_failure_that_came_first_is_the_cause(run_dir: RunDir) -> None:
     leave(run_dir, 0, 1, "RuntimeError: broken pipe", 12.0)
     leave(run_dir, 1, 80, "Out of memory", 11.0)
     leave(run_dir, 2, 1, "RuntimeError: broken pipe", 13.0)
-    assert outcome_of(run_dir, 1) == Outcome(80, f"Out of memory (rank 1; logs in {run_dir.logs})")
+    assert outcome_of(run_dir, 1) == Outcome(80, f"Out of memory (rank 1; the full traceback is in {run_dir.rank_log(1)})")
 
 
 def test_a_rank_that_only_lost_its_peer_is_not_the_cause(run_dir: RunDir) -> None:
     """Ranks that leave together do so within microseconds, and clocks of nodes differ."""
     leave(run_dir, 1, 76, "Another rank has ended", 10.0)
     leave(run_dir, 0, 4, "data.json is empty", 10.1)
-    assert outcome_of(run_dir, 1) == Outcome(4, f"data.json is empty (rank 0; logs in {run_dir.logs})")
+    assert outcome_of(run_dir, 1) == Outcome(4, f"data.json is empty (rank 0; the full traceback is in {run_dir.rank_log(0)})")
 
 
 def test_ranks_that_all_lost_a_killed_peer_say_so(run_dir: RunDir) -> None:
     leave(run_dir, 1, 76, "Another rank has ended: closed by peer", 10.0)
-    assert outcome_of(run_dir, 1) == Outcome(76, f"Another rank has ended: closed by peer (rank 1; logs in {run_dir.logs})")
+    assert outcome_of(run_dir, 1) == Outcome(76, f"Another rank has ended: closed by peer (rank 1; the full traceback is in {run_dir.rank_log(1)})")
+
+
+def test_a_rank_that_left_nothing_is_named_with_its_last_lines(run_dir: RunDir) -> None:
+    """Rank 1 was killed; rank 0 then lost it. The log of rank 2 is of an attempt with more ranks."""
+    run_dir.logs.mkdir()
+    for rank in range(3):
+        run_dir.rank_log(rank).write_text("".join(f"line {number} of rank {rank}\n\n" for number in range(9)))
+    os.utime(run_dir.rank_log(2), (5.0, 5.0))
+    journal.record(run_dir, journal.Started())
+    for rank in range(2):
+        os.utime(run_dir.rank_log(rank))
+    leave(run_dir, 0, 76, "Another rank has ended: closed by peer", 10.0)
+    first, named, *lines = outcome_of(run_dir, 1).message.splitlines()
+    assert first == f"Another rank has ended: closed by peer (rank 0; the full traceback is in {run_dir.rank_log(0)})"
+    assert named == f"Rank 1 ended without a message. Last lines of {run_dir.rank_log(1)}:"
+    assert lines == [f"  | line {number} of rank 1" for number in range(4, 9)]
+    run_dir.exit_file(0).unlink()
+    assert "Ranks 0, 1 ended without a message." in outcome_of(run_dir, -9).message
 
 
 def test_a_failure_after_a_saved_stop_is_told_before_the_stop(run_dir: RunDir) -> None:

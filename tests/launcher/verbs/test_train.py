@@ -89,16 +89,16 @@ def test_a_run_that_never_began_leaves_no_folder_and_its_message_names_logs_that
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run_dir = refusing_run(tmp_path / "outputs", monkeypatch)
     with pytest.raises(DataError) as refused:
-        train.supervised(run_dir, command(recorded_run_of(run_dir), run_dir), execute.own(run_dir))
-    said = re.fullmatch(r"my\.jsonl is empty\. Fix it\. \(rank 0; logs in (.+)\)", str(refused.value))
+        train.supervised(run_dir, command(recorded_run_of(run_dir), run_dir), execute.own(run_dir), 0)
+    said = re.fullmatch(r"my\.jsonl is empty\. Fix it\. \(rank 0; the full traceback is in (.+)\)", str(refused.value))
     assert said is not None
-    assert (Path(said[1]) / "rank-0.txt").read_text() == "what rank 0 printed\n"
+    assert Path(said[1]).read_text() == "what rank 0 printed\n"
     assert list((tmp_path / "outputs").iterdir()) == []  # the folder of its name would be empty
 
 
 def test_the_folder_of_a_detached_run_that_never_began_stays_for_who_comes_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = refusing_run(tmp_path, monkeypatch)
-    with pytest.raises(DataError, match=rf"my\.jsonl is empty\. Fix it\. \(rank 0; logs in {run_dir.logs}\)"):
+    with pytest.raises(DataError, match=rf"my\.jsonl is empty\. Fix it\. \(rank 0; the full traceback is in {run_dir.rank_log(0)}\)"):
         train.supervise_folder(run_dir.path)
     assert run_dir.rank_log(0).exists()
     assert (status.status_of(run_dir).state, status.status_of(run_dir).exit_code) == ("failed", 4)
