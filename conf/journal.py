@@ -77,12 +77,18 @@ class Rewound(Row):
 
 @dataclass(frozen=True)
 class PassedOver(Row):
+    """A damaged checkpoint."""
+
     event = "passed over"
     checkpoint: str
     fault: str
+    set_aside: str | None = None  # its name now
+    steps_lost: int | None = None  # from the newest whole one to it
 
     def words(self) -> str:
-        return f"{self.checkpoint} was not used: {self.fault}"
+        aside = f" It was set aside as {self.set_aside}." if self.set_aside else ""
+        lost = f" {self.steps_lost} steps are made again." if self.steps_lost else ""
+        return f"{self.checkpoint} is damaged: {self.fault}.{aside}{lost}"
 
 
 @dataclass(frozen=True)

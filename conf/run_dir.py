@@ -93,6 +93,15 @@ class RunDir:
     def exit_file(self, rank: int) -> Path:
         return self.exits / f"rank-{rank}.json"
 
+    def exit_reserve(self, rank: int) -> Path:
+        """What a rank holds of the disk for its exit file."""
+        return self.exits / f".reserve-rank-{rank}"
+
+    @property
+    def reserve(self) -> Path:
+        """What the run holds of the disk for the end of its journal."""
+        return self.path / ".reserve"
+
     @property
     def layouts(self) -> Path:
         """What each rank found itself to be: world size, wrapper, dtypes."""
@@ -113,6 +122,10 @@ class RunDir:
 
     def peak_file(self, rank: int) -> Path:
         return self.peaks / f"rank-{rank}.json"
+
+    def rows_file(self, rank: int) -> Path:
+        """Which rows of the prepared data each step of that rank was made of."""
+        return self.path / "rows" / f"rank-{rank}.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -248,9 +248,10 @@ class Training:
 @dataclass
 class Checkpoint:
     interval: int = MISSING  # steps: From one checkpoint to the next. 0: only when the run is stopped.
-    # checkpoints: This many committed ones are kept, at least 1. With evaluation.best_at_end the best one is among them; to 1 it is added.
+    # checkpoints: This many whole ones are kept, and two where it is 1, until the run is finished. With best_at_end the best is among them.
     keep: int = MISSING
-    resume: str = MISSING  # newest | step-N: Where this one start of `resume=RUN` goes on; later checkpoints are set aside.
+    # newest | step-N | start: Where this one start of `resume=RUN` goes on; later checkpoints are set aside. start: at step 1.
+    resume: str = MISSING
 
 
 @dataclass

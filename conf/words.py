@@ -40,3 +40,9 @@ def aligned(rows: Sequence[Sequence[str]], right_from: int | None = None) -> lis
         cells = [cell + space if place < left else space + cell for place, (cell, space) in enumerate(zip(row, spaces, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def size_in_words(size: int) -> str:
+    """Bytes in the largest unit of which there is one."""
+    unit, value = next(((unit, size / 2**power) for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)) if size >= 2**power), ("bytes", size))
+    return f"{size} bytes" if unit == "bytes" else f"{value:.2f} {unit}"

@@ -7,8 +7,11 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
+from conf.exit_codes import DISK
+from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
 from conf.run_dir import RunDir, load_run, write_text_atomically
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
@@ -61,24 +64,53 @@ def main() -> int:
     leave_out_bars()
     try:
         say_doing(run_dir, place, "loading libraries")
+        run_dir.exits.mkdir(exist_ok=True)
+        reserve(run_dir.exit_reserve(place.rank), EXIT_BYTES)
         from trainers.run import train
 
         code, message = train(load_run(run_dir), run_dir, place)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code
-        traceback.print_exc()
+        print_traceback()
         code, message = cause_of(error)
     write_exit(run_dir, place, code, message)
+    if code == DISK:
+        make_room(run_dir, place)
     return code
+
+
+def print_traceback() -> None:
+    """Into the log; a full disk, which may be the cause itself, keeps it out of there and is said in the exit file."""
+    try:
+        traceback.print_exc()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
+def make_room(run_dir: RunDir, place: Place) -> None:
+    """Remove what this attempt has not committed. The other ranks end with this one."""
+    from trainers.checkpoints.commit import clear_leftovers
+
+    if place.leads:
+        clear_leftovers(run_dir)
 
 
 def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
     run_dir.exits.mkdir(exist_ok=True)
     text = json.dumps({"rank": place.rank, "code": code, "message": message, "time": time.time()})
-    write_text_atomically(run_dir.exit_file(place.rank), text)
+    reserved = run_dir.exit_reserve(place.rank)
+    try:
+        write_text_atomically(run_dir.exit_file(place.rank), text)
+        reserved.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        write_in_reserve(run_dir.exit_file(place.rank), reserved, text)
 
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log's disk is full: how this rank ended is in its exit file
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)  # work is committed; a library's thread or process group must not keep a finished rank alive

@@ -1,6 +1,5 @@
 """The order of a run inside a rank: arguments, data, model, trainer, training, what is left behind."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -10,26 +9,30 @@ from types import ModuleType
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
-from conf import journal
 from conf.exit_codes import DONE, SAVED
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
 from trainers.arguments import keep_output_dtype
-from trainers.callbacks.committing import Committing
+from trainers.callbacks.committing import Committing, best_of
 from trainers.callbacks.doing import Doing
 from trainers.callbacks.early_stopping import EarlyStopping
+from trainers.callbacks.finite import Finite
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating, questions_to_ask
 from trainers.callbacks.last_evaluation import LastEvaluation
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.progress import Progress
+from trainers.callbacks.rows import Rows
 from trainers.callbacks.stopping import Stopping
-from trainers.checkpoints.commit import choose, clear_leftovers
+from trainers.checkpoints.commit import clear_leftovers, commit_model
+from trainers.checkpoints.keeping import choose, prune
+from trainers.checkpoints.room import checkpoint_bytes, refuse_full_disk, weight_bytes
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import streamed_rows
+from trainers.data.rows.numbers import KeepingNumbers, numbered
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
@@ -87,6 +90,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     host.end("save")
     write_peak(run_dir, place, peaks, host)
     say_doing(run_dir, place, "drawing the pictures")
+    on_rank_zero(lambda: prune(run_dir, run.checkpoint.keep, best_of(trainer.state), at_least=1), "removing old checkpoints")
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
 
@@ -138,11 +142,19 @@ def build(
         tell(run_dir, contradictions)
     if run.node.gpus:
         torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
+    finite, rows = Finite(scaled=run.training.precision == "fp16_amp"), Rows(run_dir, place)
+
+    def before_commit(step: int) -> None:
+        finite.refuse(step)
+        rows.keep()
+
     callbacks: list[TrainerCallback] = [
         *watching,
         Doing(run_dir, place),
-        Committing(run_dir, run.checkpoint.keep, place.world),
-        Progress(run_dir, place.leads),  # after it, since the time of a commit is no time of a step
+        finite,
+        rows,
+        Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir)),
+        Progress(run_dir, place.leads, finite.history),  # after it, since the time of a commit is no time of a step
     ]
     if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
         callbacks.append(FrozenInputs())
@@ -155,8 +167,10 @@ def build(
         tell(run_dir, [why_none])
     if run.evaluation.generate is not None or questions:
         callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
-    material = Material(tokenizer, data.train, data.evaluation, build_collator(run, tokenizer), callbacks)
+    material = Material(tokenizer, numbered(data.train), data.evaluation, build_collator(run, tokenizer), callbacks)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
+    trainer.data_collator = KeepingNumbers(trainer.data_collator)
+    finite.trainer = rows.trainer = trainer
     choose_optimizer(trainer, run)
     load_adapter(trainer, run)
     save_adapter_alone(trainer.model)
@@ -207,16 +221,19 @@ def wait_for(ready: Callable[[], bool], failure: Path) -> None:
 
 
 def checkpoint_to_resume(run_dir: RunDir) -> Path | None:
-    """The newest whole checkpoint, verified by rank 0 and sent to the others; None for a first start."""
+    """The newest whole checkpoint, verified by rank 0 and sent to the others; None where there is none yet.
+
+    Raises:
+        ValueError: on rank 0, where all checkpoints are damaged.
+    """
 
     def find() -> Path | None:
         run_dir.checkpoints.mkdir(exist_ok=True)
         clear_leftovers(run_dir)
-        choice = choose(run_dir)
-        for checkpoint, fault in choice.passed_over:
-            print(f"{checkpoint} not used: {fault}", flush=True)
-            journal.record(run_dir, journal.PassedOver(checkpoint, fault))
-        return choice.checkpoint
+        chosen = choose(run_dir)
+        if chosen is None and run_dir.progress.exists():
+            tell(run_dir, ["The run has no checkpoint yet, so it begins at step 1 again."])
+        return chosen
 
     return broadcast(on_rank_zero(find, "choosing the checkpoint"))
 
@@ -234,19 +251,19 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: Ru
     """Final weights or adapter, and the tokenizer, whole or not at all."""
     making = run_dir.model.with_name(".making-model")
     on_rank_zero(lambda: shutil.rmtree(making, ignore_errors=True), "clearing an unfinished model")
+    on_rank_zero(lambda: refuse_full_disk(run_dir, weight_bytes(trainer), "the final model"), "looking for room on the disk")
     trainer.save_model(str(making))
     if run_dir.initial_adapter.exists():
         save_as_plain_adapter(trainer, making, run_dir.initial_adapter)
 
-    def commit_model() -> None:
+    def complete() -> None:
         tokenizer.save_pretrained(making)
         for folder in (making, *([run_dir.base] if run_dir.base.is_dir() else [])):
             save_ends(trainer.model, folder)
         (making / "training_args.bin").unlink(missing_ok=True)  # a pickle; run.yaml says it all
-        shutil.rmtree(run_dir.model, ignore_errors=True)
-        os.rename(making, run_dir.model)
+        commit_model(making, run_dir, trainer.state.global_step, trainer.args.world_size)
 
-    on_rank_zero(commit_model, "saving the model")
+    on_rank_zero(complete, "saving the model")
 
 
 def close(run_dir: RunDir) -> None:

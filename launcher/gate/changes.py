@@ -10,6 +10,7 @@ import yaml
 
 import conf
 from conf.choices import type_of
+from conf.committed import KEPT_WHOLE
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
 from conf.regimes import regime_row
@@ -108,10 +109,10 @@ def optimizer_moves(run: Run) -> list[Move]:
 
 
 def disk_moves(run: Run) -> list[Move]:
-    if run.checkpoint.keep == 1:
+    if run.checkpoint.keep <= KEPT_WHOLE:
         return []
-    note = "only the newest checkpoint is kept"
-    return [Move("disk", 1, note, lambda run: replace(run, checkpoint=replace(run.checkpoint, keep=1)))]
+    note = f"only {KEPT_WHOLE} checkpoints are kept"
+    return [Move("disk", 1, note, lambda run: replace(run, checkpoint=replace(run.checkpoint, keep=KEPT_WHOLE)))]
 
 
 def evaluation_moves(run: Run) -> list[Move]:

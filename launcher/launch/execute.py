@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from conf import journal
 from conf.exit_codes import CONFIG, DATA
+from conf.reserve import RUN_BYTES, despite_full_disk, reserve
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
 from launcher.errors import ConfigError, DiskError, GateRefused, RanksFailed
@@ -73,6 +74,7 @@ def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
     run_dir = plan.run_dir
     for folder in (run_dir.logs, run_dir.exits, run_dir.layouts, run_dir.peaks):
         folder.mkdir(exist_ok=True)
+    reserve(run_dir.reserve, RUN_BYTES)
     save_run(plan.run, run_dir)
     write_text_atomically(run_dir.plan, json.dumps(plan_as_dict(plan, dict(site)), indent=1))
     for path, text in plan.files:
@@ -185,7 +187,8 @@ def own(run_dir: RunDir, nonce: str | None = None, take_over: bool = False) -> l
 
 
 def finish(run_dir: RunDir, outcome: Outcome) -> Outcome:
-    journal.record(run_dir, journal.Ended(outcome.exit_code, outcome.message))
+    despite_full_disk(run_dir, lambda: journal.record(run_dir, journal.Ended(outcome.exit_code, outcome.message)))
+    run_dir.reserve.unlink(missing_ok=True)
     return outcome
 
 
@@ -202,7 +205,7 @@ def refuse_occupied_port(port: int) -> None:
 
 def ask_to_stop(run_dir: RunDir) -> None:
     """The ranks look for this file at every step, save together and end."""
-    write_text_atomically(run_dir.stop, "stop\n")
+    despite_full_disk(run_dir, lambda: write_text_atomically(run_dir.stop, "stop\n"))
 
 
 def remove_run_dir(path: Path) -> None:

@@ -1,15 +1,18 @@
 """How a run ended: the ranks' own exit files, since torchrun flattens its workers' codes."""
 
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conf import journal
-from conf.exit_codes import DONE, LOST_PEER, RANKS_FAILED, SAVED
+from conf.exit_codes import DISK, DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.records import is_exit, read_object
 from conf.run_dir import RunDir
+from conf.words import size_in_words
 
+NEARLY_NOTHING = 65536  # bytes: less than a rank needs to say how it ended
 LAST_LINES = 5  # of the log of a rank that left no message
 
 
@@ -41,6 +44,13 @@ def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
         return Outcome(DONE, "finished")
     if exits and any(entry["code"] == SAVED for entry in exits):
         return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
+    free = shutil.disk_usage(run_dir.path).free
+    if free < NEARLY_NOTHING:
+        return Outcome(
+            DISK,
+            f"The ranks ended without a message, and the disk of {run_dir.path} is full: {size_in_words(free)} is free. "
+            f"Free some space, then go on with: regimen train resume={run_dir.path}. Committed checkpoints are intact.",
+        )
     return Outcome(
         RANKS_FAILED,
         f"{killed(agent_code)} Logs: {run_dir.logs}. What was saved is intact. Go on with: regimen train resume={run_dir.path}\n"

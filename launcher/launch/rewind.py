@@ -1,19 +1,19 @@
-"""checkpoint.resume=step-N: one start goes back to a named checkpoint. Later checkpoints are set aside, so that the newest is the named one.
+"""checkpoint.resume=step-N: one start goes back to a named checkpoint, and with `start` to step 1. Later ones are set aside: no start takes them.
 
 The request is not recorded in run.yaml: whatever starts the run again (a plain resume, Slurm, torchrun) goes on from what was saved since.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from conf import journal
-from conf.committed import committed, faults, step_of
+from conf.committed import committed, damaged, faults, set_aside, step_of
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged
 
 NEWEST = "newest"
+START = "start"
 ASIDE = "set-aside-"
 
 
@@ -23,7 +23,7 @@ def refuse_unusable(run_dir: RunDir, wanted: str) -> None:
     Raises:
         ConfigError: where it is not there or not whole.
     """
-    if wanted == NEWEST:
+    if wanted in (NEWEST, START):
         return
     named = run_dir.checkpoints / wanted
     problems = faults(named) if named.is_dir() else [f"{named} does not exist"]
@@ -36,10 +36,8 @@ def refuse_finished(run_dir: RunDir, wanted: str) -> None:
     """Raises ConfigError where a finished run is asked to go back: it would lose its model."""
     refuse_unusable(run_dir, wanted)
     if wanted != NEWEST:
-        raise ConfigError(
-            f"{run_dir.path} is finished, and going back to {wanted} would replace its model. "
-            f"Use the weights of that step: regimen export {run_dir.path}@{wanted}"
-        )
+        instead = "Start a new run." if wanted == START else f"Use the weights of that step: regimen export {run_dir.path}@{wanted}"
+        raise ConfigError(f"{run_dir.path} is finished, and going back to {wanted} would replace its model. {instead}")
 
 
 def rewound(decided: Judged, run_dir: RunDir) -> Judged:
@@ -47,17 +45,17 @@ def rewound(decided: Judged, run_dir: RunDir) -> Judged:
     wanted = decided.run.checkpoint.resume
     if wanted == NEWEST:
         return decided
-    later = [path for path in committed(run_dir) if step_of(path) > step_of(run_dir.checkpoints / wanted)]
-    aside = [set_aside(path) for path in later]
+    later = later_than(wanted, run_dir)
+    aside = [set_aside(path, ASIDE) for path in later]
     journal.record(run_dir, journal.Rewound(wanted, tuple(path.name for path in aside)))
     for before, after in zip(later, aside, strict=True):
-        print(f"{before.name} is later than {wanted} and was set aside as {after}. Remove that folder when you do not need it.", flush=True)
+        what = f"{before.name} is later than {wanted} and" if wanted != START else f"The run begins at step 1 again, and {before.name}"
+        print(f"{what} was set aside as {after}. Remove that folder when you do not need it.", flush=True)
     return replace(decided, run=replace(decided.run, checkpoint=replace(decided.run.checkpoint, resume=NEWEST)))
 
 
-def set_aside(checkpoint: Path) -> Path:
-    number = 1
-    while (target := checkpoint.with_name(f"{ASIDE}{checkpoint.name}{'' if number == 1 else f'-{number}'}")).exists():
-        number += 1
-    os.rename(checkpoint, target)
-    return target
+def later_than(wanted: str, run_dir: RunDir) -> list[Path]:
+    """With `start` also those that were set aside as damaged: they would refuse a beginning."""
+    if wanted == START:
+        return [*committed(run_dir), *damaged(run_dir)]
+    return [path for path in committed(run_dir) if step_of(path) > step_of(run_dir.checkpoints / wanted)]

@@ -1,5 +1,6 @@
 """Disk under the run folder: checkpoints, the final model, and what an adapter needs beside it."""
 
+from conf.committed import KEPT_WHOLE
 from conf.regimes import regime_row
 from conf.schema import Badam, Lora, Run
 from launcher.memory.job import Job
@@ -15,12 +16,12 @@ def checkpoint_bytes(job: Job) -> int:
 
 
 def kept(run: Run) -> int:
-    """As trainers/checkpoints/commit.py prunes: the newest stays, and with evaluation.best_at_end the best one too."""
-    return max(run.checkpoint.keep, 2 if run.evaluation.best_at_end else 1)
+    """As trainers/checkpoints/keeping.py prunes while the run trains."""
+    return max(run.checkpoint.keep, KEPT_WHOLE)
 
 
 def on_top(run: Run) -> str:
-    return " and the best one" if kept(run) > run.checkpoint.keep else ""
+    return f", {KEPT_WHOLE} until the run is finished," if kept(run) > run.checkpoint.keep else ""
 
 
 def disk_terms(job: Job) -> tuple[Term, ...]:

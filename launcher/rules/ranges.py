@@ -143,7 +143,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("training.dataloader_workers", 0),
     at_least("checkpoint.interval", 0),
     at_least("checkpoint.keep", 1),
-    Limit("checkpoint.resume", lambda value: value == "newest" or re.fullmatch("step-[0-9]+", value) is not None, "newest, or step-N"),
+    Limit("checkpoint.resume", lambda value: re.fullmatch("newest|start|step-[0-9]+", value) is not None, "newest, step-N, or start"),
     at_least("evaluation.interval", 0),
     at_least("evaluation.micro_batch", 1),
     at_least("evaluation.answers", 0),

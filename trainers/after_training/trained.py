@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import bitsandbytes
@@ -14,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-from conf.committed import faults
+from conf.committed import MANIFEST, faults
 from conf.constants import ADAPTER_CONFIG
 from conf.regimes import regime_row
 from conf.request import Trained
@@ -42,15 +43,24 @@ def model_class(run: Run) -> ModelClass:
 
 
 def refuse_damaged(trained: Trained) -> None:
-    """A checkpoint that is not what its manifest says is never used.
+    """A checkpoint or final model that is not what its manifest says is never used.
 
     Raises:
         ValueError: naming the file.
     """
-    if trained.step is not None:
-        found = faults(Path(trained.weights))
-        if found:
-            raise ValueError(f"{trained.weights} cannot be used: {found[0]}. Name another checkpoint, or the final model.")
+    folder = Path(trained.weights)
+    if trained.base or not (trained.step is not None or folder == RunDir(Path(trained.run_folder)).model or (folder / MANIFEST).exists()):
+        return  # weights that no run of ours has committed
+    found = faults_once(folder)
+    if found:
+        other = "another checkpoint or the final model" if trained.step is not None else "a committed checkpoint (RUN@step-N)"
+        raise ValueError(f"{folder} cannot be used: {found[0]}. Restore what was there, or name {other}.")
+
+
+@cache
+def faults_once(folder: Path) -> list[str]:
+    """A verb asks before it prepares anything and again when it loads: the files are read for it once."""
+    return faults(folder)
 
 
 @contextmanager

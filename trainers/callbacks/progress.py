@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,8 +68,9 @@ class TokenCount:
 class Progress(TrainerCallback):
     """Every rank takes part, since the counts are summed; only rank 0 writes."""
 
-    def __init__(self, run_dir: RunDir, leads: bool) -> None:
-        self.run_dir, self.leads = run_dir, leads
+    def __init__(self, run_dir: RunDir, leads: bool, history: Callable[[], str] = str) -> None:
+        """`history`: what is known of the steps before a loss that is none; a collective act."""
+        self.run_dir, self.leads, self.history = run_dir, leads, history
         self.tokens: TokenCount | None = None
         self.counted: list[tuple[torch.Tensor, float, float]] = []  # tokens, end and pauses of each step whose log is still to come
         self.began = self.since = self.step_ended = 0.0
@@ -109,7 +111,7 @@ class Progress(TrainerCallback):
         if self.leads:
             with self.run_dir.progress.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-        refuse_nan(entry, int(args.logging_steps))
+        refuse_nan(entry, int(args.logging_steps), self.history)
 
     def rate(self, state: TrainerState) -> dict[str, float]:
         assert self.tokens is not None, "training has begun"
@@ -124,14 +126,15 @@ class Progress(TrainerCallback):
         }
 
 
-def refuse_nan(entry: dict[str, Any], interval: int) -> None:
+def refuse_nan(entry: dict[str, Any], interval: int, history: Callable[[], str]) -> None:
     """The logged loss is the mean over ranks, so every rank stops at the same step, and over the steps since the last log."""
     step = entry["step"]
     steps = {"loss": f"at step {step}" if interval == 1 else f"in steps {max(1, step - interval + 1)} to {step}", "eval_loss": f"at step {step}"}
     for key, when in steps.items():
         if key in entry and not math.isfinite(entry[key]):
+            known = history()
             raise NotANumber(
-                f"{key} is {entry[key]} {when}, and nothing was saved from this step. "
+                f"{key} is {entry[key]} {when}, and nothing was saved from this step. {known}{' ' if known else ''}"
                 "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp. "
                 "Resuming this run would give the same result."
             )

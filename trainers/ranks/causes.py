@@ -1,17 +1,23 @@
 """Why a rank ended: an exception to the exit code and the sentence that the launcher shows."""
 
-import errno
 import traceback
 from pathlib import Path
 
 from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY
+from conf.reserve import FULL
 from trainers.errors import DataError, RankZeroFailed
 
+# torch's writer of files (caffe2/serialize/inline_container.cc) where a write stored less than it was given
+CUT_SHORT = ("PytorchStreamWriter failed writing file", "unexpected pos ")
 PACKAGE = Path(__file__).resolve().parents[1]  # trainers
 
 
 class NotANumber(ValueError):
     """The loss is NaN or infinite."""
+
+
+class NoRoom(RuntimeError):
+    """The disk has too little room for what is saved next."""
 
 
 def cause_of(error: BaseException) -> tuple[int, str]:
@@ -20,6 +26,8 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return DATA, without_traceback(error)
     if isinstance(error, NotANumber):
         return NOT_A_NUMBER, str(error)
+    if isinstance(error, NoRoom):
+        return DISK, str(error)
     if is_out_of_memory(error):
         return OUT_OF_MEMORY, out_of_memory_sentence(error)
     if is_full_disk(error):
@@ -50,10 +58,17 @@ def is_ours(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException) -> bool:
+    """Also where a library has made another error of it: what it met lies beneath, or it left no more than a text."""
     from safetensors import SafetensorError
 
-    told = isinstance(error, SafetensorError) and "(os error 28)" in str(error)  # safetensors 0.8 keeps the number in its text alone
-    return told or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    if isinstance(error, SafetensorError) and any(f"(os error {number})" in str(error) for number in FULL):  # its text alone has it
+        return True
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in CUT_SHORT):
+        return True
+    beneath = error.__cause__ or error.__context__
+    return beneath is not None and is_full_disk(beneath)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from conf.committed import MANIFEST, faults
 from conf.constants import ADAPTER_CONFIG
 from conf.run_dir import RunDir
 from conf.schema import Run
 from trainers.model.answers import padded
 from trainers.model.build import FROZEN, by_precision
+from trainers.ranks.agreement import broadcast, on_rank_zero
 
 Judge = Callable[[list[list[int]]], Tensor]  # rows of prompt and answer to their scores (rows,)
 
@@ -27,6 +29,9 @@ def load_judge(source: str, run: Run, tokenizer: PreTrainedTokenizerBase, argume
         ValueError: when stage.reward_model cannot be loaded, has another number of outputs, or reads other tokens than the policy writes.
     """
     folder = weights_of(source)
+    damage = broadcast(on_rank_zero(lambda: faults(Path(folder)) if (Path(folder) / MANIFEST).exists() else [], "verifying the reward model"))
+    if damage:
+        raise ValueError(f"stage.reward_model={source} cannot be used: {damage[0]}. Restore what was there, or train the reward model again.")
     refuse_other_tokens(source, folder, tokenizer)
     with on_each_rank(arguments):
         model = load_classifier(source, folder, by_precision(FROZEN, run.training.precision))

@@ -227,8 +227,8 @@ def test_where_the_disk_alone_refuses_fewer_checkpoints_come_first():
 
     changes = alternatives(run, facts, lambda changed: judged(changed, facts, free_disk=one_less))
 
-    assert changes[0].overrides == ("checkpoint.keep=1",)
-    assert changes[0].note == "only the newest checkpoint is kept"
+    assert changes[0].overrides == ("checkpoint.keep=2",)
+    assert changes[0].note == "only 2 checkpoints are kept"
 
 
 def test_memory_that_others_hold_counts_on_this_node_and_not_on_another():

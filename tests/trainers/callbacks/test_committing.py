@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from conf.committed import committed, faults
 from conf.run_dir import RunDir
 from trainers.callbacks.committing import Committing
-from trainers.checkpoints.commit import committed, faults
 
 SCORER = SimpleNamespace(can_generate=lambda: False)
 
@@ -51,10 +51,10 @@ def test_the_oldest_are_removed(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize(
     ("keep", "best", "left"),
-    [(2, None, [5, 4]), (2, 1, [5, 1]), (2, 5, [5, 4]), (3, 1, [5, 4, 1]), (3, 4, [5, 4, 3]), (1, 1, [5, 1]), (1, 5, [5])],
+    [(2, None, [5, 4]), (2, 1, [5, 1]), (2, 5, [5, 4]), (3, 1, [5, 4, 1]), (3, 4, [5, 4, 3]), (1, 1, [5, 1]), (1, 5, [5, 4]), (1, None, [5, 4])],
 )
 def test_the_best_checkpoint_is_one_of_those_that_are_kept(keep: int, best: int | None, left: list[int], run_dir: RunDir) -> None:
-    """Of keep=2 three were left: the best one came on top. Only with keep=1 it does, beside the newest."""
+    """Of keep=2 three were left: the best one came on top. keep=1 keeps two as long as the run trains."""
     committing = Committing(run_dir, keep=keep, world=1)
     for step in (1, 2, 3, 4, 5):
         save(committing, step, best=best if best is not None and best <= step else None)
@@ -89,9 +89,9 @@ def test_a_run_that_goes_on_keeps_no_more_than_one_that_began(run_dir: RunDir) -
 def test_a_first_start_protects_nothing(run_dir: RunDir) -> None:
     committing = Committing(run_dir, keep=1, world=1)
     begin(committing, 0)
-    for step in (1, 2):
+    for step in (1, 2, 3):
         save(committing, step)
-    assert steps(run_dir) == ["step-2"]
+    assert steps(run_dir) == ["step-3", "step-2"]
 
 
 def test_the_best_checkpoint_of_a_moved_folder_is_found_again(run_dir: RunDir) -> None:

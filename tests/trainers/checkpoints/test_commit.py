@@ -1,5 +1,6 @@
 """A checkpoint is committed whole or not at all, whatever kills the rank; damage is found before it is trained on."""
 
+import json
 import os
 import random
 import shutil
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from conf import journal
 from conf.committed import MANIFEST, committed, faults
 from conf.run_dir import RunDir
-from trainers.checkpoints.commit import choose, clear_leftovers, commit, prune
+from trainers.checkpoints.commit import clear_leftovers, commit
+from trainers.checkpoints.keeping import choose, prune
 
 FILES = {"model.safetensors": b"weights" * 1000, "trainer_state.json": b'{"step": 5}', "global_step5/rank_0.pt": b"states" * 500}
 KILLS = 20
@@ -24,7 +27,8 @@ import sys
 import time
 from pathlib import Path
 from conf.run_dir import RunDir
-from trainers.checkpoints.commit import commit, prune
+from trainers.checkpoints.commit import commit
+from trainers.checkpoints.keeping import prune
 
 run_dir = RunDir(Path(sys.argv[1]))
 step = int(sys.argv[2])
@@ -36,7 +40,7 @@ while True:
     for number in range(6):
         (staged / "part" / f"{number}.bin").write_bytes(bytes([number, step % 256]) * 5000)
     commit(staged, run_dir, step, 1)
-    prune(run_dir, 3, frozenset())
+    prune(run_dir, 3, None)
     print(time.monotonic() - began, flush=True)
 """
 
@@ -141,29 +145,110 @@ def test_a_damaged_manifest_is_found(text: str, run_dir: RunDir) -> None:
     assert faults(checkpoint)[0].startswith(f"{checkpoint / MANIFEST} is damaged")
 
 
-def test_no_flipped_bit_of_a_manifest_makes_a_damaged_file_pass(run_dir: RunDir) -> None:
-    """Two bits of every byte in turn: one makes another character of the same kind, the other one of another kind."""
+def test_every_flipped_bit_of_a_manifest_is_found(run_dir: RunDir) -> None:
+    """Also where all files are as they were: step, ranks and list of files are what a resume relies on."""
     checkpoint = committed_step(run_dir, 5, {"model.safetensors": b"weights"})
     manifest = checkpoint / MANIFEST
     good = manifest.read_bytes()
-    (checkpoint / "model.safetensors").write_bytes(b"weightz")
     for position in range(len(good)):
-        for bit in (0, 4):
+        for bit in range(8):
             flip_bit(manifest, position, bit)
-            assert faults(checkpoint), f"byte {position}, bit {bit}"
+            assert faults(checkpoint, contents=False), f"byte {position}, bit {bit}"
             manifest.write_bytes(good)
+    assert faults(checkpoint) == []
+
+
+FIELDS = [("step", 6), ("world", 3), ("sha256", "0" * 64), ("files", {}), ("more", 1)]
+
+
+@pytest.mark.parametrize(("field", "value"), FIELDS)
+def test_every_changed_field_of_a_manifest_is_found(field: str, value: object, run_dir: RunDir) -> None:
+    manifest = committed_step(run_dir, 5) / MANIFEST
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**fields, field: value}, sort_keys=True))
+    assert faults(manifest.parent, contents=False)
+    if field in fields:
+        manifest.write_text(json.dumps({name: kept for name, kept in fields.items() if name != field}, sort_keys=True))
+        assert faults(manifest.parent, contents=False)
+
+
+def test_a_checkpoint_of_another_step_is_found(run_dir: RunDir) -> None:
+    shutil.copytree(committed_step(run_dir, 5), run_dir.checkpoint(7))
+    assert faults(run_dir.checkpoint(7)) == [f"{run_dir.checkpoint(7) / MANIFEST} is of step 5, and the folder is step-7"]
+
+
+def test_files_that_nobody_saved_are_found(run_dir: RunDir) -> None:
+    checkpoint = committed_step(run_dir, 5)
+    (checkpoint / "global_step5" / "rank_1.pt").write_bytes(b"states")
+    (checkpoint / "there").symlink_to("/dev/null")
+    assert faults(checkpoint) == [f"{checkpoint / name} does not belong to the checkpoint" for name in ("global_step5/rank_1.pt", "there")]
+
+
+def test_a_file_that_became_a_link_is_found(run_dir: RunDir) -> None:
+    checkpoint = committed_step(run_dir, 5)
+    (checkpoint / "model.safetensors").rename(run_dir.path / "elsewhere")
+    (checkpoint / "model.safetensors").symlink_to(run_dir.path / "elsewhere")
+    assert faults(checkpoint) == [f"{checkpoint / 'model.safetensors'} is a link"]
+
+
+def test_a_damaged_one_does_not_count_as_kept(run_dir: RunDir) -> None:
+    """With keep=1 the damaged newest one stayed, and the whole one beside it was removed."""
+    for step in (1, 2, 3):
+        committed_step(run_dir, step)
+    os.truncate(run_dir.checkpoint(3) / "model.safetensors", 3)
+    prune(run_dir, 1, None)
+    assert names(committed(run_dir)) == ["step-2", "step-1"]
+    assert (run_dir.checkpoints / "damaged-step-3").is_dir()
+    assert told(run_dir) == [("passed over", "step-3", 1)]
+
+
+def test_of_a_finished_run_one_may_be_left(run_dir: RunDir) -> None:
+    for step in (1, 2, 3):
+        committed_step(run_dir, step)
+    prune(run_dir, 1, None, at_least=1)
+    assert names(committed(run_dir)) == ["step-3"]
+    assert [event["checkpoints"] for event in journal.events(run_dir) if event["event"] == "prune"] == [["step-2", "step-1"]]
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_told(run_dir: RunDir) -> None:
     older, newer = committed_step(run_dir, 5), committed_step(run_dir, 10)
     flip_bit(newer / "model.safetensors", 0)
-    choice = choose(run_dir)
-    assert choice.checkpoint == older
-    assert choice.passed_over == [(newer.name, f"{newer / 'model.safetensors'} was changed since it was saved (its hash differs)")]
+    assert choose(run_dir) == older
+    fault = f"{newer / 'model.safetensors'} was changed since it was saved (its hash differs)"
+    assert run_dir.notes.read_text() == (
+        f"WARNING: the checkpoint of step 10 is damaged: {fault}. It was set aside as damaged-step-10. "
+        "The run goes on from step-5: 5 steps are trained again.\n"
+    )
+    assert names(sorted(run_dir.checkpoints.glob("*step*"))) == ["damaged-step-10", "step-5"]
+    assert told(run_dir) == [("passed over", "step-10", 5)]
+    assert choose(run_dir) == older  # nothing more is said of it
+    assert len(run_dir.notes.read_text().splitlines()) == 1
+
+
+def told(run_dir: RunDir) -> list[tuple[str, str, int]]:
+    return [(event["event"], event["checkpoint"], event["steps_lost"]) for event in journal.events(run_dir) if event["event"] == "passed over"]
+
+
+def test_where_every_checkpoint_is_damaged_nothing_begins_anew(run_dir: RunDir) -> None:
+    """The run began at step 1 again and ended with 0."""
+    for step in (5, 10):
+        os.truncate(committed_step(run_dir, step) / "model.safetensors", 3)
+    with pytest.raises(ValueError, match=r"^No checkpoint of .* is whole: .*step-10/model\.safetensors has 3 bytes .* checkpoint\.resume=start$"):
+        choose(run_dir)
+    assert names(committed(run_dir)) == ["step-10", "step-5"]
+
+
+def test_where_only_one_that_was_set_aside_is_left_nothing_begins_anew(run_dir: RunDir) -> None:
+    older, newer = committed_step(run_dir, 5), committed_step(run_dir, 10)
+    flip_bit(newer / "model.safetensors", 0)
+    choose(run_dir)
+    shutil.rmtree(older)
+    with pytest.raises(ValueError, match="damaged-step-10 was set aside because it is damaged"):
+        choose(run_dir)
 
 
 def test_without_checkpoints_there_is_nothing_to_go_on_from(run_dir: RunDir) -> None:
-    assert choose(run_dir).checkpoint is None
+    assert choose(run_dir) is None
 
 
 def test_committing_a_step_again_does_not_change_it(run_dir: RunDir) -> None:
@@ -174,16 +259,16 @@ def test_committing_a_step_again_does_not_change_it(run_dir: RunDir) -> None:
     assert not (run_dir.checkpoints / ".making" / "checkpoint").exists()
 
 
-def test_committing_a_damaged_step_again_mends_it(run_dir: RunDir) -> None:
-    """A resume from an older checkpoint reaches the step of the damaged one again."""
+def test_committing_a_damaged_step_again_sets_it_aside(run_dir: RunDir) -> None:
+    """Nothing that is damaged is removed: it may be all that is left of a run."""
     checkpoint = committed_step(run_dir, 5)
     os.truncate(checkpoint / "model.safetensors", 3)
     committed_step(run_dir, 5)
     assert faults(checkpoint) == []
-    assert names(sorted(run_dir.checkpoints.iterdir())) == [".making", "step-5"]
+    assert names(sorted(run_dir.checkpoints.iterdir())) == [".making", "damaged-step-5", "step-5"]
 
 
-@pytest.mark.parametrize(("keep", "best", "left"), [(2, None, [4, 3]), (2, 1, [4, 1]), (3, 1, [4, 3, 1]), (1, None, [4]), (1, 1, [4, 1])])
+@pytest.mark.parametrize(("keep", "best", "left"), [(2, None, [4, 3]), (2, 1, [4, 1]), (3, 1, [4, 3, 1]), (1, None, [4, 3]), (1, 1, [4, 1])])
 def test_pruning_keeps_the_newest_and_the_best(keep: int, best: int | None, left: list[int], run_dir: RunDir) -> None:
     for step in (1, 2, 3, 4):
         committed_step(run_dir, step)
@@ -196,6 +281,7 @@ def test_what_a_killed_attempt_left_is_cleared_and_nothing_else(run_dir: RunDir)
     stage(run_dir, FILES)
     shutil.copytree(run_dir.checkpoint(5), run_dir.checkpoints / ".removing-step-4")
     (run_dir.path / ".making-model").mkdir()
+    (run_dir.path / ".removing-model").mkdir()
     (run_dir.checkpoints / ".nfs0001").write_text("kept open by another node")
     (run_dir.path / "model").mkdir()
     clear_leftovers(run_dir)

@@ -6,15 +6,17 @@ its own samples, and at the end the ranks add up their sums: a mean over tokens,
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from trainers.ranks.agreement import total
+from conf.committed import faults
+from trainers.ranks.agreement import broadcast, on_rank_zero, total
+from trainers.stages.shared.watched import Watched
 
 
 class Fraction(NamedTuple):
@@ -48,7 +50,7 @@ class Batches(Dataset[tuple[Any, bool]]):
         return self.collate([self.rows[sample] for sample in turn.samples]), turn.counts
 
 
-class Evaluating(Trainer):
+class Evaluating(Watched):
     """Before a trainer of TRL in the list of bases. A stage says what one batch gives (measure), and what follows from all of them (conclude)."""
 
     def measure(self, model: nn.Module, batch: Any) -> dict[str, Fraction]:
@@ -80,6 +82,21 @@ class Evaluating(Trainer):
         joined = {name: Fraction(*map(torch.cat, zip(*parts, strict=True))) for name, parts in self.measured.items()}
         found = {"loss": float("nan"), **self.conclude(joined)}
         return output._replace(metrics={f"eval_{name}": value for name, value in found.items()}, num_samples=len(dataloader.dataset.rows))
+
+    def _load_best_model(self) -> None:
+        """transformers would go on with the last weights where those of the best step are gone.
+
+        Raises:
+            ValueError: where they are gone or damaged.
+        """
+        best = Path(str(self.state.best_model_checkpoint))
+        found = broadcast(on_rank_zero(lambda: faults(best), "verifying the best checkpoint"))
+        if found:
+            raise ValueError(
+                f"evaluation.best_at_end: the best checkpoint cannot be used: {found[0]}. Set evaluation.best_at_end=false in a new run, "
+                f"or use the weights of another checkpoint."
+            )
+        super()._load_best_model()
 
     def prediction_step(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> tuple[None, None, None]:
         batch, counts = inputs

@@ -1,0 +1,26 @@
+"""What a run needs to know of each step and transformers' Trainer keeps to itself: the rows of its batches and the norm of its gradient."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from trainers.data.rows.numbers import taken_numbers
+
+
+class Watched(Trainer):
+    """Trainer.train() is told nothing: the two are kept as they pass, and the norm stays on the device, where nobody waits for it."""
+
+    step_rows: Sequence[int] = ()  # numbers of the rows of the step that is made
+    step_norm: torch.Tensor | float | None = None  # of its gradient, over all ranks, before clipping
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_rows = taken_numbers(batches)
+        return batches, counted
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        self.step_norm = super()._get_grad_norm(model, grad_norm)
+        return self.step_norm
