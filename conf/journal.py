@@ -87,7 +87,7 @@ class PassedOver(Row):
 
     def words(self) -> str:
         aside = f" It was set aside as {self.set_aside}." if self.set_aside else ""
-        lost = f" {self.steps_lost} steps are made again." if self.steps_lost else ""
+        lost = f" Steps made again: {self.steps_lost}." if self.steps_lost else ""
         return f"{self.checkpoint} is damaged: {self.fault}.{aside}{lost}"
 
 

@@ -55,7 +55,7 @@ def tell_set_aside(run_dir: RunDir, found: list[SetAside], then: str, whole: int
     for each in found:
         lost = max(0, each.step - whole)
         journal.record(run_dir, journal.PassedOver(f"step-{each.step}", each.fault, each.path.name, lost))
-        again = f": {lost} steps are trained again" if lost else ""
+        again = f": {lost} {'step is' if lost == 1 else 'steps are'} trained again" if lost else ""
         tell(run_dir, [f"WARNING: the checkpoint of step {each.step} is damaged: {each.fault}. It was set aside as {each.path.name}. {then}{again}."])
 
 

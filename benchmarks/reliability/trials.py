@@ -1,0 +1,61 @@
+"""What the scripts of this folder share: numbered trials with a seed, results appended line by line, k of N at the end."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Trial = Callable[[int, int], dict[str, Any]]  # number of the trial, seed; `held`: what was promised; `landed`: the fault met what it was meant for
+
+
+def arguments(about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=20, help="trials in all, the ones of earlier calls included")
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial of this call")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=None, help="a line for each trial is appended to this file")
+    parser.add_argument("--broken", action="store_true", help="with the protection taken out: the script must then end with 1")
+    return parser
+
+
+def run(options: argparse.Namespace, name: str, trial: Trial) -> int:
+    """Trials one after another. One that did not land is counted as such and proves nothing.
+
+    Returns 0 where all that landed held, and at least one did; otherwise 1.
+    """
+    landed = held = 0
+    for number in range(options.first, options.trials):
+        began = time.monotonic()
+        result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
+        result["seconds"] = round(time.monotonic() - began, 2)
+        landed += result["landed"]
+        held += result["landed"] and result["held"]
+        if options.out is not None:
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+        if result["landed"] and not result["held"]:
+            print(f"trial {number}: {result.get('why', 'it did not hold')}", flush=True)
+    missed = options.trials - options.first - landed
+    print(
+        f"{name}: {held} of {landed} held, seed {options.seed}; {missed} did not land{' (broken on purpose)' if options.broken else ''}", flush=True
+    )
+    return 0 if landed and held == landed else 1
+
+
+def child(act: Callable[[], int]) -> int:
+    """The pid of a fork of this process, which has imported everything already. It acts, and ends without any of this process's own endings."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = act()
+    finally:
+        os._exit(code)
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    yield from sorted(path for path in folder.rglob("*") if path.is_file())
