@@ -86,9 +86,9 @@ class PassedOver(Row):
     steps_lost: int | None = None  # from the newest whole one to it
 
     def words(self) -> str:
-        aside = f" It was set aside as {self.set_aside}." if self.set_aside else ""
-        lost = f" Steps made again: {self.steps_lost}." if self.steps_lost else ""
-        return f"{self.checkpoint} is damaged: {self.fault}.{aside}{lost}"
+        aside = f"; set aside as {self.set_aside}" if self.set_aside else ""
+        lost = f"; steps made again: {self.steps_lost}" if self.steps_lost else ""
+        return f"{self.checkpoint} was not used: {self.fault}{aside}{lost}"
 
 
 @dataclass(frozen=True)

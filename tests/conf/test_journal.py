@@ -92,7 +92,7 @@ def test_an_event_of_a_newer_version_stays_readable(run_dir: RunDir) -> None:
 
 
 def test_every_row_has_words_and_comes_back_as_it_was(run_dir: RunDir) -> None:
-    examples = {int: 3, float: 0.5, str: "text", tuple[str, ...]: ("a", "b"), str | None: "text", tuple[str, ...] | None: ("a",)}
+    examples = {int: 3, int | None: 3, float: 0.5, str: "text", tuple[str, ...]: ("a", "b"), str | None: "text", tuple[str, ...] | None: ("a",)}
     rows = [row(**{name: examples[kind] for name, kind, _ in journal.shape(row)}) for row in journal.ROWS.values()]
     for row in rows:
         record(run_dir, row)
