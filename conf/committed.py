@@ -96,6 +96,8 @@ def faults(folder: Path, contents: bool = True) -> list[str]:
     `contents`: every byte is read and hashed. Otherwise only the manifest, the list of files and their sizes are compared.
     """
     manifest = folder / MANIFEST
+    if manifest.is_symlink():
+        return [f"{manifest} is a link"]
     try:
         listed = read_manifest(folder)
     except FileNotFoundError:

@@ -31,13 +31,14 @@ def run(options: argparse.Namespace, name: str, trial: Trial) -> int:
         began = time.monotonic()
         result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
         result["seconds"] = round(time.monotonic() - began, 2)
+        why = result.pop("why") if result["held"] else result["why"]  # it is of one that did not hold
         landed += result["landed"]
         held += result["landed"] and result["held"]
         if options.out is not None:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(result) + "\n")
         if result["landed"] and not result["held"]:
-            print(f"trial {number}: {result.get('why', 'it did not hold')}", flush=True)
+            print(f"trial {number}: {why}", flush=True)
     missed = options.trials - options.first - landed
     print(
         f"{name}: {held} of {landed} held, seed {options.seed}; {missed} did not land{' (broken on purpose)' if options.broken else ''}", flush=True

@@ -184,11 +184,13 @@ def test_files_that_nobody_saved_are_found(run_dir: RunDir) -> None:
     assert faults(checkpoint) == [f"{checkpoint / name} does not belong to the checkpoint" for name in ("global_step5/rank_1.pt", "there")]
 
 
-def test_a_file_that_became_a_link_is_found(run_dir: RunDir) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", MANIFEST])
+def test_a_file_that_became_a_link_is_found(name: str, run_dir: RunDir) -> None:
+    """The damage trials found that a manifest might be one."""
     checkpoint = committed_step(run_dir, 5)
-    (checkpoint / "model.safetensors").rename(run_dir.path / "elsewhere")
-    (checkpoint / "model.safetensors").symlink_to(run_dir.path / "elsewhere")
-    assert faults(checkpoint) == [f"{checkpoint / 'model.safetensors'} is a link"]
+    (checkpoint / name).rename(run_dir.path / "elsewhere")
+    (checkpoint / name).symlink_to(run_dir.path / "elsewhere")
+    assert faults(checkpoint) == [f"{checkpoint / name} is a link"]
 
 
 def test_a_damaged_one_does_not_count_as_kept(run_dir: RunDir) -> None:
