@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import bitsandbytes
@@ -51,16 +50,10 @@ def refuse_damaged(trained: Trained) -> None:
     folder = Path(trained.weights)
     if trained.base or not (trained.step is not None or folder == RunDir(Path(trained.run_folder)).model or (folder / MANIFEST).exists()):
         return  # weights that no run of ours has committed
-    found = faults_once(folder)
+    found = faults(folder)
     if found:
-        other = "another checkpoint or the final model" if trained.step is not None else "a committed checkpoint (RUN@step-N)"
-        raise ValueError(f"{folder} cannot be used: {found[0]}. Restore what was there, or name {other}.")
-
-
-@cache
-def faults_once(folder: Path) -> list[str]:
-    """A verb asks before it prepares anything and again when it loads: the files are read for it once."""
-    return faults(folder)
+        instead = "another checkpoint, or the final model" if trained.step is not None else "a committed checkpoint (RUN@step-N), or train again"
+        raise ValueError(f"{folder} cannot be used: {found[0]}. Name {instead}.")
 
 
 @contextmanager

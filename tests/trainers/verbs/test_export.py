@@ -16,9 +16,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
+from conf.committed import MANIFEST
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
 from trainers.after_training.trained import load_trained, merged
+from trainers.checkpoints.commit import seal
 from trainers.verbs.export import clear_abandoned, export
 
 Finished = Callable[[str, str], RunDir]
@@ -197,9 +199,14 @@ def test_an_adapter_with_nan_is_not_merged(finished: Finished, tmp_path: Path) -
     file = run_dir.model / "adapter_model.safetensors"
     whole = file.read_bytes()
     save_file({name: tensor * float("nan") for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    manifest = run_dir.model / MANIFEST
+    before = manifest.read_bytes()
+    manifest.unlink()
+    seal(run_dir.model, 2, 1)
     with pytest.raises(ValueError, match="NaNs detected in the merged weights"):
         exported(run_dir, tmp_path / "model", "merged")
     file.write_bytes(whole)
+    manifest.write_bytes(before)
     assert list(tmp_path.iterdir()) == []
 
 
