@@ -2,8 +2,12 @@
 
 from conf.data_registry import DataError
 
-__all__ = ["DataError", "RankZeroFailed"]
+__all__ = ["DataError", "RankZeroFailed", "UnsafeFile"]
 
 
 class RankZeroFailed(RuntimeError):
     """Rank 0 has raised the cause; the others end with it."""
+
+
+class UnsafeFile(ValueError):
+    """A file would run code if it were loaded."""

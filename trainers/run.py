@@ -27,6 +27,7 @@ from trainers.callbacks.rows import Rows
 from trainers.callbacks.stopping import Stopping
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
+from trainers.checkpoints.pickles import admit, load_only_weights
 from trainers.checkpoints.room import checkpoint_bytes, refuse_full_disk, weight_bytes
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
@@ -59,6 +60,7 @@ WAIT_SECONDS = 0.2
 
 def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     """Train one run to its end or to a requested stop; (exit code, message)."""
+    load_only_weights()
     stopping = Stopping(run_dir)
     peaks, host = Peaks(cuda_meter) if run.node.gpus else None, HostPeaks()
     host.watch()
@@ -233,9 +235,14 @@ def checkpoint_to_resume(run_dir: RunDir) -> Path | None:
         chosen = choose(run_dir)
         if chosen is None and run_dir.progress.exists():
             tell(run_dir, ["The run has no checkpoint yet, so it begins at step 1 again."])
+        if chosen is not None:
+            admit(chosen)
         return chosen
 
-    return broadcast(on_rank_zero(find, "choosing the checkpoint"))
+    checkpoint = broadcast(on_rank_zero(find, "choosing the checkpoint"))
+    if checkpoint is not None:
+        admit(checkpoint)  # what it needs is allowed in each process
+    return checkpoint
 
 
 def save_measured(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, peaks: Peaks | None) -> None:

@@ -40,6 +40,7 @@ class Committing(TrainerCallback):
 
         def complete() -> None:
             save_ends(model, staged)
+            (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing loads; run.yaml says it all
             commit(staged, self.run_dir, state.global_step, self.world)
 
         on_rank_zero(complete, f"committing step {state.global_step}")

@@ -1,11 +1,12 @@
 """Why a rank ended: an exception to the exit code and the sentence that the launcher shows."""
 
+import pickle
 import traceback
 from pathlib import Path
 
-from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY
+from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY, UNSAFE
 from conf.reserve import FULL
-from trainers.errors import DataError, RankZeroFailed
+from trainers.errors import DataError, RankZeroFailed, UnsafeFile
 
 # torch's writer of files (caffe2/serialize/inline_container.cc) where a write stored less than it was given
 CUT_SHORT = ("PytorchStreamWriter failed writing file", "unexpected pos ")
@@ -24,6 +25,10 @@ def cause_of(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of whatever ended this rank."""
     if isinstance(error, DataError):
         return DATA, without_traceback(error)
+    if isinstance(error, UnsafeFile):
+        return UNSAFE, str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        return UNSAFE, f"A state could not be loaded without running code: {refused_by_torch(error)}. Nothing of it was run."
     if isinstance(error, NotANumber):
         return NOT_A_NUMBER, str(error)
     if isinstance(error, NoRoom):
@@ -40,6 +45,12 @@ def cause_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ValueError) and is_ours(error):
         return CONFIG, str(error)
     return BUG, f"{type(error).__name__}: {first_line(error)}"
+
+
+def refused_by_torch(error: pickle.UnpicklingError) -> str:
+    """The line of torch's long message that names what a pickle would have called."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), first_line(error)).rstrip(".")
 
 
 def without_traceback(error: BaseException) -> str:

@@ -1,0 +1,90 @@
+"""States of a checkpoint are loaded without running code.
+
+torch.save writes pickles, and a pickle may name any function, which is called while it is loaded. torch's `weights_only` calls only what a list
+allows. DeepSpeed asks torch to do without it; torch's own variable overrules that for the whole process, and what the libraries' states hold
+beside tensors is allowed here by name.
+"""
+
+import os
+import pickle
+import re
+from importlib import import_module
+from pathlib import Path
+
+from trainers.errors import UnsafeFile
+
+# What torch does not know and the states of the libraries hold, seen in the files that they write.
+ALLOWED = (
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",  # zero_pp_rank_*: an object with two numbers
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",  # where a parameter lies in the flat ones: two numbers
+    "numpy._core.multiarray._reconstruct",  # rng_state*.pth: the state of numpy's generator
+    "numpy.core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.dtypes.UInt32DType",
+    "_codecs.encode",
+)
+NEVER_LOADED = ("training_args.bin",)  # an older version left it; run.yaml says it all
+ZIP = b"PK\x03\x04"  # how a file of torch.save begins
+PICKLE = re.compile(rb"\x80[\x00-\x7f]")  # how a bare pickle begins, from protocol 2 on
+SUFFIXES = (".bin", ".ckpt", ".metadata", ".pickle", ".pkl", ".pt", ".pth")  # of files that libraries load as pickles, however they begin
+FORCED, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def load_only_weights() -> None:
+    """From now on no torch.load of this process and of its children calls what is not allowed, whatever its caller says."""
+    if os.environ.pop(UNSAFE, None) is not None:
+        print(f"{UNSAFE} is set in the environment and is not followed: states are loaded without running code.", flush=True)
+    os.environ[FORCED] = "1"
+
+
+def admit(folder: Path) -> None:
+    """Allow what the states below a checkpoint need, where it is known.
+
+    Raises:
+        UnsafeFile: naming the file and what it would call.
+    """
+    import torch
+
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name in NEVER_LOADED:
+            continue
+        for name in unsafe_globals(path):
+            if name not in ALLOWED:
+                raise UnsafeFile(refusal(path, f"names {name}, which no state of a checkpoint needs", folder))
+            torch.serialization.add_safe_globals([(found(name), name)])
+
+
+def unsafe_globals(path: Path) -> list[str]:
+    """What a file names beyond tensors and plain values, without loading it; nothing for a file that is not a pickle.
+
+    Raises:
+        UnsafeFile: for a pickle that torch.save did not write, or whose names cannot be listed.
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    with path.open("rb") as file:
+        start = file.read(len(ZIP))
+    if start != ZIP:
+        if PICKLE.match(start) or path.name.endswith(SUFFIXES):
+            raise UnsafeFile(refusal(path, "is not a file that torch.save writes", path.parent))
+        return []
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(str(path)))
+    except (ValueError, RuntimeError, EOFError, AssertionError, UnicodeDecodeError, pickle.UnpicklingError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnsafeFile(refusal(path, f"holds a pickle whose names cannot be listed ({said})", path.parent)) from error
+
+
+def found(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    return getattr(import_module(module), attribute)
+
+
+def refusal(path: Path, what: str, checkpoint: Path) -> str:
+    return (
+        f"{path} {what}. Loading it could run code, so it is not loaded. If you do not know who changed it, trust nothing in that run folder. "
+        f"To go on from an older checkpoint, move {checkpoint} away."
+    )
