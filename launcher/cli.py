@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from conf.exit_codes import BUG, DISK, INTERRUPTED
+from conf.private import OWNER_ALONE, keep_private
 from launcher.errors import ConfigError, RegimenError
 from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
@@ -28,7 +29,8 @@ FIRST_STEPS = """first steps:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code of the process."""
-    before = sys.stdout, sys.stderr
+    before, mask = (sys.stdout, sys.stderr), os.umask(OWNER_ALONE)
+    os.umask(mask)  # which cannot be asked without being set
     out, err = Steady(sys.stdout), Steady(sys.stderr)
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     try:
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         err.flush()
         sys.stdout, sys.stderr = before
+        os.umask(mask)
 
 
 def answer(argv: Sequence[str]) -> int:
@@ -216,12 +219,14 @@ def act_memory_report(arguments: argparse.Namespace) -> int:
 
 
 def act_supervise(arguments: argparse.Namespace) -> int:
+    keep_private()
     from launcher.verbs import train
 
     return train.supervise_folder(arguments.run, arguments.handed_over)
 
 
 def act_job_start(arguments: argparse.Namespace) -> int:
+    keep_private()
     from conf.run_dir import RunDir
     from launcher.launch import batch_job
 
@@ -229,6 +234,7 @@ def act_job_start(arguments: argparse.Namespace) -> int:
 
 
 def act_job_end(arguments: argparse.Namespace) -> int:
+    keep_private()
     from conf.run_dir import RunDir
     from launcher.launch import batch_job
 

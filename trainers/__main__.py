@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from conf.exit_codes import DISK
+from conf.private import keep_private
 from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
 from conf.run_dir import RunDir, load_run, write_text_atomically
 from trainers.ranks.causes import cause_of
@@ -57,6 +58,7 @@ def leave_out_bars() -> None:
 
 def main() -> int:
     die_with_parent()
+    keep_private()
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     place = place_of_this_rank()
     redirect_output(run_dir.rank_log(place.rank))

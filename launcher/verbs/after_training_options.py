@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.verbs.run_options import add_other_owner
+
 AddParser = Callable[..., argparse.ArgumentParser]
 RUN = "a run folder, last, or RUN@step-N for a committed checkpoint"
 
@@ -25,6 +27,7 @@ def add_verb(add: AddParser, name: str, what: str, act: Callable[[argparse.Names
     verb = add(name, help=what, description=what[0].upper() + what[1:] + ".")
     verb.add_argument("run", metavar="RUN", help=RUN)
     add_output(verb)
+    add_other_owner(verb)
     verb.set_defaults(act=act)
     return verb
 
@@ -96,9 +99,20 @@ def add_sampling(verb: argparse.ArgumentParser, max_new_tokens: int) -> None:
     verb.add_argument("--seed", default=0, type=int, metavar="N", help="seed of the sampling (default: %(default)s)")
 
 
+def refuse_other_owner(arguments: argparse.Namespace) -> None:
+    """Raises Unsafe for a run folder that another user can change. A model folder that no run left holds weights and texts alone."""
+    from launcher.launch.foreign import Trust, refuse_foreign
+    from launcher.verbs.weights import run_folder_of
+
+    run_dir = run_folder_of(arguments.run, arguments.output)
+    if run_dir is not None:
+        refuse_foreign(run_dir, Trust(other_owner=arguments.other_owner))
+
+
 def act_export(arguments: argparse.Namespace) -> int:
     from launcher.verbs.export import export
 
+    refuse_other_owner(arguments)
     return export(
         arguments.run,
         arguments.output,
@@ -115,6 +129,7 @@ def act_predict(arguments: argparse.Namespace) -> int:
     from conf.request import Sampling
     from launcher.verbs.ask import predict
 
+    refuse_other_owner(arguments)
     return predict(
         arguments.run,
         arguments.output,
@@ -131,6 +146,7 @@ def act_predict(arguments: argparse.Namespace) -> int:
 def act_evaluate(arguments: argparse.Namespace) -> int:
     from launcher.verbs.ask import evaluate
 
+    refuse_other_owner(arguments)
     return evaluate(
         arguments.run,
         arguments.output,
@@ -150,4 +166,5 @@ def act_chat(arguments: argparse.Namespace) -> int:
     from launcher.verbs.ask import chat
 
     sampling = Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)
+    refuse_other_owner(arguments)
     return chat(arguments.run, arguments.output, system=arguments.system, sampling=sampling, base=arguments.base)

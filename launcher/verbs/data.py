@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.private import keep_private
 from conf.request import Prepare, Validate
 from conf.schema import Composed
 from launcher.composition.compose import compose
@@ -23,6 +24,7 @@ def validate(overrides: Sequence[str], config_dirs: Sequence[Path], request: Val
 
 
 def prepare(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    keep_private()
     return read_data("prepare", described(overrides, config_dirs), Prepare())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conf.groups import built_in_choices, built_in_groups, default_choices
+from conf.private import keep_private
 from launcher.errors import ConfigError
 
 AddParser = Callable[..., argparse.ArgumentParser]
@@ -36,7 +37,12 @@ def add_train(add: AddParser) -> None:
     train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
     known_dead = "resume= a run whose owner cannot be judged from here: you know that it has ended"
     train.add_argument("--take-over", action="store_true", help=known_dead)
+    add_other_owner(train)
     train.set_defaults(act=act_train)
+
+
+def add_other_owner(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--other-owner", action="store_true", help="RUN may belong to another user: you trust who can write into its folder")
 
 
 def add_plan(add: AddParser) -> None:
@@ -66,8 +72,10 @@ def group_lines() -> str:
 
 
 def act_train(arguments: argparse.Namespace) -> int:
+    from launcher.launch.foreign import Trust
     from launcher.verbs import plan, train
 
+    keep_private()
     if arguments.multirun:
         refuse_with_multirun(arguments)
     if arguments.cfg:
@@ -78,9 +86,10 @@ def act_train(arguments: argparse.Namespace) -> int:
         from launcher.sweep.multirun import multirun
 
         return multirun(arguments.overrides, arguments.config_dir)
-    if arguments.take_over and not any(text.startswith("resume=") for text in arguments.overrides):
-        raise ConfigError("--take-over names no run. Write: regimen train resume=RUN --take-over")
-    return train.train(arguments.overrides, arguments.config_dir, arguments.detach, arguments.take_over)
+    for given, option in ((arguments.take_over, "--take-over"), (arguments.other_owner, "--other-owner")):
+        if given and not any(text.startswith("resume=") for text in arguments.overrides):
+            raise ConfigError(f"{option} names no run. Write: regimen train resume=RUN {option}")
+    return train.train(arguments.overrides, arguments.config_dir, arguments.detach, Trust(arguments.take_over, arguments.other_owner))
 
 
 def refuse_with_multirun(arguments: argparse.Namespace) -> None:
@@ -91,6 +100,7 @@ def refuse_with_multirun(arguments: argparse.Namespace) -> None:
         (arguments.dry_run, "--dry-run", one_run),
         (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
         (arguments.take_over, "--take-over", "It goes on with one run. Write: regimen train resume=RUN --take-over"),
+        (arguments.other_owner, "--other-owner", "It goes on with one run. Write: regimen train resume=RUN --other-owner"),
     ):
         if given:
             raise ConfigError(f"{option} is not possible with -m. {instead}")

@@ -21,6 +21,7 @@ from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
+from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.launch.outcome import Outcome, outcome_of, read_exits
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import measures
@@ -29,15 +30,17 @@ from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
 from launcher.words import red_alarms, wrapped
 
+NO_TRUST = Trust()
 
-def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, take_over: bool = False) -> int:
+
+def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, trust: Trust = NO_TRUST) -> int:
     """Start a run, or go on with one: from the command line, or as one rank of a job that the user started with torchrun."""
     rank = torchrun_door.started_by_torchrun(os.environ)
     if rank is not None:
-        return join_torchrun(rank, overrides, config_dirs, take_over)
+        return join_torchrun(rank, overrides, config_dirs, trust)
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        return go_on(status.named_run(name, recorded.output_of(others)), others, detached, take_over)
+        return go_on(status.named_run(name, recorded.output_of(others)), others, detached, trust)
     decided = decide_fresh(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     if decided.run.cluster.name == "slurm":
@@ -65,7 +68,7 @@ def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
     return plan, held
 
 
-def decide_again(run_dir: RunDir, overrides: Sequence[str], take_over: bool = False) -> Judged | None:
+def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TRUST) -> Judged | None:
     """Judge a recorded run again; None for a finished one. Nothing in its folder is touched.
 
     Raises:
@@ -73,13 +76,14 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], take_over: bool = Fa
         GateRefused: where it does not fit any more.
         ConfigError: for a key that differs from the record, and for a checkpoint that cannot be used.
     """
+    refuse_foreign(run_dir, trust)
     run = recorded.resumed_run(run_dir, overrides)
     if status.status_of(run_dir).state == "finished":
         rewind.refuse_finished(run_dir, run.checkpoint.resume)
         print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
         return None
     batch_job.refuse_active(run_dir)
-    lock.refuse_live_owner(run_dir, take_over)
+    lock.refuse_live_owner(run_dir, trust.take_over)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
@@ -88,9 +92,9 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], take_over: bool = Fa
     return decided
 
 
-def take_again(decided: Judged, run_dir: RunDir, take_over: bool = False) -> tuple[LaunchPlan, lock.Owner]:
+def take_again(decided: Judged, run_dir: RunDir, trust: Trust = NO_TRUST) -> tuple[LaunchPlan, lock.Owner]:
     """Own the folder first, and only then clear what the last attempt left in it."""
-    held = execute.own(run_dir, None, take_over)
+    held = execute.own(run_dir, None, trust.take_over)
     execute.clear_last_attempt(run_dir)
     plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
     for change in recorded.changes(run_dir, plan.run):
@@ -178,12 +182,12 @@ def early_end(run_dir: RunDir) -> str:
     return f"ended at step {last['step']} of {last['of']}: no better {evaluation.metric} in {patience} evaluations (evaluation.patience). "
 
 
-def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, take_over: bool) -> int:
+def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trust) -> int:
     """Resume a run in its own folder."""
-    decided = decide_again(run_dir, overrides, take_over)
+    decided = decide_again(run_dir, overrides, trust)
     if decided is None:
         return 0
-    plan, held = take_again(decided, run_dir, take_over)
+    plan, held = take_again(decided, run_dir, trust)
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_again(plan, held)
     if detached:
@@ -205,7 +209,7 @@ def supervise_folder(path: Path, nonce: str | None = None) -> int:
     return ended(run_dir, supervise(run_dir, command(run, run_dir), os.environ, execute.own(run_dir, nonce), restarts))
 
 
-def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], take_over: bool = False) -> int:
+def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust = NO_TRUST) -> int:
     """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
     place = torchrun_door.meeting_place(meeting_output(overrides), rank.job)
     if rank.rank != 0:
@@ -217,7 +221,7 @@ def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dir
         execute.become_trainer(Path(answer.run_folder), os.environ)
     place.mkdir(parents=True, exist_ok=True)
     try:
-        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs, take_over)
+        run_dir = folder_for_torchrun(rank, place, overrides, config_dirs, trust)
     except RegimenError as error:
         print(f"regimen: {error}", file=sys.stderr, flush=True)  # before the others end: torchrun then ends this process too
         torchrun_door.publish(rank, place, torchrun_door.NOTHING_TO_DO, error.exit_code)
@@ -239,7 +243,7 @@ def meeting_output(overrides: Sequence[str]) -> Path:
 
 
 def folder_for_torchrun(
-    rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path], take_over: bool = False
+    rank: torchrun_door.Rank, place: Path, overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust = NO_TRUST
 ) -> RunDir | None:
     """Rank 0: the folder of this job, made now, resumed, or found again after an elastic restart; None for a finished run.
 
@@ -255,10 +259,10 @@ def folder_for_torchrun(
         run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
         if by == journal.TORCHRUN:
             refuse_restart(run_dir, rank)
-        decided = decide_again(run_dir, [*(others if before is None else []), *layout], take_over)
+        decided = decide_again(run_dir, [*(others if before is None else []), *layout], trust)
         if decided is None:
             return None
-        plan, _ = take_again(decided, run_dir, take_over)
+        plan, _ = take_again(decided, run_dir, trust)
     journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
     return plan.run_dir
 

@@ -62,6 +62,16 @@ def find_trained(name: str, output: Path | None) -> Found:
     return found
 
 
+def run_folder_of(name: str, output: Path | None) -> RunDir | None:
+    """The run folder that RUN means; None: a model folder.
+
+    Raises:
+        ConfigError: where there is no such run.
+    """
+    at_step = AT_STEP.fullmatch(name)
+    return None if is_model_folder(Path(name)) else status.named_run(at_step["run"] if at_step else name, output)
+
+
 def find_usable(name: str, output: Path | None, base: bool = False) -> Found:
     """The weights that `name` means, with the base that an adapter needs; or that base alone, or a model folder.
 

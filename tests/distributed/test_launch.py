@@ -74,6 +74,14 @@ def test_no_process_is_left_by_a_finished_run(reference: dict[str, Any]) -> None
     assert line.processes_of(reference["run_dir"]) == []
 
 
+def test_what_a_run_leaves_is_for_its_user_alone(reference: dict[str, Any]) -> None:
+    output = reference["run_dir"].path.parents[1]
+    written = [output, *output.rglob("*")]
+    assert any(path.name == "manifest.json" for path in written)  # of a checkpoint and of the cache
+    assert [path for path in written if path.lstat().st_mode & 0o077 and not path.is_symlink()] == []
+    assert [path for path in written if path.name == "training_args.bin"] == []
+
+
 def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported(tmp_path: Path, reference: dict[str, Any]) -> None:
     overrides = (*RUN, "backend=accelerate", "checkpoint.interval=20")
     planned = line.call((*line.MODULE, "plan", "--json", *overrides), tmp_path, **SITE, **SECRETS)

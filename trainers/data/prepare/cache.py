@@ -24,6 +24,7 @@ FORMAT = 4  # of what the folder holds and of how it is made: raise it with ever
 DEFAULT = ".data"  # under run.output
 MANIFEST = "manifest.json"
 MAKING = ".making"
+ROOT = 0  # who could change this process itself
 # What does not change a token: names, and who does the work where. Sets are identified by their contents, not by their path.
 INDIFFERENT = ("name", "folder", "registry", "workers", "cache", "buffer")
 
@@ -42,7 +43,7 @@ def cached(run: Run, tokenizer: PreTrainedTokenizerBase, make: Callable[[Path], 
         OSError: when the cache cannot be written.
     """
     parent = cache_folder(run)
-    folder = parent / cache_key(run, tokenizer)
+    folder = own_entry(parent / cache_key(run, tokenizer))
     if not is_whole(folder):
         making = new_folder(parent)
         try:
@@ -52,6 +53,14 @@ def cached(run: Run, tokenizer: PreTrainedTokenizerBase, make: Callable[[Path], 
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return folder
+
+
+def own_entry(folder: Path) -> Path:
+    """The folder itself, or one beside it where another user made it: data of others decides what a model learns."""
+    if not folder.exists() or folder.stat().st_uid in (os.geteuid(), ROOT):
+        return folder
+    print(f"note: {folder} belongs to another user and is not used. The data is tokenised again.", flush=True)
+    return folder.with_name(f"{folder.name}-{os.geteuid()}")
 
 
 def new_folder(parent: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def described(folder: Path, *overrides: str) -> Run:
 
 def key(run: Run) -> str:
     return cache_key(run, load_tokenizer(run))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_data_that_another_user_tokenised_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path)
+    run = described(tmp_path)
+    theirs = prepare_cache(run, load_tokenizer(run))
+    os.chown(theirs, 65534, 65534)
+    mine = prepare_cache(run, load_tokenizer(run))
+    assert mine.name == f"{theirs.name}-0"
+    assert is_whole(mine)
+    assert f"note: {theirs} belongs to another user and is not used." in capsys.readouterr().out
+    assert prepare_cache(run, load_tokenizer(run)) == mine
 
 
 def test_the_same_run_has_the_same_key_wherever_its_files_lie_and_whoever_does_the_work(tmp_path: Path):
