@@ -33,7 +33,7 @@ from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare
 from trainers.data.prepare.streaming import streamed_rows
-from trainers.data.rows.numbers import KeepingNumbers, numbered
+from trainers.data.rows.numbers import numbered
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.host import HostPeaks
@@ -171,7 +171,7 @@ def build(
         callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
     material = Material(tokenizer, numbered(data.train), data.evaluation, build_collator(run, tokenizer), callbacks)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
-    trainer.data_collator = KeepingNumbers(trainer.data_collator)
+    trainer.keeps_rows = True
     finite.trainer = rows.trainer = trainer
     choose_optimizer(trainer, run)
     load_adapter(trainer, run)

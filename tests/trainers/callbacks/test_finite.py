@@ -15,6 +15,7 @@ from conf.records import read_lines
 from conf.run_dir import RunDir, save_run
 from tests.described import described
 from trainers.callbacks.finite import Finite
+from trainers.data.rows.numbers import NUMBER
 from trainers.ranks.causes import NotANumber
 from trainers.ranks.place import Place
 
@@ -100,6 +101,31 @@ def test_the_rows_of_every_step_are_known_and_the_same_after_a_resume(tmp_path: 
     assert [entry["step"] for entry in rows_of(whole)] == [1, 2, 3, 4, 5, 6]
     assert all(len(set(entry["rows"])) == 4 for entry in rows_of(whole))
     assert faults(whole.model) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_model_sees_the_numbers_of_rows(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluated batches carried them into the model, which some models refuse."""
+    from trainers.stages.sft import NextToken
+
+    learned, measured = NextToken.compute_loss, NextToken.measure
+    seen: dict[str, set[str]] = {"learned": set(), "measured": set()}
+
+    def learn(self: NextToken, model: nn.Module, inputs: dict[str, object], *positional: object, **named: object) -> object:
+        seen["learned"] |= set(inputs)
+        return learned(self, model, inputs, *positional, **named)
+
+    def measure(self: NextToken, model: nn.Module, batch: dict[str, object]) -> object:
+        seen["measured"] |= set(batch)
+        return measured(self, model, batch)
+
+    monkeypatch.setattr(NextToken, "compute_loss", learn)
+    monkeypatch.setattr(NextToken, "measure", measure)
+    keys = ("optim.lr=1e-3", "training.max_steps=2", "evaluation.at_end=true", f"training.dataloader_workers={workers}")
+    run_dir = trained(tmp_path / "run", *keys)
+    assert {"input_ids", "labels"} <= seen["learned"] & seen["measured"]
+    assert NUMBER not in seen["learned"] | seen["measured"]
+    assert [len(entry["rows"]) for entry in rows_of(run_dir)] == [4, 4]
 
 
 def rows_of(run_dir: RunDir) -> list[dict[str, object]]:

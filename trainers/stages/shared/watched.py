@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from trainers.data.rows.numbers import taken_numbers
+from trainers.data.rows.numbers import KeepingNumbers, taken_numbers
 
 
 class Watched(Trainer):
@@ -15,6 +15,17 @@ class Watched(Trainer):
 
     step_rows: Sequence[int] = ()  # numbers of the rows of the step that is made
     step_norm: torch.Tensor | float | None = None  # of its gradient, over all ranks, before clipping
+
+    keeps_rows = False  # whether batches of the training carry the numbers of their rows; those of an evaluation never do
+
+    def _get_dataloader(self, *positional: Any, is_training: bool = False, **named: Any) -> Any:
+        collate = self.data_collator
+        if is_training and self.keeps_rows:
+            self.data_collator = KeepingNumbers(collate)
+        try:
+            return super()._get_dataloader(*positional, is_training=is_training, **named)
+        finally:
+            self.data_collator = collate
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         batches, counted = super().get_batch_samples(epoch_iterator, num_batches, device)
