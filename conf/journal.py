@@ -113,7 +113,7 @@ class Pruned(Row):
 
 @dataclass(frozen=True)
 class StopRequested(Row):
-    """The first request saves, the second ends the ranks without a checkpoint, the third kills them."""
+    """The first request saves, the second ends the ranks at once, without a checkpoint."""
 
     event = "stop requested"
     by: str  # SIGINT, SIGTERM, ...; regimen stop; the time limit of Slurm; the supervisor, when nothing ended within its grace time
@@ -121,6 +121,26 @@ class StopRequested(Row):
 
     def words(self) -> str:
         return f"stop requested by {self.by}" + ("" if self.level == 1 else f" (request {self.level})")
+
+
+@dataclass(frozen=True)
+class Hung(Row):
+    event = "hang"
+    message: str  # which rank stopped, and what it was doing
+
+    def words(self) -> str:
+        return f"hung: {self.message}"
+
+
+@dataclass(frozen=True)
+class KilledRemains(Row):
+    """Processes that libraries had started, and that were still there seconds after their ranks had ended."""
+
+    event = "killed remains"
+    pids: tuple[str, ...]
+
+    def words(self) -> str:
+        return f"killed what the ranks had left: {', '.join(self.pids)}"
 
 
 @dataclass(frozen=True)

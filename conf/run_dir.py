@@ -82,6 +82,22 @@ class RunDir:
     def rank_log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.txt"
 
+    def stacks(self, rank: int) -> Path:
+        """Where each thread of the rank stood when it was asked, because some rank had stopped."""
+        return self.logs / f"stacks-{rank}.txt"
+
+    @property
+    def hang_log(self) -> Path:
+        return self.logs / "hang.txt"
+
+    @property
+    def signs(self) -> Path:
+        """What each rank is doing, written anew twice a second."""
+        return self.path / "signs"
+
+    def sign(self, rank: int) -> Path:
+        return self.signs / f"rank-{rank}.json"
+
     @property
     def launcher_log(self) -> Path:
         return self.logs / "launcher.txt"

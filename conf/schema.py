@@ -356,6 +356,24 @@ class Gate:
 
 
 @dataclass
+class Hang:
+    """How long a rank may give no sign of life before the run is ended with exit code 76. 0: it is never ended for that.
+
+    A sign is anything: a step, a part of one, or a count that goes on as long as the process can run. A rank that counts, but does not get on, has
+    ten times as long, and only where no other rank gets on.
+    """
+
+    starting: int = MISSING  # seconds: While it starts and loads libraries.
+    data: int = MISSING  # seconds: While data are read and tokenised.
+    loading: int = MISSING  # seconds: While weights are loaded and the ranks join.
+    compiling: int = MISSING  # seconds: In the first step, which compiles kernels.
+    training: int = MISSING  # seconds: In any later step, and at least three times the median step.
+    evaluation: int = MISSING  # seconds: In evaluations.
+    generation: int = MISSING  # seconds: While answers are written before and after training.
+    saving: int = MISSING  # seconds: While checkpoints and the model are saved.
+
+
+@dataclass
 class Composed:
     """One run as it was described (launcher.composition.compose). What is null in it may be chosen when it is settled on a node."""
 
@@ -375,6 +393,7 @@ class Composed:
     cluster: Cluster = MISSING  # Where the run starts: on this machine or through Slurm.
     tracking: Tracking = MISSING  # Where metrics go beside the run folder.
     gate: Gate = MISSING  # How strictly a run is judged before it starts.
+    hang: Hang = MISSING  # How long a rank may give no sign of life.
 
 
 # What settling fills (launcher/gate/settle.py) is not open any more: the same fields, without their null.
@@ -452,6 +471,7 @@ PLAIN_GROUPS: dict[str, type] = {
     "node": Node,
     "tracking": Tracking,
     "gate": Gate,
+    "hang": Hang,
 }
 
 GROUPS: tuple[str, ...] = (*PLAIN_GROUPS, "stage", "regime", "optim", "sharding", "cluster")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.processes import SUPERVISOR
+
 LAUNCHER = (sys.executable, "-m", "launcher")
 
 
@@ -45,7 +47,7 @@ class Command:
 
     def environment(self, site: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of the ranks: the site's, less the withheld secrets, plus what is set here."""
-        kept = {name: value for name, value in site.items() if name not in self.withheld}
+        kept = {name: value for name, value in site.items() if name not in self.withheld and name != SUPERVISOR}  # of a run around this one
         extended = {"PATH": with_interpreter(kept.get("PATH", os.defpath)), **python_path(kept.get("PYTHONPATH", ""))}
         missing = {name: value for name, value in self.defaults if not any(older in kept for older in OLDER_NAMES.get(name, ()))}
         return {**missing, **kept, **extended, **dict(self.forced)}

@@ -1,9 +1,7 @@
 """One rank: `python -m trainers RUN_FOLDER`. Its end, good or bad, is written to exit/rank-N.json."""
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -12,14 +10,14 @@ from pathlib import Path
 
 from conf.exit_codes import DISK
 from conf.private import keep_private
+from conf.processes import ForkedChildren, die_with_ancestors
 from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
 from conf.run_dir import RunDir, load_run, write_text_atomically
+from trainers.ranks import life
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
 from trainers.ranks.noise import leave_out_noise
 from trainers.ranks.place import Place
-
-PR_SET_PDEATHSIG = 1
 
 
 def place_of_this_rank() -> Place:
@@ -32,14 +30,6 @@ def place_of_this_rank() -> Place:
         attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)),
         visible=environment.get("CUDA_VISIBLE_DEVICES", ""),
     )
-
-
-def die_with_parent() -> None:
-    """SIGKILL this rank when its agent dies (prctl(2)): torchrun leaves its workers running otherwise."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def redirect_output(path: Path) -> None:
@@ -57,11 +47,13 @@ def leave_out_bars() -> None:
 
 
 def main() -> int:
-    die_with_parent()
+    die_with_ancestors(os.environ)  # torchrun leaves its workers running otherwise
+    ForkedChildren()
     keep_private()
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     place = place_of_this_rank()
     redirect_output(run_dir.rank_log(place.rank))
+    life.begin(run_dir, place)
     leave_out_noise()
     leave_out_bars()
     try:

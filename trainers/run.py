@@ -13,6 +13,7 @@ from conf.exit_codes import DONE, SAVED
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
+from conf.signs import DATA, LOADING, SAVING
 from trainers.arguments import keep_output_dtype
 from trainers.callbacks.committing import Committing, best_of
 from trainers.callbacks.doing import Doing
@@ -22,6 +23,7 @@ from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating, questions_to_ask
 from trainers.callbacks.last_evaluation import LastEvaluation
 from trainers.callbacks.layout import Layout
+from trainers.callbacks.living import Living
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
 from trainers.callbacks.stopping import Stopping
@@ -47,6 +49,7 @@ from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
 from trainers.ranks.doing import say_doing
 from trainers.ranks.free_memory import ask_torch
+from trainers.ranks.life import LIFE
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, save_adapter_alone
@@ -68,9 +71,11 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     if place.attempt:
         join_again(run, place)
     say_doing(run_dir, place, "reading data")
+    LIFE.enter(DATA)
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
     say_doing(run_dir, place, "joining the ranks" + (" (DeepSpeed compiles once)" if isinstance(run.sharding, Zero) else ""))
+    LIFE.enter(LOADING)
     stage = stage_module(run)
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)
@@ -88,6 +93,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
         write_peak(run_dir, place, peaks, host)
         return SAVED, f"stopped at step {trainer.state.global_step}, saved"
     say_doing(run_dir, place, "saving the model")
+    LIFE.enter(SAVING)
     save_measured(trainer, tokenizer, run_dir, peaks)
     host.end("save")
     write_peak(run_dir, place, peaks, host)
@@ -169,6 +175,7 @@ def build(
         tell(run_dir, [why_none])
     if run.evaluation.generate is not None or questions:
         callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
+    callbacks.append(Living())  # it sees what the others have decided
     material = Material(tokenizer, numbered(data.train), data.evaluation, build_collator(run, tokenizer), callbacks)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     trainer.keeps_rows = True

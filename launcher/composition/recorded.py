@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.journal import Changed
 from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
 from conf.schema import GROUPS, Composed, Run
+from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.mistakes import first_line, meant, value_message
 from launcher.errors import ConfigError
@@ -27,6 +28,7 @@ FREE = frozenset(
         *("checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts"),
         *("tracking.project", "tracking.entity", "cluster.partition", "cluster.account", "cluster.qos", "cluster.time", "cluster.memory"),
         *("cluster.constraint", "cluster.reservation", "cluster.exclude", "cluster.signal_seconds"),
+        *(f"hang.{phase}" for phase in PHASES),
     }
 )
 

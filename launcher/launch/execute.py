@@ -1,6 +1,5 @@
 """Does what a LaunchPlan says: makes the folder, writes the files, starts the processes. All side effects of a launch are here."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -10,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from conf import journal
 from conf.exit_codes import CONFIG, DATA
+from conf.processes import SUPERVISOR, Identity, die_with_parent, identity_of, kill_supervised_by, supervised_by
 from conf.reserve import RUN_BYTES, despite_full_disk, reserve
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
@@ -30,8 +31,8 @@ from launcher.launch.batch_script import TIME_LIMIT
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
 
-PR_SET_PDEATHSIG = 1
 HANDOVER_SECONDS = 0.05  # between two looks at whether a detached supervisor has the folder
+REMAINS_SECONDS = 8.0  # nothing of a run lives 10 s after its end
 
 
 def start_fresh(judged: Judged, listed: bool = True) -> RunDir:
@@ -88,7 +89,7 @@ def clear_last_attempt(run_dir: RunDir) -> None:
 
 
 def clear_traces(run_dir: RunDir) -> None:
-    for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
+    for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks, run_dir.signs):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -108,29 +109,30 @@ def forget_warning(run_dir: RunDir) -> bool:
     return warned
 
 
-def start_ranks(run_dir: RunDir, command: Command, site: Mapping[str, str], by: str = journal.USER) -> "subprocess.Popen[bytes]":
-    """Start the agent in a session of its own; it and the ranks die with this process, so that nobody else writes in the folder then."""
+def start_ranks(
+    run_dir: RunDir, command: Command, site: Mapping[str, str], supervisor: Identity, by: str = journal.USER
+) -> "subprocess.Popen[bytes]":
+    """Start the agent in a session of its own; it and the ranks die with this process, so that nobody else writes in the folder then.
+
+    They are killed: on SIGTERM ranks would save for up to 30 s while a resume already begins.
+    """
     journal.record(run_dir, journal.Started(socket.gethostname(), by, argv=command.argv))
+    shutil.rmtree(run_dir.signs, ignore_errors=True)  # of ranks that have ended
     with (run_dir.logs / "agent.txt").open("ab") as log:
         return subprocess.Popen(
             command.argv,
-            env=command.environment(site),
+            env={**command.environment(site), SUPERVISOR: str(supervisor)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, supervisor.pid),
         )
 
 
-def die_with_parent() -> None:
-    """In the child: SIGKILL when the parent dies (prctl(2)). On SIGTERM ranks would save for up to 30 s while a resume already begins."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_with_parent() -> None:
-    """In the child, itself a launcher: SIGTERM when the parent dies, so that it saves and stops."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_this_process() -> Callable[[], None]:
+    """What a child calls that is a launcher or a verb: SIGTERM when this process dies, so that it saves and stops."""
+    return partial(die_with_parent, os.getpid(), signal.SIGTERM)
 
 
 def detach(run_dir: RunDir, held: lock.Owner, site: Mapping[str, str]) -> int:
@@ -166,6 +168,17 @@ def end_group(process: "subprocess.Popen[bytes]", number: int) -> None:
     """Signal the agent's whole process group."""
     if process.poll() is None:
         os.killpg(process.pid, number)
+
+
+def end_remains(run_dir: RunDir, supervisor: Identity) -> None:
+    """What a run leaves when its agent has ended, such as a tracker that still sends, gets a few seconds, and is then killed."""
+    deadline = time.monotonic() + REMAINS_SECONDS
+    while list(supervised_by(supervisor)):
+        if time.monotonic() > deadline:
+            killed = kill_supervised_by(supervisor)
+            journal.record(run_dir, journal.KilledRemains(tuple(map(str, killed))))
+            return
+        time.sleep(0.1)
 
 
 def discard_unbegun(run_dir: RunDir, outcome: Outcome) -> Path | None:
@@ -222,7 +235,8 @@ def gate_refusal(judged: Judged) -> GateRefused:
 def become_trainer(run_folder: Path, site: Mapping[str, str]) -> NoReturn:
     """Replace this process by the trainer of a run folder: torchrun goes on watching the same pid."""
     run_dir = RunDir(run_folder)
-    environment = command(load_run(run_dir), run_dir).environment(site)
+    agent = identity_of(os.getppid())  # torchrun, which the user started, is the only process around the ranks
+    environment = {**command(load_run(run_dir), run_dir).environment(site), SUPERVISOR: str(agent)}
     lock.keep_over_exec()
     os.execve(sys.executable, (sys.executable, "-m", "trainers", str(run_folder)), environment)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from conf.processes import process_start
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
 from launcher.words import age
@@ -71,16 +72,6 @@ def link_of(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
-
-
-def process_start(pid: int) -> int:
-    """Start time of a process in clock ticks; 0 when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = text.rsplit(")", 1)[1].split()  # the command name may hold spaces and brackets
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def judged(owner: Owner, place: Place, started: int, held: bool | None, local: bool) -> Standing:

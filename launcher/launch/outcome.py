@@ -33,9 +33,12 @@ def damaged_exit(path: Path) -> dict[str, Any]:
     return {"rank": rank_of(path), "code": RANKS_FAILED, "message": message, "time": path.lstat().st_mtime}
 
 
-def outcome_of(run_dir: RunDir, agent_code: int) -> Outcome:
+def outcome_of(run_dir: RunDir, agent_code: int, cause: Outcome | None = None) -> Outcome:
+    """How the run ended. `cause`: why the supervisor ended it, which counts unless a rank had failed by itself, or all had saved."""
     exits = read_exits(run_dir)
     failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
+    if cause is not None and all(entry["code"] == LOST_PEER for entry in exits):
+        return cause
     if failures:
         first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
         said = f"{first['message']} (rank {first['rank']}; the full traceback is in {run_dir.rank_log(first['rank'])})"

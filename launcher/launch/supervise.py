@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from conf import journal
+from conf.exit_codes import INTERRUPTED, LOST_PEER
+from conf.processes import Identity, identity_of, kill_supervised_by
 from conf.run_dir import RunDir
 from launcher.command import Command
-from launcher.launch import execute, lock, restart
+from launcher.launch import execute, guardian, lock, restart
+from launcher.launch.hang_report import Watcher, report
 from launcher.launch.notes import Notes
 from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.progress import Display, display_for
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 300.0  # from a second request to stop until the ranks are killed
+GRACE_SECONDS = 3.0  # from a second request to stop until the ranks are killed: each commit is whole or not at all
 
 
 class StopRequests:
@@ -53,12 +56,14 @@ def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner:
     Args:
         restarts: how often without a new checkpoint between.
     """
-    requests, notes = StopRequests(), Notes(run_dir)
+    requests, notes, this = StopRequests(), Notes(run_dir), identity_of(os.getpid())
     try:
+        guarded = guardian.start(this, site)
         with display_for(run_dir, sys.stdout) as display:
             by = journal.USER
-            while (end := attempt(run_dir, command, site, requests, display, notes, by, restarts)) is None:
+            while (end := attempt(run_dir, command, site, requests, display, notes, by, restarts, this)) is None:
                 by = journal.SUPERVISOR
+        guardian.release(guarded)
         return execute.finish(run_dir, end)
     finally:
         requests.restore()
@@ -66,12 +71,21 @@ def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner:
 
 
 def attempt(
-    run_dir: RunDir, command: Command, site: Mapping[str, str], requests: StopRequests, display: Display, notes: Notes, by: str, restarts: int
+    run_dir: RunDir,
+    command: Command,
+    site: Mapping[str, str],
+    requests: StopRequests,
+    display: Display,
+    notes: Notes,
+    by: str,
+    restarts: int,
+    this: Identity,
 ) -> Outcome | None:
     """One start of the ranks to its end. The outcome of the run; None: it failed, and is to be started again."""
-    process = execute.start_ranks(run_dir, command, site, by)
-    watch(process, run_dir, requests, display, notes)
-    outcome = outcome_of(run_dir, process.returncode)
+    process = execute.start_ranks(run_dir, command, site, this, by)
+    cause = watch(process, run_dir, requests, display, notes, Watcher(run_dir, time.monotonic()), this)
+    execute.end_remains(run_dir, this)
+    outcome = outcome_of(run_dir, process.returncode, cause)
     if requests.count or run_dir.stop.exists():
         return outcome
     end = restart.final(outcome, journal.events(run_dir), restarts, run_dir)
@@ -81,18 +95,37 @@ def attempt(
     return end
 
 
-def watch(process: "subprocess.Popen[bytes]", run_dir: RunDir, requests: StopRequests, display: Display, notes: Notes) -> None:
-    """First request: save and stop. Second: end the agent. Third, or no end within the grace time: kill."""
-    seen, deadline = 0, float("inf")
+def watch(
+    process: "subprocess.Popen[bytes]",
+    run_dir: RunDir,
+    requests: StopRequests,
+    display: Display,
+    notes: Notes,
+    watcher: Watcher,
+    this: Identity,
+) -> Outcome | None:
+    """Until the agent has ended; what ended it where that was done here. First request: save and stop. Second: end at once.
+
+    A run that hangs is ended too, and so is one whose ranks do not end within the grace time of a second request.
+    """
+    seen, deadline, cause = 0, float("inf"), None
     while process.poll() is None:
         show(display, notes)
-        if requests.count > seen or time.monotonic() > deadline:
-            by = requests.last if requests.count > seen else "the supervisor, since nothing ended after the request before"
-            seen = max(seen + 1, requests.count) if requests.count > seen else 3
-            journal.record(run_dir, journal.StopRequested(by, min(seen, 3)))
-            deadline = escalate(min(seen, 3), process, run_dir, display.say)
+        if requests.count > seen:
+            seen = requests.count
+            journal.record(run_dir, journal.StopRequested(requests.last, min(seen, 3)))
+            deadline, cause = escalate(seen, process, run_dir, display.say) or (deadline, cause)
+        hangs = watcher.look(time.monotonic()) if cause is None else None
+        if hangs is not None:
+            cause = Outcome(LOST_PEER, report(run_dir, hangs, watcher.history))
+            journal.record(run_dir, journal.Hung(cause.message))
+            deadline = 0.0
+        if time.monotonic() > deadline:
+            execute.end_group(process, signal.SIGKILL)
+            kill_supervised_by(this)
         time.sleep(POLL_SECONDS)
     show(display, notes)
+    return cause
 
 
 def show(display: Display, notes: Notes) -> None:
@@ -101,15 +134,17 @@ def show(display: Display, notes: Notes) -> None:
     display.update()
 
 
-def escalate(level: int, process: "subprocess.Popen[bytes]", run_dir: RunDir, say: Callable[[str], None]) -> float:
-    """Act on the n-th request; returns when the next level is due by itself."""
+def escalate(level: int, process: "subprocess.Popen[bytes]", run_dir: RunDir, say: Callable[[str], None]) -> tuple[float, Outcome] | None:
+    """Act on the n-th request; from the second on, when the ranks are killed that have not ended by then, and what is to be said of the end."""
     if level == 1:
         say("Stopping. The ranks save a checkpoint at the end of this step. Interrupt again to end them at once.")
         execute.ask_to_stop(run_dir)
-        return float("inf")
+        return None
+    ended = Outcome(
+        INTERRUPTED, f"Ended at once, at a second request. Steps since the last checkpoint are lost. Go on with: regimen train resume={run_dir.path}"
+    )
     if level == 2:
-        say("Ending the ranks without a checkpoint. Interrupt again to kill them.")
+        say("Ending the ranks without a checkpoint.")
         execute.end_group(process, signal.SIGTERM)
-        return time.monotonic() + GRACE_SECONDS
-    execute.end_group(process, signal.SIGKILL)
-    return float("inf")
+        return time.monotonic() + GRACE_SECONDS, ended
+    return 0.0, ended

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from conf.exit_codes import BUG
+from conf.processes import process_start
 from conf.run_dir import RunDir, write_text_atomically
 from launcher.errors import BY_EXIT_CODE, ConfigError, RanksFailed, RegimenError
-from launcher.launch.lock import process_start
 
 WAIT_SECONDS = 600.0  # rank 0 composes within a second; a file system between nodes may need long to show a file
 POLL_SECONDS = 0.05

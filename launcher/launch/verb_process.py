@@ -16,7 +16,7 @@ from conf.schema import Composed
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.facts.hub import hub_silence
-from launcher.launch.execute import end_with_parent
+from launcher.launch.execute import end_with_this_process
 
 Request = Export | Predict | Evaluate | Chat | Validate | Prepare
 
@@ -55,7 +55,7 @@ def run_verb(
         save_run(run, folder)
         save_request(request, folder.path)
         command = verb_command(verb, folder.path, needs_hub=needs_hub, hides_gpus=hides_gpus, offline=silence is not None)
-        code = wait_for(subprocess.Popen(command.argv, env=command.environment(site), preexec_fn=end_with_parent))
+        code = wait_for(subprocess.Popen(command.argv, env=command.environment(site), preexec_fn=end_with_this_process()))
         return ended(verb, folder, code)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from conf.schema import Composed, Sharding, Zero
 from conf.shardings import sharding_row, sharding_types
+from conf.signs import PHASES
 from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
@@ -160,6 +161,7 @@ LIMITS: tuple[Limit, ...] = (
     at_least("cluster.cpus_per_rank", 1),
     at_least("cluster.signal_seconds", 1),
     one_of("tracking.name", "none", "tensorboard", "wandb"),
+    *(at_least(f"hang.{phase}", 0) for phase in PHASES),
     one_of("gate.mode", "enforce", "advise", "off"),
     one_of("gate.floor", "strict", "advisory"),
     within("gate.margin", 0, 1),

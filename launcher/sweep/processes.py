@@ -53,7 +53,7 @@ def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=execute.end_with_parent,
+        preexec_fn=execute.end_with_this_process(),
     )
     return Running(permitted.point, run_dir, gpus, process, log, time.monotonic())
 

@@ -11,6 +11,7 @@ from conf import journal
 from conf.evaluations import of_final_model
 from conf.exit_codes import DONE, NEVER, SAVED
 from conf.metrics import SHOWN, shown_of
+from conf.processes import die_with_parent
 from conf.records import is_step, read_lines, read_object
 from conf.run_dir import RunDir
 from conf.words import BETWEEN
@@ -211,6 +212,7 @@ def supervise_folder(path: Path, nonce: str | None = None) -> int:
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust = NO_TRUST) -> int:
     """Every rank of a job that the user started with torchrun: meet, then become a trainer."""
+    die_with_parent(os.getppid())
     place = torchrun_door.meeting_place(meeting_output(overrides), rank.job)
     if rank.rank != 0:
         answer = torchrun_door.ask(rank, place)

@@ -12,6 +12,8 @@ import command_line as line
 import pytest
 from cells import TINY
 
+from conf.processes import SUPERVISOR
+
 pytestmark = pytest.mark.distributed
 
 STEPS = 150  # a few seconds of work: time enough to look at the ranks and to stop them
@@ -48,7 +50,10 @@ def check_planned(planned: Any, run_dir: Any, launcher: Any, agents: list[Any], 
     expected = {**launcher.environment, **{name: value for name, value in plan["environment"].items() if value is not None}}
     withheld = {name for name, value in plan["environment"].items() if value is None}
     assert withheld == set(SECRETS)
-    assert agents[0].environment == {name: value for name, value in expected.items() if name not in withheld}
+    supervisor = agents[0].environment[SUPERVISOR]
+    assert supervisor.startswith(f"{launcher.pid}:")  # whose they are
+    assert [rank.environment[SUPERVISOR] for rank in ranks] == [supervisor] * 2
+    assert agents[0].environment == {**{name: value for name, value in expected.items() if name not in withheld}, SUPERVISOR: supervisor}
     assert sorted(rank.environment["RANK"] for rank in ranks) == ["0", "1"]
     for rank in ranks:
         assert rank.argv[-3:] == ("-m", "trainers", str(run_dir.path))

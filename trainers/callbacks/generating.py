@@ -9,10 +9,12 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from conf.data_sets import evaluates
 from conf.run_dir import RunDir
 from conf.schema import Run
+from conf.signs import GENERATION
 from conf.stages import Loss, stage_row
 from trainers.data.rows.questions import Question, first_questions
 from trainers.model.answers import greedy, write_answers
 from trainers.model.conversation import prompt_ids
+from trainers.ranks.life import LIFE
 
 NEW_TOKENS = 32  # of the answer to the user's prompt
 SPARE = 8  # tokens that an answer to a question may have beyond the set's own
@@ -60,6 +62,7 @@ class Generating(TrainerCallback):
             self.write([*before, *after])
 
     def entries(self, when: str, model: Any) -> list[Entry]:
+        LIFE.enter(GENERATION)
         training = model.training
         model.eval()
         found: list[Entry] = []
@@ -85,6 +88,7 @@ class Generating(TrainerCallback):
     def answers(self, model: Any, prompts: list[list[int]], limit: int) -> list[str]:
         """The likeliest answers; under FSDP and ZeRO-3 every rank writes the same, so none has to wait for another."""
         room = model.config.get_text_config().max_position_embeddings - max(map(len, prompts))
+        LIFE.move()
         written = write_answers(model, prompts, greedy(max(1, min(limit, room)), self.tokenizer))
         return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in written]
 

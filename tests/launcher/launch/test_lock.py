@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.processes import process_start
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
 from launcher.launch import lock
@@ -34,7 +35,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 def dead_owner() -> lock.Owner:
     """An owner whose process ended: its pid was real, and is nobody's now."""
     child = subprocess.Popen(["true"])
-    started = lock.process_start(child.pid)
+    started = process_start(child.pid)
     child.wait()
     return replace(lock.this_process(), pid=child.pid, process_start=started or 1)
 
@@ -126,7 +127,7 @@ def test_a_reused_pid_is_not_taken_for_the_owner(run_dir: RunDir) -> None:
 def test_a_zombie_is_dead() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert lock.process_start(child.pid) == 0
+    assert process_start(child.pid) == 0
     child.wait()
 
 
@@ -135,7 +136,7 @@ def test_a_process_whose_name_holds_brackets_has_a_start(tmp_path: Path) -> None
     odd.symlink_to("/bin/sleep")
     child = subprocess.Popen([str(odd), "30"])
     try:
-        assert lock.process_start(child.pid) >= lock.process_start(os.getpid()) > 0
+        assert process_start(child.pid) >= process_start(os.getpid()) > 0
     finally:
         child.kill()
         child.wait()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from conf.exit_codes import CONFIG
+from conf.processes import process_start
 from launcher.errors import ConfigError, RanksFailed
 from launcher.launch import torchrun_door
-from launcher.launch.lock import process_start
 from launcher.launch.torchrun_door import Rank, ask, earlier_run, meeting_place, publish, raise_refusal, remember, started_by_torchrun
 from tests.waiting import PATIENCE
 

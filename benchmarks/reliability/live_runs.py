@@ -1,0 +1,94 @@
+"""A small real run for trials that kill or stop its processes, and what is alive of it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from conf.processes import process_start
+from conf.run_dir import RunDir
+
+PATIENCE = 600.0  # seconds until something that must come has come
+PAUSE = 0.005  # windows are short
+TRIAL = "REGIMEN_TRIAL"  # in the environment of all that a trial starts: its folder
+SMALL = (
+    *("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "training.micro_batch=4", "data.max_samples=64", "evaluation.answers=0"),
+    *("evaluation.interval=0", "evaluation.at_start=false", "evaluation.at_end=false", "training.max_steps=1000000"),
+    *("model.architecture.hidden_size=64", "model.architecture.intermediate_size=128"),
+)
+# Takes away what these trials are there to show: imported by every Python process that finds it on its path (site, python docs).
+BROKEN = """
+from conf import processes
+processes.die_with_parent = lambda parent, number=9: None
+processes.die_with_ancestors = lambda environment: None
+processes.kill_supervised_by = lambda supervisor: []
+"""
+
+
+def start(folder: Path, broken: bool, *words: str) -> "subprocess.Popen[bytes]":
+    """The command line in a folder of its own; its output is in the file `said` there."""
+    path = os.environ.get("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    if broken:
+        (folder / "site").mkdir()
+        (folder / "site" / "sitecustomize.py").write_text(BROKEN)
+        path = f"{folder / 'site'}:{path}"
+    environment = {**os.environ, TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen([sys.executable, "-m", "launcher", "train", *words], cwd=folder, env=environment, stdout=said, stderr=said)
+
+
+def wait_for(holds: Callable[[], Any], what: str, pause: float = PAUSE, process: "subprocess.Popen[bytes] | None" = None) -> Any:
+    """The first true answer.
+
+    Raises:
+        TimeoutError: naming what did not come in time.
+        RuntimeError: where the process that was to bring it about has failed.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        answer = holds()
+        if answer:
+            return answer
+        if process is not None and process.poll():
+            raise RuntimeError(f"there is no {what}: the command line ended with exit code {process.returncode}")
+        time.sleep(pause)
+    raise TimeoutError(f"within {PATIENCE:.0f} s there was no {what}")
+
+
+def run_in(folder: Path) -> RunDir | None:
+    found = [*folder.glob("outputs/*/*/run.yaml")]
+    return RunDir(found[0].parent) if found else None
+
+
+def alive(run_dir: RunDir) -> dict[int, list[str]]:
+    """Every process of the trial with its command line: all inherit its name, whoever started them."""
+    mark, pids = f"{TRIAL}={run_dir.path.parents[2]}", [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return {pid: words_of(pid, "cmdline") for pid in pids if mark in words_of(pid, "environ") and process_start(pid)}
+
+
+def words_of(pid: int, name: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+    except OSError:  # it has ended
+        return []
+
+
+def clean_up(run_dir: RunDir | None, process: "subprocess.Popen[bytes]") -> None:
+    """End what a failed trial left: by the name of the trial, never by that of a program."""
+    while run_dir is not None and (left := alive(run_dir)):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        time.sleep(0.1)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def folder_for_trial() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="regimen-trial-", ignore_cleanup_errors=True)

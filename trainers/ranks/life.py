@@ -1,0 +1,60 @@
+"""Signs of life of this rank. It only sets fields; a thread writes them, and counts: as long as the process can run, the count goes on."""
+
+import faulthandler
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conf.processes import identity_of
+from conf.run_dir import RunDir
+from conf.signs import BEAT_SECONDS, STARTING, Sign, as_record
+from trainers.ranks.place import Place
+
+
+@dataclass
+class Life:
+    """What the rank is doing; one for each process, and written down only once `begin` was called."""
+
+    phase: str = STARTING
+    step: int = 0
+    moves: int = 0
+    beats: int = 0
+    kept: list[object] = field(default_factory=list)  # what must live as long as the process
+
+    def enter(self, phase: str) -> None:
+        """From now on the rank does this."""
+        self.phase = phase
+        self.moves += 1
+
+    def move(self) -> None:
+        """The rank has got on: a part of a step, a batch of an evaluation."""
+        self.moves += 1
+
+    def finish_step(self, step: int) -> None:
+        self.step = step
+        self.moves += 1
+
+
+LIFE = Life()
+
+
+def begin(run_dir: RunDir, place: Place) -> None:
+    """Answer the supervisor from now on: with signs of life, and with the stacks of all threads at SIGUSR2, whatever the rank is busy with."""
+    stacks = run_dir.stacks(place.rank).open("w", encoding="utf-8")
+    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
+    LIFE.kept.append(stacks)
+    path = run_dir.sign(place.rank)
+    path.parent.mkdir(exist_ok=True)
+    threading.Thread(target=beat, args=(path,), name="signs of life", daemon=True).start()
+
+
+def beat(path: Path) -> None:
+    me = identity_of(os.getpid())
+    record = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    pause = threading.Event()
+    while True:
+        LIFE.beats += 1
+        os.pwrite(record, as_record(Sign(me.pid, me.start, LIFE.phase, LIFE.step, LIFE.moves, LIFE.beats)), 0)
+        pause.wait(BEAT_SECONDS)
