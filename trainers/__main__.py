@@ -8,7 +8,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from conf.exit_codes import DISK
+from conf.exit_codes import DISK, DONE, SAVED
 from conf.private import keep_private
 from conf.processes import ForkedChildren, die_with_ancestors
 from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
@@ -107,4 +107,6 @@ if __name__ == "__main__":
     with suppress(OSError):  # the log's disk is full: how this rank ended is in its exit file
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)  # work is committed; a library's thread or process group must not keep a finished rank alive
+    # Work is committed: a library's thread or process group must not keep a finished rank alive. The agent takes every code but 0 for a failure,
+    # writes a traceback and may start the ranks again: that a run was stopped and saved stands in the exit file alone.
+    os._exit(DONE if code == SAVED else code)

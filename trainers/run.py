@@ -48,6 +48,7 @@ from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
 from trainers.ranks.doing import say_doing
+from trainers.ranks.extensions import guard_deepspeed
 from trainers.ranks.free_memory import ask_torch
 from trainers.ranks.life import LIFE
 from trainers.ranks.notes import tell
@@ -74,8 +75,10 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     LIFE.enter(DATA)
     tokenizer = load_tokenizer(run)
     data = shared_data(run, tokenizer, run_dir, place)
-    say_doing(run_dir, place, "joining the ranks" + (" (DeepSpeed compiles once)" if isinstance(run.sharding, Zero) else ""))
+    say_doing(run_dir, place, "joining the ranks")
     LIFE.enter(LOADING)
+    if isinstance(run.sharding, Zero):
+        guard_deepspeed(run_dir, place)
     stage = stage_module(run)
     arguments = stage.build_arguments(run, run_dir, data.evaluation is not None)
     keep_output_dtype(arguments, run)

@@ -12,6 +12,7 @@ import command_line as line
 import pytest
 from cells import TINY
 
+from conf import journal
 from conf.processes import SUPERVISOR
 
 pytestmark = pytest.mark.distributed
@@ -133,6 +134,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         started.wait_until(line.reached(run_dir, asked := max(line.losses(run_dir)) + 3), "third step after the resume")
         started.process.send_signal(signal.SIGINT)
         stopped = started.end()
+    agent_log = (run_dir.logs / "agent.txt").read_text()
     seen = {"killed": killed, "asked": asked, "stopped": stopped, "stopped_at": max(line.losses(run_dir)), "at_stop": newest_step(run_dir)}
     refused = line.call(train("resume=last", "optim.lr=0.5"), folder)
     with line.start(train("resume=last"), folder) as started:
@@ -140,7 +142,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         below = [process for pid in line.descendants(started.process.pid) if (process := line.read_process(pid)) is not None]
         os.kill(next(process.pid for process in below if process.environment.get("RANK") == "0"), signal.SIGKILL)
         resumed = started.end()
-    return {"run_dir": run_dir, "folder": folder, "refused": refused, "resumed": resumed, **seen}
+    return {"run_dir": run_dir, "folder": folder, "refused": refused, "resumed": resumed, "agent_log": agent_log, **seen}
 
 
 def newest_step(run_dir: Any) -> int:
@@ -161,8 +163,16 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_with_75(interrupted: dict[str, Any])
     assert interrupted["asked"] <= interrupted["at_stop"] < STEPS
 
 
+def test_a_normal_stop_is_no_failure_of_the_agent(interrupted: dict[str, Any]) -> None:
+    assert "Traceback" not in interrupted["agent_log"]
+    assert "FAILED" not in interrupted["agent_log"]
+
+
 def test_a_killed_rank_is_started_again_where_restarts_are_allowed(interrupted: dict[str, Any]) -> None:
     assert interrupted["resumed"].code == 0, interrupted["resumed"].text
+    assert "Starting again from the newest checkpoint (backend.max_restarts)." in interrupted["resumed"].out
+    events = [event["event"] for event in journal.events(interrupted["run_dir"])]
+    assert [event for event in events if event in ("start", "failure", "end")] == ["start", "start", "end", "start", "failure", "start", "end"]
 
 
 def test_a_run_that_went_on_has_the_losses_and_weights_of_an_uninterrupted_one(interrupted: dict[str, Any], reference: dict[str, Any]) -> None:
