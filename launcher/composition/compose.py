@@ -30,10 +30,10 @@ from launcher.composition.mistakes import (
     missing_choice,
     missing_value,
     uncomposed_message,
-    value_message,
 )
 from launcher.composition.names import folder_name
 from launcher.composition.spelling import in_pieces, tilde, unreadable
+from launcher.composition.values import as_written, odd_reference, odd_value, reference_message, value_message
 from launcher.errors import ConfigError, Unsafe
 
 CONFIG_NAME = "run"
@@ -77,11 +77,12 @@ def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
     refuse_secrets(overrides)
     given = with_default_recipe(overrides)
     refuse_additions(given)
-    for override in parsed(given):
+    overriding = parsed(given)
+    for override in overriding:
         refuse_no_choice(override, config_dirs)
     for folder in config_dirs:
         own_groups.refuse_folder(folder)
-    return given
+    return [str(override.input_line) for override in overriding]
 
 
 def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode) -> DictConfig:
@@ -135,6 +136,7 @@ def typed_run(config: DictConfig) -> Composed:
         ConfigError: for a value that is still missing, or an interpolation that cannot be resolved.
     """
     try:
+        refuse_odd_references(config)
         run = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
         raise ConfigError(missing_value(str(error.full_key))) from error
@@ -142,7 +144,7 @@ def typed_run(config: DictConfig) -> Composed:
         missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
         if missing is not None:
             raise ConfigError(missing_value(missing[1])) from error
-        raise config_error(f"{error.full_key} cannot be resolved: {first_line(error)}") from error
+        raise config_error(reference_message(str(error.full_key), first_line(error))) from error
     except OmegaConfBaseException as error:
         raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
     if not isinstance(run, Composed):
@@ -154,6 +156,15 @@ def typed_run(config: DictConfig) -> Composed:
         return with_sizes(run)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def refuse_odd_references(config: DictConfig) -> None:
+    for group in GROUPS:
+        for field in config[group] if not OmegaConf.is_missing(config, group) else ():
+            if OmegaConf.is_interpolation(config[group], field):
+                odd = odd_reference(f"{group}.{field}", config[group][field])
+                if odd is not None:
+                    raise ConfigError(odd)
 
 
 def refuse_tilde(config: DictConfig) -> None:
@@ -206,14 +217,24 @@ def refuse_additions(overrides: Sequence[str]) -> None:
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra's grammar reads them.
+    """Overrides as Hydra's grammar reads them, but texts as they were written.
 
     Raises:
-        ConfigError: naming the one that is not key=value.
+        ConfigError: naming the one that is not key=value, and a number where true or false belongs.
     """
     apart = in_pieces(overrides)
     if apart is not None:
         raise ConfigError(apart)
+    given = read(overrides)
+    for override in given:
+        odd = None if override.is_sweep_override() else odd_value(override.key_or_group, override.value())
+        if odd is not None:
+            raise ConfigError(odd)
+    written = [as_written(override) for override in given]
+    return given if written == [*overrides] else read(written)
+
+
+def read(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides([*overrides])
     except OverrideParseException as error:

@@ -13,12 +13,11 @@ from conf.groups import built_in_choices
 from conf.schema import GROUPS
 from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key
 from launcher.composition.spelling import line_for, llamafactory, llamafactory_choice, own_line
+from launcher.composition.values import value_message
 
 ALL_KEYS = "`regimen train --cfg` shows every key."
 # Hydra's text about a YAML file whose values do not fit the types; the exception itself is not kept.
 IN_FILE = re.compile(r"In '(?P<file>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<said>[^\n]*)(\n +full_key: (?P<key>[^\n]*))?")
-UNFIT = re.compile(r"Value '(?P<value>.*)' (of type '\w+' could not be converted to|is not a valid) (?P<type>Integer|Float|bool)\b")
-WANTED = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 UNCHOSEN = re.compile(r"You must specify '(?P<group>[^']+)'.*Available options:(?P<options>.*)", re.DOTALL)
 SEVERAL = re.compile(r"Ambiguous value for argument '(?P<text>(?P<key>[^=]+)=(?P<value>.*))'")
 # What a key needs that has no value of its own, as one types it.
@@ -139,15 +138,6 @@ def file_message(kind: str, said: str, key: str) -> str:
         said = f"{key} is not a key of the choice that the file starts from, but of {group}={' or '.join(there)}."
         return f"{said} Begin the file with: defaults: [{there[0]}, _self_]"
     return f"{unknown_key(key, None)} docs/own_groups.md shows such files."
-
-
-def value_message(key: str, said: str, value: str | None = None) -> str:
-    if said.endswith("is not Optional"):
-        return f"{key}=null is not possible. Give {key} a value."
-    if "is not a ListConfig" in said:
-        return f"{key} must be a list. Write: {line_for(key, 'FIRST,SECOND' if value is None else value)}"
-    given = UNFIT.match(said)
-    return f"{key}={given['value']} is not possible. It must be {WANTED[given['type']]}." if given is not None else f"{key}: {said}"
 
 
 def unknown_key(key: str, value: str | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from conf.choices import subtypes
 from conf.groups import built_in_choices
 from conf.llamafactory import NAMES
-from conf.schema import GROUPS, PLAIN_GROUPS
+from conf.schema import GROUPS, PLAIN_GROUPS, Composed
 
 # Parts of a path that say nothing of the model: within a run folder (conf/run_dir.py), an export of one, and the hub's cache.
 GENERIC = re.compile(r"/|model|base|exports|checkpoints|snapshots|(final|step-\d+)(-\w+)?|\d{4}(-\d\d){2}_\d\d(-\d\d){2}(-\d+)?|[0-9a-f]{40}")
@@ -47,7 +47,10 @@ def types_of(group: str) -> list[type]:
 def field_type(key: str) -> str:
     """The annotation of a key, such as `list[str]`; empty for a group and for what is no key."""
     group, _, name = key.partition(".")
-    found = [str(field.type) for node in (types_of(group) if group in GROUPS else []) for field in fields(node) if field.name == name]
+    if not name and group not in GROUPS:
+        group, name = "", key
+    types = [Composed] if group == "" else types_of(group) if group in GROUPS else []
+    found = [str(field.type) for node in types for field in fields(node) if field.name == name]
     return found[0].removeprefix("<class '").removesuffix("'>") if found else ""
 
 

@@ -14,6 +14,7 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 
 from conf.groups import CONF, default_choices
 from conf.schema import GROUPS, PLAIN_GROUPS
+from launcher.composition.values import odd_in_file
 from launcher.errors import ConfigError
 
 SCHEME = "own"
@@ -32,6 +33,7 @@ class OwnGroups(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         result = super().load_config(config_path)
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        refuse_odd_values(Path(self.path, f"{group}/{name}.yaml"), "" if group == "recipe" else f"{group}.", result.config)
         if group == "recipe":
             result.header.setdefault("package", "_global_")
             result.header["package"] = result.header["package"] or "_global_"
@@ -42,6 +44,16 @@ class OwnGroups(FileConfigSource):
             result.config = filled(group, name, base, result.config)
             tell(f"note: {file} has no defaults list. What it leaves out is that of {group}={base}.")
         return result
+
+
+def refuse_odd_values(file: Path, before: str, given: Container) -> None:
+    """Raises ConfigError for a value that the type of its key would change; `before` is the part of each key that the file's place says."""
+    for key, value in given.items_ex(resolve=False) if isinstance(given, DictConfig) else ():
+        if isinstance(value, DictConfig):
+            refuse_odd_values(file, f"{before}{key}.", value)
+        odd = odd_in_file(f"{before}{key}", value)
+        if odd is not None:
+            raise ConfigError(f"In {file}: {odd}")
 
 
 def refuse_choices(file: Path, recipe: Container) -> None:

@@ -17,7 +17,8 @@ from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
-from launcher.composition.mistakes import first_line, meant, value_message
+from launcher.composition.mistakes import first_line, meant
+from launcher.composition.values import value_message
 from launcher.errors import ConfigError
 
 PREFIX = "resume="

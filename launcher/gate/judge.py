@@ -19,7 +19,7 @@ from launcher.rules.adapter import refuse_other_layers
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
-from launcher.rules.ranges import check_values
+from launcher.rules.ranges import check_given, check_values
 from launcher.rules.reward_model import refuse_unfit_reward_model
 from launcher.rules.rule import Rule
 from launcher.rules.slurm import refuse_slurm_values, refuse_unstated_node, stated_memory
@@ -54,6 +54,7 @@ def judge_run(composed: Composed) -> Judged:
 
 
 def refuse_rewind(composed: Composed) -> None:
+    check_given(composed, ["checkpoint.resume"])
     if composed.checkpoint.resume != "newest":
         wanted = composed.checkpoint.resume
         raise ConfigError(

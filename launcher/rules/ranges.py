@@ -1,7 +1,7 @@
 """The values that each key may hold, one row a key."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from math import inf, isfinite
 from typing import Any
@@ -16,6 +16,11 @@ from launcher.rules.rewards import check_rewards
 from launcher.words import gib
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
+
+MOST = 2**31 - 1  # of a count: libraries hold them in 32 bits
+MOST_PROCESSES = 4096  # on one node: more than any has
+MOST_NODES = 65536  # more than any cluster has
+MOST_SECONDS = 65535  # Slurm's own limit of --signal (sbatch)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,10 @@ def one_of(key: str, *names: str | None) -> Limit:
 
 def at_least(key: str, least: float) -> Limit:
     return Limit(key, lambda value: value is None or least <= value < inf, f"at least {least}")
+
+
+def counted(key: str, least: int, most: int = MOST) -> Limit:
+    return Limit(key, lambda value: value is None or least <= value <= most, f"at least {least}, and at most {most}")
 
 
 def within(key: str, least: float, below: float) -> Limit:
@@ -58,16 +67,16 @@ def all_words(value: list[str]) -> bool:
 LIMITS: tuple[Limit, ...] = (
     one_of("model.init", "pretrained", "random"),
     Limit("model.rope_scaling", lambda value: value in (None, "linear", "dynamic", "yarn"), "null, linear, dynamic or yarn"),
-    at_least("model.vocab_multiple", 1),
+    counted("model.vocab_multiple", 1),
     Limit(
         "model.added_tokens", lambda value: not value or (all_words(value) and len(set(value)) == len(value)), "a list of different, non-empty texts"
     ),
-    at_least("data.cutoff", 8),
-    at_least("data.max_samples", 1),
+    counted("data.cutoff", 8),
+    counted("data.max_samples", 1),
     within("data.validation_share", 0, 1),
-    at_least("data.workers", 1),
+    counted("data.workers", 1, MOST_PROCESSES),
     one_of("data.mixing", "concatenate", "interleave_under", "interleave_over"),
-    at_least("data.buffer", 1),
+    counted("data.buffer", 1),
     one_of("data.on_bad", "fail", "drop"),
     one_of("data.turns", "strict", "repair"),
     one_of("data.control_tokens", "special", "text"),
@@ -81,10 +90,10 @@ LIMITS: tuple[Limit, ...] = (
     at_least("stage.margin", 0),
     positive("stage.desirable_weight"),
     positive("stage.undesirable_weight"),
-    at_least("stage.response_length", 1),
+    counted("stage.response_length", 1),
     positive("stage.temperature"),
-    at_least("stage.mini_batches", 1),
-    at_least("stage.epochs", 1),
+    counted("stage.mini_batches", 1),
+    counted("stage.epochs", 1),
     at_least("stage.kl_coef", 0),
     Limit("stage.gamma", lambda value: 0 <= value <= 1, "between 0 and 1"),
     Limit("stage.lam", lambda value: 0 <= value <= 1, "between 0 and 1"),
@@ -92,14 +101,15 @@ LIMITS: tuple[Limit, ...] = (
     positive("stage.cliprange_value"),
     at_least("stage.vf_coef", 0),
     at_least("stage.missing_eos_penalty", 0),
-    at_least("stage.generations", 2),
+    counted("stage.generations", 2),
     positive("stage.epsilon"),
     one_of("stage.loss_type", "dapo", "grpo", "bnpo", "dr_grpo"),
     one_of("stage.scale_rewards", "group", "batch", "none"),
-    at_least("regime.rank", 1),
+    counted("regime.rank", 1),
+    Limit("regime.layers", lambda value: -MOST <= value <= MOST, f"from -{MOST} to {MOST}"),
     positive("regime.alpha"),
     positive("regime.lora_plus_ratio"),
-    at_least("regime.new_blocks", 0),
+    counted("regime.new_blocks", 0),
     Limit("regime.init", lambda value: re.fullmatch("default|pissa|pissa_niter_[1-9][0-9]*", value) is not None, "default, pissa or pissa_niter_N"),
     within("regime.dropout", 0, 1),
     Limit("regime.targets", all_words, "at least one module name, or [all-linear]"),
@@ -111,11 +121,11 @@ LIMITS: tuple[Limit, ...] = (
     positive("optim.eps"),
     within("optim.beta1", 0, 1),
     within("optim.beta2", 0, 1),
-    at_least("optim.rank", 1),
-    at_least("optim.update_interval", 1),
+    counted("optim.rank", 1),
+    counted("optim.update_interval", 1),
     positive("optim.scale"),
     one_of("optim.scale_by", "channel", "tensor"),
-    at_least("optim.switch_interval", 1),
+    counted("optim.switch_interval", 1),
     one_of("optim.order", "ascending", "descending", "random"),
     one_of(
         "optim.scheduler",
@@ -129,37 +139,38 @@ LIMITS: tuple[Limit, ...] = (
         "cosine_with_min_lr",
     ),
     positive("training.epochs"),
-    at_least("training.max_steps", 1),
+    counted("training.max_steps", 1),
     one_of("training.fit", "off", "auto", None),
-    at_least("training.micro_batch", 1),
-    at_least("training.accumulation", 1),
-    at_least("training.effective_batch", 1),
+    counted("training.micro_batch", 1),
+    counted("training.accumulation", 1),
+    counted("training.effective_batch", 1),
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
     Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
     one_of("training.loss", "plain", "chunked", "fused", None),
     one_of("training.kernels", "plain", "fused", None),
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
-    at_least("training.log_interval", 1),
-    at_least("training.dataloader_workers", 0),
-    at_least("checkpoint.interval", 0),
-    at_least("checkpoint.keep", 1),
+    counted("training.log_interval", 1),
+    counted("training.dataloader_workers", 0, MOST_PROCESSES),
+    counted("checkpoint.interval", 0),
+    counted("checkpoint.keep", 1),
     Limit("checkpoint.resume", lambda value: re.fullmatch("newest|start|step-[0-9]+", value) is not None, "newest, step-N, or start"),
-    at_least("evaluation.interval", 0),
-    at_least("evaluation.micro_batch", 1),
-    at_least("evaluation.answers", 0),
-    at_least("evaluation.patience", 1),
+    counted("evaluation.interval", 0),
+    counted("evaluation.micro_batch", 1),
+    counted("evaluation.answers", 0),
+    counted("evaluation.patience", 1),
     Limit("sharding.bucket_mb", lambda value: value is not None and 1 <= value <= 2**20, "from 1 MiB to 1 TiB"),
     one_of("backend.name", "torchrun", "accelerate"),
     within("backend.port", 0, 65536),
-    at_least("backend.max_restarts", 0),
-    at_least("node.gpus", 0),
+    counted("backend.max_restarts", 0),
+    counted("node.gpus", 0, MOST_PROCESSES),
+    positive("node.tflops"),
     size("node.gpu_memory", 2**28, 2**42),
     size("node.host_memory", 2**26, 2**50),
-    at_least("cluster.nodes", 1),
-    at_least("cluster.ranks_per_node", 1),
-    at_least("cluster.cpus_per_rank", 1),
-    at_least("cluster.signal_seconds", 1),
+    counted("cluster.nodes", 1, MOST_NODES),
+    counted("cluster.ranks_per_node", 1, MOST_PROCESSES),
+    counted("cluster.cpus_per_rank", 1, MOST_PROCESSES),
+    counted("cluster.signal_seconds", 1, MOST_SECONDS),
     one_of("tracking.name", "none", "tensorboard", "wandb"),
     *(at_least(f"hang.{phase}", 0) for phase in PHASES),
     one_of("gate.mode", "enforce", "advise", "off"),
@@ -178,12 +189,13 @@ def check_values(run: Composed) -> None:
         raise ConfigError(
             f"name={run.name!r} cannot be the name of a folder. Use at most 200 letters, digits and . _ + = , @ -, and begin with a letter or digit."
         )
-    if run.output == "":
+    if not run.output.strip():
         raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
     if any(not character.isprintable() for character in run.output):
         raise ConfigError(f"output={run.output!r} holds a character that cannot be shown. Set it to a folder without it.")
     refuse_out_of_range(run, LIMITS)
     refuse_lists_in_lists(run)
+    refuse_empty_texts(run)
     refuse_other_sharding(run.sharding)
     check_rewards(run)
     if run.model.init == "pretrained" and run.model.path is None:
@@ -197,13 +209,28 @@ def check_values(run: Composed) -> None:
     refuse_other_data(run)
 
 
-def refuse_lists_in_lists(run: Composed) -> None:
-    """OmegaConf takes a list for a text where the text is in a list."""
+def values_of(run: Composed) -> Iterator[tuple[str, Any, bool]]:
+    """Every key of a group, its value, and whether it may be null."""
     for group in fields(run):
         choice = getattr(run, group.name)
-        for key, value in vars(choice).items() if is_dataclass(choice) else ():
-            if isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value):
-                raise ConfigError(f"{group.name}.{key}={value} is not possible. It must be a list of single values, without lists or tables in it.")
+        for field in fields(choice) if is_dataclass(choice) else ():
+            yield f"{group.name}.{field.name}", getattr(choice, field.name), "None" in str(field.type)
+
+
+def refuse_lists_in_lists(run: Composed) -> None:
+    """OmegaConf takes a list for a text where the text is in a list."""
+    for key, value, _ in values_of(run):
+        if isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value):
+            raise ConfigError(f"{key}={value} is not possible. It must be a list of single values, without lists or tables in it.")
+
+
+def refuse_empty_texts(run: Composed) -> None:
+    """A text of nothing but spaces would name the folder at hand, or nothing: what is left out is null."""
+    for key, value, may_be_null in values_of(run):
+        if isinstance(value, str) and not value.strip():
+            raise ConfigError(f"{key} is an empty text. {'Set it to null, or' if may_be_null else 'Leave it out, or'} give it a value.")
+        if isinstance(value, list) and any(isinstance(one, str) and not one.strip() for one in value):
+            raise ConfigError(f"{key}={value} holds an empty text. Remove it from the list.")
 
 
 def check_given(run: Composed, keys: Collection[str]) -> None:

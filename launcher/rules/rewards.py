@@ -97,6 +97,8 @@ def check_reward_run(run_dir: RunDir) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"stage.reward_model={path.parent} holds no {path.name}. Give the folder of a run of stage=rm.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"stage.reward_model={path.parent} cannot be used: {path.name} cannot be read ({error}).") from error
     return values
