@@ -37,6 +37,21 @@ def trained_samples(run: Run) -> int | None:
     return None if samples is None or stage_row(run.stage.name).reads == "text" else samples - round(samples * data.validation_share)
 
 
+def held_out_samples(run: Run) -> int | None:
+    """Samples that the run is evaluated on; None where no file says so: a hub set, or a format that only a library reads.
+
+    Raises:
+        ConfigError, DataError: as refuse_absent_sets.
+    """
+    data = run.data
+    if not data.evaluation_sets:
+        samples = None if data.streaming else count_samples(data, run.stage.name)
+        return None if samples is None else round(samples * data.validation_share)
+    with as_launcher_errors():
+        counts = [count_set(source, data, run.stage.name) for source in evaluation_sources(data)]
+    return None if any(count is None for count in counts) else sum(count for count in counts if count is not None)
+
+
 def refuse_absent_sets(data: Data) -> None:
     """Refuse sets, to train and to evaluate on, that are not there or hold nothing; of each file no more than its beginning is read.
 

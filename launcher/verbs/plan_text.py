@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.data_sets import evaluates
-from conf.evaluations import is_evaluated
 from conf.ranks import ranks
 from conf.regimes import regime_row
 from conf.schema import Freeze, Run
@@ -162,14 +160,11 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
         *(file_lines(path, text) for path, text in plan.files),
         [f"run folder: {plan.run_dir.path}"],
     ]
-    notes = [line for note in (*judged.notes, *evaluation_notes(judged.run)) for line in wrapped(f"note: {note}")]
-    return "\n\n".join("\n".join(block) for block in [*blocks, notes] if block)
+    return "\n\n".join("\n".join(block) for block in [*blocks, note_lines(judged)] if block)
 
 
-def evaluation_notes(run: Run) -> list[str]:
-    if not evaluates(run.data) or is_evaluated(run):
-        return []
-    return ["evaluation.interval=0: samples are held out and never evaluated. Set evaluation.at_end=true for one evaluation after the last step."]
+def note_lines(judged: Judged) -> list[str]:
+    return [line for note in judged.notes for line in wrapped(f"note: {note}")]
 
 
 def explanation_lines(judged: Judged) -> list[str]:

@@ -28,7 +28,7 @@ from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import measures
 from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
-from launcher.verbs.plan_text import expectation_lines, fit_lines, run_sentence, verdict_lines
+from launcher.verbs.plan_text import expectation_lines, fit_lines, note_lines, run_sentence, verdict_lines
 from launcher.words import red_alarms, wrapped
 
 NO_TRUST = Trust()
@@ -106,7 +106,7 @@ def take_again(decided: Judged, run_dir: RunDir, trust: Trust = NO_TRUST) -> tup
 
 def announce(decided: Judged, given: Sequence[str]) -> None:
     """Say what is about to happen; for a refused run, also what would fit."""
-    lines = [*wrapped(run_sentence(decided)), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided)]
+    lines = [*wrapped(run_sentence(decided)), *fit_lines(decided), *verdict_lines(decided.verdict), *expectation_lines(decided), *note_lines(decided)]
     print(red_alarms("\n".join(lines), sys.stdout), flush=True)
     if not decided.verdict.permitted:
         print("\n".join(recommendations(decided, given)), flush=True)

@@ -7,8 +7,6 @@ from conf.stages import STAGES
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.rules.evaluation import refuse_other_evaluation
-from launcher.verbs.plan_text import evaluation_notes
-from tests.described import described
 
 
 def composed(*overrides: str) -> Run:
@@ -54,13 +52,6 @@ def test_the_first_and_the_last_evaluation_follow_the_interval_or_a_key_of_their
     assert (ends.at_start, ends.at_end) == (start, end)
     assert is_evaluated(run) == (start or end or "interval=5" in keys)
     assert not is_evaluated(composed(*keys.split(), "data.validation_share=0"))
-
-
-def test_of_a_run_that_holds_out_samples_and_evaluates_none_the_plan_says_so() -> None:
-    assert evaluation_notes(described("model=demo", "data=demo", "node=cpu")) == []
-    assert evaluation_notes(described("model=demo", "data=demo", "node=cpu", "evaluation.interval=0", "data.validation_share=0")) == []
-    [note] = evaluation_notes(described("model=demo", "data=demo", "node=cpu", "evaluation.interval=0"))
-    assert note.startswith("evaluation.interval=0: samples are held out and never evaluated.")
 
 
 def test_every_metric_has_a_direction() -> None:
