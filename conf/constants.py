@@ -4,6 +4,7 @@
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
+HQQ_GROUP = 64  # weights that share a scale and a zero point, of regime.bits=2
 ALL_LINEAR = "all-linear"  # regime.targets: every linear layer but the output head
 SCORE_HEAD = "score"  # transformers' name of the linear layer from the last token's state to a reward
 BYTE_TOKENIZER = "bytes"  # model.tokenizer: the built-in one

@@ -25,15 +25,15 @@ def stages_served(held: Kind) -> list[str]:
     return [stage for stage, row in STAGES.items() if row.reads in GIVES[held]]
 
 
-def refuse_other_kind(origin: str, held: Kind, wanted: Kind) -> None:
-    """Refuse a set of which no rows of the wanted kind can be made.
+def refuse_other_kind(origin: str, held: Kind, wanted: Kind, stage: str = "") -> None:
+    """Refuse a set of which no rows of the wanted kind can be made; `stage` is the chosen one, where that is known.
 
     Raises:
         DataError: naming the set, what it holds, and the stages that it suits.
     """
     if wanted not in GIVES[held]:
-        readers = ", ".join(stage for stage, row in STAGES.items() if row.reads == wanted)
+        chosen = f"stage={stage}" if stage else "this stage"
         raise DataError(
-            f"{origin} holds {WORDS[held]}, but stage={readers} reads {WORDS[wanted]}. "
+            f"{origin} holds {WORDS[held]}, but {chosen} reads {WORDS[wanted]}. "
             f"This set suits stage={', '.join(stages_served(held))}. Choose one of these stages, or another set."
         )

@@ -80,7 +80,7 @@ def listed(names: Sequence[str]) -> str:
 
 def unknown_set(name: str, registry: Path, entries: dict[str, object]) -> str:
     near = difflib.get_close_matches(name, [*entries, GENERATED], n=3)
-    known = f"Did you mean {', '.join(near)}?" if near else f"{registry} " + (f"has {len(entries)} entries." if entries else "is absent or empty.")
+    known = f"Did you mean {', '.join(near)}?" if near else f"{registry} " + (f"has {listed(list(entries))}." if entries else "is absent or empty.")
     files = ", ".join(ENDINGS)
     return f"data.sets: {name} is neither a name in {registry} nor a folder, a file ending in {files}, `{GENERATED}` or a hub id (org/name). {known}"
 

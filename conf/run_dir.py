@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from conf.choices import subtypes, type_of
+from conf.new_keys import with_new_keys
 from conf.schema import (
     Cluster,
     Composed,
@@ -283,13 +284,26 @@ def settled_cluster(cluster: Cluster) -> type[SettledCluster]:
 
 
 def load_composed(run_dir: RunDir) -> Composed:
-    """Read run.yaml back.
+    """Read run.yaml back. A key that is newer than the file has its default.
 
     Raises:
         FileNotFoundError: where the folder holds no run.
         yaml.YAMLError, KeyError, omegaconf.errors.OmegaConfBaseException: when run.yaml was damaged or belongs to another version.
     """
-    return composed_from_dict(yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8")))
+    return composed_from_dict(with_new_keys(recorded_values(run_dir)))
+
+
+def recorded_values(run_dir: RunDir) -> dict[str, Any]:
+    """What run.yaml holds.
+
+    Raises:
+        FileNotFoundError, yaml.YAMLError: as load_composed.
+        TypeError: where it is not a table.
+    """
+    values = yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise TypeError(f"{run_dir.run_yaml.name} is not a table")
+    return values
 
 
 def load_run(run_dir: RunDir) -> Run:

@@ -1,5 +1,6 @@
 """How the launcher and the ranks both say a time, and how lines and tables find room for what they say."""
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ def fitted(parts: Sequence[str], width: int) -> str:
     """As many of the parts as one line has room for, from the first; a part is shown whole or not at all."""
     shown = parts[0]
     for part in parts[1:]:
-        if len(shown) + len(BETWEEN) + len(part) > width:
+        if columns(shown) + len(BETWEEN) + columns(part) > width:
             break
         shown += BETWEEN + part
     return shown
@@ -28,6 +29,20 @@ def columns(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text)
+
+
+def in_columns(text: str, width: int, later: int = 0) -> list[str]:
+    """The text as lines of at most `width` columns, broken at spaces; `later` spaces stand before all but the first. A longer word stays whole."""
+    if text.isascii():
+        return textwrap.wrap(text, width, subsequent_indent=" " * later, break_long_words=False, break_on_hyphens=False)
+    first, *words = text.rstrip().split(" ")
+    lines = [first]
+    for word in words:
+        if columns(lines[-1]) + 1 + columns(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * later + word)
+    return lines
 
 
 def aligned(rows: Sequence[Sequence[str]], right_from: int | None = None) -> list[str]:

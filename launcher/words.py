@@ -2,10 +2,10 @@
 
 import os
 import re
-import textwrap
 from typing import TextIO
 
 from conf.words import duration as duration
+from conf.words import in_columns
 
 GIB = 2**30
 WIDTH = 80  # columns of a terminal that nobody has widened
@@ -38,7 +38,7 @@ def count(number: int) -> str:
 
 def wrapped(text: str, later: int = 2) -> list[str]:
     """The text as lines that fit a terminal; `later` columns stand before all but the first. A word that is longer, such as a path, stays whole."""
-    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * later, break_long_words=False, break_on_hyphens=False) or [""]
+    return in_columns(text, WIDTH, later) or [""]
 
 
 def first_line(text: str) -> str:

@@ -1,9 +1,11 @@
 """`resume=`: go on in a run's own folder with its recorded configuration; whatever else is given is compared with it."""
 
 import re
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.journal import Changed
-from conf.run_dir import RunDir, composed_from_dict, load_run, run_as_dict
+from conf.new_keys import new_keys
+from conf.run_dir import RunDir, composed_from_dict, load_run, recorded_values, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
@@ -43,9 +46,10 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
         raise ConfigError(f"resume= is given {len(named)} times. Give it once, with one run folder or with last.")
     if named and named[0] in ("", "null"):
         raise ConfigError(f"resume={named[0]} names no run. Give a run folder, or last.")
-    at_step = re.fullmatch(r"(.+)@(step-\d+)", named[0]) if named else None
-    if at_step is not None:
-        raise ConfigError(f"resume={named[0]} names a checkpoint. Write: resume={at_step[1]} checkpoint.resume={at_step[2]}")
+    at_step = re.fullmatch(r"(?P<run>.+)@(step-)?(?P<step>\d+|newest|last|latest|final)", named[0]) if named else None
+    if at_step is not None and not Path(named[0]).exists():  # a run's name may hold @
+        wanted = f" checkpoint.resume=step-{at_step['step']}" if at_step["step"].isdigit() else ", which goes on from the newest checkpoint"
+        raise ConfigError(f"resume={named[0]} names a checkpoint. Write: resume={at_step['run']}{wanted}")
     return (unquoted(named[0]) if named else None), [text for text in overrides if not text.startswith(PREFIX)]
 
 
@@ -61,12 +65,22 @@ def recorded_run(run_dir: RunDir) -> Run:
         ConfigError: where run.yaml is damaged or of another version.
     """
     try:
-        return load_run(run_dir)
+        run = load_run(run_dir)
+        tell_new_keys(run_dir)
+        return run
     except (yaml.YAMLError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ConfigError(
             f"{run_dir.run_yaml} cannot be read ({first}). It is damaged, or a different version of regimen wrote it. Start a new run."
         ) from error
+
+
+@cache
+def tell_new_keys(run_dir: RunDir) -> None:
+    """Once in a process: which keys the file lacks, and what they are taken to be."""
+    for key, value in new_keys(recorded_values(run_dir)).items():
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        print(f"note: {run_dir.run_yaml} is older than the key {key}. Its default is used: {key}={shown}.", file=sys.stderr, flush=True)
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:

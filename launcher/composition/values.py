@@ -19,6 +19,7 @@ ACCEPTED = {
     "dict[str, typing.Any]": "a table",
 }
 FOUND = re.compile(r"(Value|Cannot convert '\w+' to string:|While dereferencing interpolation '(?P<reference>[^']*)': Value) '(?P<value>.*?)'( |$)")
+UNSET = re.compile(r"Environment variable '(?P<name>.*)' not found")
 UNKNOWN = re.compile(r"Interpolation key '(?P<name>.*)' not found")
 
 
@@ -50,6 +51,9 @@ def reference_message(key: str, said: str) -> str:
     found, unknown, wanted = FOUND.match(said), UNKNOWN.match(said), accepted(key)
     if unknown is not None:
         return f"{key} refers to ${{{unknown['name']}}}, which is not a key. Write the value itself, or a whole key such as ${{training.seed}}."
+    unset = UNSET.search(said)
+    if unset is not None:
+        return f"{key} refers to the environment variable {unset['name']}, which is not set. Set it, or write the value itself."
     if found is not None and found["reference"] and wanted is not None:
         return f"{key}={found['reference']} is not possible, because it stands for {found['value']}. It must be {wanted}."
     return f"{key} cannot be resolved: {said.removesuffix('.')}. Write the value itself."

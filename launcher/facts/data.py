@@ -91,7 +91,7 @@ def refuse_unfit_sets(run: Run) -> None:
                 for part in parts_of(source)[: None if whole else 1]:  # the others may lie beyond the limit
                     layout = layout_of_part(part, strict=data.on_bad == "fail")
                     if layout is not None:
-                        refuse_other_kind(f"{key}: {source.name}", layout.holds, wanted)
+                        refuse_other_kind(f"{key}: {source.name}", layout.holds, wanted, run.stage.name)
 
 
 def no_records(file: Path) -> data_registry.DataError:

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from conf.schema import Composed, Run, Slurm
@@ -17,12 +18,14 @@ from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.rules.adapter import refuse_other_layers
 from launcher.rules.libraries import refuse_absent
+from launcher.rules.model_limits import refuse_beyond_model
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_given, check_values
 from launcher.rules.reward_model import refuse_unfit_reward_model
 from launcher.rules.rule import Rule
 from launcher.rules.slurm import refuse_slurm_values, refuse_unstated_node, stated_memory
+from launcher.rules.together import together
 from launcher.rules.tokenizer import refuse_unfit_tokenizer
 from launcher.words import gib
 
@@ -100,8 +103,7 @@ def judge_fitted(composed: Composed) -> Judged:
 
 def node_of(composed: Composed) -> NodeFacts:
     """What every run is judged on, after its single values have been looked at."""
-    check_values(composed)
-    refuse_slurm_values(composed)
+    together(partial(check_values, composed), partial(refuse_slurm_values, composed))
     node = place_of(composed)
     refuse_unstated_node(composed, node.node)
     return node
@@ -126,6 +128,7 @@ def facts_of(run: Run) -> ModelFacts:
     larger = grown(facts, run)
     refuse_unknown_modules(run, larger)
     refuse_other_layers(run, larger)
+    refuse_beyond_model(run, larger)
     return larger
 
 

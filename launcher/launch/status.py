@@ -2,7 +2,6 @@
 
 import json
 import math
-import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,12 @@ from typing import Any
 
 from conf import journal
 from conf.constants import TRAINING
+from conf.evaluations import of_final_model
 from conf.exit_codes import DONE, SAVED
 from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
-from conf.words import BETWEEN, aligned, columns
+from conf.words import BETWEEN, aligned, columns, in_columns
+from launcher.composition.recorded import recorded_run
 from launcher.errors import ConfigError, RunLocked
 from launcher.launch import lock
 from launcher.launch.outcome import outcome_of, read_exits
@@ -51,7 +52,7 @@ def status_of(run_dir: RunDir) -> RunStatus:
     last = next((event for event in reversed(history) if event["event"] in journal.TURNS), made)
     newest: dict[str, Any] = entries[-1] if entries else {"step": 0, "of": expected.steps or 0}
     state, code, message = state_of(run_dir, last)
-    measured = last_values(entries, expected)
+    measured = last_values(entries, expected) | (of_the_kept(run_dir, entries, expected) if state == "finished" else {})
     return RunStatus(
         run_dir, state, newest["step"], newest["of"], measured.get("loss"), measured.get("eval_loss"),
         max(float((history or [made])[-1]["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
@@ -70,6 +71,18 @@ def last_values(entries: Sequence[dict[str, Any]], expected: Expected) -> dict[s
     names = [*expected.shown, *(f"eval_{name}" for name in expected.shown)]
     found = {name: value for entry in entries for name, value in entry.items()}
     return {name: found[name] for name in names if name in found}
+
+
+def of_the_kept(run_dir: RunDir, entries: Sequence[dict[str, Any]], expected: Expected) -> dict[str, float]:
+    """What the evaluation of the final model measured, where that is not the last one (evaluation.best_at_end)."""
+    if "best_at_end: true" not in run_dir.run_yaml.read_text(encoding="utf-8", errors="replace"):  # reading a run as a whole takes much longer
+        return {}
+    try:
+        evaluation = recorded_run(run_dir).evaluation
+    except ConfigError:
+        return {}  # whatever goes on with the run says what is wrong with its run.yaml
+    kept = of_final_model([entry for entry in entries if "eval_loss" in entry], evaluation) or {}
+    return {name: kept[name] for name in (f"eval_{shown}" for shown in expected.shown) if name in kept}
 
 
 def doing_of(run_dir: RunDir) -> str | None:
@@ -135,11 +148,23 @@ def last_run(output: Path | None) -> RunDir:
 
 
 def named_run(name: str, output: Path | None) -> RunDir:
-    """The run folder that `name` means: a path, or `last`."""
+    """The run folder that `name` means: a path, `last`, or the name of a run where one run alone has it.
+
+    Raises:
+        ConfigError: where there is none, or several have the name.
+    """
     if name == "last":
         return last_run(output)
     run_dir = RunDir(Path(name).expanduser().absolute())
     if not run_dir.run_yaml.is_file():
+        of_that_name = [] if run_dir.path.exists() else [run for run in find_runs(output) if name in (run.path.parent.name, run.path.name)]
+        if len(of_that_name) == 1:
+            return RunDir(of_that_name[0].path.absolute())
+        if len(of_that_name) > 1:
+            raise ConfigError(
+                f"{name} is the name of {len(of_that_name)} runs. Did you mean the newest, {of_that_name[-1].path}? "
+                f"The others are {', '.join(str(run.path) for run in of_that_name[:-1])}."
+            )
         meant = meant_run(name, output)
         listed = f"Did you mean {meant}?" if meant else f"`regimen status` lists the runs under {in_words(places(output))}."
         raise ConfigError(f"{name} is not a run folder, because it has no run.yaml. {listed}")
@@ -203,7 +228,7 @@ def block(status: RunStatus, width: int) -> list[str]:
     texts = [BETWEEN.join(measures(status.measured, status.shown)), first_line(remark(status))]
     return [
         head,
-        *(f"  {line}" for text in texts for line in textwrap.wrap(text, max(20, width - 2), break_long_words=False, break_on_hyphens=False)),
+        *(f"  {line}" for text in texts for line in in_columns(text, max(20, width - 2))),
     ]
 
 

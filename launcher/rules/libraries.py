@@ -1,14 +1,17 @@
 """Libraries that only some choices need: looked for without being imported, before any process starts."""
 
+import os
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 
 from conf.optimizers import BITSANDBYTES, optimizer_row
-from conf.schema import Run
+from conf.schema import Grpo, Run
 from launcher.errors import ConfigError
 
 
 def refuse_absent(run: Run) -> None:
-    """Raises ConfigError, with the command that installs it, when the run needs a library that is not there."""
+    """Raises ConfigError, with the command that installs it, when the run needs a library that is not there, or a package of rewards."""
+    refuse_absent_rewards(run)
     distribution = optimizer_row(run.optim.name).library
     if distribution is None or distribution == BITSANDBYTES:  # which pyproject.toml installs with regimen
         return
@@ -16,3 +19,13 @@ def refuse_absent(run: Run) -> None:
         raise ConfigError(
             f"optim={run.optim.name} needs {distribution}, which is not installed. Install it with `pip install {distribution}`, or use optim=adamw."
         )
+
+
+def refuse_absent_rewards(run: Run) -> None:
+    """Nothing of a package is imported here, only looked for where the ranks will: they begin in this folder."""
+    for name in run.stage.rewards if isinstance(run.stage, Grpo) else ():
+        package = name.partition(":")[0].split(".")[0]
+        if ":" in name and find_spec(package) is None and PathFinder.find_spec(package, [os.getcwd()]) is None:
+            raise ConfigError(
+                f"stage.rewards: {name} needs the package {package}, which is not installed here and not in this folder. Install it, or fix the name."
+            )

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
-from conf.schema import Composed, Sharding, Zero
+from conf.schema import Composed, Zero
 from conf.shardings import sharding_row, sharding_types
 from conf.signs import PHASES
 from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
 from launcher.rules.rewards import check_rewards
+from launcher.rules.together import together
 from launcher.words import gib
 
 FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
@@ -180,24 +182,31 @@ LIMITS: tuple[Limit, ...] = (
 
 
 def check_values(run: Composed) -> None:
-    """Refuse a value outside of its range.
+    """Refuse values outside of their range; where there are none, values that contradict each other.
 
     Raises:
-        ConfigError: naming the key, the value and what it may be.
+        ConfigError: a line for each, naming the key, the value and what it may be.
     """
+    together(*(partial(check, run) for check in (refuse_odd_name, refuse_odd_output, refuse_any_out_of_range, refuse_lists_in_lists)))
+    alone = (refuse_empty_texts, refuse_other_sharding, check_rewards, refuse_no_source, refuse_other_evaluation, refuse_other_data)
+    together(*(partial(check, run) for check in alone))
+
+
+def refuse_odd_name(run: Composed) -> None:
     if FOLDER_NAME.fullmatch(run.name) is None:
         raise ConfigError(
             f"name={run.name!r} cannot be the name of a folder. Use at most 200 letters, digits and . _ + = , @ -, and begin with a letter or digit."
         )
+
+
+def refuse_odd_output(run: Composed) -> None:
     if not run.output.strip():
         raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
     if any(not character.isprintable() for character in run.output):
         raise ConfigError(f"output={run.output!r} holds a character that cannot be shown. Set it to a folder without it.")
-    refuse_out_of_range(run, LIMITS)
-    refuse_lists_in_lists(run)
-    refuse_empty_texts(run)
-    refuse_other_sharding(run.sharding)
-    check_rewards(run)
+
+
+def refuse_no_source(run: Composed) -> None:
     if run.model.init == "pretrained" and run.model.path is None:
         raise ConfigError(
             "model.init=pretrained needs model.path. Set it to a local folder or a hub id, "
@@ -205,8 +214,6 @@ def check_values(run: Composed) -> None:
         )
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
-    refuse_other_evaluation(run)
-    refuse_other_data(run)
 
 
 def values_of(run: Composed) -> Iterator[tuple[str, Any, bool]]:
@@ -242,21 +249,29 @@ def check_given(run: Composed, keys: Collection[str]) -> None:
     refuse_out_of_range(run, [limit for limit in LIMITS if limit.key in keys])
 
 
+def refuse_any_out_of_range(run: Composed) -> None:
+    refuse_out_of_range(run, LIMITS)
+
+
 def refuse_out_of_range(run: Composed, limits: Iterable[Limit]) -> None:
-    for limit in limits:
-        group, field = limit.key.split(".")
-        values = vars(getattr(run, group))
-        if field in values and not limit.holds(values[field]):
-            finite = "" if not isinstance(values[field], float) or isfinite(values[field]) else "a finite number "
-            raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {finite}{limit.expected}.")
+    together(*(partial(refuse_beyond, run, limit) for limit in limits))
 
 
-def refuse_other_sharding(sharding: Sharding) -> None:
+def refuse_beyond(run: Composed, limit: Limit) -> None:
+    group, field = limit.key.split(".")
+    values = vars(getattr(run, group))
+    if field in values and not limit.holds(values[field]):
+        finite = "" if not isinstance(values[field], float) or isfinite(values[field]) else "a finite number "
+        raise ConfigError(f"{limit.key}={values[field]} is out of range. It must be {finite}{limit.expected}.")
+
+
+def refuse_other_sharding(run: Composed) -> None:
     """Plans and reports show the name, and the ranks use the fields, so the two must agree.
 
     Raises:
         ConfigError: when they do not, or when weights would be offloaded that are not split.
     """
+    sharding = run.sharding
     if not isinstance(sharding, Zero):
         return
     row, forms = sharding_row(sharding.name), zero_forms()

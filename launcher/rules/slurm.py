@@ -29,7 +29,7 @@ class Form:
 # Every pattern starts with a letter or digit, and none accepts white space, quotes, $ or #: a newline would end the directive, and what follows it
 # would run.
 FORMS: dict[str, Form] = {
-    "name": Form(NAME, "letters, digits and _ . + @ : -", "demo"),
+    "name": Form(r"\w[\w.+@:=,-]*", "letters, digits and _ . + @ : = , -", "demo"),
     "cluster.partition": Form(r"[A-Za-z0-9_][\w.,-]*", "a name, or several with commas between them", "gpu"),
     "cluster.account": Form(NAME, "a name", "lab_7"),
     "cluster.qos": Form(NAME, "a name", "high"),

@@ -218,6 +218,13 @@ def warmup_steps(known: Known) -> float:
 
 
 IN_VAIN: tuple[InVain, ...] = (
+    InVain(
+        "model.rope_scaling",
+        lambda known: (
+            known.run.model.rope_scaling is not None and known.run.data.cutoff <= known.run.model.architecture.get("max_position_embeddings", 0)
+        ),
+        lambda known: f"data.cutoff={known.run.data.cutoff} fits the model's positions as they are, so nothing is stretched. Set it to null",
+    ),
     InVain("optim.lr", lambda known: known.run.optim.lr == 0, lambda known: "nothing is learned. Set a learning rate above 0"),
     InVain(
         "optim.warmup",

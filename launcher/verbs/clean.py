@@ -1,16 +1,20 @@
 """The verb clean: what runs left that is not needed any more, with sizes; removed once the user has agreed, and never from a run that is alive."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from conf import journal
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError, RegimenError
 from launcher.launch import batch_job, execute, lock, status
 from launcher.launch.places import in_words, places
+from launcher.launch.rewind import ASIDE
 from launcher.launch.status import RunStatus
 from launcher.words import gib, plural
 
@@ -21,6 +25,8 @@ LEFTOVERS = {  # in an output folder, made again when they are needed
     ".torchrun/*": "where the ranks of your own torchrun met",
     ".canary-*": "a canary that was killed",
 }
+CACHE = re.compile(r"^data:\n(  .*\n)*?  cache: (?P<path>.+)$", re.MULTILINE)  # in run.yaml; reading a run as a whole takes much longer
+CACHED = re.compile(r"[0-9a-f]{32}|\.making-.*")  # what trainers/data/prepare/cache.py makes in a cache
 DAY = 86400.0
 
 
@@ -29,7 +35,7 @@ class Item:
     path: Path
     what: str
     size: int
-    run_dir: RunDir | None = None  # None: it belongs to no run
+    run_dir: RunDir | None = None  # whose folder it is, or in whose folder it lies; None: it belongs to no run
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,35 @@ def all_leftovers(output: Path | None, older: float | None) -> Offer:
     ended = [run for run in found if not is_alive(run) and (is_empty(run.run_dir) or is_older(run, older))]
     kept = [f"{run.run_dir.path} is {'at its start' if run.state == 'made' else run.state}." for run in alive]
     runs = [run_item(run, [other.run_dir for other in found if other not in ended]) for run in ended]
+    stay = [run for run in found if run not in ended and run not in alive]
+    aside = [item for run in stay for item in set_aside(run.run_dir)]
     caches: list[Item] = []
+    for cache in sorted({cache for run in found if (cache := own_cache(run.run_dir)) is not None}):
+        there = [Item(path, LEFTOVERS[".data/*"], size_of(path)) for path in sorted(cache.glob("*")) if CACHED.fullmatch(path.name)]
+        if any(own_cache(run.run_dir) == cache for run in alive):
+            kept += [f"{item.path} may be in use by a run that is alive." for item in there]
+        else:
+            caches += there
     for place in places(output):
         there = list(leftovers_of(place))
         if any(place.absolute() in run.run_dir.path.absolute().parents for run in alive):
             kept += [f"{item.path} may be in use by a run that is alive." for item in there]
         else:
             caches += there
-    return Offer((*runs, *caches), tuple(kept))
+    return Offer((*runs, *aside, *caches), tuple(kept))
+
+
+def set_aside(run_dir: RunDir) -> list[Item]:
+    """Checkpoints that checkpoint.resume=step-N has set aside."""
+    found = sorted(run_dir.checkpoints.glob(f"{ASIDE}*"))
+    return [Item(path, "a checkpoint that was set aside", size_of(path), run_dir) for path in found]
+
+
+def own_cache(run_dir: RunDir) -> Path | None:
+    """The folder that data.cache names; None for the one under `output`, and where run.yaml does not say."""
+    found = CACHE.search(run_dir.run_yaml.read_text(encoding="utf-8", errors="replace"))
+    named = None if found is None else yaml.safe_load(found["path"])
+    return Path(named).absolute() if isinstance(named, str) else None
 
 
 def is_alive(run: RunStatus) -> bool:
@@ -141,9 +168,10 @@ def size_of(path: Path) -> int:
 def removed(item: Item) -> int:
     """Bytes that are free afterwards. A run that somebody has started meanwhile stays, and a line says so."""
     try:
-        if item.run_dir is not None:
-            execute.own(item.run_dir)
+        held = None if item.run_dir is None else execute.own(item.run_dir)
         execute.remove_with_empty_parent(item.path)
+        if item.run_dir is not None and held is not None and item.path != item.run_dir.path:
+            lock.release(item.run_dir, held)
     except RegimenError as error:
         print(f"kept: {error}")
         return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -44,8 +45,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         usage = " ".join(self.format_usage().removeprefix("usage: ").replace("[-h] ", "").split())
+        lacking = re.fullmatch(r"argument (?P<option>\S+): expected one argument", message)
+        if lacking is not None:
+            option = lacking["option"].rsplit("/", 1)[-1]
+            message = f"{option} has no value. A value that begins with - is written with =, as in {option}=VALUE"
         run = ". RUN is a run folder, or last" if "required: RUN" in message else ""
-        raise ConfigError(f"{message[0].upper()}{message[1:]}{run}. Write: {usage}")
+        raise ConfigError(f"{message if lacking is not None else message[0].upper() + message[1:]}{run}. Write: {usage}")
 
 
 class Version(argparse.Action):

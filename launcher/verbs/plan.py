@@ -22,6 +22,7 @@ from launcher.errors import DataError
 from launcher.gate.expectations import refuse_too_few
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run
 from launcher.gate.verdict import Check, Verdict, judge
+from launcher.launch import rewind, status
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
@@ -45,15 +46,18 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        return plan_for(judge_recorded(resumed(name, others)), named(name, others))
+        run_dir = named(name, others)
+        run = recorded.resumed_run(run_dir, others)
+        if status.status_of(run_dir).state == "finished":
+            rewind.refuse_finished(run_dir, run.checkpoint.resume)
+        rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+        return plan_for(judge_recorded(run), run_dir)
     decided = judged(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
 
 
 def named(name: str, others: Sequence[str]) -> RunDir:
-    from launcher.launch import status
-
     return status.named_run(name, recorded.output_of(others))
 
 

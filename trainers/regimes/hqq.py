@@ -5,7 +5,8 @@ from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
 from torch import nn
 from transformers import PreTrainedModel
 
-GROUP_SIZE = 64  # weights that share a scale and a zero point
+from conf.constants import HQQ_GROUP
+
 # Better results than axis 1 at the same size, according to the FAQ of HQQ; axis 1 is for inference kernels, which have no backward pass.
 AXIS = 0
 
@@ -27,9 +28,9 @@ def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: to
     if not layers:
         raise ValueError(f"regime.bits=2: {type(model).__name__} has no nn.Linear to quantise. Set regime.bits=4 or 8.")
     for name, layer in layers:
-        if layer.weight.numel() % GROUP_SIZE:
+        if layer.weight.numel() % HQQ_GROUP:
             raise ValueError(
-                f"regime.bits=2: {name} has {layer.weight.numel()} weights, which is not a multiple of {GROUP_SIZE}. Set regime.bits=4 or 8."
+                f"regime.bits=2: {name} has {layer.weight.numel()} weights, which is not a multiple of {HQQ_GROUP}. Set regime.bits=4 or 8."
             )
     for name, layer in layers:  # one after the other, so that a GPU never holds more than one unquantised layer
         model.base_model.set_submodule(name, two_bit_layer(layer, compute_dtype, device))
@@ -37,5 +38,5 @@ def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: to
 
 
 def two_bit_layer(layer: nn.Linear, compute_dtype: torch.dtype, device: torch.device | str) -> HQQLinear:
-    config = BaseQuantizeConfig(nbits=2, group_size=GROUP_SIZE, axis=AXIS)
+    config = BaseQuantizeConfig(nbits=2, group_size=HQQ_GROUP, axis=AXIS)
     return HQQLinear(layer, config, compute_dtype=compute_dtype, device=str(device))

@@ -11,6 +11,7 @@ from conf.schema import GROUPS, PLAIN_GROUPS, Run, SettledNode
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.node import settled_node
+from launcher.gate.judge import judge_run
 from launcher.gate.settle import settled, with_batch
 from launcher.rules.ranges import LIMITS, check_values
 
@@ -325,3 +326,13 @@ def test_an_added_token_is_a_text() -> None:
 def test_an_output_with_a_line_break_is_refused() -> None:
     with pytest.raises(ConfigError, match="holds a character that cannot be shown"):
         check_values(compose(["model=demo", "data=demo", "node=cpu", 'output="a\nb"']))
+
+
+def test_every_value_out_of_range_is_said_at_once_and_so_is_every_contradiction() -> None:
+    run = composed("training.micro_batch=0", "optim.lr=-1", "cluster=slurm", "cluster.time=soon", "node=cpu")
+    with pytest.raises(ConfigError) as refused:
+        judge_run(run)
+    assert [line.split(" ")[0] for line in str(refused.value).splitlines()] == ["optim.lr=-1.0", "training.micro_batch=0", "cluster.time=soon"]
+    with pytest.raises(ConfigError) as refused:
+        judge_run(composed("evaluation.best_at_end=true", "checkpoint.interval=7", "data.streaming=true", "node=cpu"))
+    assert [line.split(" ")[0] for line in str(refused.value).splitlines()] == ["evaluation.best_at_end=true", "data.streaming=true"]

@@ -14,8 +14,8 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from conf.constants import HQQ_GROUP
 from conf.schema import Qlora
-from trainers.regimes.hqq import GROUP_SIZE
 from trainers.regimes.qlora import keep_no_inputs_of_frozen_weights
 
 NF4_BLOCK, SCALE_BLOCK = 64, 256
@@ -47,7 +47,7 @@ def int8_layer(layer: nn.Linear) -> Linear8bitLt:
 def hqq_layer(layer: nn.Linear) -> HQQLinear:
     made = HQQLinear(None, None, compute_dtype=torch.bfloat16, device="cpu", initialize=False)
     made.in_features, made.out_features = layer.in_features, layer.out_features
-    made.W_q = nn.Parameter(torch.empty(GROUP_SIZE // 4, layer.weight.numel() // GROUP_SIZE, dtype=torch.uint8), requires_grad=False)
+    made.W_q = nn.Parameter(torch.empty(HQQ_GROUP // 4, layer.weight.numel() // HQQ_GROUP, dtype=torch.uint8), requires_grad=False)
     made.ready = True
     return made
 
@@ -103,10 +103,10 @@ def fill_int8(layer: Linear8bitLt) -> list[torch.Tensor]:
 
 def fill_hqq(layer: HQQLinear) -> list[torch.Tensor]:
     """core/quantize.py, Quantizer.quantize with axis 0: groups of weights are columns."""
-    groups = layer.in_features * layer.out_features // GROUP_SIZE
+    groups = layer.in_features * layer.out_features // HQQ_GROUP
     scale, zero = torch.empty(1, groups, dtype=torch.bfloat16), torch.empty(1, groups, dtype=torch.bfloat16)
     layer.meta = {
-        **{"nbits": 2, "group_size": GROUP_SIZE, "axis": 0, "packing": "2bit_u8", "shape": (layer.out_features, layer.in_features)},
+        **{"nbits": 2, "group_size": HQQ_GROUP, "axis": 0, "packing": "2bit_u8", "shape": (layer.out_features, layer.in_features)},
         **{"scale": scale, "zero": zero, "quant_scale": False, "quant_zero": False, "compute_dtype": torch.bfloat16, "view_as_float": False},
     }
     return [scale, zero]
