@@ -31,7 +31,7 @@ def of_file(group: str, name: str, config_dirs: Sequence[Path]) -> dict[str, str
 
 
 def keys_in(before: str, content: DictConfig) -> Iterator[tuple[str, str]]:
-    for key, value in content.items_ex(resolve=False):
+    for key, value in ((str(key), value) for key, value in content.items_ex(resolve=False)):
         if isinstance(value, DictConfig) and before == "":
             yield from keys_in(f"{key}.", value)
         elif key not in ("defaults", "name") or before == "":

@@ -51,10 +51,11 @@ class OwnGroups(FileConfigSource):
 
 def refuse_odd_values(file: Path, before: str, given: Container) -> None:
     """Raises ConfigError for a value that the type of its key would change; `before` is the part of each key that the file's place says."""
-    for key, value in given.items_ex(resolve=False) if isinstance(given, DictConfig) else ():
+    for name, value in given.items_ex(resolve=False) if isinstance(given, DictConfig) else ():
+        key = before + str(name)
         if isinstance(value, DictConfig):
-            refuse_odd_values(file, f"{before}{key}.", value)
-        odd = odd_in_file(f"{before}{key}", value)
+            refuse_odd_values(file, f"{key}.", value)
+        odd = odd_in_file(key, value)
         if odd is not None:
             raise ConfigError(f"In {file}: {odd}")
 

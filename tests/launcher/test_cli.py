@@ -30,6 +30,10 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
         (["predict", "last", "--dta", "x"], "--dta is not an option of `regimen predict`. Did you mean --data?"),
         (["stop", "RUN", "OTHER"], "`regimen stop` cannot use `OTHER`. `regimen stop --help` shows"),
         (["stop"], "The following arguments are required: RUN. RUN is a run folder, or last. Write: regimen stop [--output FOLDER] RUN"),
+        (
+            ["export", "last", "--shard-size", "-5GB"],
+            "--shard-size has no value. A value that begins with - is written with =, as in --shard-size=VALUE",
+        ),
         (["trian", "x=1"], "trian is not a verb. Write: regimen train. The verbs are train, plan,"),
         (["resume"], "resume is not a verb. Write: regimen train resume=last."),
         (["nope"], "nope is not a verb. The verbs are train, plan,"),

@@ -197,9 +197,9 @@ def test_hydras_own_words_are_no_keys(override: str) -> None:
     [
         (
             "${oc.env:REGIMEN_UNSET}",
-            "name cannot be resolved: KeyError raised while resolving interpolation: \"Environment variable 'REGIMEN_UNSET' not found\"",
+            "name refers to the environment variable REGIMEN_UNSET, which is not set. Set it, or write the value itself.",
         ),
-        ("${stage.nmae}", "name cannot be resolved: Interpolation key 'stage.nmae' not found"),
+        ("${stage.nmae}", "name refers to ${stage.nmae}, which is not a key. Write the value itself, or a whole key such as ${training.seed}."),
         ("${name}", "name cannot be resolved"),
         ("${nowhere:x}", "name cannot be resolved: Unsupported interpolation type nowhere"),
     ],

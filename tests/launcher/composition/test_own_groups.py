@@ -43,8 +43,15 @@ def test_a_file_of_one_key_gets_the_others_from_the_default_and_says_so(tmp_path
     for _ in range(2):
         assert compose([*DEMO, "regime=mine"], [folder]).regime == Lora("lora", 3, 32.0, 0.0, ["all-linear"], False, False, "default", None, None)
     shown = capsys.readouterr()
-    assert shown.err == f"note: {folder}/regime/mine.yaml has no defaults list. What it leaves out is that of regime=lora.\n"
+    left_out = "alpha, dropout, targets, rslora, dora, init, lora_plus_ratio, adapter"
+    assert shown.err == f"note: {folder}/regime/mine.yaml has no defaults list. It leaves out {left_out}, which are as in regime=lora.\n"
     assert shown.out == ""
+
+
+def test_a_file_that_leaves_nothing_out_needs_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = own_file(tmp_path, "checkpoint/mine.yaml", "interval: 7\nkeep: 2\nresume: newest\n")
+    assert compose([*DEMO, "checkpoint=mine"], [folder]).checkpoint.interval == 7
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_with_a_defaults_list_needs_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

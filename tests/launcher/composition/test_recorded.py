@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conf.run_dir import RunDir, run_as_dict, save_run
 from conf.schema import Run
@@ -188,3 +189,47 @@ def test_what_only_the_site_sees_may_differ_on_a_resume() -> None:
     """A time limit that was too short must not end a run for good; nodes and ranks change what is trained."""
     site = {"partition", "account", "qos", "time", "memory", "constraint", "reservation", "exclude", "signal_seconds"}
     assert {key.removeprefix("cluster.") for key in FREE if key.startswith("cluster.")} == site
+
+
+def test_a_key_that_is_newer_than_the_run_has_its_default_and_a_line(run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    values = run_as_dict(started())
+    for key in ("data.control_tokens", "evaluation.answers", "regime.lora_plus_ratio", "gate.canary"):
+        group, field = key.split(".")
+        del values[group][field]
+    run_dir.run_yaml.write_text(yaml.safe_dump(values))
+    assert run_as_dict(resumed_run(run_dir, [])) == run_as_dict(started())
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"note: {run_dir.run_yaml} is older than the key {key}. Its default is used: {key}={default}."
+        for key, default in (
+            ("data.control_tokens", "special"),
+            ("evaluation.answers", "0"),
+            ("gate.canary", "false"),
+            ("regime.lora_plus_ratio", "null"),
+        )
+    ]
+
+
+def test_a_run_yaml_that_ends_early_is_damaged(run_dir: RunDir) -> None:
+    run_dir.run_yaml.write_text(run_dir.run_yaml.read_text().partition("evaluation:")[0])
+    with pytest.raises(ConfigError, match="It is damaged, or a different version of regimen wrote it"):
+        resumed_run(run_dir, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("a/run@step-3", "resume=a/run checkpoint.resume=step-3"),
+        ("a/run@2", "resume=a/run checkpoint.resume=step-2"),
+        ("a/run@newest", "resume=a/run, which goes on from the newest checkpoint"),
+    ],
+)
+def test_a_checkpoint_behind_the_run_is_told_with_the_line_that_works(given: str, written: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        split_resume([f"resume={given}"])
+    assert str(refused.value) == f"resume={given} names a checkpoint. Write: {written}"
+
+
+def test_a_run_whose_name_holds_an_at_sign_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "mine@2").mkdir()
+    assert split_resume([f"resume={tmp_path}/mine@2"])[0] == f"{tmp_path}/mine@2"

@@ -105,7 +105,7 @@ def read_all(run: Run) -> None:
 
 
 SETS: list[tuple[Sequence[str], str]] = [
-    (("data.sets=[answers.jsonl]", "stage=dpo"), f"data.sets: answers.jsonl holds {CONVERSATION}, but stage=rm, dpo, orpo, simpo reads prompts with"),
+    (("data.sets=[answers.jsonl]", "stage=dpo"), f"data.sets: answers.jsonl holds {CONVERSATION}, but stage=dpo reads prompts with"),
     (("data.sets=[answers.jsonl]", "stage=rm"), "This set suits stage=sft, ppo, grpo."),
     (("data.sets=[answers.jsonl]", "stage=kto"), "but stage=kto reads answers labelled good or bad"),
     (("data.sets=[answers.jsonl]", "stage=pt"), "but stage=pt reads plain text"),

@@ -89,6 +89,12 @@ def test_the_example_of_each_form_has_it(key: str) -> None:
     assert re.fullmatch(FORMS[key].pattern, FORMS[key].example)
 
 
+@pytest.mark.parametrize("name", ["法律-7b", "a=b,c", "été"])
+def test_every_name_of_a_folder_is_the_name_of_a_job(name: str) -> None:
+    """Slurm 22.05.8 keeps them: `scontrol show job` and $SLURM_JOB_NAME hold what the directive says."""
+    assert f"#SBATCH --job-name={name}\n" in render(replace(slurm_run(), name=name), RUN_DIR, COMMAND, LAUNCHER)
+
+
 @pytest.mark.parametrize("name", ["demo\n#SBATCH --wrap=id", "$(id)", "-demo", "a b", "a%j/../b"])
 def test_the_name_of_the_run_is_checked(name: str) -> None:
     with pytest.raises((Unsafe, ConfigError), match="name="):

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from conf import journal
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, save_run
 from conf.words import columns
 from launcher.errors import ConfigError
 from launcher.launch import lock
 from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
 from launcher.verbs.watch import follow
+from tests.described import described
 
 
 @pytest.fixture
@@ -180,8 +181,6 @@ def test_no_run_to_be_last_is_told(tmp_path: Path) -> None:
         ("outputs/demo/b/checkpoints/step-3", "outputs/demo/b@step-3"),
         ("outputs/demo", "outputs/demo/b"),
         ("outputs", "outputs/demo/b"),
-        ("demo", "outputs/demo/b"),
-        ("a", "outputs/demo/a"),
         ("LAST", "last"),
     ],
 )
@@ -313,3 +312,33 @@ def test_a_damaged_lock_hides_no_run(run_dir: RunDir) -> None:
     found = status_of(run_dir)
     assert found.state == "unknown"
     assert "If no process works in that folder, take it over with: regimen train resume=" in found.message
+
+
+def test_a_name_that_one_run_alone_has_means_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second, other = (made_run(tmp_path / "outputs", name) for name in ("demo/a", "demo/b", "other/c"))
+    assert named_run("a", Path("outputs")).path == first.path
+    assert named_run("other", Path("outputs")).path == other.path
+    with pytest.raises(ConfigError) as refused:
+        named_run("demo", Path("outputs"))
+    assert str(refused.value) == "demo is the name of 2 runs. Did you mean the newest, outputs/demo/b? The others are outputs/demo/a."
+    assert second.path.is_dir()
+
+
+def test_a_finished_run_shows_the_evaluation_of_the_model_that_it_kept(tmp_path: Path) -> None:
+    made = RunDir(tmp_path / "demo/best")
+    made.exits.mkdir(parents=True)
+    best = ("evaluation.best_at_end=true", "evaluation.interval=5", "checkpoint.interval=5")
+    save_run(described("model=demo", "data=demo", "node=cpu", *best), made)
+    progress(made, {"step": 5, "of": 10, "eval_loss": 1.0}, {"step": 10, "of": 10, "eval_loss": 2.0, "loss": 0.5})
+    assert status_of(made).eval_loss == 2.0
+    journal.record(made, "end", exit_code=0, message="")
+    found = status_of(made)
+    assert (found.state, found.eval_loss, found.loss) == ("finished", 1.0, 0.5)
+
+
+def test_a_narrow_table_counts_columns_and_not_characters(run_dir: RunDir) -> None:
+    journal.record(run_dir, "end", exit_code=4, message="数据 文件 不存在 请检查 文件 路径 然后 再 运行 一次 训练 命令")
+    lines = table([status_of(run_dir)], 30)
+    assert max(map(columns, lines[1:])) <= 30
+    assert "".join(lines).count("训练") == 1

@@ -130,3 +130,31 @@ def test_a_name_and_an_age_exclude_each_other(capsys: pytest.CaptureFixture[str]
 def test_days_that_are_none_remove_nothing(days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", f"--older={days}", "--yes", "--output", str(tmp_path)]) == 2
     assert "is not a number of days. Give 0 or more, for example --older 30." in capsys.readouterr().err
+
+
+def test_checkpoints_that_were_set_aside_and_a_cache_elsewhere_are_offered(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, cache = run_in(here, "demo/good", model=True), tmp_path / "my cache"
+    good.run_yaml.write_text(f"name: demo\ndata:\n  sets: [a]\n  cache: {cache}\n  workers: null\n")
+    aside = good.checkpoints / "set-aside-step-9"
+    for folder in (aside, cache / ("0" * 32), cache / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(2**20))
+    code, said = cleaned(capsys, "--yes")
+    assert code == 0
+    assert f"{aside.relative_to(here.parent)}  (a checkpoint that was set aside)" in said
+    assert f"{cache / ('0' * 32)}  (tokenised data)" in said
+    assert "2 folders, 2.0 MiB in all.\n2.0 MiB removed." in said
+    assert (good.model.is_dir(), good.lock.exists(), aside.exists()) == (True, False, False)
+    assert [path.name for path in cache.iterdir()] == ["mine"]
+
+
+def test_what_a_run_that_is_alive_may_use_stays(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alive, cache = run_in(here, "demo/alive", ended=None), tmp_path / "cache"
+    alive.run_yaml.write_text(f"name: demo\ndata:\n  cache: {cache}\n")
+    lock.acquire(alive, lock.this_process())
+    for folder in (alive.checkpoints / "set-aside-step-9", cache / ("0" * 32)):
+        folder.mkdir(parents=True)
+    _, said = cleaned(capsys, "--yes")
+    assert f"kept: {cache / ('0' * 32)} may be in use by a run that is alive." in said
+    assert (alive.checkpoints / "set-aside-step-9").is_dir()
+    assert (cache / ("0" * 32)).is_dir()

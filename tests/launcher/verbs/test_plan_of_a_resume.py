@@ -48,3 +48,9 @@ def test_a_resume_that_differs_is_refused_in_every_form(run_dir: RunDir, capsys:
     for argv in (["plan", "--explain"], ["plan", "--matrix"], ["train", "--cfg"]):
         assert main([*argv, "resume=last", "regime.rank=6"]) == 2
         assert "regime.rank: recorded 5, given 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "plan"])
+def test_a_checkpoint_that_is_not_there_is_refused_by_the_plan_too(verb: str, run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "resume=last", "checkpoint.resume=step-7"]) == 2
+    assert "checkpoint.resume=step-7 cannot be used: " in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_a_set_suits_these_stages(held: str, stages: list[str]):
 
 def test_a_set_that_a_stage_cannot_read_is_refused_with_the_stages_that_it_suits():
     message = (
-        r"^data.sets: mine holds conversations that end with an answer, but stage=rm, dpo, orpo, simpo reads prompts with a chosen and a rejected "
+        r"^data.sets: mine holds conversations that end with an answer, but this stage reads prompts with a chosen and a rejected "
         r"answer. This set suits stage=sft, ppo, grpo. Choose one of these stages, or another set.$"
     )
     with pytest.raises(DataError, match=message):
