@@ -1,6 +1,7 @@
 """One composed run, settled, estimated and judged on its node."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from launcher.rules.rule import Rule
 from launcher.rules.slurm import refuse_slurm_values, refuse_unstated_node, stated_memory
 from launcher.rules.together import together
 from launcher.rules.tokenizer import refuse_unfit_tokenizer
+from launcher.rules.unread import Known, unevaluated, unread
 from launcher.words import gib
 
 
@@ -41,7 +43,7 @@ class Judged:
     verdict: Verdict
     expectations: Expectations
     fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
-    notes: tuple[str, ...]  # what could not be looked at, and what is special about the node
+    notes: tuple[str, ...]  # what could not be looked at, what is special about the node, and which given keys have no effect
 
 
 def judge_run(composed: Composed) -> Judged:
@@ -167,6 +169,12 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
         )
         node = replace(node, notes=(*node.notes, note))
     return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *absent_base(run), *notes))
+
+
+def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:
+    """The same with a note for each key of `given` (with its value as written) that the run does not read."""
+    known = Known(described, decided.run, decided.expectations.steps)
+    return replace(decided, notes=(*decided.notes, *unread(given, known), *unevaluated(known)))
 
 
 def absent_base(run: Run) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from conf.schema import Composed, Node
 from launcher.composition.compose import compose
+from launcher.composition.given import given_values
 from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
-from launcher.gate.judge import Judged, judge_run
+from launcher.gate.judge import Judged, judge_run, with_unread
 from launcher.gate.verdict import Verdict
 from launcher.sweep.schedule import Resources
 from launcher.words import plural
@@ -51,6 +52,7 @@ def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources)
     try:
         run = on_its_share(compose(point.overrides, config_dirs), resources)
         judged = judge_run(replace(run, name=named(run.name, point.varied)))
+        judged = with_unread(judged, run, given_values(point.overrides, config_dirs))
     except RegimenError as error:
         return Result(point, "refused", cause=one_line(str(error)), refusal=error.exit_code)
     if not judged.verdict.permitted:

@@ -14,6 +14,7 @@ from launcher.sweep.points import Permitted, Point, Result, judge_point
 from launcher.sweep.pool import Pool
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Resources
+from launcher.words import wrapped
 
 
 class Sweep:
@@ -22,6 +23,7 @@ class Sweep:
     def __init__(self, sweep_dir: SweepDir, config_dirs: Sequence[Path], fixed: frozenset[str]) -> None:
         self.sweep_dir, self.config_dirs, self.fixed = sweep_dir, config_dirs, fixed
         self.results: list[Result] = []
+        self.noted: set[str] = set()
 
     def __call__(self, config: DictConfig) -> float | None:
         hydra = HydraConfig.get()
@@ -38,11 +40,20 @@ class Sweep:
         for refused in judged:
             if isinstance(refused, Result):
                 self.ended(refused)
+        permitted = [point for point in judged if isinstance(point, Permitted)]
+        self.note([note for point in permitted for note in point.judged.notes])
         pool = Pool(resources, lambda running: self.started(running, resources), self.ended, say)
-        if not pool.run([permitted for permitted in judged if isinstance(permitted, Permitted)]):
+        if not pool.run(permitted):
             raise KeyboardInterrupt
         objectives = {result.point.number: result.objective for result in self.results}
         return [objectives[point.number] for point in points]
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Say each once, however many points it is about."""
+        for note in notes:
+            if note not in self.noted:
+                self.noted.add(note)
+                say("\n".join(wrapped(f"note: {note}")))
 
     def point(self, number: int, overrides: Sequence[str]) -> Point:
         varied = tuple(override for override in overrides if override.split("=", 1)[0] not in self.fixed)

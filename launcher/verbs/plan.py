@@ -20,13 +20,12 @@ from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.composition.given import given_values
 from launcher.errors import DataError
 from launcher.gate.expectations import refuse_too_few
-from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run
+from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run, with_unread
 from launcher.gate.verdict import Check, Verdict, judge
 from launcher.launch import rewind, status
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
-from launcher.rules.unread import Known, unevaluated, unread
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
 from launcher.words import red_alarms
 
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
 def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
     """The described run, judged; its notes also say which of the given keys it does not read."""
     described = compose(overrides, config_dirs)
-    decided = judge_run(described)
-    known = Known(described, decided.run, decided.expectations.steps)
-    return replace(decided, notes=(*decided.notes, *unread(given_values(overrides, config_dirs), known), *unevaluated(known)))
+    return with_unread(judge_run(described), described, given_values(overrides, config_dirs))
 
 
 def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPlan:

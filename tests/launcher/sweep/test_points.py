@@ -5,8 +5,10 @@ import pytest
 
 from conf.schema import Run
 from launcher.errors import ConfigError
+from launcher.sweep.ledger import SweepDir
 from launcher.sweep.points import Permitted, Point, Result, judge_point, named, on_its_share, shared_memory
 from launcher.sweep.schedule import Resources
+from launcher.sweep.session import Sweep
 from tests.described import composed
 
 CPU = Resources((), 1)
@@ -111,3 +113,12 @@ def test_a_composed_path_is_kept_under_the_output_folder(tmp_path: Path) -> None
     permitted = judged("node=cpu", f"output={tmp_path}")
     assert isinstance(permitted, Permitted)
     assert permitted.judged.run.output == str(tmp_path)
+
+
+def test_a_key_that_no_point_reads_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = [judged(f"optim.lr={lr}", "data.buffer=7", "node=cpu") for lr in ("1e-4", "2e-4")]
+    sweep = Sweep(SweepDir(tmp_path), [], frozenset())
+    for point in points:
+        assert isinstance(point, Permitted)
+        sweep.note(point.judged.notes)
+    assert capsys.readouterr().out.count("note: data.buffer=7 has no effect, because data.streaming=false.") == 1
