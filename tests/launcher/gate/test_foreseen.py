@@ -134,7 +134,7 @@ SETS: list[tuple[Sequence[str], str]] = [
     ),
     (("data.sets=[answers.jsonl]", "data.evaluation_sets=[a/b/c]"), "a/b/c"),
     (("data.sets=[a/b/c]",), "a/b/c"),
-    (("data.sets=[answers.jsonl]", "data.folder="), "answers.jsonl does not exist."),
+    (("data.sets=[answers.jsonl]", "data.folder=nowhere"), "answers.jsonl does not exist."),
     (
         ("data.sets=[answers.jsonl,texts.txt]", "data.mixing=interleave_under", "training.max_steps=3"),
         "data.sets: texts.txt holds plain text, but stage=sft reads",
