@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from conf import journal
+from conf.committed import DAMAGED
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError, RegimenError
 from launcher.launch import batch_job, execute, lock, status
@@ -114,8 +115,8 @@ def all_leftovers(output: Path | None, older: float | None) -> Offer:
 
 
 def set_aside(run_dir: RunDir) -> list[Item]:
-    """Checkpoints that checkpoint.resume=step-N has set aside."""
-    found = sorted(run_dir.checkpoints.glob(f"{ASIDE}*"))
+    """Checkpoints that checkpoint.resume=step-N or a resume that found them damaged has set aside."""
+    found = sorted([*run_dir.checkpoints.glob(f"{ASIDE}*"), *run_dir.checkpoints.glob(f"{DAMAGED}*")])
     return [Item(path, "a checkpoint that was set aside", size_of(path), run_dir) for path in found]
 
 

@@ -332,13 +332,13 @@ def test_a_finished_run_shows_the_evaluation_of_the_model_that_it_kept(tmp_path:
     save_run(described("model=demo", "data=demo", "node=cpu", *best), made)
     progress(made, {"step": 5, "of": 10, "eval_loss": 1.0}, {"step": 10, "of": 10, "eval_loss": 2.0, "loss": 0.5})
     assert status_of(made).eval_loss == 2.0
-    journal.record(made, "end", exit_code=0, message="")
+    journal.record(made, journal.Ended(0, ""))
     found = status_of(made)
     assert (found.state, found.eval_loss, found.loss) == ("finished", 1.0, 0.5)
 
 
 def test_a_narrow_table_counts_columns_and_not_characters(run_dir: RunDir) -> None:
-    journal.record(run_dir, "end", exit_code=4, message="数据 文件 不存在 请检查 文件 路径 然后 再 运行 一次 训练 命令")
+    journal.record(run_dir, journal.Ended(4, "数据 文件 不存在 请检查 文件 路径 然后 再 运行 一次 训练 命令"))
     lines = table([status_of(run_dir)], 30)
     assert max(map(columns, lines[1:])) <= 30
     assert "".join(lines).count("训练") == 1

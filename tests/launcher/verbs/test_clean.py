@@ -135,16 +135,16 @@ def test_days_that_are_none_remove_nothing(days: str, tmp_path: Path, capsys: py
 def test_checkpoints_that_were_set_aside_and_a_cache_elsewhere_are_offered(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, cache = run_in(here, "demo/good", model=True), tmp_path / "my cache"
     good.run_yaml.write_text(f"name: demo\ndata:\n  sets: [a]\n  cache: {cache}\n  workers: null\n")
-    aside = good.checkpoints / "set-aside-step-9"
-    for folder in (aside, cache / ("0" * 32), cache / "mine"):
+    aside, damaged = good.checkpoints / "set-aside-step-9", good.checkpoints / "damaged-step-8"
+    for folder in (aside, damaged, cache / ("0" * 32), cache / "mine"):
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(2**20))
     code, said = cleaned(capsys, "--yes")
     assert code == 0
     assert f"{aside.relative_to(here.parent)}  (a checkpoint that was set aside)" in said
     assert f"{cache / ('0' * 32)}  (tokenised data)" in said
-    assert "2 folders, 2.0 MiB in all.\n2.0 MiB removed." in said
-    assert (good.model.is_dir(), good.lock.exists(), aside.exists()) == (True, False, False)
+    assert "3 folders, 3.0 MiB in all.\n3.0 MiB removed." in said
+    assert (good.model.is_dir(), good.lock.exists(), aside.exists(), damaged.exists()) == (True, False, False, False)
     assert [path.name for path in cache.iterdir()] == ["mine"]
 
 
