@@ -8,7 +8,6 @@ import yaml
 
 from conf.choices import type_of
 from conf.groups import built_in_choices, default_choices
-from conf.keys import yaml_lines
 from conf.schema import GROUPS
 
 
@@ -34,6 +33,8 @@ def new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_of(group: str, name: str, key: str) -> str | None:
     """As the choice of this name writes it, or where it is the user's own, the default choice of the group, or any that has the key."""
+    from conf.keys import yaml_lines  # most runs lack no key
+
     for choice in (name, default_choices().get(group, ""), *built_in_choices(group)):
         written = yaml_lines(group, choice).get(key, ("", ""))[0] if choice in built_in_choices(group) else ""
         if written:

@@ -13,7 +13,6 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 
 from conf.groups import CONF, default_choices
-from conf.keys import yaml_lines
 from conf.schema import GROUPS, PLAIN_GROUPS
 from launcher.composition.values import odd_in_file
 from launcher.errors import ConfigError
@@ -42,6 +41,8 @@ class OwnGroups(FileConfigSource):
         elif group in GROUPS and isinstance(result.config, DictConfig) and "defaults" not in result.config:
             base, file = base_of(group, result.config), Path(self.path, f"{group}/{name}.yaml")
             refuse_uncounted(group, file, result.config)
+            from conf.keys import yaml_lines  # most runs have no file of their own
+
             left_out = [key for key in yaml_lines(group, base) if key not in (*result.config, "defaults", "name")]
             result.config = filled(group, name, base, result.config)
             if left_out:

@@ -22,7 +22,6 @@ from launcher.errors import DataError
 from launcher.gate.expectations import refuse_too_few
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run, with_unread
 from launcher.gate.verdict import Check, Verdict, judge
-from launcher.launch import rewind, status
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
 from launcher.memory.estimate import estimate
@@ -43,6 +42,8 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
+        from launcher.launch import rewind, status  # a first plan reads no other run
+
         run_dir = named(name, others)
         run = recorded.resumed_run(run_dir, others)
         if status.status_of(run_dir).state == "finished":
@@ -55,6 +56,8 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
 
 
 def named(name: str, others: Sequence[str]) -> RunDir:
+    from launcher.launch import status
+
     return status.named_run(name, recorded.output_of(others))
 
 
