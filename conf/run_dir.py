@@ -188,6 +188,11 @@ class RunDir:
         return self.path / "tracking"
 
     @property
+    def tracked(self) -> Path:
+        """The id of the run at Weights & Biases."""
+        return self.tracking / "wandb-id.txt"
+
+    @property
     def plots(self) -> Path:
         return self.path / "plots"
 

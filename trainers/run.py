@@ -27,6 +27,7 @@ from trainers.callbacks.living import Living
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
 from trainers.callbacks.stopping import Stopping
+from trainers.callbacks.tracking import Wandb
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
 from trainers.checkpoints.pickles import admit, load_only_weights
@@ -173,6 +174,8 @@ def build(
         callbacks.append(LastEvaluation(run.evaluation))
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
+    if run.tracking.name == "wandb" and place.leads:
+        callbacks.append(Wandb(run, run_dir))
     questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)
     if place.leads and why_none is not None:
         tell(run_dir, [why_none])

@@ -173,8 +173,8 @@ def test_the_seed_is_also_that_of_the_data() -> None:
     assert (found["seed"], found["data_seed"]) == (7, 7)
 
 
-@pytest.mark.parametrize(("tracking", "reports"), [("none", []), ("tensorboard", ["tensorboard"]), ("wandb", ["wandb"])])
-def test_nothing_is_reported_unless_chosen(tracking: str, reports: list[str]) -> None:
+@pytest.mark.parametrize(("tracking", "reports"), [("none", []), ("tensorboard", ["tensorboard"]), ("wandb", [])])
+def test_the_trainer_itself_reports_to_tensorboard_alone(tracking: str, reports: list[str]) -> None:
     assert keywords(f"tracking={tracking}")["report_to"] == reports
 
 

@@ -1,0 +1,125 @@
+"""A server of Weights & Biases that refuses, fails or never answers: real HTTP, the real library, and a run that does not notice."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.run_dir import RunDir
+from tests.waiting import PATIENCE
+from trainers.callbacks.tracking import tracked_id
+
+pytest.importorskip("wandb", reason="wandb is an extra")
+
+# One start of a run against a server that behaves as named, with short waits; prints what a user would see and what the server was asked.
+START = """
+import json, os, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+behaviour, folder = sys.argv[1], Path(sys.argv[2])
+asked = []
+
+
+class Server(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked.append(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace"))
+        if behaviour == "hangs":
+            threading.Event().wait()
+        self.send_response({"refuses": 401, "fails": 500}[behaviour])
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+port = server.server_address[1]
+if behaviour == "is gone":
+    server.server_close()
+else:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ.update(WANDB_BASE_URL=f"http://127.0.0.1:{port}", WANDB_API_KEY="0" * 40, WANDB_ERROR_REPORTING="false")
+
+from transformers import TrainerControl, TrainerState
+from conf.run_dir import RunDir
+from tests.described import described
+from trainers.callbacks.tracking import Wandb
+
+run_dir = RunDir(folder)
+tracker = Wandb(described("model=demo", "data=demo", "node=cpu", "tracking=wandb"), run_dir, answer_seconds=2.0, finish_seconds=120.0)
+tracker.on_train_begin(None, TrainerState(), TrainerControl())
+for step in range(200):
+    tracker.on_log(None, TrainerState(global_step=step), TrainerControl(), {"loss": 1.0})
+waiting = tracker.work.qsize()  # the library has taken none yet, or some: the training did not wait for it
+tracker.on_train_end(None, TrainerState(), TrainerControl())
+print(json.dumps({"asked": asked, "waiting": waiting, "alive": tracker.thread.is_alive()}), flush=True)
+os._exit(0)
+"""
+
+
+def started(behaviour: str, folder: Path) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    argv = [sys.executable, "-c", START, behaviour, str(folder)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def told(folder: Path) -> list[str]:
+    return RunDir(folder).notes.read_text().splitlines()
+
+
+def test_a_server_that_fails_is_said_once_and_the_metrics_are_kept(tmp_path: Path) -> None:
+    """The second start is a resume: it asks for the same run."""
+    first, second = (started("fails", tmp_path) for _ in range(2))
+    for start in (first, second):
+        assert not start["alive"]
+        assert start["waiting"] > 0
+    warnings = told(tmp_path)
+    assert len(warnings) == 2
+    assert all(line.startswith("WARNING: tracking=wandb: ") and "The metrics are kept on disk." in line for line in warnings)
+    known = RunDir(tmp_path).tracked.read_text().strip()
+    assert [any(known in question for question in start["asked"]) for start in (first, second)] == [True, True]
+    kept = list((tmp_path / "wandb").glob(f"offline-run-*-{known}/run-{known}.wandb"))
+    assert len(kept) == 2
+    assert all(b"train/loss" in path.read_bytes() for path in kept)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("behaviour", ["is gone", "refuses", "hangs"])
+def test_whatever_the_server_does_the_run_ends_well(behaviour: str, tmp_path: Path) -> None:
+    start = started(behaviour, tmp_path)
+    assert not start["alive"]
+    assert told(tmp_path)[0].startswith("WARNING: tracking=wandb: ")
+
+
+def test_a_missing_key_is_told_before_training(tmp_path: Path) -> None:
+    script = "from tests.described import described\nfrom conf.run_dir import RunDir\nfrom pathlib import Path\nimport sys\n"
+    script += "from trainers.callbacks.tracking import Wandb\nfrom trainers.ranks.causes import cause_of\n"
+    script += "try:\n    Wandb(described('model=demo', 'data=demo', 'node=cpu', 'tracking=wandb'), RunDir(Path(sys.argv[1])))\n"
+    script += "except Exception as error:\n    print(*cause_of(error))\n"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout.splitlines()[-1].startswith("2 tracking=wandb: No API key configured. Set WANDB_API_KEY, or WANDB_MODE=offline")
+
+
+def test_the_id_stays_with_the_run_and_the_users_own_comes_first(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.path.mkdir()
+    made = tracked_id(run_dir, {})
+    assert tracked_id(run_dir, {}) == made
+    moved = run_dir.path.rename(tmp_path / "elsewhere")
+    assert tracked_id(RunDir(moved), {}) == made
+    assert tracked_id(RunDir(moved), {"WANDB_RUN_ID": "mine"}) == "mine"
