@@ -7,14 +7,13 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.journal import Changed
 from conf.new_keys import new_keys
 from conf.run_dir import RunDir, composed_from_dict, load_run, recorded_values, run_as_dict
 from conf.schema import GROUPS, Composed, Run
@@ -23,6 +22,9 @@ from launcher.composition.compose import parsed, refuse_additions, refuse_secret
 from launcher.composition.mistakes import first_line, meant
 from launcher.composition.values import value_message
 from launcher.errors import ConfigError
+
+if TYPE_CHECKING:
+    from conf.journal import Changed
 
 PREFIX = "resume="
 
@@ -106,9 +108,11 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     return forget_machine(with_values(recorded, {**NEWEST, **free}))
 
 
-def changes(run_dir: RunDir, run: Run) -> list[Changed]:
+def changes(run_dir: RunDir, run: Run) -> "list[Changed]":
     """What this attempt has with another value than the recorded one: the free keys that were given, and another machine."""
     before, after = (flat(run_as_dict(each)) for each in (recorded_run(run_dir), run))
+    from conf.journal import Changed  # a plan composes without a journal
+
     return [Changed(key, str(before.get(key)), str(after.get(key))) for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
 
 
