@@ -112,6 +112,18 @@ class Pruned(Row):
 
 
 @dataclass(frozen=True)
+class Skipped(Row):
+    """A step whose loss or gradient was NaN or infinite (training.on_nan=skip)."""
+
+    event = "skip"
+    step: int
+    what: str
+
+    def words(self) -> str:
+        return f"step {self.step} was left out: {self.what}"
+
+
+@dataclass(frozen=True)
 class StopRequested(Row):
     """The first request saves, the second ends the ranks at once, without a checkpoint."""
 

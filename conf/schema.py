@@ -243,6 +243,8 @@ class Training:
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.
     dataloader_workers: int = MISSING  # processes: This many load data for each rank. 0: the rank does it itself.
+    # stop | skip: What happens at a step whose loss or gradient is NaN or infinite. skip leaves that step out, and stops after ten in a row.
+    on_nan: str = MISSING
 
 
 @dataclass

@@ -26,6 +26,7 @@ from trainers.callbacks.layout import Layout
 from trainers.callbacks.living import Living
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
+from trainers.callbacks.skipping import Skipping
 from trainers.callbacks.stopping import Stopping
 from trainers.callbacks.tracking import Wandb
 from trainers.checkpoints.commit import clear_leftovers, commit_model
@@ -160,9 +161,11 @@ def build(
         finite.refuse(step)
         rows.keep()
 
+    skipping = Skipping(run_dir, place) if run.training.on_nan == "skip" else None
     callbacks: list[TrainerCallback] = [
         *watching,
         Doing(run_dir, place),
+        *([skipping] if skipping else []),
         finite,
         rows,
         Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir)),
@@ -186,6 +189,8 @@ def build(
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     trainer.keeps_rows = True
     finite.trainer = rows.trainer = trainer
+    if skipping:
+        skipping.trainer = trainer
     choose_optimizer(trainer, run)
     load_adapter(trainer, run)
     save_adapter_alone(trainer.model)

@@ -44,6 +44,18 @@ def alters_logits(run: Run) -> bool:
 # which is refused by reasoning; `why` holds what a run ended with.
 RULES: tuple[Rule, ...] = (
     Rule(
+        "skip-zero",
+        lambda run: run.training.on_nan == "skip" and isinstance(run.sharding, Zero),
+        "DeepSpeed makes a step within its backward pass, before anything can be left out of it.",
+        "training.on_nan=stop",
+    ),
+    Rule(
+        "skip-scaler",
+        lambda run: run.training.on_nan == "skip" and run.training.precision == "fp16_amp",
+        "The loss scaler of fp16_amp leaves out steps with an infinite gradient itself, and ends where a step has no gradient.",
+        "training.on_nan=stop",
+    ),
+    Rule(
         "int8-fsdp2",
         lambda run: bits(run) == 8 and isinstance(run.sharding, Fsdp),
         "FSDP2 cannot split int8 weights. The ranks end with `only Tensors of floating point dtype can require gradients`.",

@@ -11,6 +11,8 @@ GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
 VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
+    "skip-zero": (*GPU, "training.on_nan=skip", "sharding=zero2"),
+    "skip-scaler": (*GPU, "training.on_nan=skip", "sharding=ddp", "training.precision=fp16_amp"),
     "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
     "int8-latent": (*GPU, "regime=qlora", "regime.bits=8", "model.architecture.model_type=deepseek_v3"),
     "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
