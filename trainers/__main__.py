@@ -91,7 +91,7 @@ def make_room(run_dir: RunDir, place: Place) -> None:
 
 def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
     run_dir.exits.mkdir(exist_ok=True)
-    text = json.dumps({"rank": place.rank, "code": code, "message": message, "time": time.time()})
+    text = exit_text(place, code, message)
     reserved = run_dir.exit_reserve(place.rank)
     try:
         write_text_atomically(run_dir.exit_file(place.rank), text)
@@ -99,7 +99,12 @@ def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        write_in_reserve(run_dir.exit_file(place.rank), reserved, text)
+        short = message.encode()[: EXIT_BYTES // 2].decode(errors="ignore")  # what is beside it has room, and quotes that JSON escapes
+        write_in_reserve(run_dir.exit_file(place.rank), reserved, exit_text(place, code, short))
+
+
+def exit_text(place: Place, code: int, message: str) -> str:
+    return json.dumps({"rank": place.rank, "code": code, "message": message, "time": time.time()}, ensure_ascii=False)
 
 
 if __name__ == "__main__":

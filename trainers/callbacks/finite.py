@@ -6,7 +6,7 @@ reduction of these three over all ranks decides, so that all ranks end at the sa
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from trainers.ranks.agreement import distributed, total, world_size
 from trainers.ranks.causes import NotANumber
 
 REMEMBERED = 50  # steps
+LISTED = 16  # rows of a rank
 SHOWN = 3  # norms before the first that is none
 WHAT = ("a loss is NaN or infinite", "a norm of the gradient is NaN or infinite", "a weight is NaN, infinite or beyond 1e19")
 
@@ -88,11 +89,17 @@ class Finite(TrainerCallback):
         number = min(each[0] for each in known)
         at = [each for each in known if each[0] == number]
         worst = [each for each in at if each[3]] or at
-        rows = "; ".join(f"rank {rank}: rows {', '.join(map(str, rows))}" for _, rank, rows, _ in worst if rows)
+        rows = "; ".join(f"rank {rank}: rows {listed(rows)}" for _, rank, rows, _ in worst if rows)
         before = [f"{float(step.norm):.4g}" for step in self.steps if step.number <= number and step.norm is not None][-SHOWN - 1 :]
         made_of = f" It was made of these rows of the prepared data: {rows}." if rows else ""
         norms = f" The norms of the gradient up to it: {', '.join(before)}." if before else ""
         return f"It began in step {number}.{made_of}{norms}"
+
+
+def listed(rows: Sequence[int]) -> str:
+    """The first of them; rows/rank-N.jsonl has all."""
+    more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    return ", ".join(map(str, rows[:LISTED])) + more
 
 
 def sentence(found: list[str]) -> str:

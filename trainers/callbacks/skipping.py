@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from conf import journal
 from conf.run_dir import RunDir
-from trainers.callbacks.finite import gathered, not_finite
+from trainers.callbacks.finite import gathered, listed, not_finite
 from trainers.ranks.causes import NotANumber
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
@@ -75,6 +75,6 @@ def in_words(every: list[tuple[bool, bool, list[int]]]) -> str:
     """Of each rank: whether its loss and the norm are bad, and its rows."""
     losses = [rank for rank, (loss, _, _) in enumerate(every) if loss]
     at = losses or list(range(len(every)))
-    rows = "; ".join(f"rank {rank}: rows {', '.join(map(str, every[rank][2]))}" for rank in at if every[rank][2])
+    rows = "; ".join(f"rank {rank}: rows {listed(every[rank][2])}" for rank in at if every[rank][2])
     what = "the loss is NaN or infinite" if losses else "the gradient is NaN or infinite"
     return f"{what} ({rows})" if rows else what

@@ -77,8 +77,8 @@ def test_how_a_rank_ended_is_recorded_on_a_full_disk(disk: RunDir) -> None:
     fill(disk)
     with pytest.raises(OSError, match="No space left"):
         (disk.path / "more").write_bytes(b"more")
-    write_exit(disk, Place(1, 1, 2), DISK, "The disk is full.")
-    assert json.loads(disk.exit_file(1).read_text())["message"] == "The disk is full."
+    write_exit(disk, Place(1, 1, 2), DISK, 'The disk is full: "模型". ' * 200)
+    assert json.loads(disk.exit_file(1).read_text())["message"].startswith('The disk is full: "模型". ')
     assert outcome_of(disk, 1).exit_code == DISK
     assert [path.name for path in disk.exits.iterdir()] == ["rank-1.json"]
 
