@@ -237,7 +237,7 @@ class Training:
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
     # null: plain, or what fit chooses.
     loss: str | None = MISSING
-    # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; stages pt and sft). null: plain, or what fit chooses.
+    # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; not ppo and grpo). null: plain, or what fit chooses.
     kernels: str | None = MISSING
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from conf.rows import row_of
-from conf.schema import Dpo, Grpo, Kto, Orpo, Ppo, Pt, Rm, Sft, Simpo, Stage
+from conf.schema import Dpo, Grpo, Kto, Orpo, Ppo, Pt, Rm, Run, Sft, Simpo, Stage
 
 # Of rows: plain text; conversations that end with an answer; a prompt with two answers; an answer called good or bad; only a prompt.
 Kind = Literal["text", "answers", "pairs", "labelled", "prompts"]
@@ -69,3 +69,8 @@ STAGES: dict[str, StageRow] = {
 def stage_row(name: str) -> StageRow:
     """Raises MissingRow where the table has none."""
     return row_of(STAGES, "stage", name, "STAGES in conf/stages.py")
+
+
+def compares_joined(run: Run) -> bool:
+    """Whether answers are compared that are laid end to end (trainers/stages/shared/texts.py)."""
+    return run.training.kernels == "fused" and stage_row(run.stage.name).learns == "comparison"

@@ -1,7 +1,7 @@
 """What training.kernels=fused is not built for."""
 
 from conf.schema import Fsdp, Run, Zero
-from conf.stages import Loss, stage_row
+from conf.stages import compares_joined, stage_row
 from launcher.rules.rule import Rule
 
 
@@ -16,8 +16,14 @@ def splits_weights(run: Run) -> bool:
 KERNEL_RULES: tuple[Rule, ...] = (
     Rule(
         "kernels-stage",
-        lambda run: fused(run) and stage_row(run.stage.name).loss is not Loss.NEXT_TOKEN,
-        "The fused kernels lay rows end to end and know only the next-token loss. This stage compares whole rows.",
+        lambda run: fused(run) and stage_row(run.stage.name).learns == "own answers",
+        "The fused kernels lay given rows end to end. This stage writes answers to padded prompts, and reads them as they were written.",
+        "training.kernels=plain",
+    ),
+    Rule(
+        "kernels-padded",
+        lambda run: compares_joined(run) and run.training.attention != "varlen",
+        "In a stage that compares answers the fused kernels know only texts that are laid end to end, which need training.attention=varlen.",
         "training.kernels=plain",
     ),
     Rule(

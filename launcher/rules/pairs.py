@@ -5,6 +5,7 @@ from conf.optimizers import BITSANDBYTES, optimizer_row
 from conf.ranks import ranks
 from conf.regimes import regime_row
 from conf.schema import Badam, Ddp, Freeze, Fsdp, Galore, Qlora, Run, Zero
+from conf.stages import Loss, compares_joined, stage_row
 from launcher.rules.attention import ATTENTION_RULES, family_traits
 from launcher.rules.kernel_pairs import KERNEL_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
@@ -161,6 +162,13 @@ RULES: tuple[Rule, ...] = (
         "The loss of the fused kernels computes only the head of the families that were compared. A soft cap, a router's loss, or what "
         "another family does would be lost.",
         "training.loss=chunked",
+    ),
+    Rule(
+        "kernels-head",
+        lambda run: compares_joined(run) and stage_row(run.stage.name).loss is not Loss.SCORE and alters_logits(run),
+        "The fused kernels compute the head only where an answer is, and nothing but the head. A soft cap or scale of the logits, a router's loss, "
+        "or what an untested family does would be lost.",
+        "training.kernels=plain",
     ),
     Rule(
         "chunked-fsdp2",

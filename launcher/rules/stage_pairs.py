@@ -2,7 +2,7 @@
 
 from conf.optimizers import optimizer_row
 from conf.schema import Dpo, Lora, Run
-from conf.stages import Loss, stage_row
+from conf.stages import Loss, compares_joined, stage_row
 from launcher.rules.rule import Rule
 
 STAGE_RULES: tuple[Rule, ...] = (
@@ -14,8 +14,9 @@ STAGE_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "loss-stage",
-        lambda run: run.training.loss != "plain" and stage_row(run.stage.name).learns != "next token",
-        "The chunked and the fused loss are next-token losses; this stage compares log-probabilities or scores.",
+        lambda run: run.training.loss != "plain" and stage_row(run.stage.name).learns != "next token" and not chunks_answers(run),
+        "The fused loss is a next-token loss, and the chunked one is too, but for the answers of training.kernels=fused. This stage compares "
+        "log-probabilities or scores.",
         "training.loss=plain",
     ),
     Rule(
@@ -73,6 +74,11 @@ STAGE_RULES: tuple[Rule, ...] = (
         "stage.label_smoothing=0",
     ),
 )
+
+
+def chunks_answers(run: Run) -> bool:
+    """The log-probabilities of answers that are laid end to end, some thousand tokens at a time (trainers/stages/shared/texts.py)."""
+    return compares_joined(run) and run.training.loss == "chunked" and stage_row(run.stage.name).loss is not Loss.SCORE
 
 
 def too_few_at_once(run: Run) -> bool:

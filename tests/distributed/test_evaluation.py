@@ -8,11 +8,13 @@ from evaluations import FSDP_ON_CPU, PACKED, Cell, allowed, assert_plain, evalua
 pytestmark = pytest.mark.distributed
 
 CHUNKED = ("training.loss=chunked",)
+FUSED = ("training.kernels=fused", "training.attention=varlen")
 # ddp first: accelerate never leaves DeepSpeed again within one process
 CHOSEN = {
     2: [
         *(Cell("sft", "ddp", 2), Cell("sft", "ddp", 2, PACKED), Cell("kto", "ddp", 2), Cell("grpo", "ddp", 2)),
-        *(Cell("dpo", "zero2", 2), Cell("sft", "zero3", 2, CHUNKED), Cell("rm", "zero3", 2)),
+        *(Cell("dpo", "ddp", 2, FUSED), Cell("orpo", "ddp", 2, FUSED), Cell("kto", "ddp", 2, FUSED)),
+        *(Cell("dpo", "zero2", 2), Cell("simpo", "zero2", 2, FUSED), Cell("sft", "zero3", 2, CHUNKED), Cell("rm", "zero3", 2)),
     ],
     3: [
         *(Cell("orpo", "ddp", 3), Cell("pt", "ddp", 3, (*PACKED, "training.kernels=fused"))),
@@ -27,6 +29,7 @@ FORMS: list[tuple[str, tuple[str, ...]]] = [
     ("sft", ("training.kernels=fused", *CHUNKED)),
     ("dpo", ("stage.precompute_reference=true",)),
     *((stage, ("regime=lora",)) for stage in ("sft", "dpo", "kto")),
+    *((stage, FUSED) for stage in ("rm", "dpo", "kto", "orpo", "simpo")),
 ]
 EVERY = {
     ranks: [

@@ -28,7 +28,7 @@ def with_fused_base(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     family = model.config.model_type
     in_place = run.node.gpus != 0 and fuse_layers(model)
     say("layers", "liger's norms, rotary embedding and MLP" if in_place else f"transformers' own: no GPU, or {family} was not compared")
-    if run.training.loss == "fused":
+    if run.training.loss == "fused":  # only of stages that learn the next token
         if family not in FUSED_FAMILIES:
             raise ValueError(f"training.kernels=fused has no fused loss for {family}. Set training.loss=chunked or training.kernels=plain.")
         compute_loss_fused(model)

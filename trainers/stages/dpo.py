@@ -1,6 +1,7 @@
 """Direct preference optimisation (arXiv:2305.18290) through TRL: chosen answers gain on rejected ones, measured against the model before training."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,19 +13,23 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from conf.run_dir import RunDir
 from conf.schema import Dpo, Run
+from trainers.kernels.parts import fused
 from trainers.regimes import PreparedModel
-from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of, of_pairs
+from trainers.stages.shared.comparing import Comparing, mean
+from trainers.stages.shared.evaluation import Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
+from trainers.stages.shared.pairs import joined_pairs
 from trainers.stages.shared.preferences import (
     AsPrepared,
     as_before_training,
     completion_logps,
     load_reference,
     pad_multiple,
+    ready,
     settled,
     trl_arguments,
-    with_float_logits,
 )
+from trainers.stages.shared.texts import TEXTS
 
 MODEL_CLASS = AutoModelForCausalLM
 
@@ -41,7 +46,7 @@ PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Dpo], Tensor]] = {
 }
 
 
-class ReferenceFirst(AsPrepared, Evaluating, DPOTrainer):
+class ReferenceFirst(AsPrepared, Comparing, DPOTrainer):
     """TRL keeps the policy's logits while the reference computes its own, and at each step turns checkpointing off and on again, which adds a hook.
 
     Here the reference goes first and leaves two numbers a pair, as with stage.precompute_reference.
@@ -49,9 +54,9 @@ class ReferenceFirst(AsPrepared, Evaluating, DPOTrainer):
 
     stage: Dpo
 
-    def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         with as_before_training(self.accelerator.unwrap_model(model)), self.accelerator.autocast():
-            logps = completion_logps(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+            logps = completion_logps(model, inputs)
         chosen, rejected = logps.chunk(2)
         return chosen, rejected
 
@@ -61,10 +66,10 @@ class ReferenceFirst(AsPrepared, Evaluating, DPOTrainer):
             inputs = {**inputs, "ref_chosen_logps": chosen.float(), "ref_rejected_logps": rejected.float()}
         return super()._compute_loss(model, inputs, return_outputs)
 
-    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+    def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
         reference = self.reference_of(batch)
-        logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
-        lengths = batch["completion_mask"].sum(1)
+        logps = completion_logps(model, batch)
+        lengths = batch["lengths"] if TEXTS in batch else batch["completion_mask"].sum(1)
         chosen, rejected = (logps - reference).chunk(2)
         chosen_length, rejected_length = lengths.chunk(2)
         lead, per_token = self.stage.beta * (chosen - rejected), chosen / chosen_length - rejected / rejected_length
@@ -77,7 +82,10 @@ class ReferenceFirst(AsPrepared, Evaluating, DPOTrainer):
         }
         return {**parts, "nll_loss": Fraction(-logps.chunk(2)[0], chosen_length)} if self.stage.sft_weight else parts
 
-    def reference_of(self, batch: dict[str, Tensor]) -> Tensor:
+    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
+        return mean(parts["loss"]) + (self.stage.sft_weight * mean(parts["nll_loss"]) if self.stage.sft_weight else 0.0)
+
+    def reference_of(self, batch: dict[str, Any]) -> Tensor:
         if "ref_chosen_logps" in batch:
             return torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
         return torch.cat(self.compute_ref_log_probs(self.model if self.ref_model is None else self.ref_model, batch))
@@ -114,14 +122,20 @@ def weighted_losses(stage: Dpo) -> dict[str, float]:
     return {**losses, "sft": stage.sft_weight} if stage.sft_weight else losses
 
 
+def collator(run: Run, padding: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    if fused(run):
+        return partial(joined_pairs, run=run)
+    return DataCollatorForPreference(pad_token_id=padding, pad_to_multiple_of=pad_multiple(run))
+
+
 def build_trainer(run: Run, arguments: DPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
     reference = None if arguments.precompute_ref_log_probs else load_reference(run, MODEL_CLASS, prepared)
     set_seed(run.training.seed)  # TRL draws the adapter
     trainer = ReferenceFirst(
-        model=with_float_logits(prepared.model),
+        model=ready(prepared.model, run),
         ref_model=reference,
         args=arguments,
-        data_collator=DataCollatorForPreference(pad_token_id=material.tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
+        data_collator=collator(run, material.tokenizer.pad_token_id),
         **material.keywords,
         peft_config=prepared.peft_config,
     )

@@ -1,5 +1,7 @@
 """Odds-ratio preference optimisation (arXiv:2403.07691) through TRL: chosen answers are learned and preferred by one loss, without a reference."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
@@ -8,19 +10,25 @@ from trl.experimental.orpo.orpo_trainer import log1mexp
 from conf.run_dir import RunDir
 from conf.schema import Orpo, Run
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of, of_pairs
+from trainers.stages.shared.comparing import Comparing, mean
+from trainers.stages.shared.evaluation import Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.pairs import Tokenised, pairs_collator
-from trainers.stages.shared.preferences import AsPrepared, settled, trl_arguments, with_float_logits
+from trainers.stages.shared.preferences import AsPrepared, ready, settled, trl_arguments
+from trainers.stages.shared.texts import TEXTS, means_of_pairs
 
 MODEL_CLASS = AutoModelForCausalLM
 
 
-class OddsRatio(AsPrepared, Evaluating, ORPOTrainer):
-    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+class OddsRatio(AsPrepared, Comparing, ORPOTrainer):
+    def concatenated_forward(self, model: nn.Module, batch: dict[str, Any]) -> Any:
+        return means_of_pairs(model, batch, learns=True) if TEXTS in batch else super().concatenated_forward(model, batch)
+
+    def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
         chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
         losses, chosen_rewards, rejected_rewards, *_ = self.odds_ratio_loss(chosen, rejected)
-        learned = batch["chosen_attention_mask"][:, 1:].sum()  # prompts too
+        # prompts too
+        learned = chosen.new_tensor(sum(batch["counts"][: len(chosen)])) if TEXTS in batch else batch["chosen_attention_mask"][:, 1:].sum()
         return {
             "odds_ratio_loss": each(-losses),
             "nll_loss": Fraction(nll.double() * learned, learned),
@@ -29,6 +37,9 @@ class OddsRatio(AsPrepared, Evaluating, ORPOTrainer):
             "logp_rejected": each(rejected),
             "log_odds": each((chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))),
         }
+
+    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
+        return mean(parts["nll_loss"]) + mean(parts["odds_ratio_loss"])
 
     def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """A mean over the tokens of chosen texts, and one over pairs."""
@@ -43,13 +54,13 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> ORPOConf
 
 
 def build_trainer(run: Run, arguments: ORPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
-    with_float_logits(prepared.model)
+    ready(prepared.model, run)
     trainer = OddsRatio(
         model=with_adapter(prepared, run),  # wrapping it itself, TRL would make embeddings, norms and head of a quantised base fp32
         args=arguments,
         train_dataset=Tokenised(material.train),
         eval_dataset=Tokenised(material.evaluation) if material.evaluation is not None else None,
-        data_collator=pairs_collator(run, material.tokenizer),
+        data_collator=pairs_collator(run, material.tokenizer, prompts=True),
         processing_class=material.tokenizer,
         callbacks=material.callbacks,
     )

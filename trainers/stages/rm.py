@@ -1,5 +1,6 @@
 """Reward modelling: one score a text, higher for the chosen of two answers (Bradley-Terry, as in arXiv:2203.02155), through TRL."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +15,16 @@ from conf.constants import SCORE_HEAD
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
 from conf.schema import Run
+from trainers.kernels.parts import fused
 from trainers.model.build import trained_dtype
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.regimes.freeze import train_too
-from trainers.stages.shared.evaluation import Evaluating, Fraction, each, of_pairs
+from trainers.stages.shared.comparing import Comparing
+from trainers.stages.shared.evaluation import Fraction, each, of_pairs
 from trainers.stages.shared.material import Material
-from trainers.stages.shared.preferences import AsPrepared, pad_multiple, settled, trl_arguments, with_float_logits
+from trainers.stages.shared.pairs import sides
+from trainers.stages.shared.preferences import AsPrepared, pad_multiple, ready, settled, trl_arguments
+from trainers.stages.shared.texts import TEXTS, joined_ends
 
 
 class RewardModel:
@@ -37,6 +42,7 @@ class RewardModel:
 
 
 MODEL_CLASS = RewardModel
+LOGGED = {"reward": "mean_reward", "reward_margin": "margin", "reward_accuracy": "accuracy"}  # TRL's names in this stage
 
 
 class WholeTexts(DataCollatorForPreference):
@@ -48,9 +54,17 @@ class WholeTexts(DataCollatorForPreference):
         return batch
 
 
-class Rm(AsPrepared, Evaluating, RewardTrainer):
-    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
-        scores = model(**batch, use_cache=False).logits.squeeze(-1)
+def whole_texts(run: Run, padding: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    if fused(run):
+        return lambda rows: joined_ends(run, [*sides(rows, "chosen"), *sides(rows, "rejected")])
+    return WholeTexts(pad_token_id=padding, pad_to_multiple_of=pad_multiple(run))
+
+
+class Rm(AsPrepared, Comparing, RewardTrainer):
+    logged = LOGGED
+
+    def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
+        scores = model(**batch.get(TEXTS, {**batch, "use_cache": False})).logits.squeeze(-1)
         chosen, rejected = scores.chunk(2)
         told = of_pairs(chosen, rejected)
         return {
@@ -65,11 +79,11 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> RewardCo
 
 
 def build_trainer(run: Run, arguments: RewardConfig, prepared: PreparedModel, material: Material) -> Trainer:
-    with_float_logits(prepared.model)
+    ready(prepared.model, run, head=SCORE_HEAD)
     trainer = Rm(
         model=with_adapter(with_head(run, prepared), run),
         args=arguments,
-        data_collator=WholeTexts(pad_token_id=material.tokenizer.pad_token_id, pad_to_multiple_of=pad_multiple(run)),
+        data_collator=whole_texts(run, material.tokenizer.pad_token_id),
         **material.keywords,
     )
     return settled(trainer, run)

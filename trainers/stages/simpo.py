@@ -1,5 +1,7 @@
 """Simple preference optimisation (arXiv:2405.14734) by TRL's CPO trainer: an answer's mean log-probability is its reward; no reference."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
@@ -8,19 +10,24 @@ from conf.run_dir import RunDir
 from conf.schema import Run, Simpo
 from trainers.data.rows.tokens import MASKED
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.stages.shared.evaluation import Evaluating, Fraction, each, means_of, of_pairs
+from trainers.stages.shared.comparing import Comparing, mean
+from trainers.stages.shared.evaluation import Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.pairs import Tokenised, pairs_collator
-from trainers.stages.shared.preferences import AsPrepared, settled, trl_arguments, with_float_logits
+from trainers.stages.shared.preferences import AsPrepared, ready, settled, trl_arguments
+from trainers.stages.shared.texts import TEXTS, means_of_pairs
 
 MODEL_CLASS = AutoModelForCausalLM
 
 
-class MeanLikelihood(AsPrepared, Evaluating, CPOTrainer):
-    def measure(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Fraction]:
+class MeanLikelihood(AsPrepared, Comparing, CPOTrainer):
+    def concatenated_forward(self, model: nn.Module, batch: dict[str, Any]) -> Any:
+        return means_of_pairs(model, batch, learns=self.cpo_alpha > 0) if TEXTS in batch else super().concatenated_forward(model, batch)
+
+    def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
         chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
         losses, chosen_rewards, rejected_rewards = self.cpo_loss(chosen, rejected)
-        learned = (batch["chosen_labels"][:, 1:] != MASKED).sum()
+        learned = chosen.new_tensor(sum(batch["counts"][: len(chosen)])) if TEXTS in batch else (batch["chosen_labels"][:, 1:] != MASKED).sum()
         parts = {
             "loss": each(losses),
             **of_pairs(chosen_rewards, rejected_rewards),
@@ -28,6 +35,9 @@ class MeanLikelihood(AsPrepared, Evaluating, CPOTrainer):
             "logp_rejected": each(rejected),
         }
         return {**parts, "nll_loss": Fraction(nll.double() * learned, learned)} if self.cpo_alpha else parts
+
+    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
+        return mean(parts["loss"]) + (self.cpo_alpha * mean(parts["nll_loss"]) if self.cpo_alpha else 0.0)
 
     def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """As in stages/dpo.py."""
@@ -47,7 +57,7 @@ def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> CPOConfi
 
 
 def build_trainer(run: Run, arguments: CPOConfig, prepared: PreparedModel, material: Material) -> Trainer:
-    with_float_logits(prepared.model)
+    ready(prepared.model, run)
     trainer = MeanLikelihood(
         model=with_adapter(prepared, run),  # as in stages/orpo.py
         args=arguments,

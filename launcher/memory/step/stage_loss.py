@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from conf.constants import LOSS_CHUNK
 from conf.schema import Dpo, Run, Simpo
-from conf.stages import Loss, stage_row
+from conf.stages import Loss, compares_joined, stage_row
 from launcher.facts.model import ModelFacts
 from launcher.memory.stages import answer_length
 from launcher.memory.step.activations import Batch
@@ -27,6 +28,8 @@ class LossBytes:
 
 def loss_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch, head: int) -> LossBytes:
     kind = stage_row(run.stage.name).loss
+    if compares_joined(run) and kind is not Loss.SCORE:
+        return joined_bytes(run, facts, storage, batch, head)
     if kind in (Loss.NEXT_TOKEN, Loss.SCORE):
         forward, backward = loss_bytes(run, facts, storage, batch.tokens, head)
         return LossBytes(forward, 0, backward)
@@ -36,6 +39,15 @@ def loss_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch, h
     if kind is Loss.PPO:
         return LossBytes(ppo_logits(facts, storage, read), 0, backward)
     return LossBytes(returned_logits(facts, storage, read), OUTSIDE[kind](run, facts, read), backward)
+
+
+def joined_bytes(run: Run, facts: ModelFacts, storage: Storage, batch: Batch, head: int) -> LossBytes:
+    """trainers/stages/shared/texts.py: the log-probabilities of all answers at once or in chunks, as a next-token loss; nothing leaves the model.
+
+    Every token is taken for one of an answer. The head's product is gone when the log-softmax is made, since no output holds it.
+    """
+    forward, backward = loss_bytes(run, facts, storage, batch.tokens, head)
+    return LossBytes(forward if run.training.loss == "chunked" else 2 * float_logits(facts, batch), 0, backward)
 
 
 def read_batch(run: Run, batch: Batch) -> Batch:
@@ -52,10 +64,12 @@ def answered(read: Batch) -> Batch:
 def evaluation_bytes_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> int:
     """Of a forward pass without gradients and its loss."""
     kind = stage_row(run.stage.name).loss
+    if compares_joined(run) and kind is not Loss.SCORE:
+        return reference_bytes(run, facts, storage, batch)
     if kind in (Loss.NEXT_TOKEN, Loss.SCORE):
         return evaluation_loss_bytes(run, facts, storage, batch.tokens)
     if kind in (Loss.DPO, Loss.KTO):
-        return reference_bytes(facts, storage, batch)  # policy and reference say the same there: a log-probability for each answer
+        return reference_bytes(run, facts, storage, batch)  # policy and reference say the same there: a log-probability for each answer
     found = loss_bytes_of(run, facts, storage, batch, 0)
     return max(found.model, found.outside)
 
@@ -139,7 +153,12 @@ OUTSIDE: dict[Loss, Callable[[Run, ModelFacts, Batch], int]] = {
 }
 
 
-def reference_bytes(facts: ModelFacts, storage: Storage, batch: Batch) -> int:
-    """trainers/stages/shared/preferences.py, completion_logps: logits of all rows, then of one row its answer's and their log-softmax."""
+def reference_bytes(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> int:
+    """trainers/stages/shared/preferences.py, completion_logps: logits of all rows, then of one row its answer's and their log-softmax.
+
+    Of texts laid end to end the answers' logits and their log-softmax, in chunks where the loss is.
+    """
+    if compares_joined(run):
+        return 2 * FLOAT * (min(batch.tokens, LOSS_CHUNK) if run.training.loss == "chunked" else batch.tokens) * facts.vocab
     logits = float_logits(facts, batch)
     return max(returned_logits(facts, storage, batch), logits + 2 * logits // batch.samples)

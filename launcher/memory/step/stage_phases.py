@@ -38,7 +38,7 @@ def reference_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """Of the reference model, or of the base without its adapter; before the policy's forward pass, when nothing of the policy is gathered."""
     if not compares(job.run) or precomputes(job.run) or answer_length(job.run):
         return ()
-    size = max(reference_bytes(job.facts, job.storage, job.batch), layer_stream(job, job.tokens))
+    size = max(reference_bytes(job.run, job.facts, job.storage, job.batch), layer_stream(job, job.tokens))
     logits = Term("logits of the reference", size, "trainers/stages/shared/preferences.py, completion_logps; or one layer")
     return (Phase("forward: reference", (*alive, *gathered_reference(job), logits)),)
 

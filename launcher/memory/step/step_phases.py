@@ -1,7 +1,7 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
 from conf.schema import Badam
-from conf.stages import stage_row
+from conf.stages import Loss, compares_joined, stage_row
 from launcher.memory.job import Job
 from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
 from launcher.memory.step.experts import layer_experts
@@ -105,8 +105,13 @@ def final_norm_bytes(job: Job) -> int:
 
 
 def head_input_bytes(job: Job) -> int:
-    """Kept for the gradient of a head that learns; the other losses keep the states themselves, or make that gradient at once."""
-    return job.arithmetic.element * job.facts.hidden if job.census.head and job.run.training.loss == "plain" else 0
+    """Kept for the gradient of a head that learns; the other losses keep the states themselves, or make that gradient at once. A head that reads
+    the last token of each text keeps next to nothing."""
+    return job.arithmetic.element * job.facts.hidden if job.census.head and job.run.training.loss == "plain" and not scores_ends(job) else 0
+
+
+def scores_ends(job: Job) -> bool:
+    return compares_joined(job.run) and stage_row(job.run.stage.name).loss is Loss.SCORE
 
 
 def mask_bytes(job: Job) -> int:
@@ -125,7 +130,7 @@ def held_mask_bytes(job: Job) -> int:
 def final_state_terms(job: Job) -> Terms:
     """The model's last hidden states live until its forward pass returns; the chunked loss keeps them, and so does a head that learns, but
     under autocast as a copy."""
-    kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain"
+    kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain" and not scores_ends(job)
     shared = kept_by_head or job.run.training.loss == "chunked"
     size = 0 if shared else last_state_element(job.facts, job.arithmetic) * job.facts.hidden * job.tokens
     return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()

@@ -40,7 +40,8 @@ FORBIDDEN = {
     "offload-optimizer": (*GPU, "regime=lora", "sharding=zero3_offload", "optim=adafactor"),
     "fused-loss-cpu": (*CPU, "training.loss=fused"),
     "fused-loss-family": (*GPU, "training.loss=fused", "model.architecture.model_type=gpt_neox"),
-    "kernels-stage": (*GPU, "training.kernels=fused", "stage=dpo"),
+    "kernels-stage": (*GPU, "training.kernels=fused", "stage=ppo"),
+    "kernels-padded": (*GPU, "training.kernels=fused", "training.attention=sdpa", "stage=rm"),
     "kernels-split": (*GPU, "training.kernels=fused", "sharding=zero3"),
     "kernels-loss": (*GPU, "training.kernels=fused", "training.loss=fused", "model.architecture.model_type=mixtral"),
     "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
@@ -103,6 +104,7 @@ def test_each_rule_fires_alone_and_its_replacement_silences_it(name: str):
         (*GPU, "training.loss=fused", "sharding=fsdp2"),
         (*CPU, "optim=adamw_8bit", "sharding=zero3"),
         (*CPU, "training.loss=chunked"),
+        (*CPU, "stage=orpo", "training.kernels=fused", "training.loss=chunked"),
         (*CPU, "stage=pt", "training.loss=chunked", "data.packing=true", "training.neftune_alpha=5", "regime.dropout=0.1"),
         (*CPU, "stage=dpo", "stage.loss=robust", "stage.label_smoothing=0.1"),
         (*GPU, "stage=ppo", "regime=full", "sharding=zero3"),
@@ -116,11 +118,15 @@ def test_pairs_that_work_are_left_alone(overrides: tuple[str, ...]):
     assert names(*overrides) == []
 
 
-def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_the_chunked_loss():
-    run = described("model=demo", "data=demo", "training.loss=chunked", *CPU)
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [(("training.loss=chunked",), "chunked-loss-head"), (("stage=dpo", "training.kernels=fused", "training.attention=varlen"), "kernels-head")],
+)
+def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_what_computes_the_head_alone(overrides: tuple[str, ...], rule: str):
+    run = described("model=demo", "data=demo", *overrides, *CPU)
     for key, value in {"final_logit_softcapping": 30.0, "output_router_logits": True}.items():
         altered = replace(run, model=replace(run.model, architecture={**run.model.architecture, key: value}))
-        assert [rule.name for rule in incompatibilities(altered)] == ["chunked-loss-head"]
+        assert [rule.name for rule in incompatibilities(altered)] == [rule]
 
 
 def test_names_are_unique_and_every_row_says_why():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -15,8 +15,11 @@ from conf.run_dir import RunDir
 from conf.schema import Run, Zero
 from trainers.arguments import training_arguments
 from trainers.data.rows.collator import TENSOR_CORE_WIDTH
+from trainers.kernels.parts import fused, with_fused_adapter, with_fused_base
+from trainers.kernels.stepping import queue_less
 from trainers.model.build import FROZEN, ModelClass, by_precision, load_model
 from trainers.regimes import PreparedModel, hold_adapter
+from trainers.stages.shared.texts import TEXTS, answer_at_places, answer_logps
 
 
 class AsPrepared:
@@ -42,6 +45,14 @@ def pad_multiple(run: Run) -> int:
     return 1 if run.training.precision == "fp32" else TENSOR_CORE_WIDTH
 
 
+def ready(model: PreTrainedModel, run: Run, head: str | None = None) -> PreTrainedModel:
+    """The model, or its reference, as a stage of this module computes it; `head`: the name of one that is not of words."""
+    if fused(run):
+        with_fused_base(model, run)
+        answer_at_places(model, model.get_output_embeddings if head is None else partial(getattr, model, head), run.training.loss)
+    return with_float_logits(model)
+
+
 def settled(trainer: Trainer, run: Run) -> Trainer:
     """TRL holds the adapters of a quantised base in bf16; ours have the dtype that every other stage gives them.
 
@@ -51,6 +62,9 @@ def settled(trainer: Trainer, run: Run) -> Trainer:
     if isinstance(trainer.model, PeftModel):
         hold_adapter(trainer.model, run)
     trainer.model.disable_input_require_grads()
+    if fused(run):
+        with_fused_adapter(trainer.model)
+        queue_less(trainer)
     return trainer
 
 
@@ -79,7 +93,7 @@ def load_reference(run: Run, model_class: ModelClass, prepared: PreparedModel) -
     reference = load_model(run, model_class, dtype=dtype).requires_grad_(False)
     if not isinstance(run.sharding, Zero):  # DeepSpeed's engine has the dtype of the run by itself
         reference = reference.to(dtype)
-    return with_float_logits(reference)
+    return ready(reference, run)
 
 
 @contextmanager
@@ -96,11 +110,14 @@ def as_before_training(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def completion_logps(model: nn.Module, tokens: Tensor, attention: Tensor, completion: Tensor) -> Tensor:
+def completion_logps(model: nn.Module, batch: dict[str, Any], kind: str = "") -> Tensor:
     """Summed log-probability of each row's completion, [rows], added up in fp64: of a sum of -200 in fp32 the fifth decimal is lost.
 
-    `tokens`, `attention` and `completion` are [rows, width]; the last marks the tokens to sum over.
+    Of texts laid end to end (shared/texts.py), or of the columns `kind` + input_ids, attention_mask and completion_mask, each [rows, width].
     """
+    if TEXTS in batch:
+        return answer_logps(model, batch)
+    tokens, attention, completion = (batch[f"{kind}{name}"] for name in ("input_ids", "attention_mask", "completion_mask"))
     logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits
     sums = [row_logp(*row) for row in zip(logits[:, :-1], tokens[:, 1:], completion[:, 1:], strict=True)]
     return torch.stack(sums)

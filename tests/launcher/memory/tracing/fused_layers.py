@@ -1,6 +1,7 @@
-"""What training.kernels=fused makes on a GPU, on fake CPU tensors: liger's kernels, which a CPU lacks, with the tensors that they keep and make.
+"""What training.kernels=fused makes on a GPU, on CPU tensors: liger's kernels, which a CPU lacks, with the tensors that they keep and make.
 
-The adapters' functions and the loss are the trainers' own; only what they do otherwise on a CPU is replaced.
+They answer zeros: what real memory happened to hold can be numbers with which a CPU is slow. The adapters' functions and the loss are the trainers'
+own; only what they do otherwise on a CPU is replaced.
 """
 
 import sys
@@ -29,7 +30,7 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, in_place: bool) -> Tensor:
         rows = states.contiguous().view(-1, states.shape[-1])
-        output, factors = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.float32)
+        output, factors = torch.zeros_like(rows), torch.zeros(len(rows), dtype=torch.float32)
         ctx.save_for_backward(rows, weight, factors)
         ctx.in_place = in_place
         return output.view(states.shape)
@@ -37,7 +38,7 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         gradient, weight = gradient.contiguous(), ctx.saved_tensors[1]
-        parts = torch.empty(PROCESSORS, gradient.shape[-1], dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        parts = torch.zeros(PROCESSORS, gradient.shape[-1], dtype=torch.float32) if ctx.needs_input_grad[1] else None
         of_states = gradient if ctx.in_place else torch.zeros_like(gradient)
         return of_states, None if parts is None else parts.sum(dim=0).to(weight.dtype), None
 
@@ -62,7 +63,7 @@ class Gated(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up)
-        return torch.empty_like(gate)
+        return torch.zeros_like(gate)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,15 +77,15 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = torch.empty_like(query)
-        sums = torch.empty(query.shape[:3], dtype=torch.float32)
+        output = torch.zeros_like(query)
+        sums = torch.zeros(query.shape[:3], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, output, sums)
         return output.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        return torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
 
 
 def as_it_lies(heads: Tensor) -> Tensor:
@@ -150,9 +151,9 @@ def four_bit_matrix(base: trainers.kernels.bases.FourBitBase, dtype: torch.dtype
 
 
 def product_in(dtype: torch.dtype, left: Tensor, right: Tensor) -> Tensor:
-    return torch.empty(left.shape[0], right.shape[1], dtype=dtype)
+    return torch.zeros(left.shape[0], right.shape[1], dtype=dtype)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.dtype != left.dtype:
-        torch.empty_like(total)
+        torch.zeros_like(total)

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +12,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
+from regimen_tests_fused_layers import fuse_layers, fused_as_on_a_gpu  # beside this file: conftest.py
 from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainerCallback
 
 from conf.run_dir import RunDir
 from conf.schema import Freeze, Ppo, Run
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.data import build_collator
+from trainers.kernels.parts import fused
 from trainers.model.tokenizer import load_tokenizer
 from trainers.regimes import prepare_model
 from trainers.stages.shared.material import Material
@@ -35,7 +39,10 @@ def trace_stage(tracer: ModuleType, run: Run, folder: Path) -> dict[str, int]:
     trainer = build_trainer(run, RunDir(folder))
     live = mending(tracer.LiveBytes)()
     trainer.add_callback(Borders(tracer, trainer, live))
-    with live:
+    with ExitStack() as stack:
+        if fused(run):
+            as_on_a_gpu(trainer, stack)
+        stack.enter_context(live)
         trainer.train()
     peaks: dict[str, int] = live.peaks
     return peaks
@@ -52,18 +59,26 @@ def build_trainer(run: Run, run_dir: RunDir) -> Trainer:
     return trainer
 
 
+def as_on_a_gpu(trainer: Trainer, stack: ExitStack) -> None:
+    """liger's layers and the GPU's attention, with what they keep and without what they compute, in the policy and in its reference."""
+    for model in models_of(trainer, trainer.model):
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        fuse_layers(base)
+        stack.enter_context(fused_as_on_a_gpu(base))
+
+
 def callbacks_of(run: Run) -> list[TrainerCallback]:
     return [FrozenInputs()] if isinstance(run.regime, Freeze) else []
 
 
 def rows_of(run: Run) -> list[Row]:
-    """As long as the cutoff allows, nearly all of it answer, every second sequence a little shorter."""
-    draw, cutoff = random.Random(0), run.data.cutoff
+    """As long as the cutoff allows, nearly all of it answer, every second sequence a little shorter; all as long where nothing is padded."""
+    draw, cutoff, shorter = random.Random(0), run.data.cutoff, 0 if fused(run) else SHORTER
     makers: dict[str, Callable[[int], Row]] = {
-        "pt": lambda number: next_tokens(tokens(draw, cutoff - SHORTER * (number % 2))),
-        "kto": lambda number: {"prompt_ids": [5], "completion_ids": tokens(draw, cutoff - 1 - SHORTER * (number % 2)), "label": True},
+        "pt": lambda number: next_tokens(tokens(draw, cutoff - shorter * (number % 2))),
+        "kto": lambda number: {"prompt_ids": [5], "completion_ids": tokens(draw, cutoff - 1 - shorter * (number % 2)), "label": True},
     }
-    make = makers.get(run.stage.name, lambda _: pair(draw, cutoff))
+    make = makers.get(run.stage.name, lambda _: pair(draw, cutoff, shorter))
     return prompts(draw, cutoff) if run.stage.name in ANSWERING else [make(number) for number in range(4 * run.training.micro_batch)]
 
 
@@ -80,8 +95,8 @@ def next_tokens(ids: list[int]) -> Row:
     return {"input_ids": ids, "labels": ids}
 
 
-def pair(draw: random.Random, cutoff: int) -> Row:
-    return {"prompt_ids": [5], "chosen_ids": tokens(draw, cutoff - 1), "rejected_ids": tokens(draw, cutoff - 1 - SHORTER)}
+def pair(draw: random.Random, cutoff: int, shorter: int) -> Row:
+    return {"prompt_ids": [5], "chosen_ids": tokens(draw, cutoff - 1), "rejected_ids": tokens(draw, cutoff - 1 - shorter)}
 
 
 def mending(kind: Any) -> Any:

@@ -1,0 +1,60 @@
+"""The trainers of rm, dpo, kto, orpo and simpo: TRL's own loss over padded rows or, where texts are laid end to end, that of `measure`."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.stages.shared.evaluation import Evaluating, Fraction, means_of
+from trainers.stages.shared.texts import TEXTS
+
+# TRL's names of what a step logs, by ours.
+LOGGED = {
+    "reward_chosen": "rewards/chosen",
+    "reward_rejected": "rewards/rejected",
+    "reward_margin": "rewards/margins",
+    "reward_accuracy": "rewards/accuracies",
+    "logp_chosen": "logps/chosen",
+    "logp_rejected": "logps/rejected",
+    "log_odds": "log_odds_chosen",
+    "nll_loss": "nll_loss",
+    "positive_kl": "kl",
+}
+
+
+class Comparing(Evaluating):
+    """Before a trainer of TRL in the list of bases. What a batch is measured by in an evaluation is also its loss in training: the same formulas."""
+
+    logged = LOGGED
+
+    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
+        """The loss of one micro-batch of this rank."""
+        return mean(parts["loss"])
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if TEXTS not in inputs:
+            return super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
+        parts = self.measure(model, inputs)
+        self.note(parts)
+        loss = self.loss_of(parts).float()
+        return (loss, None) if return_outputs else loss
+
+    def note(self, parts: dict[str, Fraction]) -> None:
+        """Kept until the next log, on the device: a step that is not logged waits for nothing."""
+        noted = self.__dict__.setdefault("noted", defaultdict(list))
+        for name in self.logged.keys() & parts.keys():
+            noted[name].append(Fraction(*(each.detach().double().sum() for each in parts[name])))
+
+    def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
+        noted = self.__dict__.pop("noted", {}) if "loss" in logs else {}
+        means = means_of({name: Fraction(*map(torch.stack, zip(*noted[name], strict=True))) for name in sorted(noted)})
+        super().log({**logs, **{self.logged[name]: value for name, value in means.items()}}, *arguments, **keywords)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nothing here reads transformers' count, which looks for the tokens under their own name."""
+        return 0 if TEXTS in inputs else int(super().floating_point_ops(inputs))
+
+
+def mean(part: Fraction) -> Tensor:
+    return part.totals.sum() / part.counts.sum()
