@@ -1,5 +1,5 @@
 """What training.fit chooses for a given effective batch: the fastest permitted combination of micro-batch, gradient checkpointing, kernels, loss and
-sharding, as far as each is left open. The choice may change rounding and time, never the mathematics.
+sharding, as far as each is left open. The choice may change rounding and time, never the mathematics: a micro-batch on which the loss depends stays.
 
 "Fastest" is an order, not a prediction of time: four factors are multiplied, and only comparisons matter.
 
@@ -9,7 +9,7 @@ sharding, as far as each is left open. The choice may change rounding and time, 
    checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
    come first. From SATURATED_TOKENS tokens a pass on no further gain is counted, and the smaller micro-batch, which leaves more memory,
    comes first.
-3. Kernels. FUSED of the time of the plain ones. The loss changes the memory alone: the first of those that fit.
+3. Kernels. FUSED of the time of the plain ones. The loss changes the memory alone, the first of those that fit, but that CHUNKED is more time.
 4. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
 
 Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all
@@ -25,7 +25,7 @@ from math import ceil, hypot
 
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
-from conf.schema import Composed, Run, Sharding
+from conf.schema import Composed, Dpo, Run, Sharding, Simpo, Stage
 from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import Loss, stage_row
 from launcher.errors import ConfigError
@@ -44,6 +44,7 @@ REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to i
 # Of the time of the plain kernels, both with a fused loss and without checkpointing: 8B LoRA on one H200 0.62 (results/speed/h200_speed.jsonl,
 # 463 and 745 ms), full training, which has no adapters to save time with, more.
 FUSED = 0.7
+CHUNKED = 1.1  # the head's product a second time; not measured
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 
 
@@ -60,12 +61,13 @@ class Open:
 
 
 def left_open(composed: Composed, gpus: int) -> Open | None:
-    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages whose loss may depend on the micro-batch, and where no
-    effective batch is stated."""
+    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where no effective batch is
+    stated. What is stated stays, and so does a micro-batch on which the loss depends."""
     training, asked = composed.training, composed.training.fit == "auto"
-    implied = training.fit is None and training.effective_batch is not None and gpus > 0 and stage_row(composed.stage.name).loss is Loss.NEXT_TOKEN
+    implied = training.fit is None and training.effective_batch is not None and gpus > 0 and stage_row(composed.stage.name).learns != "own answers"
+    free = training.accumulation is None and not depends_on_micro_batch(composed.stage)
     found = Open(
-        micro_batch=training.micro_batch is None and (asked or training.accumulation is None),
+        micro_batch=training.micro_batch is None and (asked or free),
         checkpointing=training.gradient_checkpointing is None,
         sharding=asked,
         kernels=training.kernels is None,
@@ -73,6 +75,12 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
         attention=training.attention is None,
     )
     return found if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)) else None
+
+
+def depends_on_micro_batch(stage: Stage) -> bool:
+    """Whether the loss of a step changes with the samples that pass together: a mean over the tokens of a micro-batch, or KL estimated from it."""
+    loss = stage_row(stage.name).loss
+    return loss in (Loss.KTO, Loss.ORPO) or (isinstance(stage, (Dpo, Simpo)) and stage.sft_weight > 0)
 
 
 def opened(composed: Composed) -> Composed:
@@ -107,7 +115,7 @@ def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = N
         return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} comes closest",)
     chosen = by_speed[permitted[0]]
     head = f"{named(chosen)} comes first in the order of speed of the {len(permitted)} permitted of {len(by_speed)} combinations"
-    without = f"training.kernels=plain: {why_plain(run)}" if left.kernels and why_plain(run) else None
+    without = f"training.kernels=plain: {why_plain(run, left)}" if left.kernels and why_plain(run, left) else None
     return chosen, (head, *obstacles(chosen, by_speed[: permitted[0]], verdicts), *([without] if without else []))
 
 
@@ -124,14 +132,17 @@ def candidates(run: Run, samples: int | None, left: Open = Open()) -> Iterator[R
 
 def computations(run: Run, left: Open) -> list[Run]:
     """By kernels and loss, the preferred ones first."""
-    kernels = ("fused", "plain") if left.kernels and why_plain(run) is None else (run.training.kernels,)
+    kernels = ("fused", "plain") if left.kernels and why_plain(run, left) is None else (run.training.kernels,)
     return [with_kernels(run, name, loss, left) for name in kernels for loss in losses(run, name, left)]
 
 
 def losses(run: Run, kernels: str, left: Open) -> tuple[str, ...]:
-    """The fused kernels were measured with their own loss; beside the plain ones liger's saves memory and no time."""
+    """The fused kernels were measured with their own loss; beside the plain ones liger's saves memory and no time. A stage that compares answers has
+    the plain loss and, with fused kernels, the chunked one."""
     if not (left.loss and run.node.gpus and installed()):
         return (run.training.loss,)
+    if compares(run):
+        return ("plain", "chunked") if kernels == "fused" else ("plain",)
     return ("fused", "plain") if kernels == "fused" else ("plain", "fused")
 
 
@@ -140,7 +151,7 @@ def with_kernels(run: Run, kernels: str, loss: str, left: Open) -> Run:
     return trained(changed, attention=chosen_attention(changed)) if left.attention else changed
 
 
-def why_plain(run: Run) -> str | None:
+def why_plain(run: Run, left: Open) -> str | None:
     """What keeps the fused kernels from being chosen. A part of it does not keep them from being stated."""
     training, family = run.training, run.model.architecture.get("model_type")
     rows = (
@@ -149,10 +160,15 @@ def why_plain(run: Run) -> str | None:
         (family not in FUSED_FAMILIES, f"the fused kernels were not compared for {family}"),
         (training.precision == "fp32", "the fused kernels were not measured with training.precision=fp32"),
         (len(run.model.added_tokens) > 0, "the fused kernels were not tried with model.added_tokens"),
+        (compares(run), "the fused kernels were not run on a GPU in a stage that compares answers"),
         (fused_unknown(run) is not None, f"the memory of the fused kernels is not predicted with {fused_unknown(run)}"),
     )
-    refused = incompatibilities(trained(run, kernels="fused", loss="plain"))
+    refused = incompatibilities(with_kernels(run, "fused", "plain", left))
     return next((why for applies, why in rows if applies), refused[0].why if refused else None)
+
+
+def compares(run: Run) -> bool:
+    return stage_row(run.stage.name).learns == "comparison"
 
 
 def installed() -> bool:
@@ -181,7 +197,7 @@ def slowness(run: Run, facts: ModelFacts) -> float:
     step_tokens = run.training.effective_batch * sample_tokens(run)
     passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
     launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
-    kernels = FUSED if run.training.kernels == "fused" else 1
+    kernels = (FUSED if run.training.kernels == "fused" else 1) * (CHUNKED if run.training.loss == "chunked" else 1)
     return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown * kernels
 
 

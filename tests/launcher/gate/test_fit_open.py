@@ -1,4 +1,5 @@
-"""What training.fit chooses without being asked: the keys that are open where training.effective_batch is stated, on GPUs and for pt and sft."""
+"""What training.fit chooses without being asked: the keys that are open where training.effective_batch is stated, on GPUs, in stages that learn
+from given rows."""
 
 import importlib.machinery
 from dataclasses import replace
@@ -86,6 +87,34 @@ def test_what_is_stated_stays(given: tuple[str, ...], kept: dict[str, object]) -
     assert found.sharding.name == ("zero2" if "sharding=zero2" in given else "ddp")
 
 
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize(
+    ("stage", "micro_batch"),
+    [
+        (("rm",), 4),
+        (("dpo",), 4),
+        (("dpo", "stage.sft_weight=0.1"), 1),  # a mean over the tokens of a micro-batch
+        (("simpo",), 4),
+        (("orpo",), 1),
+        (("kto", "training.micro_batch=2"), 2),
+    ],
+)
+def test_stages_that_compare_answers_keep_a_micro_batch_on_which_their_loss_depends(stage: tuple[str, ...], micro_batch: int) -> None:
+    found = judged("model=llama3.2_1b", "node=h200_141", f"stage={stage[0]}", "regime=lora", STATED, *stage[1:])
+
+    assert tuple(getattr(found.run.training, key) for key in KEYS) == (micro_batch, 4 // micro_batch, False, "plain", "plain", "sdpa")
+    assert "training.kernels=plain: the fused kernels were not run on a GPU in a stage that compares answers" in found.fit
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_a_large_vocabulary_that_does_not_fit_at_once_is_chunked() -> None:
+    """Four pairs of 2048 tokens: 16 GiB in fp32 for 128,256 words, twice and three times."""
+    found = judged("model=llama3.2_1b", "node=a100_40", "stage=dpo", "regime=lora", STATED, "training.micro_batch=4", "training.kernels=fused")
+
+    assert found.verdict.permitted
+    assert (found.run.training.kernels, found.run.training.loss) == ("fused", "chunked")
+
+
 PLAIN = (1, 4, True, "plain", "plain", "sdpa")
 
 
@@ -96,7 +125,7 @@ PLAIN = (1, 4, True, "plain", "plain", "sdpa")
         (*LLAMA, "regime=lora", "training.accumulation=4"),  # no effective batch is stated
         (*LLAMA, "regime=lora", STATED, "training.fit=off"),
         ("model=llama3.2_1b", "node=cpu", "cluster.ranks_per_node=1", "regime=lora", STATED),
-        (*LLAMA, "stage=dpo", "regime=lora", STATED),
+        (*LLAMA, "stage=ppo", "stage.reward_model=org/judge", "regime=lora", STATED),
     ],
 )
 def test_elsewhere_nothing_is_chosen(overrides: tuple[str, ...]) -> None:

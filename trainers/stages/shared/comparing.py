@@ -27,18 +27,33 @@ class Comparing(Evaluating):
     """Before a trainer of TRL in the list of bases. What a batch is measured by in an evaluation is also its loss in training: the same formulas."""
 
     logged = LOGGED
+    step: tuple[int, int] | None = None  # rows and micro-batches of the present optimizer step, where it is known
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step = (sum(map(rows_in, batches)), len(batches))
+        return batches, items
 
     def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
         """The loss of one micro-batch of this rank."""
         return mean(parts["loss"])
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        weight = self.weight_of(inputs)
         if TEXTS not in inputs:
-            return super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
-        parts = self.measure(model, inputs)
-        self.note(parts)
-        loss = self.loss_of(parts).float()
-        return (loss, None) if return_outputs else loss
+            loss: Tensor = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        else:
+            parts = self.measure(model, inputs)
+            self.note(parts)
+            loss = self.loss_of(parts).float()
+        return (loss * weight, None) if return_outputs else loss * weight
+
+    def weight_of(self, inputs: dict[str, Any]) -> float:
+        """transformers takes the mean of the micro-batches of a step, and the last one of the data may be smaller: here every row weighs the same."""
+        if self.step is None:
+            return 1.0
+        rows, batches = self.step
+        return rows_in(inputs) * batches / rows
 
     def note(self, parts: dict[str, Fraction]) -> None:
         """Kept until the next log, on the device: a step that is not logged waits for nothing."""
@@ -54,6 +69,12 @@ class Comparing(Evaluating):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nothing here reads transformers' count, which looks for the tokens under their own name."""
         return 0 if TEXTS in inputs else int(super().floating_point_ops(inputs))
+
+
+def rows_in(batch: dict[str, Any]) -> int:
+    """Texts in a batch, padded or laid end to end."""
+    found = batch["lengths"] if TEXTS in batch else batch["chosen_input_ids"] if "chosen_input_ids" in batch else batch["input_ids"]
+    return len(found)
 
 
 def mean(part: Fraction) -> Tensor:

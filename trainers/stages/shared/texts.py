@@ -49,10 +49,11 @@ def joined_texts(run: Run, texts: Sequence[Text], prompts_of: int = 0) -> dict[s
 
 
 def joined_ends(run: Run, texts: Sequence[Text]) -> dict[str, Any]:
-    """What the model is to say of the last token of each text: a score."""
+    """What the model is to say of the last token of each text: a score. `lengths` [texts]: tokens of each text."""
     rows = [prompt + answer for prompt, answer in texts]
     ends = [begin + len(row) - 1 for begin, row in zip(begins(rows), rows, strict=True)]
-    return {TEXTS: {**laid_end_to_end(run, rows), "places": torch.tensor(ends)}}
+    lengths = torch.tensor([len(row) for row in rows])
+    return {TEXTS: {**laid_end_to_end(run, rows), "places": torch.tensor(ends)}, "lengths": lengths}
 
 
 def begins(rows: Sequence[list[int]]) -> list[int]:

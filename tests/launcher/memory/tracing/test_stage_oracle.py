@@ -56,7 +56,12 @@ CELLS = [
     ("dpo", (*LORA, "stage.precompute_reference=true")),
     ("simpo", (*LORA, "stage.sft_weight=0.5")),
 ]
-FUSED = ("training.kernels=fused", "training.attention=varlen", "data.cutoff=256")  # longer: of each text one token is no answer's
+FUSED = (
+    "training.kernels=fused",
+    "training.attention=varlen",
+    "data.cutoff=256",
+    "training.micro_batch=1",
+)  # longer: of each text one token is no answer's
 CHUNKED = "training.loss=chunked"
 FUSED_CELLS = [
     ("rm", (*FULL, *FUSED)),
@@ -64,7 +69,7 @@ FUSED_CELLS = [
     ("dpo", (*FULL, *FUSED)),
     ("dpo", (*LORA, *FUSED, PLAIN)),
     ("dpo", (*BF16, *FUSED, CHUNKED, PLAIN)),
-    ("kto", (*LORA, *FUSED)),
+    ("kto", (*LORA, *FUSED, "training.micro_batch=2")),
     ("orpo", (*LORA, *FUSED, CHUNKED)),
     ("simpo", (*BF16, *FUSED, PLAIN)),
 ]

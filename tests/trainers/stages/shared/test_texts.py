@@ -175,3 +175,21 @@ def test_the_head_computes_answers_alone(tmp_path: Path, run_of: Any, rows_of: A
     trainer.compute_loss(trainer.model, batch)
     assert seen == [(sum(batch["counts"]), 32)]
     assert batch["texts"]["input_ids"].numel() > 2 * sum(batch["counts"])
+
+
+@pytest.mark.parametrize(("stage", "kernels"), [("rm", ()), ("dpo", FUSED), ("simpo", FUSED)], ids=["rm", "dpo", "simpo"])
+def test_a_step_learns_the_same_from_the_same_pairs_in_any_micro_batches(
+    stage: str, kernels: tuple[str, ...], tmp_path: Path, run_of: Any, rows_of: Any, trainer_of: Any
+) -> None:
+    """Seven pairs, four a step: the last step has three, of which the last micro-batch may be one."""
+    found = []
+    for size in (1, 2, 4):
+        run = run_of(stage, *FULL, *kernels, f"training.micro_batch={size}", "training.effective_batch=4", "training.max_steps=4")
+        trainer = trainer_of(run, tmp_path / str(size), rows_of(stage, 7))
+        disturbed(trainer)
+        trainer.train()
+        found.append([(entry["loss"], entry["grad_norm"]) for entry in trainer.state.log_history if "loss" in entry])
+    assert len(found[0]) == 4
+    for others in found[1:]:
+        for ours, theirs in zip(others, found[0], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
