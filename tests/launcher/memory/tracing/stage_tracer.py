@@ -100,12 +100,15 @@ def pair(draw: random.Random, cutoff: int, shorter: int) -> Row:
 
 
 def mending(kind: Any) -> Any:
-    """Under any dispatch mode torch scatters a gather's gradient out of place, and in place otherwise (autograd/FunctionsManual, gather_backward)."""
+    """Under any dispatch mode torch makes the gradients of gather and index_select out of place, else in place (autograd/FunctionsManual)."""
+    in_place_of = {
+        torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
+        torch.ops.aten.index_add.default: torch.ops.aten.index_add_.default,
+    }
 
     class Mended(kind):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            in_place = torch.ops.aten.scatter_add_.default if func is torch.ops.aten.scatter_add.default else func
-            return super().__torch_dispatch__(in_place, types, args, kwargs)
+            return super().__torch_dispatch__(in_place_of.get(func, func), types, args, kwargs)
 
     return Mended
 
