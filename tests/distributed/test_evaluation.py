@@ -13,8 +13,7 @@ FUSED = ("training.kernels=fused", "training.attention=varlen")
 CHOSEN = {
     2: [
         *(Cell("sft", "ddp", 2), Cell("sft", "ddp", 2, PACKED), Cell("kto", "ddp", 2), Cell("grpo", "ddp", 2)),
-        *(Cell("dpo", "ddp", 2, FUSED), Cell("orpo", "ddp", 2, FUSED), Cell("kto", "ddp", 2, FUSED)),
-        *(Cell("dpo", "zero2", 2), Cell("simpo", "zero2", 2, FUSED), Cell("sft", "zero3", 2, CHUNKED), Cell("rm", "zero3", 2)),
+        *(Cell("dpo", "zero2", 2), Cell("sft", "zero3", 2, CHUNKED), Cell("rm", "zero3", 2)),
     ],
     3: [
         *(Cell("orpo", "ddp", 3), Cell("pt", "ddp", 3, (*PACKED, "training.kernels=fused"))),
