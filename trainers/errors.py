@@ -2,7 +2,7 @@
 
 from conf.data_registry import DataError
 
-__all__ = ["DataError", "RankZeroFailed", "UnsafeFile"]
+__all__ = ["DataError", "RankZeroFailed", "Stopped", "UnsafeFile"]
 
 
 class RankZeroFailed(RuntimeError):
@@ -11,3 +11,12 @@ class RankZeroFailed(RuntimeError):
 
 class UnsafeFile(ValueError):
     """A file would run code if it were loaded."""
+
+
+class Stopped(BaseException):
+    """The run was stopped before its first step, when there is nothing to save. No library may take it for an error of its own and go on."""
+
+    def __init__(self, asked: bool) -> None:
+        """`asked`: somebody wants the run to stop; otherwise only this rank was signalled, as an agent does when another rank has ended."""
+        super().__init__("stopped before the first step")
+        self.asked = asked

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import journal
+from conf.committed import committed
 from conf.exit_codes import DISK, DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.records import is_exit, read_object
 from conf.run_dir import RunDir
@@ -39,14 +40,16 @@ def outcome_of(run_dir: RunDir, agent_code: int, cause: Outcome | None = None) -
     failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
     if cause is not None and all(entry["code"] == LOST_PEER for entry in exits):
         return cause
-    if failures:
+    saved = [entry for entry in exits if entry["code"] == SAVED]
+    if failures and not (saved and all(entry["code"] == LOST_PEER for entry in failures)):  # ranks that stop first are lost peers of the others
         first = next((entry for entry in failures if entry["code"] != LOST_PEER), failures[0])
         said = f"{first['message']} (rank {first['rank']}; the full traceback is in {run_dir.rank_log(first['rank'])})"
         return Outcome(int(first["code"]), said + ("\n" + in_silence(run_dir, exits) if first["code"] == LOST_PEER else "").rstrip())
     if exits and all(entry["code"] == DONE for entry in exits) and agent_code == 0:
         return Outcome(DONE, "finished")
-    if exits and any(entry["code"] == SAVED for entry in exits):
-        return Outcome(SAVED, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
+    if saved:
+        what = "stopped and saved" if committed(run_dir) else "stopped before the first checkpoint, so nothing was saved"
+        return Outcome(SAVED, f"{what}. Go on with: regimen train resume={run_dir.path}")
     free = shutil.disk_usage(run_dir.path).free
     if free < NEARLY_NOTHING:
         return Outcome(

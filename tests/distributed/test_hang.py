@@ -42,3 +42,17 @@ def test_a_rank_that_is_stopped_is_named_with_the_stacks_of_the_others(tmp_path:
     assert "It did not answer" in second
     assert [json.loads(text)["event"] for text in run_dir.journal.read_text().splitlines()] == ["start", "hang", "end"]
     wait_until(lambda: line.processes_of(run_dir) == [], "end of every process")
+
+
+def test_a_run_that_is_stopped_while_it_starts_ends_without_a_step(tmp_path: Path) -> None:
+    """Its ranks import, read data or load weights then; nothing is there to save."""
+    with line.start((*line.MODULE, "train", *RUN), tmp_path) as started:
+        run_dir = started.the_run(tmp_path / "outputs")
+        started.wait_until(lambda: read_sign(run_dir.sign(0)) or read_sign(run_dir.sign(1)), "birth of a rank")
+        started.process.send_signal(signal.SIGINT)
+        ended = started.end()
+    assert ended.code == 75, ended.text
+    assert "stopped before the first checkpoint, so nothing was saved. Go on with: regimen train resume=" in ended.err.replace("\n", " ")
+    assert "Traceback" not in ended.text
+    assert line.losses(run_dir) == {}
+    assert line.processes_of(run_dir) == []

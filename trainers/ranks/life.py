@@ -21,6 +21,7 @@ class Life:
     step: int = 0
     moves: int = 0
     beats: int = 0
+    interruptible: bool = False  # a request to stop may end the rank at once, since there is nothing to save yet
     kept: list[object] = field(default_factory=list)  # what must live as long as the process
 
     def enter(self, phase: str) -> None:
@@ -47,14 +48,18 @@ def begin(run_dir: RunDir, place: Place) -> None:
     LIFE.kept.append(stacks)
     path = run_dir.sign(place.rank)
     path.parent.mkdir(exist_ok=True)
-    threading.Thread(target=beat, args=(path,), name="signs of life", daemon=True).start()
+    threading.Thread(target=beat, args=(path, run_dir.stop), name="signs of life", daemon=True).start()
 
 
-def beat(path: Path) -> None:
+def beat(path: Path, stop: Path) -> None:
+    """Also looks for a request to stop before the first step, when nobody else does."""
     me = identity_of(os.getpid())
     record = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     pause = threading.Event()
     while True:
         LIFE.beats += 1
         os.pwrite(record, as_record(Sign(me.pid, me.start, LIFE.phase, LIFE.step, LIFE.moves, LIFE.beats)), 0)
+        if LIFE.interruptible and stop.exists():
+            LIFE.interruptible = False
+            os.kill(me.pid, signal.SIGTERM)  # trainers/callbacks/stopping.py
         pause.wait(BEAT_SECONDS)

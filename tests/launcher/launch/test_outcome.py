@@ -74,7 +74,23 @@ def test_a_failure_after_a_saved_stop_is_told_before_the_stop(run_dir: RunDir) -
 def test_a_saved_stop_names_the_way_on(run_dir: RunDir) -> None:
     for rank in range(2):
         leave(run_dir, rank, 75, "stopped at step 3, saved", 10.0)
+    nothing = f"stopped before the first checkpoint, so nothing was saved. Go on with: regimen train resume={run_dir.path}"
+    assert outcome_of(run_dir, 1) == Outcome(75, nothing)
+    run_dir.checkpoint(3).mkdir(parents=True)
     assert outcome_of(run_dir, 1) == Outcome(75, f"stopped and saved. Go on with: regimen train resume={run_dir.path}")
+    leave(run_dir, 1, 76, "Another rank has ended", 11.0)  # it lost the one that stopped first
+    assert outcome_of(run_dir, 1).exit_code == 75
+    leave(run_dir, 1, 80, "Out of memory", 11.0)
+    assert outcome_of(run_dir, 1).exit_code == 80
+
+
+def test_the_supervisors_own_reason_counts_where_no_rank_had_another(run_dir: RunDir) -> None:
+    cause = Outcome(76, "Rank 1 gave no sign of life")
+    assert outcome_of(run_dir, -9, cause) == cause
+    leave(run_dir, 0, 76, "Another rank has ended", 10.0)
+    assert outcome_of(run_dir, -9, cause) == cause
+    leave(run_dir, 1, 80, "Out of memory", 11.0)
+    assert outcome_of(run_dir, -9, cause).exit_code == 80
 
 
 @pytest.mark.parametrize(("agent_code", "said"), [(-signal.SIGKILL, "ended by SIGKILL"), (1, "the agent's exit code is 1"), (0, "exit code is 0")])

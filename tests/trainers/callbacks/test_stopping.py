@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from conf.exit_codes import LOST_PEER, SAVED
 from conf.run_dir import RunDir
 from trainers.callbacks.stopping import SIGNALS, Stopping
+from trainers.errors import Stopped
+from trainers.ranks.causes import cause_of
 
 
 @pytest.fixture
 def stopping(tmp_path: Path) -> Iterator[Stopping]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    yield Stopping(RunDir(tmp_path))
+    made = Stopping(RunDir(tmp_path))
+    made.begin()
+    yield made
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -47,6 +52,18 @@ def test_a_signal_saves_and_ends_at_the_end_of_the_step(number: signal.Signals, 
     assert not stopping.stopped
     assert asked(step_end(stopping, 3)) == (True, True)
     assert stopping.stopped
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_a_signal_before_the_first_step_ends_the_rank_at_once_and_only_once(asked_for: bool, stopping: Stopping) -> None:
+    """While it tokenises, loads or evaluates before the first step there is nothing to save."""
+    if asked_for:
+        stopping.run_dir.stop.write_text("stop\n")
+    stopping.begun = False
+    with pytest.raises(Stopped) as raised:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert cause_of(raised.value)[0] == (SAVED if asked_for else LOST_PEER)
+    os.kill(os.getpid(), signal.SIGTERM)  # the agent's, while the rank writes how it ended
 
 
 def test_a_run_at_its_last_step_finishes_instead(stopping: Stopping) -> None:
