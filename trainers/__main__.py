@@ -47,6 +47,10 @@ def leave_out_bars() -> None:
 
 
 def main() -> int:
+    """The code for the agent, which takes every one but 0 for a failure, ends the other ranks, and may start all again.
+
+    It is 0 also where all ranks have stopped and saved together. A rank that stopped before the first step may have left others waiting for it.
+    """
     die_with_ancestors(os.environ)  # torchrun leaves its workers running otherwise
     ForkedChildren()
     keep_private()
@@ -63,13 +67,15 @@ def main() -> int:
         from trainers.run import train
 
         code, message = train(load_run(run_dir), run_dir, place)
+        together = True
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code
         print_traceback()
         code, message = cause_of(error)
+        together = False
     write_exit(run_dir, place, code, message)
     if code == DISK:
         make_room(run_dir, place)
-    return code
+    return DONE if together and code == SAVED else code
 
 
 def print_traceback() -> None:
@@ -112,6 +118,5 @@ if __name__ == "__main__":
     with suppress(OSError):  # the log's disk is full: how this rank ended is in its exit file
         sys.stdout.flush()
         sys.stderr.flush()
-    # Work is committed: a library's thread or process group must not keep a finished rank alive. The agent takes every code but 0 for a failure,
-    # writes a traceback and may start the ranks again: that a run was stopped and saved stands in the exit file alone.
-    os._exit(DONE if code == SAVED else code)
+    # Work is committed: a library's thread or process group must not keep a finished rank alive.
+    os._exit(code)

@@ -69,7 +69,12 @@ def trial(number: int, seed: int, broken: bool) -> dict[str, Any]:
     chance = random.Random(f"{seed}:{number}")
     name = chance.choice([*MOMENTS])
     moment = MOMENTS[name]
-    victim, delay = chance.choice(moment.victims), chance.uniform(0, moment.longest)
+    return killed(name, chance.choice(moment.victims), chance.uniform(0, moment.longest), broken)
+
+
+def killed(name: str, victim: str, delay: float, broken: bool) -> dict[str, Any]:
+    """A run whose victim is killed so many seconds after the moment has begun, and what is left of it."""
+    moment = MOMENTS[name]
     with folder_for_trial() as made:
         folder = Path(made)
         process = start(
