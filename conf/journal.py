@@ -15,6 +15,7 @@ from typing import IO, Any, ClassVar, get_args, get_type_hints
 
 from conf.records import is_number, is_time, is_whole, read_lines
 from conf.run_dir import RunDir, cut_torn_line
+from conf.secrets import masked_in
 
 # Who starts a run. Only what USER starts was wanted by a person; the others start again what has failed or was interrupted.
 USER, SUPERVISOR, SLURM, TORCHRUN = "the user", "the supervisor", "Slurm", "torchrun"
@@ -201,7 +202,7 @@ def record(run_dir: RunDir, row: Row) -> None:
         OSError: where it cannot be written.
     """
     facts = {name: value for name, value in vars(row).items() if value is not None}
-    line = json.dumps({"time": round(time.time(), 3), "event": row.event, **facts}) + "\n"
+    line = json.dumps({"time": round(time.time(), 3), "event": row.event, **masked_in(facts)}) + "\n"
     with run_dir.journal.open("ab") as file:
         wait_for_turn(file)
         cut_torn_line(run_dir.journal)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conf.choices import subtypes, type_of
+from conf.environment import as_written, to_object
 from conf.new_keys import with_new_keys
 from conf.schema import (
     Cluster,
@@ -235,8 +236,9 @@ def cut_torn_line(path: Path) -> None:
 
 
 def run_as_dict(run: Composed) -> dict[str, Any]:
-    """The run as plain dicts, lists and scalars, in the order of the schema."""
-    return asdict(run)
+    """The run as plain dicts, lists and scalars, in the order of the schema. What was read from the environment is as it was written."""
+    written: dict[str, Any] = as_written(asdict(run))
+    return written
 
 
 def save_run(run: Composed, run_dir: RunDir) -> None:
@@ -253,7 +255,9 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
     node = OmegaConf.structured(Composed)
     for group in subtypes():
         node[group] = OmegaConf.structured(type_of(group, values[group]["name"]))
-    run = OmegaConf.to_object(OmegaConf.merge(node, values))
+    config = OmegaConf.merge(node, values)
+    assert isinstance(config, DictConfig)
+    run = to_object(config)
     if not isinstance(run, Composed):
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
     return with_sizes(run)

@@ -11,6 +11,7 @@ from typing import TextIO, cast
 
 from conf.exit_codes import BUG, DISK, INTERRUPTED
 from conf.private import OWNER_ALONE, keep_private
+from conf.secrets import masked
 from launcher.errors import ConfigError, RegimenError
 from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
@@ -92,7 +93,7 @@ def replaced(overrides: Sequence[str]) -> list[str]:
 def report_bug() -> int:
     handle, name = tempfile.mkstemp(prefix="regimen-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(traceback.format_exc())
+        file.write(masked(traceback.format_exc()))
     cause = traceback.format_exc().splitlines()[-1]
     print(f"regimen: this is a bug in regimen ({cause}). The traceback is in {name}. Please report it.", file=sys.stderr)
     return BUG

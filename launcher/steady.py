@@ -4,6 +4,8 @@ import errno
 import os
 from typing import Any, TextIO
 
+from conf.secrets import masked
+
 
 class Steady:
     """A text stream whose writes never raise. What cannot be written is dropped, and `lost` says why."""
@@ -16,7 +18,8 @@ class Steady:
 
     def write(self, text: str) -> int:
         try:
-            return self.stream.write(text)
+            self.stream.write(masked(text))
+            return len(text)
         except OSError as error:
             self.drop(error)
             return len(text)

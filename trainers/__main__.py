@@ -13,6 +13,7 @@ from conf.private import keep_private
 from conf.processes import ForkedChildren, die_with_ancestors
 from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
 from conf.run_dir import RunDir, load_run, write_text_atomically
+from conf.secrets import Masking, masked
 from trainers.ranks import life
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
@@ -39,6 +40,7 @@ def redirect_output(path: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    sys.stdout, sys.stderr = Masking(sys.stdout), Masking(sys.stderr)
 
 
 def leave_out_bars() -> None:
@@ -97,7 +99,7 @@ def make_room(run_dir: RunDir, place: Place) -> None:
 
 def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
     run_dir.exits.mkdir(exist_ok=True)
-    text = exit_text(place, code, message)
+    text = exit_text(place, code, masked(message))
     reserved = run_dir.exit_reserve(place.rank)
     try:
         write_text_atomically(run_dir.exit_file(place.rank), text)

@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from conf.choices import subtypes, type_of
+from conf.environment import to_object
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
+from conf.secrets import shape_of_secret
 from conf.sizes import with_sizes
 from launcher.composition import own_groups
 from launcher.composition.mistakes import (
@@ -50,7 +52,6 @@ NAMING = {
 }  # what says which model and data
 PATHS = ("output", "model.path", "data.folder", "data.cache", "regime.adapter", "stage.reward_model")
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Composed:
@@ -137,7 +138,7 @@ def typed_run(config: DictConfig) -> Composed:
     """
     try:
         refuse_odd_references(config)
-        run = OmegaConf.to_object(config)
+        run = to_object(config)
     except MissingMandatoryValue as error:
         raise ConfigError(missing_value(str(error.full_key))) from error
     except InterpolationResolutionError as error:
@@ -282,5 +283,8 @@ def refuse_secret(text: str, environment: "os._Environ[str]") -> None:
     for name, value in environment.items():
         if SECRET_NAME.search(name) and len(value) >= 8 and value in text:
             raise Unsafe(f"The configuration holds the value of ${name}. Remove it. It is read from the environment.")
-    if SECRET_VALUE.search(text):
-        raise Unsafe("The configuration holds what looks like an access token. Set it in the environment instead (HF_TOKEN, WANDB_API_KEY).")
+    shape = shape_of_secret(text)
+    if shape:
+        raise Unsafe(
+            f"The configuration holds what looks like an access token ({shape}). Set it in the environment instead (HF_TOKEN, WANDB_API_KEY)."
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from conf.new_keys import new_keys
 from conf.run_dir import RunDir, composed_from_dict, load_run, recorded_values, run_as_dict
@@ -70,6 +70,10 @@ def recorded_run(run_dir: RunDir) -> Run:
         run = load_run(run_dir)
         tell_new_keys(run_dir)
         return run
+    except InterpolationResolutionError as error:
+        raise ConfigError(
+            f"{error.full_key or 'A key'} of {run_dir.run_yaml} cannot be resolved: {first_line(error)}. Set the variable as at the first start."
+        ) from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         first = next(iter(str(error).splitlines()), "")
         raise ConfigError(
@@ -181,7 +185,7 @@ def with_values(recorded: dict[str, Any], values: dict[str, Any]) -> Composed:
 
 
 def as_plain_dict(node: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node, resolve=True)
+    plain = OmegaConf.to_container(node, resolve=False)  # what it refers to is found where the whole run is made of it
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -4,10 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+from conf.environment import FromEnvironment
 from conf.run_dir import RunDir
 from conf.schema import Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
-from launcher.errors import SubmissionError, Unsafe
+from launcher.errors import ConfigError, SubmissionError, Unsafe
 from launcher.rules.slurm import refuse_other_form, slurm_size
 
 TEMPLATES = PACKAGES / "slurm"
@@ -57,7 +58,7 @@ def directives(run: Run, run_dir: RunDir) -> list[str]:
         "--ntasks-per-node=1",
         f"--cpus-per-task={int(cluster.cpus_per_rank) * int(cluster.ranks_per_node)}",
         *gpu_directive(cluster, bool(run.node.gpus)),
-        *(f"--{option}={value}" for option, value in site_options(cluster)),
+        *(f"--{option}={value}" for option, value in site_options(cluster) if not isinstance(value, FromEnvironment)),
     ]
 
 
@@ -82,6 +83,11 @@ def site_options(cluster: Slurm) -> list[tuple[str, str]]:
         "exclude": cluster.exclude,
     }
     names = {"memory": "mem"}
+    for key in ("exclude", "gpu_type"):
+        if isinstance(getattr(cluster, key), FromEnvironment):
+            raise ConfigError(
+                f"cluster.{key} cannot be read from the environment, because sbatch reads it only from its script. Write the value itself."
+            )
     return [(names.get(key, key), allowed(f"cluster.{key}", value)) for key, value in stated.items() if value is not None]
 
 
@@ -118,10 +124,21 @@ LEFT_BY_ANOTHER_JOB = tuple(
 )
 
 
+def options_from_environment(run: Run) -> tuple[tuple[str, str], ...]:
+    """Options that the configuration reads from the environment: sbatch gets them there too, so that they are in no file."""
+    if not isinstance(run.cluster, SettledSlurm):
+        return ()
+    return tuple((variable_of(option), value) for option, value in site_options(run.cluster) if isinstance(value, FromEnvironment))
+
+
+def variable_of(option: str) -> str:
+    return f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}"
+
+
 def contradicting_variables(run: Run, run_dir: RunDir) -> tuple[str, ...]:
     """The variables of the site that would override what the script says; they are withheld from sbatch."""
     options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir)]
-    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *(f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}" for option in options))
+    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *(variable_of(option) for option in options))
 
 
 def sbatch_argv(script: Path) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.environment import FromEnvironment, as_written
 from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Run
+from conf.secrets import masked_in
 from launcher.command import LAUNCHER, Command
 from launcher.gate.judge import Judged
 from launcher.launch.backends import accelerate_config, command, node_argv
-from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, render, sbatch_argv
+from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, options_from_environment, render, sbatch_argv
 
 PLANNED_TIME = "TIME"  # stands for the start's date and time in a plan that is not started
 
@@ -34,10 +36,11 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
     on_one_node = command(run, run_dir)
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
-    forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced))
+    forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced if not isinstance(value, FromEnvironment)))
     script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
-    submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld)
+    forced_there = (*on_one_node.forced, *options_from_environment(run))
+    submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld, forced=forced_there)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
 
 
@@ -48,7 +51,7 @@ def new_run_dir(run: Run, time: str) -> RunDir:
 def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
     """The plan for programs: what `--json` prints and plan.json holds. Sizes are bytes, times seconds."""
     judged = plan.judged
-    return {
+    values = {
         "run_folder": str(plan.run_dir.path),
         "run": run_as_dict(judged.run),
         "parameters": judged.facts.parameters,
@@ -57,6 +60,7 @@ def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
         "expected": judged.expectations.as_dict(),
         "fit": list(judged.fit),
         "argv": list(plan.command.argv),
-        "environment": plan.command.changes(site),
+        "environment": as_written(plan.command.changes(site)),
         "files": {str(path): text for path, text in plan.files},
     }
+    return {key: masked_in(value) for key, value in values.items()}

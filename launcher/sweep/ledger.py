@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.run_dir import RunDir, write_text_atomically
+from conf.secrets import masked_in
 from launcher.errors import DiskError
 from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
@@ -49,7 +50,7 @@ def make_sweep_dir(output: Path) -> SweepDir:
 
 def record(sweep_dir: SweepDir, event: str, **facts: Any) -> None:
     """Append one event and make it durable."""
-    line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+    line = json.dumps({"time": round(time.time(), 3), "event": event, **masked_in(facts)}) + "\n"
     with sweep_dir.ledger.open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conf import journal
+from conf.environment import open_keys
 from conf.evaluations import of_final_model
 from conf.exit_codes import DONE, NEVER, SAVED
 from conf.metrics import SHOWN, shown_of
@@ -189,6 +190,8 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trus
     if decided is None:
         return 0
     plan, held = take_again(decided, run_dir, trust)
+    for line in open_keys(decided.run):
+        print(f"note: {line} is read from the environment again.")
     if decided.run.cluster.name == "slurm":
         return batch_job.submit_again(plan, held)
     if detached:
