@@ -93,7 +93,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 
 def written(run_dir: RunDir) -> str:
-    return "\n".join(path.read_text() for path in run_dir.path.rglob("*") if path.is_file())
+    return "\n".join(path.read_text(errors="replace") for path in run_dir.path.rglob("*") if path.is_file())
 
 
 def hidden(values: dict[str, str]) -> list[str]:
