@@ -48,6 +48,7 @@ def to_object(config: DictConfig) -> Any:
     Raises:
         OmegaConfBaseException: as OmegaConf.to_object.
     """
+    hide_named(config)
     made = OmegaConf.to_object(config)
     folder = f"{getattr(made, 'output', '')}/{getattr(made, 'name', '')}"
     for value, source in mark(config, made):
@@ -70,6 +71,15 @@ def mark(node: Any, made: Any) -> list[tuple[str, str]]:
         elif value is not None and not isinstance(value, (bool, int, float)):
             found += mark(node[key], value)
     return found
+
+
+def hide_named(config: DictConfig) -> None:
+    """Hide the variables of a configuration that may turn out to be wrong: its error is a message too."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    in_folder = NAMED.findall(" ".join(str(raw.get(key, "")) for key in ("output", "name")) if isinstance(raw, dict) else "")
+    for name in NAMED.findall(str(raw)):
+        if name not in in_folder and not os.environ.get(name, "/").startswith("/"):
+            hide(os.environ[name], f"${{{RESOLVER}:{name}}}")
 
 
 def put(made: Any, key: Any, value: str) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from conf.choices import subtypes, type_of
-from conf.environment import to_object
+from conf.environment import hide_named, to_object
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
 from conf.secrets import shape_of_secret
@@ -137,6 +137,7 @@ def typed_run(config: DictConfig) -> Composed:
         ConfigError: for a value that is still missing, or an interpolation that cannot be resolved.
     """
     try:
+        hide_named(config)
         refuse_odd_references(config)
         run = to_object(config)
     except MissingMandatoryValue as error:

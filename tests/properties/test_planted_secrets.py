@@ -36,7 +36,8 @@ def text_keys(run: Composed) -> dict[str, Any]:
     return {key: kind for key, kind in found.items() if not key.endswith(".name") and "dict" not in str(kind)}
 
 
-KEYS = {**text_keys(composed(*BASE)), **{k: v for k, v in text_keys(composed(*BASE, *SLURM)).items() if k.startswith("cluster.")}}
+NUMBERS = {"optim.lr": float, "training.max_steps": int, "data.packing": bool, "checkpoint.keep": int}  # refused, since the value is no number
+KEYS = {**NUMBERS, **text_keys(composed(*BASE)), **{k: v for k, v in text_keys(composed(*BASE, *SLURM)).items() if k.startswith("cluster.")}}
 
 
 def planted(key: str, kind: Any, number: int) -> tuple[str, str, str]:
