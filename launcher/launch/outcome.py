@@ -12,6 +12,7 @@ from conf.exit_codes import DISK, DONE, LOST_PEER, RANKS_FAILED, SAVED
 from conf.records import is_exit, read_object
 from conf.run_dir import RunDir
 from conf.words import size_in_words
+from launcher.facts.output import nearest_folder
 
 NEARLY_NOTHING = 65536  # bytes: less than a rank needs to say how it ended
 LAST_LINES = 5  # of the log of a rank that left no message
@@ -50,7 +51,7 @@ def outcome_of(run_dir: RunDir, agent_code: int, cause: Outcome | None = None) -
     if saved:
         what = "stopped and saved" if committed(run_dir) else "stopped before the first checkpoint, so nothing was saved"
         return Outcome(SAVED, f"{what}. Go on with: regimen train resume={run_dir.path}")
-    free = shutil.disk_usage(run_dir.path).free
+    free = shutil.disk_usage(nearest_folder(run_dir.path)).free
     if free < NEARLY_NOTHING:
         return Outcome(
             DISK,
