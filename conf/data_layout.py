@@ -1,5 +1,6 @@
 """How records are laid out: the columns and tags of alpaca, sharegpt, openai and trl data, and what a set of them holds."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -118,6 +119,14 @@ def in_words(value: object) -> str:
     return f"the number {value}" if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"
 
 
+NO_LISTS = "A CSV file holds texts alone, and a text is not read as a list. Write the records to a .jsonl file, with lists that are not quoted."
+
+
+def is_list_as_text(value: object) -> bool:
+    """As a CSV file would hold a list of messages or turns."""
+    return isinstance(value, str) and re.match(r"\s*\[\s*[\[{]", value) is not None
+
+
 LAYOUTS_IN_WORDS = (
     "text (pre-training), instruction and output (alpaca), conversations of from and value (sharegpt), messages of role and content (openai), "
     "prompt and completion (or response), or chosen and rejected (trl)"
@@ -126,6 +135,9 @@ LAYOUTS_IN_WORDS = (
 
 def no_layout(place: str, record: Mapping[str, object]) -> str:
     """What to say of a record whose columns fit no layout."""
+    written = [name for name in ("messages", "conversations", "prompt", "chosen") if is_list_as_text(record.get(name))]
+    if written:
+        return f"{place}: the column {written[0]} holds a list of messages as text. {NO_LISTS}"
     return (
         f"{place}: the columns ({', '.join(sorted(record)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
         f"Describe the file in the registry (data.registry), or rename its columns."

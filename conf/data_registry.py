@@ -7,7 +7,8 @@ from pathlib import Path
 
 from conf.data_layout import ALPACA, OPENAI, SHAREGPT, Columns, Layout, Tags, in_words
 from conf.stages import Kind
-from conf.strict_json import LongNumber, RepeatedKey, loads
+from conf.strict_json import LongNumber, RepeatedKey, broken, loads
+from conf.text_encoding import HEAD, other_encoding
 
 LAYOUTS = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": OPENAI}
 MEDIA = ("images", "videos", "audios")
@@ -52,9 +53,12 @@ def read_registry(path: Path) -> dict[str, object]:
     except (LongNumber, RepeatedKey) as error:
         raise DataError(f"{path}: {error}. Give each entry a name of its own, and each key one value.") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: this is not valid JSON: {error.msg}. Fix the registry there.") from error
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: this is not valid JSON: {broken(error)}. Fix the registry there."
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8. Save the registry as UTF-8.") from error
+        told = other_encoding(path, path.read_bytes()[:HEAD])
+        raise DataError(told or f"{path}: byte {error.start} is not UTF-8. Save the registry as UTF-8.") from error
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. A registry is an object of names and entries.") from error
     if not isinstance(entries, dict):
@@ -86,11 +90,13 @@ def registered_source(path: Path, name: str, entry: object) -> Source:
     if file is None and hub_id is None:
         why = "; ".join(f"{key}: {reason}" for key, reason in OTHER_SOURCES.items() if key in entry) or "no source is named"
         raise DataError(f"{place}: {why}. Give file_name (a file or folder in {path.parent}) or hf_hub_url.")
+    if file is not None and hub_id is not None:
+        raise DataError(f"{place}: file_name={file} and hf_hub_url={hub_id} both name the data. Keep the one that is to be read.")
     if hub_id is None:
         refuse_keys_of_the_hub(place, entry)
     return Source(
         name=name,
-        file=path.parent / file if file is not None and hub_id is None else None,
+        file=None if file is None else path.parent / file,
         hub_id=hub_id,
         subset=text(place, entry, "subset"),
         split=text(place, entry, "split") or "train",
@@ -122,6 +128,10 @@ def registered_layout(place: str, entry: dict[str, object]) -> Layout:
         layout = replace(layout, columns=registered_columns(layout, columns), named=tuple(columns.values()))
     if "tags" in entry:
         layout = replace(layout, tags=registered_tags(place, layout.tags, mapping(place, entry, "tags")))
+    if entry.get("tags") and formatting == "alpaca":
+        raise DataError(
+            f"{place}: tags name the roles of messages, and formatting=alpaca has no messages. Remove tags, or set formatting=sharegpt or openai."
+        )
     return layout
 
 

@@ -49,7 +49,9 @@ def sources_of(names: Sequence[str], data: Data) -> list[Source]:
 
 def find_source(name: str, data: Data, registry: Path, entries: dict[str, object]) -> Source:
     if name in entries:
-        return registered_source(registry, name, entries[name])
+        source = registered_source(registry, name, entries[name])
+        refuse_other_file(name, source, data)
+        return source
     if name == GENERATED:
         return Source(name=name)
     local = [path for path in (Path(data.folder, name), Path(name)) if name and path.exists()]
@@ -62,6 +64,16 @@ def find_source(name: str, data: Data, registry: Path, entries: dict[str, object
     if HUB_ID.match(name):
         return Source(name=name, hub_id=name)
     raise DataError(unknown_set(name, registry, entries))
+
+
+def refuse_other_file(name: str, source: Source, data: Data) -> None:
+    """An entry with the name of a file that it does not read would hide that file."""
+    for path in (Path(data.folder, name), Path(name)):
+        if data_ending(path) and path.is_file() and not (source.file is not None and source.file.exists() and source.file.samefile(path)):
+            raise DataError(
+                f"data.sets: {name} is an entry of {Path(data.folder, data.registry)} and also the file {path}, which the entry does not read. "
+                f"Name the file as {path.absolute()}, or give the entry another name."
+            )
 
 
 def refuse_folder_of_registry(name: str, folder: Path, registry: str) -> None:
@@ -123,8 +135,8 @@ def parts_of(source: Source) -> list[Source]:
 
 def left_out(data: Data) -> list[Path]:
     """Files of the sets' folders, and of folders inside, that are neither trained nor evaluated on; without what is hidden and NOTES."""
-    sources = sources_of(data.sets, data)
-    read = {part.file for source in [*sources, *evaluation_sources(data)] for part in parts_of(source)}
+    sources = [*sources_of(data.sets, data), *evaluation_sources(data)]
+    read = {part.file for source in sources for part in parts_of(source)}
     folders = [source.file for source in sources if source.file is not None and source.file.is_dir()]
     every = dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("*")) if not is_aside(file.relative_to(folder)))
     return [file for file in every if file not in read and file.is_file()]

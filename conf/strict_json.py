@@ -1,6 +1,34 @@
 """JSON in which no value vanishes: an object that holds a key twice is refused, where the json module keeps the last value alone."""
 
 import json
+import re
+
+# Characters that input methods and word processors write where JSON has one of ASCII.
+LOOKALIKES = {
+    **dict.fromkeys("，、", "a comma (,)"),
+    **dict.fromkeys("：", "a colon (:)"),
+    **dict.fromkeys("“”„‟＂«»「」『』", 'a straight double quote (")'),
+    **dict.fromkeys("‘’‚‛＇'", 'a straight double quote (")'),
+    **dict.fromkeys("｛", "an opening brace ({)"),
+    **dict.fromkeys("｝", "a closing brace (})"),
+    **dict.fromkeys("［【", "an opening bracket ([)"),
+    **dict.fromkeys("］】", "a closing bracket (])"),
+    **dict.fromkeys("\u3000\u00a0\ufeff", "a space or nothing"),
+}
+TEXT = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)')
+
+
+def broken(error: json.JSONDecodeError) -> str:
+    """What is wrong, with the character that only looks like the one of JSON where there is one."""
+    found = error.doc[error.pos : error.pos + 1]
+    if found in LOOKALIKES and found:
+        shown = found if found.isprintable() and not found.isspace() else f"U+{ord(found):04X}"
+        return f"{error.msg}, and {shown} stands there: JSON needs {LOOKALIKES[found]}"
+    line = error.doc[error.doc.rfind("\n", 0, error.pos) + 1 : error.pos]
+    text = next((match[0] for match in reversed([*TEXT.finditer(line)])), "")  # the last one, which may have no end
+    if text.count("”") > text.count("“"):
+        return f"{error.msg}. The text before it holds ” without “: where a text ends, JSON needs {LOOKALIKES['”']}"
+    return error.msg
 
 
 class LongNumber(ValueError):

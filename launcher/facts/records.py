@@ -5,6 +5,7 @@ import gzip
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 from conf.data_layout import Layout, in_words, layout_of_record, no_layout
 from conf.data_registry import DataError, Source
 from conf.data_sets import ending_of
+from conf.text_encoding import HEAD, other_encoding
 
 LOOKED_AT = 1000  # records: the trainers look for a layout in their first chunk (SIZE in trainers/data/sources/chunks.py)
 PREFIX = 2**20  # bytes of a .json file in which its first record is looked for
@@ -130,8 +132,22 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Record]]]] = {
 }
 
 
-def opened(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """
+    Raises:
+        DataError: for a text in another encoding than UTF-8. Of a compressed one the trainers say so.
+    """
+    if path.suffix == ".gz":
+        with gzip.open(path) as packed:
+            yield packed  # type: ignore[misc]
+        return
+    with path.open("rb") as file:
+        told = other_encoding(path, file.read(HEAD))
+        if told is not None:
+            raise DataError(told)
+        file.seek(0)
+        yield file
 
 
 def parsed(text: bytes) -> object:

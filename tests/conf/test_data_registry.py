@@ -65,6 +65,8 @@ def test_a_hub_entry_keeps_subset_split_folder_and_number():
         ({"file_name": "a.json", "tags": {"user_tag": "gpt"}}, r"tags: user_tag and assistant_tag are both 'gpt', so it is not known which role"),
         ({"file_name": "a.json", "tags": {"observation_tag": "human"}}, r"tags: user_tag and observation_tag are both 'human'"),
         ({"file_name": "a.json", "tags": {"content_tag": "from"}}, r"tags: role_tag and content_tag are both 'from', so it is not known which key"),
+        ({"file_name": "a.json", "tags": {"user_tag": "u"}}, r"tags name the roles of messages, and formatting=alpaca has no messages. Remove tags"),
+        ({"file_name": "a.json", "hf_hub_url": "o/n"}, r"file_name=a.json and hf_hub_url=o/n both name the data. Keep the one that is to be read"),
         ({"file_name": "a.json", "subset": "en"}, r"subset can be read of sets of the hub alone"),
         ({"file_name": "a.json", "split": "train[:5%]"}, r"split=train\[:5%\] is a part of a split.*Use num_samples"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from conf.run_dir import RunDir, save_run
+from launcher.launch import journal
 from tests.described import described
 from trainers.ranks.place import Place
 
@@ -70,3 +71,20 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     (root / "questions.json").write_text(json.dumps(records))
     data = ("data=files", "data.sets=[questions.json]", f"data.folder={root}", "data.cutoff=64", f"data.cache={root}/cache")
     return trained(root / "learned" / "once", *data, *LEARNED)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """What `make demo` leaves, of a smaller model and fewer samples: an adapter, its random base, and a checkpoint at step 100."""
+    folder = tmp_path_factory.mktemp("demo") / "outputs" / "demo" / "2026-01-01_00-00-00"
+    short = (
+        "training.micro_batch=1",
+        "training.max_steps=100",
+        "checkpoint.interval=100",
+        "data.max_samples=64",
+        "evaluation.answers=0",
+        "evaluation.at_start=false",
+    )
+    run_dir = trained(folder, "recipe=demo", *short, f"data.cache={folder.parent}/cache")
+    journal.record(run_dir, "end", exit_code=0, message="")
+    return run_dir

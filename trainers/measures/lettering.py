@@ -23,7 +23,7 @@ def lettering(text: str) -> Lettering:
     if family is not None:
         return Lettering(text, [USUAL, family])
     print(
-        f"No font on this machine has the characters {''.join(strange)} of {text!r}, so the picture's title shows … in their place. "
+        f"No font on this machine has the characters {''.join(strange)}, so the picture's title ({text.splitlines()[0]}) shows … in their place. "
         "Install a font that has them, for example Noto Sans CJK.",
         file=sys.stderr,
         flush=True,

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -14,7 +14,7 @@ from conf.data_sets import evaluation_sources, left_out, sources_of
 from conf.request import Validate, load_validate
 from conf.run_dir import load_composed
 from conf.schema import Composed
-from conf.stages import stage_row
+from conf.stages import Kind, stage_row
 from conf.words import aligned
 from trainers.data.inspect.agreement import disagreements
 from trainers.data.inspect.lengths_picture import draw_lengths
@@ -89,12 +89,19 @@ def findings(run: Composed, tokenizer: PreTrainedTokenizerBase, workshop: Path) 
         in_both=common_samples(train, held_out) if held_out else 0,
         disagreements=disagreements(run, tokenizer, train.rows),
         problems=[*train.problems, *(held_out.problems if held_out else [])],
-        previews=previews(train.rows[0], kind, tokenizer) if len(train.rows) else [],
+        previews=shown(train, kind, tokenizer) if len(train.rows) else [],
         left_out=[str(file) for file in left_out(run.data)],
         one_class=labels_alike(train) if kind == "labelled" else [],
         refusal=refusal(run, train, held_out),
     )
     return found, train
+
+
+def shown(train: Tokenised, kind: Kind, tokenizer: PreTrainedTokenizerBase) -> list[Preview]:
+    """The first sample that is learned from; where all are dropped the first of them, and why."""
+    row = train.rows[int(numpy.argmax(kept(train.rows)))]
+    made = previews(row, kind, tokenizer)
+    return [replace(preview, title=f"{preview.title} (dropped: {row['drop']})") for preview in made] if row["drop"] else made
 
 
 def labels_alike(train: Tokenised) -> list[str]:

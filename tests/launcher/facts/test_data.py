@@ -126,24 +126,18 @@ def test_as_many_samples_are_counted_as_are_read(name: str, stage: str, records:
     assert count_samples(data, stage) == len(read_sets(data, STAGES[stage].reads)) == records
 
 
-def test_a_set_of_a_file_and_a_hub_id_is_the_hub_set_for_both_sides(tmp_path: Path) -> None:
-    """As LLaMA-Factory has it: the registry names the file beside it for those who downloaded it."""
-    write_lines(tmp_path / "a.jsonl", 5)
-    register(tmp_path, mine={"file_name": "a.jsonl", "hf_hub_url": "org/name"}, absent={"file_name": "gone.json", "hf_hub_url": "org/name"})
-    assert count_samples(data_of(tmp_path, "mine"), "sft") is None
-    assert count_samples(data_of(tmp_path, "absent"), "sft") is None
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        *["a_text", "list_of_files", "unknown_key", "images", "empty_folder", "other_ending", "nothing"],
+        *["a_text", "list_of_files", "unknown_key", "images", "empty_folder", "other_ending", "nothing", "both", "b.jsonl", "utf16.jsonl"],
         *["gone.jsonl", "alpca", "org/name/third", "/gone/folder", "", "empty.jsonl"],
     ],
 )
 def test_what_the_trainers_refuse_is_refused_with_the_same_words_before_they_start(name: str, tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", 5)
+    write_lines(tmp_path / "b.jsonl", 5)
     write_lines(tmp_path / "empty.jsonl", 0)
+    (tmp_path / "utf16.jsonl").write_text('{"instruction": "q", "output": "a"}', encoding="utf-16")
     (tmp_path / "folder").mkdir()
     (tmp_path / "a.xml").write_text("<a/>")
     register(
@@ -155,6 +149,8 @@ def test_what_the_trainers_refuse_is_refused_with_the_same_words_before_they_sta
         empty_folder={"file_name": "folder"},
         other_ending={"file_name": "a.xml"},
         nothing={"file_name": "gone.json"},
+        both={"file_name": "a.jsonl", "hf_hub_url": "org/name"},
+        **{"b.jsonl": {"file_name": "a.jsonl"}},
     )
     data = data_of(tmp_path, name)
     theirs = refused(lambda: list(chunks_of(sources_of(data.sets, data), None, "answers")))

@@ -159,6 +159,29 @@ def test_what_is_learned_stands_between_marks(tmp_path: Path) -> None:
     assert plain_text(shown).splitlines()[1:] == ["<|im_start|>user", "U<|im_end|>", "<|im_start|>assistant", "⟦AB<|im_end|>⟧"]
 
 
+def test_the_sample_that_is_shown_is_one_that_is_learned(tmp_path: Path) -> None:
+    empty = {**GOOD, "output": ""}
+    [shown] = found(tmp_path, [empty, {**GOOD, "output": "CD"}, GOOD]).previews
+    assert shown.parts[-1] == ("CD<|im_end|>", True)
+    [shown] = found(tmp_path, [empty]).previews
+    assert shown.title == "sample (dropped: empty)"
+
+
+def test_files_of_a_folder_that_is_only_evaluated_are_listed_too(tmp_path: Path) -> None:
+    (tmp_path / "ev").mkdir()
+    for name in ("dev.jsonl", "train.jsonl", "test.jsonl", "more.doc"):
+        (tmp_path / "ev" / name).write_text(json.dumps(GOOD) + "\n")
+    result = found(tmp_path, [GOOD], "data.evaluation_sets=[ev]")
+    assert [Path(file).name for file in result.left_out] == ["more.doc", "test.jsonl", "train.jsonl"]
+
+
+def test_an_answer_is_looked_for_in_the_first_row_that_has_a_whole_one() -> None:
+    tokenizer = byte_tokenizer()
+    answer = tokenizer("AB.")["input_ids"]
+    cut = {"labels": [-100] * 64, "input_ids": [1] * 64}
+    assert len(answers_without_end(tokenizer, Dataset.from_list([cut, {"labels": answer, "input_ids": answer}]), "answers", 64)) == 1
+
+
 def test_a_pair_is_shown_with_both_answers(tmp_path: Path) -> None:
     both = found(tmp_path, [{"instruction": "U", "chosen": "A", "rejected": "B"}], "stage=dpo").previews
     assert [(shown.title, shown.parts[-1]) for shown in both] == [("chosen", ("A<|im_end|>", True)), ("rejected", ("B<|im_end|>", True))]

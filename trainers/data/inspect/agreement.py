@@ -1,5 +1,7 @@
 """Whether tokenizer, chat template and model agree: what training would not notice and generation would suffer from."""
 
+from itertools import islice
+
 import pyarrow.compute
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -10,6 +12,7 @@ from conf.stages import Kind, stage_row
 from trainers.data.rows.tokens import MASKED
 
 SPECIAL = ("bos", "eos", "pad")
+LOOKED_AT = 100  # rows: the first of them that is whole
 MANY_UNKNOWN = 0.001  # of the tokens
 
 
@@ -57,10 +60,11 @@ def unknown_tokens(tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> list[st
 
 def answers_without_end(tokenizer: PreTrainedTokenizerBase, rows: Dataset, kind: Kind, cutoff: int, adapter: bool = False) -> list[str]:
     """An answer whose end token is not learned does not end where a program knows only that token. Of a row that is cut nothing can be said."""
-    if kind != "answers" or not len(rows) or tokenizer.eos_token_id is None:
+    if kind != "answers" or tokenizer.eos_token_id is None:
         return []
-    learned = [label for label in rows[0]["labels"] if label != MASKED]
-    if not learned or tokenizer.eos_token_id in learned or len(rows[0]["input_ids"]) >= cutoff:
+    answers = ([label for label in row["labels"] if label != MASKED] for row in islice(rows, LOOKED_AT) if len(row["input_ids"]) < cutoff)
+    learned = next(filter(None, answers), [])
+    if not learned or tokenizer.eos_token_id in learned:
         return []
     special = [token for token in learned if token in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[token].special]
     last = tokenizer.convert_ids_to_tokens((special or learned)[-1])  # a line break may follow the token that ends a turn

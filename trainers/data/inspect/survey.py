@@ -10,7 +10,7 @@ from conf.schema import Data
 from conf.stages import Kind
 from trainers.data.prepare.selection import drop_reasons, kept
 from trainers.data.prepare.tokenising import Tokenised
-from trainers.data.rows.drops import EMPTY
+from trainers.data.rows.drops import is_empty
 from trainers.data.rows.row_kinds import ROWS
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -51,7 +51,7 @@ def survey(samples: Tokenised, names: Sequence[str], data: Data, kind: Kind) -> 
     return Survey(
         sets=[set_counts(samples, number, name, data, kind) for number, name in enumerate(names)],
         drops=dict(reasons),
-        empty=reasons[EMPTY],
+        empty=sum(count for reason, count in reasons.items() if is_empty(reason)),
         duplicates=len(lengths) - len(numpy.unique(facts["digest"][:])),
         lengths=length_table(lengths),
         over_cutoff=int(numpy.sum(lengths > data.cutoff)),

@@ -11,7 +11,7 @@ from datasets import Dataset
 from conf.data_sets import refuse_empty_share
 from conf.schema import Data
 from trainers.data.prepare.mixing import mixed_order
-from trainers.data.rows.drops import EMPTY, EQUAL, TOO_LONG
+from trainers.data.rows.drops import EQUAL, TOO_LONG, UNWANTED, is_empty
 from trainers.errors import DataError
 
 
@@ -64,7 +64,7 @@ def drop_reasons(rows: Dataset) -> Counter[str]:
 
 def mostly_dropped(reasons: Counter[str], useless: int, rows: Dataset, cutoff: int) -> str:
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    if (reasons[EMPTY] + reasons[EQUAL]) * 2 > useless:
+    if sum(count for reason, count in reasons.items() if is_empty(reason) or reason in (EQUAL, UNWANTED)) * 2 > useless:
         return f"data.sets: {useless} of {len(rows)} samples cannot be used ({told}). Fix the data, or the columns in the registry."
     lengths = numpy.sort(rows.with_format("numpy")["length"][:])
     return (

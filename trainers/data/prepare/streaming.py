@@ -139,7 +139,7 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
     noted: set[str] = set()
     while part := list(islice(records, TOGETHER)):
         rows, found = rows_of_records(part, work)
-        found_now = {line for row in rows for line in lines_of(row, work.data)}
+        found_now = {line for row in rows for line in lines_of(row, work)}
         for line in sorted(found_now - noted):
             print(line, flush=True)
         noted |= found_now
@@ -153,11 +153,15 @@ def learned_rows(records: Iterator[Record], work: Work) -> Iterator[Row]:
             refuse_nothing(kept, read)
 
 
-def lines_of(row: Row, data: Data) -> list[str]:
+def lines_of(row: Row, work: Work) -> list[str]:
     """What a report would count; a stream has none, so each line is printed once."""
+    data = work.data
+    if row["drop"]:
+        return [f"Samples are dropped: {row['drop']}."]
     stays = "stays text" if data.control_tokens == "text" else "is read as such by the model; to keep it text, set data.control_tokens=text"
+    repairs = [f"data.turns=repair: {what}." for what in row["repairs"]]
     unread = [f"The model does not see {name}." for name in row["unread"]]
-    return [*unread, *(f"A text of the data holds the control token {token}, which {stays}." for token in row["controls"])]
+    return [*repairs, *unread, *(f"A text of the data holds the control token {token}, which {stays}." for token in row["controls"])]
 
 
 def refuse_nothing(kept: int, read: int) -> None:

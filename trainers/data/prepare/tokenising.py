@@ -120,7 +120,7 @@ def tokenise_remembered(chunk: Chunk) -> Done:
 
 def tokenise_chunk(chunk: Chunk, work: Work) -> Done:
     rows, problems = rows_of_chunk(chunk, work)
-    notes = {what: Counter(name for _, row in rows for name in row[what]) for what in NOTES}
+    notes = {what: Counter(name for _, row in rows if not row["drop"] for name in row[what]) for what in NOTES}  # of what is learned from
     return as_batch([row for _, row in rows], chunk.set, work), problems, notes
 
 

@@ -6,15 +6,16 @@ the answers, as in fine-tuning. A prompt that leaves no room for an answer withi
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
-from trainers.data.rows.drops import EMPTY, EQUAL, NO_ROOM, PROMPT_TOO_LONG
+from trainers.data.rows.drops import EQUAL, NO_ROOM, PROMPT_TOO_LONG, emptiness
 from trainers.data.rows.rendering import Shown, render_samples
 from trainers.data.rows.template import Rendered
 from trainers.data.rows.tokens import answer_ranges, learned_spans
-from trainers.data.samples.chat import Message, RowError, Sample, says_nothing
+from trainers.data.samples.chat import Message, RowError, Sample
 
 
 class PairTokens(TypedDict):
@@ -52,8 +53,13 @@ def both_answers(sample: Sample) -> list[Sample]:
 
 
 def compared(sample: Sample) -> list[Message]:
-    """The answers of a pair, each of which is learned."""
+    """The answers of a pair."""
     return [message for message in [*sample["chosen"], *sample["rejected"]] if message["role"] == "assistant"]
+
+
+def learned_of_pair(sample: Sample) -> list[Message]:
+    """Each side from its first answer to its last: what tools say in between is learned too."""
+    return [message for side in (sample["chosen"], sample["rejected"]) for message in dropwhile(lambda one: one["role"] != "assistant", side)]
 
 
 def last_answer(sample: Sample) -> list[Sample]:
@@ -90,7 +96,7 @@ def pair_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PairTokens:
     length = common + max(len(chosen), len(rejected))
     room = max(cutoff - common, 0)
     chosen, rejected = chosen[:room], rejected[:room]
-    drop = EMPTY if any(map(says_nothing, compared(sample))) else NO_ROOM if room == 0 else EQUAL if chosen == rejected else ""
+    drop = emptiness(compared(sample)) or (NO_ROOM if room == 0 else EQUAL if chosen == rejected else "")
     learned = len(chosen) + len(rejected)
     ids = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
     return {**ids, "length": length, "tokens": 2 * common + learned, "learned": learned, "drop": drop}
@@ -101,7 +107,7 @@ def labelled_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> Labelle
     [(prompt, completion)] = map(split_ids, shown)
     room = max(cutoff - len(prompt), 0)
     length, completion = len(prompt) + len(completion), completion[:room]
-    drop = EMPTY if says_nothing(sample["messages"][-1]) else NO_ROOM if room == 0 else ""
+    drop = emptiness(sample["messages"][-1:]) or (NO_ROOM if room == 0 else "")
     ids = {"prompt_ids": prompt, "completion_ids": completion}
     counts = {"length": length, "tokens": len(prompt) + len(completion), "learned": len(completion)}
     return {**ids, "label": sample["label"], **counts, "drop": drop}
@@ -111,7 +117,7 @@ def prompt_row(sample: Sample, shown: Sequence[Shown], cutoff: int) -> PromptTok
     """The prompt as the template shows it before an answer is generated."""
     [(rendered, encoding)] = shown
     ids = encoding.ids
-    drop = EMPTY if says_nothing(sample["messages"][-1]) else PROMPT_TOO_LONG if len(ids) > cutoff else ""
+    drop = emptiness(sample["messages"][-1:]) or (PROMPT_TOO_LONG if len(ids) > cutoff else "")
     kept = {"prompt_ids": ids, "prompt": rendered.text, "answer": sample["answer"]}
     return {**kept, "length": len(ids), "tokens": len(ids), "learned": 0, "drop": drop}
 

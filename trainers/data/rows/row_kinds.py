@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from conf.schema import Data
 from conf.stages import Kind
-from trainers.data.rows.completions import both_answers, compared, labelled_row, last_answer, pair_row, prompt_row, render_to_answer
+from trainers.data.rows.completions import both_answers, labelled_row, last_answer, learned_of_pair, pair_row, prompt_row, render_to_answer
 from trainers.data.rows.controls import Controls, controls_in, controls_of, guarded
 from trainers.data.rows.documents import as_written, document_row, end_token
 from trainers.data.rows.encoding import encode_chats, encode_documents, encode_prompts
@@ -25,7 +25,8 @@ from trainers.data.samples.conversion import as_it_is
 Row = Mapping[str, Any]
 MakeRow = Callable[[Sample, Sequence[Shown]], Row]
 
-WEIGHT = "field weight of a message, as its answer is learned all the same"
+LEARNED_ANYWAY = "field weight of a message, as a message of weight 0 is learned all the same"
+NOT_LEARNED = "field weight of a message, as a message of weight 1 is not learned"
 
 IDS = List(Value("int32"))
 COUNTS = {"length": Value("int32"), "tokens": Value("int32"), "learned": Value("int32"), "drop": Value("string")}
@@ -40,7 +41,7 @@ class RowKind:
     encode: Callable[[Sequence[str], PreTrainedTokenizerBase], list[Encoding]] = encode_chats
     alone: bool = False  # whether the tokenizer puts its own tokens around a text
     cuts: bool = True  # whether what is longer than the cutoff is truncated
-    learned_anyway: Callable[[Sample, Data], list[Message]] = lambda sample, data: []  # whether or not their weight is 0
+    learned: Callable[[Sample, Data], list[Message]] = lambda sample, data: []  # the messages that are learned
 
     @property
     def features(self) -> Features:
@@ -60,21 +61,21 @@ ROWS: dict[Kind, RowKind] = {
         columns={"input_ids": IDS, "labels": IDS},
         render=render_samples,
         row=lambda tokenizer, data: partial(answer_row, cutoff=data.cutoff, mask_prompt=data.mask_prompt),
-        learned_anyway=lambda sample, data: [] if data.mask_prompt else sample["messages"],
+        learned=lambda sample, data: [message for message in sample["messages"] if message["learn"] or not data.mask_prompt],
     ),
     "pairs": RowKind(
         columns={"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS},
         render=render_to_answer,
         row=lambda tokenizer, data: partial(pair_row, cutoff=data.cutoff),
         parts=both_answers,
-        learned_anyway=lambda sample, data: compared(sample),
+        learned=lambda sample, data: learned_of_pair(sample),
     ),
     "labelled": RowKind(
         columns={"prompt_ids": IDS, "completion_ids": IDS, "label": Value("bool")},
         render=render_to_answer,
         row=lambda tokenizer, data: partial(labelled_row, cutoff=data.cutoff),
         parts=last_answer,
-        learned_anyway=lambda sample, data: sample["messages"][-1:],
+        learned=lambda sample, data: sample["messages"][-1:],
     ),
     "prompts": RowKind(
         columns={"prompt_ids": IDS, "prompt": Value("string"), "answer": Value("string")},
@@ -112,7 +113,7 @@ def rows_of(samples: Sequence[Sample], kind: Kind, tokenizer: PreTrainedTokenize
     rendered = [each if isinstance(each, RowError) else shown_or_error(list(islice(rendering, len(each)))) for each in parts]
     shown = encoded(rendered, apart, own, tokenizer)
     return [
-        each if isinstance(each, RowError) else {**make(sample, each), **notes(sample, each, own.learned_anyway(sample, data)), "controls": tokens}
+        each if isinstance(each, RowError) else {**make(sample, each), **notes(sample, each, own.learned(sample, data)), "controls": tokens}
         for sample, each, tokens in zip(samples, shown, found, strict=True)
     ]
 
@@ -141,10 +142,16 @@ def encoded(
 
 def notes(sample: Sample, parts: Sequence[Shown], learned: Sequence[Message]) -> dict[str, list[str]]:
     """What was done to a sample, and what its record holds that the row does not: columns, and fields of messages."""
-    unread = {*sample.get("unread", []), *(name for part, _ in parts for name in part.unread)}
-    if any(message["role"] == "assistant" and not message["learn"] for message in learned):
-        unread.add(WEIGHT)
+    unread = {*sample.get("unread", []), *(name for part, _ in parts for name in part.unread), *weights_unread(sample, learned)}
     return {"repairs": sample.get("repairs", []), "unread": sorted(unread)}
+
+
+def weights_unread(sample: Sample, learned: Sequence[Message]) -> set[str]:
+    """Where the weight of a message does not say what becomes of it."""
+    every = [*sample["messages"], *sample.get("chosen", []), *sample.get("rejected", [])]
+    taken = {id(message) for message in learned}
+    wrong = {message["weight"] for message in every if "weight" in message and message["weight"] != (id(message) in taken)}
+    return {LEARNED_ANYWAY if weight == 0 else NOT_LEARNED for weight in wrong}
 
 
 def shown_or_error(parts: list[Rendered | RowError]) -> list[Rendered] | RowError:

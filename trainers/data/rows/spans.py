@@ -7,7 +7,7 @@ thought that an answer without one does not have. The answer is found in spite o
 import re
 
 from trainers.data.rows.template import Span
-from trainers.data.rows.unread import THOUGHTS
+from trainers.data.samples.chat import THOUGHTS
 
 OPENED_THOUGHT = re.compile(r"<think>\s*$")
 

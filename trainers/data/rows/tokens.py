@@ -4,10 +4,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from trainers.data.rows.drops import EMPTY, NOTHING_LEARNED
+from trainers.data.rows.drops import NOTHING_LEARNED, UNWANTED, emptiness
 from trainers.data.rows.rendering import Shown
 from trainers.data.rows.template import Span
-from trainers.data.samples.chat import Sample, says_nothing
+from trainers.data.samples.chat import Sample
 
 MASKED = -100  # the label that torch's cross-entropy ignores
 
@@ -32,7 +32,8 @@ def answer_row(sample: Sample, shown: Sequence[Shown], cutoff: int, mask_prompt:
         labels[max(first, 1) : after] = ids[max(first, 1) : after]
     learned = len(labels) - labels.count(MASKED)
     answers = [message for message in sample["messages"] if message["learn"]]
-    drop = EMPTY if not answers or any(map(says_nothing, answers)) else "" if learned else NOTHING_LEARNED
+    unwanted = UNWANTED if mask_prompt and not answers else ""
+    drop = unwanted or emptiness(answers) or ("" if learned else NOTHING_LEARNED)
     return {"input_ids": ids, "labels": labels, "length": len(whole), "tokens": len(ids), "learned": learned, "drop": drop}
 
 

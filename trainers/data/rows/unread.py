@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainers.data.rows.template import Conversation, Rendered, Template
-from trainers.data.samples.chat import RowError, Sample
+from trainers.data.samples.chat import THOUGHTS, RowError, Sample
 
 SHOWN = ("role", "content", "tool_calls")  # the rendering itself refuses a template that leaves these out
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # transformers gives each to the template under the first two names
 
 
 def with_unread(every: Sequence[Rendered], conversations: Sequence[Conversation], template: Template, prompt: bool = False) -> list[Rendered]:

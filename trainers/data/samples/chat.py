@@ -4,6 +4,8 @@ from typing import Literal, NotRequired, TypedDict
 
 from trainers.data.sources.rows import RowError
 
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # fields of a message; transformers gives each to the template under the first two names
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -17,6 +19,7 @@ class Message(TypedDict):
     role: Role
     content: str
     learn: bool
+    weight: NotRequired[int]  # 0 or 1 where the data give one: whether they want it learned
     calls: NotRequired[list[Call]]  # of tools, by an assistant
     further: NotRequired[dict[str, object]]  # every other field (reasoning_content, name, tool_call_id, ...), as templates may read it
     unread: NotRequired[list[str]]  # fields that are not given to the template, in words; read_sample gathers them
@@ -54,20 +57,23 @@ def says_nothing(message: Message) -> bool:
     return not (message["content"].strip() or message.get("calls"))
 
 
-def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role, ...]]) -> None:
+REPAIRABLE = ", or set data.turns=repair"  # what a message adds where that would help
+
+
+def refuse_wrong_order(messages: list[Message], followers: dict[str, tuple[Role, ...]], repairable: str) -> None:
     before = "start"
     for number, message in enumerate(messages, start=1):
         if message["role"] not in followers[before]:
             after = "at the start" if before == "start" else f"after {before}"
-            way_out = ", or set data.turns=repair" if message["role"] in (before, "assistant") else ""
+            way_out = repairable if message["role"] in (before, "assistant") else ""
             raise RowError(f"message {number} has the role {message['role']}; {after} it must be {' or '.join(followers[before])}{way_out}")
         before = message["role"]
 
 
-def refuse_no_answer(messages: list[Message]) -> None:
+def refuse_no_answer(messages: list[Message], repairable: str) -> None:
     last = messages[-1]["role"]
     if last != "assistant":
-        way_out = ", or set data.turns=repair" if any(message["role"] == "assistant" for message in messages) else ""
+        way_out = repairable if any(message["role"] == "assistant" for message in messages) else ""
         raise RowError(f"the last message has the role {last}; it must be the assistant's answer, which is learned. Fix it{way_out}")
 
 

@@ -40,7 +40,7 @@ def good_and_bad(sample: Sample) -> list[Sample]:
 def referring(sample: Sample, messages: list[Message], answer: list[Message]) -> Sample:
     """The prompt with the text of its answer, which reward functions may read."""
     made = prompt_of(sample, messages, answer[-1]["content"])
-    alone = len(answer) == 1 and "calls" not in answer[0] and "further" not in answer[0]
+    alone = len(answer) == 1 and not {"calls", "further", "weight"} & answer[0].keys()
     return made if alone else with_unread(made, "calls and fields of answers, as prompts alone are used")
 
 

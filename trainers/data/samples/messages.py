@@ -2,8 +2,8 @@
 
 import json
 
-from conf.data_layout import Columns, Layout, Tags, in_words
-from conf.strict_json import LongNumber, RepeatedKey, loads
+from conf.data_layout import NO_LISTS, Columns, Layout, Tags, in_words, is_list_as_text
+from conf.strict_json import LongNumber, RepeatedKey, broken, loads
 from trainers.data.samples.chat import Call, Message, Role, RowError, plain
 from trainers.data.samples.watched import holds_something
 
@@ -51,11 +51,15 @@ def read_history(record: dict[str, object], column: str | None) -> list[tuple[st
     if turns is None or turns == "":  # in a CSV file, an empty text means none
         return []
     if not isinstance(turns, list):
-        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of [question, answer]")
+        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of [question, answer]{as_text(turns)}")
     for number, turn in enumerate(turns, start=1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
             raise RowError(f"column {column}: turn {number} must be [question, answer], both text")
     return [(question, answer) for question, answer in turns]
+
+
+def as_text(value: object) -> str:
+    return f". {NO_LISTS.rstrip('.')}" if is_list_as_text(value) else ""
 
 
 def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Message]:
@@ -63,7 +67,7 @@ def message_list(record: dict[str, object], column: str, tags: Tags) -> list[Mes
     if column not in record:
         raise missing(record, column)
     if not isinstance(turns, list) or not turns:
-        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of messages")
+        raise RowError(f"column {column} is {in_words(turns)}; it must be a list of messages{as_text(turns)}")
     return [read_message(turn, tags, f"column {column}, message {number}") for number, turn in enumerate(turns, start=1)]
 
 
@@ -86,14 +90,17 @@ def read_message(turn: object, tags: Tags, place: str) -> Message:
     calls = [call for name in CALLS for call in read_calls(turn.get(name), place, unread)]
     if not isinstance(content, str) and not (content is None and calls):
         raise RowError(f"{place}: {tags.content} is {in_words(content)}; it must be text")
-    message = plain(roles[spoken], content or "", learn=turn.get("weight") != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
+    weight = turn.get("weight")
+    message = plain(roles[spoken], content or "", learn=weight != 0)  # OpenAI's fine-tuning format: weight 0 is not learned
+    if weight in (0, 1):
+        message["weight"] = int(weight)  # type: ignore[call-overload]  # a number or a truth value
     if spoken == tags.function and spoken != tags.assistant:
         message["content"], calls = "", [*calls, *read_calls(content, place, unread)]
     if calls:
         message["calls"] = calls
     further = {key: value for key, value in turn.items() if key not in (tags.role, tags.content, "weight", *CALLS) and holds_something(value)}
     unread += [f"field {key} of a message" for key in (*OWN, *CALLS) if further.pop(key, None) is not None]
-    if turn.get("weight") not in (None, 0, 1):
+    if weight not in (None, 0, 1):
         unread.append("field weight of a message, as it is neither 0 nor 1")
     message = {**message, "further": further} if further else message
     return {**message, "unread": unread} if unread else message
@@ -183,6 +190,6 @@ def parse_json(value: str, what: str) -> object:
     except (LongNumber, RepeatedKey) as error:
         raise RowError(f"{what}: {error}") from error
     except json.JSONDecodeError as error:
-        raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise RowError(f"{what} is broken JSON at line {error.lineno}, column {error.colno}: {broken(error)}") from error
     except RecursionError as error:
         raise RowError(f"{what} is JSON nested too deeply") from error

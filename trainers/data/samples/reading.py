@@ -4,7 +4,17 @@ import json
 
 from conf.data_layout import Layout, in_words
 from conf.stages import Kind
-from trainers.data.samples.chat import FOLLOWERS, Message, Role, RowError, Sample, plain, refuse_no_answer, refuse_no_question, refuse_wrong_order
+from trainers.data.samples.chat import (
+    FOLLOWERS,
+    REPAIRABLE,
+    Message,
+    RowError,
+    Sample,
+    plain,
+    refuse_no_answer,
+    refuse_no_question,
+    refuse_wrong_order,
+)
 from trainers.data.samples.conversion import MAKE
 from trainers.data.samples.messages import missing, optional_text, prompt_messages, read_tools, text, text_or_messages
 from trainers.data.samples.turns import REPAIRED, repair
@@ -52,7 +62,7 @@ def read_sample(place: str, record: object, layout: Layout, wanted: Kind, turns:
     if turns == "repair":
         sample, done = repair(sample, layout.holds in ("answers", "labelled") and wanted != "prompts")
         sample = {**sample, "repairs": done} if done else sample
-    refuse_misplaced(sample, layout, wanted, REPAIRED if turns == "repair" else FOLLOWERS[layout.kind])
+    refuse_misplaced(sample, layout, wanted, turns == "repair")
     refuse_no_text(sample)
     unread += [f"column {name}" for name in unasked(record)]
     return {**sample, "unread": unread} if unread else sample
@@ -161,19 +171,20 @@ def structures(sample: Sample, messages: list[Message]) -> list[str]:
         raise RowError("its tools or calls are nested too deeply") from error
 
 
-def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind, followers: dict[str, tuple[Role, ...]]) -> None:
+def refuse_misplaced(sample: Sample, layout: Layout, wanted: Kind, repaired: bool) -> None:
     """Roles must alternate, and the conversation must end where the kind of data says."""
-    messages = sample["messages"]
+    messages, repairable = sample["messages"], "" if repaired else REPAIRABLE
+    followers = REPAIRED if repaired else FOLLOWERS[layout.kind]
     if layout.holds == "pairs":
         refuse_no_question(messages)
         for column in ("chosen", "rejected"):
             whole = [*messages, *sample[column]]
-            refuse_wrong_order(whole, followers)
-            refuse_no_answer(whole)
+            refuse_wrong_order(whole, followers, repairable)
+            refuse_no_answer(whole, "")  # an answer of a pair is kept whole
         return
-    refuse_wrong_order(messages, followers)
+    refuse_wrong_order(messages, followers, repairable)
     answered = layout.holds in ("answers", "labelled")
     if answered and (wanted != "prompts" or messages[-1]["role"] == "assistant"):
-        refuse_no_answer(messages)
+        refuse_no_answer(messages, repairable)
     else:
         refuse_no_question(messages)

@@ -1,6 +1,6 @@
 """Conversations whose roles do not alternate, made to (data.turns=repair): nothing is changed that is not counted."""
 
-from trainers.data.samples.chat import PARALLEL, Message, Role, Sample
+from trainers.data.samples.chat import PARALLEL, Message, Role, RowError, Sample
 
 MERGED = "messages of one role were merged"
 OPENS = "conversations begin with an answer"
@@ -28,9 +28,14 @@ def repair(sample: Sample, answered: bool) -> tuple[Sample, list[str]]:
 
 
 def merged(messages: list[Message], done: set[str]) -> list[Message]:
+    """
+    Raises:
+        RowError: for neighbours of one role that contradict each other.
+    """
     made: list[Message] = []
-    for message in messages:
-        if made and message["role"] != "tool" and can_merge(made[-1], message):
+    for number, message in enumerate(messages, start=1):
+        if made and made[-1]["role"] == message["role"] != "tool":
+            refuse_contradiction(made[-1], message, number)
             made[-1] = one_of(made[-1], message)
             done.add(MERGED)
         else:
@@ -38,12 +43,21 @@ def merged(messages: list[Message], done: set[str]) -> list[Message]:
     return made
 
 
-def can_merge(first: Message, second: Message) -> bool:
-    """Of one role, learned alike, and without fields that contradict each other."""
-    ours, theirs = first.get("further", {}), second.get("further", {})
-    return (
-        first["role"] == second["role"] and first["learn"] == second["learn"] and all(theirs[key] == ours[key] for key in ours.keys() & theirs.keys())
-    )
+def refuse_contradiction(first: Message, second: Message, number: int) -> None:
+    """Two messages become one only if they are learned alike and no field has two values."""
+    ours, theirs = fields(first), fields(second)
+    differ = sorted(key for key in ours.keys() & theirs.keys() if theirs[key] != ours[key])
+    if first["learn"] != second["learn"] and "weight" not in differ:
+        differ.append("weight")
+    if differ:
+        raise RowError(
+            f"message {number} follows another one of the role {second['role']} and differs from it in {' and '.join(differ)}, so data.turns=repair "
+            "cannot merge them. Give both the same, or put the message between them that is missing"
+        )
+
+
+def fields(message: Message) -> dict[str, object]:
+    return {**message.get("further", {}), **({"weight": message["weight"]} if "weight" in message else {})}
 
 
 def one_of(first: Message, second: Message) -> Message:
@@ -53,4 +67,6 @@ def one_of(first: Message, second: Message) -> Message:
         whole["calls"] = calls
     if further:
         whole["further"] = further
+    if "weight" in second:
+        whole["weight"] = second["weight"]
     return whole

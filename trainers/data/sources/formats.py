@@ -18,7 +18,8 @@ import pyarrow.parquet
 
 from conf.data_layout import in_words
 from conf.data_sets import is_compressed
-from conf.strict_json import LongNumber, RepeatedKey, loads, loads_marked, repeated_key
+from conf.strict_json import LongNumber, RepeatedKey, broken, loads, loads_marked, repeated_key
+from conf.text_encoding import HEAD, other_encoding
 from trainers.data.sources.arrow import without_nulls
 from trainers.data.sources.rows import Row, Unreadable
 from trainers.errors import DataError
@@ -52,7 +53,7 @@ def json_value(path: Path) -> object:
         raise DataError(f"{path}: {error}. Write it as a text.") from error
     except json.JSONDecodeError as error:
         hint = "If it holds one object per line, name it .jsonl." if error.msg == "Extra data" else "Fix the file there."
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}. {hint}") from error
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {broken(error)}. {hint}") from error
     except RecursionError as error:
         raise DataError(f"{path}: its JSON is nested too deeply to be read. Give a list of flat records.") from error
 
@@ -129,18 +130,32 @@ def refuse_repeated_names(path: Path, names: Sequence[str]) -> None:
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers, without their ends and without the mark that some editors put before the first."""
-    with opened_bytes(path) as file:
+    with opened_text(path) as file:
         for number, line in enumerate(file, start=1):
             yield number, (line.removeprefix(BOM) if number == 1 else line).removesuffix(b"\n").removesuffix(b"\r")
 
 
 def read_text(path: Path) -> str:
     try:
-        with opened_bytes(path) as file:
+        with opened_text(path) as file:
             return file.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
+
+
+@contextmanager
+def opened_text(path: Path) -> Iterator[BinaryIO]:
+    """
+    Raises:
+        DataError: where it cannot be decompressed, or its beginning is in another encoding than UTF-8.
+    """
+    with opened_bytes(path) as file:
+        buffered = io.BufferedReader(file, HEAD)  # type: ignore[type-var]  # whose beginning can be looked at
+        told = other_encoding(path, buffered.peek(HEAD)[:HEAD])
+        if told is not None:
+            raise DataError(told)
+        yield buffered  # type: ignore[misc]
 
 
 @contextmanager

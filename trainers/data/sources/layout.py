@@ -1,11 +1,15 @@
 """The layout of records that no registry describes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from conf.data_layout import Layout, layout_of_record, no_layout
+from conf.data_sets import data_ending
 from trainers.data.sources.records import Records
 from trainers.data.sources.rows import Row, RowError, parsed, place_within
 from trainers.errors import DataError
+
+REMEDIES = {".csv": "Give each line as many values as the first line has names.", ".txt": "Save it as UTF-8."}  # by ending; others hold JSON
 
 
 def guessed_layout(records: Records, first: Sequence[Row]) -> Layout:
@@ -19,9 +23,8 @@ def guessed_layout(records: Records, first: Sequence[Row]) -> Layout:
     readable = [(number, record) for number, record in map(readable_row, first) if record is not None]
     if not readable:
         number, record = first[0]
-        raise DataError(
-            f"{records.place(number)}{broken(record)}. No record of this file can be read. Give a file whose records are JSON objects, each whole."
-        )
+        remedy = REMEDIES.get(data_ending(Path(records.origin)) or "", "Give a file whose records are JSON objects, each whole.")
+        raise DataError(f"{records.place(number)}{broken(record)}. No record of this file can be read. {remedy}")
     layouts = (layout_of_record(record) for _, record in readable if isinstance(record, dict))
     layout = next((layout for layout in layouts if layout is not None), None)
     if layout is None:

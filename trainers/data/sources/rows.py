@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from conf.strict_json import LongNumber, RepeatedKey, loads
+from conf.strict_json import LongNumber, RepeatedKey, broken, loads
 
 
 class RowError(ValueError):
@@ -46,7 +46,7 @@ def parsed(record: object) -> object:
     except (RepeatedKey, LongNumber) as error:
         raise RowError(str(error)) from error
     except json.JSONDecodeError as error:
-        raise BrokenJson(error.colno, f"broken JSON: {error.msg}") from error
+        raise BrokenJson(error.colno, f"broken JSON: {broken(error)}") from error
     except UnicodeDecodeError as error:
         raise BrokenJson(error.start + 1, f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8") from error
     except RecursionError as error:

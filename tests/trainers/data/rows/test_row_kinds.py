@@ -117,6 +117,10 @@ def test_pairs_with_equal_or_empty_answers_are_counted_and_told(tmp_path: Path):
     assert "1 empty" in report.sentence()
 
 
+ANYWAY = "field weight of a message, as a message of weight 0 is learned all the same"
+NOT = "field weight of a message, as a message of weight 1 is not learned"
+
+
 @pytest.mark.parametrize(
     ("stage", "mask_prompt", "told"), [("sft", True, False), ("sft", False, True), ("dpo", True, True), ("orpo", True, True), ("kto", True, True)]
 )
@@ -130,7 +134,52 @@ def test_an_answer_of_weight_0_that_is_learned_all_the_same_is_told(stage: str, 
     other = {"label": False} if stage == "kto" else {}
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (record, {**record, **other})))
     report = built(stage, ["a.jsonl"], tmp_path, mask_prompt=mask_prompt).report
-    assert report.unread == ({"field weight of a message, as its answer is learned all the same": 2} if told else {})
+    assert report.unread == ({ANYWAY: 2} if told else {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "weights", "told"),
+    [
+        ("sft", {}, (0, 1, 1), set()),  # as the data ask
+        ("sft", {}, (1, 1, 1), {NOT}),
+        ("sft", {"mask_prompt": False}, (0, None, None), {ANYWAY}),
+        ("sft", {"mask_prompt": False}, (1, 1, 1), set()),
+        ("sft", {"mask_prompt": False, "packing": True}, (0, 1, 1), {ANYWAY}),
+        ("sft", {"train_history": False}, (None, 1, 1), {NOT}),
+        ("sft", {"train_history": False}, (None, 0, 1), set()),
+        ("dpo", {}, (None, 1, 1), {NOT}),
+        ("dpo", {}, (None, None, 0), {ANYWAY}),
+        ("dpo", {}, (0, 0, 1), set()),
+        ("kto", {}, (1, 0, 0), {ANYWAY, NOT}),
+        ("grpo", {}, (0, 1, 1), {NOT, "calls and fields of answers, as prompts alone are used"}),
+    ],
+)
+def test_a_weight_that_does_not_say_what_becomes_of_its_message_is_told(
+    stage: str, overrides: dict[str, bool], weights: tuple[int | None, ...], told: set[str], tmp_path: Path
+) -> None:
+    """The weights of the question, of an earlier answer and of the last one."""
+    roles = (("user", "U"), ("assistant", "A"), ("user", "V"), ("assistant", "B"))
+    given = [*weights[:2], None, weights[2]]
+    turns = [
+        {"role": role, "content": said, **({} if weight is None else {"weight": weight})} for (role, said), weight in zip(roles, given, strict=True)
+    ]
+    record: dict[str, object] = {"messages": turns}
+    if stage == "dpo":
+        record = {"prompt": turns[:3], "chosen": turns[3:], "rejected": [{"role": "assistant", "content": "C"}]}
+    labels = [{"label": True}, {"label": False}] if stage == "kto" else [{}, {}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**record, **label}) + "\n" for label in labels))
+    report = built(stage, ["a.jsonl"], tmp_path, **overrides).report
+    assert report.unread == dict.fromkeys(told, 2)
+
+
+def test_what_a_dropped_sample_holds_is_not_counted(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "U", "weight": 1}, {"role": "assistant", "content": "A"}]
+    empty = [turns[0], {"role": "assistant", "content": "", "reasoning_content": "thought"}]
+    unwanted = [turns[0], {"role": "assistant", "content": "A", "weight": 0}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in (turns, turns, empty, turns, unwanted)))
+    report = built("sft", ["a.jsonl"], tmp_path).report
+    assert report.unread == {NOT: 3}
+    assert report.drops == {"empty but for reasoning_content": 1, "with weight 0 on every answer": 1}
 
 
 def test_more_than_half_of_no_use_is_refused(tmp_path: Path):

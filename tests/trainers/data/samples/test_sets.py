@@ -87,3 +87,33 @@ def test_the_real_alpaca_and_tool_sets_are_read_whole(shared_data: Path):
 def test_a_registered_file_that_is_absent_is_named(shared_data: Path):
     with pytest.raises(DataError, match=r"identity.json does not exist"):
         read_sets(data(shared_data, "identity"), "answers")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            "instruction,input,output\nq,a\n",
+            r"a.csv, line 2: has fewer values .* No record of this file can be read. Give each line as many values as the first line has names.$",
+        ),
+        (
+            "a.csv",
+            'conversations,id\n"[{""from"": ""human""}]",3\n',
+            r"line 2: the column conversations holds a list of messages as text. A CSV",
+        ),
+        ("a.csv", 'instruction,output,history\nq,a,"[[""x"",""y""]]"\n', r"must be a list of \[question, answer\]. A CSV file holds texts alone"),
+        ("a.jsonl", json.dumps({"messages": "[{}]", "text": "t"}), r"a.jsonl, line 1: the column messages holds a list of messages as text"),
+    ],
+)
+def test_a_list_that_is_written_as_text_is_told_as_that(name: str, content: str, message: str, tmp_path: Path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_sets(data(tmp_path, name), "answers")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
+def test_a_file_in_another_encoding_is_told_once_and_not_row_by_row(name: str, tmp_path: Path):
+    (tmp_path / name).write_text('[{"instruction": "什么是合同？", "output": "协议"}]', encoding="gbk")
+    with pytest.raises(DataError, match=rf"^{tmp_path}/{name} is not in UTF-8. In GB18030 \(GBK, GB2312\) it reads '什么是合同？协议'"):
+        read_sets(data(tmp_path, name), "answers")

@@ -65,6 +65,25 @@ def test_odd_turns_are_repaired_and_counted_or_refused(
             built(tmp_path, "strict", conversation, layout=layout)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "differ"),
+    [
+        ({"weight": 0}, {"weight": 1}, "weight"),
+        ({"weight": 0}, {}, "weight"),
+        ({"name": "x", "mood": "m"}, {"name": "y", "mood": "n"}, "mood and name"),
+    ],
+)
+def test_neighbours_that_contradict_each_other_are_refused_by_what_differs(
+    tmp_path: Path, first: dict[str, object], second: dict[str, object], differ: str
+) -> None:
+    answers = [{"role": "assistant", "content": "x", **more} for more in (first, second)]
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "q"}, *answers]}) + "\n")
+    run = described("model=demo", "data=files", "data.sets=[b.jsonl]", f"data.folder={tmp_path}", "data.turns=repair", "data.workers=1", "node=cpu")
+    with pytest.raises(DataError, match=rf"message 3 follows another one of the role assistant and differs from it in {differ}, so") as refused:
+        build_datasets(run, load_tokenizer(run))
+    assert "or set data.turns=repair" not in str(refused.value)
+
+
 @pytest.mark.parametrize("conversation", ["u:q", "s:be", "u:q s:be a:x"])
 def test_what_no_repair_makes_a_conversation_of_is_refused(tmp_path: Path, conversation: str) -> None:
     with pytest.raises(DataError, match=r"line 1") as refused:
