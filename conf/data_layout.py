@@ -1,8 +1,10 @@
 """How records are laid out: the columns and tags of alpaca, sharegpt, openai and trl data, and what a set of them holds."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from conf.stages import Kind
@@ -138,7 +140,30 @@ def no_layout(place: str, record: Mapping[str, object]) -> str:
     written = [name for name in ("messages", "conversations", "prompt", "chosen") if is_list_as_text(record.get(name))]
     if written:
         return f"{place}: the column {written[0]} holds a list of messages as text. {NO_LISTS}"
+    if len(record) == 1 and re.search(r"[;\t|]", next(iter(record))):
+        return f"{place}: the first line holds the one name {next(iter(record))!r}. Separate names and values with commas."
+    entry = example_entry(place, record)
+    shown = f" For example: {json.dumps({'my_set': entry}, ensure_ascii=False)}, and data.sets=[my_set]." if entry else ""
     return (
         f"{place}: the columns ({', '.join(sorted(record)) or 'none'}) fit no known layout: {LAYOUTS_IN_WORDS}. "
-        f"Describe the file in the registry (data.registry), or rename its columns."
+        f"Describe the file in the registry (data.registry), or rename its columns.{shown}"
     )
+
+
+ASIDE = ("id", "idx", "index", "uid", "uuid", "source", "url", "lang", "language", "category", "type")  # columns that are seldom what is learned
+
+
+def example_entry(place: str, record: Mapping[str, object]) -> dict[str, object] | None:
+    """An entry of the registry that describes such a record, where its columns can be guessed: messages, question and answer, or a text."""
+    file = {"file_name": Path(place.rpartition(",")[0]).name}
+    for name, value in record.items():
+        keys = keys_of_first_message(value)
+        for formatting, layout in (("openai", OPENAI), ("sharegpt", SHAREGPT)):
+            if {layout.tags.role, layout.tags.content} <= keys:
+                return {**file, "formatting": formatting, "columns": {"messages": name}}
+    texts = [name for name, value in record.items() if isinstance(value, str) and name not in (*ASIDE, "chosen", "rejected")]
+    if not texts:
+        return None
+    if {"chosen", "rejected"} <= set(record):
+        return {**file, "ranking": True, "columns": {"prompt": texts[0], "chosen": "chosen", "rejected": "rejected"}}
+    return {**file, "columns": {"prompt": texts[0], "response": texts[1]} if len(texts) > 1 else {"prompt": texts[0]}}

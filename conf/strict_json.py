@@ -24,6 +24,8 @@ def broken(error: json.JSONDecodeError) -> str:
     if found in LOOKALIKES and found:
         shown = found if found.isprintable() and not found.isspace() else f"U+{ord(found):04X}"
         return f"{error.msg}, and {shown} stands there: JSON needs {LOOKALIKES[found]}"
+    if found and found in "]}" and error.doc[: error.pos].rstrip().endswith(","):
+        return f"{error.msg}: a comma stands before {found}, and JSON has none there"
     line = error.doc[error.doc.rfind("\n", 0, error.pos) + 1 : error.pos]
     text = next((match[0] for match in reversed([*TEXT.finditer(line)])), "")  # the last one, which may have no end
     if text.count("”") > text.count("“"):

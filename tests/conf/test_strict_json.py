@@ -21,6 +21,8 @@ def test_a_number_of_too_many_digits_is_named() -> None:
         ("{'a': 1}", "and ' stands there: JSON needs a straight double quote"),
         ('["a"］', "and ］ stands there: JSON needs a closing bracket"),
         ('{"a": 1,\u3000"b": 2}', "and U+3000 stands there: JSON needs a space or nothing"),
+        ('[{"a": 1},]', "Expecting value: a comma stands before ], and JSON has none there"),
+        ('{"a": 1,\n}', ": a comma stands before }, and JSON has none there"),
         ('{"a": "text”, "b": "c"}', "The text before it holds ” without “: where a text ends, JSON needs a straight double quote"),
         ('{"a": "text”,\n "b": "c"}', "The text before it holds ” without “"),
     ],

@@ -1,12 +1,14 @@
 """What data.sets may name."""
 
 import json
+import re
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
 from conf.schema import Data
+from conf.stages import Kind
 from launcher.composition.compose import compose
 from trainers.data.samples.sets import read_sets
 from trainers.errors import DataError
@@ -110,6 +112,35 @@ def test_a_list_that_is_written_as_text_is_told_as_that(name: str, content: str,
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_sets(data(tmp_path, name), "answers")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "said"),
+    [
+        ("a.jsonl", '{"id": "7", "问题": "什么是合同？", "答案": "协议"}', "answers", ["什么是合同？", "协议"]),
+        ("a.json", '[{"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}]', "answers", ["q", "a"]),
+        ("a.jsonl", '{"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}', "answers", ["q", "a"]),
+        ("a.csv", "body,url\nwords,x\n", "text", ["words"]),
+        ("a.jsonl", '{"question": "q", "chosen": "a", "rejected": "b"}', "pairs", ["q"]),
+    ],
+)
+def test_the_entry_that_a_message_shows_for_unknown_columns_works(name: str, content: str, kind: Kind, said: list[str], tmp_path: Path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=r"fit no known layout") as refused:
+        read_sets(data(tmp_path, name), kind)
+    entry = re.search(r"For example: (\{.*\}), and data.sets=\[my_set\]\.$", str(refused.value))
+    assert entry is not None
+    (tmp_path / "dataset_info.json").write_text(entry[1])
+    [sample] = read_sets(data(tmp_path, "my_set"), kind)
+    assert [message["content"] for message in sample["messages"]] == said
+
+
+def test_a_table_with_another_separator_is_told_as_that(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("instruction;output\nq;a\n")
+    with pytest.raises(
+        DataError, match=r"a.csv, line 2: the first line holds the one name 'instruction;output'. Separate names and values with commas.$"
+    ):
+        read_sets(data(tmp_path, "a.csv"), "answers")
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
