@@ -140,7 +140,7 @@ def no_layout(place: str, record: Mapping[str, object]) -> str:
     written = [name for name in ("messages", "conversations", "prompt", "chosen") if is_list_as_text(record.get(name))]
     if written:
         return f"{place}: the column {written[0]} holds a list of messages as text. {NO_LISTS}"
-    if len(record) == 1 and re.search(r"[;\t|]", next(iter(record))):
+    if ".csv" in place and len(record) == 1 and re.search(r"[;\t|]", next(iter(record))):
         return f"{place}: the first line holds the one name {next(iter(record))!r}. Separate names and values with commas."
     entry = example_entry(place, record)
     shown = f" For example: {json.dumps({'my_set': entry}, ensure_ascii=False)}, and data.sets=[my_set]." if entry else ""
