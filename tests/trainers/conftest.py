@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from conf import journal
 from conf.run_dir import RunDir, save_run
-from launcher.launch import journal
 from tests.described import described
 from trainers.ranks.place import Place
 
@@ -86,5 +86,5 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         "evaluation.at_start=false",
     )
     run_dir = trained(folder, "recipe=demo", *short, f"data.cache={folder.parent}/cache")
-    journal.record(run_dir, "end", exit_code=0, message="")
+    journal.record(run_dir, journal.Ended(0, ""))
     return run_dir
