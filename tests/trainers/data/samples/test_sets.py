@@ -105,7 +105,7 @@ def test_a_registered_file_that_is_absent_is_named(shared_data: Path):
             r"line 2: the column conversations holds a list of messages as text. A CSV",
         ),
         ("a.csv", 'instruction,output,history\nq,a,"[[""x"",""y""]]"\n', r"must be a list of \[question, answer\]. A CSV file holds texts alone"),
-        ("a.jsonl", json.dumps({"messages": "[{}]", "text": "t"}), r"a.jsonl, line 1: the column messages holds a list of messages as text"),
+        ("a.jsonl", json.dumps({"messages": "[{}]", "id": 3}), r"a.jsonl, line 1: the column messages holds a list of messages as text"),
     ],
 )
 def test_a_list_that_is_written_as_text_is_told_as_that(name: str, content: str, message: str, tmp_path: Path):
