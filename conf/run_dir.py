@@ -185,6 +185,11 @@ class RunDir:
         return self.path / "prepared"
 
     @property
+    def data_key(self) -> Path:
+        """Of a finished run: the key of its tokenised data, by which a longer one knows that the data is the same."""
+        return self.path / "data_key.txt"
+
+    @property
     def tracking(self) -> Path:
         return self.path / "tracking"
 

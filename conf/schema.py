@@ -196,7 +196,7 @@ class Optim:
     eps: float = MISSING  # This is added to the denominator of an update.
     max_grad_norm: float = MISSING  # Gradients with a larger norm are scaled down to this one. 0: never.
     # linear | cosine | cosine_with_restarts | polynomial | constant | constant_with_warmup | inverse_sqrt | cosine_with_min_lr:
-    # How the learning rate changes over the steps; names of transformers.
+    # How the learning rate changes over the steps; names of transformers. cosine_with_min_lr ends at a tenth of the peak.
     scheduler: str = MISSING
     warmup: float = MISSING  # Below 1: share of all steps. From 1 on: number of steps.
 

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from conf.metrics import HIGHER_IS_BETTER
 from conf.optimizers import optimizer_row
 from conf.run_dir import RunDir
+from conf.schedules import MIN_SHARE
 from conf.schema import Ddp, Fsdp, Run, Zero
 
 REPLACED = "adamw_torch"  # given to a Trainer until trainers/optimizers/build.py gives it the optimizer of the run
@@ -64,6 +65,7 @@ def optimizer_arguments(run: Run) -> dict[str, Any]:
         "adam_epsilon": optim.eps,
         "max_grad_norm": optim.max_grad_norm,
         "lr_scheduler_type": optim.scheduler,
+        "lr_scheduler_kwargs": {"min_lr_rate": MIN_SHARE} if optim.scheduler == "cosine_with_min_lr" else None,
         "warmup_steps": optim.warmup,
     }
 

@@ -26,16 +26,18 @@ from trainers.callbacks.layout import Layout
 from trainers.callbacks.living import Living
 from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
+from trainers.callbacks.schedule import Schedule
 from trainers.callbacks.skipping import Skipping
 from trainers.callbacks.stopping import Stopping
 from trainers.callbacks.tracking import Wandb
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
+from trainers.checkpoints.length import end_at_last_step
 from trainers.checkpoints.pickles import admit, load_only_weights
 from trainers.checkpoints.room import checkpoint_bytes, refuse_full_disk, weight_bytes
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
-from trainers.data.prepare.folder import prepare
+from trainers.data.prepare.folder import prepare, remove_prepared
 from trainers.data.prepare.streaming import streamed_rows
 from trainers.data.rows.numbers import numbered
 from trainers.errors import DataError
@@ -91,6 +93,8 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     say_doing(run_dir, place, "loading weights")
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     host.end("load")
+    if checkpoint is not None:
+        end_at_last_step(trainer, checkpoint)
     say_doing(run_dir, place, "preparing the training")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     host.end("training")
@@ -168,6 +172,7 @@ def build(
         *([skipping] if skipping else []),
         finite,
         rows,
+        Schedule(),
         Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir)),
         Progress(run_dir, place.leads, finite.history),  # after it, since the time of a commit is no time of a step
     ]
@@ -215,7 +220,7 @@ def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, p
 def prepared_once(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:
     """Tokenised once, by rank 0; the others wait for its folder, not in a collective that could time out."""
     if place.leads and not run_dir.prepared.exists():
-        made = prepare(run, tokenizer, run_dir.prepared)
+        made = prepare(run, tokenizer, run_dir.prepared, run_dir.data_key)
         rows = made.evaluation if run.data.streaming else made.train
         tell(run_dir, [f"data: {made.report.sentence()}", *(warning(line) for line in disagreements(run, tokenizer, rows))])
     wait_for(run_dir.prepared.exists, run_dir.exit_file(0))
@@ -295,4 +300,4 @@ def close(run_dir: RunDir) -> None:
     draw_loss(run_dir)
     write_memory(run_dir)
     draw_memory(run_dir)
-    shutil.rmtree(run_dir.prepared, ignore_errors=True)
+    remove_prepared(run_dir.prepared, run_dir.data_key)

@@ -38,6 +38,8 @@ FREE = frozenset(
     }
 )
 
+LENGTH = ("training.epochs", "training.max_steps")  # may differ too: the run is made longer or shorter (launcher/launch/lengthen.py)
+
 NEWEST = {"checkpoint.resume": "newest"}  # a named checkpoint belongs to one start
 
 
@@ -90,10 +92,10 @@ def tell_new_keys(run_dir: RunDir) -> None:
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
-    """The recorded run, with the free keys as given.
+    """The recorded run, with the free keys and the length as given.
 
     Raises:
-        ConfigError: listing every given key that differs from the record.
+        ConfigError: listing every given key that differs from the record; for training.epochs where training.max_steps decides.
     """
     refuse_secrets(overrides)
     refuse_additions(overrides)
@@ -108,8 +110,19 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
         raise ConfigError(
             f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
         )
-    free = {key: value for key, value in given.items() if key in FREE}
-    return forget_machine(with_values(recorded, {**NEWEST, **free}))
+    free = {key: value for key, value in given.items() if key in FREE or key in LENGTH}
+    run = with_values(recorded, {**NEWEST, **free})
+    refuse_without_effect(recorded, run)
+    return forget_machine(run)
+
+
+def refuse_without_effect(recorded: dict[str, Any], run: Composed) -> None:
+    epochs, max_steps = run.training.epochs, run.training.max_steps
+    if max_steps is not None and epochs != recorded["training"]["epochs"]:
+        raise ConfigError(
+            f"training.epochs={epochs:g} has no effect, because training.max_steps={max_steps} decides when this run ends. "
+            "Set training.max_steps, or set training.max_steps=null too."
+        )
 
 
 def changes(run_dir: RunDir, run: Run) -> "list[Changed]":
@@ -150,7 +163,7 @@ def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
 
 def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:
     """The one line about a key that differs; none for one that does not, or may."""
-    if key in FREE:
+    if key in FREE or key in LENGTH:
         return []
     if key in GROUPS:
         name = recorded[key].get("name", "default")

@@ -42,17 +42,24 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
     """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        from launcher.launch import rewind, status  # a first plan reads no other run
-
-        run_dir = named(name, others)
-        run = recorded.resumed_run(run_dir, others)
-        if status.status_of(run_dir).state == "finished":
-            rewind.refuse_finished(run_dir, run.checkpoint.resume)
-        rewind.refuse_unusable(run_dir, run.checkpoint.resume)
-        return plan_for(judge_recorded(run), run_dir)
+        return unstarted_again(named(name, others), others)
     decided = judged(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
+
+
+def unstarted_again(run_dir: RunDir, overrides: Sequence[str]) -> LaunchPlan:
+    """Of a run that goes on; what changes in its length is among the notes."""
+    from launcher.launch import lengthen, rewind, status  # a first plan reads no other run
+
+    run, before = recorded.resumed_run(run_dir, overrides), recorded.recorded_run(run_dir)
+    if status.status_of(run_dir).state == "finished" and not lengthen.changed_length(before, run):
+        rewind.refuse_finished(run_dir, run.checkpoint.resume)
+    rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+    length = lengthen.lengthening(run_dir, before, run)
+    decided = judge_recorded(run)
+    notes = lengthen.lengthening_lines(length, run) if length else []
+    return plan_for(replace(decided, notes=(*notes, *decided.notes)), run_dir)
 
 
 def named(name: str, others: Sequence[str]) -> RunDir:

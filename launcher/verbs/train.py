@@ -20,7 +20,7 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, lock, places, restart, rewind, status, torchrun_door
+from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.foreign import Trust, refuse_foreign
@@ -71,26 +71,30 @@ def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
 
 
 def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TRUST) -> Judged | None:
-    """Judge a recorded run again; None for a finished one. Nothing in its folder is touched.
+    """Judge a recorded run again; None for a finished one that is not made longer. Nothing in its folder is touched.
 
     Raises:
         RunLocked: while somebody works in the folder.
         GateRefused: where it does not fit any more.
-        ConfigError: for a key that differs from the record, and for a checkpoint that cannot be used.
+        ConfigError: for a key that differs from the record, for a checkpoint that cannot be used, and for a length that is not possible.
     """
     refuse_foreign(run_dir, trust)
     run = recorded.resumed_run(run_dir, overrides)
-    if status.status_of(run_dir).state == "finished":
+    longer = lengthen.changed_length(recorded.recorded_run(run_dir), run)
+    if status.status_of(run_dir).state == "finished" and not longer:
         rewind.refuse_finished(run_dir, run.checkpoint.resume)
         print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
         return None
     batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir, trust.take_over)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+    length = lengthen.lengthening(run_dir, recorded.recorded_run(run_dir), run)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
         announce(decided, [f"{recorded.PREFIX}{run_dir.path}", *overrides])
         raise execute.gate_refusal(decided)
+    for text in lengthen.lengthening_lines(length, decided.run) if length else []:
+        print("\n".join(wrapped(text)), flush=True)
     return decided
 
 

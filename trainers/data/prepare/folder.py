@@ -18,6 +18,8 @@ from trainers.data.prepare.cache import cached
 from trainers.data.prepare.report import DataReport, read_report
 from trainers.errors import DataError
 
+KEY = "key"  # of the cache from which a folder was linked: equal for equal data
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -49,19 +51,23 @@ def build_datasets(run: Run, tokenizer: PreTrainedTokenizerBase) -> PreparedData
     return prepared
 
 
-def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreparedData:
+def prepare(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path, key: Path | None = None) -> PreparedData:
     """Put the datasets into `folder`, for one rank while the others wait for the folder; what is already there is used.
 
-    They are linked from the cache, which may be deleted at any time.
+    They are linked from the cache, which may be deleted at any time. `key` is what remove_prepared left of a finished run.
 
     Raises:
-        DataError, ValueError: as build_datasets; naming data.cache where it cannot be written.
+        DataError, ValueError: as build_datasets; where the data is not that of `key`; naming data.cache where it cannot be written.
         OSError: when the folder cannot be written.
     """
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process with the same id that was killed
-        shutil.copytree(prepare_cache(run, tokenizer), unfinished, copy_function=link_or_copy)
+        cache = prepare_cache(run, tokenizer)
+        if key is not None:
+            refuse_other_data(cache, key)
+        shutil.copytree(cache, unfinished, copy_function=link_or_copy)
+        (unfinished / KEY).write_text(cache.name, encoding="utf-8")
         os.replace(unfinished, folder)  # readers see all of it or nothing
     return load_prepared(folder)
 
@@ -83,6 +89,22 @@ def load_prepared(folder: Path) -> PreparedData:
     evaluation = Dataset.from_file(str(folder / EVALUATION)) if (folder / EVALUATION).exists() else None
     report = read_report(json.loads((folder / REPORT).read_text(encoding="utf-8")))
     return PreparedData(Dataset.from_file(str(folder / TRAIN)), evaluation, report)
+
+
+def remove_prepared(folder: Path, key: Path) -> None:
+    """Of a finished run; `key` keeps what tells whether it goes on later with the data that it was trained on."""
+    if (folder / KEY).exists():
+        os.replace(folder / KEY, key)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_other_data(cache: Path, key: Path) -> None:
+    """Raises DataError where a finished run goes on and its data is not what it was."""
+    if key.exists() and key.read_text(encoding="utf-8") != cache.name:
+        raise DataError(
+            "The data of this finished run has changed since: the files of data.sets, the tokenizer or the version of transformers. "
+            "Its further steps would not see the samples that come next. Put back what was there, or start a new run from the weights."
+        )
 
 
 def refuse_too_few(run: Run, rows: int) -> None:

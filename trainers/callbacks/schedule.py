@@ -1,0 +1,25 @@
+"""The learning rate of a run that goes on is that of its own schedule, from the first step after the checkpoint on."""
+
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Schedule(TrainerCallback):
+    """The optimizer's saved groups hold the rate of the next step by the schedule under which they were saved.
+
+    That is another one where the run was made longer or shorter: the last of 100 steps leaves 0 for the 101st, where 200 steps have half of the peak.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, lr_scheduler: Any = None, **_: Any) -> None:
+        if state.global_step:
+            align(lr_scheduler)
+
+
+def align(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
+    """Set the rate of every group to that of the step at which the schedule stands; all schedules that a run may name are LambdaLR."""
+    rates = [base * factor(scheduler.last_epoch) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates  # what is logged with the next step
