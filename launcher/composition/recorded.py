@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -20,6 +20,7 @@ from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.mistakes import first_line, meant
+from launcher.composition.reshaping import RESHAPING, refuse_reshaping, with_portions
 from launcher.composition.values import value_message
 from launcher.errors import ConfigError
 
@@ -39,6 +40,7 @@ FREE = frozenset(
 )
 
 LENGTH = ("training.epochs", "training.max_steps")  # may differ too: the run is made longer or shorter (launcher/launch/lengthen.py)
+MAY_DIFFER = FREE | {*LENGTH, *RESHAPING}
 
 NEWEST = {"checkpoint.resume": "newest"}  # a named checkpoint belongs to one start
 
@@ -92,10 +94,11 @@ def tell_new_keys(run_dir: RunDir) -> None:
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
-    """The recorded run, with the free keys and the length as given.
+    """The recorded run, with the free keys, the length and the portions of a step as given.
 
     Raises:
-        ConfigError: listing every given key that differs from the record; for training.epochs where training.max_steps decides.
+        ConfigError: listing every given key that differs from the record and may not; for training.epochs where training.max_steps decides; for
+            portions that would change what is learned.
     """
     refuse_secrets(overrides)
     refuse_additions(overrides)
@@ -111,8 +114,10 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
             f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
         )
     free = {key: value for key, value in given.items() if key in FREE or key in LENGTH}
-    run = with_values(recorded, {**NEWEST, **free})
+    changed = [key for key, value in given.items() if difference(recorded, wanted, key, value, allowed=())]
+    run = with_values(recorded, {**NEWEST, **free, **with_portions(given, changed)})
     refuse_without_effect(recorded, run)
+    refuse_reshaping(recorded_run(run_dir), run)
     return forget_machine(run)
 
 
@@ -161,9 +166,9 @@ def refuse_unknown(recorded: dict[str, Any], key: str) -> None:
         raise ConfigError(f"{key} is not a key of this run. {meant(key)}Give only keys of the recorded configuration.")
 
 
-def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any) -> list[str]:
+def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value: Any, allowed: Collection[str] = MAY_DIFFER) -> list[str]:
     """The one line about a key that differs; none for one that does not, or may."""
-    if key in FREE or key in LENGTH:
+    if key in allowed:
         return []
     if key in GROUPS:
         name = recorded[key].get("name", "default")

@@ -18,6 +18,7 @@ from conf.schema import Composed, Run
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.composition.given import given_values
+from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import DataError
 from launcher.gate.expectations import refuse_too_few
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run, with_unread
@@ -58,7 +59,7 @@ def unstarted_again(run_dir: RunDir, overrides: Sequence[str]) -> LaunchPlan:
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
     length = lengthen.lengthening(run_dir, before, run)
     decided = judge_recorded(run)
-    notes = lengthen.lengthening_lines(length, run) if length else []
+    notes = [*(lengthen.lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
     return plan_for(replace(decided, notes=(*notes, *decided.notes)), run_dir)
 
 

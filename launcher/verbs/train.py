@@ -18,6 +18,7 @@ from conf.run_dir import RunDir
 from conf.words import BETWEEN
 from launcher.command import Command
 from launcher.composition import recorded
+from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
@@ -93,7 +94,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
     if not decided.verdict.permitted:
         announce(decided, [f"{recorded.PREFIX}{run_dir.path}", *overrides])
         raise execute.gate_refusal(decided)
-    for text in lengthen.lengthening_lines(length, decided.run) if length else []:
+    for text in [*(lengthen.lengthening_lines(length, decided.run) if length else []), *reshaping_lines(recorded.recorded_run(run_dir), decided.run)]:
         print("\n".join(wrapped(text)), flush=True)
     return decided
 

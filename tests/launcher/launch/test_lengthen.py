@@ -136,5 +136,5 @@ def test_a_longer_run_keeps_its_model_and_is_no_finished_one_any_more(run_of, ca
     assert status.status_of(run_dir).state == "dead"
     plain = decide_again(run_dir, [])
     assert plain is not None
-    assert plain.length is None
-    assert lengthen.changed_length(load_run(run_dir), plain.decided.run) == ()
+    assert lengthen.changed_length(load_run(run_dir), plain.run) == ()
+    assert "length: " not in capsys.readouterr().out

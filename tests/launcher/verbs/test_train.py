@@ -196,9 +196,9 @@ def test_torchrun_reads_the_verdict_on_a_run_that_goes_on(tmp_path: Path) -> Non
     assert not run_dir.lock.exists()
 
 
-def test_torchrun_with_other_ranks_than_recorded_is_refused(tmp_path: Path) -> None:
+def test_torchrun_with_ranks_on_which_a_step_would_take_other_samples_is_refused(tmp_path: Path) -> None:
     run_dir = recorded_run(tmp_path)
-    with pytest.raises(ConfigError, match=r"cluster.ranks_per_node: recorded 2, given 4"):
+    with pytest.raises(ConfigError, match=r"training\.effective_batch=2 is not a multiple of micro_batch 1 x 4 ranks"):
         train.folder_for_torchrun(replace(torchrun_rank(), world=4, ranks_per_node=4), tmp_path / "place", [f"resume={run_dir.path}"], [])
 
 

@@ -1,0 +1,88 @@
+"""Other micro-batches or ranks on a resume: allowed where each step stays what it was, refused with what to do where it would not."""
+
+from pathlib import Path
+
+import pytest
+
+from conf.run_dir import RunDir, save_run
+from launcher.composition.recorded import resumed_run
+from launcher.composition.reshaping import reshaping_lines
+from launcher.errors import ConfigError
+from launcher.facts.node import settled_node
+from launcher.gate.settle import settled
+from tests.described import described
+
+DEMO = ("model=demo", "data=demo", "node=cpu", "training.micro_batch=4", "training.accumulation=2")  # on 2 ranks: 16 samples a step
+
+
+def resumed(folder: Path, started: tuple[str, ...], *overrides: str):
+    """(the recorded run, the settled one that goes on)."""
+    before = described(*DEMO, *started)
+    save_run(before, RunDir(folder))
+    after = resumed_run(RunDir(folder), overrides)
+    return before, settled(after, settled_node(after.node, 0))
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [
+        (("training.micro_batch=2",), (2, 2, 4)),
+        (("training.micro_batch=8",), (8, 2, 1)),
+        (("cluster.ranks_per_node=1",), (4, 1, 4)),
+        (("cluster.ranks_per_node=4", "training.micro_batch=1"), (1, 4, 4)),
+        (("training.micro_batch=2", "training.accumulation=4"), (2, 2, 4)),
+    ],
+)
+def test_accumulation_follows_so_that_a_step_keeps_its_samples(given: tuple[str, ...], form: tuple[int, int, int], tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, (), *given)
+    assert (after.training.micro_batch, after.cluster.ranks_per_node, after.training.accumulation) == form
+    assert after.training.effective_batch == before.training.effective_batch == 16
+    assert reshaping_lines(before, after)[0].startswith("batch: micro-batch 4 x 2 ranks x accumulation 2 -> micro-batch ")
+
+
+def test_the_same_portions_are_no_change(tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, (), "training.micro_batch=4")
+    assert after.training == before.training
+    assert reshaping_lines(before, after) == []
+
+
+def test_checkpointing_may_change_alone(tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, ("training.gradient_checkpointing=false",), "training.gradient_checkpointing=true")
+    assert after.training.gradient_checkpointing is True
+    assert reshaping_lines(before, after) == []
+
+
+@pytest.mark.parametrize(
+    ("started", "given", "said"),
+    [
+        ((), ("training.micro_batch=3",), "training.effective_batch=16 is not a multiple of micro_batch 3 x 2 ranks"),
+        ((), ("cluster.ranks_per_node=3",), "training.effective_batch=16 is not a multiple of micro_batch 4 x 3 ranks"),
+        ((), ("training.micro_batch=2", "training.accumulation=2"), "Leave training.accumulation out, and it is computed."),
+        ((), ("training.effective_batch=8",), "training.effective_batch: recorded 16, given 8"),
+        (("stage=kto",), ("training.micro_batch=2",), "training.micro_batch 4 -> 2: stage=kto estimates the divergence"),
+        (("stage=orpo",), ("training.micro_batch=2",), "stage=orpo averages its next-token loss over the tokens of a micro-batch"),
+        (("stage=dpo", "stage.sft_weight=0.1"), ("training.micro_batch=2",), "stage=dpo averages its next-token loss"),
+        (("data.streaming=true", "training.max_steps=9"), ("cluster.ranks_per_node=1",), "the order of samples would change"),
+        (
+            ("sharding=zero2",),
+            ("cluster.ranks_per_node=1",),
+            "cluster.ranks_per_node 2 -> 1: each of 2 ranks saved its own part of the states under sharding=zero2, and DeepSpeed reads them on",
+        ),
+    ],
+)
+def test_what_would_change_a_step_is_refused_before_anything_is_loaded(
+    started: tuple[str, ...], given: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resumed(tmp_path, started, *given)
+    assert said in str(refused.value)
+
+
+def test_under_zero_micro_batches_may_change(tmp_path: Path) -> None:
+    _, after = resumed(tmp_path, ("sharding=zero2",), "training.micro_batch=1")
+    assert after.training.accumulation == 8
+
+
+def test_pairs_without_a_token_loss_may_pass_in_other_portions(tmp_path: Path) -> None:
+    _, after = resumed(tmp_path, ("stage=dpo", "stage.sft_weight=0"), "training.micro_batch=1")
+    assert after.training.accumulation == 8
