@@ -42,6 +42,7 @@ from trainers.data.prepare.streaming import streamed_rows
 from trainers.data.rows.numbers import numbered
 from trainers.errors import DataError
 from trainers.measures.comparison import write_memory
+from trainers.measures.exhausted import LastBatch, telling_out_of_memory
 from trainers.measures.host import HostPeaks
 from trainers.measures.layout import write_peak
 from trainers.measures.phases import ELSEWHERE, Peaks, Phases, cuda_meter
@@ -96,7 +97,8 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     if checkpoint is not None:
         end_at_last_step(trainer, checkpoint)
     say_doing(run_dir, place, "preparing the training")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with telling_out_of_memory(LastBatch(trainer), run, run_dir, tokenizer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     host.end("training")
     if stopping.stopped:
         write_peak(run_dir, place, peaks, host)

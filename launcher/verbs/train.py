@@ -10,7 +10,7 @@ from pathlib import Path
 from conf import journal
 from conf.environment import open_keys
 from conf.evaluations import of_final_model
-from conf.exit_codes import DONE, NEVER, SAVED
+from conf.exit_codes import DONE, NEVER, OUT_OF_MEMORY, SAVED
 from conf.metrics import SHOWN, shown_of
 from conf.processes import die_with_parent
 from conf.records import is_step, read_lines, read_object
@@ -136,10 +136,14 @@ def supervised(run_dir: RunDir, command: Command, owner: lock.Owner, restarts: i
 
 
 def ended(run_dir: RunDir, outcome: Outcome) -> int:
-    """Print how a run ended: what it left for a finished one, the cause for another."""
+    """Print how a run ended: what it left for a finished one, the cause for another; where memory ran out, what needs less."""
     if outcome.exit_code == 0:
         print("\n".join(leftovers(run_dir)), flush=True)
         return 0
+    if outcome.exit_code == OUT_OF_MEMORY:
+        from launcher.verbs.smaller import smaller_lines
+
+        print("\n".join(smaller_lines(run_dir)), flush=True)
     raise as_error(outcome)
 
 

@@ -21,6 +21,10 @@ class NoRoom(RuntimeError):
     """The disk has too little room for what is saved next."""
 
 
+class OutOfMemory(RuntimeError):
+    """Memory is exhausted, and the message says in which step and by what."""
+
+
 def cause_of(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of whatever ended this rank."""
     if isinstance(error, Stopped):
@@ -36,6 +40,8 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return NOT_A_NUMBER, str(error)
     if isinstance(error, NoRoom):
         return DISK, str(error)
+    if isinstance(error, OutOfMemory):
+        return OUT_OF_MEMORY, str(error)
     if is_out_of_memory(error):
         return OUT_OF_MEMORY, out_of_memory_sentence(error)
     if is_full_disk(error):
