@@ -4,6 +4,7 @@ No test on a CPU can exhaust a GPU: here the model itself raises what torch's al
 """
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,7 @@ def test_the_end_names_step_samples_memory_and_what_helps_and_that_is_true(tmp_p
     assert said.startswith(f"Out of memory at step {made + 1}, training: ")
     assert "CUDA out of memory. Tried to allocate 2.00 GiB. The micro-batch had 4 texts of " in said
     assert 'the longest begins with "<|im_start|>' in said
+    assert re.search(r"This rank's rows of the step are \d+, \d+, \d+, \d+\. ", said)
     assert "GiB of host memory, and 3.00 GiB were predicted for all ranks of a node." in said
     assert said.endswith("Resume with training.micro_batch=2: each step keeps its samples.")
     assert end_of(run_dir, micro_batch=1, accumulation=4) == (0, "finished")

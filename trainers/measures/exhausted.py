@@ -55,7 +55,7 @@ def telling_out_of_memory(last: LastBatch, run: Run, run_dir: RunDir, tokenizer:
         step = last.trainer.state.global_step + (last.doing != "evaluating")
         raise OutOfMemory(
             f"Out of memory at step {step}, {last.doing}: {first_line(error) or 'host memory is exhausted.'} "
-            f"{batch_sentence(last.inputs, tokenizer)}{peak_sentence(run_dir)}{what_helps(run)}"
+            f"{batch_sentence(last.inputs, tokenizer)}{rows_sentence(last)}{peak_sentence(run_dir)}{what_helps(run)}"
         ) from error
 
 
@@ -77,6 +77,13 @@ def batch_sentence(inputs: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     begins = tokenizer.decode(max(samples, key=len)[:SHOWN])[:SHOWN]
     many = f"{len(lengths)} texts" if len(lengths) != 1 else "1 text"
     return f"The micro-batch had {many} of {listed}; the longest begins with {json.dumps(begins, ensure_ascii=False)}. "
+
+
+def rows_sentence(last: LastBatch) -> str:
+    """The rows of the prepared data, from 0, that this rank takes in the step; empty outside of a training step."""
+    rows = list(getattr(last.trainer, "step_rows", ())) if last.doing == "training" else []
+    listed = ", ".join(map(str, rows[:MOST])) + (f" and {len(rows) - MOST} more" if len(rows) > MOST else "")
+    return f"This rank's rows of the step are {listed}. " if rows else ""
 
 
 def samples_of(inputs: Any) -> list[list[int]]:
