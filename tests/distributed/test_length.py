@@ -1,5 +1,6 @@
 """The real command line makes a finished run longer, on other ranks too: it learns what a run learns that had that length from the start."""
 
+import json
 import math
 from pathlib import Path
 
@@ -14,7 +15,17 @@ pytestmark = pytest.mark.distributed
 
 # fp32: sums over other portions of a batch differ in their last bits, and AdamW's first steps enlarge that where a second moment is small
 TOLERANCE = 1e-4
-FULL = ("model=demo", "data=demo", "regime=full", "training.precision=fp32", "node=cpu", *TINY, "checkpoint.interval=3", "training.micro_batch=6")
+FULL = (
+    "model=demo",
+    "data=demo",
+    "regime=full",
+    "training.precision=fp32",
+    "node=cpu",
+    *TINY,
+    "checkpoint.interval=3",
+    "training.micro_batch=6",
+    "data.max_samples=128",
+)
 CONSTANT = "optim.scheduler=constant"
 
 
@@ -38,12 +49,22 @@ def whole(folder: Path, *started: str) -> dict[int, float]:
     return line.losses(line.the_run(folder / "outputs"))
 
 
+def rows_of(run_dir: RunDir) -> dict[int, list[int]]:
+    """The rows of the prepared data that each step was made of, over all ranks."""
+    found: dict[int, list[int]] = {}
+    for text in (text for path in run_dir.rows_file(0).parent.glob("rank-*.jsonl") for text in path.read_text().splitlines()):
+        entry = json.loads(text)
+        found[entry["step"]] = sorted([*found.get(entry["step"], []), *entry["rows"]])
+    return found
+
+
 def test_a_run_of_two_ranks_is_made_longer_on_one(tmp_path: Path) -> None:
     run_dir, said = longer(tmp_path / "longer", ("sharding=ddp", CONSTANT), "cluster.ranks_per_node=1")
     assert "length: training.max_steps 3 -> 6. The run goes on from step 3" in " ".join(said.split())
     assert "batch: micro-batch 6 x 2 ranks x accumulation 1 -> micro-batch 6 x 1 rank x accumulation 2." in " ".join(said.split())
     assert line.losses(run_dir) == pytest.approx(whole(tmp_path / "whole", "sharding=ddp", CONSTANT), rel=TOLERANCE)
     assert sorted(line.losses(run_dir)) == [1, 2, 3, 4, 5, 6]
+    assert rows_of(run_dir) == rows_of(line.the_run(tmp_path / "whole" / "outputs"))
 
 
 @pytest.mark.long
