@@ -33,16 +33,23 @@ def commit(staged: Path, run_dir: RunDir, step: int, world: int) -> Path:
 
 
 def commit_model(staged: Path, run_dir: RunDir, step: int, world: int) -> None:
-    """Make the staged folder the final model, in place of an earlier one.
+    """Make the staged folder the final model. That of an earlier end is removed only when the new one has its name.
 
     Raises:
         OSError: as commit.
     """
     seal(staged, step, world)
+    earlier = earlier_model(run_dir)
     if run_dir.model.exists():
-        remove(run_dir.model)
+        os.rename(run_dir.model, earlier)
     os.rename(staged, run_dir.model)
     sync(run_dir.path)
+    if earlier.exists():
+        shutil.rmtree(earlier)
+
+
+def earlier_model(run_dir: RunDir) -> Path:
+    return run_dir.model.with_name(f".removing-{run_dir.model.name}")
 
 
 def seal(staged: Path, step: int, world: int) -> Manifest:
@@ -82,7 +89,9 @@ def remove(folder: Path) -> None:
 
 
 def clear_leftovers(run_dir: RunDir) -> None:
-    """Remove what a killed attempt left half-made or half-removed."""
+    """Remove what a killed attempt left half-made or half-removed; an earlier model whose successor has not got its name keeps its own."""
+    if earlier_model(run_dir).is_dir() and not run_dir.model.exists():
+        os.rename(earlier_model(run_dir), run_dir.model)
     for path in [*run_dir.checkpoints.glob(".*"), *run_dir.path.glob(".making-*"), *run_dir.path.glob(".removing-*")]:
         if path.is_dir():
             shutil.rmtree(path)

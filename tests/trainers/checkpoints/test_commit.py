@@ -15,7 +15,7 @@ import pytest
 from conf import journal
 from conf.committed import MANIFEST, committed, faults
 from conf.run_dir import RunDir
-from trainers.checkpoints.commit import clear_leftovers, commit
+from trainers.checkpoints.commit import clear_leftovers, commit, commit_model
 from trainers.checkpoints.keeping import choose, prune
 
 FILES = {"model.safetensors": b"weights" * 1000, "trainer_state.json": b'{"step": 5}', "global_step5/rank_0.pt": b"states" * 500}
@@ -289,3 +289,33 @@ def test_what_a_killed_attempt_left_is_cleared_and_nothing_else(run_dir: RunDir)
     clear_leftovers(run_dir)
     assert names(sorted(run_dir.checkpoints.iterdir())) == [".nfs0001", "step-5"]
     assert names(sorted(run_dir.path.iterdir())) == ["checkpoints", "journal.jsonl", "model"]
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_a_kill_while_a_model_takes_the_place_of_an_earlier_one_leaves_one_of_them(
+    renamed: int, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer run saves its model a second time. The new name is given by the second of two renames; `renamed` of them were made."""
+    run_dir.model.mkdir()
+    (run_dir.model / "model.safetensors").write_text("earlier")
+    staged = run_dir.path / ".making-model"
+    staged.mkdir()
+    (staged / "model.safetensors").write_text("later")
+    rename, made = os.rename, []
+
+    def killed(source: Path, target: Path) -> None:
+        if len(made) == renamed:
+            raise KeyboardInterrupt
+        made.append(rename(source, target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainers.checkpoints.commit.os.rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            commit_model(staged, run_dir, 6, 1)
+    clear_leftovers(run_dir)
+    assert (run_dir.model / "model.safetensors").read_text() == "earlier"
+    staged.mkdir()
+    (staged / "model.safetensors").write_text("later")
+    commit_model(staged, run_dir, 6, 1)
+    assert (run_dir.model / "model.safetensors").read_text() == "later"
+    assert [path.name for path in run_dir.path.glob(".*")] == []
