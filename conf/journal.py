@@ -54,6 +54,16 @@ class Started(Row):
 
 
 @dataclass(frozen=True)
+class Reopened(Row):
+    """A finished run is made longer: from here on it is not a finished one, whatever happens before its ranks start."""
+
+    event = "reopened"
+
+    def words(self) -> str:
+        return "goes on after its end"
+
+
+@dataclass(frozen=True)
 class Changed(Row):
     """A key that this attempt has with another value than the one before."""
 
@@ -190,7 +200,7 @@ class Ended(Row):
 
 
 # What decides whether a run waits, runs or has ended; the others happen while it runs.
-TURNS = frozenset({Submitted.event, Started.event, Requeued.event, Ended.event})
+TURNS = frozenset({Submitted.event, Reopened.event, Started.event, Requeued.event, Ended.event})
 
 ROWS: dict[str, type[Row]] = {row.event: row for row in Row.__subclasses__()}
 

@@ -103,6 +103,8 @@ def take_again(decided: Judged, run_dir: RunDir, trust: Trust = NO_TRUST) -> tup
     """Own the folder first, and only then clear what the last attempt left in it."""
     held = execute.own(run_dir, None, trust.take_over)
     execute.clear_last_attempt(run_dir)
+    if status.status_of(run_dir).state == "finished":
+        journal.record(run_dir, journal.Reopened())
     plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
     for change in recorded.changes(run_dir, plan.run):
         journal.record(run_dir, change)
