@@ -14,7 +14,7 @@ from conf.data_sets import ending_of, evaluation_sources, is_compressed, limit_o
 from conf.schema import Data, Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError, DataError
-from launcher.facts.records import layout_of_part
+from launcher.facts.records import layout_of_part, opened
 
 LINES = (".jsonl", ".txt")  # endings of files with a record on each line
 LARGEST_LIST = 256 * 2**20  # bytes of a .json file that is read whole to count its list; parsing needs seconds, and several times its size in memory
@@ -154,7 +154,7 @@ def count_records(part: Source) -> int | None:
 
 
 def count_lines(path: Path) -> int:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return sum(1 for line in file if line.strip())
 
 

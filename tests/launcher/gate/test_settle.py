@@ -8,6 +8,7 @@ import pytest
 
 from conf.choices import subtypes
 from conf.schema import GROUPS, PLAIN_GROUPS, Run, SettledNode
+from conf.signs import PHASES
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.node import settled_node
@@ -27,6 +28,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("model.rope_scaling", "", [None, "linear", "dynamic", "yarn"], ["", "ntk"]),
     ("model.vocab_multiple", "", [1, 64], [0]),
     ("model.added_tokens", "", [[], ["<a>", "<b>"]], [[""], ["<a>", "<a>"]]),
+    *((f"hang.{phase}", "", [0, 1], [-1]) for phase in PHASES),
     ("data.cutoff", "", [8], [7, 0, -1]),
     ("data.max_samples", "", [None, 1], [0, -1]),
     ("data.validation_share", "", [0.0, 0.999], [-0.001, 1.0, NAN]),
