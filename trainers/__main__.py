@@ -107,7 +107,7 @@ def write_exit(run_dir: RunDir, place: Place, code: int, message: str) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        short = message.encode()[: EXIT_BYTES // 2].decode(errors="ignore")  # what is beside it has room, and quotes that JSON escapes
+        short = masked(message).encode()[: EXIT_BYTES // 2].decode(errors="ignore")  # what is beside it has room, and quotes that JSON escapes
         write_in_reserve(run_dir.exit_file(place.rank), reserved, exit_text(place, code, short))
 
 

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from conf.environment import as_written
 from conf.new_keys import new_keys
 from conf.run_dir import RunDir, composed_from_dict, load_run, recorded_values, run_as_dict
 from conf.schema import GROUPS, Composed, Run
@@ -102,22 +103,23 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     """
     refuse_secrets(overrides)
     refuse_additions(overrides)
-    recorded = run_as_dict(recorded_run(run_dir))
+    before = recorded_run(run_dir)
+    recorded = run_as_dict(before)
     given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
     for key in given:
         refuse_unknown(recorded, key)
-    wanted = run_as_dict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))
-    differences = [text for key, value in given.items() for text in difference(recorded, wanted, key, value)]
+    wanted = asdict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))
+    differences = [text for key, value in given.items() for text in difference(asdict(before), wanted, key, value)]
     if differences:
         listed = "\n  ".join(differences)
         raise ConfigError(
             f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
         )
     free = {key: value for key, value in given.items() if key in FREE or key in LENGTH}
-    changed = [key for key, value in given.items() if difference(recorded, wanted, key, value, allowed=())]
+    changed = [key for key, value in given.items() if difference(asdict(before), wanted, key, value, allowed=())]
     run = with_values(recorded, {**NEWEST, **free, **with_portions(given, changed)})
     refuse_without_effect(recorded, run)
-    refuse_reshaping(recorded_run(run_dir), run)
+    refuse_reshaping(before, run)
     return forget_machine(run)
 
 
@@ -175,7 +177,7 @@ def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value
         return [] if name == value else [f"{key}: recorded {name}, given {value}"]
     before, after = lookup(recorded, key), lookup(wanted, key)
     same = Path(before).absolute() == Path(after).absolute() if key == "output" else before == after
-    return [] if same else [f"{key}: recorded {before}, given {after}"]
+    return [] if same else [f"{key}: recorded {as_written(before)}, given {as_written(after)}"]
 
 
 def lookup(values: dict[str, Any], key: str) -> Any:

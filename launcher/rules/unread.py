@@ -56,7 +56,7 @@ ALWAYS: Mapping[str, str] = {
     "regime": "name layers modules new_blocks rank alpha dropout targets rslora dora init lora_plus_ratio adapter bits",
     "optim": "name lr weight_decay max_grad_norm scheduler rank update_interval scale scale_by switch_interval order",
     "training": (
-        "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels neftune_alpha seed "
+        "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels neftune_alpha on_nan seed "
         "log_interval dataloader_workers"
     ),
     "checkpoint": "interval resume",
@@ -65,6 +65,7 @@ ALWAYS: Mapping[str, str] = {
     "backend": "name max_restarts",
     "node": "name auto gpus host_memory",
     "cluster": "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds",
+    "hang": "starting data loading compiling training evaluation generation saving",
     "tracking": "name",
     "gate": "mode",
 }

@@ -138,5 +138,5 @@ def test_a_variable_that_is_gone_is_named(tmp_path: Path, environment: dict[str,
     run_dir = RunDir(tmp_path)
     save_run(decided.run, run_dir)
     monkeypatch.delenv("WORD")
-    with pytest.raises(ConfigError, match=r"'WORD' not found\. Set the variable as at the first start"):
+    with pytest.raises(ConfigError, match=r"'WORD' not found.\. Set the variable as at the first start"):
         recorded_run(run_dir)
