@@ -70,7 +70,7 @@ def test_a_folder_must_hold_a_sequence_classifier(file: str, holds: dict[str, ob
 
 
 def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"config.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"holds no config\.json\. Give the folder of a run of stage=rm\."):
         check("stage=ppo", f"stage.reward_model={tmp_path}")
     RunDir(tmp_path).run_yaml.write_text("stage: [")
     with pytest.raises(ConfigError, match=r"its run.yaml cannot be read"):

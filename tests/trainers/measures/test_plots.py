@@ -73,7 +73,7 @@ def test_a_name_that_no_font_can_draw_leaves_no_boxes(tmp_path: Path, capsys: py
     run_dir.path.mkdir(parents=True)
     run_dir.progress.write_text('{"step": 1, "of": 1, "loss": 3.0}\n')
     draw_loss(run_dir)
-    assert "so the picture's title shows … in their place" in capsys.readouterr().err
+    assert "so the picture's title (\U0010fffd time) shows … in their place" in capsys.readouterr().err
     assert [str(warning.message) for warning in recwarn] == []
     assert run_dir.loss_plot.name == "loss.png"
 
