@@ -45,30 +45,60 @@ class StageRow:
     read_between: bool = False  # what learns also reads tokens without gradients before each pass that learns
     new_head: bool = False  # a head that begins with random weights learns too
     metrics: tuple[str, ...] = ()  # that an evaluation measures beside eval_loss; each has a direction in conf/metrics.py
+    bound: str = ""  # why its numbers change with the samples that pass together; empty: they do not
     trl_experimental: bool = False  # TRL keeps its trainer under trl.experimental, or parts of it, and warns at each import
 
+
+ANSWERS = "draws its answers in micro-batches"
+TOKENS = "averages its next-token loss over the tokens of a micro-batch"
 
 STAGES: dict[str, StageRow] = {
     "pt": StageRow(Pt, "text", "next token", Loss.NEXT_TOKEN),
     "sft": StageRow(Sft, "answers", "next token", Loss.NEXT_TOKEN),
     "rm": StageRow(Rm, "pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=PAIR_METRICS),
     "dpo": StageRow(Dpo, "pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
-    "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
+    "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, bound=TOKENS, trl_experimental=True),
     "simpo": StageRow(Simpo, "pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
-    "kto": StageRow(Kto, "labelled", "comparison", Loss.KTO, least=2, reference=True, forwards=3, read_between=True, metrics=("eval_reward_margin",)),
+    "kto": StageRow(
+        Kto,
+        "labelled",
+        "comparison",
+        Loss.KTO,
+        least=2,
+        reference=True,
+        forwards=3,
+        read_between=True,
+        metrics=("eval_reward_margin",),
+        bound="estimates the divergence from the samples that pass together",
+    ),
     # forwards: answers are written, then read by policy, reference and reward model; the new head is one of values
     "ppo": StageRow(
-        Ppo, "prompts", "own answers", Loss.PPO, reference=True, forwards=4, new_head=True, metrics=("eval_reward",), trl_experimental=True
+        Ppo,
+        "prompts",
+        "own answers",
+        Loss.PPO,
+        reference=True,
+        forwards=4,
+        new_head=True,
+        metrics=("eval_reward",),
+        bound=ANSWERS,
+        trl_experimental=True,
     ),
     # forwards: answers are written, and read by the reference
-    "grpo": StageRow(Grpo, "prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",)),
+    "grpo": StageRow(Grpo, "prompts", "own answers", Loss.GRPO, reference=True, forwards=2, metrics=("eval_reward",), bound=ANSWERS),
 }
 
 
 def stage_row(name: str) -> StageRow:
     """Raises MissingRow where the table has none."""
     return row_of(STAGES, "stage", name, "STAGES in conf/stages.py")
+
+
+def bound_by(stage: Stage) -> str:
+    """Why the loss of a step changes with the samples that pass together; empty: it does not."""
+    weighs_answers = isinstance(stage, (Dpo, Simpo)) and stage.sft_weight > 0
+    return stage_row(stage.name).bound or (TOKENS if weighs_answers else "")
 
 
 def compares_joined(run: Run) -> bool:

@@ -10,15 +10,11 @@ from typing import Any
 from conf.ranks import ranks
 from conf.schema import Composed, Run
 from conf.shardings import sharding_row
+from conf.stages import bound_by
 from launcher.errors import ConfigError
 
 PORTIONS = ("training.micro_batch", "cluster.nodes", "cluster.ranks_per_node")
 RESHAPING = (*PORTIONS, "training.accumulation", "training.gradient_checkpointing")
-
-ANSWERS = "draws its answers in micro-batches"
-TOKENS = "averages its next-token loss over the tokens of a micro-batch"
-# Stages whose numbers depend on what passes together, and why.
-BOUND = {"kto": "estimates the divergence from the samples that pass together", "ppo": ANSWERS, "grpo": ANSWERS, "orpo": TOKENS}
 
 
 def with_portions(given: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
@@ -36,16 +32,16 @@ def refuse_reshaping(before: Run, after: Composed) -> None:
     """Raises ConfigError where other portions would change what is learned, or where the checkpoints cannot be read by as many ranks."""
     if portions(before) == portions(after):
         return
-    bound = BOUND.get(before.stage.name) or (TOKENS if getattr(before.stage, "sft_weight", 0) else None)
-    if bound is not None:
+    bound = bound_by(before.stage)
+    if bound:
         raise ConfigError(f"{said(before, after)}: stage={before.stage.name} {bound}, so its numbers would change. Resume without these keys.")
     if before.data.streaming:
         raise ConfigError(
             f"{said(before, after)}: data.streaming=true gives each rank its own share of the records, so the order of samples would change. "
             "Resume without these keys."
         )
-    now = (after.cluster.ranks_per_node or 0) * after.cluster.nodes
-    if now and now != ranks(before) and sharding_row(before.sharding.name).engine == "deepspeed":
+    per_node = after.cluster.ranks_per_node
+    if per_node is not None and per_node * after.cluster.nodes != ranks(before) and sharding_row(before.sharding.name).engine == "deepspeed":
         raise ConfigError(
             f"{said(before, after)}: each of {ranks(before)} ranks saved its own part of the states under sharding={before.sharding.name}, and "
             f"DeepSpeed reads them on {ranks(before)} ranks only. Resume on {ranks(before)} ranks, or start a new run from the weights. "

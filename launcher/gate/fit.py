@@ -25,9 +25,9 @@ from math import ceil, hypot
 
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
-from conf.schema import Composed, Dpo, Run, Sharding, Simpo, Stage
+from conf.schema import Composed, Run, Sharding
 from conf.shardings import SHARDINGS, sharding_row
-from conf.stages import Loss, stage_row
+from conf.stages import bound_by, stage_row
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import choice, has_file, trained, with_micro_batch
@@ -65,7 +65,7 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
     stated. What is stated stays, and so does a micro-batch on which the loss depends."""
     training, asked = composed.training, composed.training.fit == "auto"
     implied = training.fit is None and training.effective_batch is not None and gpus > 0 and stage_row(composed.stage.name).learns != "own answers"
-    free = training.accumulation is None and not depends_on_micro_batch(composed.stage)
+    free = training.accumulation is None and not bound_by(composed.stage)
     found = Open(
         micro_batch=training.micro_batch is None and (asked or free),
         checkpointing=training.gradient_checkpointing is None,
@@ -75,12 +75,6 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
         attention=training.attention is None,
     )
     return found if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)) else None
-
-
-def depends_on_micro_batch(stage: Stage) -> bool:
-    """Whether the loss of a step changes with the samples that pass together: a mean over the tokens of a micro-batch, or KL estimated from it."""
-    loss = stage_row(stage.name).loss
-    return loss in (Loss.KTO, Loss.ORPO) or (isinstance(stage, (Dpo, Simpo)) and stage.sft_weight > 0)
 
 
 def opened(composed: Composed) -> Composed:

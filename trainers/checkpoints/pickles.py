@@ -29,6 +29,7 @@ ALLOWED = (
 NEVER_LOADED = ("training_args.bin",)  # an older version left it; run.yaml says it all
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins
 PICKLE = re.compile(rb"\x80[\x00-\x7f]")  # how a bare pickle begins, from protocol 2 on
+NO_PICKLES = ".safetensors"  # whose first bytes are a length, which may look like the beginning of a pickle
 SUFFIXES = (".bin", ".ckpt", ".metadata", ".pickle", ".pkl", ".pt", ".pth")  # of files that libraries load as pickles, however they begin
 FORCED, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -49,7 +50,7 @@ def admit(folder: Path) -> None:
     import torch
 
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name in NEVER_LOADED:
+        if not path.is_file() or path.name in NEVER_LOADED or path.suffix == NO_PICKLES:
             continue
         for name in unsafe_globals(path):
             if name not in ALLOWED:

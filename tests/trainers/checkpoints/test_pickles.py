@@ -1,5 +1,6 @@
 """A file of a checkpoint that would run a command when it is loaded: refused by name, and nothing runs."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -11,6 +12,7 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
+from safetensors.torch import load_file
 
 from conf.exit_codes import UNSAFE
 from trainers.checkpoints import pickles
@@ -126,3 +128,11 @@ def test_the_variable_that_allows_everything_is_not_followed(monkeypatch: pytest
     load_only_weights()
     assert f"{pickles.UNSAFE} is set in the environment and is not followed" in capsys.readouterr().out
     assert pickles.UNSAFE not in os.environ
+
+
+def test_safetensors_whose_length_looks_like_a_pickle_are_admitted(tmp_path: Path) -> None:
+    """The file begins with the length of its header: 0x0280 bytes are written as 80 02, as protocol 2 of pickle begins."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).ljust(0x0280).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert load_file(tmp_path / "model.safetensors")["w"].shape == (1,)
+    admit(tmp_path)
