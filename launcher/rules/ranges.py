@@ -175,7 +175,7 @@ LIMITS: tuple[Limit, ...] = (
     counted("cluster.cpus_per_rank", 1, MOST_PROCESSES),
     counted("cluster.signal_seconds", 1, MOST_SECONDS),
     one_of("tracking.name", "none", "tensorboard", "wandb"),
-    *(at_least(f"hang.{phase}", 0) for phase in PHASES),
+    *(counted(f"hang.{phase}", 0) for phase in PHASES),
     one_of("gate.mode", "enforce", "advise", "off"),
     one_of("gate.floor", "strict", "advisory"),
     within("gate.margin", 0, 1),
