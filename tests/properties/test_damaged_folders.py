@@ -59,9 +59,9 @@ def damages(rng: random.Random) -> Callable[[Path], None]:
         path.write_text(rng.choice(TEXTS))
 
     def insert(path: Path) -> None:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="latin-1").splitlines()  # a run folder also holds bytes that are no text
         lines.insert(rng.randrange(len(lines) + 1), rng.choice(TEXTS))
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="latin-1")
 
     def remove(path: Path) -> None:
         path.unlink()
@@ -72,11 +72,13 @@ def damages(rng: random.Random) -> Callable[[Path], None]:
 
     def value(path: Path) -> None:
         """Another value in the place of one: a file of the right form that says the wrong kind of thing."""
-        text = path.read_text()
+        text = path.read_text(encoding="latin-1")
         old = rng.choice(
             [part for part in ('"end"', "80", "5.0", '"said"', "null", "2.5", "true", "demo", '"aa"', "1") if part in text] or [text[:1]]
         )
-        path.write_text(text.replace(old, rng.choice(["[]", "{}", "null", '"x"', "-1", "1e999", "NaN", "99999999999999999999999"])))
+        path.write_text(
+            text.replace(old, rng.choice(["[]", "{}", "null", '"x"', "-1", "1e999", "NaN", "99999999999999999999999"])), encoding="latin-1"
+        )
 
     return rng.choice([cut, flip, other, insert, remove, folder, value])
 
