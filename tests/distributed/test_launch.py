@@ -241,7 +241,7 @@ def test_the_demo_learns_and_its_adapter_loads_on_its_base(tmp_path: Path) -> No
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "evaluation.interval=100"), tmp_path)
+    ended = line.call(train("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "evaluation.interval=150"), tmp_path)
     assert ended.code == 0, ended.text
     assert "right answers to held-out questions: 0 of 50 before training, 50 of 50 after training\n" in ended.out
     run_dir = line.the_run(tmp_path / "outputs")
