@@ -162,6 +162,8 @@ def read_owner(run_dir: RunDir) -> Owner | None:
 
 def owner_in(text: str) -> Owner:
     values = json.loads(text)
+    if not isinstance(values, dict):
+        raise TypeError(text)
     values.pop("slurm_job", None)  # written by earlier versions, and always empty
     owner = Owner(**values)
     if any(type(value) is not type_ for value, type_ in ((owner.pid, int), (owner.process_start, int), (owner.host, str), (owner.nonce, str))):

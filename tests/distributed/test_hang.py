@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.distributed
 
-LIMIT = 10  # seconds: many times what a busy machine keeps a rank waiting
+LIMIT = 30  # seconds: many times what a busy machine keeps a rank waiting
 RUN = ("recipe=demo", *TINY, "training.max_steps=100000", "checkpoint.interval=0", "sharding=ddp", f"hang.training={LIMIT}")
 
 
@@ -26,14 +26,13 @@ def test_a_rank_that_is_stopped_is_named_with_the_stacks_of_the_others(tmp_path:
         assert before is not None
         assert before.phase == TRAINING
         os.kill(before.pid, signal.SIGSTOP)
-        started.wait_until(lambda: read_sign(run_dir.sign(1)) == read_sign(run_dir.sign(1)), "rank that stands still")
         os.kill(before.pid, signal.SIGCONT)  # within the limit
         step = max(line.losses(run_dir))
         started.wait_until(line.reached(run_dir, step + 5), "steps after it was let go")
         os.kill(before.pid, signal.SIGSTOP)
         ended = started.end()
     assert ended.code == 76, ended.text
-    assert "regimen: Rank 1 gave no sign of life for 1" in ended.err
+    assert f"regimen: Rank 1 gave no sign of life for {LIMIT // 10}" in ended.err
     assert f"(limit {LIMIT} s, hang.training). Process: process {before.pid} in state T (stopped" in ended.err.replace("\n", " ")
     assert "Traceback" not in ended.text
     first, second = run_dir.hang_log.read_text().split("\n\nrank ")[1:]
