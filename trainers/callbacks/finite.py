@@ -123,11 +123,18 @@ def local_parts(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     for parameter in parameters:
         if not parameter.requires_grad:
             continue
-        held = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter
+        held = without_padding(parameter) if hasattr(parameter, "ds_tensor") else parameter
         local = held.to_local() if hasattr(held, "to_local") else held
         if local.is_floating_point() and local.numel() and not local.is_meta:
             parts.append(local.detach())
     return parts
+
+
+def without_padding(parameter: nn.Parameter) -> Tensor:
+    """ZeRO-3 gives each rank a part of one size. What the last parts hold beyond the parameter's end was never written and may be anything."""
+    part: Tensor = parameter.ds_tensor
+    begin = part.numel() * parameter.ds_zero_partition_rank
+    return part[: max(0, parameter.ds_numel - begin)]
 
 
 def norm_of(parts: list[Tensor]) -> Tensor:
