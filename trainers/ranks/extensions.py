@@ -61,7 +61,8 @@ def guard_deepspeed(run_dir: RunDir, place: Place) -> None:
     """From now on every extension that DeepSpeed compiles in this process is built by `built`."""
     from deepspeed.ops.op_builder.builder import OpBuilder
 
-    compile_or_load, builds = OpBuilder.jit_load, builds_of(os.environ)
+    # a process that trains several runs guards once: a guard within a guard would wait for the lock that it holds itself
+    compile_or_load, builds = getattr(OpBuilder.jit_load, "unguarded", OpBuilder.jit_load), builds_of(os.environ)
 
     def say(doing: str) -> None:
         print(doing, flush=True)
@@ -80,6 +81,7 @@ def guard_deepspeed(run_dir: RunDir, place: Place) -> None:
             say(str(before[-1]["doing"]))
         return loaded
 
+    guarded.unguarded = compile_or_load  # type: ignore[attr-defined]
     OpBuilder.jit_load = guarded
 
 

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from conf.run_dir import RunDir
 from tests.waiting import PATIENCE, wait_until
-from trainers.ranks.extensions import BATON, VARIABLE, Builds, builds_of, built
+from trainers.ranks.extensions import BATON, VARIABLE, Builds, builds_of, built, guard_deepspeed
+from trainers.ranks.place import Place
 
 # Builds a tiny library as DeepSpeed does, by torch's own loader, and prints what was said and what it answers.
 BUILDER = """
@@ -125,3 +128,18 @@ def test_versions_and_machines_do_not_share_a_folder() -> None:
     assert deepspeed.__version__ in builds.folder.parent.name
     assert os.uname().nodename in builds.folder.name
     assert builds_of({"XDG_CACHE_HOME": "/scratch", "HOME": "/home/me"}).folder.is_relative_to("/scratch/regimen/extensions")
+
+
+def test_a_second_run_of_one_process_does_not_wait_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    def compiled(self: Any, verbose: bool = True) -> str:
+        (Path(os.environ[VARIABLE]) / self.name).mkdir(exist_ok=True)
+        return str(self.name)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(OpBuilder, "jit_load", compiled)
+    for _ in range(2):
+        guard_deepspeed(RunDir(tmp_path), Place(1, 1, 2))
+    assert OpBuilder.jit_load(SimpleNamespace(name="tiny")) == "tiny"
