@@ -128,10 +128,10 @@ def job_start(run_dir: RunDir, job: str) -> int:
 
 
 def allowed(run_dir: RunDir) -> int:
-    """Starts without a new checkpoint. Where run.yaml is damaged: none; the ranks cannot read it either, and say so."""
+    """Starts without a new checkpoint. Where run.yaml is damaged or gone: none; the ranks cannot read it either, and say so."""
     try:
         return restart.budget(recorded_run(run_dir), journal.SLURM)
-    except ConfigError:
+    except (ConfigError, OSError):
         return 0
 
 
