@@ -164,7 +164,7 @@ def registered_tags(place: str, defaults: Tags, given: dict[str, str]) -> Tags:
 
 
 def refuse_equal(place: str, names: dict[str, str], what: str) -> None:
-    """Refuse two keys with one value: what it stands for in the data could not be told."""
+    """Refuse two keys with one value: nobody could say which of them it stands for in the data."""
     keys: dict[str, str] = {}
     for key, value in names.items():
         other = keys.setdefault(value, key)

@@ -10,6 +10,9 @@ from conf.choices import type_of
 from conf.groups import built_in_choices, default_choices
 from conf.schema import GROUPS
 
+# A start settles these, so an open default (null) says nothing about a run that is older than they are: what every run did before each of them.
+BEFORE = {"training.kernels": "plain"}
+
 
 def new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Each key that is not in the recorded groups, with its default; keys without a default are left out, and so is what a whole group lacks.
@@ -32,9 +35,12 @@ def new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_of(group: str, name: str, key: str) -> str | None:
-    """As the choice of this name writes it, or where it is the user's own, the default choice of the group, or any that has the key."""
+    """What runs did before the key; else as the choice of this name writes it, or where it is the user's own, the default choice of the group, or any
+    that has the key."""
     from conf.keys import yaml_lines  # most runs lack no key
 
+    if f"{group}.{key}" in BEFORE:
+        return BEFORE[f"{group}.{key}"]
     for choice in (name, default_choices().get(group, ""), *built_in_choices(group)):
         written = yaml_lines(group, choice).get(key, ("", ""))[0] if choice in built_in_choices(group) else ""
         if written:

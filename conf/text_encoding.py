@@ -1,4 +1,4 @@
-"""Text files in another encoding than UTF-8: told as what they are, with the command that converts them."""
+"""Text files that are not in UTF-8: their encoding is recognised, and the message has the command that converts them."""
 
 import shlex
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE, getincrementaldecoder
@@ -13,7 +13,7 @@ PACKERS = {".gz": "gzip -dc", ".zst": "zstd -dc"}
 
 
 def other_encoding(path: Path, head: bytes) -> str | None:
-    """What to say of a file whose first bytes show another encoding, with a command; None where they are UTF-8, or show none."""
+    """The message for a file whose first bytes show a different encoding; None where they are UTF-8, or show no encoding."""
     name = marked_encoding(head)
     if name is not None:
         return f"{path} is in {name}, and it is read as UTF-8. Convert it: {command(path, name)}"
@@ -24,13 +24,13 @@ def other_encoding(path: Path, head: bytes) -> str | None:
 
 
 def marked_encoding(head: bytes) -> str | None:
-    """The encoding that the mark at the beginning tells, or the zeros in the first character."""
+    """The encoding that the mark at the beginning names, or the zeros in the first character show."""
     marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
     return marked or (ZEROS.get((head[0] == 0, head[1] == 0)) if len(head) > 1 else None)
 
 
 def read_as_chinese(head: bytes) -> str:
-    """The characters that are not ASCII, if the bytes are no UTF-8 and all of them are of GB2312: other encodings read so give rare characters."""
+    """The characters that are not ASCII, if the bytes are not UTF-8 and all of them are of GB2312: other encodings read so give rare characters."""
     if decoded(head, "utf-8") is not None:
         return ""
     letters = "".join(letter for letter in decoded(head, "gb18030") or "" if not letter.isascii())

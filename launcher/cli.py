@@ -122,13 +122,13 @@ def add_watching(add: AddParser) -> None:
         help="list runs, or follow one",
         description="List runs, or follow one. It reads their files, and asks squeue about runs that wait or run in Slurm.",
     )
-    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, or last")
+    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, the name of a run, or last")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
     add_output(status)
     status.add_argument("--json", action="store_true", help="print the list as JSON")
     status.set_defaults(act=act_status)
     stop = add("stop", help="ask a run to save a checkpoint and stop", description="Ask a run to save a checkpoint and stop.")
-    stop.add_argument("run", metavar="RUN", help="a run folder, or last")
+    stop.add_argument("run", metavar="RUN", help="a run folder, the name of a run, or last")
     add_output(stop)
     stop.set_defaults(act=act_stop)
     add_clean(add)
@@ -151,7 +151,7 @@ def add_clean(add: AddParser) -> None:
         description="Remove the runs that you name. Without a name: tokenised data, other leftovers, and runs that left neither a model nor "
         "a checkpoint. It shows sizes and asks first. A run that is alive is never touched.",
     )
-    clean.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, or last: remove these runs, with their models")
+    clean.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, the name of a run, or last: remove these runs, with their models")
     clean.add_argument("--older", type=float, metavar="DAYS", help="also every run that ended this many days ago, with its model")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     add_output(clean)

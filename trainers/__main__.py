@@ -9,15 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from conf.exit_codes import DISK, DONE, SAVED
+from conf.hub import cache_alone, hub_silence, reads_hub
 from conf.private import keep_private
 from conf.processes import ForkedChildren, die_with_ancestors
 from conf.reserve import EXIT_BYTES, FULL, reserve, write_in_reserve
 from conf.run_dir import RunDir, load_run, write_text_atomically
+from conf.schema import Run
 from conf.secrets import Masking, masked
 from trainers.ranks import life
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
 from trainers.ranks.noise import leave_out_noise
+from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
 
 
@@ -48,6 +51,19 @@ def leave_out_bars() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def leave_silent_hub(run: Run, run_dir: RunDir, place: Place) -> None:
+    """A hub that is out of reach is asked once, here. From then on the libraries read their caches alone. Before transformers is imported."""
+    silence = hub_silence() if reads_hub(run) else None
+    if silence is None:
+        return
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for processes that this one starts
+    constants.HF_HUB_OFFLINE = True
+    if place.leads:
+        tell(run_dir, [cache_alone(silence)])
+
+
 def main() -> int:
     """The code for the agent, which takes every one but 0 for a failure, ends the other ranks, and may start all again.
 
@@ -66,9 +82,11 @@ def main() -> int:
         say_doing(run_dir, place, "loading libraries")
         run_dir.exits.mkdir(exist_ok=True)
         reserve(run_dir.exit_reserve(place.rank), EXIT_BYTES)
+        run = load_run(run_dir)
+        leave_silent_hub(run, run_dir, place)
         from trainers.run import train
 
-        code, message = train(load_run(run_dir), run_dir, place)
+        code, message = train(run, run_dir, place)
         together = True
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code
         print_traceback()

@@ -1,7 +1,8 @@
 """F15: a hopeless run is started at most three times without a new checkpoint, and ends with 82 and its cause, whoever starts it again.
 
 Supervisor, job-start, job-end and journal are the real ones; the agent of the ranks is a shell script that fails at once, and Slurm is a loop
-that starts the job again as long as it is told to. Each trial draws who starts the run, how its starts fail, and how many of them commit first.
+that starts the job again as long as the exit code asks for it. Each trial draws who starts the run, how its starts fail, and how many of them
+commit first.
 
     python benchmarks/reliability/restarts.py --trials 20 --seed 0 [--results FILE] [--broken]
 

@@ -50,9 +50,9 @@ def split_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     """The run that `resume=` names, and the other overrides."""
     named = [text.removeprefix(PREFIX) for text in overrides if text.startswith(PREFIX)]
     if len(named) > 1:
-        raise ConfigError(f"resume= is given {len(named)} times. Give it once, with one run folder or with last.")
+        raise ConfigError(f"resume= is given {len(named)} times. Give it once, with a run folder, the name of a run, or last.")
     if named and named[0] in ("", "null"):
-        raise ConfigError(f"resume={named[0]} names no run. Give a run folder, or last.")
+        raise ConfigError(f"resume={named[0]} names no run. Give a run folder, the name of a run, or last.")
     at_step = re.fullmatch(r"(?P<run>.+)@(step-)?(?P<step>\d+|newest|last|latest|final)", named[0]) if named else None
     if at_step is not None and not Path(named[0]).exists():  # a run's name may hold @
         wanted = f" checkpoint.resume=step-{at_step['step']}" if at_step["step"].isdigit() else ", which goes on from the newest checkpoint"
@@ -91,7 +91,7 @@ def tell_new_keys(run_dir: RunDir) -> None:
     """Once in a process: which keys the file lacks, and what they are taken to be."""
     for key, value in new_keys(recorded_values(run_dir)).items():
         shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        print(f"note: {run_dir.run_yaml} is older than the key {key}. Its default is used: {key}={shown}.", file=sys.stderr, flush=True)
+        print(f"note: {run_dir.run_yaml} is older than the key {key}. The run has {key}={shown}.", file=sys.stderr, flush=True)
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:

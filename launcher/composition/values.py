@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig
 
@@ -19,6 +20,8 @@ ACCEPTED = {
     "dict[str, typing.Any]": "a table",
 }
 FOUND = re.compile(r"(Value|Cannot convert '\w+' to string:|While dereferencing interpolation '(?P<reference>[^']*)': Value) '(?P<value>.*?)'( |$)")
+PIECE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,\[\]()'"]+""")  # of a value: what is in quotes, or stands between separators
+NUMBER_OR_TRUTH = re.compile(r"true|false|[+-]?(nan|inf)|[+-]?[\d._]+(e[+-]?[\d_]+)?", re.IGNORECASE)
 UNSET = re.compile(r"Environment variable '(?P<name>.*)' not found")
 UNKNOWN = re.compile(r"Interpolation key '(?P<name>.*)' not found")
 
@@ -70,6 +73,8 @@ def odd_in_file(key: str, value: Any) -> str | None:
     """As odd_value, and for what YAML has read as a number or a truth where a text belongs: 1.10 is 1.1 by then, and yes is true."""
     if type_of(key) == "str" and isinstance(value, (bool, float)):
         return f"{key} is a text, and YAML reads what stands there as {str(value).lower()}. Put it in quotes."
+    if type_of(key) == "list[str]" and isinstance(value, (list, ListConfig)):
+        return next((odd_in_file(f"{key}[{index}]", entry) for index, entry in enumerate(value) if isinstance(entry, (bool, float))), None)
     return odd_value(key, value)
 
 
@@ -78,10 +83,22 @@ def is_number(value: Any) -> bool:
 
 
 def as_written(override: Override) -> str:
-    """The same override, in quotes where Hydra's grammar would read a text as a number or a truth: 1.10 is not 1.1, and true not True."""
-    text, value = override.input_line or "", None if override.is_sweep_override() else override.value()
-    key, _, written = text.partition("=")
-    return f"{key}='{written.strip()}'" if type_of(key) == "str" and isinstance(value, (bool, int, float)) and str(value) != written else text
+    """The same override, with quotes around each text that Hydra's grammar would read as a number or a truth: 1.10 is not 1.1, and true not True.
+
+    The texts of a list and of a sweep are quoted one by one; the bounds of a range and of an interval stay numbers.
+    """
+    key, equals, written = (override.input_line or "").partition("=")
+    is_text = type_of(key) in ("str", "list[str]") and not re.match(r"\s*(range|interval)\(", written)
+    return key + equals + (PIECE.sub(lambda piece: quoted_if_changed(piece[0]), written) if is_text else written)
+
+
+def quoted_if_changed(piece: str) -> str:
+    """A piece of a value, in quotes where it would become a number or a truth that is written differently."""
+    bare = piece.strip()
+    if not NUMBER_OR_TRUTH.fullmatch(bare):
+        return piece
+    value = OverridesParser.create().parse_override(f"key={bare}").value()
+    return piece.replace(bare, f"'{bare}'") if isinstance(value, (bool, int, float)) and str(value) != bare else piece
 
 
 def odd_reference(key: str, given: Any) -> str | None:

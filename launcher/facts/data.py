@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conf import data_registry
+from conf import data_registry, hub
 from conf.constants import GENERATED_SAMPLES
 from conf.data_kinds import refuse_other_kind
 from conf.data_registry import Source
@@ -73,7 +73,7 @@ def has_sets_of_hub(data: Data) -> bool:
         ConfigError, DataError: as refuse_absent_sets.
     """
     with as_launcher_errors():
-        return any(source.hub_id is not None for source in [*sources_of(data.sets, data), *evaluation_sources(data)])
+        return hub.has_sets_of_hub(data)
 
 
 def refuse_unfit_sets(run: Run) -> None:

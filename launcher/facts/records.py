@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 
 def layout_of_part(part: Source, strict: bool) -> Layout | None:
-    """The layout of a file's records, registered or told by the first one that fits; None where that is not known before the trainers read it.
+    """The layout of a file's records, as registered, or that of the first one that fits; None where that is not known before the trainers read it.
 
     Args:
         strict: whether the first record must have every column without which there is no sample.

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from conf.hub import is_folder
 from conf.schema import Composed, Run, Slurm
 from launcher.errors import ConfigError
 from launcher.facts.data import refuse_unfit_sets, trained_samples
-from launcher.facts.model import ModelFacts, is_folder, model_facts, refuse_no_model, refuse_other_weights
+from launcher.facts.model import ModelFacts, model_facts, refuse_no_model, refuse_other_weights
 from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, may_be_elsewhere, settle_node
 from launcher.facts.output import nearest_folder, refuse_unusable_output

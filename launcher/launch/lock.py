@@ -270,7 +270,7 @@ def release(run_dir: RunDir, owner: Owner) -> None:
 
 
 def let_go(owner: Owner) -> None:
-    """The kernel's lock of this process alone: another one has the folder now."""
+    """Give up the kernel's lock of this process alone: another one has the folder now."""
     handle = HELD.pop(owner.nonce, None)
     if handle is not None:
         os.close(handle)
@@ -293,7 +293,7 @@ def perhaps_in_use(run_dir: RunDir, owner: Owner) -> str:
     where = "on another machine" if owner.host != socket.gethostname() else "in another container, or before this machine started again"
     return (
         f"{run_dir.path} may be in use by process {owner.pid} on {owner.host}, which took it {age(time.time() - owner.since)} ago {where}. "
-        f"Whether it still works cannot be told from here. If it has ended, take the folder over with: {with_flag(run_dir)}"
+        f"This machine cannot see whether it still runs. If it has ended, take the folder over with: {with_flag(run_dir)}"
     )
 
 

@@ -103,7 +103,7 @@ def state_of(run_dir: RunDir, last: dict[str, Any]) -> tuple[str, int | None, st
         return "unknown", None, str(error)
     standing = "dead" if owner is None else lock.standing(run_dir, owner)
     if owner is not None and standing != "dead":
-        from_here = "" if standing == "alive" else " (whether it still works cannot be told from here)"
+        from_here = "" if standing == "alive" else " (this machine cannot see whether it still runs)"
         return "running", None, f"process {owner.pid} on {owner.host}{from_here}"
     if read_exits(run_dir):  # nobody supervised it: ranks that the user started
         return unsupervised_end(run_dir)

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from conf.exit_codes import INTERRUPTED
+from conf.hub import cache_alone, hub_silence
 from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
 from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
-from launcher.facts.hub import hub_silence
 from launcher.launch.execute import end_with_this_process
 
 Request = Export | Predict | Evaluate | Chat | Validate | Prepare
@@ -49,7 +49,7 @@ def run_verb(
     """
     silence = hub_silence() if from_hub else None
     if silence is not None:
-        print(f"The hub cannot be reached ({silence}), so only what was downloaded before is read.", file=sys.stderr, flush=True)
+        print(cache_alone(silence), file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=f"regimen-{verb}-") as name:
         folder = RunDir(Path(name))
         save_run(run, folder)

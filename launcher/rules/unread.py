@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from conf.constants import GENERATED
 from conf.data_sets import evaluates
 from conf.evaluations import is_evaluated, with_ends
+from conf.hub import is_folder
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
 from conf.schema import Composed, Grpo, Qlora, Run
 from conf.stages import Loss, StageRow, stage_row
 from launcher.facts.data import held_out_samples
-from launcher.facts.model import is_folder
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.hub import is_folder, is_of_hub
 from conf.private import keep_private
 from conf.request import Prepare, Validate
 from conf.schema import Composed
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.data import has_sets_of_hub
-from launcher.facts.model import ModelFacts, is_folder, is_of_hub, model_facts, read_architecture
+from launcher.facts.model import ModelFacts, model_facts, read_architecture
 from launcher.gate.judge import refuse_too_long
 from launcher.launch.verb_process import run_verb
 from launcher.rules.ranges import check_values

@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         if lacking is not None:
             option = lacking["option"].rsplit("/", 1)[-1]
             message = f"{option} has no value. A value that begins with - is written with =, as in {option}=VALUE"
-        run = ". RUN is a run folder, or last" if "required: RUN" in message else ""
+        run = ". RUN is a run folder, the name of a run, or last" if "required: RUN" in message else ""
         raise ConfigError(f"{message if lacking is not None else message[0].upper() + message[1:]}{run}. Write: {usage}")
 
 

@@ -29,7 +29,10 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
         (["status", "--out", "x"], "--out is not an option of `regimen status`."),
         (["predict", "last", "--dta", "x"], "--dta is not an option of `regimen predict`. Did you mean --data?"),
         (["stop", "RUN", "OTHER"], "`regimen stop` cannot use `OTHER`. `regimen stop --help` shows"),
-        (["stop"], "The following arguments are required: RUN. RUN is a run folder, or last. Write: regimen stop [--output FOLDER] RUN"),
+        (
+            ["stop"],
+            "The following arguments are required: RUN. RUN is a run folder, the name of a run, or last. Write: regimen stop [--output FOLDER] RUN",
+        ),
         (
             ["export", "last", "--shard-size", "-5GB"],
             "--shard-size has no value. A value that begins with - is written with =, as in --shard-size=VALUE",

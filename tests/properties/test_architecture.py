@@ -69,12 +69,12 @@ def test_what_settling_fills_is_never_doubted_afterwards() -> None:
 
 def test_trainers_ask_the_environment_in_one_place() -> None:
     readers = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "trainers").rglob("*.py") if "os.environ" in path.read_text()}
-    told_by_it = {  # libraries that are told only through the environment: where to build, how to load, which tracked run to go on with
+    for_libraries = {  # which read these settings only from the environment: where to build, how to load, which tracked run to go on with
         "trainers/ranks/extensions.py",
         "trainers/checkpoints/pickles.py",
         "trainers/callbacks/tracking.py",
     }
-    assert readers - told_by_it <= {"trainers/__main__.py", "trainers/ranks/place.py"}
+    assert readers - for_libraries <= {"trainers/__main__.py", "trainers/ranks/place.py"}
 
 
 @pytest.mark.parametrize(("group", "folder"), [("stage", "stages"), ("regime", "regimes")])

@@ -134,6 +134,7 @@ def test_a_reference_that_gives_no_value_for_its_key_is_refused(override: str, m
     [
         ("packing: 2\n", "data.packing=2 is not possible. It must be true or false."),
         ("name: 1.10\n", "data.name is a text, and YAML reads what stands there as 1.1. Put it in quotes."),
+        ("sets: [a.jsonl, 1.10]\n", "data.sets[1] is a text, and YAML reads what stands there as 1.1. Put it in quotes."),
         ("name: yes\n", "data.name is a text, and YAML reads what stands there as true. Put it in quotes."),
     ],
 )

@@ -1,4 +1,7 @@
-"""Which checkpoint a start goes on from, and which are removed. A damaged one is set aside and told; it is never removed and never counts as kept."""
+"""Which checkpoint a start goes on from, and which are removed.
+
+A damaged one is set aside with a line that says so; it is never removed and never counts as kept.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -51,7 +51,7 @@ def checkpoint_bytes(trainer: Trainer, run: Run, run_dir: RunDir) -> int:
         try:
             return read_manifest(checkpoint).size
         except (OSError, ValueError):
-            continue  # a damaged one: it is told where checkpoints are chosen and pruned
+            continue  # a damaged one: whatever chooses and prunes checkpoints says so
     return int(weights + summed)
 
 

@@ -1,6 +1,6 @@
 """A config.json to exact counts of every kind of module, without torch."""
 
-from launcher.facts.model.architecture import architecture_source, is_folder, is_of_hub, read_architecture, refuse_no_model
+from launcher.facts.model.architecture import architecture_source, read_architecture, refuse_no_model
 from launcher.facts.model.count import model_facts
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 from launcher.facts.model.weight_files import refuse_other_weights
@@ -9,8 +9,6 @@ __all__ = [
     "ModelFacts",
     "ModuleKind",
     "architecture_source",
-    "is_folder",
-    "is_of_hub",
     "model_facts",
     "read_architecture",
     "refuse_no_model",

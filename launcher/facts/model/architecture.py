@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf.constants import ADAPTER_CONFIG, BYTE_TOKENIZER
+from conf.constants import ADAPTER_CONFIG
+from conf.hub import hub_silence, is_folder
 from conf.run_dir import RunDir
 from conf.schema import Model
 from launcher.errors import ConfigError
-from launcher.facts.hub import hub_silence
 
 CONFIG = "config.json"
 
@@ -32,15 +32,6 @@ def read_architecture(model: Model) -> dict[str, Any]:
 def architecture_source(model: Model) -> str:
     """Where `read_architecture` looks, for messages."""
     return "model.architecture" if model.architecture is not None else f"{CONFIG} of {model.path}"
-
-
-def is_folder(path: str) -> bool:
-    return path.startswith((".", "/", "~")) or Path(path).exists()
-
-
-def is_of_hub(model: Model) -> bool:
-    """Whether its weights or its tokenizer have a name that no folder has."""
-    return any(name not in (None, BYTE_TOKENIZER) and not is_folder(name) for name in (model.path, model.tokenizer))
 
 
 def folder_config(path: str) -> Path:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from conf.constants import BYTE_TOKENIZER, BYTE_TOKENS
+from conf.hub import is_folder
 from conf.schema import Model
 from launcher.errors import ConfigError
-from launcher.facts.model.architecture import is_folder, json_object
+from launcher.facts.model.architecture import json_object
 
 CONFIG, WHOLE = "tokenizer_config.json", "tokenizer.json"
 TEMPLATE, FURTHER_TEMPLATES = "chat_template.jinja", "additional_chat_templates"

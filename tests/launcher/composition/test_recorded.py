@@ -164,7 +164,7 @@ def test_an_output_that_the_environment_names_is_read_from_it(monkeypatch: pytes
 
 @pytest.mark.parametrize("value", ["", "null"])
 def test_a_resume_without_a_run_is_refused_with_what_to_give(value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^resume={value} names no run\. Give a run folder, or last\.$"):
+    with pytest.raises(ConfigError, match=rf"^resume={value} names no run\. Give a run folder, the name of a run, or last\.$"):
         split_resume([f"resume={value}"])
 
 
@@ -193,16 +193,17 @@ def test_what_only_the_site_sees_may_differ_on_a_resume() -> None:
 
 def test_a_key_that_is_newer_than_the_run_has_its_default_and_a_line(run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     values = run_as_dict(started())
-    for key in ("data.control_tokens", "evaluation.answers", "regime.lora_plus_ratio", "gate.canary"):
+    for key in ("data.control_tokens", "evaluation.answers", "regime.lora_plus_ratio", "gate.canary", "training.kernels"):
         group, field = key.split(".")
         del values[group][field]
     run_dir.run_yaml.write_text(yaml.safe_dump(values))
     assert run_as_dict(resumed_run(run_dir, [])) == run_as_dict(started())
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"note: {run_dir.run_yaml} is older than the key {key}. Its default is used: {key}={default}."
+        f"note: {run_dir.run_yaml} is older than the key {key}. The run has {key}={default}."
         for key, default in (
             ("data.control_tokens", "special"),
+            ("training.kernels", "plain"),
             ("evaluation.answers", "0"),
             ("gate.canary", "false"),
             ("regime.lora_plus_ratio", "null"),

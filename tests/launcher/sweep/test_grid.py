@@ -1,7 +1,9 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
+from launcher.composition.compose import checked_overrides, compose_config
 from launcher.errors import ConfigError
 from launcher.sweep.grid import combinations, fixed_keys
 
@@ -42,3 +44,25 @@ def test_an_interval_is_refused_with_the_sweeper_that_takes_it() -> None:
 
 def test_the_fixed_keys_are_those_with_one_value() -> None:
     assert fixed_keys(parsed("recipe=demo", "optim.lr=1,2", "regime.rank=8")) == {"recipe", "regime.rank"}
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ("name=1.10,1.20", ["1.10", "1.20"]),
+        ("name=a,true,1e5", ["a", "true", "1e5"]),
+        ("name=choice(1.10,two)", ["1.10", "two"]),
+        ("name='1.10',\"1.20\"", ["1.10", "1.20"]),
+        ("model.revision=null,1_000", [None, "1_000"]),
+        ("data.sets=[1.10,b],[2.0]", [["1.10", "b"], ["2.0"]]),
+        ("data.sets=[1.10]", [["1.10"]]),
+        ("name=range(1,4)", ["1", "2", "3"]),
+        ("optim.lr=1e-4,3e-4", [1e-4, 3e-4]),
+    ],
+)
+def test_a_text_keeps_its_digits_in_every_point(given: str, values: list[object]) -> None:
+    """Hydra's grammar reads 1.10 as the number 1.1, and true as True."""
+    key = given.split("=")[0]
+    points = combinations(parsed(*checked_overrides([given], [])))
+    composed = [compose_config(["model=demo", "data=demo", *point]) for point in points]
+    assert [OmegaConf.to_object(OmegaConf.select(one, key)) if "sets" in key else OmegaConf.select(one, key) for one in composed] == values

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.hub import is_of_hub
 from launcher.cli import main
 from launcher.facts.data import has_sets_of_hub
-from launcher.facts.model import is_of_hub
 from launcher.verbs.data import described, facts_of_model
 
 DEMO = ("recipe=demo", "data=files", "data.cutoff=64", "data.sets=[a.jsonl]", "data.workers=2")

@@ -13,7 +13,7 @@ OPENED_THOUGHT = re.compile(r"<think>\s*$")
 
 
 def span_of_answer(whole: str, before: str, after: str, message: dict[str, object]) -> Span | None:
-    """The characters of `whole` that the message adds to the prompt `before`; None where they are not told for sure.
+    """The characters of `whole` that the message adds to the prompt `before`; None where they are not known for sure.
 
     `after` is the conversation rendered up to the message.
     """

@@ -11,7 +11,7 @@ from trainers.data.rows.numbers import KeepingNumbers, taken_numbers
 
 
 class Watched(Trainer):
-    """Trainer.train() is told nothing: the two are kept as they pass, and the norm stays on the device, where nobody waits for it."""
+    """Trainer.train() does not get them: the two are kept as they pass, and the norm stays on the device, where nobody waits for it."""
 
     step_rows: Sequence[int] = ()  # numbers of the rows of the step that is made
     step_norm: torch.Tensor | float | None = None  # of its gradient, over all ranks, before clipping

@@ -11,9 +11,9 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
+from conf.hub import hub_silence, silence_of
 from conf.schema import Model
 from launcher.errors import ConfigError
-from launcher.facts.hub import hub_silence, silence_of
 from launcher.facts.model import architecture_source, read_architecture
 
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 48}
