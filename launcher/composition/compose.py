@@ -1,4 +1,4 @@
-"""Overrides and YAML files to one typed Run. The only module that touches Hydra's composition."""
+"""Overrides and YAML files to one typed Run. This module and built_in.py alone touch Hydra's composition."""
 
 import os
 import re
@@ -24,6 +24,7 @@ from conf.schema import GROUPS, Composed, register
 from conf.secrets import shape_of_secret
 from conf.sizes import with_sizes
 from launcher.composition import own_groups
+from launcher.composition.built_in import compose_built_in
 from launcher.composition.mistakes import (
     ALL_KEYS,
     composition_message,
@@ -38,7 +39,7 @@ from launcher.composition.spelling import in_pieces, tilde, unreadable
 from launcher.composition.values import as_written, odd_reference, odd_value, reference_message, value_message
 from launcher.errors import ConfigError, Unsafe
 
-CONFIG_NAME = "run"
+CONFIG_NAME = "sweep"
 DEFAULT_RECIPE = "recipe=demo"
 NAMING = {
     "recipe",
@@ -87,9 +88,12 @@ def checked_overrides(overrides: Sequence[str], config_dirs: Sequence[Path]) -> 
 
 
 def load_config(given: Sequence[str], config_dirs: Sequence[Path], mode: RunMode) -> DictConfig:
-    """Hydra's composition of checked overrides, its own node included; in MULTIRUN mode swept overrides are left out."""
-    loader = config_loader(config_dirs)
+    """Hydra's composition of checked overrides; in MULTIRUN mode with its own node, and swept overrides are left out."""
+    loader, overriding = config_loader(config_dirs), read(given)
+    several = mode is RunMode.MULTIRUN or any(override.is_sweep_override() for override in overriding)
     try:
+        if not several and not config_dirs:
+            return compose_built_in(overriding)
         return loader.load_configuration(config_name=CONFIG_NAME, overrides=[*given], run_mode=mode)
     except MissingConfigException as error:
         raise ConfigError(missing_choice(error)) from error
