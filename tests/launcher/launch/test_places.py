@@ -12,6 +12,7 @@ from launcher.errors import ConfigError
 from launcher.launch import execute, status
 from launcher.launch.places import DEFAULT, noted_file, noted_here, places, remember
 from launcher.verbs.plan import judged
+from tests.in_process import call_here
 from tests.launcher.launch.test_status import made_run
 
 
@@ -87,7 +88,7 @@ def test_a_canary_is_noted_nowhere() -> None:
 
 
 @pytest.mark.distributed
-def test_a_run_whose_output_has_a_space_or_comes_from_a_recipe_is_found_again(here: Path) -> None:
+def test_a_run_whose_output_has_a_space_or_comes_from_a_recipe_is_found_again(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = here / "groups" / "recipe" / "mine.yaml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text("# @package _global_\ndefaults: [demo]\noutput: from recipe\n")
@@ -100,7 +101,7 @@ def test_a_run_whose_output_has_a_space_or_comes_from_a_recipe_is_found_again(he
         assert trained.code == 0, trained.text
         run_dir: RunDir = line.the_run(here / place)
         for argv in (("train", "resume=last"), ("plan", "resume=last"), ("status", "last"), ("status",)):
-            found = line.call((*line.MODULE, *argv), here)
+            found = call_here(capfd, *argv)
             assert (found.code, str(run_dir.path.relative_to(here)) in found.out) == (0, True), found.text
-    again = line.call((*line.MODULE, "train", "resume=last", "output='my runs'"), here)
+    again = call_here(capfd, "train", "resume=last", "output='my runs'")
     assert (again.code, "my runs/" in again.out) == (0, True), again.text

@@ -10,6 +10,7 @@ from conf.hub import is_of_hub
 from launcher.cli import main
 from launcher.facts.data import has_sets_of_hub
 from launcher.verbs.data import described, facts_of_model
+from tests.in_process import run_verbs_here
 
 DEMO = ("recipe=demo", "data=files", "data.cutoff=64", "data.sets=[a.jsonl]", "data.workers=2")
 
@@ -19,7 +20,10 @@ def write(folder: Path, *rows: str) -> tuple[str, ...]:
     return (*DEMO, f"data.folder={folder}", f"output={folder}/outputs")
 
 
-def test_good_data_validate_with_code_0_and_broken_ones_with_4(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_good_data_validate_with_code_0_and_broken_ones_with_4(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_verbs_here(monkeypatch)
     good = json.dumps({"instruction": "q", "output": "a"})
     given = write(tmp_path, good, good)
     assert main(["data", "validate", *given, "--json"]) == 0
@@ -33,12 +37,15 @@ def test_good_data_validate_with_code_0_and_broken_ones_with_4(tmp_path: Path, c
     assert f"{tmp_path}/a.jsonl, line 2, column 20: broken JSON" in said.out
 
 
-def test_prepared_data_lie_in_the_cache_and_are_not_made_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_prepared_data_lie_in_the_cache_and_are_not_made_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = write(tmp_path, json.dumps({"instruction": "q", "output": "a"}))
     assert main(["data", "prepare", *given]) == 0
     assert "1 samples: 1 to train" in capfd.readouterr().out
     [folder] = (tmp_path / "outputs" / ".data").iterdir()
     made = (folder / "train.arrow").stat().st_mtime_ns
+    run_verbs_here(monkeypatch)
     assert main(["data", "prepare", *given]) == 0
     assert f"cached: {folder}" in capfd.readouterr().out
     assert (folder / "train.arrow").stat().st_mtime_ns == made

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from conf.request import Chat, Sampling, Trained
 from conf.run_dir import RunDir, load_run
+from launcher.cli import main
+from tests.in_process import run_verbs_here
 from tests.waiting import PATIENCE
 from trainers.after_training.trained import load_trained
 from trainers.model.conversation import prompt_ids
@@ -36,13 +38,15 @@ def test_two_piped_questions_get_their_answers_from_the_command_line(learned: Ru
     assert (done.returncode, done.stdout) == (0, "Blue.\nWhite as milk.\n"), done.stderr
 
 
-def test_a_model_folder_is_asked_without_its_run(learned: RunDir, site_environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_model_folder_is_asked_without_its_run(
+    learned: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(learned.model, tmp_path / "model")
-    argv = (sys.executable, "-m", "launcher", "chat", "model")
-    done = subprocess.run(
-        argv, input="What is snow?\n", env=site_environment, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
-    )
-    assert (done.returncode, done.stdout) == (0, "White as milk.\n"), done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is snow?\n"))
+    run_verbs_here(monkeypatch)
+    assert main(["chat", "model"]) == 0
+    assert capfd.readouterr().out == "White as milk.\n"
 
 
 def test_the_answer_depends_on_what_was_said_before(learned: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

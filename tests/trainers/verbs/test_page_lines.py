@@ -8,19 +8,15 @@ download their sets is parsed alone.
 import io
 import json
 import os
-import runpy
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from conf.run_dir import RunDir
 from launcher.cli import main, parsed_arguments
-from launcher.launch import verb_process
+from tests.in_process import run_verbs_here
 from tests.page_commands import Command, commands
 
 pytest.importorskip("lm_eval", reason="lm-eval is an extra")
@@ -54,32 +50,13 @@ def offline(words: Sequence[str]) -> list[str] | None:
     return [*words[:at], *words[at + 2 :]]
 
 
-class InThisProcess:
-    """A verb's process without another interpreter, whose imports take longer than its work."""
-
-    def __init__(self, argv: Sequence[str], **_: object) -> None:
-        assert list(argv[:2]) == [sys.executable, "-m"]
-        self.module, self.arguments = argv[2], list(argv[3:])
-
-    def wait(self) -> int:
-        before, sys.argv = sys.argv, [self.module, *self.arguments]
-        sys.modules.pop(self.module, None)  # or runpy warns of a module that is there already
-        try:
-            runpy.run_module(self.module, run_name="__main__")
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        finally:
-            sys.argv = before
-        raise AssertionError(f"{self.module} did not end with an exit code")
-
-
 @pytest.fixture
 def folder(demo: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder above `outputs`, with the files that the lines call the user's own."""
     place = demo.path.parents[2]
     monkeypatch.chdir(place)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(verb_process, "subprocess", SimpleNamespace(Popen=InThisProcess, run=subprocess.run))
+    run_verbs_here(monkeypatch)
     for made in (place / "my_data", place / "my_tasks"):
         made.mkdir()
     for questions in (place / "my_questions.json", place / "my_data" / "my_questions.json"):
