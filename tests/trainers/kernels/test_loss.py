@@ -10,20 +10,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from conf.kernels import FUSED_FAMILIES
+from tests.trainers.small_models import SIZES
 from trainers.kernels import loss as fused_loss
 from trainers.kernels.loss import compute_loss_fused
 from trainers.stages.shared.chunked_loss import IGNORED
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
 HEADS = {"qwen3": {"head_dim": 8}, "gemma3_text": {"head_dim": 8}}
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.model.families import FAMILIES
+from tests.trainers.small_models import OF_FAMILY, SIZES
 from trainers.data.rows.collator import build_collator
 from trainers.data.rows.tokens import MASKED
 from trainers.kernels.rows import filled, joined_batch
@@ -20,31 +21,6 @@ from trainers.model.tokenizer import byte_tokenizer
 COMPARED = [name for name, family in FAMILIES.items() if family.traits.varlen]
 CUTOFF = 16
 LENGTHS = (5, 16, 2, 9, 1)
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
-WINDOW = {"sliding_window": 4}
-OF_FAMILY: dict[str, dict[str, Any]] = {
-    "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    "gemma3_text": SIZES | WINDOW | {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
-    "mistral": SIZES | WINDOW,
-    "phi3": SIZES | WINDOW,
-    "qwen2": SIZES | WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
-    "qwen3": SIZES | {"head_dim": 8},
-    "deepseek_v3": SIZES
-    | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 6}
-    | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
-    "mixtral": SIZES | WINDOW | {"num_local_experts": 4},
-    "qwen2_moe": SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
-    "qwen3_moe": SIZES | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-}
 
 
 def run_of(kernels: str, *overrides: str) -> Run:

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import Trainer
 
 from conf.schema import Run
+from tests.trainers.small_models import SIZES as SMALL
+from tests.trainers.small_models import WINDOW
 from trainers.stages.shared import texts
 from trainers.stages.shared.pairs import joined_pairs
 
@@ -23,18 +25,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "orpo": (),
     "simpo": ("stage.sft_weight=0.3",),
 }
-SIZES = {
+SIZES = {name: size for name, size in SMALL.items() if name != "pad_token_id"} | {
     "vocab_size": 264,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
     "initializer_range": 0.2,
     "tie_word_embeddings": False,
 }
-WINDOW = {"sliding_window": 4}
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": 264, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "n_positions": 64},
     "qwen2": SIZES,
