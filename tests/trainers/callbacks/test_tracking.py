@@ -15,13 +15,13 @@ from trainers.callbacks.tracking import tracked_id
 
 pytest.importorskip("wandb", reason="wandb is an extra")
 
-# One start of a run against a server that behaves as named, with short waits; prints what a user would see and what the server was asked.
+# Starts of a run, one after another, against a server that behaves as named; prints for each what a user would see and what the server was asked.
 START = """
 import json, os, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-behaviour, folder = sys.argv[1], Path(sys.argv[2])
+behaviour, folder, starts, answer_seconds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 asked = []
 
 
@@ -53,34 +53,38 @@ from tests.described import described
 from trainers.callbacks.tracking import Wandb
 
 run_dir = RunDir(folder)
-tracker = Wandb(described("model=demo", "data=demo", "node=cpu", "tracking=wandb"), run_dir, answer_seconds=2.0, finish_seconds=120.0)
-tracker.on_train_begin(None, TrainerState(), TrainerControl())
-for step in range(200):
-    tracker.on_log(None, TrainerState(global_step=step), TrainerControl(), {"loss": 1.0})
-waiting = tracker.work.qsize()  # the library has taken none yet, or some: the training did not wait for it
-tracker.on_train_end(None, TrainerState(), TrainerControl())
-print(json.dumps({"asked": asked, "waiting": waiting, "alive": tracker.thread.is_alive()}), flush=True)
+run = described("model=demo", "data=demo", "node=cpu", "tracking=wandb")
+for start in range(starts):
+    asked.clear()
+    tracker = Wandb(run, run_dir, answer_seconds=answer_seconds, finish_seconds=120.0)
+    tracker.on_train_begin(None, TrainerState(), TrainerControl())
+    for step in range(200):
+        tracker.on_log(None, TrainerState(global_step=step), TrainerControl(), {"loss": 1.0})
+    waiting = tracker.work.qsize()  # the library has taken none yet, or some: the training did not wait for it
+    tracker.on_train_end(None, TrainerState(), TrainerControl())
+    print(json.dumps({"asked": asked, "waiting": waiting, "alive": tracker.thread.is_alive()}), flush=True)
 os._exit(0)
 """
 
 
-def started(behaviour: str, folder: Path) -> dict[str, Any]:
+def started(behaviour: str, folder: Path, answer_seconds: float, starts: int = 1) -> list[dict[str, Any]]:
     folder.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    argv = [sys.executable, "-c", START, behaviour, str(folder)]
+    argv = [sys.executable, "-c", START, behaviour, str(folder), str(starts), str(answer_seconds)]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(answers) == starts, done.stdout
+    return answers
 
 
 def told(folder: Path) -> list[str]:
     return RunDir(folder).notes.read_text().splitlines()
 
 
-def test_a_server_that_fails_is_said_once_and_the_metrics_are_kept(tmp_path: Path) -> None:
-    """The second start is a resume: it asks for the same run."""
-    first, second = (started("fails", tmp_path) for _ in range(2))
+def test_a_server_that_refuses_is_said_once_and_the_metrics_are_kept(tmp_path: Path) -> None:
+    """It refuses, which is known as soon as it answers. The second start is a resume: it asks for the same run."""
+    first, second = started("refuses", tmp_path, PATIENCE, starts=2)
     for start in (first, second):
         assert not start["alive"]
         assert start["waiting"] > 0
@@ -95,9 +99,10 @@ def test_a_server_that_fails_is_said_once_and_the_metrics_are_kept(tmp_path: Pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("behaviour", ["is gone", "refuses", "hangs"])
+@pytest.mark.parametrize("behaviour", ["is gone", "fails", "hangs"])
 def test_whatever_the_server_does_the_run_ends_well(behaviour: str, tmp_path: Path) -> None:
-    start = started(behaviour, tmp_path)
+    """It counts as absent after two seconds, in which it may or may not have been asked."""
+    [start] = started(behaviour, tmp_path, 2.0)
     assert not start["alive"]
     assert told(tmp_path)[0].startswith("WARNING: tracking=wandb: ")
 
