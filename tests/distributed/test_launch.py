@@ -88,23 +88,39 @@ def test_what_a_run_leaves_is_for_its_user_alone(reference: dict[str, Any]) -> N
     assert [path for path in written if path.name == "training_args.bin"] == []
 
 
-def test_what_plan_prints_is_what_accelerate_runs_and_a_killed_agent_is_reported(tmp_path: Path, reference: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def agent_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The run of `reference` by accelerate, whose agent is killed after the first checkpoint."""
+    folder = tmp_path_factory.mktemp("agent")
     overrides = (*RUN, "backend=accelerate", "checkpoint.interval=20")
-    planned = line.call((*line.MODULE, "plan", "--json", *overrides), tmp_path, **SITE, **SECRETS)
-    with line.start(train(*overrides), tmp_path, **SITE, **SECRETS) as started:
-        run_dir = started.the_run(tmp_path / "outputs")
+    planned = line.call((*line.MODULE, "plan", "--json", *overrides), folder, **SITE, **SECRETS)
+    with line.start(train(*overrides), folder, **SITE, **SECRETS) as started:
+        run_dir = started.the_run(folder / "outputs")
         started.wait_until(lambda: list(run_dir.checkpoints.glob("step-*")), "first checkpoint")
-        agents, ranks = line.agents_of(run_dir), line.ranks_of(run_dir)
-        check_planned(planned, run_dir, line.read_process(started.process.pid), agents, ranks)
+        launcher, agents, ranks = line.read_process(started.process.pid), line.agents_of(run_dir), line.ranks_of(run_dir)
         os.kill(agents[0].pid, signal.SIGKILL)
         ended = started.end()
+    seen = {"planned": planned, "launcher": launcher, "agents": agents, "ranks": ranks}
+    return {"folder": folder, "run_dir": run_dir, "ended": ended, **seen}
+
+
+def test_what_plan_prints_is_what_accelerate_runs(agent_killed: dict[str, Any]) -> None:
+    check_planned(*(agent_killed[name] for name in ("planned", "run_dir", "launcher", "agents", "ranks")))
+
+
+def test_a_killed_agent_is_reported_and_leaves_no_process(agent_killed: dict[str, Any]) -> None:
+    ended = agent_killed["ended"]
     assert ended.code == 6
     assert "SIGKILL" in ended.err
     assert ended.err.count("regimen: ") == 1
     assert "Traceback" not in ended.text
-    line.wait_until(lambda: line.processes_of(run_dir) == [], "end of every rank")
-    assert json.loads(line.call((*line.MODULE, "status", "--json"), tmp_path).out)[0]["state"] == "failed"
-    check_goes_on_as(reference["run_dir"], run_dir, tmp_path)
+    line.wait_until(lambda: line.processes_of(agent_killed["run_dir"]) == [], "end of every rank")
+    assert json.loads(line.call((*line.MODULE, "status", "--json"), agent_killed["folder"]).out)[0]["state"] == "failed"
+
+
+@pytest.mark.long  # a resume of accelerate's run: tests/slurm/test_train.py; of a killed run: `interrupted`, below
+def test_a_run_whose_agent_was_killed_goes_on(agent_killed: dict[str, Any], reference: dict[str, Any]) -> None:
+    check_goes_on_as(reference["run_dir"], agent_killed["run_dir"], agent_killed["folder"])
 
 
 def check_goes_on_as(whole: Any, run_dir: Any, folder: Path) -> None:

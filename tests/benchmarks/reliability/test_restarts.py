@@ -12,11 +12,13 @@ from tests.waiting import PATIENCE
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "reliability" / "restarts.py"
 
 
-@pytest.mark.parametrize(("options", "code"), [((), 0), (("--broken",), 1)])
-def test_a_hopeless_run_is_started_three_times(options: tuple[str, ...], code: int, tmp_path: Path, site_environment: dict[str, str]) -> None:
-    argv = [sys.executable, str(SCRIPT), "--trials", "6", "--results", str(tmp_path / "lines"), *options]
+@pytest.mark.parametrize(("options", "trials", "code"), [((), 6, 0), (("--broken",), 2, 1)])
+def test_a_hopeless_run_is_started_three_times(
+    options: tuple[str, ...], trials: int, code: int, tmp_path: Path, site_environment: dict[str, str]
+) -> None:
+    argv = [sys.executable, str(SCRIPT), "--trials", str(trials), "--results", str(tmp_path / "lines"), *options]
     done = subprocess.run(argv, env=site_environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
     assert {line["starter"] for line in lines} == {"supervisor", "slurm"}
-    assert [line["held"] for line in lines] == [code == 0] * 6
+    assert [line["held"] for line in lines] == [code == 0] * trials

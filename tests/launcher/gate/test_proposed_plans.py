@@ -56,7 +56,7 @@ def random_overrides(source: random.Random) -> list[str]:
     return [*fixed, *given, *(text for text in drawn if text.partition("=")[0] not in named)]
 
 
-@pytest.mark.parametrize(("jobs", "seed"), [(10, 7), pytest.param(100, 8, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("jobs", "seed"), [(5, 7), pytest.param(100, 8, marks=pytest.mark.long)])
 def test_what_is_proposed_for_random_refused_jobs_is_permitted_by_the_same_plan(jobs: int, seed: int) -> None:
     source = random.Random(seed)
     refused = proposed = 0

@@ -86,6 +86,7 @@ def test_permitted_points_finish_side_by_side_and_refused_ones_are_rows(tmp_path
     assert not [path for pattern in (".hydra", "multirun.yaml", "*.log") for path in tmp_path.rglob(pattern)]
 
 
+@pytest.mark.long  # what it hands over, one by one: test_multirun.py
 def test_hydras_basic_launcher_runs_the_points_one_after_another(tmp_path: Path, sweep: Callable[..., "subprocess.Popen[str]"]) -> None:
     process = sweep(*THREE_STEPS, "optim.lr=1e-3,2e-3", "hydra/launcher=basic")
     output = process.communicate(timeout=PATIENCE)[0]

@@ -46,7 +46,8 @@ PPO = (ANSWERS, "stage.epochs=1", "stage.reward_model=judge")
 STAGES = ("pt", "rm", *PAIRS, "kto")
 
 CELLS = [
-    *((stage, regime) for stage in STAGES for regime in (FULL, LORA)),
+    *((stage, FULL) for stage in STAGES),
+    *((stage, LORA) for stage in ("rm", "orpo", "kto")),  # dpo and simpo: below, and pt is as sft in test_oracle.py
     ("grpo", (*FULL, *GRPO)),
     ("grpo", (*LORA, *GRPO, "stage.kl_coef=0.1")),
     ("ppo", (*FULL, *PPO)),
@@ -63,6 +64,7 @@ FUSED = (
     "training.micro_batch=1",
 )  # longer: of each text one token is no answer's
 MORE_CELLS = [
+    *((stage, LORA) for stage in ("pt", "dpo", "simpo")),
     ("grpo", (*FULL, *GRPO, "stage.kl_coef=0.1")),
     ("grpo", (*BF16, *GRPO)),
     ("ppo", (*BF16, *PPO)),
