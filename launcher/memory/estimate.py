@@ -28,6 +28,7 @@ from launcher.memory.step.step_phases import (
     reduction_phases,
     saved_term,
 )
+from launcher.memory.step.traced_moments import resident_buffers
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
 from launcher.memory.uncertainty import ranges_of, uncertainty_of
 from launcher.memory.weights.resident import (
@@ -77,7 +78,7 @@ def int8_bytes(job: Job) -> int:
 
 
 def phases_of(job: Job) -> tuple[Phase, ...]:
-    resident, gathered = (*resident_terms(job), *copy_terms(job)), gathered_terms(job)
+    resident, gathered = (*resident_terms(job), *copy_terms(job), *resident_buffers(job)), gathered_terms(job)
     between = (*resident, *merged_terms(job))
     inside = (*between, *gathered)
     after = (*between, *(tail_terms(job) if by_groups(job) else gathered))

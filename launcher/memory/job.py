@@ -8,9 +8,11 @@ from conf.regimes import regime_row
 from conf.schema import Lora, Run
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
+from launcher.facts.model.trace import Trace, bytes_of
 from launcher.memory.stages import Copies, answer_length, copies_of, facts_of_stage, judged
 from launcher.memory.step.activations import Arithmetic, Batch, arithmetic_of, layer_bytes
 from launcher.memory.step.fused_reach import fused_unknown
+from launcher.memory.traces import trace_of
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import is_paged
 from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets
@@ -30,6 +32,8 @@ class Job:
     batch: Batch
     gpu: bool
     copies: Copies
+    trace: Trace | None  # of a family without a table
+    untraced: str | None  # why such a family has none
 
     @property
     def tokens(self) -> int:
@@ -53,6 +57,10 @@ class Job:
     def autocasts(self) -> bool:
         """Whether autocast copies what learns; the fused kernels' adapters have one copy for all passes (trainers/kernels/lora.py, Casts)."""
         return self.storage.autocast and not (self.arithmetic.fused and self.census.adapters > 0)
+
+    def traced(self, moment: tuple[float, ...]) -> int:
+        """Bytes of the whole batch, of a vector of the trace."""
+        return bytes_of(moment, self.batch.samples, self.batch.length)
 
     @cached_property
     def learning_layer(self) -> int:
@@ -94,8 +102,9 @@ def worst_batch(run: Run, facts: ModelFacts) -> Batch:
 
 def job_of(run: Run, facts: ModelFacts, batch: Batch) -> Job:
     storage, facts = storage_of(run), facts_of_stage(run, facts)
-    gpu = run.node.gpus != 0
-    return Job(run, facts, census_of(run, facts), storage, arithmetic_of(run, facts, storage), split_of(run), batch, gpu, copies_of(run))
+    gpu, arithmetic = run.node.gpus != 0, arithmetic_of(run, facts, storage)
+    trace, untraced = trace_of(run, facts, storage, batch)
+    return Job(run, facts, census_of(run, facts), storage, arithmetic, split_of(run), batch, gpu, copies_of(run), trace, untraced)
 
 
 def counts_plain_kernels(job: Job) -> bool:
@@ -109,11 +118,16 @@ def unfused(job: Job) -> str:
     return fused_unknown(job.run) or f"the family {job.facts.family}"
 
 
+def because(job: Job) -> str:
+    return f" ({job.untraced})" if job.untraced else " that was traced"
+
+
 def doubts_of(job: Job) -> tuple[str, ...]:
     """What the formulas only come close to."""
     run, facts = job.run, job.facts
     rows = (
-        (not facts.traits.traced, f"activations of {facts.family} are taken from the closest family that was traced"),
+        (job.trace is not None, f"{facts.family} has no table: its layers were traced without a GPU; no run of such a family was measured on one"),
+        (not facts.traits.traced and job.trace is None, f"activations of {facts.family} are taken from the closest family{because(job)}"),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (
             regime_row(run.regime.name).learns == "an adapter" and len(run.model.added_tokens) > 0,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | No
     kept = (cache or default_cache()) / f"{digest(text)}.json"
     facts = parsed(kept) if kept.is_file() else None
     if facts is not None:
-        return facts
+        return replace(facts, architecture=text)
     counted = census(text, architecture.get("model_type"), source)
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(kept, counted)
@@ -46,7 +46,7 @@ def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | No
         raise ConfigError(
             f"{source}: model_type={architecture.get('model_type')} was counted, but the counts lack fields. This is a bug. Please report it."
         )
-    return facts
+    return replace(facts, architecture=text)
 
 
 def default_cache() -> Path:

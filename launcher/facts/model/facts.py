@@ -74,6 +74,7 @@ class ModelFacts:
     modules: tuple[ModuleKind, ...]
     residual_dropout: bool = False  # behind the embedding, the attention and the MLP
     traits: Traits = Traits()
+    architecture: str = ""  # of a family without a table, the text of its config.json: its layers are traced (trace.py)
 
     @property
     def parameters(self) -> int:

@@ -1,5 +1,6 @@
 """The last layer's forward pass and the last norm's backward pass: peaks where few or no logits stand above them."""
 
+from launcher.facts.model.trace import Trace
 from launcher.memory.job import Job
 from launcher.memory.step.activations import fused_gate, mlp_width
 from launcher.memory.step.column_sums import column_sum_bytes
@@ -9,12 +10,15 @@ from launcher.memory.step.fully_sharded import by_groups
 from launcher.memory.step.fused_layer import forward_terms, norm_in_place
 from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.step.step_phases import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
+from launcher.memory.step.traced_moments import largest, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
 from launcher.memory.weights.resident import accumulates, made_gradient_term, waiting_head_terms
 
 
 def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """With checkpointing nothing of the layer is kept but its input; without, all that it keeps is there when its last adapter runs."""
+    if job.trace is not None:
+        return traced_phases(job, job.trace, alive)
     saved = saved_term(job)
     below = Term(saved.name, saved.bytes - final_norm_bytes(job), "without the last norm")
     checkpointing = job.run.training.gradient_checkpointing
@@ -26,6 +30,13 @@ def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
         Phase("forward: last layer", (*alive, below, *cast_terms(job), *layer)),
         *magnitude_phases(job, (*alive, below, *cast_terms(job))),
         Phase("backward: loss, last norm", (*alive, below, *lower_casts(job), *head_gradient(job), norm)),
+    )
+
+
+def traced_phases(job: Job, trace: Trace, alive: Terms) -> tuple[Phase, ...]:
+    return (
+        Phase("forward: last layer", (*alive, *largest(job, trace.forward))),
+        Phase("backward: loss, last norm", (*alive, *head_gradient(job), *largest(job, trace.norm))),
     )
 
 
@@ -58,6 +69,8 @@ def last_norm_bytes(job: Job) -> int:
 def forward_layer_bytes(job: Job, tokens: int) -> int:
     """At the MLP's product: its factors and itself. At an adapter of its inner values: what the base gave, the adapter's scaled output and their sum,
     beside the activation that is done, and PEFT's fp32 copy of the input (tuners/lora/layer.py)."""
+    if job.trace is not None:
+        return passing_bytes(job, job.trace, tokens)
     inner = inner_widths(job) * mlp_width(job.facts)
     return (inner + stream_bytes(job) * job.facts.hidden) * tokens + expert_forward(job) * tokens // job.tokens
 

@@ -2,13 +2,16 @@
 
 from conf.schema import Badam
 from conf.stages import Loss, compares_joined, stage_row
+from launcher.facts.model.trace import Trace
 from launcher.memory.job import Job
 from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.experts import layer_experts
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.step.fused_layer import fused_moments
 from launcher.memory.step.layer_backward import layer_saved, learning_moments
 from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
+from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
 from launcher.memory.weights.resident import (
     accumulates,
@@ -71,6 +74,8 @@ def saved_layers(job: Job) -> int:
 
 def saved_term(job: Job) -> Term:
     """What waits for the backward pass when the loss is computed."""
+    if job.trace is not None:
+        return Term("saved activations", job.traced(job.trace.kept) + head_input_bytes(job) * job.tokens, "traced; and the input of the head")
     (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
     dropped = job.facts.hidden * job.tokens if job.facts.residual_dropout else 0  # the mask of the embedding's dropout
     saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job) + dropped
@@ -132,7 +137,8 @@ def final_state_terms(job: Job) -> Terms:
     under autocast as a copy."""
     kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain" and not scores_ends(job)
     shared = kept_by_head or job.run.training.loss == "chunked"
-    size = 0 if shared else last_state_element(job.facts, job.arithmetic) * job.facts.hidden * job.tokens
+    element = last_state_element(job.facts, job.arithmetic) if job.trace is None else job.trace.last_state
+    size = 0 if shared else element * job.facts.hidden * job.tokens
     return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
 
 
@@ -142,7 +148,8 @@ def end_terms(job: Job) -> Terms:
     trained = made_gradient_term(job, job.census.trained - (job.census.embedding if by_groups(job) else 0))
     if whole_between_passes(job):
         trained = whole_accumulated_term(job)
-    work = (*stream_terms(job, 2 if leaf else 1), *embedding_terms(job))
+    streams = stream_terms(job, 2 if leaf else 1) if job.trace is None else (largest_moment(job, job.trace.end),)
+    work = (*streams, *embedding_terms(job))
     if by_groups(job):
         return (trained, *end_buffers(job), *(() if job.facts.tied else work))
     summed = pending_terms(job, summed=True)
@@ -188,7 +195,18 @@ def pending_terms(job: Job, summed: bool) -> Terms:
 def cast_terms(job: Job) -> Terms:
     if not job.autocasts:
         return ()
+    if holds_casts(job):
+        return head_cast_term(job)
     return (Term("autocast copies", job.storage.compute * (job.census.cast + job.census.head), "kept until the forward pass ends"),)
+
+
+def holds_casts(job: Job) -> bool:
+    """Whether the copies of the layers' weights are among what a trace found."""
+    return job.trace is not None and not job.run.training.gradient_checkpointing
+
+
+def head_cast_term(job: Job) -> Terms:
+    return (Term("autocast copies", job.storage.compute * job.census.head, "the head's"),)
 
 
 def head_cast_terms(job: Job) -> Terms:
@@ -240,6 +258,8 @@ def first_layer_terms(job: Job, gradients: int) -> Terms:
 
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
+    if job.trace is not None:
+        return traced_layer_phases(job, job.trace, inside)
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
     moments = fused_moments if job.arithmetic.fused else learning_moments
     ends = [("last", last_layer_terms, moments(job, 0)), ("first", first_layer_terms, moments(job, unsaved_norm(job)))]
@@ -250,13 +270,30 @@ def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     )
 
 
+def traced_layer_phases(job: Job, trace: Trace, inside: Terms) -> tuple[Phase, ...]:
+    """The same of a trace, whose moments hold all activations."""
+    below = 0 if job.facts.tied else job.census.embedding
+    ends = (
+        ("last", trace.last, last_layer_buffers(job) if by_groups(job) else buffer_terms(job), job.census.head),
+        ("first", trace.first, first_layer_buffers(job) if by_groups(job) else buffer_terms(job), job.census.trained - below - first_layer(job)),
+    )
+    return tuple(
+        Phase(
+            phase_name(end, f"layer, moment {number}"),
+            (*inside, *buffers, *reached(job, finished, moment.gradients), *moment_terms(job, moment)),
+        )
+        for end, moments, buffers, finished in ends
+        for number, moment in enumerate(moments, 1)
+    )
+
+
 def phase_name(end: str, moment: str) -> str:
     return f"backward: {end} {moment}"
 
 
 def lower_casts(job: Job) -> Terms:
     """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
-    if job.run.training.gradient_checkpointing or not job.autocasts:
+    if job.run.training.gradient_checkpointing or not job.autocasts or job.trace is not None:
         return ()
     return (Term("autocast copies", job.storage.compute * job.census.cast, "of the layers' weights, kept by autograd"),)
 
@@ -273,7 +310,14 @@ def head_terms(job: Job) -> Terms:
     copies = job.storage.gradient if job.storage.autocast else 0
     logits = 0 if copies else job.storage.compute * job.logit_tokens * job.facts.vocab
     size = (job.storage.compute + copies) * job.census.head + logits + job.arithmetic.residual * job.facts.hidden * job.tokens
-    return (Term("gradient of the head", size, "in compute dtype and as it is kept"),)
+    return (Term("gradient of the head", size, "in compute dtype and as it is kept"), *head_bias_terms(job))
+
+
+def head_bias_terms(job: Job) -> Terms:
+    """The gradient of a head's bias is a sum over tokens."""
+    biased = any(module.kind == "head" and module.parameters > module.inputs * module.outputs > 0 for module in job.facts.modules)
+    size = column_sum_bytes(job.logit_tokens, job.facts.vocab) if job.gpu and biased else 0
+    return (Term("sums for a bias", size, "of the head (ATen/native/cuda/Reduce.cuh)"),) if size else ()
 
 
 def loss_terms(job: Job) -> tuple[Term, Term]:
@@ -294,4 +338,6 @@ def evaluation_term(job: Job) -> Term:
 
 def layer_stream(job: Job, tokens: int) -> int:
     """Of one layer at a time, where nothing is saved for a backward pass."""
+    if job.trace is not None:
+        return passing_bytes(job, job.trace, tokens)
     return job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens

@@ -11,7 +11,6 @@ import pytest
 @pytest.fixture(scope="session")
 def tracer() -> ModuleType:
     load_beside("gpu_kernels")
-    load_beside("quantised_layers")
     load_beside("fused_layers")
     return load_beside("tracer")
 

@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -11,8 +10,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora.dora import DoraLinearLayer
 from regimen_tests_fused_layers import fuse_layers, fused_as_on_a_gpu
-from regimen_tests_gpu_kernels import autocast_as_on_a_gpu, column_sum_buffer, fuse_loss, kernels_as_on_a_gpu, masks  # beside this file: conftest.py
-from regimen_tests_quantised_layers import fill, magnitude, quantise, quantised_as_on_a_gpu
+from regimen_tests_gpu_kernels import column_sum_buffer, fuse_loss  # beside this file: conftest.py
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,10 +27,11 @@ from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
+from trainers.tracing.kernels import autocast_as_on_a_gpu, kernels_as_on_a_gpu, masks
+from trainers.tracing.model import base_of, layers_of, materialise
+from trainers.tracing.quantised import magnitude, quantise, quantised_as_on_a_gpu
 
 BLOCK = 512  # bytes: what CUDA's caching allocator rounds every allocation up to (c10/cuda/CUDACachingAllocator.h, kMinBlockSize)
-LAYERS = ("layers", "transformer.h")
-LAST_NORMS = ("model.norm", "transformer.ln_f", "final_layer_norm")
 
 
 class LiveBytes(TorchDispatchMode):
@@ -84,11 +83,11 @@ class LiveBytes(TorchDispatchMode):
 def trace(run: Run, batch: Batch) -> dict[str, int]:
     """The highest live bytes of each phase of a step after the first: the optimizer has its states."""
     model = meta_model(run)
-    on_a_gpu = (masks(batch), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), quantised_as_on_a_gpu())
+    on_a_gpu = (masks(batch.masked), autocast_as_on_a_gpu(), kernels_as_on_a_gpu(), quantised_as_on_a_gpu())
     with ExitStack() as stack:
         for each in (FakeTensorMode(allow_non_fake_inputs=True), *on_a_gpu, *((fused_as_on_a_gpu(model),) if fused(run) else ())):
             stack.enter_context(each)
-        beside = materialise(model, run)
+        beside = materialise(model, run.regime.double_quant if isinstance(run.regime, Qlora) else None)
         prepare(model, run)
         live = LiveBytes()
         for tensor in (*model.parameters(), *model.buffers(), *beside):
@@ -124,24 +123,6 @@ def meta_model(run: Run) -> nn.Module:
         if parameter.requires_grad:
             parameter.data = parameter.data.to(trained_dtype(run))
     return adapted
-
-
-def materialise(model: nn.Module, run: Run) -> list[torch.Tensor]:
-    """Fake CPU tensors in place of those without storage; tied weights stay tied. What quantised layers hold beside their weights."""
-    made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                made.setdefault(id(parameter), fake_parameter(parameter))
-                module._parameters[name] = made[id(parameter)]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-    return fill(model, run.regime) if isinstance(run.regime, Qlora) else []
-
-
-def fake_parameter(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=parameter.requires_grad)
 
 
 def prepare(model: nn.Module, run: Run) -> None:
@@ -186,11 +167,11 @@ def autocast(run: Run) -> AbstractContextManager[Any]:
 
 
 def watch_backward(model: nn.Module, live: LiveBytes) -> None:
-    """A phase of the backward pass begins when the gradient of a layer's output is complete."""
-    (layers,) = (module for name, module in model.named_modules() if name.endswith(LAYERS) and isinstance(module, nn.ModuleList))
-    (norm,) = (module for name, module in model.named_modules() if name.endswith(LAST_NORMS))
+    """A phase of the backward pass begins when the gradient of a layer's output is complete; the end, when that of the first one's input is."""
+    base = base_of(model)
+    layers = layers_of(base, base.config.num_hidden_layers)
     lowest = min(number for number, layer in enumerate(layers) if any(parameter.requires_grad for parameter in layer.parameters()))
-    enter_below(norm, "last layer", live)
+    layers[-1].register_forward_hook(lambda module, inputs, answer: enter_at_gradient(live, "last layer", first_of(answer)))
     enter_below(layers[-1], "middle layers", live)
     enter_below(layers[lowest + 1], "first layer", live)
     enter_below(layers[0], "end", live)
@@ -198,9 +179,15 @@ def watch_backward(model: nn.Module, live: LiveBytes) -> None:
 
 def enter_below(module: nn.Module, phase: str, live: LiveBytes) -> None:
     """What lies below `module` begins its backward pass when the gradient of its input is complete."""
-    module.register_forward_pre_hook(partial(enter_at_gradient, live, phase))
+    module.register_forward_pre_hook(
+        lambda _, inputs, named: enter_at_gradient(live, phase, inputs[0] if inputs else named["hidden_states"]), with_kwargs=True
+    )
 
 
-def enter_at_gradient(live: LiveBytes, phase: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    if inputs[0].requires_grad:
-        inputs[0].register_hook(lambda gradient: live.enter(phase))
+def first_of(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return answer if isinstance(answer, torch.Tensor) else answer[0]
+
+
+def enter_at_gradient(live: LiveBytes, phase: str, states: torch.Tensor) -> None:
+    if states.requires_grad:
+        states.register_hook(lambda gradient: live.enter(phase))

@@ -15,7 +15,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from conf.constants import HQQ_GROUP
-from conf.schema import Qlora
 from trainers.regimes.qlora import keep_no_inputs_of_frozen_weights
 
 NF4_BLOCK, SCALE_BLOCK = 64, 256
@@ -52,12 +51,12 @@ def hqq_layer(layer: nn.Linear) -> HQQLinear:
     return made
 
 
-def fill(model: nn.Module, regime: Qlora) -> list[torch.Tensor]:
+def fill(model: nn.Module, double_quant: bool) -> list[torch.Tensor]:
     """Fake contents for every quantised layer, whose other parameters are fake already; what lies beside the weights, to be counted."""
     beside = []
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            beside += fill_nf4(module, regime.double_quant)
+            beside += fill_nf4(module, double_quant)
         elif isinstance(module, Linear8bitLt):
             beside += fill_int8(module)
         elif isinstance(module, HQQLinear):

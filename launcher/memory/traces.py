@@ -1,0 +1,44 @@
+"""Which trace describes the layers of a run whose family has no table."""
+
+from conf.schema import Badam, Freeze, Lora, Qlora, Run
+from conf.traces import Adapter, TraceSettings
+from launcher.facts.model import ModelFacts
+from launcher.facts.model.trace import Trace, Untraceable, layer_trace
+from launcher.memory.step.activations import Batch
+from launcher.memory.weights.dtypes import Storage
+
+
+def trace_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> tuple[Trace | None, str | None]:
+    """Neither for a family with a table; else the trace, or why there is none.
+
+    Raises:
+        ConfigError: where torch or transformers fails.
+    """
+    if not facts.architecture:
+        return None, None
+    if isinstance(run.regime, Freeze):
+        return None, f"regime={run.regime.name} is not traced"
+    if isinstance(run.optim, Badam):
+        return None, f"optim={run.optim.name} is not traced"
+    found = layer_trace(facts.architecture, settings_of(run, storage, batch))
+    return (None, found.reason) if isinstance(found, Untraceable) else (found, None)
+
+
+def settings_of(run: Run, storage: Storage, batch: Batch) -> TraceSettings:
+    return TraceSettings(
+        compute=storage.compute,
+        autocast=storage.autocast,
+        checkpointing=bool(run.training.gradient_checkpointing),
+        attention=run.training.attention or "sdpa",
+        masked=batch.masked,
+        packed=run.data.packing,
+        adapter=adapter_of(run),
+    )
+
+
+def adapter_of(run: Run) -> Adapter | None:
+    regime = run.regime
+    if not isinstance(regime, Lora):
+        return None
+    bits, double_quant = (regime.bits, regime.double_quant) if isinstance(regime, Qlora) else (16, False)
+    return Adapter(regime.rank, regime.dropout, regime.dora, tuple(regime.targets), bits, double_quant)
