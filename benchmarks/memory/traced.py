@@ -20,7 +20,7 @@ from conf.schema import Badam, Freeze
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model.census import default_cache
-from launcher.facts.model.trace import trace_file
+from launcher.facts.model.tracing import trace_file
 from launcher.gate.judge import Judged, judge_run
 from launcher.memory.estimate import estimate
 from launcher.memory.job import worst_batch

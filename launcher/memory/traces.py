@@ -3,7 +3,7 @@
 from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from conf.traces import Adapter, TraceSettings
 from launcher.facts.model import ModelFacts
-from launcher.facts.model.trace import Trace, Untraceable, layer_trace
+from launcher.facts.model.trace import Trace, Untraceable
 from launcher.memory.step.activations import Batch
 from launcher.memory.weights.dtypes import Storage
 
@@ -20,6 +20,8 @@ def trace_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> tup
         return None, f"regime={run.regime.name} is not traced"
     if isinstance(run.optim, Badam):
         return None, f"optim={run.optim.name} is not traced"
+    from launcher.facts.model.tracing import layer_trace  # it starts a process and reads versions, so it is imported only when it is needed
+
     found = layer_trace(facts.architecture, settings_of(run, storage, batch))
     return (None, found.reason) if isinstance(found, Untraceable) else (found, None)
 

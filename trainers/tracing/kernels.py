@@ -36,7 +36,8 @@ def kernels_as_on_a_gpu() -> Iterator[None]:
     def attend(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0, **keywords: Any
     ) -> torch.Tensor:
-        if attn_mask is None and not dropout_p and query.shape[-1] == value.shape[-1]:
+        shared = key.shape[1] < query.shape[1]  # flash attention knows shared heads, and keeps of dropout no more than a seed
+        if attn_mask is None and (shared or not dropout_p) and query.shape[-1] == value.shape[-1]:
             return plain(query, key, value, **keywords)
         if torch.is_autocast_enabled("cpu"):  # as sdpa itself does, but not the kernel below
             query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.facts.model import ModelFacts
 from launcher.facts.model.census import default_cache, parsed
-from launcher.facts.model.trace import trace_file
+from launcher.facts.model.tracing import trace_file
 from launcher.memory.step.activations import Batch
 from launcher.memory.traces import settings_of
 from launcher.memory.weights.dtypes import storage_of

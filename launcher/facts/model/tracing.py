@@ -1,0 +1,99 @@
+"""Traces the layers of a family without a table once, in a process of its own; then reads the user's cache."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, fields
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from conf.run_dir import write_text_atomically
+from conf.traces import POWERS, REQUEST, TRACES, TraceSettings
+from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.errors import ConfigError
+from launcher.facts.model.census import FORCED, default_cache, digest
+from launcher.facts.model.trace import Trace, TracedMoment, Untraceable
+
+SECONDS = 600  # the longest trace needs less than thirty on a machine that does nothing else
+FORM = 1  # of what a trace says; counted up where the meaning of a field changes
+
+BUILDERS = ("torch", "peft", "bitsandbytes", "hqq")  # beside transformers, whose version the digest has
+
+
+def layer_trace(architecture: str, settings: TraceSettings) -> Trace | Untraceable:
+    """Of the model that transformers builds from `architecture`, the text of its config.json.
+
+    Raises:
+        ConfigError: where torch or transformers fails beyond that.
+    """
+    return kept_trace(architecture, settings, default_cache())
+
+
+@cache
+def kept_trace(architecture: str, settings: TraceSettings, folder: Path) -> Trace | Untraceable:
+    kept = trace_file(architecture, settings, folder)
+    found = parsed(kept) if kept.is_file() else None
+    if found is not None:
+        return found
+    answer = process(architecture, settings)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(kept, answer)
+    found = parsed(kept)
+    if found is None:
+        raise ConfigError(
+            f"The layers of model_type={json.loads(architecture).get('model_type')} were traced, but the trace lacks fields. "
+            "This is a bug. Please report it."
+        )
+    return found
+
+
+def trace_file(architecture: str, settings: TraceSettings, folder: Path) -> Path:
+    """Where a trace is kept: by the architecture, the settings, the libraries and the form of the answer."""
+    names = ",".join(field.name for kind in (Trace, TracedMoment) for field in fields(kind))
+    asked = json.dumps(asdict(settings), sort_keys=True)
+    built = " ".join(f"{name} {installed(name)}" for name in BUILDERS)
+    return folder / f"trace-{digest(f'{FORM} {names} {POWERS} {built} {asked} {architecture}')}.json"
+
+
+def installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def parsed(path: Path) -> Trace | Untraceable | None:
+    """None: cut short, or written by hand."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "refused" in values:
+            return Untraceable(str(values["refused"]))
+        last_state, buffers, kept = int(values.pop("last_state")), int(values.pop("buffers")), tuple(values.pop("kept"))
+        return Trace(last_state, buffers, kept, **{name: moments(value) for name, value in values.items()})
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def moments(values: list[dict[str, Any]]) -> tuple[TracedMoment, ...]:
+    return tuple(TracedMoment(**{**each, "bytes": tuple(each["bytes"])}) for each in values)
+
+
+def process(architecture: str, settings: TraceSettings) -> str:
+    """What `python -m trainers.tracing` writes."""
+    name = json.loads(architecture).get("model_type")
+    print(f"Tracing a step of {name}, which has no table here: once for these settings, some ten seconds ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="regimen-trace-") as folder:
+        request = {"architecture": json.loads(architecture), "settings": asdict(settings)}
+        (Path(folder) / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+        command = Command((sys.executable, "-m", "trainers.tracing", folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
+        done = subprocess.run(command.argv, env=command.environment(os.environ), capture_output=True, text=True, timeout=SECONDS, check=False)
+        if done.returncode == 0:
+            return (Path(folder) / TRACES).read_text(encoding="utf-8")
+    cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+    raise ConfigError(
+        f"model_type={name} has no table here and its layers must be traced, which failed: {cause}. Plan where torch and transformers are installed."
+    )
