@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory.families       which are left out and why, and the order of the others
 
-The order is that of all names that transformers 5.23 lists for causal language models, less those with a table and those left out by name or by what
-their default configuration builds; the first twelve that train are taken, and those passed over stand in UNFIT with the reason. A family has the sizes
-of its default configuration, with fewer layers. Each of LoRA, QLoRA with 4 bits, full bf16 and mixed precision, with and without checkpointing, comes six
-times.
+The order is that of all names that transformers 5.23 lists for causal language models, less those with a table, those of LEFT_OUT, and those whose
+default configuration says no (`reason_against`). The first twelve that can be planned are taken; those passed over stand in UNFIT with the reason. A
+family has the sizes of its default configuration, with fewer layers. Each of LoRA, QLoRA with 4 bits, full bf16 and mixed precision, with and without
+checkpointing, comes six times.
 """
 
 import random
