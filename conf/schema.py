@@ -226,7 +226,7 @@ class Training:
     micro_batch: int | None = MISSING  # samples: Per rank and forward pass. null: 1, or what fit chooses.
     accumulation: int | None = MISSING  # Forward passes per optimizer step. null: 1, or what effective_batch needs.
     # off | auto: auto chooses for effective_batch the fastest permitted form of the keys here that are null, and of sharding.
-    # null: on GPUs, but for ppo and grpo, all but the sharding.
+    # null: on GPUs, but for ppo and grpo, all but the sharding, and no form that the estimate is not sure of.
     fit: str | None = MISSING
     effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
     # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).

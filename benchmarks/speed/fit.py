@@ -28,7 +28,7 @@ from benchmarks.running.processes import Room, environment_for
 from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.facts.node import settle_node
-from launcher.gate.fit import candidates, opened
+from launcher.gate.fit import candidates
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.settle import settled
 from launcher.gate.throughput import step_flops
@@ -105,7 +105,7 @@ def combinations(job: Job, data: Path, bases: Path = BASES) -> list[Combination]
     given = [*described(job, data, bases), "node=h200_141", "node.gpus=1", "gate.mode=enforce", "gate.floor=advisory", "training.fit=auto"]
     composed = compose(given)
     chosen = judge_run(composed).run.training
-    run = settled(opened(composed), settle_node(composed.node, 1).node)
+    run = settled(composed, settle_node(composed.node, 1).node)
     judged = [judge_recorded(candidate) for candidate in candidates(run, ROWS) if candidate.sharding.name == "ddp"]
     return [
         Combination(

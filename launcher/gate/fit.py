@@ -1,5 +1,6 @@
-"""What training.fit chooses for a given effective batch: the fastest permitted combination of micro-batch, gradient checkpointing, kernels, loss and
-sharding, as far as each is left open. The choice may change rounding and time, never the mathematics: a micro-batch on which the loss depends stays.
+"""What training.fit chooses: the fastest permitted combination of micro-batch, gradient checkpointing, kernels, loss and sharding, as far as each is
+left open (launcher/gate/left_open.py). The choice may change rounding and time, never the mathematics: the samples of a step stay those that
+training.effective_batch or the defaults state, and so does a micro-batch on which the loss depends.
 
 "Fastest" is an order, not a prediction of time: four factors are multiplied, and only comparisons matter.
 
@@ -17,21 +18,20 @@ permitted combinations; the slowdowns that say so are unmeasured, the others com
 data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from math import ceil, hypot
 
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
-from conf.schema import Composed, Run, Sharding
+from conf.schema import Run, Sharding
 from conf.shardings import SHARDINGS, sharding_row
-from conf.stages import bound_by, stage_row
-from launcher.errors import ConfigError
+from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
-from launcher.gate.changes import choice, has_file, trained, with_micro_batch
-from launcher.gate.proposals import JudgeRun
+from launcher.gate.changes import as_override, choice, has_file, trained, with_micro_batch
+from launcher.gate.left_open import Open
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
@@ -48,56 +48,12 @@ CHUNKED = 1.1  # the head's product a second time; not measured
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 
 
-@dataclass(frozen=True)
-class Open:
-    """What is left to choose."""
-
-    micro_batch: bool = True
-    checkpointing: bool = True
-    sharding: bool = True
-    kernels: bool = False
-    loss: bool = False
-    attention: bool = False  # follows the kernels
-
-
-def left_open(composed: Composed, gpus: int) -> Open | None:
-    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where no effective batch is
-    stated. What is stated stays, and so does a micro-batch on which the loss depends."""
-    training, asked = composed.training, composed.training.fit == "auto"
-    implied = training.fit is None and training.effective_batch is not None and gpus > 0 and stage_row(composed.stage.name).learns != "own answers"
-    free = training.accumulation is None and not bound_by(composed.stage)
-    found = Open(
-        micro_batch=training.micro_batch is None and (asked or free),
-        checkpointing=training.gradient_checkpointing is None,
-        sharding=asked,
-        kernels=training.kernels is None,
-        loss=training.loss is None,
-        attention=training.attention is None,
-    )
-    return found if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)) else None
-
-
-def opened(composed: Composed) -> Composed:
-    """The composed run, where its batch is left open; settled, its micro-batch is 1 unless that is stated.
-
-    Raises:
-        ConfigError: where the batch to keep is not stated, or its division is.
-    """
-    training = composed.training
-    if training.effective_batch is None:
-        raise ConfigError(
-            "training.fit=auto chooses the micro-batch that keeps the effective batch, and training.effective_batch has no value. "
-            "Set it to the samples of one optimizer step over all ranks."
-        )
-    if training.accumulation is not None:
-        raise ConfigError(
-            f"training.fit=auto chooses training.accumulation, but training.accumulation={training.accumulation} is given. Leave one of them out."
-        )
-    return composed
-
-
-def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = None, left: Open = Open()) -> tuple[Run, tuple[str, ...]]:
-    """The fastest permitted form of an opened and settled run, and why; where none is permitted, the one that comes closest.
+def fitted(
+    run: Run, facts: ModelFacts, judge: Callable[[Run], Verdict], samples: int | None = None, left: Open = Open()
+) -> tuple[Run, tuple[str, ...]]:
+    """The fastest permitted form of a settled run, and why: a sentence, and a line for each key that was left open. Where none is permitted, the one
+    that comes closest. What was not asked for (training.fit=null) must not end a run that would have fitted: a form whose need lies so near to the
+    limit that the estimate may be wrong about it is then taken only where no other is permitted, the one that leaves most.
 
     `samples`: training samples where they are known; every rank needs one whole micro-batch of them.
     """
@@ -107,10 +63,12 @@ def fitted(run: Run, facts: ModelFacts, judge: JudgeRun, samples: int | None = N
     if not permitted:
         best = min(range(len(by_speed)), key=lambda index: (*shortage(verdicts[index]), index))
         return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} comes closest",)
-    chosen = by_speed[permitted[0]]
-    head = f"{named(chosen)} comes first in the order of speed of the {len(permitted)} permitted of {len(by_speed)} combinations"
-    without = f"training.kernels=plain: {why_plain(run, left)}" if left.kernels and why_plain(run, left) else None
-    return chosen, (head, *obstacles(chosen, by_speed[: permitted[0]], verdicts), *([without] if without else []))
+    sure = [index for index in permitted if run.training.fit == "auto" or not verdicts[index].close]
+    first = sure[0] if sure else max(permitted, key=lambda index: (verdicts[index].headroom, -index))
+    chosen = by_speed[first]
+    order = "in the order of speed" if sure else "by the memory that it leaves"
+    head = f"{named(chosen)} comes first {order} of the {len(permitted)} permitted of {len(by_speed)} combinations"
+    return chosen, (head, *lines(run, chosen, left, obstacles(chosen, by_speed[:first], verdicts)))
 
 
 def candidates(run: Run, samples: int | None, left: Open = Open()) -> Iterator[Run]:
@@ -201,18 +159,35 @@ def shortage(verdict: Verdict) -> tuple[int, int]:
     return len(failed), max(0, -verdict.headroom)
 
 
-def obstacles(chosen: Run, faster: Sequence[Run], verdicts: Sequence[Verdict]) -> list[str]:
-    """For each of the three choices, why the next faster one was not chosen. Everything faster than the first permitted one is refused."""
+def obstacles(chosen: Run, faster: Sequence[Run], verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """For each part of the choice, why the next faster one was not chosen: everything faster is refused, or too close to the limit."""
     nearest: dict[str, str] = {}
     for candidate, verdict in zip(faster, verdicts, strict=False):
         own, theirs = parts(chosen), parts(candidate)
         differing = [key for key in {**own, **theirs} if own.get(key) != theirs.get(key)]
         if len(differing) == 1:
-            failed = next(check for check in verdict.checks if check.binding and not check.passed)
-            nearest[differing[0]] = (
-                f"{theirs.get(differing[0], f'plain {differing[0]}')} instead would come before it, but {failed.rule}: {failed.sentence}"
-            )
-    return list(nearest.values())
+            failed = next((f"{check.rule}: {check.sentence}" for check in verdict.checks if check.binding and not check.passed), None)
+            instead = theirs.get(differing[0], f"plain {differing[0]}")
+            nearest[differing[0]] = f"{instead} instead would come before it, but {failed or f'{verdict.close}.'}"
+    return nearest
+
+
+def lines(run: Run, chosen: Run, left: Open, against: Mapping[str, str]) -> list[str]:
+    """One for each key that was left open: its value and why it has it. `run` is the one that was to be fitted."""
+    training = chosen.training
+    first = "first in the order of speed"
+    kernels = why_plain(run, left) if training.kernels == "plain" else f"the same mathematics in about {FUSED:g} of the time"
+    whole = "nothing is computed twice, and all activations fit"
+    losses_why = {"fused": "one kernel, whose logits are never whole", "plain": "its logits fit", "chunked": "its logits would not fit whole"}
+    rows = (
+        (left.micro_batch, "micro_batch", against.get("micro-batch", f"{first}; a step keeps its {training.effective_batch} samples")),
+        (left.checkpointing, "gradient_checkpointing", against.get("checkpointing", first if training.gradient_checkpointing else whole)),
+        (left.kernels, "kernels", against.get("kernels", kernels or first)),
+        (left.loss, "loss", against.get("loss", losses_why[training.loss])),
+        (left.attention, "attention", "the first of varlen, sdpa and eager that works with these kernels and rows"),
+    )
+    said = [f"training.{key}={as_override(getattr(training, key))}: {why}" for is_open, key, why in rows if is_open]
+    return [*said, *([f"sharding={chosen.sharding.name}: {against.get('sharding', first)}"] if left.sharding else [])]
 
 
 def parts(run: Run) -> dict[str, str]:

@@ -15,6 +15,7 @@ from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, may_be_elsewhere, settle_node
 from launcher.facts.output import nearest_folder, refuse_unusable_output
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
+from launcher.gate.left_open import left_open
 from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
@@ -43,7 +44,7 @@ class Judged:
     estimate: MemoryEstimate
     verdict: Verdict
     expectations: Expectations
-    fit: tuple[str, ...]  # why training.fit=auto chose what the run holds; empty where it chose nothing now
+    fit: tuple[str, ...]  # why training.fit chose what the run holds; empty where it chose nothing now
     notes: tuple[str, ...]  # what could not be looked at, what is special about the node, and which given keys have no effect
 
 
@@ -55,8 +56,7 @@ def judge_run(composed: Composed) -> Judged:
         DataError: for data that is not there, or too little.
     """
     refuse_rewind(composed)
-    training = composed.training
-    return judge_fitted(composed) if training.fit == "auto" or (training.fit is None and training.effective_batch) else judge_recorded(composed)
+    return judge_recorded(composed) if composed.training.fit == "off" else judge_fitted(composed)
 
 
 def refuse_rewind(composed: Composed) -> None:
@@ -85,14 +85,14 @@ def judge_settled(run: Run, node: NodeFacts) -> Judged:
 
 
 def judge_fitted(composed: Composed) -> Judged:
-    from launcher.gate.changes import choice  # most runs leave nothing to choose, and are judged without what chooses
-    from launcher.gate.fit import fitted, left_open, opened
-
     node = node_of(composed)
     left = left_open(composed, node.node.gpus)
+    run = settled(composed, node.node)
     if left is None:
-        return judge_settled(settled(composed, node.node), node)
-    run = settled(opened(composed) if left.sharding else composed, node.node)
+        return judge_settled(run, node)
+    from launcher.gate.changes import choice  # what leaves nothing to choose is judged without what chooses
+    from launcher.gate.fit import fitted
+
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")) if left.sharding else run)  # a sharding that is chosen need not work
     facts, disk = facts_of(run), disk_of(run, node)
 

@@ -54,16 +54,11 @@ def regime_phrase(run: Run) -> str:
 
 
 def fit_lines(judged: Judged) -> list[str]:
-    """What was chosen and why, and as keys that can be set."""
+    """What was chosen, and a line for each key of it with the reason."""
     if not judged.fit:
         return []
-    from launcher.gate.changes import as_override  # most plans choose nothing
-
-    training = judged.run.training
-    what = "training.fit=auto" if training.fit == "auto" else "chosen by training.fit"
-    keys = ("micro_batch", "gradient_checkpointing", "kernels", "loss", "attention")
-    stated = " ".join([*(f"training.{key}={as_override(getattr(training, key))}" for key in keys), f"sharding={judged.run.sharding.name}"])
-    said = [f"{what}: {judged.fit[0]}.", f"  as keys: {stated}", *(f"  {reason}" for reason in judged.fit[1:])]
+    what = "training.fit=auto" if judged.run.training.fit == "auto" else "chosen by training.fit"
+    said = [f"{what}: {judged.fit[0]}.", *(f"  {reason}" for reason in judged.fit[1:])]
     return [line for text in said for line in wrapped(text, later=4)]
 
 
@@ -170,7 +165,7 @@ def note_lines(judged: Judged) -> list[str]:
 def explanation_lines(judged: Judged) -> list[str]:
     """Every phase and term, the peak marked, each with the source of its formula."""
     estimate = judged.estimate
-    lines = wrapped(run_sentence(judged))
+    lines = [*wrapped(run_sentence(judged)), *fit_lines(judged)]
     for phase in estimate.phases:
         lines.append(f"\n{phase.name}: {gib(phase.bytes)}{'  <- the peak' if phase is estimate.peak else ''}")
         lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in phase.terms if term.bytes]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.gpu(1)
 JOB = (
     *("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo"),
     *("regime=full", "training.precision=bf16", "training.micro_batch=4", "data.cutoff=512", "training.max_steps=1"),
-    *("checkpoint.interval=0", "evaluation.interval=0", "gate.mode=enforce", "gate.floor=advisory", "gate.canary=true"),
+    *("checkpoint.interval=0", "evaluation.interval=0", "gate.mode=enforce", "gate.floor=advisory", "gate.canary=true", "training.fit=off"),
     *("cluster.ranks_per_node=1", "node=h200_141", "node.gpus=1"),
 )
 

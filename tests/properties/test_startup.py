@@ -13,14 +13,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMPOSING = {"hydra", "omegaconf", "yaml", "antlr4"}
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "deepspeed", "bitsandbytes", "numpy", "pandas", "matplotlib"}
 LATE = {"rich", "jinja2", "pynvml", "huggingface_hub", "httpx", "requests"}
-# What counts an unknown architecture, proposes for a refused run, fits an open one, or reads other runs: no part of a permitted plan.
+CHOOSING = {"launcher.gate.changes", "launcher.gate.fit"}
+# What counts an unknown architecture, proposes for a refused run, or reads other runs: no part of a permitted plan.
 ELSEWHERE = {
     "importlib.metadata",
     "subprocess",
     "launcher.facts.model.census",
     "launcher.gate.proposals",
-    "launcher.gate.changes",
-    "launcher.gate.fit",
     "launcher.launch.status",
     "conf.journal",
     "launcher.launch.lock",
@@ -88,6 +87,9 @@ def test_a_permitted_plan_imports_only_what_its_answer_needs() -> None:
     code, _, imported = started_modules(*PLAN)
     assert (code, "launcher.memory.estimate" in imported) == (0, True)
     assert not ELSEWHERE & imported
+    assert imported >= CHOOSING
+    code, _, imported = started_modules(*PLAN, "training.fit=off")
+    assert (code, imported & (ELSEWHERE | CHOOSING)) == (0, set())
 
 
 def test_recommendations_for_a_refused_run_need_no_more() -> None:

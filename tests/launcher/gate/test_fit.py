@@ -20,7 +20,7 @@ from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.node import settled_node
 from launcher.gate.changes import choice, trained, with_micro_batch
-from launcher.gate.fit import candidates, fitted, named, opened, slowness
+from launcher.gate.fit import candidates, fitted, named, slowness
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.proposals import alternatives
 from launcher.gate.settle import settled
@@ -35,7 +35,7 @@ AUTO = ["training.fit=auto", "training.effective_batch=64"]
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, Callable[[Run], Verdict]]:
     run = compose([*HUB_DATA, *AUTO, *overrides])
-    run = settled(opened(run), settled_node(run.node, run.node.gpus or 0))
+    run = settled(run, settled_node(run.node, run.node.gpus or 0))
     facts = model_facts(run.model.architecture, "test")
     return run, facts, lambda candidate: judge(candidate, facts, estimate(candidate, facts))
 
@@ -52,7 +52,7 @@ def test_where_everything_fits_the_micro_batch_grows_to_saturation_and_no_furthe
     taken, reasons = chosen("model=llama3.2_1b", "node=h200_141", "data.cutoff=2048", "sharding=zero3")
 
     assert taken == (8, 8, False, "ddp")
-    assert len(reasons) == 1
+    assert [reason.split(":")[0] for reason in reasons[1:]] == ["training.micro_batch=8", "training.gradient_checkpointing=false", "sharding=ddp"]
     assert re.fullmatch(
         r"micro-batch 8, no gradient checkpointing, sharding=ddp comes first in the order of speed of the \d+ permitted of 24 combinations",
         reasons[0],
@@ -63,7 +63,7 @@ def test_what_kept_the_next_faster_choice_out_is_said_with_its_numbers():
     taken, reasons = chosen("model=llama3.1_8b", "node=h100_80", "data.cutoff=2048")
 
     assert taken == (2, 32, False, "ddp")
-    assert reasons[1].startswith("micro-batch 4 instead would come before it, but GPU_PEAK: a GPU needs ")
+    assert reasons[1].startswith("training.micro_batch=2: micro-batch 4 instead would come before it, but GPU_PEAK: a GPU needs ")
     assert reasons[1].endswith("79.65 GiB is there.")  # 81,559 MiB
 
 

@@ -11,7 +11,7 @@ from launcher.gate.judge import Judged, judge_run
 from launcher.launch.canary import after_canary, canary_run, is_needed, made_up_samples, with_outcome
 from launcher.launch.outcome import Outcome
 
-JOB = ("model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "gate.canary=true")
+JOB = ("model=llama3.1_8b", "data=demo", "regime=lora", "gate.floor=advisory", "training.precision=bf16", "training.fit=off", "gate.canary=true")
 
 
 def decided(required_share: float, *overrides: str) -> Judged:
