@@ -31,7 +31,7 @@ from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import as_override, choice, has_file, trained, with_micro_batch
-from launcher.gate.left_open import Open
+from launcher.gate.left_open import BATCH_AND_SHARDING, Open
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
@@ -49,7 +49,7 @@ SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 to
 
 
 def fitted(
-    run: Run, facts: ModelFacts, judge: Callable[[Run], Verdict], samples: int | None = None, left: Open = Open()
+    run: Run, facts: ModelFacts, judge: Callable[[Run], Verdict], samples: int | None = None, left: Open = BATCH_AND_SHARDING
 ) -> tuple[Run, tuple[str, ...]]:
     """The fastest permitted form of a settled run, and why: a sentence, and a line for each key that was left open. Where none is permitted, the one
     that comes closest. What was not asked for (training.fit=null) must not end a run that would have fitted: a form whose need lies so near to the
@@ -71,7 +71,7 @@ def fitted(
     return chosen, (head, *lines(run, chosen, left, obstacles(chosen, by_speed[:first], verdicts)))
 
 
-def candidates(run: Run, samples: int | None, left: Open = Open()) -> Iterator[Run]:
+def candidates(run: Run, samples: int | None, left: Open = BATCH_AND_SHARDING) -> Iterator[Run]:
     """Every combination that can work and keeps the effective batch."""
     split = shardings(run) if left.sharding else [run.sharding]
     recomputing = (False, True) if left.checkpointing else (run.training.gradient_checkpointing,)

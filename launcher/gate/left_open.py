@@ -19,10 +19,14 @@ class Open:
     attention: bool = False  # follows the kernels
 
 
+BATCH_AND_SHARDING = Open()
+
+
 def left_open(composed: Composed, gpus: int) -> Open | None:
-    """None where nothing is chosen: training.fit=off; without it, on CPUs, whose memory no verdict is given on, in stages that write their answers, and
-    where everything is stated. What is stated stays, and so does a micro-batch on which the loss depends. Without training.effective_batch a step has
-    the samples of one micro-batch on each rank, and nothing divides them.
+    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where everything is stated.
+
+    What is stated stays, and so does a micro-batch on which the loss depends. Without training.effective_batch a step has one micro-batch
+    on each rank, and nothing divides it.
 
     Raises:
         ConfigError: where the batch that training.fit=auto is to keep is not stated, or its division is.
