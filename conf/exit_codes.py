@@ -20,7 +20,8 @@ NOT_A_NUMBER = 81
 NO_PROGRESS = 82
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-# never: the same start would end the same way, or a person decided. after a warning: where the time limit of Slurm stopped the run.
+# never: the same start would end the same way, or a person decided. after a warning: where Slurm stopped the run,
+# before its time limit or by SIGTERM (preemption).
 # within the budget: it may help, at most backend.max_restarts times without a new checkpoint.
 Again = Literal["never", "after a warning", "within the budget"]
 NEVER, AFTER_WARNING, WITHIN_BUDGET = get_args(Again)

@@ -172,12 +172,13 @@ def add_memory(add: AddParser) -> None:
 
 def add_job_records(add: AddParser) -> None:
     start = add("job-start", description="Record that a Slurm job starts this run. Its batch script calls this.")
-    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again after a warning. Its batch script calls this.")
+    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again where that may help. Its batch script calls this.")
     for verb, act in ((start, act_job_start), (end, act_job_end)):
         verb.add_argument("run", type=Path)
         verb.add_argument("job")
         verb.set_defaults(act=act)
     end.add_argument("code", type=int, help="the exit code of srun")
+    end.add_argument("--ending", action="store_true", help="Slurm ends the job itself: it was cancelled or queued again, or its time is over")
 
 
 def act_status(arguments: argparse.Namespace) -> int:
@@ -239,4 +240,4 @@ def act_job_end(arguments: argparse.Namespace) -> int:
     from conf.run_dir import RunDir
     from launcher.launch import batch_job
 
-    return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code)
+    return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code, arguments.ending)

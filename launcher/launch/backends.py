@@ -61,6 +61,11 @@ def node_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -
     return NODE_BACKENDS[run.backend.name](run, run_dir, node_rank, head, port)
 
 
+# Slurm signals every process of a step. The batch script starts the agent with SIGTERM ignored; torch's own agent, which accelerate starts too, would
+# handle it again. What ignores SIGTERM is killed: without these seconds the ranks beside one that failed would stay for 30.
+IN_A_STEP = (("PET_SIGNALS_TO_HANDLE", "SIGINT,SIGHUP,SIGQUIT"), ("PET_SHUTDOWN_TIMEOUT", "5"))
+
+
 def node_torchrun_argv(run: Run, run_dir: RunDir, node_rank: str, head: str, port: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", TORCHRUN, f"--nnodes={run.cluster.nodes}", f"--nproc-per-node={run.cluster.ranks_per_node}"),

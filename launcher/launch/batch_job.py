@@ -114,7 +114,7 @@ def job_start(run_dir: RunDir, job: str) -> int:
     """
     if status_of(run_dir).job not in (None, job):
         refuse_active(run_dir)
-    execute.forget_warning(run_dir)
+    execute.forget_stop_of_slurm(run_dir)
     execute.clear_traces(run_dir)
     by = starter(run_dir, job)
     if by == journal.SLURM:
@@ -141,13 +141,19 @@ def starter(run_dir: RunDir, job: str) -> str:
     return journal.SLURM if started else journal.USER
 
 
-def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
-    """In the job, after its ranks: queue it again if the time limit stopped them or a new start may help; the exit code of the run."""
-    warned = execute.forget_warning(run_dir)
-    if warned:
-        journal.record(run_dir, journal.StopRequested("the time limit of Slurm"))
+def job_end(run_dir: RunDir, job: str, agent_code: int, ending: bool = False) -> int:
+    """In the job, after its ranks: queue it again where Slurm stopped them or a new start may help; the exit code of the run.
+
+    Args:
+        ending: Slurm ends the job by itself, so what comes next is not decided here.
+    """
+    by = execute.forget_stop_of_slurm(run_dir)
     outcome = outcome_of(run_dir, agent_code)
-    if warned and restart.again(outcome.exit_code) == AFTER_WARNING:
+    if by and outcome.exit_code == SAVED:
+        journal.record(run_dir, journal.StopRequested(by))
+    if ending:
+        return ended_by_slurm(run_dir, job, outcome)
+    if by and restart.again(outcome.exit_code) == AFTER_WARNING:
         return queue_again(run_dir, job, outcome)
     end = outcome if run_dir.stop.exists() else restart.final(outcome, journal.events(run_dir), allowed(run_dir), run_dir)
     if end is None:
@@ -155,6 +161,16 @@ def job_end(run_dir: RunDir, job: str, agent_code: int) -> int:
         print(f"Exit code {outcome.exit_code}: {outcome.message}\nThe job is queued again (backend.max_restarts).", flush=True)
         return queue_again(run_dir, job, outcome)
     ended = execute.finish(run_dir, end)
+    print(ended.message, flush=True)
+    return ended.exit_code
+
+
+def ended_by_slurm(run_dir: RunDir, job: str, outcome: Outcome) -> int:
+    """After scontrol requeue the job is in the queue again; after scancel or the time limit it is at its end."""
+    if slurm_commands.restarts(job, os.environ) > int(os.environ.get("SLURM_RESTART_COUNT") or 0):  # not set in the first start
+        journal.record(run_dir, journal.Requeued(job))
+        return outcome.exit_code
+    ended = execute.finish(run_dir, Outcome(outcome.exit_code, f"Slurm ended job {job} (scancel, or its time limit): {outcome.message}"))
     print(ended.message, flush=True)
     return ended.exit_code
 

@@ -13,7 +13,9 @@ from launcher.rules.slurm import refuse_other_form, slurm_size
 
 TEMPLATES = PACKAGES / "slurm"
 TEMPLATE = "train.sbatch.j2"
-TIME_LIMIT = "time-limit"  # what the stop file says when Slurm's warning made it, and not the user
+# What the stop file says when Slurm made it, and not the user, and how the journal calls that.
+TIME_LIMIT, TERMINATED = "time-limit", "terminated"
+STOPPED_BY_SLURM = {TIME_LIMIT: "the time limit of Slurm", TERMINATED: "SIGTERM of Slurm"}
 
 # Words of the ranks' command that only the job knows; they stand as the value of one option each.
 NODE_RANK, HEAD, PORT = "{node_rank}", "{head}", "{port}"
@@ -37,9 +39,10 @@ def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[
     return environment.get_template(TEMPLATE).render(
         directives=directives(run, run_dir),
         run_dir=shlex.quote(allowed("the run folder", str(run_dir.path))),
-        task=shlex.quote(task(command)),
+        command=" ".join(shell_word(word) for word in command),
         launcher=" ".join(shell_word(word) for word in launcher),
         time_limit=TIME_LIMIT,
+        terminated=TERMINATED,
     )
 
 
@@ -95,11 +98,6 @@ def allowed(key: str, value: str) -> str:
     """The value as it may be written; what is refused here was refused before, when the run was judged."""
     refuse_other_form(key, value)
     return value
-
-
-def task(command: tuple[str, ...]) -> str:
-    """What one node runs, as a line for bash; exec, so that Slurm's signals reach the agent itself."""
-    return "exec " + " ".join(shell_word(word) for word in command)
 
 
 def shell_word(word: str) -> str:

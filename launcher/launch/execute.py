@@ -27,7 +27,7 @@ from launcher.gate.judge import Judged
 from launcher.gate.verdict import refusal_text
 from launcher.launch import lock, places
 from launcher.launch.backends import command
-from launcher.launch.batch_script import TIME_LIMIT
+from launcher.launch.batch_script import STOPPED_BY_SLURM
 from launcher.launch.outcome import Outcome
 from launcher.launch.plan import LaunchPlan, new_run_dir, plan_as_dict
 
@@ -101,12 +101,12 @@ def clear_failed(run_dir: RunDir, outcome: Outcome) -> None:
         folder.mkdir()
 
 
-def forget_warning(run_dir: RunDir) -> bool:
-    """Remove the stop file if Slurm's warning before the time limit made it; one that the user made stays."""
-    warned = run_dir.stop.exists() and run_dir.stop.read_text(encoding="utf-8", errors="replace").strip() == TIME_LIMIT
-    if warned:
+def forget_stop_of_slurm(run_dir: RunDir) -> str:
+    """Remove the stop file if Slurm made it, and say what of Slurm; one that the user made stays, and the answer is empty."""
+    said = run_dir.stop.read_text(encoding="utf-8", errors="replace").strip() if run_dir.stop.exists() else ""
+    if said in STOPPED_BY_SLURM:
         run_dir.stop.unlink()
-    return warned
+    return STOPPED_BY_SLURM.get(said, "")
 
 
 def start_ranks(

@@ -10,7 +10,7 @@ from conf.schema import Run
 from conf.secrets import masked_in
 from launcher.command import LAUNCHER, Command
 from launcher.gate.judge import Judged
-from launcher.launch.backends import accelerate_config, command, node_argv
+from launcher.launch.backends import IN_A_STEP, accelerate_config, command, node_argv
 from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, options_from_environment, render, sbatch_argv
 
 PLANNED_TIME = "TIME"  # stands for the start's date and time in a plan that is not started
@@ -36,7 +36,7 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
     on_one_node = command(run, run_dir)
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
-    forced = ("env", *(f"{name}={value}" for name, value in on_one_node.forced if not isinstance(value, FromEnvironment)))
+    forced = ("env", *(f"{name}={value}" for name, value in (*on_one_node.forced, *IN_A_STEP) if not isinstance(value, FromEnvironment)))
     script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
     forced_there = (*on_one_node.forced, *options_from_environment(run))

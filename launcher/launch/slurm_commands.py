@@ -1,5 +1,6 @@
 """Slurm's own commands: their arguments, and what they answer. The one place that runs them."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,19 @@ def requeue(job: str, site: Mapping[str, str]) -> None:
     done = ask(("scontrol", "requeue", job), site)
     if done.returncode != 0:
         raise SubmissionError(f"scontrol requeue failed: {said(done)}")
+
+
+def restarts(job: str, site: Mapping[str, str]) -> int:
+    """How often Slurm has queued a job again. While the job ends, nothing else tells a requeue from a cancellation.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked.
+    """
+    done = ask(("scontrol", "--oneliner", "show", "job", job), site)
+    found = re.search(r"\bRestarts=([0-9]+)", done.stdout)
+    if found is None:
+        raise SubmissionError(f"scontrol does not know job {job}: {said(done)}")
+    return int(found[1])
 
 
 def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -18,7 +18,7 @@ from pathlib import Path
 NODES = ("n1", "n2")
 GPUS = 2  # per node
 
-# cred_expire, KillWait and the scheduler's intervals are short so that a requeued job starts in seconds, not minutes.
+# cred_expire and the scheduler's intervals are short so that a requeued job starts in seconds, not minutes.
 SLURM_CONF = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -42,10 +42,15 @@ SlurmdParameters=config_overrides
 SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0
 ReturnToService=2
 SlurmdTimeout=5
-KillWait=5
+KillWait=30
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 GresTypes=gpu
 NodeName=n[1-{nodes}] NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=8 RealMemory=64000 Gres=gpu:h200:{gpus}
-PartitionName=main Nodes=ALL Default=YES State=UP
+PartitionName=main Nodes=ALL Default=YES State=UP PriorityTier=5
+PartitionName=preempted Nodes=ALL State=UP PriorityTier=1
+PartitionName=grace Nodes=ALL State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -116,7 +121,7 @@ def start(folder: Path, name: str, argv: tuple[str, ...]) -> None:
 
 def all_idle() -> bool:
     argv = ("timeout", "3", "sinfo", "--noheader", "--Node", "--states=idle", "--format=%N")  # clients retry for minutes without a controller
-    return len(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()) == len(NODES)
+    return set(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()) == set(NODES)  # one line for each partition
 
 
 def wait_until(folder: Path, patience: float, happened: Callable[[], bool]) -> None:

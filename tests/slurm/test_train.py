@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conf import journal
 from conf.run_dir import RunDir
+from tests.slurm.jobs import preempt
 from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -57,7 +59,9 @@ class CommandLine:
         )
 
     def submit(self, *overrides: str, **site: str) -> "Submitted":
-        done = self.call("train", *RUN, f"output={self.output}", *overrides, **site)
+        stated = {override.partition("=")[0] for override in overrides}
+        kept = (word for word in RUN if word.partition("=")[0] not in stated)
+        done = self.call("train", *kept, f"output={self.output}", *overrides, **site)
         assert (done.returncode, done.stderr) == (0, "")
         line = done.stdout.splitlines()[-1]
         assert line.startswith("submitted as Slurm job ")
@@ -80,8 +84,12 @@ class Submitted:
         return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
     @property
+    def journalled(self) -> list[dict[str, Any]]:
+        return journal.events(self.run_dir)
+
+    @property
     def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.run_dir.journal.read_text().splitlines()]
+        return [event["event"] for event in self.journalled]
 
     def ranks(self) -> list[dict[str, str]]:
         """Environments of the ranks that run now, from /proc: they lie in namespaces below this one."""
@@ -190,22 +198,40 @@ def test_the_ranks_have_the_planned_environment(reference: dict[str, Any]) -> No
         assert not {name for name in absent if name.startswith(("GITHUB", "SBATCH"))} & environment.keys()  # Slurm makes SLURM_ ones of its own
 
 
-def test_a_warning_before_the_time_limit_queues_the_job_again_without_a_trace_in_the_losses(
+def test_a_preemption_with_a_grace_time_queues_the_job_again_without_a_trace_in_the_losses(
     cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]
 ) -> None:
-    submitted = regimen.submit()
+    submitted = regimen.submit("cluster.partition=grace")
     submitted.train_a_step()
-    cluster.ask("scancel", "--batch", "--signal=USR1", submitted.job)  # what --signal=B:USR1@seconds does
-    wait_until(lambda: "requeued" in submitted.events, "requeue")
-    [saved] = [int(path.name.removeprefix("step-")) for path in submitted.run_dir.checkpoints.glob("step-*")]
+    preempt(cluster)
+    [saved] = [event["step"] for event in submitted.journalled if event["event"] == "commit"][:1]
     assert 0 < saved < STEPS
-    wait_until(lambda: regimen.status(submitted.run_dir)["state"] == "queued", "queued job")
     job = cluster.wait_for(submitted.job, "COMPLETED", "FAILED")
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "1")
     assert submitted.events == ["submitted", "start", "commit", "stop requested", "requeued", "start", "commit", "end"]
     assert submitted.losses == reference["submitted"].losses
     assert [step for step, _ in submitted.losses] == [*range(1, STEPS + 1)]
     assert not submitted.run_dir.stop.exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["torchrun", "accelerate"])
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("when", ["before the first step", "in a step", "in a save"])
+def test_a_preempted_job_goes_on_whatever_it_was_doing(
+    when: str, nodes: int, backend: str, cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]
+) -> None:
+    size = (f"cluster.nodes={nodes}", f"cluster.ranks_per_node={2 // nodes}")
+    submitted = regimen.submit("cluster.partition=grace", f"backend={backend}", *size, *(("checkpoint.interval=1",) if when == "in a save" else ()))
+    if when == "before the first step":
+        submitted.ranks_at_work()
+    else:
+        submitted.train_a_step()
+    preempt(cluster)
+    job = cluster.wait_for(submitted.job, "COMPLETED", "FAILED")
+    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0")
+    assert "requeued" in submitted.events
+    assert submitted.losses == reference["submitted"].losses
 
 
 def test_a_stopped_job_has_saved_and_is_submitted_again_by_resume(cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ class Stopping(TrainerCallback):
         self.begun = False  # a step has begun, or this rank is ending already
         self.stopped = False
         for number in SIGNALS:
-            signal.signal(number, self.note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # SIGTERM in a Slurm job (slurm/train.sbatch.j2): there the stop file alone counts
+                signal.signal(number, self.note)
         LIFE.interruptible = True
 
     def note(self, number: int, frame: FrameType | None) -> None:

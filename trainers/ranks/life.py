@@ -61,5 +61,5 @@ def beat(path: Path, stop: Path) -> None:
         os.pwrite(record, as_record(Sign(me.pid, me.start, LIFE.phase, LIFE.step, LIFE.moves, LIFE.beats)), 0)
         if LIFE.interruptible and stop.exists():
             LIFE.interruptible = False
-            os.kill(me.pid, signal.SIGTERM)  # trainers/callbacks/stopping.py
+            os.kill(me.pid, signal.SIGUSR1)  # trainers/callbacks/stopping.py; SIGTERM is ignored in a Slurm job
         pause.wait(BEAT_SECONDS)

@@ -12,7 +12,7 @@ from conf.run_dir import RunDir, save_run
 from launcher.cli import main
 from launcher.errors import RunLocked
 from launcher.launch import batch_job, execute
-from launcher.launch.batch_script import TIME_LIMIT
+from launcher.launch.batch_script import STOPPED_BY_SLURM, TERMINATED, TIME_LIMIT
 from launcher.launch.status import RunStatus, status_of
 from tests.described import described
 
@@ -294,14 +294,51 @@ def test_a_second_job_does_not_start_in_the_same_folder(run_dir: RunDir, put: Pu
     assert status_of(run_dir).job == "13"
 
 
-def test_ranks_that_saved_after_a_warning_are_queued_again(run_dir: RunDir, put: Put) -> None:
+@pytest.mark.parametrize("by", [TIME_LIMIT, TERMINATED])
+def test_ranks_that_saved_because_slurm_asked_are_queued_again(by: str, run_dir: RunDir, put: Put) -> None:
     put("scontrol", f"echo \"$@\" >'{run_dir.path}/scontrol'")
     leave_exit(run_dir, 0, 75)
-    run_dir.stop.write_text(TIME_LIMIT + "\n")
+    run_dir.stop.write_text(by + "\n")
     assert batch_job.job_end(run_dir, "12", 143) == 0
     assert (run_dir.path / "scontrol").read_text() == "requeue 12\n"
+    assert [event.get("by") for event in journal.events(run_dir) if event["event"] == "stop requested"] == [STOPPED_BY_SLURM[by]]
     assert last_event(run_dir) == {"event": "requeued", "job": "12"}
     assert not run_dir.stop.exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "code", "last"),
+    [
+        (None, 1, 75, {"event": "requeued", "job": "12"}),
+        ("1", 2, 6, {"event": "requeued", "job": "12"}),
+        (None, 0, 75, {"event": "end", "exit_code": 75}),
+        ("1", 1, 6, {"event": "end", "exit_code": 6}),
+    ],
+)
+def test_a_job_that_slurm_ends_itself_is_not_queued_again_here(
+    before: str | None, now: int, code: int, last: dict[str, object], run_dir: RunDir, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scontrol requeue raises the count of restarts, scancel does not. A stand-in that is told to requeue fails."""
+    put("scontrol", f"[ \"$1\" = --oneliner ] && echo 'JobId=12 JobState=COMPLETING Requeue=1 Restarts={now} BatchFlag=1'")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if before is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", before)
+    if code == 75:
+        leave_exit(run_dir, 0, 75)
+    run_dir.stop.write_text(TERMINATED + "\n")
+    assert main(["job-end", str(run_dir.path), "12", "143", "--ending"]) == code
+    assert last.items() <= last_event(run_dir).items()
+    if last["event"] == "end":
+        assert "Slurm ended job 12 (scancel, or its time limit)" in status_of(run_dir).message
+    assert not run_dir.stop.exists()
+
+
+def test_a_sigterm_that_follows_from_a_failed_rank_is_no_request_to_stop(run_dir: RunDir) -> None:
+    """srun ends the other nodes with SIGTERM when the agent of one has failed."""
+    leave_exit(run_dir, 0, 80)
+    run_dir.stop.write_text(TERMINATED + "\n")
+    assert batch_job.job_end(run_dir, "12", 143) == 80
+    assert [event["event"] for event in journal.events(run_dir)] == ["submitted", "end"]
 
 
 def test_a_requeue_that_slurm_refuses_ends_with_75(run_dir: RunDir, put: Put) -> None:

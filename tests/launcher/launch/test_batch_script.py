@@ -1,7 +1,6 @@
 """Golden batch scripts, and values that would run as commands if they were let through."""
 
 import re
-import shlex
 import subprocess
 from dataclasses import fields, replace
 from functools import cache
@@ -109,11 +108,9 @@ def test_the_run_folder_is_checked(folder: str) -> None:
 
 def test_words_of_the_command_reach_the_task_as_they_are(tmp_path: Path) -> None:
     words = ("printf", "%s|", "a b", "$(id)", "it's", "`id`", f"--node-rank={NODE_RANK}", f"/x/{NODE_RANK}", "*")
-    script = render(slurm_run(), RUN_DIR, words, LAUNCHER)
-    line = next(line for line in script.splitlines() if line.startswith("srun "))
-    task = shlex.split(line)[shlex.split(line).index("-c") + 1]
+    functions = render(slurm_run(), RUN_DIR, words, LAUNCHER).partition("/opt/venv/bin/python -m launcher job-start")[0]
     environment = {"SLURM_NODEID": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-c", task], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", functions + "node"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "a b|$(id)|it's|`id`|--node-rank=1|/x/{node_rank}|*|"
 
 

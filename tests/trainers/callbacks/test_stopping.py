@@ -66,6 +66,21 @@ def test_a_signal_before_the_first_step_ends_the_rank_at_once_and_only_once(aske
     os.kill(os.getpid(), signal.SIGTERM)  # the agent's, while the rank writes how it ended
 
 
+def test_a_signal_that_was_ignored_when_the_rank_began_stays_ignored(tmp_path: Path) -> None:
+    """Slurm signals every process of a step, also data workers and compilers; the batch script starts them all with SIGTERM ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Stopping(RunDir(tmp_path))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGUSR1)  # what trainers/ranks/life.py sends itself when it finds the stop file
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_run_at_its_last_step_finishes_instead(stopping: Stopping) -> None:
     stopping.run_dir.stop.write_text("stop\n")
     assert asked(step_end(stopping, 10)) == (False, False)
