@@ -361,8 +361,8 @@ class Gate:
 class Hang:
     """How long a rank may give no sign of life before the run is ended with exit code 76. 0: it is never ended for that.
 
-    A sign is anything: a step, a part of one, or a count that goes on as long as the process can run. A rank that counts, but does not get on, has
-    ten times as long, and only where no other rank gets on.
+    A sign is anything: a step, a part of one, or a count that goes on as long as the process can run. Where all ranks count and none gets on, they
+    have as long if each stands in one call that waits for other ranks, and ten times as long if one of them may be busy.
     """
 
     starting: int = MISSING  # seconds: While it starts and loads libraries.

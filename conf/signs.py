@@ -33,6 +33,7 @@ class Sign:
     step: int  # the last one that was finished
     moves: int  # steps, parts of steps and batches of evaluations so far: the rank gets on
     beats: int  # the process runs
+    place: int = 0  # of the call in which its main thread waits for other ranks; 0: it does something else
 
     @property
     def process(self) -> Identity:
@@ -49,5 +50,5 @@ def read_sign(path: Path) -> Sign | None:
         sign = Sign(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
-    numbers = (sign.pid, sign.start, sign.step, sign.moves, sign.beats)
+    numbers = (sign.pid, sign.start, sign.step, sign.moves, sign.beats, sign.place)
     return sign if all(map(is_whole, numbers)) and sign.phase in PHASES else None

@@ -29,6 +29,8 @@ DOING = {
     SAVING: "saving",
 }
 
+GAVE: dict[hang.Kind, str] = {"silent": "gave no sign of life", "deadlock": "waited for another rank, as all ranks did,", "still": "did not get on"}
+
 
 class Watcher:
     """Looks at the ranks from time to time; the verdict is that of hang.py."""
@@ -50,11 +52,19 @@ def seen(run_dir: RunDir, rank: int) -> Seen:
     return Seen(sign, sign is None or sign.process.lives())
 
 
-def report(run_dir: RunDir, hangs: Hangs, history: hang.History) -> str:
-    """Ask every rank for its stacks, write what is known of each, and return the sentence for people."""
-    living = {rank: past.sign for rank, past in history.ranks.items() if past.sign is not None and past.sign.process.lives()}
-    stacks = asked_for_stacks(run_dir, living)
-    sections = [sentence(run_dir, hangs, living)]
+def named(hangs: Hangs, history: hang.History) -> str:
+    """The sentence for people; nothing is waited for."""
+    return sentence(hangs, living_of(history))
+
+
+def living_of(history: hang.History) -> dict[int, Sign]:
+    return {rank: past.sign for rank, past in history.ranks.items() if past.sign is not None and past.sign.process.lives()}
+
+
+def report(run_dir: RunDir, said: str, history: hang.History) -> str:
+    """Ask every rank for its stacks, write what is known of each after what was said, and return that with where the rest is."""
+    stacks = asked_for_stacks(run_dir, living_of(history))
+    sections = [said]
     for rank, past in sorted(history.ranks.items()):
         known = f"rank {rank}: {facts(past.sign)}, no sign for {past.quiet:.0f} s, no progress for {past.still:.0f} s"
         sections.append(f"{known}\n{stacks.get(rank) or 'It did not answer, so where it stands is not known.'}")
@@ -92,15 +102,14 @@ def settled(sizes: Callable[[], dict[int, int]], answering: list[int]) -> None:
         last = now
 
 
-def sentence(run_dir: RunDir, hangs: Hangs, living: Mapping[int, Sign]) -> str:
+def sentence(hangs: Hangs, living: Mapping[int, Sign]) -> str:
     if not hangs.ranks:
         return f"All ranks have ended, and the agent that started them has not noticed it for {hangs.seconds:.0f} s."
     names = ("Rank " if len(hangs.ranks) == 1 else "Ranks ") + ", ".join(map(str, hangs.ranks))
-    gave = "gave no sign of life" if hangs.silent else "did not get on"
     where = f"{DOING[hangs.phase]}, after step {hangs.step}" if hangs.step else DOING[hangs.phase]
     first = living.get(hangs.ranks[0])
     process = f" Process: {facts(first)}." if first else ""
-    return f"{names} {gave} for {hangs.seconds:.0f} s while {where} (limit {hangs.limit:.0f} s, hang.{hangs.phase}).{process}"
+    return f"{names} {GAVE[hangs.kind]} for {hangs.seconds:.0f} s while {where} (limit {hangs.limit:.0f} s, hang.{hangs.phase}).{process}"
 
 
 def facts(sign: Sign | None) -> str:

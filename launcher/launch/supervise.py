@@ -14,7 +14,7 @@ from conf.processes import Identity, identity_of, kill_supervised_by
 from conf.run_dir import RunDir
 from launcher.command import Command
 from launcher.launch import execute, guardian, lock, restart
-from launcher.launch.hang_report import Watcher, report
+from launcher.launch.hang_report import Watcher, named, report
 from launcher.launch.notes import Notes
 from launcher.launch.outcome import Outcome, outcome_of
 from launcher.launch.progress import Display, display_for
@@ -117,8 +117,10 @@ def watch(
             deadline, cause = escalate(seen, process, run_dir, display.say) or (deadline, cause)
         hangs = watcher.look(time.monotonic()) if cause is None else None
         if hangs is not None:
-            cause = Outcome(LOST_PEER, report(run_dir, hangs, watcher.history))
-            journal.record(run_dir, journal.Hung(cause.message))
+            said = named(hangs, watcher.history)
+            journal.record(run_dir, journal.Hung(said))  # at once: the stacks may take seconds, and their process may be killed meanwhile
+            display.say(said)
+            cause = Outcome(LOST_PEER, report(run_dir, said, watcher.history))
             deadline = 0.0
         if time.monotonic() > deadline:
             execute.end_group(process, signal.SIGKILL)

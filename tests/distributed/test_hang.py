@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -39,6 +40,36 @@ def test_a_rank_that_is_stopped_is_named_with_the_stacks_of_the_others(tmp_path:
     assert "It did not answer" in second
     assert [json.loads(text)["event"] for text in run_dir.journal.read_text().splitlines()] == ["start", "hang", "end"]
     wait_until(lambda: line.processes_of(run_dir) == [], "end of every process")
+
+
+DEADLOCK = """
+import os
+import torch.distributed as dist
+import torch
+
+def rewards(completions, **_):
+    if os.environ["RANK"] == "1":
+        dist.recv(torch.zeros(1), src=0)  # what rank 0 never sends
+    return [0.0] * len(completions)
+"""
+
+
+def test_ranks_that_wait_for_each_other_are_named_within_the_limit(tmp_path: Path) -> None:
+    """They count on: their processes run, and each stands in a collective act."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "mismatched.py").write_text(DEADLOCK)
+    path = f"{tmp_path / 'packages'}:{os.environ.get('PYTHONPATH', '')}"
+    judged = ("stage=grpo", "stage.reward_packages=[mismatched]", "stage.rewards=[mismatched:rewards]", "data.validation_share=0")
+    with line.start((*line.MODULE, "train", *RUN, *judged, "hang.compiling=10"), tmp_path, PYTHONPATH=path) as started:
+        run_dir = started.the_run(tmp_path / "outputs")
+        ended = started.end()
+    assert ended.code == 76, ended.text
+    assert re.search(
+        r"Ranks 0, 1 waited for another rank, as all ranks did, for 1\d s while in its first step \(limit 10 s, hang.compiling\)", ended.out
+    )
+    assert "mismatched.py" in run_dir.hang_log.read_text().split("\n\nrank 1")[1]
+    hung = next(event for event in map(json.loads, run_dir.journal.read_text().splitlines()) if event["event"] == "hang")
+    assert hung["message"] in ended.out.replace("\n", " ")
 
 
 def test_a_run_that_is_stopped_while_it_starts_ends_without_a_step(tmp_path: Path) -> None:
