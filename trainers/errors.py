@@ -2,15 +2,25 @@
 
 from conf.data_registry import DataError
 
-__all__ = ["DataError", "RankZeroFailed", "Stopped", "UnsafeFile"]
+__all__ = ["NOTHING_TO_SAVE", "DataError", "Kept", "Left", "RankZeroFailed", "Stopped", "UnsafeFile"]
+
+NOTHING_TO_SAVE = "stopped before the first step, so there was nothing to save"
 
 
 class RankZeroFailed(RuntimeError):
     """Rank 0 has raised the cause; the others end with it."""
 
 
+class Kept(Exception):
+    """A verb was asked to stop. The message says where what it has done so far is, and how to go on."""
+
+
 class UnsafeFile(ValueError):
     """A file would run code if it were loaded."""
+
+
+class Left(BaseException):
+    """All ranks left together what they did between two steps, because the run is asked to stop. No library may take it for an error of its own."""
 
 
 class Stopped(BaseException):

@@ -28,7 +28,7 @@ from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
 from trainers.callbacks.schedule import Schedule
 from trainers.callbacks.skipping import Skipping
-from trainers.callbacks.stopping import Stopping
+from trainers.callbacks.stopping import Stopping, owes_evaluation, save_step
 from trainers.callbacks.tracking import Wandb
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
@@ -40,7 +40,7 @@ from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare, remove_prepared
 from trainers.data.prepare.streaming import streamed_rows
 from trainers.data.rows.numbers import numbered
-from trainers.errors import DataError
+from trainers.errors import NOTHING_TO_SAVE, DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.exhausted import LastBatch, telling_out_of_memory
 from trainers.measures.host import HostPeaks
@@ -89,20 +89,24 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     keep_output_dtype(arguments, run)
     join_ranks(run, place)
     checkpoint = checkpoint_to_resume(run_dir)
-    arguments.eval_on_start = data.evaluation is not None and checkpoint is None and bool(run.evaluation.at_start)
+    wanted = bool(run.evaluation.at_start) if checkpoint is None else owes_evaluation(checkpoint)
+    arguments.eval_on_start = data.evaluation is not None and wanted
     watching = [*([Phases(peaks)] if peaks else []), stopping]  # before those that generate: their memory does not belong to a phase of a step
     say_doing(run_dir, place, "loading weights")
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     host.end("load")
     if checkpoint is not None:
         end_at_last_step(trainer, checkpoint)
+        trainer.begins_at = checkpoint
     say_doing(run_dir, place, "preparing the training")
     with telling_out_of_memory(LastBatch(trainer), run, run_dir, tokenizer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        resumed = str(checkpoint) if checkpoint else None
+        stopping.until_asked(lambda: trainer.train(resume_from_checkpoint=resumed), lambda: save_step(trainer), trainer)
     host.end("training")
     if stopping.stopped:
         write_peak(run_dir, place, peaks, host)
-        return SAVED, f"stopped at step {trainer.state.global_step}, saved"
+        step = trainer.state.global_step
+        return SAVED, f"stopped at step {step}, saved" if step else NOTHING_TO_SAVE
     say_doing(run_dir, place, "saving the model")
     LIFE.enter(SAVING)
     save_measured(trainer, tokenizer, run_dir, peaks)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 from conf.exit_codes import INTERRUPTED
 from conf.hub import cache_alone, hub_silence
@@ -60,12 +61,22 @@ def run_verb(
 
 
 def wait_for(process: "subprocess.Popen[bytes]") -> int:
-    """Ctrl-C reaches the process itself, which knows what to do with it: a chat goes on."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C reaches the process itself, which knows what to do with it: a chat goes on. SIGTERM and SIGUSR1 are passed on to it as SIGTERM."""
+    passed_on = False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal passed_on
+        passed_on = True
+        process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return process.wait()
+        code = process.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return INTERRUPTED if passed_on and code == -signal.SIGTERM else code
 
 
 def ended(verb: str, folder: RunDir, code: int) -> int:

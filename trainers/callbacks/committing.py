@@ -13,6 +13,7 @@ from trainers.checkpoints.keeping import prune
 from trainers.checkpoints.room import refuse_full_disk
 from trainers.model.conversation import save_ends
 from trainers.ranks.agreement import on_rank_zero
+from trainers.ranks.stop import leave_if_asked
 
 
 class Committing(TrainerCallback):
@@ -30,8 +31,12 @@ class Committing(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if control.should_save:
-            need = self.need()
-            on_rank_zero(lambda: refuse_full_disk(self.run_dir, need, "a checkpoint"), "looking for room on the disk")
+            self.look_for_room()
+
+    def look_for_room(self) -> None:
+        """Raises NoRoom on rank 0, where the disk is too full for the next checkpoint."""
+        need = self.need()
+        on_rank_zero(lambda: refuse_full_disk(self.run_dir, need, "a checkpoint"), "looking for room on the disk")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         staged = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -47,6 +52,8 @@ class Committing(TrainerCallback):
         if state.best_global_step:
             state.best_model_checkpoint = str(self.run_dir.checkpoint(state.best_global_step))
         on_rank_zero(lambda: prune(self.run_dir, self.keep, best_of(state)), "removing old checkpoints")
+        if state.global_step < state.max_steps and not control.should_training_stop:  # after the last step only the model is missing
+            leave_if_asked()
 
 
 def best_of(state: TrainerState) -> Path | None:

@@ -15,6 +15,7 @@ from trainers.data.rows.questions import Question, first_questions
 from trainers.model.answers import greedy, write_answers
 from trainers.model.conversation import prompt_ids
 from trainers.ranks.life import LIFE
+from trainers.ranks.stop import leave_if_asked
 
 NEW_TOKENS = 32  # of the answer to the user's prompt
 SPARE = 8  # tokens that an answer to a question may have beyond the set's own
@@ -90,6 +91,7 @@ class Generating(TrainerCallback):
         room = model.config.get_text_config().max_position_embeddings - max(map(len, prompts))
         LIFE.move()
         written = write_answers(model, prompts, greedy(max(1, min(limit, room)), self.tokenizer))
+        leave_if_asked()
         return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in written]
 
     def write(self, entries: list[Entry]) -> None:

@@ -6,6 +6,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainers.model.conversation import LIKELIEST, PLAIN, ending
+from trainers.ranks.stop import ends_when_asked
 
 
 def sampling(limit: int, temperature: float, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -18,10 +19,12 @@ def greedy(limit: int, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
 
 @torch.no_grad()
 def write_answers(model: PreTrainedModel, prompts: list[list[int]], config: GenerationConfig) -> list[list[int]]:
-    """One answer to each prompt, up to and with its end token."""
+    """One answer to each prompt, up to and with its end token. A request to stop cuts them short: ask `leave_if_asked` before they are used."""
     tokens, mask = padded(prompts, config.pad_token_id, "left")
     device = model.device
-    written = model.generate(input_ids=tokens.to(device), attention_mask=mask.to(device), generation_config=config)
+    written = model.generate(
+        input_ids=tokens.to(device), attention_mask=mask.to(device), generation_config=config, stopping_criteria=ends_when_asked()
+    )
     return [until_end(row, config.eos_token_id) for row in written[:, tokens.shape[1] :].tolist()]
 
 

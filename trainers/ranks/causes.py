@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY, SAVED, UNSAFE
 from conf.reserve import FULL
-from trainers.errors import DataError, RankZeroFailed, Stopped, UnsafeFile
+from trainers.errors import NOTHING_TO_SAVE, DataError, Kept, RankZeroFailed, Stopped, UnsafeFile
 
 # torch's writer of files (caffe2/serialize/inline_container.cc) where a write stored less than it was given
 CUT_SHORT = ("PytorchStreamWriter failed writing file", "unexpected pos ")
@@ -29,7 +29,9 @@ def cause_of(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of whatever ended this rank."""
     if isinstance(error, Stopped):
         signalled = "This rank was signalled before its first step, because another rank has ended or the job is being ended."
-        return (SAVED, "stopped before the first step, so there was nothing to save") if error.asked else (LOST_PEER, signalled)
+        return (SAVED, NOTHING_TO_SAVE) if error.asked else (LOST_PEER, signalled)
+    if isinstance(error, Kept):
+        return SAVED, str(error)
     if isinstance(error, DataError):
         return DATA, without_traceback(error)
     if isinstance(error, UnsafeFile):

@@ -19,6 +19,7 @@ from trainers.measures.phases import answering
 from trainers.model.answers import until_end
 from trainers.model.conversation import stop_tokens
 from trainers.model.tokenizer import end_token
+from trainers.ranks.stop import answers_end_when_asked, leave_if_asked
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.prompts import RepeatedPrompts, epoch_of
 from trainers.reinforcement.reference import placed_reference
@@ -70,8 +71,9 @@ class GrpoTrainer(AsPrepared, Evaluating, GRPOTrainer):
         """Without dropout, out of sight of what counts the tokens of training passes, and in the precision of those: TRL unwraps the model first."""
         training = self.model.training
         self.model.eval()
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), answers_end_when_asked(self.model):
             written, _ = super()._generate_single_turn(*arguments, **keywords)
+        leave_if_asked()
         self.model.train(training)
         return [until_end(answer, self.generation_config.eos_token_id) for answer in written], None
 

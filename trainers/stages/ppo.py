@@ -23,6 +23,7 @@ from trainers.arguments import training_arguments
 from trainers.measures.phases import answering
 from trainers.model.answers import greedy, sampling, write_answers
 from trainers.model.build import adapter_dtype
+from trainers.ranks.stop import leave_if_asked
 from trainers.regimes import PreparedModel, with_adapter
 from trainers.reinforcement.measures import Measures
 from trainers.reinforcement.objective import policy_loss, value_loss
@@ -96,6 +97,7 @@ class PpoTrainer(Evaluating):
         batches = [prompts[start : start + at_once] for start in range(0, len(prompts), at_once)]
         with whole_weights(self):
             answers = [row for batch in batches for row in write_answers(self.model, batch, config)]
+        leave_if_asked()
         scores = self.judge([prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
         return Written(prompts, answers, scores, config.eos_token_id, config.pad_token_id)
 

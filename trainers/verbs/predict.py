@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from trainers.after_training.questions import held_out_questions, questions_of_s
 from trainers.after_training.scores import Prediction, scores
 from trainers.after_training.trained import load_tokenizer_of, load_trained, refuse_damaged
 from trainers.data.rows.questions import Question
+from trainers.errors import Kept
 from trainers.model.conversation import refuse_missing_template, stop_tokens
 from trainers.verbs.frame import naming_the_target, perform
 
@@ -36,7 +38,8 @@ def predict(run: Run, request: Predict) -> None:
         questions = held_out_questions(run, tokenizer) if request.held_out else questions_of_sets(run.data, tokenizer)
         what = "held-out samples" if request.held_out else "samples"
         print(f"predicting {len(questions)} {what} of {', '.join(run.data.sets)} with {request.trained.weights}", flush=True)
-        answer_missing(run, request, tokenizer, questions, folder / PREDICTIONS)
+        with keeping_answers(folder / PREDICTIONS, len(questions)):
+            answer_missing(run, request, tokenizer, questions, folder / PREDICTIONS)
         report(folder)
 
 
@@ -72,6 +75,27 @@ def owned(folder: Path, settings: str) -> Iterator[None]:
             file.write(settings)
             file.flush()
         yield
+
+
+@contextmanager
+def keeping_answers(file: Path, asked: int) -> Iterator[None]:
+    """SIGTERM and SIGUSR1, by which clusters end jobs, are Ctrl-C here. Whole batches are in the file; the one that is being written is lost.
+
+    Raises:
+        Kept: at any of the three, where the file holds answers.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        cut_torn_line(file)
+        kept = len(read_predictions(file))
+        if not kept:
+            raise
+        raise Kept(f"stopped: {kept} of {asked} answers are kept in {file}. The same command asks the rest.") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def answer_missing(run: Run, request: Predict, tokenizer: PreTrainedTokenizerBase, questions: list[Question], file: Path) -> None:

@@ -1,6 +1,7 @@
 """How `-m trainers.<verb>` is started, and what each of its ends becomes."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_a_verb_that_left_no_message_is_told_by_its_signal(tmp_path: Path) -> No
 def test_ctrl_c_is_left_to_the_verb_while_it_works() -> None:
     program = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(0.2); raise SystemExit(7)"
     assert wait_for(subprocess.Popen((sys.executable, "-c", program))) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_ends_a_job_is_passed_on_to_the_verb(number: signal.Signals) -> None:
+    ask = f"os.kill(os.getppid(), {int(number)}); time.sleep(60)"
+    saving = f"import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(75)); {ask}"
+    before = signal.getsignal(number)
+    assert wait_for(subprocess.Popen((sys.executable, "-c", saving))) == 75
+    assert wait_for(subprocess.Popen((sys.executable, "-c", f"import os, time; {ask}"))) == 130  # it had nothing to keep
+    assert signal.getsignal(number) is before
 
 
 def test_the_commit_is_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,13 +155,13 @@ def trained(folder: Path, *overrides: str, ends: int | None = None) -> RunDir:
 
 def stop_at(last: int, run_dir: RunDir, patch: pytest.MonkeyPatch) -> None:
     """The request comes while that step is made."""
-    from trainers.callbacks.rows import Rows
+    from trainers.callbacks.stopping import Stopping
 
-    written = Rows.on_step_end
+    begin = Stopping.on_step_begin
 
-    def write(self: Rows, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: object) -> None:
-        written(self, args, state, control, **named)
+    def begun(self: Stopping, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: object) -> None:
+        begin(self, args, state, control, **named)
         if state.global_step == last - 1:
             run_dir.stop.touch()
 
-    patch.setattr(Rows, "on_step_end", write)
+    patch.setattr(Stopping, "on_step_begin", begun)

@@ -13,6 +13,7 @@ from conf.run_dir import RunDir
 from trainers.callbacks.stopping import SIGNALS, Stopping
 from trainers.errors import Stopped
 from trainers.ranks.causes import cause_of
+from trainers.ranks.stop import REQUESTS
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def stopping(tmp_path: Path) -> Iterator[Stopping]:
     yield made
     for number, handler in before.items():
         signal.signal(number, handler)
+    REQUESTS.begin(tmp_path / "never")
 
 
 def step_end(stopping: Stopping, step: int, of: int = 10) -> TrainerControl:

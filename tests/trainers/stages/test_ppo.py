@@ -16,6 +16,7 @@ from conf.schema import Run
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.stopping import Stopping
 from trainers.measures.phases import Peaks, Phases, Reading
+from trainers.ranks.stop import REQUESTS
 
 RunOf = Callable[..., Run]
 TrainerOf = Callable[..., Trainer]
@@ -161,9 +162,11 @@ def test_a_stop_in_the_middle_of_a_rollout_leaves_a_checkpoint_that_keeps_it(
     monkeypatch.setattr("trainers.callbacks.stopping.SIGNALS", ())  # pytest keeps its own handlers
     run, run_dir = ppo_run(*REGIMES["full"], "training.max_steps=4", "checkpoint.interval=0"), RunDir(tmp_path)
     run_dir.checkpoints.mkdir()
-    run_dir.stop.touch()
     stopping = Stopping(run_dir)
     trainer = trainer_of(run, tmp_path, PROMPTS, callbacks=(stopping, Committing(run_dir, keep=9, world=1)))
-    trainer.train()
+    with monkeypatch.context() as patched:
+        patched.setattr("trainers.stages.ppo.leave_if_asked", run_dir.stop.touch)  # once its first answers are written
+        trainer.train()
+    REQUESTS.begin(tmp_path / "never")
     assert (stopping.stopped, trainer.state.global_step) == (True, 1)
     assert {"manifest.json", "rollout_0.safetensors", "value_head.safetensors"} <= {path.name for path in run_dir.checkpoint(1).iterdir()}

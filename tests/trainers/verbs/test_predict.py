@@ -3,6 +3,8 @@
 import fcntl
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conf.request import Predict, Sampling, Trained
 from conf.run_dir import RunDir, load_run
 from conf.schema import Run
+from trainers.after_training.generation import generate
 from trainers.after_training.questions import held_out_questions, questions_of_sets
 from trainers.data import build_datasets
 from trainers.data.rows.questions import from_row, last_answer
-from trainers.errors import DataError
+from trainers.errors import DataError, Kept
 from trainers.model.tokenizer import byte_tokenizer, load_tokenizer
+from trainers.ranks.causes import cause_of
 from trainers.verbs.predict import predict, read_predictions
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0.0, top_p=1.0, seed=0)
@@ -66,6 +70,27 @@ def test_an_interrupted_prediction_asks_only_what_is_missing(learned: RunDir, tm
     file.write_text(f'{kept}\n{{"index": 0, "prom')  # what a killed process leaves
     predict(run, request)
     assert read_predictions(file) == [whole[0], whole[1], json.loads(kept), whole[3]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_request_to_stop_keeps_what_was_answered(number: signal.Signals, learned: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the second batch is being answered."""
+    asked: list[int] = []
+
+    def interrupted(*arguments: Any) -> list[list[int]]:
+        asked.append(len(arguments[2]))
+        if len(asked) == 2:
+            os.kill(os.getpid(), number)
+        return generate(*arguments)
+
+    monkeypatch.setattr("trainers.verbs.predict.generate", interrupted)
+    run, request = load_run(learned), request_of(learned, tmp_path / "p")
+    with pytest.raises(Kept, match=r"3 of 4 answers are kept in .*predictions\.jsonl") as raised:
+        predict(run, request)
+    assert cause_of(raised.value)[0] == 75
+    predict(run, request)
+    assert asked == [3, 1, 1]
+    assert [entry["prediction"] for entry in read_predictions(tmp_path / "p" / "predictions.jsonl")] == [*ANSWERS.values()]
 
 
 def test_a_folder_with_another_prediction_is_refused(learned: RunDir, tmp_path: Path) -> None:

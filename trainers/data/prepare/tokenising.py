@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -97,19 +98,27 @@ def tokenised_in_processes(chunks: Iterable[Chunk], work: Work, workers: int) ->
     # forked, because importing the tokenizer's library again needs seconds in each process
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), initializer=remember, initargs=(work,)) as pool:
         waiting: deque[tuple[Chunk, Future[Done]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(tokenise_remembered, chunk)))
-            if len(waiting) >= AHEAD * workers:
-                first, future = waiting.popleft()
+        try:
+            for chunk in chunks:
+                waiting.append((chunk, pool.submit(tokenise_remembered, chunk)))
+                if len(waiting) >= AHEAD * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
                 yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error or a request to stop, what was not begun is not begun
 
 
 REMEMBERED: list[Work] = []  # of a worker process: the tokenizer travels once
 
 
 def remember(work: Work) -> None:
+    """The process that waits for this one decides what a request to stop means; TERM is how it ends this one, where that is not ignored (Slurm)."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.freeze()  # the garbage collector leaves out what was imported, so that it stays shared with the other processes
     REMEMBERED[:] = [work]
 

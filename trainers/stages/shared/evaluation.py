@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from conf.committed import faults
 from trainers.ranks.agreement import broadcast, on_rank_zero, total
+from trainers.ranks.stop import leave_if_asked
 from trainers.stages.shared.watched import Watched
 
 
@@ -53,6 +54,8 @@ class Batches(Dataset[tuple[Any, bool]]):
 class Evaluating(Watched):
     """Before a trainer of TRL in the list of bases. A stage says what one batch gives (measure), and what follows from all of them (conclude)."""
 
+    begins_at: Path | None = None  # the checkpoint from which this start goes on
+
     def measure(self, model: nn.Module, batch: Any) -> dict[str, Fraction]:
         """Of one batch, without gradients: the same names for every batch and on every rank."""
         raise NotImplementedError
@@ -83,6 +86,18 @@ class Evaluating(Watched):
         found = {"loss": float("nan"), **self.conclude(joined)}
         return output._replace(metrics={f"eval_{name}": value for name, value in found.items()}, num_samples=len(dataloader.dataset.rows))
 
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """transformers compares no evaluation before the first step of a start with the best so far; ours may be one that a stop has cut."""
+        metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
+        if skip_scheduler and self.begins_at is not None and self._determine_best_metric(metrics=metrics, trial=trial):
+            self.state.best_model_checkpoint = str(self.begins_at)
+        return metrics
+
+    def _run_epoch(self, **keywords: Any) -> None:
+        """No step where that evaluation has already ended the training (evaluation.patience)."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(**keywords)
+
     def _load_best_model(self) -> None:
         """transformers would go on with the last weights where those of the best step are gone.
 
@@ -99,6 +114,7 @@ class Evaluating(Watched):
         super()._load_best_model()
 
     def prediction_step(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> tuple[None, None, None]:
+        leave_if_asked()
         batch, counts = inputs
         with torch.no_grad(), self.compute_loss_context_manager():
             found = self.measure(model, self._prepare_input(batch))
