@@ -1,9 +1,9 @@
 """F7: a rank of two is stopped (SIGSTOP) while it trains; when does the run say which one?
 
 `PYTHONPATH=. python benchmarks/reliability/hangs.py --trials 20 --out benchmarks/results/reliability/hangs.jsonl`; `--first 20` goes on.
-In time is what the journal has within max(3 x median step, --limit) plus 10 s of the signal; the line of the journal, not the end of the run, is what
-counts. The default of --limit is that of hang.training; a lower one, which each result names, makes a trial shorter. The broken variant watches nothing
-(hang.training=0), and must be late.
+In time is what the journal has within max(3 x median step, --limit) plus 10 s of the signal: its line counts, not the end of the run. The default of
+--limit is that of hang.training; a lower one, which each result names, makes a trial shorter. The broken variant watches nothing (hang.training=0),
+and must be late.
 """
 
 import os
