@@ -87,7 +87,8 @@ NAMES: tuple[Name, ...] = (
         "regimen inserts the blocks itself; with `freeze_trainable_layers: n` use `regime.new_blocks=n regime.layers=0`",
     ),
     Name("freeze_trainable_layers", "regime.layers", "same sign: n > 0 the last, n < 0 the first"),
-    Name("freeze_trainable_modules", "regime.modules", "a list"),
+    Name("freeze_trainable_modules", "regime.layers", "only `all`: whole layers learn"),
+    Name("freeze_extra_modules", "regime.modules", "a list"),
     Name(
         "optim",
         "optim",

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answer(argv: Sequence[str]) -> int:
+    places: dict[str, str] = {}
     try:
-        arguments = parsed_arguments(argv)
+        arguments = parsed_arguments(argv, places)
         return int(arguments.act(arguments))
     except RegimenError as error:
         if str(error):
-            print(f"regimen: {error}", file=sys.stderr)
+            print(f"regimen: {with_places(str(error), places)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -61,12 +62,24 @@ def answer(argv: Sequence[str]) -> int:
         return report_bug()
 
 
-def parsed_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """argparse accepts positionals in one block only. Here overrides may stand between options.
+def with_places(message: str, places: Mapping[str, str]) -> str:
+    """The message, and where the key that it is about stands in a file of the run."""
+    if not places:
+        return message
+    from launcher.composition.run_file import with_place
+
+    return with_place(message, places)
+
+
+def parsed_arguments(argv: Sequence[str], places: dict[str, str] | None = None) -> argparse.Namespace:
+    """argparse accepts positionals in one block only. Here overrides may stand between options, and after a file that holds some.
+
+    Where each key of such a file stands is added to `places`.
 
     Raises:
         ConfigError: for what is neither a verb, nor an option of it, nor an override.
     """
+    places = {} if places is None else places
     top = parser()
     refuse_verb(argv)
     arguments, rest = top.parse_known_args(argv)
@@ -74,13 +87,25 @@ def parsed_arguments(argv: Sequence[str]) -> argparse.Namespace:
         refuse_options(arguments, rest, argv)
     if rest:
         arguments.overrides += rest
+    if any(text.endswith((".yaml", ".yml")) for text in vars(arguments).get("overrides", ())):
+        from launcher.composition.run_file import with_files
+
+        arguments.overrides = with_files(arguments.overrides, places)
     if not "".join(vars(arguments).get("overrides", ())).isascii():
         from launcher.composition.spelling import plainly
 
         arguments.overrides = [plainly(text) for text in arguments.overrides]
     for line in replaced(getattr(arguments, "overrides", [])):
         print(line, file=sys.stderr)
+    if places:
+        arguments.overrides = last_of_each(arguments.overrides)
     return arguments
+
+
+def last_of_each(overrides: Sequence[str]) -> list[str]:
+    """The overrides without those that a later one of the same key replaces: Hydra refuses two choices of a group."""
+    last = {text.partition("=")[0]: at for at, text in enumerate(overrides)}
+    return [text for at, text in enumerate(overrides) if "=" not in text or last[text.partition("=")[0]] == at]
 
 
 def replaced(overrides: Sequence[str]) -> list[str]:
@@ -106,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
     add_train(verbs.add_parser)
     add_plan(verbs.add_parser)
+    add_import(verbs.add_parser)
     add_watching(verbs.add_parser)
     add_memory(verbs.add_parser)
     add_data_verbs(verbs.add_parser, composing)
@@ -114,6 +140,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 AddParser = Callable[..., argparse.ArgumentParser]
+
+
+def add_import(add: AddParser) -> None:
+    what = "translate a training file or command of LLaMA-Factory"
+    moved = add("import", help=what, description=what.capitalize() + ", and say what becomes of every argument.")
+    moved.add_argument("words", nargs="+", metavar="FILE", help="its training file (.yaml or .json), or after -- its command line")
+    moved.add_argument("--save", type=Path, metavar="FILE.yaml", help="write the file of a run here (default: print it)")
+    moved.add_argument("--run", action="store_true", help="start the run at once, as `regimen train FILE.yaml` would")
+    moved.set_defaults(act=act_import)
 
 
 def add_watching(add: AddParser) -> None:
@@ -179,6 +214,14 @@ def add_job_records(add: AddParser) -> None:
         verb.set_defaults(act=act)
     end.add_argument("code", type=int, help="the exit code of srun")
     end.add_argument("--ending", action="store_true", help="Slurm ends the job itself: it was cancelled or queued again, or its time is over")
+
+
+def act_import(arguments: argparse.Namespace) -> int:
+    keep_private()
+    from launcher.verbs.import_run import import_run, start
+
+    draft = import_run(arguments.words, arguments.save)
+    return start(draft) if arguments.run else 0
 
 
 def act_status(arguments: argparse.Namespace) -> int:

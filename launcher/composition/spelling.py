@@ -164,11 +164,12 @@ def tilde(key: str, value: str) -> str:
 
 
 def file_given(text: str) -> str:
-    name = re.sub(r"\W+", "_", text.rsplit("/", 1)[-1].rsplit(".", 1)[0]) or "mine"
-    return (
-        f"{text} is a file, not key=value. A file of yours can be a recipe: put it at FOLDER/recipe/{name}.yaml and write "
-        f"--config-dir FOLDER recipe={name} (docs/own_groups.md). A file of LLaMA-Factory cannot be read: docs/llamafactory.md translates its names."
-    )
+    if text.endswith(".json"):
+        own = "A file of a run is YAML (docs/run_files.md)"
+        return f"{text} is a file, not key=value. {own}; one of LLaMA-Factory is translated by: regimen import {text}"
+    if not Path(text).exists():
+        return f"{text} does not exist. Name a file of a run (docs/run_files.md), or write key=value."
+    return f"{text} is a file, which is read before the overrides. Write it without an option: {text}"
 
 
 def with_dashes(option: str, value: str | None) -> str:

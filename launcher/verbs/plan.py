@@ -19,7 +19,7 @@ from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.composition.given import given_values
 from launcher.composition.reshaping import reshaping_lines
-from launcher.errors import DataError
+from launcher.errors import ConfigError, DataError
 from launcher.gate.expectations import refuse_too_few
 from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run, with_unread
 from launcher.gate.verdict import Check, Verdict, judge
@@ -79,6 +79,19 @@ def show_plan(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     if not plan.judged.verdict.permitted:
         print("\n" + "\n".join(recommendations(plan.judged, overrides)))
         return REFUSED
+    return 0
+
+
+def save_run_file(overrides: Sequence[str], config_dirs: Sequence[Path], path: Path) -> int:
+    """The described run, or with resume=RUN that run, as a file of its choices and changed values."""
+    from launcher.composition.described import described, save
+
+    name, others = recorded.split_resume(overrides)
+    if name is not None and others:
+        raise ConfigError(f"--save writes the run {name} as it was recorded. Leave out {others[0]}; overrides may follow the file.")
+    run = compose(overrides, config_dirs) if name is None else recorded.recorded_run(named(name, others))
+    save(described(run), path, f"A run of regimen. Overrides may follow it: regimen train {path.name} optim.lr=1e-4")
+    print(f"wrote {path}. Check it with `regimen plan {shlex.quote(str(path))}`, start it with `regimen train {shlex.quote(str(path))}`.")
     return 0
 
 

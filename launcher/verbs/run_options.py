@@ -13,6 +13,7 @@ from launcher.errors import ConfigError
 AddParser = Callable[..., argparse.ArgumentParser]
 OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
   regimen train model=qwen2.5_0.5b data=files 'data.sets=[my.jsonl]' regime=lora regime.rank=32
+A file FILE.yaml with a key or a choice a line (regime: lora) may stand before them: regimen train FILE.yaml optim.lr=1e-4
 If they name no model, no data and no recipe, recipe=demo is used. resume=RUN goes on with a run (train and plan).
 docs/keys.md explains every key, docs/own_groups.md choices of your own.
 
@@ -23,7 +24,7 @@ Groups and their choices:
 def composing(verb: argparse.ArgumentParser) -> None:
     verb.formatter_class = argparse.RawDescriptionHelpFormatter
     verb.epilog = OVERRIDES + group_lines()
-    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="an override; see below")
+    verb.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="an override, or a file of them; see below")
     own_groups = "a folder with choices of your own; can be given several times"
     verb.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=own_groups)
     verb.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing")
@@ -55,6 +56,9 @@ def add_plan(add: AddParser) -> None:
     views.add_argument("--explain", action="store_true", help="show every memory term of every phase with its source")
     views.add_argument("--json", action="store_true", help="print the plan as JSON, with sizes in bytes")
     views.add_argument("--picture", type=Path, metavar="FILE", help="draw the memory of every phase against the capacity (.png, .svg, .pdf or .jpg)")
+    views.add_argument(
+        "--save", type=Path, metavar="FILE.yaml", help="write the run as a file for `regimen train FILE.yaml`: choices, changed values"
+    )
     views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
     plan.set_defaults(act=act_plan)
 
@@ -124,6 +128,8 @@ def show_plan(arguments: argparse.Namespace) -> int:
         return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.diff:
         return plan.show_difference(arguments.overrides, arguments.config_dir, arguments.diff)
+    if arguments.save:
+        return plan.save_run_file(arguments.overrides, arguments.config_dir, arguments.save)
     if arguments.json:
         return plan.show_plan_json(arguments.overrides, arguments.config_dir)
     if arguments.matrix:

@@ -32,6 +32,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     finished_run(RunDir(tmp_path / "outputs" / "RUN" / "TIME"))
     (tmp_path / "my_model").mkdir()  # as `export last --to my_model` leaves it
     (tmp_path / "my_model" / "config.json").write_text("{}")
+    (tmp_path / "mine.yaml").write_text("recipe: demo\n")  # a file of a run, and two of LLaMA-Factory
+    for theirs in ("lf.yaml", "llama3_lora_sft.yaml"):
+        (tmp_path / theirs).write_text("stage: sft\nmodel_name_or_path: Qwen/Qwen2.5-0.5B-Instruct\ndataset: identity\n")
     for place in ("data", "my_data", "law_data"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "dataset_info.json").write_text(json.dumps({"alpaca_en_demo": {"file_name": "my.jsonl"}}))
@@ -86,6 +89,8 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
     """Run, plan or parse one command of regimen."""
     verb, *rest = [RUN.sub(r"\g<1>outputs/RUN/TIME", word) for word in words]
     make_data(words, folder)
+    if "--save" in rest:
+        Path(rest[rest.index("--save") + 1]).unlink(missing_ok=True)
     if not rest or "--help" in rest or [verb, *rest] in (["data", "validate"], ["memory", "report"]):  # a verb is named; --help knows it
         with pytest.raises(SystemExit, match="0"):
             main([verb, *rest, "--help"])

@@ -1,0 +1,1 @@
+"""Runs described for another program become runs of regimen."""

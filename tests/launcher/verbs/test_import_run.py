@@ -1,0 +1,100 @@
+"""`regimen import`: the file that it writes, what it says of every argument, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.cli import main
+from launcher.composition.compose import compose
+from launcher.composition.run_file import read_run_file
+
+THEIRS = """model_name_or_path: Qwen/Qwen2.5-0.5B-Instruct
+stage: sft
+do_train: true
+dataset: law
+dataset_dir: {folder}
+learning_rate: 2e-4
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 4
+bf16: true
+plot_loss: true
+output_dir: {folder}/saves
+deepspeed: ds.json
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}))
+    path = tmp_path / "lf.yaml"
+    path.write_text(THEIRS.format(folder=tmp_path))
+    return path
+
+
+def test_the_written_file_is_a_run_and_every_argument_is_said(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = tmp_path / "mine.yaml"
+    assert main(["import", str(theirs), "--save", str(ours)]) == 0
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert [line.split()[0] for line in lines[: len(yaml.safe_load(theirs.read_text()))]] == [*yaml.safe_load(theirs.read_text())]
+    assert "learning_rate                -> optim.lr: 0.0002" in lines
+    assert "plot_loss                    no effect: the loss is always drawn, into `plots/loss.png` of the run folder" in lines
+    assert "regime.alpha: 16" in lines[-1]
+    assert f"Check it with `regimen plan {ours}`" in printed.out
+    run = compose([line.text for line in read_run_file(ours)])
+    assert (run.optim.lr, run.training.micro_batch, run.training.accumulation, run.sharding.name) == (2e-4, 2, 4, "zero2_offload")
+    assert (run.optim.scheduler, run.optim.warmup, run.training.epochs) == ("linear", 0, 3)
+
+
+def test_without_save_the_file_is_printed(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(theirs)]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["regime"] == "lora"
+
+
+def test_a_command_line_is_translated(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["FORCE_TORCHRUN=1", "llamafactory-cli", "train", "--stage", "dpo", "--model_name_or_path", "a/b", "--dataset", "x,y", "--bf16"]
+    assert main(["import", "--", *words, "--learning-rate=1e-5"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert (values["stage"], values["model.path"], values["data.sets"], values["optim.lr"]) == ("dpo", "a/b", ["x", "y"], 1e-5)
+
+
+def test_arguments_after_a_file_replace_its_own(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "--", "llamafactory-cli", "train", str(theirs), "learning_rate=5e-6"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["optim.lr"] == 5e-6
+
+
+def test_what_cannot_mean_the_same_leaves_no_file(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs.write_text(theirs.read_text() + "use_dft_loss: true\nlora_rnak: 4\n")
+    assert main(["import", str(theirs), "--save", str(tmp_path / "mine.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "2 of the arguments cannot mean the same here, so no file is written:\n  use_dft_loss: the DFT loss is not supported." in said
+    assert "lora_rnak: it is not an argument that is known here. Did you mean lora_rank?" in said
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_run_starts_what_was_translated_through_the_gate_of_train(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its data set is not there: the message and the exit code are those of train, and no run folder is left."""
+    assert main(["import", str(theirs), "--run"]) == 4
+    assert "data.sets: law is neither a name in" in capsys.readouterr().err
+    assert not (tmp_path / "saves").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("export_dir", "regimen export RUN --to FOLDER"), ("do_predict", "regimen predict RUN"), ("infer_backend", "regimen chat RUN")],
+)
+def test_a_file_of_another_verb_names_ours(name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(f"model_name_or_path: a/b\n{name}: somewhere\n")
+    assert main(["import", str(path)]) == 2
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "\ufeff- x"])
+def test_a_broken_file_is_one_message(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lf.yaml"
+    path.write_text(text)
+    assert main(["import", str(path)]) == 2
+    assert capsys.readouterr().err.count("regimen:") == 1
