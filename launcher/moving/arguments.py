@@ -41,7 +41,7 @@ def read_command(words: Sequence[str]) -> dict[str, Any]:
         ConfigError: for a word that is neither.
     """
     rest = [*words]
-    while rest and (rest[0].rsplit("/", 1)[-1] in PROGRAMS or "=" in rest[0] and rest[0].split("=")[0].isupper()):
+    while rest and (rest[0].rsplit("/", 1)[-1] in PROGRAMS or ("=" in rest[0] and rest[0].split("=")[0].isupper())):
         rest.pop(0)  # the program, and variables such as FORCE_TORCHRUN=1 before it
     if rest and rest[0] in VERBS:
         rest.pop(0)
