@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,7 @@ def group_lines() -> str:
 
 def act_train(arguments: argparse.Namespace) -> int:
     from launcher.launch.foreign import Trust
+    from launcher.launch.tasks import refuse_tasks
     from launcher.verbs import plan, train
 
     keep_private()
@@ -86,6 +88,7 @@ def act_train(arguments: argparse.Namespace) -> int:
         return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.dry_run:
         return plan.show_plan(arguments.overrides, arguments.config_dir)
+    refuse_tasks(os.environ)
     if arguments.multirun:
         from launcher.sweep.multirun import multirun
 
