@@ -42,7 +42,11 @@ def submit_again(plan: LaunchPlan, held: lock.Owner) -> int:
 
 def ask_sbatch(plan: LaunchPlan) -> str:
     execute.write_plan(plan, os.environ)
-    return slurm_commands.submit(plan.command.argv, plan.command.environment(os.environ))
+    environment = plan.command.environment(os.environ)
+    expected = slurm_commands.try_submission(plan.command.argv, environment)
+    if expected:
+        print(expected, flush=True)
+    return slurm_commands.submit(plan.command.argv, environment)
 
 
 def record_submission(plan: LaunchPlan, job: str) -> None:

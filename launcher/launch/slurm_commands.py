@@ -12,14 +12,21 @@ from launcher.launch.batch_script import parse_job_id
 # squeue(1), job state codes
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 ENDED = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"})
-FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_")  # variables that these commands read as options: a filter would hide a job
-SECONDS = {"sbatch": 60, "squeue": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
+FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_", "SINFO_")  # variables that these commands read as options: a filter would hide a job
+SECONDS = {"sbatch": 60, "squeue": 15, "sinfo": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
+
+
+# What squeue prints, and the year from which a start means no more: jobs without a time limit make Slurm expect the year 2537.
+UNKNOWN, NEVER = "N/A", "2100"
+NO_SUCH_NODES = "Requested node configuration is not available"  # what sbatch says of too many nodes, and where some of them are drained
+UNAVAILABLE = "down,drain,drained,draining,fail,failing,future,maint,reserved,unknown"  # sinfo(1), states of nodes that may come back
 
 
 @dataclass(frozen=True)
 class QueuedJob:
     state: str  # one of squeue's words, such as PENDING
     reason: str  # why it waits; the word None where it does not
+    start: str = UNKNOWN  # of a job that waits: when Slurm expects it to start
 
     @property
     def waits(self) -> bool:
@@ -30,7 +37,13 @@ class QueuedJob:
         return self.state in ENDED
 
     def __str__(self) -> str:
-        return f"{self.state} ({self.reason})" if self.waits and self.reason != "None" else self.state
+        why = [self.reason] if self.reason != "None" else []
+        when = [f"expected start {self.start}"] if is_near(self.start) else []
+        return f"{self.state} ({', '.join([*why, *when])})" if self.waits and (why or when) else self.state
+
+
+def is_near(start: str) -> bool:
+    return start not in ("", UNKNOWN) and start < NEVER
 
 
 def submit(argv: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -41,9 +54,38 @@ def submit(argv: Sequence[str], environment: Mapping[str, str]) -> str:
     """
     done = ask(argv, environment)
     if done.returncode != 0:
-        raise SubmissionError(f"sbatch refused the job: {said(done)}. Change the values of cluster=slurm. `sinfo` lists partitions and nodes.")
+        raise refusal(done)
     print(done.stderr, end="", file=sys.stderr)  # warnings of the site
     return parse_job_id(done.stdout)
+
+
+def try_submission(argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Ask Slurm whether it could place this job (sbatch --test-only): what it expects, as a sentence, or an empty text where it says nothing.
+
+    Raises:
+        SubmissionError: with the message of sbatch, unless nodes that are down or drained now may be what is missing.
+    """
+    done = ask((argv[0], "--test-only", *argv[1:]), environment)
+    if done.returncode == 0:
+        found = re.search(r"to start at (\S+)", done.stderr)
+        return f"Slurm expects the job to start at {found[1]}." if found and is_near(found[1]) else ""
+    away = unavailable_nodes(environment) if NO_SUCH_NODES in done.stderr else ""
+    if not away:
+        raise refusal(done)
+    return f"note: Slurm cannot place the job on the nodes that are available now ({said(done)}), and it may wait for long. Not available: {away}."
+
+
+def refusal(done: "subprocess.CompletedProcess[str]") -> SubmissionError:
+    return SubmissionError(f"sbatch refused the job: {said(done)}. Change the values of cluster=slurm. `sinfo` lists partitions and nodes.")
+
+
+def unavailable_nodes(site: Mapping[str, str]) -> str:
+    """As sinfo lists them; empty where there are none, or where sinfo does not answer."""
+    try:
+        done = ask(("sinfo", "--noheader", f"--states={UNAVAILABLE}", "--format=%N"), site)
+    except SubmissionError:
+        return ""  # the refusal of sbatch is the message then
+    return ",".join(dict.fromkeys(done.stdout.split()))
 
 
 def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
@@ -52,7 +94,7 @@ def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
     Raises:
         SubmissionError: when Slurm cannot be asked.
     """
-    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r"), site)
+    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r|%S"), site)
     if "Invalid job id" in done.stderr:  # printed only when no other job is in the question
         return {}
     if done.returncode != 0:
@@ -61,8 +103,8 @@ def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
 
 
 def parse_queue(stdout: str) -> dict[str, QueuedJob]:
-    rows = [line.strip().split("|") for line in stdout.splitlines() if line.count("|") == 2]
-    return {job: QueuedJob(state, reason) for job, state, reason in rows}
+    rows = [line.strip().split("|") for line in stdout.splitlines() if line.count("|") == 3]
+    return {job: QueuedJob(state, reason, start) for job, state, reason, start in rows}
 
 
 def cancel_pending(job: str, site: Mapping[str, str]) -> None:

@@ -287,6 +287,7 @@ def test_a_job_that_slurm_ended_is_told_as_dead(cluster: "Cluster", regimen: Com
     [
         ("cluster.partition=nope", 5, "sbatch refused the job: invalid partition specified: nope"),
         ("cluster.memory=100T", 5, "Requested node configuration is not available"),
+        ("cluster.nodes=5", 5, "Requested node configuration is not available"),
         ("node.host_memory=100000000", 3, "This run does not fit its node."),
     ],
 )

@@ -73,6 +73,50 @@ def test_a_submission_returns_with_job_and_folder(tmp_path: Path, put: Put, caps
     assert last_event(run_dir) == {"event": "submitted", "job": "4711"}
 
 
+TESTED = """if [ "$1" != --test-only ]; then echo 4711; exit; fi; echo "{said}" >&2; exit {code}"""
+IMPOSSIBLE = "allocation failure: Requested node configuration is not available"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "told"),
+    [
+        (
+            "sbatch: Job 8 to start at 2026-11-30T10:43:50 using 2 processors on nodes n[1-2]",
+            0,
+            "Slurm expects the job to start at 2026-11-30T10:43:50.",
+        ),
+        ("sbatch: Job 8 to start at 2537-04-18T22:58:52 using 2 processors on nodes n[1-2]", 0, None),
+        (
+            IMPOSSIBLE,
+            1,
+            f"note: Slurm cannot place the job on the nodes that are available now ({IMPOSSIBLE}), and it may wait for long. Not available: n7.",
+        ),
+    ],
+)
+def test_slurm_is_asked_first_when_the_job_would_start(
+    said: str, code: int, told: str | None, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("sbatch", TESTED.format(said=said, code=code))
+    put("sinfo", "echo n7; echo n7")
+    assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 0
+    out = capsys.readouterr().out
+    assert ([told] if told else []) == [line for line in out.splitlines() if line.startswith(("Slurm expects", "note: Slurm"))]
+    assert "submitted as Slurm job 4711" in out
+
+
+@pytest.mark.parametrize("sinfo", [":", None])
+def test_a_job_that_no_node_can_take_is_refused_and_leaves_no_folder(
+    sinfo: str | None, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """sbatch alone accepts five nodes of two, and the job waits for ever."""
+    put("sbatch", TESTED.format(said=IMPOSSIBLE, code=1))
+    if sinfo:
+        put("sinfo", sinfo)
+    assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 5
+    assert f"sbatch refused the job: {IMPOSSIBLE}" in capsys.readouterr().err
+    assert not list((tmp_path / "outputs").iterdir())
+
+
 def test_sbatch_runs_in_the_planned_environment(tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     site = {
         "SBATCH_PARTITION": "debug",
@@ -185,7 +229,7 @@ def test_a_run_is_submitted_again_only_when_its_job_is_gone(tmp_path: Path, put:
     main(["train", *RUN, f"output={tmp_path / 'outputs'}"])
     run_dir = submitted(tmp_path / "outputs")
     script = run_dir.batch_script.read_text()
-    put("squeue", "echo '12|PENDING|Priority'")
+    put("squeue", "echo '12|PENDING|Priority|N/A'")
     assert main(["train", f"resume={run_dir.path}"]) == 73
     assert f"{run_dir.path} belongs to Slurm job 12: PENDING (Priority)." in capsys.readouterr().err
     put("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
@@ -202,7 +246,7 @@ def test_a_resume_that_sbatch_refuses_keeps_the_folder(tmp_path: Path, put: Put)
     put("sbatch", "echo 12")
     main(["train", *RUN, f"output={tmp_path / 'outputs'}"])
     run_dir = submitted(tmp_path / "outputs")
-    put("squeue", "echo '12|TIMEOUT|TimeLimit'")
+    put("squeue", "echo '12|TIMEOUT|TimeLimit|N/A'")
     put("sbatch", "exit 1")
     assert main(["train", f"resume={run_dir.path}"]) == 5
     assert run_dir.run_yaml.exists()
@@ -212,9 +256,12 @@ def test_a_resume_that_sbatch_refuses_keeps_the_folder(tmp_path: Path, put: Put)
 @pytest.mark.parametrize(
     ("squeue", "state", "message"),
     [
-        ("12|PENDING|Resources", "queued", "Slurm job 12: PENDING (Resources)"),
-        ("12|RUNNING|None", "running", "Slurm job 12: RUNNING"),
-        ("12|COMPLETING|None", "running", "Slurm job 12: COMPLETING"),
+        ("12|PENDING|Resources|N/A", "queued", "Slurm job 12: PENDING (Resources)"),
+        ("12|RUNNING|None|N/A", "running", "Slurm job 12: RUNNING"),
+        ("12|PENDING|Priority|2026-11-30T10:00:00", "queued", "Slurm job 12: PENDING (Priority, expected start 2026-11-30T10:00:00)"),
+        ("12|PENDING|None|2026-11-30T10:00:00", "queued", "Slurm job 12: PENDING (expected start 2026-11-30T10:00:00)"),
+        ("12|PENDING|Resources|2537-04-18T22:58:52", "queued", "Slurm job 12: PENDING (Resources)"),
+        ("12|COMPLETING|None|N/A", "running", "Slurm job 12: COMPLETING"),
     ],
 )
 def test_squeue_says_what_a_job_does_now(squeue: str, state: str, message: str, run_dir: RunDir, put: Put) -> None:
@@ -225,11 +272,11 @@ def test_squeue_says_what_a_job_does_now(squeue: str, state: str, message: str, 
 def test_a_requeue_by_slurm_itself_is_seen(run_dir: RunDir, put: Put) -> None:
     """After a preemption or a failed node nobody could record anything."""
     journal.record(run_dir, journal.Started("n1", job="12"))
-    put("squeue", "echo '12|PENDING|BeginTime'")
+    put("squeue", "echo '12|PENDING|BeginTime|N/A'")
     assert told(run_dir).state == "queued"
 
 
-@pytest.mark.parametrize(("squeue", "how"), [("echo '12|TIMEOUT|TimeLimit'", "ended as TIMEOUT"), ("echo", "is gone from the queue")])
+@pytest.mark.parametrize(("squeue", "how"), [("echo '12|TIMEOUT|TimeLimit|N/A'", "ended as TIMEOUT"), ("echo", "is gone from the queue")])
 def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir: RunDir, put: Put) -> None:
     journal.record(run_dir, journal.Started("n1", job="12"))
     put("squeue", squeue)
@@ -241,7 +288,8 @@ def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir:
 
 def test_an_end_that_was_recorded_while_slurm_was_asked_counts(run_dir: RunDir, put: Put) -> None:
     put(
-        "squeue", f"""echo '{{"time": 2.0, "event": "end", "exit_code": 0, "message": "finished"}}' >>'{run_dir.journal}'; echo '12|COMPLETED|None'"""
+        "squeue",
+        f"""echo '{{"time": 2.0, "event": "end", "exit_code": 0, "message": "finished"}}' >>'{run_dir.journal}'; echo '12|COMPLETED|None|N/A'""",
     )
     assert (told(run_dir).state, told(run_dir).exit_code) == ("finished", 0)
 
@@ -258,7 +306,7 @@ def test_runs_without_a_job_are_not_asked_about(run_dir: RunDir, put: Put) -> No
 
 
 def test_stop_cancels_a_job_that_waits(run_dir: RunDir, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
-    put("squeue", f"if [ -e '{run_dir.path}/cancelled' ]; then echo '12|CANCELLED|None'; else echo '12|PENDING|Resources'; fi")
+    put("squeue", f"if [ -e '{run_dir.path}/cancelled' ]; then echo '12|CANCELLED|None|N/A'; else echo '12|PENDING|Resources|N/A'; fi")
     put("scancel", f": >'{run_dir.path}/cancelled'")
     assert main(["stop", str(run_dir.path)]) == 0
     assert "Slurm job 12 was waiting and is cancelled." in capsys.readouterr().out
@@ -266,7 +314,7 @@ def test_stop_cancels_a_job_that_waits(run_dir: RunDir, put: Put, capsys: pytest
 
 
 def test_stop_of_a_job_that_starts_meanwhile_leaves_the_stop_file(run_dir: RunDir, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
-    put("squeue", f"if [ -e '{run_dir.path}/asked' ]; then echo '12|RUNNING|None'; else echo '12|PENDING|Resources'; fi")
+    put("squeue", f"if [ -e '{run_dir.path}/asked' ]; then echo '12|RUNNING|None|N/A'; else echo '12|PENDING|Resources|N/A'; fi")
     put("scancel", f": >'{run_dir.path}/asked'")
     assert main(["stop", str(run_dir.path)]) == 0
     assert "is asked to save and stop" in capsys.readouterr().out
@@ -286,10 +334,10 @@ def test_the_start_of_a_job_clears_what_the_attempt_before_left(run_dir: RunDir)
 
 
 def test_a_second_job_does_not_start_in_the_same_folder(run_dir: RunDir, put: Put) -> None:
-    put("squeue", "echo '12|RUNNING|None'")
+    put("squeue", "echo '12|RUNNING|None|N/A'")
     with pytest.raises(RunLocked, match="belongs to Slurm job 12: RUNNING"):
         batch_job.job_start(run_dir, "13")
-    put("squeue", "echo '12|FAILED|NonZeroExitCode'")
+    put("squeue", "echo '12|FAILED|NonZeroExitCode|N/A'")
     assert batch_job.job_start(run_dir, "13") == 0
     assert status_of(run_dir).job == "13"
 

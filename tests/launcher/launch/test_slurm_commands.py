@@ -29,9 +29,9 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 
 def test_squeue_is_asked_once_about_all_jobs(answer: Answer) -> None:
-    asked = answer("squeue", "12|PENDING|Resources\n11|RUNNING|None\n")
+    asked = answer("squeue", "12|PENDING|Resources|N/A\n11|RUNNING|None|N/A\n")
     assert slurm_commands.queue(["11", "12"], os.environ) == {"11": QueuedJob("RUNNING", "None"), "12": QueuedJob("PENDING", "Resources")}
-    assert asked.read_text() == "--noheader --states=all --jobs=11,12 --format=%i|%T|%r\n"
+    assert asked.read_text() == "--noheader --states=all --jobs=11,12 --format=%i|%T|%r|%S\n"
 
 
 def test_a_job_that_slurm_has_forgotten_is_absent(answer: Answer) -> None:
@@ -115,5 +115,5 @@ def test_a_command_that_does_not_answer_is_given_up(answer: Answer, tmp_path: Pa
 
 def test_filters_of_the_site_hide_no_job(answer: Answer, tmp_path: Path) -> None:
     answer("squeue")
-    (tmp_path / "squeue").write_text('#!/bin/sh\necho "11|RUNNING|$SQUEUE_PARTITION"\n')
+    (tmp_path / "squeue").write_text('#!/bin/sh\necho "11|RUNNING|$SQUEUE_PARTITION|N/A"\n')
     assert slurm_commands.queue(["11"], {**os.environ, "SQUEUE_PARTITION": "other"}) == {"11": QueuedJob("RUNNING", "")}
