@@ -19,7 +19,7 @@ SECONDS = {"sbatch": 60, "squeue": 15, "sinfo": 15, "scancel": 60, "scontrol": 6
 # What squeue prints, and the year from which a start means no more: jobs without a time limit make Slurm expect the year 2537.
 UNKNOWN, NEVER = "N/A", "2100"
 NO_SUCH_NODES = "Requested node configuration is not available"  # what sbatch says of too many nodes, and where some of them are drained
-UNAVAILABLE = "down,drain,drained,draining,fail,failing,future,maint,reserved,unknown"  # sinfo(1), states of nodes that may come back
+UNAVAILABLE = "down,drain,fail,maint,reserved"  # sinfo(1), states of nodes that may come back; Slurm 22.05 knows all of them
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def refusal(done: "subprocess.CompletedProcess[str]") -> SubmissionError:
 
 
 def unavailable_nodes(site: Mapping[str, str]) -> str:
-    """As sinfo lists them; empty where there are none, or where sinfo does not answer."""
+    """As sinfo lists them; empty where there are none. Where sinfo cannot say, that: a job that only has to wait is not refused."""
     try:
         done = ask(("sinfo", "--noheader", f"--states={UNAVAILABLE}", "--format=%N"), site)
-    except SubmissionError:
-        return ""  # the refusal of sbatch is the message then
-    return ",".join(dict.fromkeys(done.stdout.split()))
+    except SubmissionError as error:
+        return f"unknown, because {error}"
+    return f"unknown, because sinfo failed: {said(done)}" if done.returncode else ",".join(dict.fromkeys(done.stdout.split()))
 
 
 def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:

@@ -65,7 +65,7 @@ class CommandLine:
         assert (done.returncode, done.stderr) == (0, "")
         line = done.stdout.splitlines()[-1]
         assert line.startswith("submitted as Slurm job ")
-        return Submitted(line.split()[4].rstrip("."), RunDir(Path(line.rpartition(" ")[2])))
+        return Submitted(line.split()[4].rstrip("."), RunDir(Path(line.rpartition(" ")[2])), done.stdout)
 
     def status(self, run_dir: RunDir) -> dict[str, Any]:
         [entry] = json.loads(self.call("status", str(run_dir.path), "--json").stdout)
@@ -76,6 +76,7 @@ class CommandLine:
 class Submitted:
     job: str
     run_dir: RunDir
+    said: str  # what `regimen train` printed
 
     @property
     def losses(self) -> list[tuple[int, float]]:
@@ -266,6 +267,7 @@ def test_a_waiting_job_is_cancelled_by_stop(cluster: "Cluster", regimen: Command
         submitted = regimen.submit()
         done = regimen.call("stop", str(submitted.run_dir.path))
     assert (done.returncode, done.stderr) == (0, "")
+    assert "Not available: n1." in submitted.said
     assert f"Slurm job {submitted.job} was waiting and is cancelled" in done.stdout
     assert cluster.job(submitted.job)["JobState"] == "CANCELLED"
     told = regimen.status(submitted.run_dir)

@@ -104,14 +104,21 @@ def test_slurm_is_asked_first_when_the_job_would_start(
     assert "submitted as Slurm job 4711" in out
 
 
-@pytest.mark.parametrize("sinfo", [":", None])
-def test_a_job_that_no_node_can_take_is_refused_and_leaves_no_folder(
+@pytest.mark.parametrize("sinfo", [None, "echo 'sinfo: error: Bad state string' >&2; exit 1"])
+def test_a_job_is_not_refused_where_sinfo_cannot_say_which_nodes_are_down(
     sinfo: str | None, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """sbatch alone accepts five nodes of two, and the job waits for ever."""
     put("sbatch", TESTED.format(said=IMPOSSIBLE, code=1))
     if sinfo:
         put("sinfo", sinfo)
+    assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 0
+    assert f"Not available: unknown, because sinfo {'failed: Bad state string' if sinfo else 'is not on the PATH'}" in capsys.readouterr().out
+
+
+def test_a_job_that_no_node_can_take_is_refused_and_leaves_no_folder(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    """sbatch alone accepts five nodes of two, and the job waits for ever."""
+    put("sbatch", TESTED.format(said=IMPOSSIBLE, code=1))
+    put("sinfo", ":")
     assert main(["train", *RUN, f"output={tmp_path / 'outputs'}"]) == 5
     assert f"sbatch refused the job: {IMPOSSIBLE}" in capsys.readouterr().err
     assert not list((tmp_path / "outputs").iterdir())
