@@ -57,7 +57,7 @@ STAGES: dict[str, StageRow] = {
     "sft": StageRow(Sft, "answers", "next token", Loss.NEXT_TOKEN),
     "rm": StageRow(Rm, "pairs", "comparison", Loss.SCORE, sequences=2, new_head=True, metrics=PAIR_METRICS),
     "dpo": StageRow(Dpo, "pairs", "comparison", Loss.DPO, sequences=2, reference=True, forwards=1, metrics=PAIR_METRICS),
-    "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, bound=TOKENS, trl_experimental=True),
+    "orpo": StageRow(Orpo, "pairs", "comparison", Loss.ORPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     "simpo": StageRow(Simpo, "pairs", "comparison", Loss.SIMPO, sequences=2, metrics=PAIR_METRICS, trl_experimental=True),
     # forwards: own and mismatched answers by the reference, mismatched ones by the policy; these need a neighbour in the batch
     "kto": StageRow(
@@ -97,7 +97,7 @@ def stage_row(name: str) -> StageRow:
 
 def bound_by(stage: Stage) -> str:
     """Why the loss of a step changes with the samples that pass together; empty: it does not."""
-    weighs_answers = isinstance(stage, (Dpo, Simpo)) and stage.sft_weight > 0
+    weighs_answers = isinstance(stage, Dpo) and stage.sft_weight > 0
     return stage_row(stage.name).bound or (TOKENS if weighs_answers else "")
 
 

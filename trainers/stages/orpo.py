@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
@@ -10,7 +11,7 @@ from trl.experimental.orpo.orpo_trainer import log1mexp
 from conf.run_dir import RunDir
 from conf.schema import Orpo, Run
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.stages.shared.comparing import Comparing, mean
+from trainers.stages.shared.comparing import LOGGED, LearningTokens, pairs_in
 from trainers.stages.shared.evaluation import Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.pairs import Tokenised, pairs_collator
@@ -18,17 +19,19 @@ from trainers.stages.shared.preferences import AsPrepared, ready, settled, trl_a
 from trainers.stages.shared.texts import TEXTS, means_of_pairs
 
 MODEL_CLASS = AutoModelForCausalLM
+LOGGED_ODDS = {**LOGGED, "log_odds_ratio": "log_odds_ratio"}
 
 
-class OddsRatio(AsPrepared, Comparing, ORPOTrainer):
+class OddsRatio(AsPrepared, LearningTokens, ORPOTrainer):
+    logged = LOGGED_ODDS
+
     def concatenated_forward(self, model: nn.Module, batch: dict[str, Any]) -> Any:
         return means_of_pairs(model, batch, learns=True) if TEXTS in batch else super().concatenated_forward(model, batch)
 
     def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
         chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
         losses, chosen_rewards, rejected_rewards, *_ = self.odds_ratio_loss(chosen, rejected)
-        # prompts too
-        learned = chosen.new_tensor(sum(batch["counts"][: len(chosen)])) if TEXTS in batch else batch["chosen_attention_mask"][:, 1:].sum()
+        learned = torch.as_tensor(self.learned_in(batch), device=chosen.device)
         return {
             "odds_ratio_loss": each(-losses),
             "nll_loss": Fraction(nll.double() * learned, learned),
@@ -38,8 +41,16 @@ class OddsRatio(AsPrepared, Comparing, ORPOTrainer):
             "log_odds": each((chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))),
         }
 
-    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
-        return mean(parts["nll_loss"]) + mean(parts["odds_ratio_loss"])
+    def learned_in(self, batch: dict[str, Any]) -> Tensor | int:
+        """Those of prompts too."""
+        return sum(batch["counts"][: pairs_in(batch)]) if TEXTS in batch else batch["chosen_attention_mask"][:, 1:].sum()
+
+    def means(self, parts: dict[str, Fraction]) -> tuple[Fraction, Fraction]:
+        return parts["odds_ratio_loss"], parts["nll_loss"]
+
+    def note(self, parts: dict[str, Fraction]) -> None:
+        losses, counts = parts["odds_ratio_loss"]
+        super().note({**parts, "log_odds_ratio": Fraction(-losses / self.beta, counts)})
 
     def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """A mean over the tokens of chosen texts, and one over pairs."""

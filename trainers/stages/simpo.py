@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Trainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
@@ -10,7 +11,7 @@ from conf.run_dir import RunDir
 from conf.schema import Run, Simpo
 from trainers.data.rows.tokens import MASKED
 from trainers.regimes import PreparedModel, with_adapter
-from trainers.stages.shared.comparing import Comparing, mean
+from trainers.stages.shared.comparing import LearningTokens, pairs_in
 from trainers.stages.shared.evaluation import Fraction, each, means_of, of_pairs
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.pairs import Tokenised, pairs_collator
@@ -20,14 +21,14 @@ from trainers.stages.shared.texts import TEXTS, means_of_pairs
 MODEL_CLASS = AutoModelForCausalLM
 
 
-class MeanLikelihood(AsPrepared, Comparing, CPOTrainer):
+class MeanLikelihood(AsPrepared, LearningTokens, CPOTrainer):
     def concatenated_forward(self, model: nn.Module, batch: dict[str, Any]) -> Any:
         return means_of_pairs(model, batch, learns=self.cpo_alpha > 0) if TEXTS in batch else super().concatenated_forward(model, batch)
 
     def measure(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Fraction]:
         chosen, rejected, _, _, nll = self.concatenated_forward(model, batch)[:5]
         losses, chosen_rewards, rejected_rewards = self.cpo_loss(chosen, rejected)
-        learned = chosen.new_tensor(sum(batch["counts"][: len(chosen)])) if TEXTS in batch else (batch["chosen_labels"][:, 1:] != MASKED).sum()
+        learned = torch.as_tensor(self.learned_in(batch), device=chosen.device)
         parts = {
             "loss": each(losses),
             **of_pairs(chosen_rewards, rejected_rewards),
@@ -36,8 +37,14 @@ class MeanLikelihood(AsPrepared, Comparing, CPOTrainer):
         }
         return {**parts, "nll_loss": Fraction(nll.double() * learned, learned)} if self.cpo_alpha else parts
 
-    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
-        return mean(parts["loss"]) + (self.cpo_alpha * mean(parts["nll_loss"]) if self.cpo_alpha else 0.0)
+    def learned_in(self, batch: dict[str, Any]) -> Tensor | int:
+        """Those of answers alone."""
+        return sum(batch["counts"][: pairs_in(batch)]) if TEXTS in batch else (batch["chosen_labels"][:, 1:] != MASKED).sum()
+
+    def means(self, parts: dict[str, Fraction]) -> tuple[Fraction, Fraction]:
+        pairs = parts["loss"]
+        totals, counts = parts.get("nll_loss", Fraction(torch.zeros_like(pairs.totals), pairs.counts))
+        return pairs, Fraction(self.cpo_alpha * totals, counts)
 
     def conclude(self, parts: dict[str, Fraction]) -> dict[str, float]:
         """As in stages/dpo.py."""

@@ -60,7 +60,6 @@ def test_checkpointing_may_change_alone(tmp_path: Path) -> None:
         ((), ("training.micro_batch=2", "training.accumulation=2"), "Leave training.accumulation out, and it is computed."),
         ((), ("training.effective_batch=8",), "training.effective_batch: recorded 16, given 8"),
         (("stage=kto",), ("training.micro_batch=2",), "training.micro_batch 4 -> 2: stage=kto estimates the divergence"),
-        (("stage=orpo",), ("training.micro_batch=2",), "stage=orpo averages its next-token loss over the tokens of a micro-batch"),
         (("stage=dpo", "stage.sft_weight=0.1"), ("training.micro_batch=2",), "stage=dpo averages its next-token loss"),
         (("data.streaming=true", "training.max_steps=9"), ("cluster.ranks_per_node=1",), "the order of samples would change"),
         (

@@ -132,7 +132,8 @@ def test_what_is_stated_stays(given: tuple[str, ...], kept: dict[str, object]) -
         (("dpo",), 4),
         (("dpo", "stage.sft_weight=0.1"), 1),  # a mean over the tokens of a micro-batch
         (("simpo",), 4),
-        (("orpo",), 1),
+        (("simpo", "stage.sft_weight=0.1"), 4),
+        (("orpo",), 4),
         (("kto", "training.micro_batch=2"), 2),
     ],
 )

@@ -71,10 +71,52 @@ class Comparing(Evaluating):
         return 0 if TEXTS in inputs else int(super().floating_point_ops(inputs))
 
 
+class LearningTokens(Comparing):
+    """A loss of two means, one over pairs and one over tokens of chosen texts.
+
+    Each is that of the whole optimizer step on all ranks, as in stage=sft: what a pair and a token weigh does not depend on their micro-batch.
+    TRL takes both over a micro-batch, so padded rows have the loss of `measure` too, of the same forward pass.
+    """
+
+    shares: Tensor | None = None  # [2] micro-batches of this step on all ranks, over its pairs and over its tokens; None: the means of a micro-batch
+
+    def learned_in(self, batch: dict[str, Any]) -> Tensor | int:
+        """Tokens of chosen texts in a batch that the second mean is over."""
+        raise NotImplementedError
+
+    def means(self, parts: dict[str, Fraction]) -> tuple[Fraction, Fraction]:
+        """The terms of the loss by what they are means over: pairs and tokens."""
+        raise NotImplementedError
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs, learned = sum(map(pairs_in, batches)), sum(self.learned_in(batch) for batch in batches)
+        counted = torch.stack([torch.as_tensor(count, dtype=torch.float64).to(device) for count in (len(batches), pairs, learned)])
+        passes, *counts = self.accelerator.gather(counted.unsqueeze(0)).sum(0)
+        self.shares = passes / torch.stack(counts)
+        return batches, items
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """transformers divides it by the micro-batches of this rank, and the ranks take the mean of their gradients."""
+        parts = self.measure(model, inputs)
+        self.note(parts)
+        terms = self.means(parts)
+        if self.shares is None:
+            loss = sum(mean(term) for term in terms)
+        else:
+            loss = sum(term.totals.sum() * share for term, share in zip(terms, self.shares, strict=True))
+        return (loss.float(), None) if return_outputs else loss.float()
+
+
 def rows_in(batch: dict[str, Any]) -> int:
     """Texts in a batch, padded or laid end to end."""
     found = batch["lengths"] if TEXTS in batch else batch["chosen_input_ids"] if "chosen_input_ids" in batch else batch["input_ids"]
     return len(found)
+
+
+def pairs_in(batch: dict[str, Any]) -> int:
+    """Of a batch whose two sides are laid end to end, or padded by themselves (shared/pairs.py)."""
+    return rows_in(batch) // 2 if TEXTS in batch else rows_in(batch)
 
 
 def mean(part: Fraction) -> Tensor:
