@@ -24,6 +24,8 @@ from pathlib import Path
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell, write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
+from benchmarks.memory.families import FAMILIES_ONE_GPU
+from benchmarks.memory.families import SHAPES as FAMILY_SHAPES
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
 from benchmarks.memory.on_cpus import ON_CPUS
@@ -46,6 +48,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "drawn_on_two": ((), DRAWN_TWO_GPUS),
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
     "on_cpus": (ON_CPUS, ()),
+    "families": (FAMILIES_ONE_GPU, ()),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill
@@ -198,7 +201,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-memory"))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    shapes, data = write_shapes(arguments.work / "shapes"), write_samples(arguments.work / "data")
+    shapes, data = write_shapes(arguments.work / "shapes", FAMILY_SHAPES), write_samples(arguments.work / "data")
     one, two = GRIDS[arguments.grid]
     cells = {
         cell.name: cell for cell in (two if arguments.gpus > 1 else one) if not arguments.only or any(part in cell.name for part in arguments.only)

@@ -1,5 +1,6 @@
 """The cells of the memory measurements, as overrides: families x regimes x batch x length x checkpointing x loss x optimizer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,10 @@ def cell(name: str, model: str, micro_batch: int, length: int, *choices: str, gp
     return MemoryCell(f"{name}/{model}/{micro_batch}x{length}", model, micro_batch, length, overrides, gpus)
 
 
-def write_shapes(folder: Path) -> Path:
-    """The shapes as choices of the group `model`, in a folder for --config-dir."""
+def write_shapes(folder: Path, more: Mapping[str, str] | None = None) -> Path:
+    """The shapes and `more` of them as choices of the group `model`, in a folder for --config-dir."""
     (folder / "model").mkdir(parents=True, exist_ok=True)
-    for name, shape in SHAPES.items():
+    for name, shape in {**SHAPES, **(more or {})}.items():
         text = HEAD.format(name=name, shape=shape)
         (folder / "model" / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder

@@ -3,7 +3,7 @@
     python -m benchmarks.memory.families       which are left out and why, and the order of the others
 
 The order is that of all names that transformers 5.23 lists for causal language models, less those with a table, those of LEFT_OUT, and those whose
-default configuration says no (`reason_against`). The first twelve that can be planned are taken; those passed over stand in UNFIT with the reason. A
+default configuration says no (`reason_against`). The first twelve are taken; those passed over stand in UNFIT with the reason. A
 family has the sizes of its default configuration, with fewer layers. Each of LoRA, QLoRA with 4 bits, full bf16 and mixed precision, with and without
 checkpointing, comes six times.
 """
@@ -35,10 +35,19 @@ LEFT_OUT = {
 }
 RECURRENT = ("mamba", "rglru", "conv", "linear_attn", "ssm")  # parts of the names of modules that are no attention
 
-# Of the drawn families: layers, and the attention that transformers has for them.
-SHAPES: dict[str, str] = {}
-UNFIT: dict[str, str] = {}
-EAGER: frozenset[str] = frozenset()
+# The drawn families with their layers; those that transformers has no sdpa for.
+SHAPES = {
+    name: f"model_type: {name}, num_hidden_layers: {layers}"
+    for name, layers in {
+        **{"starcoder2": 8, "ernie4_5_moe": 4, "gemma4_unified_text": 8, "ministral3": 6, "olmo3": 8, "granite": 8, "nanochat": 12, "jetmoe": 4},
+        **{"jais2": 6, "vaultgemma": 8, "gpt_neox_japanese": 16, "flint": 4},
+    }.items()
+}
+UNFIT = {
+    "lfm2": "most layers of its published models are convolutions; the default configuration has none",
+    "bloom": "its default configuration has 64 hidden units and 2 layers",
+}
+EAGER = frozenset({"vaultgemma", "gpt_neox_japanese", "flint"})
 
 
 def reason_against(name: str) -> str | None:

@@ -21,7 +21,7 @@ from launcher.facts.model.families import traits_of
 
 CONFIG, CENSUS = "config.json", "census.json"
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
-SECONDS = 300  # imports and the largest models need less than twenty
+SECONDS = 600  # imports and the largest models need less than thirty on a machine that does nothing else
 
 
 def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | None = None) -> ModelFacts:
@@ -75,14 +75,13 @@ def parsed(path: Path) -> ModelFacts | None:
 
 def census(text: str, name: object, source: str) -> str:
     """What `python -m trainers.census` writes."""
+    print(f"Counting the modules of {name}, which has no table here: once for this architecture, some ten seconds ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="regimen-census-") as folder:
         (Path(folder) / CONFIG).write_text(text, encoding="utf-8")
-        command = Command((sys.executable, "-m", "trainers.census", folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
-        environment = command.environment(os.environ)
-        done = subprocess.run(command.argv, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = finished("trainers.census", folder, f"{source}: counting model_type={name}")
         if done.returncode == 0:
             return (Path(folder) / CENSUS).read_text(encoding="utf-8")
-    cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+    cause = cause_of(done)
     if done.returncode == exit_codes.CONFIG:  # transformers does not know the architecture, or refuses its values
         raise ConfigError(
             f"{source}: model_type={name} has no table here, and transformers cannot build it: {cause}. Use an architecture that transformers "
@@ -93,3 +92,20 @@ def census(text: str, name: object, source: str) -> str:
         f"{source}: model_type={name} has no table here and must be counted by transformers, which failed: {cause}. "
         "Plan where torch and transformers are installed."
     )
+
+
+def finished(module: str, folder: str, what: str) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE FOLDER` with neither secrets, GPUs nor network.
+
+    Raises:
+        ConfigError: where it does not end.
+    """
+    command = Command((sys.executable, "-m", module, folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
+    try:
+        return subprocess.run(command.argv, env=command.environment(os.environ), capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{what} took more than {SECONDS} s and was ended. Plan on a machine that has time for it.") from error
+
+
+def cause_of(done: subprocess.CompletedProcess[str]) -> str:
+    return next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")

@@ -1,8 +1,6 @@
 """Traces the layers of a family without a table once, in a process of its own; then reads the user's cache."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, fields
@@ -13,12 +11,10 @@ from typing import Any
 
 from conf.run_dir import write_text_atomically
 from conf.traces import POWERS, REQUEST, TRACES, TraceSettings
-from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
 from launcher.errors import ConfigError
-from launcher.facts.model.census import FORCED, default_cache, digest
+from launcher.facts.model.census import cause_of, default_cache, digest, finished
 from launcher.facts.model.trace import Trace, TracedMoment, Untraceable
 
-SECONDS = 600  # the longest trace needs less than thirty on a machine that does nothing else
 FORM = 1  # of what a trace says; counted up where the meaning of a field changes
 
 BUILDERS = ("torch", "peft", "bitsandbytes", "hqq")  # beside transformers, whose version the digest has
@@ -89,11 +85,10 @@ def process(architecture: str, settings: TraceSettings) -> str:
     with tempfile.TemporaryDirectory(prefix="regimen-trace-") as folder:
         request = {"architecture": json.loads(architecture), "settings": asdict(settings)}
         (Path(folder) / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        command = Command((sys.executable, "-m", "trainers.tracing", folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
-        done = subprocess.run(command.argv, env=command.environment(os.environ), capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = finished("trainers.tracing", folder, f"Tracing model_type={name}")
         if done.returncode == 0:
             return (Path(folder) / TRACES).read_text(encoding="utf-8")
-    cause = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
     raise ConfigError(
-        f"model_type={name} has no table here and its layers must be traced, which failed: {cause}. Plan where torch and transformers are installed."
+        f"model_type={name} has no table here and its layers must be traced, which failed: {cause_of(done)}. "
+        "Plan where torch and transformers are installed."
     )

@@ -24,8 +24,9 @@ STABLELM = {
 LAYER = 2 * 48 * 48 + 2 * 48 * 16 + 3 * 48 * 112 + 2 * 2 * 48
 
 
-def test_an_unlisted_architecture_is_counted_exactly_once_and_then_read_from_the_cache(tmp_path):
+def test_an_unlisted_architecture_is_counted_exactly_once_and_then_read_from_the_cache(tmp_path, capfd):
     facts = counted_facts(STABLELM, "here", tmp_path)
+    assert "Counting the modules of stablelm" in capfd.readouterr().err
 
     assert facts.parameters == 2 * 97 * 48 + 3 * LAYER + 2 * 48
     assert (facts.family, facts.layers, facts.heads, facts.kv_heads, facts.head_dim) == ("stablelm", 3, 6, 2, 8)
@@ -34,6 +35,7 @@ def test_an_unlisted_architecture_is_counted_exactly_once_and_then_read_from_the
     (kept,) = tmp_path.iterdir()
     kept.write_text(kept.read_text().replace('"layers": 3', '"layers": 7'))
     assert counted_facts(STABLELM, "here", tmp_path).layers == 7
+    assert capfd.readouterr().err == ""
 
 
 def test_an_architecture_that_transformers_does_not_know_is_one_message(tmp_path):
@@ -70,3 +72,11 @@ def test_what_is_counted_has_the_traits_that_are_known_of_its_family(tmp_path):
     for family, fused in (("olmo2", True), ("stablelm", False)):
         (tmp_path / "counted.json").write_text(json.dumps({**sizes, "family": family}))
         assert parsed(tmp_path / "counted.json").traits.fused_loss is fused
+
+
+def test_a_count_that_does_not_end_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr("launcher.facts.model.census.SECONDS", 0.01)
+
+    with pytest.raises(ConfigError, match=r"here: counting model_type=stablelm took more than 0.01 s and was ended"):
+        counted_facts(STABLELM, "here", tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -1,8 +1,9 @@
 """Families without a table, and how far a trace of their first layers is from a traced step of the whole model.
 
-    python tests/launcher/memory/tracing/traced_matrix.py > benchmarks/results/tests/traced_families.txt
+    python tests/launcher/memory/tracing/traced_matrix.py [FAMILY:REGIME...] > benchmarks/results/tests/traced_families.txt
 
-One line a cell, in one process: every family under every regime, with gradient checkpointing in every second cell. Peaks of the phases of a step.
+One line a cell, in one process: those that are named, or every family under every regime, with gradient checkpointing in every second cell. Peaks of
+the phases of a step.
 """
 
 import importlib.util
@@ -132,7 +133,8 @@ def main() -> int:
     tracer, oracle, worst = beside.load_beside("tracer"), beside.load_beside("test_oracle"), 0.0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"] = folder
-        for family, regime, checkpointing in CELLS:
+        wanted = [cell for cell in CELLS if not sys.argv[1:] or f"{cell[0]}:{cell[1]}" in sys.argv[1:]]
+        for family, regime, checkpointing in wanted:
             name = f"{family:<18} {regime:<6} {'checkpointing' if checkpointing else 'kept':<14}"
             try:
                 traced, predicted = traced_and_predicted(oracle, tracer, Path(folder), family, regime, checkpointing)
@@ -142,7 +144,7 @@ def main() -> int:
             errors = {phase: predicted[phase] / traced[phase] - 1 for phase in oracle.PHASES if phase in traced}
             worst = max(worst, *map(abs, errors.values()))
             print(name, f"{max(traced.values()) / 2**20:7.0f} MiB ", " ".join(f"{phase} {error:+.2%}" for phase, error in errors.items()), flush=True)
-    print(f"{len(CELLS)} cells of {len(FAMILIES)} families, worst {worst:.2%}")
+    print(f"{len(wanted)} cells of {len({cell[0] for cell in wanted})} families, worst {worst:.2%}")
     return 0
 
 
