@@ -33,6 +33,7 @@ class Kind:
     inputs: int
     outputs: int
     parameters: int
+    plain: bool  # no class of its own that is made of nn.Linear
 
 
 def main() -> int:
@@ -123,8 +124,8 @@ def kinds(model: PreTrainedModel) -> list[dict[str, Any]]:
     return [{**asdict(kind), "layers": layers} for kind, layers in found.items()]
 
 
-def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, int]]]:
-    """Name, kind, inputs, outputs and own parameters of every module that has any; stacked experts one by one."""
+def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, int, bool]]]:
+    """Name, kind, inputs, outputs, own parameters and whether it is plain, of every module that has any; stacked experts one by one."""
     head, counted = model.get_output_embeddings(), set[int]()
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
@@ -134,10 +135,10 @@ def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, i
         counted |= {id(parameter) for parameter in own.values()}
         stacked = {key: parameter for key, parameter in new.items() if parameter.dim() == ROUTED}
         for key, parameter in stacked.items():
-            yield f"{name}.{key}", ("experts", parameter.shape[2], parameter.shape[1], parameter.numel())
+            yield f"{name}.{key}", ("experts", parameter.shape[2], parameter.shape[1], parameter.numel(), True)
         rest = sum(parameter.numel() for key, parameter in new.items() if key not in stacked)
         if rest or module is head:
-            yield name, (*shape_of(module, own, module is head), rest)
+            yield name, (*shape_of(module, own, module is head), rest, not isinstance(module, nn.Linear) or type(module) is nn.Linear)
 
 
 def shape_of(module: nn.Module, own: dict[str, nn.Parameter], is_head: bool) -> tuple[str, int, int]:

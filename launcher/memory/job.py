@@ -5,7 +5,7 @@ from functools import cached_property
 
 from conf.kernels import FILLED
 from conf.regimes import regime_row
-from conf.schema import Lora, Run
+from conf.schema import Lora, Qlora, Run
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
 from launcher.facts.model.trace import Trace, bytes_of
@@ -15,7 +15,7 @@ from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.traces import trace_of
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import is_paged
-from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets
+from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets, quantised_layers
 from launcher.memory.weights.split import Split, split_of
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
@@ -128,6 +128,10 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     rows = (
         (job.trace is not None, f"{facts.family} has no table: its layers were traced without a GPU; no run of such a family was measured on one"),
         (not facts.traits.traced and job.trace is None, f"activations of {facts.family} are taken from the closest family{because(job)}"),
+        (
+            isinstance(run.regime, Qlora) and quantised_layers(run.regime, facts) != facts.linears,
+            f"linear layers of {facts.family} are of a class of their own, which {run.regime.name} does not quantise: they count in 16 bits",
+        ),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (
             regime_row(run.regime.name).learns == "an adapter" and len(run.model.added_tokens) > 0,

@@ -70,3 +70,12 @@ def test_state_spaces_and_unknown_types_are_refused():
         census({"model_type": "mamba"})
     with pytest.raises(ValueError, match="does not know it"):
         census({"model_type": "nope"})
+
+
+def test_linear_layers_of_a_class_of_their_own_are_not_plain():
+    """transformers quantises torch's own alone."""
+    falcon = census({"model_type": "falcon", "vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 6})
+    granite = census({**SIZES, "model_type": "granite"})
+
+    assert {module["plain"] for module in falcon["modules"] if module["kind"] == "linear"} == {False}
+    assert {module["plain"] for module in granite["modules"] if module["kind"] == "linear"} == {True}

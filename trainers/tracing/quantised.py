@@ -25,7 +25,7 @@ def quantise(model: PreTrainedModel, bits: int) -> None:
     """Quantised layers in place of all linear ones but the head; their contents come with `fill`."""
     make = {8: int8_layer, 4: nf4_layer, 2: hqq_layer}[bits]
     for name, layer in list(model.base_model.named_modules()):
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear or (bits == 2 and isinstance(layer, nn.Linear)):  # as transformers and trainers/regimes/hqq.py choose
             with torch.device("meta"):
                 quantised = make(layer)
             quantised.requires_grad_(False)

@@ -13,6 +13,9 @@ class ModuleKind:
     outputs: int
     parameters: int  # of one instance, bias included; a tied head has 0
     layers: tuple[int, ...]  # numbers of the layers that hold one; (): one instance outside of the layers
+    # Of a linear layer: whether it is torch's own or a Conv1D. Those of a class of their own get adapters, but are never quantised
+    # (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear).
+    plain: bool = True
 
     @property
     def instances(self) -> int:

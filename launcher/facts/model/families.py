@@ -187,8 +187,13 @@ FAMILIES: dict[str, Family] = {
 }
 
 # What is known of families without a table of modules. transformers counts these.
+ADAPTED_EXPERTS = (  # whose names PEFT converts (transformers/conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN, those like qwen2_moe)
+    *("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe", "glm4_moe_lite"),
+    *("glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe", "qwen3_omni_moe", "solar_open"),
+)
 COUNTED: dict[str, Traits] = {
-    "deepseek_v2": Traits(fused_loss=True),
+    **{name: Traits(expert_adapters=True) for name in ADAPTED_EXPERTS},
+    "deepseek_v2": Traits(fused_loss=True, expert_adapters=True),
     "exaone4": Traits(fused_loss=True),
     "falcon_h1": Traits(fused_loss=True),
     "gemma": Traits(fused_loss=True),
@@ -200,7 +205,7 @@ COUNTED: dict[str, Traits] = {
     "nemotron": Traits(fused_loss=True),
     "olmo2": Traits(fused_loss=True, float_gain=True),
     "olmo3": Traits(fused_loss=True),
-    "qwen3_next": Traits(fused_loss=True),
+    "qwen3_next": Traits(fused_loss=True, expert_adapters=True),
     "smollm3": Traits(fused_loss=True),
 }
 NEUTRAL = Traits()

@@ -11,6 +11,7 @@ from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, PAG
 from launcher.memory.weights.dtypes import Storage
 
 OUTSIDE = (-1,)
+HQQ_BITS = 2
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe)."""
     if not facts.traits.expert_adapters:
         return []
-    adapted = ALL_LINEAR in regime.targets or any(is_expert_target(module) and named(module, regime.targets) for module in facts.linears)
+    alike = [module for module in facts.linears if is_expert_target(module)]  # none where no expert is shared and no layer dense
+    adapted = any(ALL_LINEAR in regime.targets or named(module, regime.targets) for module in alike)
     return [module for module in facts.modules if module.kind == "experts"] if adapted else []
 
 
@@ -187,7 +189,7 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
     routed = sum(expert_adapter_elements(regime, module) * module.instances for module in experts)
     adapters = rows + routed + sum(adapter_elements(regime, module) * module.instances for module in targets)
     sides = [(regime.rank * side, module.instances) for module in targets for side in (module.inputs, module.outputs)]
-    quantised = list(facts.linears) if isinstance(regime, Qlora) else []
+    quantised = quantised_layers(regime, facts) if isinstance(regime, Qlora) else ()
     return Census(
         base=facts.parameters,
         quantised=sum(module.inputs * module.outputs * module.instances for module in quantised),
@@ -210,6 +212,11 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
         depth=facts.layers,
         trained_layers=0,
     )
+
+
+def quantised_layers(regime: Qlora, facts: ModelFacts) -> tuple[ModuleKind, ...]:
+    """HQQ takes every linear layer (trainers/regimes/hqq.py), bitsandbytes those of torch's own class alone."""
+    return tuple(module for module in facts.linears if module.plain or regime.bits == HQQ_BITS)
 
 
 def largest_tensor(module: ModuleKind) -> int:

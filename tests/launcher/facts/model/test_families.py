@@ -1,7 +1,8 @@
 """What the table assumes for absent keys is what transformers' configuration classes assume."""
 
 import pytest
-from transformers import AutoConfig
+from peft.utils import transformers_weight_conversion as conversion
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from launcher.facts.model.facts import Traits
 from launcher.facts.model.families import COUNTED, FAMILIES, traits_of
@@ -23,3 +24,10 @@ def test_a_family_is_in_one_table_alone_and_one_in_neither_has_no_traits() -> No
     assert traits_of("gemma2").capped_scores
     assert traits_of("olmo2").float_gain
     assert traits_of("nobody_knows") == traits_of(None) == Traits()
+
+
+def test_peft_converts_the_experts_of_the_counted_families_that_say_so() -> None:
+    converted = {name for name, pattern in conversion._MODEL_TO_CONVERSION_PATTERN.items() if pattern == "qwen2_moe" and name in CONFIG_MAPPING}
+    parts = {"qwen3_omni_moe_thinker", "qwen3_omni_moe_text"}  # of a model that is no causal language model by itself
+
+    assert {name for name, traits in COUNTED.items() if traits.expert_adapters} == converted - FAMILIES.keys() - parts

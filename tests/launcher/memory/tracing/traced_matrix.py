@@ -75,7 +75,7 @@ FAMILIES = {
     "vaultgemma": {**DENSE, "head_dim": 64},
     "xglm": {**SIZES, "ffn_dim": 4096},
 }
-EAGER = ("bloom", "codegen", "gpt_neo", "gpt_oss", "gptj", "mpt")  # transformers has no sdpa for them
+EAGER = ("bloom", "codegen", "gpt_neo", "gpt_oss", "gptj", "mpt", "vaultgemma", "xglm")  # transformers has no sdpa for them
 REGIMES = ("bf16", "amp", "lora", "qlora")
 BATCHES = {True: Batch(1, 1536, masked=False), False: Batch(2, 768, masked=True)}
 
