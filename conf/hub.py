@@ -46,6 +46,13 @@ def hub_silence() -> str | None:
     return None if constants.HF_HUB_OFFLINE else silence_of(constants.ENDPOINT)
 
 
+def out_of_reach() -> str | None:
+    """Why nothing can be downloaded from the hub; None where it answers."""
+    from huggingface_hub import constants
+
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else hub_silence()
+
+
 @cache
 def silence_of(endpoint: str) -> str | None:
     from huggingface_hub import constants, errors, get_session

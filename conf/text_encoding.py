@@ -1,5 +1,6 @@
 """Text files that are not in UTF-8: their encoding is recognised, and the message has the command that converts them."""
 
+import os
 import shlex
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE, getincrementaldecoder
 from pathlib import Path
@@ -21,6 +22,27 @@ def other_encoding(path: Path, head: bytes) -> str | None:
     if not chinese:
         return None
     return f"{path} is not in UTF-8. In GB18030 (GBK, GB2312) it reads {chinese[:SHOWN]!r}. If that is right, convert it: {command(path, 'GB18030')}"
+
+
+def other_name(path: str) -> str | None:
+    """The message for a path that is not UTF-8 (Python keeps such bytes as surrogates), with a command for bash and zsh; None where it is."""
+    at = next((index for index, part in enumerate(path.split("/")) if not is_utf8(part)), None)
+    if at is None:
+        return None
+    before, name = "".join(f"{part}/" for part in path.split("/")[:at]), path.split("/")[at]
+    chinese = decoded(os.fsencode(name), "gb18030")
+    said = f" In GB18030 (GBK, GB2312) it reads {chinese!r}." if chinese else ""
+    command = f"mv {shlex.quote(before) if before else ''}$'{in_bytes(name)}' {shlex.quote(before + (chinese or 'NEW'))}"
+    return f"{before}{in_bytes(name)} has a name that is not UTF-8, and libraries cannot open it.{said} Rename it: {command}"
+
+
+def is_utf8(text: str) -> bool:
+    return not any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def in_bytes(text: str) -> str:
+    """As bash reads it within $'...'."""
+    return os.fsencode(text.replace("\\", "\\\\").replace("'", "\\'")).decode("utf-8", "backslashreplace")
 
 
 def marked_encoding(head: bytes) -> str | None:

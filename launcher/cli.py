@@ -16,7 +16,7 @@ from launcher.errors import ConfigError, RegimenError
 from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
-from launcher.verbs.parser import Parser, Version, refuse_options, refuse_verb, show_help
+from launcher.verbs.parser import Parser, Version, refuse_options, refuse_other_names, refuse_verb, show_help
 from launcher.verbs.run_options import add_plan, add_train, composing
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
@@ -82,6 +82,7 @@ def parsed_arguments(argv: Sequence[str], places: dict[str, str] | None = None) 
     places = {} if places is None else places
     top = parser()
     refuse_verb(argv)
+    refuse_other_names(argv)
     arguments, rest = top.parse_known_args(argv)
     if any(text.startswith("-") for text in rest) or (rest and "overrides" not in arguments):
         refuse_options(arguments, rest, argv)

@@ -142,6 +142,7 @@ class Bar:
 
         self.tail, self.doing, self.expected = Tail(run_dir, from_start), Doing(run_dir), expected_of(run_dir)
         self.step: list[str] = []
+        self.newest: dict[str, Any] = {}  # of each measure; ppo has its reward once for several steps
         words = TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True))
         self.progress = Progress(BarColumn(bar_width=BAR_WIDTH), words)
         self.task = self.progress.add_task("", total=None, words=STARTING)
@@ -153,7 +154,8 @@ class Bar:
                 self.say(f"step {entry['step']}: {BETWEEN.join(facts(entry, self.expected))}")
                 continue
             left = [f"{duration(entry['eta_seconds'])} left"] if "eta_seconds" in entry else []
-            self.step = [f"{entry['step']}/{entry['of']}", *left, *facts(entry, self.expected)]
+            self.newest |= {name: entry[name] for name in self.expected.shown if name in entry}
+            self.step = [f"{entry['step']}/{entry['of']}", *left, *facts({**self.newest, **entry}, self.expected)]
             self.progress.update(self.task, completed=entry["step"], total=entry["of"])
         parts = self.step if self.step and self.doing.now in (STARTING, TRAINING) else [*self.step[:1], self.doing.words()]
         self.progress.update(self.task, words=fitted(parts, self.progress.console.width - BAR_WIDTH - 1))

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -84,6 +85,23 @@ def show_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace],
         return 0
 
     return act
+
+
+def refuse_other_names(argv: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: for a word of the command line or a working folder that is not UTF-8 (Arrow cannot open files there); for a folder that is gone.
+    """
+    from conf.text_encoding import is_utf8, other_name
+
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("The working folder was removed. Change to a folder that exists.") from error
+    for text in (*argv, folder):
+        if not is_utf8(text):
+            value = text.partition("=")[2] or text
+            raise ConfigError(str(other_name(value.strip("[]'\""))))
 
 
 def refuse_verb(argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
+from launcher.facts.model.tokenizer_files import refuse_absent_tokenizer
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
@@ -64,6 +65,7 @@ def decide_fresh(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judge
 
 def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
     """Make the folder of a permitted run, own it, and write its plan."""
+    refuse_absent_tokenizer(decided.run.model)
     run_dir = execute.start_fresh(decided)
     held = execute.own(run_dir)
     plan = plan_for(decided, run_dir)
@@ -183,7 +185,8 @@ def what_was_reached(run_dir: RunDir) -> str:
     trained = next((entry for entry in reversed(entries) if "loss" in entry), None)
     if trained is None:
         return ""
-    return f"step {trained['step']}: {BETWEEN.join(measures(trained, shown))}. "
+    newest = {name: value for entry in entries for name, value in entry.items() if name in shown}  # ppo measures its reward once for several steps
+    return f"step {trained['step']}: {BETWEEN.join(measures(newest, shown))}. "
 
 
 def early_end(run_dir: RunDir) -> str:

@@ -1,12 +1,13 @@
-"""Files in other encodings are told as what they are, with a command that makes them readable."""
+"""Files and names that are not in UTF-8: the message says what they are in, and has a command that makes them readable."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from conf.text_encoding import other_encoding
+from conf.text_encoding import other_encoding, other_name
 
 RECORDS = json.dumps([{"instruction": "什么是合同？", "output": "当事人之间的协议。"}], ensure_ascii=False)
 
@@ -47,3 +48,17 @@ def test_a_compressed_file_is_unpacked_first() -> None:
 )
 def test_what_shows_no_other_encoding_is_left_to_the_reader(head: bytes) -> None:
     assert other_encoding(Path("a.jsonl"), head) is None
+
+
+@pytest.mark.parametrize("name", ["中文 数据", "a'中"])
+def test_the_command_for_a_name_in_gbk_renames_it(name: str, tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/" + name.encode("gbk"))
+    said = other_name(f"{tmp_path}/{os.fsdecode(name.encode('gbk'))}/a.jsonl")
+    assert said is not None
+    assert f"In GB18030 (GBK, GB2312) it reads {name!r}. Rename it: mv " in said
+    subprocess.run(["bash", "-c", said[said.index("mv ") :]], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_in_utf_8_is_left_alone() -> None:
+    assert other_name("数据/法律 📜.json") is None

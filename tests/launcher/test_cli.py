@@ -1,5 +1,6 @@
 """How the command line is read."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -79,3 +80,26 @@ def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) 
         main(["--version"])
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"regimen {project['version']}\n"
+
+
+@pytest.mark.parametrize("place", ["argument", "working folder"])
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_starts(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode("数据".encode("gbk"))
+    folder.mkdir()
+    monkeypatch.chdir(folder if place == "working folder" else tmp_path)
+    assert main(["train", "model=demo", "data=files", f"data.folder={folder.name if place == 'argument' else '.'}", "data.sets=[a.jsonl]"]) == 2
+    err = capsys.readouterr().err
+    assert r"\xca\xfd\xbe\xdd has a name that is not UTF-8" in err
+    assert "it reads '数据'. Rename it: mv " in err
+    assert not list(tmp_path.rglob("outputs"))
+
+
+def test_a_working_folder_that_was_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "regimen: The working folder was removed. Change to a folder that exists.\n"

@@ -16,7 +16,7 @@ from launcher.cli import main, parsed_arguments
 from launcher.launch import status
 from launcher.verbs.weights import is_model_folder
 from tests.described import described
-from tests.page_commands import REPOSITORY, Command, commands
+from tests.page_commands import BLOCK, INLINE, PAGES, PROGRAMS, REPOSITORY, Command, commands
 
 RUN = re.compile(r"^(resume=)?(RUN|FOLDER)\b")  # what a reader fills in with a run folder
 GOOD = {"instruction": "What is 1 + 1?", "input": "", "output": "1 + 1 = 2."}
@@ -145,3 +145,28 @@ def test_a_command_of_a_page_works(command: Command, folder: Path, monkeypatch: 
         RunDir(folder / "outputs" / "RUN" / "TIME").journal.unlink()
     run_words(words, folder)
     assert "regimen: " not in capsys.readouterr().err
+
+
+SAFE = re.compile(r"""'[^']*'|"[^"]*"|\$\([^)]*\)|\s#.*""")  # in quotes, substituted, or a comment
+EXPANDED = re.compile(r"[\[\]*?{}~^]")  # by zsh, which ends with `no matches found` where no file has such a name
+
+
+def lines_for_a_shell() -> list[str]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = [block for language, block in BLOCK.findall(text) if language in ("", "sh", "bash")]
+        lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        found += [line for line in lines if line.split(" ")[0] in PROGRAMS or re.match(r"\w+=", line)] + INLINE.findall(text)
+    return found
+
+
+@pytest.mark.parametrize(("line", "bare"), [("regimen plan data.sets=[a]", True), ("regimen plan 'data.sets=[a]' # [b]", False)])
+def test_what_zsh_would_expand_is_seen(line: str, bare: bool) -> None:
+    assert bool(EXPANDED.search(SAFE.sub("", line))) is bare
+
+
+def test_the_pages_quote_what_zsh_would_expand() -> None:
+    lines = lines_for_a_shell()
+    assert len(lines) > 100
+    assert [line for line in lines if EXPANDED.search(SAFE.sub("", line))] == []

@@ -37,24 +37,28 @@ class Builds:
 
 
 def builds_of(environment: Mapping[str, str]) -> Builds:
-    """The user's folder, or one for these versions on this machine: extensions are compiled for its CPU (-march=native)."""
+    """The user's folder, or one for these versions in this environment on this machine.
+
+    Extensions are compiled for the machine's CPU (-march=native), against headers in the environment. Where another environment or compiler asks for
+    what is already there, torch compiles it again in its place, and says nothing.
+    """
     chosen = environment.get(VARIABLE)
     if chosen:
         return Builds(Path(chosen), ours=False)
     cache = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache")
     versions = "-".join(f"{name}{version(name)}" for name in ("torch", "deepspeed"))
     python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    return Builds(cache / "regimen" / "extensions" / f"{python}-{versions}" / f"{platform.node()}-{cpu()}", ours=True)
+    return Builds(cache / "regimen" / "extensions" / f"{python}-{versions}" / f"{platform.node()}-{toolchain(environment)}", ours=True)
 
 
-def cpu() -> str:
-    """A short name of what this CPU can do: one home may serve machines of one name, as containers do."""
+def toolchain(environment: Mapping[str, str]) -> str:
+    """A short name of this environment, its compiler, and what this CPU can do: one home may serve machines of one name, as containers do."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     abilities = next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
-    return hashlib.sha256(abilities.encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join((abilities, sys.prefix, environment.get("CXX", ""))).encode()).hexdigest()[:8]
 
 
 def guard_deepspeed(run_dir: RunDir, place: Place) -> None:
@@ -101,7 +105,7 @@ def built(builds: Builds, name: str, compile_or_load: Callable[[], Any], say: Sa
             (place / BATON).unlink(missing_ok=True)  # of a process that was killed: a living one would hold our lock
             with root(builds.folder):
                 return compile_or_load()
-        say(f"compiling DeepSpeed's {name}, once for this machine, in {place}")
+        say(f"compiling DeepSpeed's {name}, once for this environment, in {place}")
         making = builds.folder / f".making-{name}"
         shutil.rmtree(making, ignore_errors=True)
         with root(making):

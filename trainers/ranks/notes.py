@@ -7,6 +7,7 @@ from conf.run_dir import RunDir
 
 def tell(run_dir: RunDir, lines: Iterable[str]) -> None:
     for line in lines:
-        print(line, flush=True)
+        text = line.encode("utf-8", "backslashreplace").decode()  # a file beside the data may have a name that is not UTF-8
+        print(text, flush=True)
         with run_dir.notes.open("a", encoding="utf-8") as file:
-            file.write(" ".join(line.split()) + "\n")
+            file.write(" ".join(text.split()) + "\n")

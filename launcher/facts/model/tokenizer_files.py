@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.constants import BYTE_TOKENIZER, BYTE_TOKENS
-from conf.hub import is_folder
+from conf.hub import is_folder, out_of_reach
 from conf.schema import Model
 from launcher.errors import ConfigError
 from launcher.facts.model.architecture import json_object
@@ -46,6 +46,23 @@ def tokenizer_folder(model: Model, elsewhere: bool) -> Path | None:
             "that has one."
         )
     return folder
+
+
+def refuse_absent_tokenizer(model: Model) -> None:
+    """Of a run that starts on this machine: its ranks would find that out after a minute.
+
+    Raises:
+        ConfigError: where the tokenizer is on the hub alone, and the hub cannot be reached.
+    """
+    if model.tokenizer == BYTE_TOKENIZER or tokenizer_folder(model, elsewhere=False) is not None:
+        return
+    why = out_of_reach()
+    if why is not None:
+        key, source = named_source(model)
+        raise ConfigError(
+            f"{key}={source} is not on this machine, and the hub cannot be reached ({why}). Check the network, or download the model elsewhere, copy "
+            "its folder here, and set model=local model.path=FOLDER."
+        )
 
 
 def named_source(model: Model) -> tuple[str, str]:

@@ -200,6 +200,14 @@ def test_at_80_columns_a_bar_cuts_nothing_in_two_and_keeps_what_the_stage_is_abo
     assert len(line.rstrip()) <= 80
 
 
+def test_a_bar_keeps_the_reward_of_the_rollout_that_a_step_learns_from(run_dir: RunDir) -> None:
+    plan(run_dir, "ppo", 0)
+    bar = Bar(run_dir, from_start=True)
+    append(run_dir, {"step": 5, "of": 8, "reward": 0.75, "kl": 0.01, "loss": 0.4}, {"step": 6, "of": 8, "loss": 0.3})
+    bar.update()
+    assert words(bar) == "6/8 · reward 0.750 · KL 0.0100 · loss 0.3000"
+
+
 def test_what_does_not_fit_into_a_line_is_left_out_whole() -> None:
     assert fitted(["1/2", "loss 1", "12 tokens/s"], 13) == "1/2 · loss 1"
     assert fitted(["1/2", "loss 1", "12 tokens/s"], 26) == "1/2 · loss 1 · 12 tokens/s"

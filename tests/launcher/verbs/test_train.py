@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from conf import journal
 from conf.run_dir import RunDir, save_run
+from launcher.cli import main
 from launcher.composition.recorded import recorded_run as recorded_run_of
 from launcher.errors import ConfigError, DataError, GateRefused, RanksFailed, RunLocked
 from launcher.launch import batch_job, execute, lock, status
@@ -51,6 +53,14 @@ def test_a_finished_run_says_what_its_stage_is_about(tmp_path: Path) -> None:
     )
     run_dir.progress.write_text("".join(json.dumps(entry) + "\n" for entry in (before, step, after)))
     assert closing_summary(run_dir) == "evaluation accuracy 50.0% -> 87.5%. evaluation loss 0.7000 -> 0.5000. "
+
+
+def test_ppo_says_the_reward_of_its_last_rollout_though_later_steps_measured_none(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    save_run(described("model=demo", "data=demo", "node=cpu", "stage=ppo", "stage.reward_model=judge"), run_dir)
+    lines = [{"step": 1, "reward": 0.25, "kl": 0.0, "loss": 0.5}, {"step": 5, "reward": 0.75, "kl": 0.01, "loss": 0.4}, {"step": 8, "loss": 0.3}]
+    run_dir.progress.write_text("".join(json.dumps({**line, "of": 8}) + "\n" for line in lines))
+    assert closing_summary(run_dir) == "step 8: reward 0.750 · KL 0.0100 · loss 0.3000. "
 
 
 def test_the_closing_line_has_the_loss_of_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
@@ -210,3 +220,21 @@ def test_several_nodes_of_this_machine_are_refused_from_the_command_line(verb: C
     with pytest.raises(ConfigError, match=r"cluster\.nodes=2 with cluster=local: .* Set cluster\.nodes=1"):
         verb(["model=demo", "data=demo", "node=cpu", "cluster.nodes=2", f"output={tmp_path}/outputs"])
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(("offline", "why"), [(False, "[Errno 111] Connection refused"), (True, "HF_HUB_OFFLINE is set")])
+def test_a_model_that_nothing_here_can_load_is_refused_before_there_is_a_folder(
+    offline: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody listens at the endpoint, and nothing is cached."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"instruction": "q", "output": "a"}) + "\n")
+    given = ["model=qwen2.5_0.5b", "data=files", "data.sets=[a.jsonl]", "node=cpu", "cluster.ranks_per_node=1", "gate.mode=off", "output=out"]
+    assert main(["train", *given]) == 2
+    assert (
+        f"model.path=Qwen/Qwen2.5-0.5B is not on this machine, and the hub cannot be reached ({why}). Check the network," in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()

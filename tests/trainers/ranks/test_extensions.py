@@ -66,7 +66,7 @@ def test_a_killed_build_and_its_stale_lock_do_not_hang_the_next(tmp_path: Path, 
     assert not (folder / "tiny").exists()
     second = answer_of(builder(folder, source))
     assert (second["answer"], second["left"]) == (42, None)
-    assert second["said"] == [f"compiling DeepSpeed's tiny, once for this machine, in {folder / 'tiny'}"]
+    assert second["said"] == [f"compiling DeepSpeed's tiny, once for this environment, in {folder / 'tiny'}"]
     assert sorted(path.name for path in folder.iterdir()) == ["tiny", "tiny.lock"]
     before = (folder / "tiny" / "tiny.so").stat().st_mtime_ns
     (folder / "tiny" / BATON).touch()  # as a process leaves it that is killed while it loads
@@ -117,7 +117,7 @@ def test_the_users_own_folder_is_used_as_it_is_and_a_lock_in_it_is_told(tmp_path
     assert baton.exists()
 
 
-def test_versions_and_machines_do_not_share_a_folder() -> None:
+def test_versions_machines_environments_and_compilers_do_not_share_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     import deepspeed
     import torch
 
@@ -128,6 +128,9 @@ def test_versions_and_machines_do_not_share_a_folder() -> None:
     assert deepspeed.__version__ in builds.folder.parent.name
     assert os.uname().nodename in builds.folder.name
     assert builds_of({"XDG_CACHE_HOME": "/scratch", "HOME": "/home/me"}).folder.is_relative_to("/scratch/regimen/extensions")
+    assert builds_of({"HOME": "/home/me", "CXX": "clang++"}).folder != builds.folder
+    monkeypatch.setattr(sys, "prefix", "/home/me/second/.venv")
+    assert builds_of({"HOME": "/home/me"}).folder != builds.folder
 
 
 def test_a_second_run_of_one_process_does_not_wait_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
