@@ -36,6 +36,7 @@ TYPES = {
     "float": "number",
     "bool": "true or false",
     "Size": "size",
+    "Layers": "true, false, auto or a number of layers",
     "list[str]": "list of texts",
     "list[float]": "list of numbers",
 }

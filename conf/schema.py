@@ -9,8 +9,11 @@ from omegaconf import MISSING
 
 if TYPE_CHECKING:
     Size = int  # what a run holds: conf/sizes.py has read what was written
+    Layers = bool | int | str  # all, none, so many of them, or auto
+    SettledLayers = bool | int
 else:
     Size = Any  # what may be written: 48GB, 80GiB, 500MB, or a number of the key's unit. OmegaConf 2.3 cannot merge a union into a group.
+    Layers = SettledLayers = Any
 
 
 @dataclass
@@ -231,8 +234,9 @@ class Training:
     effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
     # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).
     precision: str = MISSING
-    # true: activations are computed again in the backward pass, which takes less memory and more time. null: true, or what fit chooses.
-    gradient_checkpointing: bool | None = MISSING
+    # true: activations are computed again in the backward pass, which takes less memory and more time. A number: those of so many layers, the lowest
+    # ones. auto: of the fewest layers that fit. null: true, or what fit chooses.
+    gradient_checkpointing: Layers | None = MISSING
     attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).
     # null: plain, or what fit chooses.
@@ -412,7 +416,7 @@ class SettledTraining(Training):
     effective_batch: int = MISSING
     attention: str = MISSING
     micro_batch: int = MISSING
-    gradient_checkpointing: bool = MISSING
+    gradient_checkpointing: SettledLayers = MISSING
     loss: str = MISSING
     kernels: str = MISSING
 

@@ -49,7 +49,7 @@ def batch_arguments(run: Run) -> dict[str, Any]:
         "max_steps": training.max_steps or -1,
         "dataloader_num_workers": training.dataloader_workers,
         "dataloader_pin_memory": bool(run.node.gpus),
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": bool(training.gradient_checkpointing),  # of a number, trainers/regimes/layers.py says which layers
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
     }
 

@@ -84,7 +84,7 @@ def attention_moves(run: Run) -> list[Move]:
 
 
 def checkpointing_moves(run: Run) -> list[Move]:
-    if run.training.gradient_checkpointing:
+    if run.training.gradient_checkpointing is True:
         return []
     return [
         Move("checkpointing", 2, "about a third more compute: activations are computed twice", lambda run: trained(run, gradient_checkpointing=True))

@@ -5,7 +5,8 @@ training.effective_batch or the defaults state, and so does a micro-batch on whi
 "Fastest" is an order, not a prediction of time: four factors are multiplied, and only comparisons matter.
 
 1. Operations. Recomputed activations are counted exactly (launcher/gate/throughput.py): a third more for full training, up to half more for adapters;
-   so are the passes without gradients that a stage makes (launcher/memory/stages.py).
+   so are the passes without gradients that a stage makes (launcher/memory/stages.py). Of a number of layers this and the launches below are counted
+   in proportion; no run with a part of its layers was measured.
 2. Passes. Launching the kernels of one layer's forward and backward pass takes as long as LAUNCH operations, REPEATED times that with gradient
    checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
    come first. From SATURATED_TOKENS tokens a pass on no further gain is counted, and the smaller micro-batch, which leaves more memory,
@@ -22,8 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
-from math import ceil, hypot
+from math import ceil, hypot, inf
 
+from conf.checkpointing import recomputed
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
 from conf.schema import Run, Sharding
@@ -36,8 +38,13 @@ from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
 from launcher.memory.step.fused_reach import fused_unknown
+from launcher.memory.weights.parameters import census_of
 from launcher.rules.attention import chosen_attention, on_old_gpu
+from launcher.rules.model_limits import why_all_layers
 from launcher.rules.pairs import incompatibilities
+from launcher.words import plural
+
+Tried = tuple[Run, Verdict]
 
 LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
 REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
@@ -57,18 +64,51 @@ def fitted(
 
     `samples`: training samples where they are known; every rank needs one whole micro-batch of them.
     """
-    by_speed = sorted(candidates(run, samples, left), key=lambda candidate: (slowness(candidate, facts), candidate.training.micro_batch))
-    verdicts = [judge(candidate) for candidate in by_speed]
+    tried = [(candidate, judge(candidate)) for candidate in candidates(run, samples, left)]
+    if left.checkpointing:
+        tried += by_layers(tried, facts, judge)
+    tried.sort(key=lambda each: (slowness(each[0], facts), each[0].training.micro_batch))
+    by_speed, verdicts = [candidate for candidate, _ in tried], [verdict for _, verdict in tried]
     permitted = [index for index, verdict in enumerate(verdicts) if verdict.permitted]
     if not permitted:
         best = min(range(len(by_speed)), key=lambda index: (*shortage(verdicts[index]), index))
         return by_speed[best], (f"none of the {len(by_speed)} combinations is permitted; {named(by_speed[best])} comes closest",)
-    sure = [index for index in permitted if run.training.fit == "auto" or not verdicts[index].close]
+    sure = [index for index in permitted if is_sure(by_speed[index], verdicts[index])]
     first = sure[0] if sure else max(permitted, key=lambda index: (verdicts[index].headroom, -index))
     chosen = by_speed[first]
     order = "in the order of speed" if sure else "by the memory that it leaves"
     head = f"{named(chosen)} comes first {order} of the {len(permitted)} permitted of {len(by_speed)} combinations"
     return chosen, (head, *lines(run, chosen, left, obstacles(chosen, by_speed[:first], verdicts)))
+
+
+def is_sure(candidate: Run, verdict: Verdict) -> bool:
+    return verdict.permitted and (candidate.training.fit == "auto" or not verdict.close)
+
+
+def by_layers(tried: Sequence[Tried], facts: ModelFacts, judge: Callable[[Run], Verdict]) -> list[Tried]:
+    """For each combination that fits with all layers computed again and not without: the fewest layers with which it fits, and one layer less, which
+    does not. Left out where another is faster than it could be."""
+    fastest = min((slowness(candidate, facts) for candidate, verdict in tried if is_sure(candidate, verdict)), default=inf)
+    whole = [candidate for candidate, verdict in tried if candidate.training.gradient_checkpointing is True and is_sure(candidate, verdict)]
+    found: list[Tried] = []
+    for candidate, verdict in tried:
+        again = trained(candidate, gradient_checkpointing=True)
+        too_large = candidate.training.gradient_checkpointing is False and not is_sure(candidate, verdict) and again in whole
+        if too_large and slowness(candidate, facts) < fastest and why_all_layers(candidate, facts) is None:
+            found += fewest_layers(candidate, census_of(candidate, facts).depth, judge)
+    return found
+
+
+def fewest_layers(run: Run, depth: int, judge: Callable[[Run], Verdict]) -> list[Tried]:
+    """By halves: each layer more needs less. `depth` of them fit, none do not."""
+    known: dict[int, Tried] = {}
+    low, high = 0, depth
+    while high - low > 1:
+        count = (low + high) // 2
+        candidate = trained(run, gradient_checkpointing=count)
+        known[count] = candidate, judge(candidate)
+        low, high = (low, count) if is_sure(*known[count]) else (count, high)
+    return [known[count] for count in (low, high) if count in known]
 
 
 def candidates(run: Run, samples: int | None, left: Open = BATCH_AND_SHARDING) -> Iterator[Run]:
@@ -148,7 +188,8 @@ def micro_batches(run: Run, samples: int | None) -> list[int]:
 def slowness(run: Run, facts: ModelFacts) -> float:
     step_tokens = run.training.effective_batch * sample_tokens(run)
     passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
-    launches = passes * facts.layers * LAUNCH * (REPEATED if run.training.gradient_checkpointing else 1)
+    again = recomputed(run.training.gradient_checkpointing, facts.layers) / facts.layers
+    launches = passes * facts.layers * LAUNCH * (1 + (REPEATED - 1) * again)
     kernels = (FUSED if run.training.kernels == "fused" else 1) * (CHUNKED if run.training.loss == "chunked" else 1)
     return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown * kernels
 
@@ -194,11 +235,17 @@ def parts(run: Run) -> dict[str, str]:
     training = run.training
     return {
         "micro-batch": f"micro-batch {training.micro_batch}",
-        "checkpointing": f"{'' if training.gradient_checkpointing else 'no '}gradient checkpointing",
+        "checkpointing": checkpointing_words(training.gradient_checkpointing),
         **({"kernels": "fused kernels"} if training.kernels == "fused" else {}),
         **({"loss": f"{training.loss} loss"} if training.loss != "plain" else {}),
         "sharding": f"sharding={run.sharding.name}",
     }
+
+
+def checkpointing_words(value: bool | int) -> str:
+    if isinstance(value, bool):
+        return f"{'' if value else 'no '}gradient checkpointing"
+    return f"gradient checkpointing of {plural(value, 'layer')}"
 
 
 def named(run: Run) -> str:

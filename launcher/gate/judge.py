@@ -56,7 +56,7 @@ def judge_run(composed: Composed) -> Judged:
         DataError: for data that is not there, or too little.
     """
     refuse_rewind(composed)
-    return judge_recorded(composed) if composed.training.fit == "off" else judge_fitted(composed)
+    return judge_fitted(composed)
 
 
 def refuse_rewind(composed: Composed) -> None:
@@ -75,6 +75,11 @@ def judge_recorded(described: Composed) -> Judged:
     Raises:
         ConfigError, DataError: as judge_run.
     """
+    if described.training.gradient_checkpointing == "auto":
+        raise ConfigError(
+            "training.gradient_checkpointing=auto chooses the layers at the start of a run, and this one has begun. "
+            "Set it to true, false or a number."
+        )
     node = node_of(described)
     return judge_settled(settled(described, node.node), node)
 

@@ -20,10 +20,12 @@ class Open:
 
 
 BATCH_AND_SHARDING = Open()
+LAYERS = Open(micro_batch=False, sharding=False)
 
 
 def left_open(composed: Composed, gpus: int) -> Open | None:
-    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where everything is stated.
+    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where everything is stated. With
+    training.gradient_checkpointing=auto the layers are chosen everywhere.
 
     What is stated stays, and so does a micro-batch on which the loss depends. Without training.effective_batch a step has one micro-batch
     on each rank, and nothing divides it.
@@ -38,13 +40,15 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
     free = training.effective_batch is not None and training.accumulation is None and not bound_by(composed.stage)
     found = Open(
         micro_batch=training.micro_batch is None and (asked or free),
-        checkpointing=training.gradient_checkpointing is None,
+        checkpointing=training.gradient_checkpointing in (None, "auto"),
         sharding=asked,
         kernels=training.kernels is None,
         loss=training.loss is None,
         attention=training.attention is None,
     )
-    return found if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)) else None
+    if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)):
+        return found
+    return LAYERS if training.gradient_checkpointing == "auto" else None
 
 
 def refuse_no_batch(composed: Composed) -> None:

@@ -68,7 +68,7 @@ def unfitted(training: Training) -> Training:
     """What launcher/gate/fit.py chooses where it is asked to. Here samples pass one by one, activations are computed again, and the libraries' own
     operations compute."""
     defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True, "loss": "plain", "kernels": "plain"}
-    return replace(training, **{key: value for key, value in defaults.items() if getattr(training, key) is None})
+    return replace(training, **{key: value for key, value in defaults.items() if getattr(training, key) in (None, "auto")})
 
 
 def with_batch(training: Training, ranks: int) -> Training:

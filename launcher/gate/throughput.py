@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from conf.checkpointing import recomputed
 from conf.regimes import regime_row
 from conf.schema import Freeze, Run
 from launcher.facts.model import ModelFacts, ModuleKind
@@ -37,7 +38,10 @@ def step_flops(facts: ModelFacts, run: Run, tokens: int) -> StepFlops:
     forward = whole.matrices + whole.attention + head + census.adapters
     # Nothing below the head learns: its input needs no gradient.
     inputs = backward.matrices + 2 * backward.attention + (head if census.depth else 0) + census.adapters
-    repeated = backward.matrices + backward.attention + census.adapters if run.training.gradient_checkpointing else 0
+    again = recomputed(run.training.gradient_checkpointing, census.depth)
+    kept = layer_work(facts, run, facts.layers - census.depth + again)
+    adapters = census.adapters * again // max(census.depth, 1)
+    repeated = backward.matrices - kept.matrices + backward.attention - kept.attention + adapters
     model = 2 * tokens * (forward + inputs + learning_elements(facts, run)) + int(2 * tokens * forward * forwards_of(run))
     return StepFlops(model=model, hardware=model + 2 * tokens * repeated)
 

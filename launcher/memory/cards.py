@@ -11,6 +11,7 @@ from conf.shardings import sharding_row
 from launcher.facts.node import is_before_ampere
 from launcher.memory.constants import CUBLAS_WORKSPACE, GIB, MIB
 from launcher.memory.job import Job
+from launcher.memory.step.recomputation import kept_layers
 from launcher.memory.weights.resident import workspace
 
 MEASURED = "H200"
@@ -71,5 +72,5 @@ def attention_matrices(job: Job) -> int:
     if run.training.attention != "sdpa" or not is_before_ampere(run.node.gpu_name):
         return 0
     matrix = 4 * job.batch.samples * job.facts.heads * job.batch.length**2
-    kept = 1 if run.training.gradient_checkpointing else job.facts.layers
+    kept = max(1, kept_layers(job)) if run.training.gradient_checkpointing else job.facts.layers
     return (kept + 3) * matrix

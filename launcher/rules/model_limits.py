@@ -3,10 +3,11 @@ only after the weights are loaded."""
 
 from conf.constants import HQQ_GROUP
 from conf.optimizers import optimizer_row
-from conf.schema import Freeze, Qlora, Run
+from conf.schema import Badam, Freeze, Fsdp, Qlora, Run
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
-from launcher.memory.weights.parameters import frozen_selection
+from launcher.memory.weights.parameters import census_of, frozen_selection
+from launcher.words import plural
 
 OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projects"}
 
@@ -14,11 +15,39 @@ OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projec
 def refuse_beyond_model(run: Run, facts: ModelFacts) -> None:
     """
     Raises:
-        ConfigError: for positions that cannot be stretched, 2-bit weights that fill no whole groups, and an optimizer of matrices where none learns.
+        ConfigError: for layers that cannot be recomputed by themselves, positions that cannot be stretched, 2-bit weights that fill no whole groups,
+            and an optimizer of matrices where none learns.
     """
+    refuse_layers(run, facts)
     refuse_unstretched(run, facts)
     refuse_odd_groups(run, facts)
     refuse_no_matrix(run, facts)
+
+
+def refuse_layers(run: Run, facts: ModelFacts) -> None:
+    value = run.training.gradient_checkpointing
+    if isinstance(value, bool):
+        return
+    depth = census_of(run, facts).depth
+    if value > depth:
+        raise ConfigError(
+            f"training.gradient_checkpointing={value}: the backward pass goes through {plural(depth, 'layer')}. "
+            f"Set a number up to {depth}, or true for all."
+        )
+    why = why_all_layers(run, facts)
+    if why is not None:
+        raise ConfigError(f"training.gradient_checkpointing={value} is not possible: {why}. Set training.gradient_checkpointing=true or false.")
+
+
+def why_all_layers(run: Run, facts: ModelFacts) -> str | None:
+    """What keeps a part of the layers from being computed again; None where a number is possible."""
+    rows = (
+        (bool(facts.architecture), f"the layers of {facts.family} are not counted one by one"),
+        (isinstance(run.sharding, Fsdp), f"sharding={run.sharding.name} computes all layers again or none"),
+        (isinstance(run.optim, Badam), f"under optim={run.optim.name} other layers learn at other times"),
+        (isinstance(run.regime, Freeze) and run.regime.new_blocks > 0, "layers that learn stand between frozen ones (regime.new_blocks)"),
+    )
+    return next((why for applies, why in rows if applies), None)
 
 
 def refuse_unstretched(run: Run, facts: ModelFacts) -> None:

@@ -34,6 +34,11 @@ class Limit:
     expected: str
 
 
+def counts_layers(value: Any) -> bool:
+    """Of training.gradient_checkpointing, which may be open."""
+    return value in (None, "auto") or isinstance(value, bool) or (isinstance(value, int) and 1 <= value <= MOST)
+
+
 def one_of(key: str, *names: str | None) -> Limit:
     """None among the names: the key may be left open too."""
     return Limit(key, lambda value: value in names, "one of " + ", ".join(name for name in names if name))
@@ -147,6 +152,7 @@ LIMITS: tuple[Limit, ...] = (
     counted("training.accumulation", 1),
     counted("training.effective_batch", 1),
     one_of("training.precision", "bf16_amp", "fp16_amp", "bf16", "fp32"),
+    Limit("training.gradient_checkpointing", counts_layers, "true, false, auto or a number of layers from 1 on"),
     Limit("training.attention", lambda value: value in (None, "sdpa", "varlen", "eager"), "null, sdpa, varlen or eager"),
     one_of("training.loss", "plain", "chunked", "fused", None),
     one_of("training.kernels", "plain", "fused", None),

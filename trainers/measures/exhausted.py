@@ -63,7 +63,7 @@ def what_helps(run: Run) -> str:
     """Without another run; the launcher prints what it estimates to fit."""
     training = run.training
     keys = [f"training.micro_batch={max(1, training.micro_batch // 2)}"] if training.micro_batch > 1 else []
-    keys += [] if training.gradient_checkpointing else ["training.gradient_checkpointing=true"]
+    keys += [] if training.gradient_checkpointing is True else ["training.gradient_checkpointing=true"]
     return f" Resume with {' or '.join(keys)}: each step keeps its samples." if keys else " Start a new run with a lower data.cutoff."
 
 

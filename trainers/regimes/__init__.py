@@ -12,6 +12,7 @@ from conf.schema import Run
 from trainers.choices import module_of
 from trainers.model.build import ModelClass, adapter_dtype, with_saved_base
 from trainers.model.prepared import PreparedModel
+from trainers.regimes.layers import recompute_lowest
 
 
 def regime_module(run: Run) -> ModuleType:
@@ -24,6 +25,7 @@ def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> Prepa
     if regime_row(run.regime.name).learns == "an adapter" and run.model.init == "random":
         run = with_saved_base(run, model_class, base_folder)
     prepared: PreparedModel = regime.prepare_model(run, model_class)
+    recompute_lowest(prepared.model, run)
     return prepared
 
 

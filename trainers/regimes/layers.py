@@ -1,7 +1,12 @@
-"""Where a model has its decoder layers."""
+"""Where a model has its decoder layers, and which of them are computed again in the backward pass."""
+
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from conf.schema import Run
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -12,3 +17,39 @@ def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         raise ValueError(f"regime=freeze: {type(model).__name__} has no list of layers. Use regime=full or regime=lora.")
     prefix = max(outermost, key=lambda name: len(lists[name]))
     return prefix, lists[prefix]
+
+
+def recompute_lowest(model: PreTrainedModel, run: Run) -> None:
+    """With a number as training.gradient_checkpointing, have transformers' switch reach so many of the layers that the backward pass goes through.
+
+    These are the lowest: the pass begins at the highest, which so need no room beside what they saved, and has freed that when others are next.
+
+    transformers' own every_n_layers spreads them over the depth. To be called before the model is wrapped.
+
+    Raises:
+        ValueError: where the model does not checkpoint its layers one by one.
+    """
+    count = run.training.gradient_checkpointing
+    if isinstance(count, bool):
+        return
+    _, layers = decoder_layers(model)
+    if not all(isinstance(layer, GradientCheckpointingLayer) for layer in layers):
+        raise ValueError(
+            f"training.gradient_checkpointing={count}: {type(model).__name__} cannot compute a part of its layers again. Set it to true or false."
+        )
+    switch_all = model._set_gradient_checkpointing
+
+    def switch(enable: bool = True, *arguments: Any, **keywords: Any) -> None:
+        switch_all(enable, *arguments, **keywords)
+        lowest = lowest_backward(model, layers)
+        for number, layer in enumerate(layers):
+            layer.gradient_checkpointing = enable and lowest <= number < lowest + count
+
+    model._set_gradient_checkpointing = switch
+
+
+def lowest_backward(model: PreTrainedModel, layers: nn.ModuleList) -> int:
+    """Number of the lowest layer that a gradient reaches: below it nothing learns."""
+    if any(weight.requires_grad for weight in model.get_input_embeddings().parameters()):
+        return 0
+    return next((number for number, layer in enumerate(layers) if any(weight.requires_grad for weight in layer.parameters())), 0)

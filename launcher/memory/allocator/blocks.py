@@ -8,6 +8,7 @@ from launcher.memory.constants import REDUCE_BUCKET
 from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.loss import fused_chunk, own_chunk
+from launcher.memory.step.recomputation import recomputed_layers
 from launcher.memory.step.step_phases import final_norm_bytes
 from launcher.memory.terms import total
 from launcher.memory.weights.gathering import block_bytes
@@ -34,7 +35,7 @@ class Blocks:
     pieces: tuple[int, ...]  # what a layer saves: its norms' first, then the rest in parts as large as an inner value of the MLP
     work: tuple[int, ...]  # what the backward pass of an MLP makes
     norms: int
-    checkpointing: bool
+    recomputed: int  # layers from the lowest one, which keep their input alone
     final: int
     logits: int
     copy: int  # in fp32
@@ -67,7 +68,7 @@ def blocks_of(job: Job) -> Blocks:
         pieces=pieces_of(job, width),
         work=(width,) if job.arithmetic.fused else (width, width),
         norms=job.facts.norms_per_layer,
-        checkpointing=job.run.training.gradient_checkpointing,
+        recomputed=recomputed_layers(job),
         final=final_norm_bytes(job),
         logits=job.arithmetic.element * logits,
         copy=4 * logits if job.arithmetic.element == 2 and not writes_over_logits(job) else 0,

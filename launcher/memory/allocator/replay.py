@@ -65,7 +65,7 @@ class Saved:
     """What a forward pass left for its backward pass."""
 
     inputs: list[Block | None]  # of the layers
-    pieces: list[list[Block | None]]  # of every layer that checkpointing does not compute again
+    pieces: list[list[Block | None]]  # of every layer; none of those that are computed again
     casts: list[list[Block | None]]
     head_cast: list[Block | None]
     final: Block | None
@@ -101,11 +101,12 @@ def split(wholes: list[Block | None], sizes: tuple[int, ...], heap: Heap, shares
 
 def forward(heap: Heap, blocks: Blocks) -> Saved:
     saved = Saved([], [], [], [], None)
-    for casts in blocks.casts:
+    for layer, casts in enumerate(blocks.casts):
         saved.casts.append(heap.take_all(casts))
-        if blocks.checkpointing:
+        if layer < blocks.recomputed:
             saved.inputs.append(heap.take(blocks.layer_input))
             heap.give_all(heap.take_all(blocks.pieces))
+            saved.pieces.append([])
         else:
             saved.pieces.append(heap.take_all(blocks.pieces))
     saved.final = heap.take(blocks.final)
@@ -141,9 +142,8 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
 
 def end_autocast(heap: Heap, blocks: Blocks, saved: Saved) -> None:
     """It ends with the forward pass; its casts of weights stay where the backward pass needs them (ATen/autocast_mode.cpp, clear_cache)."""
-    if blocks.checkpointing:
-        heap.give_all([cast for layer in saved.casts for cast in layer])
-        saved.casts = []
+    heap.give_all([cast for layer in saved.casts[: blocks.recomputed] for cast in layer])
+    saved.casts[: blocks.recomputed] = [[] for _ in saved.casts[: blocks.recomputed]]
 
 
 def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | None]:
@@ -194,8 +194,9 @@ def chunk_forward(heap: Heap, blocks: Blocks) -> Block | None:
 
 def layer_backward(heap: Heap, shares: Heap, blocks: Blocks, saved: Saved, layer: int) -> list[Block | None]:
     """The gradients of one layer; its MLP's work and pieces are gone after two of them."""
-    casts = heap.take_all(blocks.casts[layer]) if blocks.checkpointing else saved.casts[layer]
-    pieces = heap.take_all(blocks.pieces) if blocks.checkpointing else saved.pieces[layer]
+    again = layer < blocks.recomputed
+    casts = heap.take_all(blocks.casts[layer]) if again else saved.casts[layer]
+    pieces = heap.take_all(blocks.pieces) if again else saved.pieces[layer]
     work = heap.take_all(blocks.work)
     gradients = []
     for number, size in enumerate(reversed(blocks.gradients[layer])):
@@ -210,6 +211,6 @@ def layer_backward(heap: Heap, shares: Heap, blocks: Blocks, saved: Saved, layer
             work, pieces = [], pieces[: blocks.norms + 1]
     heap.give_all([*work, *pieces, *casts])
     casts.clear()
-    if saved.inputs:
+    if again:
         heap.give(saved.inputs.pop())
     return gradients

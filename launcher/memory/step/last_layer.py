@@ -9,6 +9,7 @@ from launcher.memory.step.experts import routed_copies
 from launcher.memory.step.fully_sharded import by_groups
 from launcher.memory.step.fused_layer import forward_terms, norm_in_place
 from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
+from launcher.memory.step.recomputation import last_again, of_layer
 from launcher.memory.step.step_phases import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
 from launcher.memory.step.traced_moments import largest, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
@@ -21,10 +22,9 @@ def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
         return traced_phases(job, job.trace, alive)
     saved = saved_term(job)
     below = Term(saved.name, saved.bytes - final_norm_bytes(job), "without the last norm")
-    checkpointing = job.run.training.gradient_checkpointing
-    size = forward_layer_bytes(job, job.tokens) if checkpointing else last_adapter_bytes(job)
+    size = forward_layer_bytes(job, job.tokens) if last_again(job) else last_adapter_bytes(job)
     plain = (Term("forward pass of the layer", size, "MLP, adapters' output and residual stream"), *weight_norm_terms(job))
-    layer = forward_terms(job) if job.arithmetic.fused else plain
+    layer = forward_terms(of_layer(job, last_again(job))) if job.arithmetic.fused else plain
     norm = Term("norm gradients", last_norm_bytes(job), "of the last norm, in fp32; liger's, in place")
     return (
         Phase("forward: last layer", (*alive, below, *cast_terms(job), *layer)),
@@ -49,7 +49,7 @@ def head_gradient(job: Job) -> Terms:
 
 def magnitude_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     """Of DoRA, where nothing that a layer computes is kept."""
-    size = forward_bytes(job) if job.run.training.gradient_checkpointing else 0
+    size = forward_bytes(job) if last_again(job) else 0
     stream = stream_bytes(job) * job.facts.hidden * job.tokens
     return (Phase("forward: last layer's magnitudes", (*alive, Term("forward pass of the layer", size + stream, "up's products"))),) if size else ()
 

@@ -132,13 +132,13 @@ def shares_inputs(job: Job) -> bool:
 
 
 def recomputes_adapters(job: Job) -> bool:
-    return job.run.training.gradient_checkpointing and job.census.adapters > 0
+    return bool(job.run.training.gradient_checkpointing) and job.census.adapters > 0
 
 
 def recomputes_gate(job: Job) -> bool:
     """A projection that makes gate and up in one, with an adapter."""
     adapted = any(last_part(module) not in CLOSING for module in adapted_in_mlp(job))
-    return job.run.training.gradient_checkpointing and fused_gate(job.facts) and adapted
+    return bool(job.run.training.gradient_checkpointing) and fused_gate(job.facts) and adapted
 
 
 def casts(job: Job, weights: Weights, done: int) -> Terms:

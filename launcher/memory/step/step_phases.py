@@ -4,12 +4,23 @@ from conf.schema import Badam
 from conf.stages import Loss, compares_joined, stage_row
 from launcher.facts.model.trace import Trace
 from launcher.memory.job import Job
-from launcher.memory.step.activations import Batch, last_state_element, mixture_layers, mlp_width, norm_bytes, widened
+from launcher.memory.step.activations import Batch, last_state_element, mlp_width, norm_bytes, widened
 from launcher.memory.step.column_sums import column_sum_bytes
-from launcher.memory.step.experts import layer_experts
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.step.fused_layer import fused_moments
-from launcher.memory.step.layer_backward import layer_saved, learning_moments
+from launcher.memory.step.layer_backward import learning_moments
+from launcher.memory.step.recomputation import (
+    kept_bytes,
+    kept_casts,
+    kept_inputs,
+    kept_layers,
+    kept_learning,
+    last_again,
+    lower_layers_terms,
+    of_layer,
+    recomputed_layers,
+    unsaved_norm,
+)
 from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
@@ -47,31 +58,6 @@ def stream_terms(job: Job, layers: int) -> Terms:
     return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
 
 
-def kept_inputs(job: Job, layers: int) -> int:
-    """Of so many layers: checkpointing keeps the input of each."""
-    return layers if job.run.training.gradient_checkpointing else 0
-
-
-def lower_layers_terms(job: Job) -> Terms:
-    """Without checkpointing: what every layer but the last saved, and autocast's copies of their weights."""
-    if job.run.training.gradient_checkpointing:
-        return ()
-    last = layer_saved(job, learns=job.census.trained_layers > 0)
-    saved = Term("saved activations", max(saved_layers(job) - last - unsaved_norm(job), 0), "layers below the last")
-    if not job.autocasts:
-        return (saved,)
-    copies = job.storage.compute * max(job.census.cast - (job.census.layer - layer_experts(job)), 0)
-    return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
-
-
-def saved_layers(job: Job) -> int:
-    learning = min(job.census.trained_layers, job.census.depth)
-    saved = learning * job.learning_layer if learning else 0
-    if job.census.depth > learning:
-        saved += (job.census.depth - learning) * job.frozen_layer
-    return saved + job.merged_experts * mixture_layers(job.facts)
-
-
 def saved_term(job: Job) -> Term:
     """What waits for the backward pass when the loss is computed."""
     if job.trace is not None:
@@ -79,30 +65,16 @@ def saved_term(job: Job) -> Term:
     (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
     dropped = job.facts.hidden * job.tokens if job.facts.residual_dropout else 0  # the mask of the embedding's dropout
     saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job) + dropped
-    if job.run.training.gradient_checkpointing:
+    if last_again(job):
         return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
-    saved += saved_layers(job) - unsaved_norm(job)
-    return Term("saved activations", max(saved, 0), f"{job.census.depth} layers, last norm, cos and sin")
+    again = f"checkpoints of {recomputed_layers(job)} layers, " if recomputed_layers(job) else ""
+    return Term("saved activations", max(saved + kept_bytes(job), 0), f"{again}{kept_layers(job)} layers, last norm, cos and sin")
 
 
 def narrow_embedding(job: Job) -> int:
     """Where the first layer widens the residual stream, its own input is still as narrow as the embedding."""
     widens = job.storage.autocast and widened(job.run, job.facts)
     return (job.arithmetic.residual - job.storage.frozen) * job.facts.hidden * job.tokens if widens else 0
-
-
-def unsaved_norm(job: Job) -> int:
-    """The first norm that sees a gradient has an input that needs none; a frozen one saves nothing at all.
-
-    With checkpointing the input of an adapted model is made to need one (transformers, enable_input_require_grads).
-    """
-    made = job.census.adapters > 0 and job.run.training.gradient_checkpointing
-    if job.whole or job.census.embedding or made or not job.census.depth:
-        return 0
-    if job.arithmetic.fused:
-        return norm_bytes(job.facts, job.arithmetic, learns=False) * job.tokens if job.census.adapters else 0
-    norms = 2 if job.facts.traits.parallel else 1
-    return norms * (4 * job.facts.hidden + (4 if job.census.adapters else 0)) * job.tokens
 
 
 def final_norm_bytes(job: Job) -> int:
@@ -215,7 +187,7 @@ def head_cast_terms(job: Job) -> Terms:
         return lower_casts(job)
     if job.run.training.gradient_checkpointing and job.storage.autocast:
         head = job.head if isinstance(job.run.optim, Badam) else job.census.head  # there it is fp32 although it does not learn
-        return (Term("autocast copies", job.storage.compute * head, "the head's, until its backward"),)
+        return (Term("autocast copies", job.storage.compute * head, "the head's, until its backward"), *lower_casts(job))
     return cast_terms(job)
 
 
@@ -248,6 +220,12 @@ def last_layer_terms(job: Job, gradients: int) -> Terms:
     return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
 
 
+def middle_layer_terms(job: Job, gradients: int) -> Terms:
+    """Of the highest layer that is computed again, below others that are not: these have their gradients, and what they kept has gone."""
+    above = job.census.head + job.census.layer * (kept_layers(job) if job.census.adapters else kept_learning(job))
+    return (*buffer_terms(job), *reached(job, above, gradients), *stream_terms(job, kept_inputs(job, job.census.depth)))
+
+
 def first_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the first layer that learns: all gradients but the rest of its own and an untied embedding's."""
     below = 0 if job.facts.tied else job.census.embedding
@@ -257,12 +235,15 @@ def first_layer_terms(job: Job, gradients: int) -> Terms:
 
 
 def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
-    """The ends of the stack: in between, what is saved shrinks and what has a gradient grows steadily."""
+    """The ends of the stack, and of the part that is computed again: in between, what is saved shrinks and what has a gradient grows steadily."""
     if job.trace is not None:
         return traced_layer_phases(job, job.trace, inside)
     mask = Term("mask", mask_bytes(job), "boolean for sdpa, in the scores' dtype for eager attention")
     moments = fused_moments if job.arithmetic.fused else learning_moments
-    ends = [("last", last_layer_terms, moments(job, 0)), ("first", first_layer_terms, moments(job, unsaved_norm(job)))]
+    first = of_layer(job, recomputed_layers(job) > 0 or last_again(job))
+    ends = [("last", last_layer_terms, moments(of_layer(job, last_again(job)), 0)), ("first", first_layer_terms, moments(first, unsaved_norm(job)))]
+    if not last_again(job) and recomputed_layers(job) > 1:
+        ends.append(("middle", middle_layer_terms, moments(first, 0)))
     return tuple(
         Phase(phase_name(end, moment.name), (*inside, *around(job, moment.gradients), *moment.terms, mask))
         for end, around, found in ends
@@ -293,9 +274,9 @@ def phase_name(end: str, moment: str) -> str:
 
 def lower_casts(job: Job) -> Terms:
     """Without checkpointing autograd keeps autocast's copies of every layer until its backward."""
-    if job.run.training.gradient_checkpointing or not job.autocasts or job.trace is not None:
+    if last_again(job) or not job.autocasts or job.trace is not None:
         return ()
-    return (Term("autocast copies", job.storage.compute * job.census.cast, "of the layers' weights, kept by autograd"),)
+    return (Term("autocast copies", job.storage.compute * kept_casts(job), "of the layers' weights, kept by autograd"),)
 
 
 def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:

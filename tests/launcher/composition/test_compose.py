@@ -125,7 +125,7 @@ def test_a_key_of_another_choice_is_told_as_such() -> None:
         ("regime.rank=null", "regime.rank=null is not possible. Give regime.rank a value."),
         ("regime.rank=???", "Set regime.rank="),
         ("data=files", "data.sets has no value. Set 'data.sets=[FILE]', with a file"),
-        ("training.gradient_checkpointing=maybe", "training.gradient_checkpointing=maybe is not possible. It must be true or false."),
+        ("data.packing=maybe", "data.packing=maybe is not possible. It must be true or false."),
         ("data.sets=one", "data.sets must be a list. Write: 'data.sets=[one]'"),
         ("optim.lr=fast", "optim.lr=fast is not possible. It must be a number."),
         ("data.sets=[null]", "data.sets[0]"),

@@ -42,7 +42,6 @@ def test_without_overrides_the_recorded_run_goes_on(run_dir: RunDir) -> None:
         "optim.lr=0.0001",
         "regime.alpha=32",
         "training.gradient_checkpointing=true",
-        "training.gradient_checkpointing=1",
         "data.sets=[generated]",
         "data.max_samples=null",
         "model=demo",

@@ -1,6 +1,7 @@
 """What training.fit chooses without being asked: the keys that are open, on GPUs, in stages that learn from given rows."""
 
 import importlib.machinery
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from conf.run_dir import RunDir, load_run, save_run
 from launcher.composition.compose import compose
+from launcher.errors import ConfigError
 from launcher.gate import fit
 from launcher.gate.judge import Judged, judge_recorded, judge_run
 from launcher.memory.step.fused_reach import fuses_layers
@@ -77,6 +79,55 @@ def test_where_nothing_is_said_of_the_batch_it_stays_and_the_rest_is_chosen(stat
     assert (plain.micro_batch, plain.accumulation, plain.effective_batch) == batch
     assert (found.gradient_checkpointing, found.kernels, found.loss, found.attention) == (False, "fused", "fused", "varlen")
     assert (plain.gradient_checkpointing, plain.kernels, plain.loss, plain.attention) == (True, "plain", "plain", "sdpa")
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_no_more_layers_are_computed_again_than_the_memory_asks_for() -> None:
+    job = ("model=llama3.1_8b", "node=a100_40", "regime=lora", STATED, "training.micro_batch=4")
+    found = judged(*job)
+    layers = found.run.training.gradient_checkpointing
+
+    assert found.verdict.permitted
+    assert type(layers) is int
+    assert 1 < layers < 32
+    stated = "training.fit=off training.kernels=fused training.loss=fused training.attention=varlen".split()
+    fewer = judged(*job, *stated, f"training.gradient_checkpointing={layers - 1}")
+    assert not fewer.verdict.permitted or fewer.verdict.close
+    same = judged(*job, *stated, f"training.gradient_checkpointing={layers}")
+    assert same.run.training == replace(found.run.training, fit="off")
+    assert same.estimate.required == found.estimate.required < fewer.estimate.required
+    assert any(
+        reason.startswith(f"training.gradient_checkpointing={layers}: gradient checkpointing of {layers - 1} layers instead") for reason in found.fit
+    )
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_auto_chooses_the_layers_alone_wherever_it_stands() -> None:
+    """On a CPU node, where nothing else is chosen; and where training.fit=off."""
+    job = ("model=llama3.2_1b", "node=cpu", "regime=lora", "cluster.ranks_per_node=1", "training.micro_batch=4", "data.cutoff=512")
+    auto = "training.gradient_checkpointing=auto"
+    hosts = [judged(*job, f"training.gradient_checkpointing={value}").estimate.host for value in ("true", "8", "false")]
+    assert hosts[0] < hosts[1] < hosts[2]
+    between = f"node.host_memory={int(hosts[1] * 1.05)}"
+    for given, least, most in ((), 0, 0), ((between,), 1, 8), ((between, "training.fit=off"), 1, 8):
+        training = judged(*job, auto, *given).run.training
+        assert least <= training.gradient_checkpointing <= most
+        assert (training.kernels, training.loss, training.micro_batch) == ("plain", "plain", 4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (("training.gradient_checkpointing=17",), "the backward pass goes through 16 layers. Set a number up to 16, or true for all."),
+        (("training.gradient_checkpointing=0",), "It must be true, false, auto or a number of layers from 1 on."),
+        (("training.gradient_checkpointing=maybe",), "It must be true, false, auto or a number of layers from 1 on."),
+        (("training.gradient_checkpointing=4", "sharding=fsdp2", "node.gpus=2"), "sharding=fsdp2 computes all layers again or none. Set"),
+        (("training.gradient_checkpointing=2", "regime=freeze", "regime.layers=0", "regime.new_blocks=2"), "stand between frozen ones"),
+    ],
+)
+def test_a_number_of_layers_that_cannot_be_is_refused(overrides: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        judged("model=llama3.2_1b", "node=h200_141", *overrides)
 
 
 @pytest.mark.usefixtures("without_extra")

@@ -52,6 +52,8 @@ def test_every_phase_is_within_half_a_percent_of_the_traced_step(described, trac
         (LLAMA, "lora", ROWS, (KEPT, "regime.rank=128")),
         (LLAMA, "lora", ROWS, (KEPT, "training.precision=bf16")),
         (LLAMA, "lora", LONG, ()),
+        (LLAMA, "lora", ROWS, ("training.gradient_checkpointing=2",)),
+        (LLAMA, "amp", ROWS, ("training.gradient_checkpointing=1",)),
         (LLAMA, "lora", PADDED, (KEPT, "training.attention=sdpa")),
         (LLAMA, "lora", ROWS, (KEPT, "training.loss=plain")),
         (LLAMA, "amp", ROWS, ("training.loss=chunked",)),

@@ -128,6 +128,23 @@ def test_the_other_half_of_the_matrix_agrees_too(described, tracer, cell, checkp
 
 
 @pytest.mark.parametrize(
+    ("model", "regime", "layers", "batch"),
+    [
+        (LLAMA, "bf16", 2, Batch(1, 1024, masked=False)),
+        (LLAMA, "amp", 1, Batch(1, 1024, masked=False)),
+        (LLAMA, "lora", 2, Batch(2, 1024, masked=True)),
+        (LLAMA, "qlora", 2, Batch(1, 1024, masked=False)),
+        (LLAMA, "freeze", 1, Batch(1, 1024, masked=False)),
+        (MIXTRAL, "qlora", 1, Batch(1, 1024, masked=False)),
+    ],
+)
+def test_a_part_of_the_layers_is_computed_again_as_traced(described, tracer, model, regime, layers, batch):
+    run, facts = described_depth(described, model, regime, f"training.gradient_checkpointing={layers}")
+
+    assert_agrees(tracer.trace(run, batch), predicted(run, facts, batch))
+
+
+@pytest.mark.parametrize(
     ("model", "regime", "batch"),
     [
         (LLAMA, "dora", Batch(1, 1024, masked=False)),

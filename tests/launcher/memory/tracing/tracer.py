@@ -25,6 +25,7 @@ from trainers.kernels.loss import compute_loss_fused
 from trainers.kernels.parts import fused
 from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
+from trainers.regimes.layers import recompute_lowest
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
 from trainers.tracing.kernels import autocast_as_on_a_gpu, kernels_as_on_a_gpu, masks
@@ -109,6 +110,7 @@ def meta_model(run: Run) -> nn.Module:
         fuse_layers(model)
     if run.training.loss == "fused":
         compute_loss_fused(model) if fused(run) else fuse_loss(model)
+    recompute_lowest(model, run)
     regime = run.regime
     if isinstance(regime, Freeze):
         train_only(model, [*chosen_layers(model, regime.layers), *regime.modules], trained_dtype(run))
