@@ -67,12 +67,12 @@ def test_what_kept_the_next_faster_choice_out_is_said_with_its_numbers():
     assert reasons[1].endswith("79.65 GiB is there.")  # 81,559 MiB
 
 
-@pytest.mark.parametrize(("node", "taken"), [("h200_141", (False, "ddp")), ("a100_80", (False, "zero1")), ("a100_40", (False, "fsdp2"))])
-def test_no_more_is_split_than_the_gpus_ask_for(node: str, taken: tuple[bool, str]):
+@pytest.mark.parametrize(("node", "taken"), [("h200_141", (False, "ddp")), ("a100_80", (False, "zero1")), ("a100_40", (7, "zero2"))])
+def test_no_more_is_split_than_the_gpus_ask_for(node: str, taken: tuple[bool | int, str]):
     # Bytes of 8.03 billion parameters on a GPU of eight, in bf16: ddp 8 each, 64 GB; zero1 2 + 2 + (2 + 4) / 8, 38 GB; zero2 2 + 8 / 8, 24 GB;
-    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 would have to recompute, in passes of 4 x 2048 tokens: with 6.4e10 operations a token and the launches of 32
-    # layers, 1.07 x hypot(8192 x 6.4e10, 2 x 5.1e13) / 8192 = 7.0e10 a token; fsdp2 need not, in passes of 2048: 1.2 x hypot(2048 x 4.8e10, 5.1e13)
-    # / 2048 = 6.5e10.
+    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 has to compute 7 of 32 layers again, in passes of 2048 tokens: with 4.8e10 operations a token, 7 / 32 of 1.6e10
+    # more, and the launches of 39 layers, 1.07 x hypot(2048 x 5.15e10, 39 x 1.6e12) / 2048 = 6.4e10 a token; fsdp2 need not: 1.2 x hypot(2048 x 4.8e10,
+    # 5.1e13) / 2048 = 6.5e10.
     found, _ = chosen("model=llama3.1_8b", "regime=full", "training.precision=bf16", f"node={node}", "node.gpus=8", "gate.floor=advisory")
 
     assert found[2:] == taken
@@ -122,7 +122,8 @@ def test_the_choice_is_the_fastest_permitted_of_all_combinations_and_keeps_the_b
         assert judge_run(found).permitted == bool(possible)
         assert reasons[0].startswith("none of the") != bool(possible)
         if possible:
-            assert slowness(found, facts) == min(possible)
+            whole = isinstance(training.gradient_checkpointing, bool)  # a part of the layers is faster than all, and not among the candidates
+            assert slowness(found, facts) == min(possible) if whole else slowness(found, facts) < min(possible)
         permitted += bool(possible)
     assert 2 < permitted < 12
 
