@@ -70,8 +70,8 @@ def test_what_kept_the_next_faster_choice_out_is_said_with_its_numbers():
 @pytest.mark.parametrize(("node", "taken"), [("h200_141", (False, "ddp")), ("a100_80", (False, "zero1")), ("a100_40", (7, "zero2"))])
 def test_no_more_is_split_than_the_gpus_ask_for(node: str, taken: tuple[bool | int, str]):
     # Bytes of 8.03 billion parameters on a GPU of eight, in bf16: ddp 8 each, 64 GB; zero1 2 + 2 + (2 + 4) / 8, 38 GB; zero2 2 + 8 / 8, 24 GB;
-    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 has to compute 7 of 32 layers again, in passes of 2048 tokens: with 4.8e10 operations a token, 7 / 32 of 1.6e10
-    # more, and the launches of 39 layers, 1.07 x hypot(2048 x 5.15e10, 39 x 1.6e12) / 2048 = 6.4e10 a token; fsdp2 need not:
+    # fsdp2 8 / 8, 8 GB. On 40 GB zero2 has to compute 7 of 32 layers again, in passes of 2048 tokens: with 4.8e10 operations a token,
+    # 7 / 32 of 1.6e10 more, and the launches of 39 layers, 1.07 x hypot(2048 x 5.15e10, 39 x 1.6e12) / 2048 = 6.4e10 a token; fsdp2 need not:
     # 1.2 x hypot(2048 x 4.8e10, 5.1e13) / 2048 = 6.5e10.
     found, _ = chosen("model=llama3.1_8b", "regime=full", "training.precision=bf16", f"node={node}", "node.gpus=8", "gate.floor=advisory")
 
