@@ -40,7 +40,7 @@ from launcher.memory.stages import sample_tokens
 from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.weights.parameters import census_of
 from launcher.rules.attention import chosen_attention, on_old_gpu
-from launcher.rules.model_limits import why_all_layers
+from launcher.rules.model_limits import layers_counted
 from launcher.rules.pairs import incompatibilities
 from launcher.words import plural
 
@@ -94,7 +94,12 @@ def by_layers(tried: Sequence[Tried], facts: ModelFacts, judge: Callable[[Run], 
     for candidate, verdict in tried:
         again = trained(candidate, gradient_checkpointing=True)
         too_large = candidate.training.gradient_checkpointing is False and not is_sure(candidate, verdict) and again in whole
-        if too_large and slowness(candidate, facts) < fastest and why_all_layers(candidate, facts) is None:
+        if (
+            too_large
+            and slowness(candidate, facts) < fastest
+            and layers_counted(facts)
+            and not incompatibilities(trained(again, gradient_checkpointing=1))
+        ):
             found += fewest_layers(candidate, census_of(candidate, facts).depth, judge)
     return found
 

@@ -3,7 +3,7 @@ only after the weights are loaded."""
 
 from conf.constants import HQQ_GROUP
 from conf.optimizers import optimizer_row
-from conf.schema import Badam, Freeze, Fsdp, Qlora, Run
+from conf.schema import Freeze, Qlora, Run
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
 from launcher.memory.weights.parameters import census_of, frozen_selection
@@ -34,20 +34,16 @@ def refuse_layers(run: Run, facts: ModelFacts) -> None:
             f"training.gradient_checkpointing={value}: the backward pass goes through {plural(depth, 'layer')}. "
             f"Set a number up to {depth}, or true for all."
         )
-    why = why_all_layers(run, facts)
-    if why is not None:
-        raise ConfigError(f"training.gradient_checkpointing={value} is not possible: {why}. Set training.gradient_checkpointing=true or false.")
+    if not layers_counted(facts):
+        raise ConfigError(
+            f"training.gradient_checkpointing={value} is not possible: memory of {facts.family} is predicted only where all its layers are computed "
+            f"again, or none. Set training.gradient_checkpointing=true or false."
+        )
 
 
-def why_all_layers(run: Run, facts: ModelFacts) -> str | None:
-    """What keeps a part of the layers from being computed again; None where a number is possible."""
-    rows = (
-        (bool(facts.architecture), f"the layers of {facts.family} are not counted one by one"),
-        (isinstance(run.sharding, Fsdp), f"sharding={run.sharding.name} computes all layers again or none"),
-        (isinstance(run.optim, Badam), f"under optim={run.optim.name} other layers learn at other times"),
-        (isinstance(run.regime, Freeze) and run.regime.new_blocks > 0, "layers that learn stand between frozen ones (regime.new_blocks)"),
-    )
-    return next((why for applies, why in rows if applies), None)
+def layers_counted(facts: ModelFacts) -> bool:
+    """A trace of a family without a table has all its layers in one form."""
+    return not facts.architecture
 
 
 def refuse_unstretched(run: Run, facts: ModelFacts) -> None:

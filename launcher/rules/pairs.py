@@ -8,6 +8,7 @@ from conf.schema import Badam, Ddp, Freeze, Fsdp, Galore, Qlora, Run, Zero
 from conf.stages import Loss, compares_joined, stage_row
 from launcher.rules.attention import ATTENTION_RULES, family_traits
 from launcher.rules.kernel_pairs import KERNEL_RULES
+from launcher.rules.layer_pairs import LAYER_RULES
 from launcher.rules.regime_pairs import REGIME_RULES
 from launcher.rules.rule import Rule
 from launcher.rules.stage_pairs import STAGE_RULES
@@ -196,6 +197,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *ATTENTION_RULES,
     *KERNEL_RULES,
+    *LAYER_RULES,
     *REGIME_RULES,
     *STAGE_RULES,
 )

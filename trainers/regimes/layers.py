@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from conf.regimes import regime_row
 from conf.schema import Run
 
 
@@ -37,11 +38,12 @@ def recompute_lowest(model: PreTrainedModel, run: Run) -> None:
         raise ValueError(
             f"training.gradient_checkpointing={count}: {type(model).__name__} cannot compute a part of its layers again. Set it to true or false."
         )
+    adapter = regime_row(run.regime.name).learns == "an adapter"  # with checkpointing transformers gives the embeddings' output a gradient then
     switch_all = model._set_gradient_checkpointing
 
     def switch(enable: bool = True, *arguments: Any, **keywords: Any) -> None:
         switch_all(enable, *arguments, **keywords)
-        lowest = lowest_backward(model, layers)
+        lowest = 0 if adapter else lowest_backward(model, layers)
         for number, layer in enumerate(layers):
             layer.gradient_checkpointing = enable and lowest <= number < lowest + count
 

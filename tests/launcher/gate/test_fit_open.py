@@ -123,8 +123,11 @@ def test_auto_chooses_the_layers_alone_wherever_it_stands() -> None:
         (("training.gradient_checkpointing=17",), "the backward pass goes through 16 layers. Set a number up to 16, or true for all."),
         (("training.gradient_checkpointing=0",), "It must be true, false, auto or a number of layers from 1 on."),
         (("training.gradient_checkpointing=maybe",), "It must be true, false, auto or a number of layers from 1 on."),
-        (("training.gradient_checkpointing=4", "sharding=fsdp2", "node.gpus=2"), "sharding=fsdp2 computes all layers again or none. Set"),
-        (("training.gradient_checkpointing=2", "regime=freeze", "regime.layers=0", "regime.new_blocks=2"), "stand between frozen ones"),
+        (
+            ("training.gradient_checkpointing=4", "sharding=fsdp2", "node.gpus=2"),
+            "Under FSDP2 memory is predicted only where all layers are computed again, or none. Set training.gradient_checkpointing=true.",
+        ),
+        (("training.gradient_checkpointing=2", "regime=freeze", "regime.layers=0", "regime.new_blocks=2"), "New blocks stand between frozen ones"),
     ],
 )
 def test_a_number_of_layers_that_cannot_be_is_refused(overrides: tuple[str, ...], why: str) -> None:
