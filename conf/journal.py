@@ -24,19 +24,18 @@ USER, SUPERVISOR, SLURM, TORCHRUN = "the user", "the supervisor", "Slurm", "torc
 @dataclass(frozen=True)
 class Row:
     event: ClassVar[str]
+    phrase: ClassVar[str]  # what `regimen status RUN` says of it, with its fields in braces; a row that says more than one thing has words of its own
 
     def words(self) -> str:
-        """What `regimen status RUN` says of it."""
-        raise NotImplementedError
+        shown = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return self.phrase.format(**shown)
 
 
 @dataclass(frozen=True)
 class Submitted(Row):
     event = "submitted"
+    phrase = "submitted as Slurm job {job}"
     job: str
-
-    def words(self) -> str:
-        return f"submitted as Slurm job {self.job}"
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ class Reopened(Row):
     """A finished run is made longer: from here on it is not a finished one, whatever happens before its ranks start."""
 
     event = "reopened"
-
-    def words(self) -> str:
-        return "goes on after its end"
+    phrase = "goes on after its end"
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,10 @@ class Changed(Row):
     """A key that this attempt has with another value than the one before."""
 
     event = "change"
+    phrase = "{key} changed from {before} to {after}"
     key: str
     before: str
     after: str
-
-    def words(self) -> str:
-        return f"{self.key} changed from {self.before} to {self.after}"
 
 
 @dataclass(frozen=True)
@@ -116,10 +111,8 @@ class Committed(Row):
 @dataclass(frozen=True)
 class Pruned(Row):
     event = "prune"
+    phrase = "removed {checkpoints} (checkpoint.keep)"
     checkpoints: tuple[str, ...]
-
-    def words(self) -> str:
-        return f"removed {', '.join(self.checkpoints)} (checkpoint.keep)"
 
 
 @dataclass(frozen=True)
@@ -127,11 +120,9 @@ class Skipped(Row):
     """A step whose loss or gradient was NaN or infinite (training.on_nan=skip)."""
 
     event = "skip"
+    phrase = "step {step} was left out: {what}"
     step: int
     what: str
-
-    def words(self) -> str:
-        return f"step {self.step} was left out: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -149,10 +140,8 @@ class StopRequested(Row):
 @dataclass(frozen=True)
 class Hung(Row):
     event = "hang"
+    phrase = "hung: {message}"
     message: str  # which rank stopped, and what it was doing
-
-    def words(self) -> str:
-        return f"hung: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -160,10 +149,8 @@ class KilledRemains(Row):
     """Processes that libraries had started, and that were still there seconds after their ranks had ended."""
 
     event = "killed remains"
+    phrase = "killed what the ranks had left: {pids}"
     pids: tuple[str, ...]
-
-    def words(self) -> str:
-        return f"killed what the ranks had left: {', '.join(self.pids)}"
 
 
 @dataclass(frozen=True)
@@ -171,20 +158,16 @@ class Failed(Row):
     """An attempt ended, and the run is started again."""
 
     event = "failure"
+    phrase = "failed with exit code {exit_code} and is started again: {message}"
     exit_code: int
     message: str
-
-    def words(self) -> str:
-        return f"failed with exit code {self.exit_code} and is started again: {self.message}"
 
 
 @dataclass(frozen=True)
 class Requeued(Row):
     event = "requeued"
+    phrase = "Slurm job {job} was queued again"
     job: str
-
-    def words(self) -> str:
-        return f"Slurm job {self.job} was queued again"
 
 
 @dataclass(frozen=True)
@@ -192,11 +175,9 @@ class Ended(Row):
     """The run is not started again by itself."""
 
     event = "end"
+    phrase = "ended with exit code {exit_code}: {message}"
     exit_code: int
     message: str
-
-    def words(self) -> str:
-        return f"ended with exit code {self.exit_code}: {self.message}"
 
 
 # What decides whether a run waits, runs or has ended; the others happen while it runs.

@@ -100,6 +100,12 @@ def test_every_row_has_words_and_comes_back_as_it_was(run_dir: RunDir) -> None:
     assert all(len(line.partition("  ")[2]) > 5 for line in journal.lines(events(run_dir)))
 
 
+def test_the_words_of_a_row_have_its_fields() -> None:
+    assert journal.Changed("optim.lr", "0.1", "{lr}").words() == "optim.lr changed from 0.1 to {lr}"
+    assert journal.Pruned(("step-1", "step-2")).words() == "removed step-1, step-2 (checkpoint.keep)"
+    assert journal.Ended(75, "stopped and saved").words() == "ended with exit code 75: stopped and saved"
+
+
 def test_only_a_commit_sets_the_counter_back(run_dir: RunDir) -> None:
     counts = []
     for row in (

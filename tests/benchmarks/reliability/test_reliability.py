@@ -2,15 +2,19 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import damage, kills_in_save
+from benchmarks.reliability import damage, kills_in_save, two_starts
 from conf.run_dir import RunDir
+from tests.waiting import PATIENCE
 from trainers.checkpoints.commit import commit, commit_model
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def exit_code(main: Callable[[], int], patch: pytest.MonkeyPatch, *words: str) -> int:
@@ -50,6 +54,37 @@ def test_damage_of_every_kind_is_found(run_folder: Path, monkeypatch: pytest.Mon
 
 def test_damage_is_missed_without_hashes(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code(damage.main, monkeypatch, str(run_folder), "--trials", "80", "--broken") == 1
+
+
+def test_two_starts_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lives, was killed, or begins at the same moment."""
+    assert exit_code(two_starts.main, monkeypatch, "--trials", "3") == 0
+
+
+def test_two_starts_under_a_lock_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exit_code(two_starts.main, monkeypatch, "--trials", "1", "--broken") == 1
+
+
+def by_itself(script: str, *options: str) -> int:
+    """The exit code of a script that imports torch and forks."""
+    argv = [sys.executable, "-m", f"benchmarks.reliability.{script}", *options]
+    return subprocess.run(argv, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=PATIENCE, check=False).returncode
+
+
+def test_a_checkpoint_that_would_run_a_command() -> None:
+    """In a file that the run loads and in one that it does not."""
+    assert by_itself("pickles", "--trials", "2") == 0
+
+
+@pytest.mark.long
+def test_a_checkpoint_whose_command_runs_where_nothing_looks_at_it() -> None:
+    assert by_itself("pickles", "--trials", "2", "--broken") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("options", "code"), [(("--trials", "4"), 0), (("--trials", "1", "--broken"), 1)])
+def test_secrets_of_real_runs_and_of_a_sweep(options: tuple[str, ...], code: int) -> None:
+    assert by_itself("planted_secrets", *options) == code
 
 
 @pytest.mark.long
