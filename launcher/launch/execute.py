@@ -126,8 +126,14 @@ def start_ranks(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=partial(die_with_parent, supervisor.pid),
+            preexec_fn=partial(as_agent, supervisor.pid),
         )
+
+
+def as_agent(supervisor: int) -> None:
+    """In the child, before it becomes the agent, which would die of SIGUSR1 until it has imported what handles it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    die_with_parent(supervisor)
 
 
 def end_with_this_process() -> Callable[[], None]:

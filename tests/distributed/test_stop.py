@@ -1,6 +1,7 @@
 """Real runs that are asked to stop in the middle of something long: they leave it, save what there is to save, and end with 75."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_inside_a_rollout_answers_end_and_the_step_before_is_saved(tmp_path: Pat
     with line.start((*line.MODULE, "train", *RUN, ALONE, *written), tmp_path) as started:
         run_dir = started.the_run(tmp_path / "outputs")
         started.wait_until(line.reached(run_dir, 1), "first step")
-        run_dir.stop.touch()
+        os.kill(line.agents_of(run_dir)[0].pid, signal.SIGUSR1)  # who passes it on to its ranks
         ended = started.end()
     assert ended.code == 75, ended.text
     assert "stopped and saved. Go on with: regimen train resume=" in ended.err.replace("\n", " ")

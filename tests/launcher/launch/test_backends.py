@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.run import get_args_parser
 
 from conf.run_dir import RunDir
 from conf.schema import Run
@@ -59,6 +60,15 @@ def test_accelerate_is_given_a_configuration_of_its_own() -> None:
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file=/runs/a b/1/accelerate.yaml", "--max-restarts=0"),
         *("-m", "trainers", "/runs/a b/1"),
     )
+
+
+@pytest.mark.parametrize("backend", ["torchrun", "accelerate"])
+def test_the_warning_of_a_cluster_is_among_what_the_agent_passes_on(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both agents take what they handle from torchrun's own parser, and accelerate has no option for it."""
+    found = environment(on_cpu(f"backend={backend}"), {"PET_SIGNALS_TO_HANDLE": "SIGTERM"})["PET_SIGNALS_TO_HANDLE"]
+    monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", found)
+    handled = get_args_parser().parse_args(["-m", "trainers"]).signals_to_handle.split(",")
+    assert {"SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"} <= set(handled)
 
 
 def test_a_node_of_a_cluster_is_told_its_place() -> None:
