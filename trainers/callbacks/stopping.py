@@ -33,8 +33,8 @@ class Stopping(TrainerCallback):
         self.drawn: Callable[[], None] | None = None  # within a step: sets back what it has drawn of random numbers
         REQUESTS.begin(run_dir.stop)
         for number in SIGNALS:
-            # SIGTERM is ignored in a Slurm job (slurm/train.sbatch.j2): there the stop file alone counts. An agent ignores SIGUSR1 while it imports.
-            if number == signal.SIGUSR1 or signal.getsignal(number) != signal.SIG_IGN:
+            # SIGTERM is ignored in a Slurm job (slurm/train.sbatch.j2): there the stop file alone counts.
+            if number != signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.note)
         LIFE.interruptible = True
 
