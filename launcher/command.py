@@ -35,6 +35,10 @@ HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 WANDB_SECRETS = ("WANDB_API_KEY",)
 
 
+# Libraries read their own files in the encoding of the site: torch's templates cannot be read where that is ASCII.
+UTF8 = ("PYTHONUTF8", "1")
+
+
 OLDER_NAMES = {"PYTORCH_ALLOC_CONF": ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")}  # torch reads them only where the new name is not set
 
 

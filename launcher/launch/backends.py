@@ -8,7 +8,7 @@ from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
 from conf.stages import stage_row
-from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.command import HUB_SECRETS, SECRETS, UTF8, WANDB_SECRETS, Command
 from launcher.errors import ConfigError
 
 TORCHRUN = "torch.distributed.run"
@@ -122,7 +122,7 @@ def defaults(run: Run) -> tuple[tuple[str, str], ...]:
 
 def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """What no environment may change. PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
-    safe = (("PYTHONSAFEPATH", "1"), HANDLED)
+    safe = (("PYTHONSAFEPATH", "1"), UTF8, HANDLED)
     quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if stage_row(run.stage.name).trl_experimental else ()
     return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
 

@@ -125,6 +125,11 @@ def test_an_allocator_setting_under_its_older_name_stays_in_force(older: str) ->
     assert "PYTORCH_ALLOC_CONF" not in environment(on_gpus(), {older: "max_split_size_mb:128"})
 
 
+def test_ranks_read_files_of_libraries_in_utf_8_whatever_the_site_says() -> None:
+    """torch's templates hold more than ASCII, and it names no encoding: under LC_ALL=C and PYTHONUTF8=0 its import ended the rank."""
+    assert environment(on_cpu(), {"LC_ALL": "C", "PYTHONUTF8": "0"})["PYTHONUTF8"] == "1"
+
+
 def test_the_defaults_fill_what_the_site_leaves_open() -> None:
     found = environment(on_gpus(), {})
     assert found["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
