@@ -3,12 +3,10 @@
 python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/run_fsdp_cells.py FOLDER...
 """
 
-import os
 import runpy
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
@@ -20,7 +18,7 @@ def split_on_cpus() -> None:
     def with_plugin(self: AcceleratorState, *positional: Any, **named: Any) -> None:
         plain(self, *positional, **named)
         plugin = named.get("fsdp_plugin")
-        if plugin is not None and self.distributed_type in (DistributedType.MULTI_CPU, DistributedType.NO):  # the second is one rank
+        if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
             if self._mixed_precision != "no":
                 plugin.set_mixed_precision(self._mixed_precision)
             self.fsdp_plugin = plugin
@@ -32,6 +30,4 @@ def split_on_cpus() -> None:
 
 if __name__ == "__main__":
     split_on_cpus()
-    if os.environ["WORLD_SIZE"] == "1":  # accelerate makes no process group for one rank without a GPU, and with one it does
-        torch.distributed.init_process_group("gloo")
     runpy.run_path(str(Path(__file__).with_name("run_cells.py")), run_name="__main__")

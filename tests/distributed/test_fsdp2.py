@@ -13,7 +13,7 @@ from reward_models import save_reward_model
 from transformers import AutoModelForCausalLM
 
 from conf.request import Export, Trained
-from conf.run_dir import RunDir, load_run, save_run
+from conf.run_dir import RunDir, load_run
 from trainers.verbs.export import export
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long]
@@ -83,28 +83,6 @@ def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
     losses = left[member].losses
     assert len(losses) == 4
     assert losses[3] == losses[2]
-
-
-@pytest.mark.parametrize("regime", ["full_fp32", "lora"])
-@pytest.mark.parametrize(("ranks", "later"), [(2, 1), (1, 2)])
-def test_a_run_goes_on_with_another_number_of_ranks(cells: ModuleType, tmp_path: Path, regime: str, ranks: int, later: int) -> None:
-    """The same eight samples a step; the states are laid out anew as they are loaded."""
-
-    def member(count: int) -> Any:
-        further = (f"cluster.ranks_per_node={count}", f"training.accumulation={2 // count}")
-        return cells.Cell(regime, "fsdp2", stage="sft", further=further)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "SCRIPT", SCRIPT)
-        left = cells.run_cells([member(ranks)], tmp_path, "torchrun")
-        result = left[member(ranks)]
-        assert [entry["code"] for entry in result.exits] == [0] * ranks, result.folder.rank_log(0).read_text()[-2500:]
-        save_run(member(later).settled, result.folder)
-        cells.resume_cells({member(later): result}, tmp_path, "torchrun", step=2)
-    assert [entry["code"] for entry in result.exits] == [0] * later, result.folder.rank_log(0).read_text()[-2500:]
-    assert {layout["world"] for layout in result.layouts} == {later}
-    assert len(result.losses) == 4
-    assert result.losses[3] == pytest.approx(result.losses[2], rel=1e-5)
 
 
 def test_a_loss_is_not_rounded_to_the_16_bits_that_are_computed_in(split: Results) -> None:
