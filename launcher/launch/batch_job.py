@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from conf import journal
-from conf.exit_codes import AFTER_WARNING, SAVED
+from conf.exit_codes import AFTER_WARNING, DONE, SAVED
 from conf.run_dir import RunDir
 from launcher.composition.recorded import recorded_run
 from launcher.errors import ConfigError, NoProgress, RunLocked, SubmissionError
@@ -155,7 +155,7 @@ def job_end(run_dir: RunDir, job: str, agent_code: int, ending: bool = False) ->
     outcome = outcome_of(run_dir, agent_code)
     if by and outcome.exit_code == SAVED:
         journal.record(run_dir, journal.StopRequested(by))
-    if ending:
+    if ending and outcome.exit_code != DONE:
         return ended_by_slurm(run_dir, job, outcome)
     if by and restart.again(outcome.exit_code) == AFTER_WARNING:
         return queue_again(run_dir, job, outcome)

@@ -388,6 +388,12 @@ def test_a_job_that_slurm_ends_itself_is_not_queued_again_here(
     assert not run_dir.stop.exists()
 
 
+def test_a_run_that_has_come_to_its_end_is_finished_although_slurm_ends_the_job(run_dir: RunDir) -> None:
+    leave_exit(run_dir, 0, 0)
+    assert batch_job.job_end(run_dir, "12", 0, ending=True) == 0
+    assert (status_of(run_dir).state, status_of(run_dir).message) == ("finished", "finished")
+
+
 def test_a_sigterm_that_follows_from_a_failed_rank_is_no_request_to_stop(run_dir: RunDir) -> None:
     """srun ends the other nodes with SIGTERM when the agent of one has failed."""
     leave_exit(run_dir, 0, 80)
