@@ -35,11 +35,12 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     if run.cluster.name != "slurm":
         return LaunchPlan(judged, run_dir, command(run, run_dir), files)
     on_one_node = command(run, run_dir)
+    in_a_step = tuple({**dict(on_one_node.forced), **dict(IN_A_STEP)}.items())
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
-    forced = ("env", *(f"{name}={value}" for name, value in (*on_one_node.forced, *IN_A_STEP) if not isinstance(value, FromEnvironment)))
+    forced = ("env", *(f"{name}={value}" for name, value in in_a_step if not isinstance(value, FromEnvironment)))
     script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
-    forced_there = (*on_one_node.forced, *options_from_environment(run))
+    forced_there = (*in_a_step, *options_from_environment(run))
     submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld, forced=forced_there)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
 
