@@ -54,7 +54,7 @@ def overrides(cell: Cell, data: Path, output: Path, tiny: bool) -> list[str]:
     return [
         *(f"model={cell.model}", "model.init=random", "model.path=null", "model.tokenizer=bytes"),
         *("data=files", f"data.folder={data}", "data.sets=[alpaca_en_demo]", "data.cutoff=1024", "data.max_samples=600", "data.template=chatml"),
-        *REGIMES[cell.regime],
+        *(*REGIMES[cell.regime], "training.fit=off"),
         *(["optim.lr=0.0"] if cell.lr_zero else []),
         *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if cell.gpus else "node=cpu"),
         *(f"training.max_steps={STEPS}", "training.micro_batch=4", "checkpoint.interval=0", "evaluation.interval=0"),

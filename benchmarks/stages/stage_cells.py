@@ -107,7 +107,7 @@ def overrides(cell: Cell, place: Place) -> list[str]:
     return [
         *(f"model={cell.model}", *weights(cell.model, place.bases), "model.tokenizer=bytes", f"stage={cell.stage}"),
         *("data=files", f"data.folder={place.data}", f"data.sets={SETS[cell.stage]}", "data.max_samples=600", "data.template=chatml"),
-        *REGIMES[cell.regime],
+        *(*REGIMES[cell.regime], "training.fit=off"),
         *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if place.on_gpu else "node=cpu"),
         *(f"training.max_steps={2 if place.tiny else steps}", "checkpoint.interval=0", "evaluation.interval=0"),
         "gate.mode=advise",  # cells share a GPU

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from conf.constants import GENERATED
 from conf.groups import built_in_choices, default_choices
 from conf.keys import key_rows
 from conf.run_dir import run_as_dict
@@ -29,7 +30,7 @@ def choices_of(run: Composed) -> dict[str, str]:
     preset = preset_of(run.model.path) if run.model.path else run.model.name
     model = preset if preset in built_in_choices("model") else "local"
     node = "auto" if run.node.auto else run.node.name if run.node.name in built_in_choices("node") else "cpu"
-    found = {"model": model, "data": "demo" if run.data.sets == ["generated"] else "files", **named, "node": node}
+    found = {"model": model, "data": "demo" if run.data.sets == [GENERATED] else "files", **named, "node": node}
     return {group: choice for group, choice in found.items() if group in SHOWN or choice != default_choices().get(group)}
 
 

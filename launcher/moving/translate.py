@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.chat_templates import template_names
+from conf.constants import ALL_LINEAR
 from launcher.composition.names import preset_of
 from launcher.moving.draft import Draft
 from launcher.moving.others import settle_others
@@ -180,7 +181,7 @@ def lora(draft: Draft) -> None:
         draft.put("lora_alpha", "regime.alpha", 2 * rank, "twice the rank")
     draft.number_to("lora_dropout", "regime.dropout")
     targets = draft.texts("lora_target")
-    draft.put("lora_target", "regime.targets", ["all-linear"] if targets == ["all"] else targets)
+    draft.put("lora_target", "regime.targets", [ALL_LINEAR] if targets == ["all"] else targets)
     draft.switch_to("use_rslora", "regime.rslora")
     draft.switch_to("use_dora", "regime.dora")
     rounds = draft.number("pissa_iter")

@@ -31,7 +31,7 @@ def recompute_lowest(model: PreTrainedModel, run: Run) -> None:
         ValueError: where the model does not checkpoint its layers one by one.
     """
     count = run.training.gradient_checkpointing
-    if isinstance(count, bool):
+    if count is True or not count:
         return
     _, layers = decoder_layers(model)
     if not all(isinstance(layer, GradientCheckpointingLayer) for layer in layers):

@@ -17,26 +17,23 @@ from conf.schema import Run
 from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
-from launcher.facts.model import ModelFacts, model_facts
-from launcher.facts.node import settled_node
+from launcher.facts.model import ModelFacts
 from launcher.gate.changes import choice, trained, with_micro_batch
 from launcher.gate.fit import candidates, fitted, named, slowness
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.proposals import alternatives
-from launcher.gate.settle import settled
 from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
 from launcher.verbs.plan import judging_like
+from tests.described import with_facts
 
 HUB_DATA = ["data=files", "data.sets=[org/name]"]  # nothing is counted, so nothing bounds the micro-batch
 AUTO = ["training.fit=auto", "training.effective_batch=64"]
 
 
 def described(*overrides: str) -> tuple[Run, ModelFacts, Callable[[Run], Verdict]]:
-    run = compose([*HUB_DATA, *AUTO, *overrides])
-    run = settled(run, settled_node(run.node, run.node.gpus or 0))
-    facts = model_facts(run.model.architecture, "test")
+    run, facts = with_facts(*HUB_DATA, *AUTO, *overrides)
     return run, facts, lambda candidate: judge(candidate, facts, estimate(candidate, facts))
 
 

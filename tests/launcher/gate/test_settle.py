@@ -29,6 +29,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("model.vocab_multiple", "", [1, 64], [0]),
     ("model.added_tokens", "", [[], ["<a>", "<b>"]], [[""], ["<a>", "<a>"]]),
     *((f"hang.{phase}", "", [0, 1], [-1]) for phase in PHASES),
+    ("training.gradient_checkpointing", "", [None, "auto", True, False, 1], [0, -1, "all"]),
     ("data.cutoff", "", [8], [7, 0, -1]),
     ("data.max_samples", "", [None, 1], [0, -1]),
     ("data.validation_share", "", [0.0, 0.999], [-0.001, 1.0, NAN]),
