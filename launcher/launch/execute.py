@@ -22,6 +22,7 @@ from conf.reserve import RUN_BYTES, despite_full_disk, reserve
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
 from launcher.command import Command, launcher_environment
 from launcher.errors import ConfigError, DiskError, GateRefused, RanksFailed
+from launcher.facts.model.tokenizer_files import refuse_absent_tokenizer
 from launcher.facts.node import refuse_absent_gpus
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import refusal_text
@@ -46,6 +47,7 @@ def start_fresh(judged: Judged, listed: bool = True) -> RunDir:
         raise GateRefused(refusal_text(judged.verdict))
     if judged.run.cluster.name != "slurm":
         refuse_absent_gpus(judged.run.node)
+        refuse_absent_tokenizer(judged.run.model)
     refuse_occupied_port(judged.run.backend.port)
     run_dir = make_run_dir(judged)
     if listed:

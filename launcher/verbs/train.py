@@ -20,7 +20,6 @@ from launcher.command import Command
 from launcher.composition import recorded
 from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
-from launcher.facts.model.tokenizer_files import refuse_absent_tokenizer
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.backends import command, refuse_several_local_nodes
@@ -65,7 +64,6 @@ def decide_fresh(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judge
 
 def take_fresh(decided: Judged) -> tuple[LaunchPlan, lock.Owner]:
     """Make the folder of a permitted run, own it, and write its plan."""
-    refuse_absent_tokenizer(decided.run.model)
     run_dir = execute.start_fresh(decided)
     held = execute.own(run_dir)
     plan = plan_for(decided, run_dir)

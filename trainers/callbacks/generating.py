@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from conf.data_sets import evaluates
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, write_text_atomically
 from conf.schema import Run
 from conf.signs import GENERATION
 from conf.stages import Loss, stage_row
@@ -58,9 +58,7 @@ class Generating(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         if state.global_step >= state.max_steps:
-            after = self.entries("after", model)
-            before = json.loads(self.run_dir.samples.read_text(encoding="utf-8")) if self.run_dir.samples.exists() else []
-            self.write([*before, *after])
+            self.write(self.entries("after", model), beside=True)
 
     def entries(self, when: str, model: Any) -> list[Entry]:
         LIFE.enter(GENERATION)
@@ -94,6 +92,9 @@ class Generating(TrainerCallback):
         leave_if_asked()
         return [str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in written]
 
-    def write(self, entries: list[Entry]) -> None:
-        if self.leads:
-            self.run_dir.samples.write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8")
+    def write(self, entries: list[Entry], beside: bool = False) -> None:
+        """By one rank, which alone reads what is there: `beside` keeps that."""
+        if not self.leads:
+            return
+        before = json.loads(self.run_dir.samples.read_text(encoding="utf-8")) if beside and self.run_dir.samples.exists() else []
+        write_text_atomically(self.run_dir.samples, json.dumps([*before, *entries], ensure_ascii=False, indent=1))

@@ -82,6 +82,13 @@ def test_only_the_leading_rank_writes(tokenizer: PreTrainedTokenizerBase, model:
     assert not RunDir(tmp_path).samples.exists()
 
 
+def test_only_the_leading_rank_reads(tokenizer: PreTrainedTokenizerBase, model: LlamaForCausalLM, tmp_path: Path) -> None:
+    """The others come to it while that one writes."""
+    RunDir(tmp_path).samples.write_text("")
+    call(Generating(RunDir(tmp_path), PROMPT, [], 2, tokenizer, leads=False), "on_train_end", model, 10)
+    assert RunDir(tmp_path).samples.read_text() == ""
+
+
 def test_right_answers_are_those_that_are_the_sets_own(learned: RunDir, tmp_path: Path) -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(learned.model), AutoModelForCausalLM.from_pretrained(learned.model)
     wanted = {"What is the sky?": "Blue.", "What is grass?": "Green", "What is snow?": "White as milk.", "What is coal?": "Black. Or grey."}
