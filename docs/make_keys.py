@@ -55,7 +55,7 @@ marked `the default there`. `--run` starts the run at once. These differ, and th
 - `ppo` draws answers from all tokens (no `top_p`, no `top_k`), and its price of divergence is fixed (`stage.kl_coef`).
 - Of a DeepSpeed file the stage and the offloading count. Its bucket sizes and other settings are regimen's own.
 
-The translation of 50 files and of 25 that are refused is tested against values worked out by hand
+The translation of 50 files and of 28 that are refused is tested against values worked out by hand
 (`tests/launcher/moving/test_translate.py`). Nothing was trained with LLaMA-Factory beside regimen.
 """
 TOP = (("name", "${stage.name}-${regime.name}-${model.name}"), ("output", "outputs"))

@@ -250,14 +250,19 @@ def deepspeed(draft: Draft, beside: Path) -> None:
         named = ZERO.search(Path(form).name)
         stage, offloads = (int(named["stage"]) if named else None), "offload" in form
     else:
-        zero = form.get("zero_optimization") or {}
+        zero = table(form.get("zero_optimization"))
         stage = zero.get("stage", 0)
-        offloads = any((zero.get(part) or {}).get("device") == "cpu" for part in ("offload_optimizer", "offload_param"))
+        offloads = any(table(zero.get(part)).get("device") == "cpu" for part in ("offload_optimizer", "offload_param"))
     choice = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}.get(stage) if isinstance(stage, int) else None
     if choice is None or (offloads and stage not in (2, 3)):
         draft.refuse("deepspeed", f"{draft.value('deepspeed')} names no stage of ZeRO. Add sharding=zero2, or another, to the new file yourself")
         return
     draft.put("deepspeed", "sharding", f"{choice}_offload" if offloads else choice, "its buckets and other settings are regimen's own")
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """The value where it is a table; anything else names no stage."""
+    return value if isinstance(value, Mapping) else {} if value is None else {"stage": value}
 
 
 def fsdp(draft: Draft) -> None:

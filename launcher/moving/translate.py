@@ -34,9 +34,20 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
+# Arguments that may be a list, and those that may be a table; all others are one value.
+LISTS = (
+    *("dataset", "eval_dataset", "lora_target", "add_tokens", "freeze_trainable_modules", "freeze_extra_modules", "additional_target"),
+    *("interleave_probs", "report_to", "fsdp", "galore_target", "apollo_target", "adapter_name_or_path", "label_names"),
+)
+TABLES = ("deepspeed", "fsdp_config", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
+
+
 def translate(given: Mapping[str, Any], beside: Path = Path()) -> Draft:
     """What a training file means here. `beside`: the folder of the file, from which the files that it names are looked for too."""
-    draft = Draft(given, DEFAULTS)
+    several = [name for name, value in given.items() if isinstance(value, (list, dict)) and name not in (*LISTS, *TABLES)]
+    draft = Draft({name: None if name in several else value for name, value in given.items()}, DEFAULTS)
+    for name in several:
+        draft.refuse(name, f"{given[name]!r} is not one value, which it needs")
     model(draft)
     stage(draft)
     regime(draft)

@@ -218,6 +218,9 @@ REFUSING: dict[str, tuple[Mapping[str, Any], str]] = {
     "a name that nobody knows": ({"lerning_rate": 1}, "lerning_rate"),
     "no number": ({"learning_rate": "fast"}, "learning_rate"),
     "a checkpoint of theirs": ({"resume_from_checkpoint": "saves/checkpoint-5"}, "resume_from_checkpoint"),
+    "a list where one value belongs": ({"lr_scheduler_type": ["cosine"]}, "lr_scheduler_type"),
+    "a table where one value belongs": ({"template": {"a": 1}}, "template"),
+    "a DeepSpeed file of another form": ({"deepspeed": {"zero_optimization": "three"}}, "deepspeed"),
     "no shuffling": ({"disable_shuffling": True}, "disable_shuffling"),
 }
 
