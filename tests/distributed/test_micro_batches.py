@@ -33,7 +33,11 @@ class BatchCell:
 
 
 def test_two_ranks_learn_the_same_from_micro_batches_of_any_size(cells: ModuleType, tmp_path: Path) -> None:
-    left = cells.run_cells([BatchCell(stage, size) for stage in STAGES for size in (1, 2, 4)], tmp_path, "torchrun")
+    left: dict[BatchCell, Any] = {}
+    for size in (1, 2, 4):
+        (tmp_path / f"of-{size}").mkdir()
+        left |= cells.lay_out([BatchCell(stage, size) for stage in STAGES], tmp_path / f"of-{size}", "torchrun")
+    cells.train_folders(next(iter(left)), list(left.values()), tmp_path, "torchrun")
     found: dict[str, list[list[tuple[float, float]]]] = {stage: [] for stage in STAGES}
     for cell, result in left.items():
         assert [entry["code"] for entry in result.exits] == [0, 0], result.exits
