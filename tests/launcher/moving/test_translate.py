@@ -1,7 +1,7 @@
 """Training files of LLaMA-Factory mean the same here: batch, schedule, template, cutoff, data, adapter, worked out by hand from its documentation.
 
-A case is called by the file of its repository (examples/, main branch and forks of it) whose arguments it has, in short. About half of those files were
-read; the others have the arguments of a sibling and what their name says. The cases without a file are from the help of its arguments.
+A case is called by the file of its repository (examples/, main branch and forks of it) whose arguments it has, in short. About half of those files
+were read; the others have the arguments of a sibling and what their name says. The cases without a file are from the help of its arguments.
 """
 
 import math
