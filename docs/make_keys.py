@@ -49,13 +49,13 @@ regimen's: learning rate 5e-5, a linear schedule without warmup, batch 8, rank 8
 marked `the default there`. `--run` starts the run at once. These differ, and the line of the argument says so:
 
 - Packed samples never see each other, with `neat_packing` or without.
-- A template that regimen has not is replaced by the tokenizer's own.
+- A template that regimen does not have is replaced by the tokenizer's own.
 - Without `bf16`, `fp16` or `pure_bf16` LLaMA-Factory computes in the dtype of the model's files; the translation is
   `training.precision=bf16_amp`.
 - `ppo` draws answers from all tokens (no `top_p`, no `top_k`), and its price of divergence is fixed (`stage.kl_coef`).
 - Of a DeepSpeed file the stage and the offloading count. Its bucket sizes and other settings are regimen's own.
 
-The translation of 50 files and of 28 that are refused is tested against values worked out by hand
+The translation of 50 sets of arguments, and the refusal of 28 more, is tested against values worked out by hand
 (`tests/launcher/moving/test_translate.py`). Nothing was trained with LLaMA-Factory beside regimen.
 """
 TOP = (("name", "${stage.name}-${regime.name}-${model.name}"), ("output", "outputs"))

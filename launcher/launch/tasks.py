@@ -12,7 +12,7 @@ class Starter:
     command: str
     tasks: str  # the variable with the number of tasks, set in every one of them; srun's is not set in a batch script or in salloc's shell
     number: str  # of this task, from 0
-    one_per_node: str  # how it is told to start one task on each node
+    one_per_node: str  # its option for one task on each node
 
 
 # srun(1); mpirun(1) of Open MPI; mpiexec of MPICH and Intel MPI (their Hydra process manager)

@@ -71,6 +71,10 @@ class Draft:
         if value is not None:
             self.put(name, key, value)
 
+    def numbers_to(self, **keys: str) -> None:
+        for name, key in keys.items():
+            self.number_to(name, key)
+
     def switch_to(self, name: str, key: str, when_on: Any = True) -> None:
         """The key where the switch is on; stated as off, it is what regimen does without it."""
         if self.on(name):

@@ -37,12 +37,8 @@ def optimizer(draft: Draft) -> None:
         by_name(draft)
     for name in ("use_galore", "use_apollo", "use_badam", "use_muon", "use_adam_mini"):
         draft.idle(name, "off, as here")
-    draft.number_to("learning_rate", "optim.lr")
-    draft.number_to("weight_decay", "optim.weight_decay")
-    draft.number_to("adam_beta1", "optim.beta1")
-    draft.number_to("adam_beta2", "optim.beta2")
-    draft.number_to("adam_epsilon", "optim.eps")
-    draft.number_to("max_grad_norm", "optim.max_grad_norm")
+    draft.numbers_to(learning_rate="optim.lr", weight_decay="optim.weight_decay", max_grad_norm="optim.max_grad_norm")
+    draft.numbers_to(adam_beta1="optim.beta1", adam_beta2="optim.beta2", adam_epsilon="optim.eps")
 
 
 def by_name(draft: Draft) -> None:
@@ -67,9 +63,7 @@ def galore(draft: Draft) -> None:
     in_8_bits = draft.value("optim") == "adamw_8bit"
     draft.put("use_galore", "optim", "galore_8bit" if in_8_bits else "galore")
     draft.same("optim", "optim: galore" + ("_8bit" if in_8_bits else ""))
-    draft.number_to("galore_rank", "optim.rank")
-    draft.number_to("galore_update_interval", "optim.update_interval")
-    draft.number_to("galore_scale", "optim.scale")
+    draft.numbers_to(galore_rank="optim.rank", galore_update_interval="optim.update_interval", galore_scale="optim.scale")
     if set(draft.texts("galore_target")) == {"mlp", "self_attn"}:
         draft.same("galore_target", "all matrices of the layers, as here")
     refuse_other(draft, galore_target="all", galore_proj_type="std", galore_layerwise=None)
@@ -78,9 +72,7 @@ def galore(draft: Draft) -> None:
 def apollo(draft: Draft) -> None:
     draft.put("use_apollo", "optim", "apollo")
     draft.same("optim", "optim: apollo")
-    draft.number_to("apollo_rank", "optim.rank")
-    draft.number_to("apollo_update_interval", "optim.update_interval")
-    draft.number_to("apollo_scale", "optim.scale")
+    draft.numbers_to(apollo_rank="optim.rank", apollo_update_interval="optim.update_interval", apollo_scale="optim.scale")
     draft.put("apollo_scale_type", "optim.scale_by", draft.value("apollo_scale_type"))
     refuse_other(draft, apollo_target="all", apollo_proj="random", apollo_proj_type="std", apollo_layerwise=None, apollo_scale_front=None)
 

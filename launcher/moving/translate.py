@@ -101,9 +101,7 @@ def dpo(draft: Draft) -> None:
         draft.refuse("pref_loss", f"{loss} is not a loss of stage=dpo here. Use sigmoid, hinge or ipo")
     else:
         draft.put("pref_loss", "stage.loss", loss)
-    draft.number_to("pref_beta", "stage.beta")
-    draft.number_to("pref_ftx", "stage.sft_weight")
-    draft.number_to("dpo_label_smoothing", "stage.label_smoothing")
+    draft.numbers_to(pref_beta="stage.beta", pref_ftx="stage.sft_weight", dpo_label_smoothing="stage.label_smoothing")
     refuse_reference(draft)
 
 
@@ -114,15 +112,11 @@ def orpo(draft: Draft) -> None:
 
 
 def simpo(draft: Draft) -> None:
-    draft.number_to("pref_beta", "stage.beta")
-    draft.number_to("simpo_gamma", "stage.margin")
-    draft.number_to("pref_ftx", "stage.sft_weight")
+    draft.numbers_to(pref_beta="stage.beta", simpo_gamma="stage.margin", pref_ftx="stage.sft_weight")
 
 
 def kto(draft: Draft) -> None:
-    draft.number_to("pref_beta", "stage.beta")
-    draft.number_to("kto_chosen_weight", "stage.desirable_weight")
-    draft.number_to("kto_rejected_weight", "stage.undesirable_weight")
+    draft.numbers_to(pref_beta="stage.beta", kto_chosen_weight="stage.desirable_weight", kto_rejected_weight="stage.undesirable_weight")
     if draft.number("pref_ftx"):
         draft.refuse("pref_ftx", "stage=kto has no next-token loss here. Leave it out, or use stage=dpo on pairs")
     refuse_reference(draft)
@@ -142,11 +136,9 @@ def ppo(draft: Draft) -> None:
         draft.put("reward_model", "stage.reward_model", str(draft.value("reward_model")))
     else:
         draft.refuse("reward_model", "it is not stated, and stage=ppo needs one")
-    draft.number_to("ppo_epochs", "stage.epochs")
-    draft.number_to("ppo_buffer_size", "stage.mini_batches")
+    draft.numbers_to(ppo_epochs="stage.epochs", ppo_buffer_size="stage.mini_batches")
     draft.switch_to("ppo_whiten_rewards", "stage.whiten_rewards")
-    draft.number_to("max_new_tokens", "stage.response_length")
-    draft.number_to("temperature", "stage.temperature")
+    draft.numbers_to(max_new_tokens="stage.response_length", temperature="stage.temperature")
     for name in ("top_p", "top_k"):
         draft.idle(name, "answers are drawn from all tokens, so that their probabilities are those that are compared")
     for name in ("ppo_target", "ppo_score_norm"):
@@ -197,7 +189,10 @@ def lora(draft: Draft) -> None:
     draft.switch_to("use_dora", "regime.dora")
     rounds = draft.number("pissa_iter")
     draft.switch_to("pissa_init", "regime.init", "pissa" if rounds == -1 else f"pissa_niter_{rounds}")
-    draft.same("pissa_iter", "regime.init") if draft.on("pissa_init") else draft.idle("pissa_iter", "pissa_init is off")
+    if draft.on("pissa_init"):
+        draft.same("pissa_iter", "regime.init")
+    else:
+        draft.idle("pissa_iter", "pissa_init is off")
     draft.idle("pissa_convert", "the saved adapter always fits the original base")
     if draft.value("loraplus_lr_ratio") is not None:
         draft.number_to("loraplus_lr_ratio", "regime.lora_plus_ratio")
@@ -225,11 +220,12 @@ def quantised(draft: Draft, bits: Any) -> None:
     draft.same("quantization_method", f"regime.bits: {bits}, made by {method}")
     if bits == 4 and draft.value("quantization_type") != "nf4":
         draft.refuse("quantization_type", f"{draft.value('quantization_type')} is not possible. 4 bits are nf4")
-    draft.same("quantization_type", "regime.bits: 4 is nf4") if bits == 4 else draft.idle("quantization_type", "it is one of 4 bits")
     if bits == 4:
+        draft.same("quantization_type", "regime.bits: 4 is nf4")
         draft.put("double_quantization", "regime.double_quant", bool(draft.value("double_quantization")))
     else:
-        draft.idle("double_quantization", "it is one of 4 bits")
+        for name in ("quantization_type", "double_quantization"):
+            draft.idle(name, "it is one of 4 bits")
 
 
 def data(draft: Draft) -> None:

@@ -1,4 +1,4 @@
-"""Stands for a node's agent and its one rank, with their protocol: it says where it runs, obeys the stop file, saves, and ends as it is told to.
+"""Stands for a node's agent and its one rank, with their protocol: it says where it runs, obeys the stop file, saves, and ends as asked.
 
     python stand_in.py BEHAVIOUR --node-rank=N --master-addr=HEAD --master-port=PORT RUN_FOLDER
 

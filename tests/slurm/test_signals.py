@@ -121,7 +121,7 @@ def test_a_preempted_job_saves_and_goes_on(partition: str, nodes: int, preempted
 
 
 def test_a_job_whose_node_failed_goes_on(cluster: "Cluster", tmp_path: Path) -> None:
-    """Slurm queues it again. The node that is told to be down registers again by itself."""
+    """Slurm queues it again. The node that was set down registers again by itself."""
     job = submit(cluster, tmp_path / "run", "train:0.1")
     job.train()
     cluster.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")

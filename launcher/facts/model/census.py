@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from conf import exit_codes
 from conf.run_dir import write_text_atomically
@@ -21,6 +21,7 @@ from launcher.facts.model.families import traits_of
 
 CONFIG, CENSUS = "config.json", "census.json"
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
+Answer = TypeVar("Answer")
 SECONDS = 600  # imports and the largest models need less than thirty on a machine that does nothing else
 
 
@@ -34,19 +35,22 @@ def counted_facts(architecture: Mapping[str, Any], source: str, cache: Path | No
         ConfigError: where transformers is absent, does not know the architecture, or refuses its values.
     """
     text = json.dumps(architecture, sort_keys=True)
-    kept = (cache or default_cache()) / f"{digest(text)}.json"
-    facts = parsed(kept) if kept.is_file() else None
-    if facts is not None:
-        return replace(facts, architecture=text)
-    counted = census(text, architecture.get("model_type"), source)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(kept, counted)
-    facts = parsed(kept)
+    model_type = architecture.get("model_type")
+    facts = kept_answer((cache or default_cache()) / f"{digest(text)}.json", parsed, lambda: census(text, model_type, source))
     if facts is None:
-        raise ConfigError(
-            f"{source}: model_type={architecture.get('model_type')} was counted, but the counts lack fields. This is a bug. Please report it."
-        )
+        raise ConfigError(f"{source}: model_type={model_type} was counted, but the counts lack fields. This is a bug. Please report it.")
     return replace(facts, architecture=text)
+
+
+def kept_answer(kept: Path, parsed: Callable[[Path], Answer], ask: Callable[[], str]) -> Answer:
+    """What the file `kept` says, which a process is asked for where it says nothing yet; None where the process too says nothing whole."""
+    found = parsed(kept) if kept.is_file() else None
+    if found is not None:
+        return found
+    answer = ask()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(kept, answer)
+    return parsed(kept)
 
 
 def default_cache() -> Path:

@@ -9,10 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from conf.run_dir import write_text_atomically
 from conf.traces import POWERS, REQUEST, TRACES, TraceSettings
 from launcher.errors import ConfigError
-from launcher.facts.model.census import cause_of, default_cache, digest, finished
+from launcher.facts.model.census import cause_of, default_cache, digest, finished, kept_answer
 from launcher.facts.model.trace import Trace, TracedMoment, Untraceable
 
 FORM = 1  # of what a trace says; counted up where the meaning of a field changes
@@ -31,14 +30,7 @@ def layer_trace(architecture: str, settings: TraceSettings) -> Trace | Untraceab
 
 @cache
 def kept_trace(architecture: str, settings: TraceSettings, folder: Path) -> Trace | Untraceable:
-    kept = trace_file(architecture, settings, folder)
-    found = parsed(kept) if kept.is_file() else None
-    if found is not None:
-        return found
-    answer = process(architecture, settings)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(kept, answer)
-    found = parsed(kept)
+    found = kept_answer(trace_file(architecture, settings, folder), parsed, lambda: process(architecture, settings))
     if found is None:
         raise ConfigError(
             f"The layers of model_type={json.loads(architecture).get('model_type')} were traced, but the trace lacks fields. "

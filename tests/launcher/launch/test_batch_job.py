@@ -373,7 +373,7 @@ def test_ranks_that_saved_because_slurm_asked_are_queued_again(by: str, run_dir:
 def test_a_job_that_slurm_ends_itself_is_not_queued_again_here(
     before: str | None, now: int, code: int, last: dict[str, object], run_dir: RunDir, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """scontrol requeue raises the count of restarts, scancel does not. A stand-in that is told to requeue fails."""
+    """scontrol requeue raises the count of restarts, scancel does not. Where scontrol is asked to requeue, its stand-in fails."""
     put("scontrol", f"[ \"$1\" = --oneliner ] && echo 'JobId=12 JobState=COMPLETING Requeue=1 Restarts={now} BatchFlag=1'")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     if before is not None:

@@ -10,19 +10,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from conf.constants import LOSS_CHUNK
 from launcher.facts.model.families import FAMILIES
+from tests.trainers.small_models import SIZES as SMALL
 from trainers.stages.shared.chunked_loss import IGNORED, chunked_cross_entropy, compute_loss_in_chunks
 
 HEAD_ALONE = [name for name, family in FAMILIES.items() if family.traits.head_alone]
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "pad_token_id": 0,
-}
+SIZES = SMALL | {"max_position_embeddings": 1024}
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "gemma3_text": SIZES | {"head_dim": 8},
