@@ -132,6 +132,7 @@ NAMES: tuple[Name, ...] = (
     Name("use_badam", "optim", "`true` is `optim=badam`, layer by layer like `badam_mode: layer`; a resume is exact"),
     Name("badam_switch_interval", "optim.switch_interval", "same"),
     Name("badam_switch_mode", "optim.order", "`ascending`, `descending`, `random`; `fixed` is `regime=freeze`"),
+    Name("full_determinism", "training.deterministic", "same"),
     Name("neftune_noise_alpha", "training.neftune_alpha", "same"),
     Name("logging_steps", "training.log_interval", "same"),
     Name("dataloader_num_workers", "training.dataloader_workers", "same"),

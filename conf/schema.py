@@ -243,6 +243,8 @@ class Training:
     loss: str | None = MISSING
     # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; not ppo and grpo). null: plain, or what fit chooses.
     kernels: str | None = MISSING
+    # true: two runs of the same job give the same weights, bit for bit, and so does a run that was stopped and resumed (docs/checkpoints.md).
+    deterministic: bool = MISSING
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.

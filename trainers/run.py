@@ -52,6 +52,7 @@ from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
+from trainers.ranks.determinism import choose_kernels
 from trainers.ranks.doing import say_doing
 from trainers.ranks.extensions import guard_deepspeed
 from trainers.ranks.free_memory import ask_torch
@@ -74,6 +75,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     peaks, host = Peaks(cuda_meter) if run.node.gpus else None, HostPeaks()
     host.watch()
     set_device(run, place)
+    choose_kernels(run)
     if place.attempt:
         join_again(run, place)
     say_doing(run_dir, place, "reading data")

@@ -14,6 +14,8 @@ from launcher.errors import ConfigError
 TORCHRUN = "torch.distributed.run"
 ACCELERATE = "accelerate.commands.launch"
 NO_RESTARTS = "--max-restarts=0"  # launcher/launch/restart.py decides, so that its budget and the agent's do not multiply
+# Without it cuBLAS may add in another order where streams share a workspace (cuBLAS, results reproducibility); 8 of 4 MiB, as on Hopper.
+WORKSPACES = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # What the agent of both backends passes on to its ranks, which save and end: its own signals, and the warning of a cluster.
 HANDLED = ("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
 
@@ -124,7 +126,8 @@ def forced(run: Run) -> tuple[tuple[str, str], ...]:
     """What no environment may change. PYTHONSAFEPATH: a user's own conf/ or trainers/ in the working folder must not shadow ours."""
     safe = (("PYTHONSAFEPATH", "1"), UTF8, HANDLED)
     quiet = (("TRL_EXPERIMENTAL_SILENCE", "1"),) if stage_row(run.stage.name).trl_experimental else ()
-    return (*safe, *quiet) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
+    same = (WORKSPACES,) if run.training.deterministic else ()
+    return (*safe, *quiet, *same) if run.node.gpus else (*safe, *quiet, ("CUDA_VISIBLE_DEVICES", ""), ("DS_ACCELERATOR", "cpu"))
 
 
 def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:

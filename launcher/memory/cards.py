@@ -56,7 +56,8 @@ def spans_of(job: Job) -> tuple[Span, ...]:
     same = hopper and not part
     context = Span(CONTEXT_SAME, CONTEXT_SAME, "CUDA context") if same else Span(CONTEXT_LESS, CONTEXT_MORE, "CUDA context")
     smaller = workspace(job) // CUBLAS_WORKSPACE * (CUBLAS_WORKSPACE - WORKSPACE_ELSEWHERE)
-    workspaces = () if hopper or newer else (Span(smaller, 0, "cuBLAS workspaces"),)
+    # training.deterministic states their size (launcher/launch/backends.py)
+    workspaces = () if hopper or newer or job.run.training.deterministic else (Span(smaller, 0, "cuBLAS workspaces"),)
     sums = () if same else (Span(SUMS_LESS, SUMS_MORE, "sums of columns"),)
     nccl = sharding_row(job.run.sharding.name).nccl
     network = (Span(nccl, NCCL_MORE, "NCCL"),) if job.split.ranks > 1 else ()

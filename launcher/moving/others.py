@@ -21,7 +21,7 @@ IDLE: Mapping[str, tuple[str, ...]] = {
         *("include_num_input_tokens_seen", "include_effective_tokens_per_second", "include_mfu", "logging_first_step", "logging_dir", "log_level"),
         *("logging_strategy", "logging_nan_inf_filter", "disable_tqdm", "print_param_status", "skip_memory_metrics", "ddp_backend"),
         *("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "average_tokens_across_devices", "bf16_full_eval", "fp16_full_eval", "use_cpu"),
-        *("local_rank", "full_determinism", "data_seed", "fsdp_config", "deepspeed", "fsdp", "prediction_loss_only", "eval_on_start"),
+        *("local_rank", "data_seed", "fsdp_config", "deepspeed", "fsdp", "prediction_loss_only", "eval_on_start"),
         *("ignore_pad_token_for_loss", "upcast_layernorm", "upcast_lmhead_output", "use_cache", "use_kv_cache", "half_precision_backend"),
         *("eval_delay", "restore_callback_states_from_checkpoint", "ignore_data_skip", "past_index", "auto_find_batch_size", "use_liger_kernel"),
     ),

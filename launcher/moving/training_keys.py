@@ -133,6 +133,7 @@ def batch(draft: Draft) -> None:
     if draft.value("neftune_noise_alpha") is not None:
         draft.number_to("neftune_noise_alpha", "training.neftune_alpha")
     draft.number_to("seed", "training.seed")
+    draft.switch_to("full_determinism", "training.deterministic")
     if draft.stated("logging_steps"):
         draft.number_to("logging_steps", "training.log_interval")
     if draft.value("dataloader_num_workers"):

@@ -14,7 +14,8 @@ cuDNN builds a plan for every new shape, so it is left to rows of data.cutoff to
 GPUs of compute capability 9 or more, where it was measured, in 16 bits, with heads of up to 128 and without a window; elsewhere torch chooses.
 
 Saved for the backward pass: query, key, value and output as they are, and one fp32 number a token and query head. cuDNN's and flash attention's
-backward passes add in an order that can change from run to run.
+backward passes add in an order that can change from run to run; with training.deterministic=true torch leaves cuDNN's out, and flash attention adds
+in one order.
 """
 
 from typing import Any

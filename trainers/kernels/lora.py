@@ -16,7 +16,7 @@ of inputs and outputs, T x R for the gradient of the inner product, and the adap
 Covered: LoRA, rsLoRA, PiSSA and LoRA+ of any rank, alpha and dropout on nn.Linear, GPT-2's Conv1D, and bitsandbytes' 4- and 8-bit layers, with or
 without a frozen bias. PEFT's own path stays for DoRA and PEFT's other variants, a trained bias, HQQ's 2 bits, adapters of experts
 (target_parameters), a merged or switched-off adapter, several adapters at once, and wherever no gradient is asked for: evaluation and generation.
-The backward pass is as deterministic as the matrix products of the device.
+The backward pass is as deterministic as the matrix products of the device: cuBLAS' are with training.deterministic=true.
 """
 
 from collections import Counter

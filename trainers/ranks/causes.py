@@ -7,6 +7,7 @@ from pathlib import Path
 from conf.exit_codes import BUG, CONFIG, DATA, DISK, LOST_PEER, NOT_A_NUMBER, OUT_OF_MEMORY, SAVED, UNSAFE
 from conf.reserve import FULL
 from trainers.errors import NOTHING_TO_SAVE, DataError, Kept, RankZeroFailed, Stopped, UnsafeFile
+from trainers.ranks.determinism import NO_FORM
 
 # torch's writer of files (caffe2/serialize/inline_container.cc) where a write stored less than it was given
 CUT_SHORT = ("PytorchStreamWriter failed writing file", "unexpected pos ")
@@ -51,6 +52,8 @@ def cause_of(error: BaseException) -> tuple[int, str]:
         return DISK, f"The disk is full while writing {written}. Free space, then resume. Committed checkpoints are intact."
     if type(error).__module__.partition(".")[0] == "wandb":
         return CONFIG, f"tracking=wandb: {first_line(error)} Set WANDB_API_KEY, or WANDB_MODE=offline, or set tracking=none."
+    if isinstance(error, RuntimeError) and NO_FORM in str(error):
+        return CONFIG, f"training.deterministic=true: {first_line(error).partition(NO_FORM)[0].strip()} {NO_FORM}. Set training.deterministic=false."
     if isinstance(error, RankZeroFailed) or is_lost_peer(error):
         return LOST_PEER, f"Another rank has ended: {first_line(error)}"
     if isinstance(error, ValueError) and is_ours(error):

@@ -20,6 +20,7 @@ from launcher.memory.step.layer_backward import (
     matrices_of,
     norm_saved,
 )
+from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Moment, Term, Terms, total
 from launcher.memory.weights.parameters import adapter_elements, adapter_targets
 from launcher.memory.weights.resident import accumulates
@@ -168,7 +169,7 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
     facts, element = job.facts, job.arithmetic.element
     queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
     expanded = 2 * element * queries if facts.kv_heads < facts.heads else 0
-    work = (2 * queries + 2 * keys) * element + expanded + 4 * queries + 4 * facts.heads
+    work = (2 * queries + 2 * keys) * element + expanded + query_sums(job) + 4 * facts.heads
     return (
         Term("activations of one layer", saved, "without its MLP and second norm"),
         Term("attention gradients", work * job.tokens, "of the output, queries, keys and values; fp32 sums"),

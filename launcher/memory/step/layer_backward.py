@@ -18,6 +18,7 @@ from launcher.memory.step.activations import (
 from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.dora import magnitude_moments, recomputed_bytes, weight_norm_terms
 from launcher.memory.step.experts import expert_moments, expert_saved, layer_experts, routed_copies, stacked
+from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Moment, Term, Terms, total
 from launcher.memory.weights.parameters import adapter_targets
 
@@ -292,7 +293,7 @@ def bias_terms(job: Job) -> Terms:
 def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
     facts, arithmetic = job.facts, job.arithmetic
     queries = facts.heads * facts.head_dim
-    flash = arithmetic.element * queries + 4 * queries * (2 if facts.kv_heads < facts.heads else 1)
+    flash = arithmetic.element * queries + query_sums(job) + (4 * queries if facts.kv_heads < facts.heads else 0)
     scores = (4 + arithmetic.element) * facts.heads * job.batch.length
     work = (scores if job.run.training.attention == "eager" else flash) * job.tokens
     return (

@@ -4,6 +4,7 @@ from conf.schema import Lora
 from launcher.facts.model.trace import Trace, TracedMoment, bytes_of
 from launcher.memory.job import Job
 from launcher.memory.step.column_sums import column_sum_bytes
+from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.parameters import adapter_elements, adapter_targets
 
@@ -18,7 +19,8 @@ def moment_terms(job: Job, moment: TracedMoment) -> Terms:
 def attention_bytes(job: Job) -> int:
     """What CUDA's kernels make in the backward pass, and a CPU's do not (launcher/memory/step/layer_backward.py, attention_terms)."""
     queries = job.facts.heads * job.facts.head_dim
-    return 4 * queries * (2 if job.facts.kv_heads < job.facts.heads else 1) * job.tokens if job.gpu else 0
+    repeated = 4 * queries if job.facts.kv_heads < job.facts.heads else 0
+    return (query_sums(job) + repeated) * job.tokens if job.gpu else 0
 
 
 def resident_buffers(job: Job) -> Terms:

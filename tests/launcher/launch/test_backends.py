@@ -136,6 +136,12 @@ def test_the_defaults_fill_what_the_site_leaves_open() -> None:
     assert found["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 8))
 
 
+def test_a_deterministic_run_states_the_workspaces_of_cublas_whatever_the_site_says() -> None:
+    site = {"CUBLAS_WORKSPACE_CONFIG": ":0:0"}
+    assert environment(on_gpus("training.deterministic=true"), site)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert environment(on_gpus(), site)["CUBLAS_WORKSPACE_CONFIG"] == ":0:0"
+
+
 def test_ranks_of_a_cpu_node_see_no_gpu() -> None:
     found = environment(on_cpu(), {"CUDA_VISIBLE_DEVICES": "0,1"})
     assert (found["CUDA_VISIBLE_DEVICES"], found["DS_ACCELERATOR"]) == ("", "cpu")

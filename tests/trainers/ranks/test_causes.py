@@ -32,6 +32,11 @@ def caught(act: Callable[[], object]) -> BaseException:
         (RankZeroFailed("rank 0 failed while committing step 3"), 76, "rank 0 failed while committing step 3"),
         (DistBackendError("NCCL error: remote process exited"), 76, "remote process exited"),
         (RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:4711"), 76, "Connection closed by peer"),
+        (
+            RuntimeError("kthvalue CUDA does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'."),
+            2,
+            "training.deterministic=true: kthvalue CUDA does not have a deterministic implementation. Set training.deterministic=false.",
+        ),
         (RuntimeError("shape mismatch\nsecond line"), 1, "RuntimeError: shape mismatch"),
         (KeyError("a"), 1, "KeyError: 'a'"),
         (AssertionError(), 1, "AssertionError: "),
