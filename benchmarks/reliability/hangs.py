@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import SMALL, clean_up, folder_for_trial, run_in, start, wait_for
+from benchmarks.reliability.live_runs import BROKEN, SMALL, clean_up, folder_for_trial, run_in, start, wait_for
 from benchmarks.reliability.trials import arguments, run
 from conf import journal
 from conf.exit_codes import LOST_PEER
@@ -34,7 +34,7 @@ def trial(number: int, seed: int, broken: bool, floor: int) -> dict[str, Any]:
     victim, delay = chance.choice([0, 1]), chance.uniform(0, 5)
     with folder_for_trial() as made:
         folder = Path(made)
-        process = start(folder, broken, *SMALL, "checkpoint.interval=0", f"hang.training={0 if broken else floor}")
+        process = start(folder, BROKEN if broken else "", *SMALL, "checkpoint.interval=0", f"hang.training={0 if broken else floor}")
         run_dir: RunDir | None = None
         try:
             run_dir = wait_for(lambda: run_in(folder), "run folder", process=process)

@@ -30,12 +30,12 @@ processes.kill_supervised_by = lambda supervisor: []
 """
 
 
-def start(folder: Path, broken: bool, *words: str) -> "subprocess.Popen[bytes]":
-    """The command line in a folder of its own; its output is in the file `said` there."""
+def start(folder: Path, changed: str, *words: str) -> "subprocess.Popen[bytes]":
+    """The command line in a folder of its own; its output is in the file `said` there. `changed` is run first by every Python process of it."""
     path = os.environ.get("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    if broken:
-        (folder / "site").mkdir()
-        (folder / "site" / "sitecustomize.py").write_text(BROKEN)
+    if changed:
+        (folder / "site").mkdir(exist_ok=True)
+        (folder / "site" / "sitecustomize.py").write_text(changed)
         path = f"{folder / 'site'}:{path}"
     environment = {**os.environ, TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with (folder / "said").open("wb") as said:

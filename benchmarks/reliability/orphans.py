@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import PAUSE, SMALL, alive, clean_up, folder_for_trial, run_in, start, wait_for
+from benchmarks.reliability.live_runs import BROKEN, PAUSE, SMALL, alive, clean_up, folder_for_trial, run_in, start, wait_for
 from benchmarks.reliability.trials import arguments, run
 from conf.processes import process_start
 from conf.run_dir import RunDir
@@ -78,7 +78,11 @@ def killed(name: str, victim: str, delay: float, broken: bool) -> dict[str, Any]
     with folder_for_trial() as made:
         folder = Path(made)
         process = start(
-            folder, broken, *SMALL, f"checkpoint.interval={1 if name == 'saving' else 0}", *(["--detach"] if victim == "supervisor" else [])
+            folder,
+            BROKEN if broken else "",
+            *SMALL,
+            f"checkpoint.interval={1 if name == 'saving' else 0}",
+            *(["--detach"] if victim == "supervisor" else []),
         )
         run_dir: RunDir | None = None
         try:

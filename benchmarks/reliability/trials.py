@@ -21,13 +21,16 @@ def arguments(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(options: argparse.Namespace, name: str, trial: Trial) -> int:
-    """Trials one after another. One that did not land is counted as such and proves nothing.
+def run(options: argparse.Namespace, name: str, trial: Trial, goes_on: Callable[[], bool] = lambda: True) -> int:
+    """Trials one after another, as long as `goes_on` says so. One that did not land is counted as such and proves nothing.
 
     Returns 0 where all that landed held, and at least one did; otherwise 1.
     """
-    landed = held = 0
+    made = landed = held = 0
     for number in range(options.first, options.trials):
+        if not goes_on():
+            break
+        made += 1
         began = time.monotonic()
         result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
         result["seconds"] = round(time.monotonic() - began, 2)
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace, name: str, trial: Trial) -> int:
                 file.write(json.dumps(result) + "\n")
         if result["landed"] and not result["held"]:
             print(f"trial {number}: {why}", flush=True)
-    missed = options.trials - options.first - landed
+    missed = made - landed
     print(
         f"{name}: {held} of {landed} held, seed {options.seed}; {missed} did not land{' (broken on purpose)' if options.broken else ''}", flush=True
     )

@@ -85,6 +85,22 @@ def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
     assert losses[3] == losses[2]
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_run_goes_on_with_another_number_of_ranks(cells: ModuleType, tmp_path: Path, ranks: int) -> None:
+    """Each of two ranks saved its part of weights and states; torch's distributed checkpoints lay them out anew."""
+    before = {regime: cells.Cell(regime, "fsdp2", further=("training.micro_batch=6",)) for regime in ("full_fp32", "lora")}
+    portion = (f"cluster.ranks_per_node={ranks}", f"training.micro_batch={12 // ranks}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        left = cells.run_cells(list(before.values()), tmp_path, "torchrun")
+        after = {regime: cells.Cell(regime, "fsdp2", further=portion) for regime in before}
+        resumed = {regime: cells.going_on(cell, left[before[regime]], step=2) for regime, cell in after.items()}
+        cells.train_folders(after["lora"], list(resumed.values()), tmp_path, "torchrun")
+    for regime, cell in before.items():
+        assert [entry["code"] for entry in resumed[regime].exits] == [0] * ranks, resumed[regime].folder.rank_log(0).read_text()[-2500:]
+        assert resumed[regime].losses == pytest.approx(left[cell].losses[2:], rel=1e-4)
+
+
 def test_a_loss_is_not_rounded_to_the_16_bits_that_are_computed_in(split: Results) -> None:
     """Policy and reference begin as one, with weights in fp32 and in bf16: ln 2, where bf16 would say 0.6914 or 0.6953."""
     assert split["dpo", "full_amp"].losses[0] == pytest.approx(math.log(2), abs=5e-4)

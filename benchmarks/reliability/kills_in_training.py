@@ -1,0 +1,179 @@
+"""F1: SIGKILL to a process of a real run, half of the times inside a save. Does the run that goes on end with the bits of one that nobody disturbed?
+
+    PYTHONPATH=. python benchmarks/reliability/kills_in_training.py --trials 20 --out RESULTS.jsonl                         two CPU ranks
+    PYTHONPATH=. python benchmarks/reliability/kills_in_training.py --on gpu --job lora --trials 6 --out RESULTS.jsonl      a GPU
+
+`--first 20` goes on. A trial takes one of the jobs in turn, or the one that is named, kills the launcher, the agent or a rank at a moment drawn by
+the seed, and starts the run again as often as it ends without its last step. Compared with the undisturbed run of the same job, which is made once:
+the loss and the norm of the gradients of each step as they were written, the rows that each step of each rank was made of, and the hash of each file
+of the final model. The kill landed in a save where a checkpoint was being written then and was not committed. The broken variant goes on with the
+random numbers of another place.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reliability.live_runs import alive, clean_up, run_in, start, wait_for
+from benchmarks.reliability.orphans import agents, born
+from benchmarks.reliability.trials import arguments, run
+from conf.exit_codes import DONE
+from conf.records import read_lines
+from conf.run_dir import RunDir
+
+STEPS, INTERVAL = 12, 3
+SAME = ("evaluation.interval=0", "evaluation.answers=0", "data.validation_share=0", f"training.max_steps={STEPS}", f"checkpoint.interval={INTERVAL}")
+DROPPED = ("regime=lora", "regime.dropout=0.1")  # random numbers in each step
+ON_CPU = (
+    *(
+        "model=demo",
+        "data=demo",
+        "evaluation.at_start=false",
+        "evaluation.at_end=false",
+        "node=cpu",
+        "cluster.ranks_per_node=2",
+        "training.micro_batch=2",
+    ),
+    *("data.max_samples=64", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128"),
+)
+ON_GPU = (
+    *("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo", "data.max_samples=64"),
+    *("cluster.ranks_per_node=1", "training.micro_batch=4", "data.cutoff=512", "training.deterministic=true"),
+)
+JOBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "cpu": {
+        "lora-ddp": (*ON_CPU, *DROPPED, "sharding=ddp"),
+        "full-zero3": (*ON_CPU, "regime=full", "sharding=zero3"),
+        "lora-packed-workers": (*ON_CPU, *DROPPED, "sharding=ddp", "data.packing=true", "data.cutoff=128", "training.dataloader_workers=2"),
+        "full-zero2-accumulated": (*ON_CPU, "regime=full", "sharding=zero2", "training.accumulation=2"),
+    },
+    "gpu": {
+        "lora": (*ON_GPU, *DROPPED),
+        "full": (*ON_GPU, "regime=full", "training.precision=bf16_amp"),
+        "full-zero3": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "sharding=zero3"),
+        "qlora4": (*ON_GPU, "regime=qlora", "regime.bits=4", "regime.dropout=0.1"),
+    },
+}
+# Imported by every Python process that finds it on its path; only ranks are changed.
+BROKEN = """
+import sys
+if sys.orig_argv[-3:-1] == ["-m", "trainers"] and "torch.distributed.run" not in sys.orig_argv:
+    import transformers
+    transformers.Trainer._load_rng_state = lambda *_: None
+"""
+MOST_STARTS = 6
+
+
+def whole(path: Path) -> list[dict[str, Any]]:
+    return read_lines(path, lambda entry: "step" in entry).entries
+
+
+def left_by(run_dir: RunDir) -> dict[str, Any]:
+    """What a run must leave the same whatever happened to it on its way."""
+    entries = whole(run_dir.progress)
+    steps = {entry["step"]: (entry["loss"], entry["grad_norm"]) for entry in entries if "loss" in entry}
+    rows = {path.name: {line["step"]: line["rows"] for line in whole(path)} for path in sorted((run_dir.path / "rows").glob("*.jsonl"))}
+    weights = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(run_dir.model.glob("*.safetensors"))}
+    return {"losses and gradients": steps, "rows": rows, "weights": weights}
+
+
+def undisturbed(job: str, keys: tuple[str, ...], root: Path) -> dict[str, Any]:
+    """Once for a job: what it left is kept in the root folder of this call."""
+    folder = root / f"undisturbed-{job}"
+    if not folder.exists():
+        folder.mkdir()
+        process = start(folder, "", *SAME, *keys)
+        wait_for_end(process)
+        if process.returncode != DONE:
+            raise RuntimeError(f"{job}: the undisturbed run ended with {process.returncode}: {(folder / 'said').read_text()[-2000:]}")
+    run_dir = run_in(folder)
+    assert run_dir is not None
+    return left_by(run_dir)
+
+
+def wait_for_end(process: "subprocess.Popen[bytes]") -> None:
+    wait_for(lambda: process.poll() is not None, "end of the command line")
+
+
+def being_written(run_dir: RunDir) -> bool:
+    return any(run_dir.checkpoints.glob(".*/checkpoint-*"))
+
+
+def step_of(run_dir: RunDir) -> int:
+    return max((entry.get("step", 0) for entry in whole(run_dir.progress)), default=0)
+
+
+def victim_of(run_dir: RunDir, name: str, launcher: int) -> int | None:
+    found = [launcher] if name == "launcher" else agents(run_dir) if name == "agent" else born(run_dir)
+    return found[-1] if found else None
+
+
+def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: Path) -> dict[str, Any]:
+    chance = random.Random(f"{seed} {number}")
+    job, victim, in_save = jobs[number % len(jobs)], chance.choice(("launcher", "agent", "rank")), number // len(jobs) % 2 == 1
+    moment = chance.choice(range(INTERVAL, STEPS, INTERVAL)) if in_save else chance.randrange(INTERVAL, STEPS - 1)
+    expected = undisturbed(job, JOBS[on][job], root)
+    folder = Path(tempfile.mkdtemp(prefix=f"trial-{number}-", dir=root))
+    found: dict[str, Any] = {"on": on, "job": job, "victim": victim, "in_save": in_save, "step": moment}
+    process = start(folder, "", *SAME, *JOBS[on][job])
+    run_dir: RunDir | None = None
+    try:
+        run_dir = wait_for(lambda: run_in(folder), "run folder", process=process)
+        wait_for(lambda: step_of(run_dir) >= moment, f"step {moment}", process=process)
+        if in_save:
+            wait_for(lambda: being_written(run_dir), "save", 0.0, process)
+        else:
+            time.sleep(chance.uniform(0, 0.2))
+        pid = victim_of(run_dir, victim, process.pid)
+        landed = pid is not None and process.poll() is None
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        if in_save:
+            landed = landed and being_written(run_dir)
+        wait_for_end(process)
+        wait_for(lambda: not alive(run_dir), "end of all that was started")
+        starts = 1
+        while process.returncode != DONE and starts < MOST_STARTS:
+            process = start(folder, BROKEN if broken else "", f"resume={run_dir.path}")
+            wait_for_end(process)
+            starts += 1
+        differs = [name for name, value in left_by(run_dir).items() if value != expected[name]]
+        why = f"{job}, {victim} killed at step {moment}: other {', '.join(differs)} after {starts} starts, exit code {process.returncode}"
+        held = process.returncode == DONE and not differs
+        return {**found, "landed": landed, "held": held, "starts": starts, "first_differing_step": first_difference(run_dir, expected), "why": why}
+    finally:
+        clean_up(run_dir, process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def first_difference(run_dir: RunDir, expected: dict[str, Any]) -> int | None:
+    steps = left_by(run_dir)["losses and gradients"]
+    return next((step for step, value in expected["losses and gradients"].items() if steps.get(step) != value), None)
+
+
+def main() -> int:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--on", choices=[*JOBS], default="cpu")
+    parser.add_argument("--job", help="this one alone", choices=[name for jobs in JOBS.values() for name in jobs])
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no trial after this time")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="regimen-kills-", ignore_cleanup_errors=True) as made:
+        return run(
+            options,
+            "kills in training",
+            lambda number, seed: trial(number, seed, options.on, [options.job] if options.job else [*JOBS[options.on]], options.broken, Path(made)),
+            lambda: time.monotonic() - began < options.seconds,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
