@@ -187,6 +187,8 @@ class Lora(Regime):
 class Qlora(Lora):
     bits: int = MISSING  # 8 | 4 | 2: Bits of a base weight. 8 and 4 are made by bitsandbytes, 2 by HQQ.
     double_quant: bool = MISSING  # true: with 4 bits, the scales are quantised too.
+    # true: a 16-bit copy of the values that the bits stand for is made once and kept. It is as large as the base of regime=lora. Not with 8 bits.
+    dequantised: bool = MISSING
 
 
 @dataclass

@@ -42,20 +42,30 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "kernels-packed": (*KEPT, *BY_HAND, "training.kernels=fused", "data.packing=true"),
     "kernels-recomputed": (*BY_HAND, "training.kernels=fused"),
 }
+# One key more than the default, of one cell alone
+OPTED: dict[tuple[str, str], tuple[str, ...]] = {("8b-qlora", "dequantised-once"): ("regime.dequantised=true",)}
 FULL_ALONE = {"kernels-amp": (*KEPT, *BY_HAND, "training.kernels=fused")}  # of regime=full, whose other fast variants are in bf16
 PURE = "training.precision=bf16"
+
+
+def variants_of(cell: Cell) -> tuple[str, ...]:
+    opted = (variant for name, variant in OPTED if name == cell.name)
+    return (*VARIANTS, *(FULL_ALONE if cell.name == "1b-full" else ()), *opted)
 
 
 def variant_keys(cell: Cell, variant: str) -> tuple[str, ...]:
     if cell.name == "1b-full" and variant in FULL_ALONE:
         return FULL_ALONE[variant]
+    if (cell.name, variant) in OPTED:
+        return OPTED[cell.name, variant]
     pure = (PURE,) if cell.name == "1b-full" and variant != "default" else ()
     return (*VARIANTS[variant], *pure)
 
 
 def overrides(cell: Cell, variant: str, base: Path, data: Path, output: Path, small: bool) -> list[str]:
     """What follows `regimen train`."""
-    batch = (f"training.effective_batch={cell.rows}",) if variant == "default" else (f"training.micro_batch={cell.rows}", "training.accumulation=1")
+    open_batch = variant == "default" or (cell.name, variant) in OPTED
+    batch = (f"training.effective_batch={cell.rows}",) if open_batch else (f"training.micro_batch={cell.rows}", "training.accumulation=1")
     length = (f"data.cutoff={cell.cutoff}", *batch)
     return [
         *(f"model={cell.model}", "model.init=pretrained", f"model.path={base}", "model.tokenizer=bytes"),

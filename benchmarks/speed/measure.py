@@ -24,7 +24,7 @@ from shutil import which
 from typing import Any
 
 from benchmarks.speed import cells
-from benchmarks.speed.cells import CELLS, FULL_ALONE, MODELS, VARIANTS, Cell
+from benchmarks.speed.cells import CELLS, MODELS, Cell, variants_of
 
 HERE = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "triton", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "liger-kernel", "datasets")
@@ -65,7 +65,7 @@ def parsed() -> argparse.Namespace:
 
 
 def wanted(only: list[str]) -> list[tuple[Cell, str]]:
-    every = [(cell, variant) for cell in CELLS for variant in (*VARIANTS, *(FULL_ALONE if cell.name == "1b-full" else ()))]
+    every = [(cell, variant) for cell in CELLS for variant in variants_of(cell)]
     if not only:
         return every
     return [pair for name in only for pair in every if name in (pair[0].name, f"{pair[0].name}/{pair[1]}")]

@@ -19,6 +19,7 @@ VARIANTS = {
     "kernels": "`training.kernels=fused` by hand, four workers",
     "kernels-packed": "the same, packed",
     "kernels-recomputed": "the same with checkpointing",
+    "dequantised-once": "dequantised once: the default with `regime.dequantised=true`",
 }
 HEAD = """# Measured speed
 
@@ -63,7 +64,8 @@ def page(results: Path) -> str:
     gpus = ", ".join(sorted({gpu.split(",")[0] for fact in facts for gpu in fact["gpus"]}))
     versions = ", ".join(f"{name} {number}" for name, number in facts[-1]["versions"].items())
     head = HEAD.format(file=FILE, count=len(records), gpus=f"one {gpus}", dates=dates, versions=versions)
-    meanings = [f"- {meaning}" for meaning in VARIANTS.values()]
+    measured = {record["cell"].split("/")[1] for record in records}
+    meanings = [f"- {meaning}" for variant, meaning in VARIANTS.items() if variant in measured]
     mixed = (
         "The cell of mixed lengths waits for the host, whose speed changed between the machines and within a run: its quiet steps take 57 to 65 ms,\n"
         "and others up to 170. Its prediction is for eight samples of full length. Where a prediction is far above what was allocated, the plain\n"

@@ -146,14 +146,16 @@ def sharding_moves(run: Run) -> list[Move]:
 
 def regime_moves(run: Run) -> list[Move]:
     def quantised(bits: int) -> Callable[[Run], Run]:
-        return lambda run: replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits))
+        return lambda run: replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits, dequantised=False))
 
     bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
     adapters = (Move("regime", 32, "adapters learn instead of the weights, best with about ten times the learning rate", to_lora),)
     quantising = [
         Move("regime", 44 - fewer, f"adapters on a base of {fewer} bits: costs some quality", quantised(fewer)) for fewer in (8, 4, 2) if fewer < bits
     ]
-    return [*(() if regime_row(run.regime.name).learns == "an adapter" else adapters), *quantising]
+    packed = Move("regime", 3, "the same values of the base, dequantised at every use: slower", quantised(bits))
+    kept = isinstance(run.regime, Qlora) and run.regime.dequantised
+    return [*((packed,) if kept else ()), *(() if regime_row(run.regime.name).learns == "an adapter" else adapters), *quantising]
 
 
 def to_lora(run: Run) -> Run:

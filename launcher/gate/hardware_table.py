@@ -39,7 +39,7 @@ def row_of(run: Run) -> Row:
         ConfigError: where the table has none.
     """
     if isinstance(run.regime, Qlora):
-        return qlora_row(run.regime.bits)
+        return LORA if run.regime.dequantised else qlora_row(run.regime.bits)
     row = Row(regime_row(run.regime.name).published, "16")
     if row == FULL and isinstance(run.optim, (Galore, Badam)):  # APOLLO's type is Galore's
         return LORA
@@ -53,6 +53,8 @@ def row_words(run: Run) -> str:
     if row == LORA and isinstance(run.optim, (Galore, Badam)):
         return f"{run.optim.name}, {row.bits} bit"
     words = regime.words or run.regime.name
+    if row == LORA and isinstance(run.regime, Qlora):
+        return f"LoRA, {row.bits} bit, for the dequantised base"
     if row == FULL_AMP:
         return f"{words} in {'fp32, by the row of ' if run.training.precision == 'fp32' else ''}mixed precision"
     return f"{words}, {row.bits} bit"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from conf.hub import is_folder
-from conf.schema import Composed, Run, Slurm
+from conf.schema import Composed, Qlora, Run, Slurm
 from launcher.errors import ConfigError
 from launcher.facts.data import refuse_unfit_sets, trained_samples
 from launcher.facts.model import ModelFacts, model_facts, refuse_no_model, refuse_other_weights
@@ -174,13 +174,21 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *absent_base(run), *notes))
+    return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *dequantised_base(run), *absent_base(run), *notes))
 
 
 def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:
     """The same with a note for each key of `given` (with its value as written) that the run does not read."""
     known = Known(described, decided.run, decided.expectations.steps)
     return replace(decided, notes=(*decided.notes, *unread(given, known), *unevaluated(known)))
+
+
+def dequantised_base(run: Run) -> tuple[str, ...]:
+    if not (isinstance(run.regime, Qlora) and run.regime.dequantised):
+        return ()
+    return (
+        f"regime.dequantised=true: the base has the values of its {run.regime.bits} bits, and takes the memory of 16-bit weights, as in regime=lora.",
+    )
 
 
 def absent_base(run: Run) -> tuple[str, ...]:

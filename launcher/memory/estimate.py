@@ -1,5 +1,6 @@
 """From a settled run and its model to a MemoryEstimate: the phases of a step, each as the sum of what is alive then."""
 
+from dataclasses import replace
 from functools import partial
 
 from conf.evaluations import is_evaluated
@@ -31,6 +32,7 @@ from launcher.memory.step.step_phases import (
 from launcher.memory.step.traced_moments import resident_buffers
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
 from launcher.memory.uncertainty import ranges_of, uncertainty_of
+from launcher.memory.weights.held import as_held
 from launcher.memory.weights.resident import (
     WHOLE_QUANTISED,
     accumulated_terms,
@@ -56,11 +58,11 @@ def estimate(run: Run, facts: ModelFacts) -> MemoryEstimate:
 
 
 def estimate_batch(run: Run, facts: ModelFacts, batch: Batch) -> MemoryEstimate:
-    job = job_of(run, facts, batch)
+    job = job_of(as_held(run), facts, batch)
     phases = phases_of(job)
     peak = max(phase.bytes for phase in phases)
     replayed = partial(reserved_bytes, job, total(copy_terms(job)))
-    fragments, host = fragment_bytes(job, peak), host_terms(job, peak)
+    fragments, host = fragment_bytes(job, peak), host_terms(replace(job, run=run), peak)
     sure = uncertainty_of(job), ranges_of(job)
     return MemoryEstimate(phases, fragments, outside_terms(job), host, disk_terms(job), doubts_of(job), *sure, replayed)
 

@@ -16,6 +16,10 @@ def changes_base(run: Run) -> bool:
     return isinstance(run.regime, Lora) and run.regime.init != "default"
 
 
+def keeps_dequantised(run: Run) -> bool:
+    return isinstance(run.regime, Qlora) and run.regime.dequantised
+
+
 def continues(run: Run) -> bool:
     return isinstance(run.regime, Lora) and run.regime.adapter is not None
 
@@ -34,6 +38,18 @@ REGIME_RULES: tuple[Rule, ...] = (
         lambda run: isinstance(run.regime, Qlora) and changes_base(run),
         "PiSSA computes the adapter from the base's weights, and these are packed: `Please initialize PiSSA under float32, float16, or bfloat16`.",
         "regime.init=default",
+    ),
+    Rule(
+        "dequantised-int8",
+        lambda run: keeps_dequantised(run) and run.regime.bits == 8,
+        "In 8 bits the inputs of a layer are rounded too, at every use (LLM.int8, arXiv:2208.07339), so a copy of the weights is not all of it.",
+        "regime.dequantised=false",
+    ),
+    Rule(
+        "dequantised-split",
+        lambda run: keeps_dequantised(run) and splits_early(run),
+        "This sharding has split the packed weights before they can be dequantised.",
+        "sharding=zero2",
     ),
     Rule(
         "pissa-split",

@@ -53,7 +53,7 @@ ALWAYS: Mapping[str, str] = {
         "temperature mini_batches epochs kl_coef gamma lam cliprange cliprange_value vf_coef missing_eos_penalty whiten_rewards rewards generations "
         "epsilon loss_type scale_rewards"
     ),
-    "regime": "name layers modules new_blocks rank alpha dropout targets rslora dora init lora_plus_ratio adapter bits",
+    "regime": "name layers modules new_blocks rank alpha dropout targets rslora dora init lora_plus_ratio adapter bits dequantised",
     "optim": "name lr weight_decay max_grad_norm scheduler rank update_interval scale scale_by switch_interval order",
     "training": (
         "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels "

@@ -24,6 +24,7 @@ from trainers.kernels.loss import SummedCrossEntropy, compute_loss_fused
 from trainers.kernels.rows import joined_batch
 from trainers.model.attention import implementation
 from trainers.ranks.place import Place
+from trainers.regimes.dequantised import with_plain_layers
 
 pytestmark = pytest.mark.gpu(1)
 
@@ -150,6 +151,29 @@ def test_a_quantised_base_too(bits: int, tmp_path: Path) -> None:
     assert distance(fused[1], plain[1]) < 0.02 * norm  # two roundings of bf16 in each of some products
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+def test_a_base_that_is_dequantised_once_is_the_quantised_one(fused: bool, tmp_path: Path) -> None:
+    """With fused kernels bit for bit: the same products of the same values."""
+    model_of("qwen2", torch.bfloat16, "plain").save_pretrained(tmp_path)
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
+    quantization = BitsAndBytesConfig(load_in_4bit=True, **four)
+
+    def of(once: bool) -> tuple[float, dict[str, Tensor]]:
+        base = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, quantization_config=quantization, device_map={"": 0})
+        model = adapted((with_plain_layers(base, torch.bfloat16) if once else base).train())
+        if fused:
+            assert fuse_adapters(model) == {}
+        return passed(model, "mixed", "plain", amp=True)
+
+    packed, plain = of(False), of(True)
+    if fused:
+        assert plain[0] == packed[0]
+        assert all(torch.equal(plain[1][name], packed[1][name]) for name in packed[1])
+    assert plain[0] == pytest.approx(packed[0], rel=2**-8)
+    norm = distance(packed[1], {name: torch.zeros_like(gradient) for name, gradient in packed[1].items()})
+    assert distance(plain[1], packed[1]) < 0.02 * norm
+
+
 @pytest.mark.parametrize("width", [64, 128])
 def test_attention_of_whole_rows_is_torch_s(width: int) -> None:
     set_seed(1)
@@ -198,7 +222,13 @@ class Strict(TrainerCallback):
 @pytest.mark.usefixtures("own_modules")
 @pytest.mark.parametrize(
     "overrides",
-    [("regime=lora",), ("regime=qlora", "regime.bits=4"), ("regime=full", "training.precision=bf16"), ("regime=lora", "data.packing=true")],
+    [
+        ("regime=lora",),
+        ("regime=qlora", "regime.bits=4"),
+        ("regime=qlora", "regime.dequantised=true"),
+        ("regime=full", "training.precision=bf16"),
+        ("regime=lora", "data.packing=true"),
+    ],
     ids=" ".join,
 )
 def test_a_run_waits_for_the_gpu_in_no_step_and_learns(overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

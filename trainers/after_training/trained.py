@@ -5,14 +5,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import bitsandbytes
 import torch
 from accelerate import PartialState
 from peft import PeftModel
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from conf.committed import MANIFEST, faults
 from conf.constants import ADAPTER_CONFIG
@@ -28,6 +25,7 @@ from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import with_rows
 from trainers.ranks.causes import is_full_disk
 from trainers.regimes import regime_module
+from trainers.regimes.dequantised import with_plain_layers
 from trainers.stages import stage_module
 
 
@@ -129,37 +127,6 @@ def merged(run: Run, trained: Trained, dtype: torch.dtype) -> PreTrainedModel:
     """
     refuse_damaged(trained)
     base = load_base(run, trained)
-    plain = dequantised(base, dtype) if regime_row(run.regime.name).quantised else base.to(dtype)
+    plain = with_plain_layers(base, dtype, torch.device("cpu")).to("cpu").to(dtype) if regime_row(run.regime.name).quantised else base.to(dtype)
     with naming_the_weights(trained):
         return with_trained_adapter(plain, run, trained).merge_and_unload(safe_merge=True).to(dtype)
-
-
-def dequantised(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Plain linear layers of the values that the quantised ones stand for, on the CPU; transformers' own dequantize() knows no HQQ."""
-    for name, module in [*model.named_modules()]:
-        weight = dequantised_weight(module)
-        if weight is not None:
-            model.set_submodule(name, linear_of(weight.to("cpu", dtype), module.bias))
-    if getattr(model, "hf_quantizer", None) is not None:
-        model.hf_quantizer.remove_quantization_config(model)
-    return model.to("cpu").to(dtype)
-
-
-def dequantised_weight(module: nn.Module) -> torch.Tensor | None:
-    """[outputs, inputs]; None: the module is not quantised."""
-    from hqq.core.quantize import HQQLinear
-
-    if isinstance(module, bitsandbytes.nn.Linear8bitLt):
-        return dequantize_bnb_weight(module.weight, module.state)
-    if isinstance(module, bitsandbytes.nn.Linear4bit):
-        return dequantize_bnb_weight(module.weight)
-    return module.dequantize() if isinstance(module, HQQLinear) else None
-
-
-def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    outputs, inputs = weight.shape
-    layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().to("cpu", weight.dtype), requires_grad=False)
-    return layer

@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from conf.schema import Qlora, Run
 from trainers.model.build import ModelClass, load_model, weight_dtype
 from trainers.model.prepared import PreparedModel
+from trainers.regimes.dequantised import with_plain_layers
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
 
 
@@ -22,6 +23,8 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     if run.regime.bits not in loaders:
         raise ValueError(f"regime.bits={run.regime.bits} is not supported. Choose 8 or 4 (bitsandbytes) or 2 (HQQ).")
     model = loaders[run.regime.bits](run, model_class)
+    if run.regime.dequantised:
+        model = with_plain_layers(model, weight_dtype(run))
     # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
     return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))
 

@@ -3,6 +3,7 @@
 from conf.kernels import FUSED_FAMILIES
 from conf.schema import Lora, Qlora, Run
 from launcher.facts.model import ModelFacts
+from launcher.memory.weights.held import as_held
 
 
 def fuses_layers(run: Run, facts: ModelFacts) -> bool:
@@ -12,7 +13,7 @@ def fuses_layers(run: Run, facts: ModelFacts) -> bool:
 
 def fused_unknown(run: Run) -> str | None:
     """What keeps the forward pass of PEFT or of transformers beside fused layers."""
-    regime = run.regime
+    regime = as_held(run).regime
     if isinstance(regime, Lora) and regime.dora:
         return "regime.dora=true"
     if isinstance(regime, Qlora) and regime.bits == 2:

@@ -1,6 +1,16 @@
 import pytest
 
-from launcher.gate.changes import as_override, carried, choice, loss_moves, micro_batches, optimizer_moves, overrides_between, with_micro_batch
+from launcher.gate.changes import (
+    as_override,
+    carried,
+    choice,
+    loss_moves,
+    micro_batches,
+    optimizer_moves,
+    overrides_between,
+    regime_moves,
+    with_micro_batch,
+)
 from tests.described import described
 
 
@@ -38,6 +48,13 @@ def test_overrides_lead_from_one_run_to_the_other():
     assert "regime=qlora" in overrides
     assert "regime.bits=2" in overrides
     assert run_of(*before, *overrides) == after
+
+
+def test_a_dequantised_base_may_stay_packed_and_every_smaller_one_does():
+    run = run_of("regime=qlora", "regime.dequantised=true")
+
+    moved = [move.apply(run).regime for move in regime_moves(run)]
+    assert [(regime.bits, regime.dequantised) for regime in moved] == [(4, False), (2, False)]
 
 
 def test_micro_batches_keep_the_effective_batch_on_every_rank():

@@ -106,6 +106,7 @@ def test_the_need_is_rounded_up_to_a_byte() -> None:
         (["regime=qlora", "regime.bits=8"], QLORA_8),
         (["regime=qlora"], QLORA_4),
         (["regime=qlora", "regime.bits=2"], QLORA_2),
+        (["regime=qlora", "regime.dequantised=true"], LORA),
         (["regime=full", "training.precision=bf16", "optim=galore"], LORA),
         (["regime=full", "training.precision=bf16", "optim=apollo"], LORA),
         (["regime=full", "training.precision=bf16", "optim=badam"], LORA),
@@ -136,6 +137,7 @@ def test_a_regime_without_a_row_is_refused() -> None:
     [
         (("regime=lora",), "LoRA, 16 bit"),  # was: lora_galore_badam, 16 bit
         (("regime=qlora", "regime.bits=4"), "QLoRA, 4 bit"),
+        (("regime=qlora", "regime.dequantised=true"), "LoRA, 16 bit, for the dequantised base"),
         (("regime=freeze",), "freeze, 16 bit"),
         (("regime=full",), "full training in mixed precision"),
         (("regime=full", "training.precision=fp32"), "full training in fp32, by the row of mixed precision"),

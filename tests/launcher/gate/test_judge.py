@@ -55,3 +55,10 @@ def test_a_slurm_job_has_the_memory_that_it_states() -> None:
     for stated in (("cluster.memory=1GiB",), ("cluster.memory=1GiB", "node.host_memory=64GiB"), ("cluster.memory=64GB", "node.host_memory=1GiB")):
         (host,) = (check for check in judged(*queued, *stated).verdict.checks if check.rule == "HOST_RAM")
         assert host.have == 2**30
+
+
+def test_a_dequantised_base_is_said_in_one_line() -> None:
+    notes = judged("model=demo", "data=demo", "regime=qlora", "regime.dequantised=true", *ELSEWHERE).notes
+    assert [note for note in notes if "dequantised" in note] == [
+        "regime.dequantised=true: the base has the values of its 4 bits, and takes the memory of 16-bit weights, as in regime=lora."
+    ]

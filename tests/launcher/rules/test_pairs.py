@@ -27,6 +27,8 @@ FORBIDDEN = {
     "low-rank-adapter": (*GPU, "regime=lora", "optim=apollo"),
     "galore-8bit-cpu": (*CPU, "regime=full", "optim=galore_8bit"),
     "pissa-quantised": (*GPU, "regime=qlora", "regime.init=pissa"),
+    "dequantised-int8": (*GPU, "regime=qlora", "regime.bits=8", "regime.dequantised=true"),
+    "dequantised-split": (*GPU, "regime=qlora", "regime.dequantised=true", "sharding=zero3"),
     "pissa-split": (*GPU, "regime=lora", "regime.init=pissa_niter_16", "sharding=zero3"),
     "pissa-reference": (*GPU, "regime=lora", "regime.init=pissa", "stage=dpo"),
     "pissa-continued": (*GPU, "regime=lora", "regime.init=pissa", "regime.adapter=a"),

@@ -36,6 +36,8 @@ ADAPTERS = {
     # A plainly loaded base repacks its 4 bits on CPUs with AVX512-BF16, and rounds its scales to bf16 there.
     "4 bits": (["regime=qlora", "regime.bits=4"], ROUNDED),
     "4 bits in fp32": (["regime=qlora", "regime.bits=4", "regime.double_quant=false", "training.precision=fp32"], ROUNDED),
+    "4 bits, dequantised": (["regime=qlora", "regime.bits=4", "regime.dequantised=true"], ROUNDED),
+    "2 bits, dequantised": (["regime=qlora", "regime.bits=2", "regime.dequantised=true"], ROUNDED),
     "2 bits": (["regime=qlora", "regime.bits=2"], EQUAL),
 }
 
