@@ -41,7 +41,7 @@ REGIME_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "dequantised-int8",
-        lambda run: keeps_dequantised(run) and run.regime.bits == 8,
+        lambda run: isinstance(run.regime, Qlora) and run.regime.dequantised and run.regime.bits == 8,
         "In 8 bits the inputs of a layer are rounded too, at every use (LLM.int8, arXiv:2208.07339), so a copy of the weights is not all of it.",
         "regime.dequantised=false",
     ),
