@@ -12,18 +12,18 @@ from omegaconf import DictConfig
 class GpuPool(Launcher):
     """Judges all points of a batch, then runs the permitted ones over the GPUs of this machine."""
 
-    def __init__(self, gpus: int | None, slots: int) -> None:
-        self.gpus, self.slots = gpus, slots
+    def __init__(self, gpus: int | None, slots: int, max_jobs: int | None, max_failures: int | None) -> None:
+        self.gpus, self.slots, self.max_jobs, self.max_failures = gpus, slots, max_jobs, max_failures
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.task_function = task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from launcher.sweep.session import Sweep, resources_here
+        from launcher.sweep.session import Sweep, limits_of, resources_here
 
         sweep = self.task_function
         assert isinstance(sweep, Sweep), "launcher/sweep/multirun.py hands Hydra a Sweep"
-        objectives = sweep.run_batch(job_overrides, initial_job_idx + 1, resources_here(self.gpus, self.slots))
+        objectives = sweep.run_batch(job_overrides, resources_here(self.gpus, self.slots), limits_of(self.max_jobs, self.max_failures))
         return [job_return(overrides, objective) for overrides, objective in zip(job_overrides, objectives, strict=True)]
 
 

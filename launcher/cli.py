@@ -158,13 +158,15 @@ def add_watching(add: AddParser) -> None:
         help="list runs, or follow one",
         description="List runs, or follow one. It reads their files, and asks squeue about runs that wait or run in Slurm.",
     )
-    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, the name of a run, or last")
+    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, the name of a run, last, or the folder of a sweep")
     status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
     add_output(status)
     status.add_argument("--json", action="store_true", help="print the list as JSON")
     status.set_defaults(act=act_status)
-    stop = add("stop", help="ask a run to save a checkpoint and stop", description="Ask a run to save a checkpoint and stop.")
-    stop.add_argument("run", metavar="RUN", help="a run folder, the name of a run, or last")
+    stop = add(
+        "stop", help="ask a run to save a checkpoint and stop", description="Ask a run, or each point of a sweep, to save a checkpoint and stop."
+    )
+    stop.add_argument("run", metavar="RUN", help="a run folder, the name of a run, last, or the folder of a sweep")
     add_output(stop)
     stop.set_defaults(act=act_stop)
     add_clean(add)

@@ -22,6 +22,9 @@ class Trust:
     other_owner: bool = False  # whoever can write into the run folder
 
 
+NO_TRUST = Trust()
+
+
 def refuse_foreign(run_dir: RunDir, trust: Trust) -> None:
     """Raises Unsafe where another user owns the run folder or a file in it, or where every user can write there."""
     if trust.other_owner:

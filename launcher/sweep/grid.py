@@ -1,11 +1,19 @@
 """Every combination of the values that a command line sweeps over."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from conf.schema import Composed
+from launcher.composition.compose import config_loader
 from launcher.errors import ConfigError
+from launcher.sweep.points import composed_or_refusal
+
+SWEEPER, GRID = "hydra/sweeper", "grid"  # which sweeper is chosen where none is
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
@@ -33,3 +41,37 @@ def choices(override: Override) -> list[str]:
 def fixed_keys(overrides: Sequence[Override]) -> frozenset[str]:
     """The keys that hold one value in every point."""
     return frozenset(override.get_key_element() for override in overrides if not override.is_sweep_override())
+
+
+def grid_points(given: Sequence[str], config_dirs: Sequence[Path]) -> list[list[str]] | None:
+    """The overrides of every point; None where another sweeper chooses the points as it goes.
+
+    Raises:
+        ConfigError: as combinations.
+    """
+    overrides = OverridesParser.create(config_loader=config_loader(config_dirs)).parse_overrides([*given])
+    if any(override.get_key_element() == SWEEPER and override.get_value_element_as_str() != GRID for override in overrides):
+        return None
+    return combinations([override for override in overrides if not override.get_key_element().startswith(("hydra.", "hydra/"))])
+
+
+def refuse_twice(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError for a swept key that is given again."""
+    times = Counter(override.get_key_element() for override in overrides)
+    for swept in (override for override in overrides if override.is_sweep_override()):
+        key = swept.get_key_element()
+        if times[key] > 1:
+            said = " and ".join(str(override.input_line) for override in overrides if override.get_key_element() == key)
+            raise ConfigError(f"{key} is swept and given again: {said}. Give {key} once.")
+
+
+def refuse_hopeless(points: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> None:
+    """Raises the mistake of the first point where no point can be composed, as for a key that does not exist. Usually the first can."""
+    first = None
+    for overrides in points:
+        found = composed_or_refusal(overrides, config_dirs)
+        if isinstance(found, Composed):
+            return
+        first = first or found
+    if first is not None:
+        raise first

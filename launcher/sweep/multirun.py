@@ -1,42 +1,84 @@
 """`train --multirun` through Hydra's own multirun: its sweepers choose the points, its launcher gets a Sweep to run them."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config
+from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config, parsed
+from launcher.composition.recorded import output_of, split_resume
 from launcher.errors import ConfigError
+from launcher.launch import lock
+from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
 from launcher.sweep import ledger, table
-from launcher.sweep.grid import fixed_keys
-from launcher.sweep.ledger import SweepDir
+from launcher.sweep.find import named_sweep
+from launcher.sweep.going_on import continued
+from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice
+from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.session import Sweep, say
 
 NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
 
 
-def multirun(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
-    """Run every point of a sweep; the exit code of the whole.
+def multirun(overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust = NO_TRUST) -> int:
+    """Run every point of a sweep, or with resume=SWEEP what is left of them; the exit code of the whole.
 
     Raises:
         ConfigError: for a sweep that cannot be composed or that its sweeper refuses.
+        RunLocked: where another process works on the sweep that is to go on.
         Unsafe: when a value is a secret.
     """
+    name, others = split_resume(overrides)
+    if name is not None:
+        return go_on(named_sweep(name, output_of(others)), others, config_dirs, trust)
+    start = checked_start(others, config_dirs)
+    return run(ledger.make_sweep_dir(output_folder(start)), start, trust)
+
+
+def go_on(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence[Path], trust: Trust) -> int:
+    refuse_foreign(sweep_dir.lockable, trust)
+    before = ledger.newest_start(sweep_dir)
+    if before.working_folder not in ("", os.getcwd()):
+        raise ConfigError(f"{sweep_dir.path} was started in {before.working_folder}, and its paths are meant from there. Change to that folder.")
+    start = checked_start(continued(sweep_dir, before, given), [*config_dirs] or before.config_dirs)
+    return run(sweep_dir, start, trust)
+
+
+def checked_start(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Start:
+    """Every mistake that is not one point's own is found here, before anything is written."""
     given = checked_overrides(overrides, config_dirs)
-    base = load_config(given, config_dirs, RunMode.MULTIRUN)  # every mistake that is not one point's own is reported here
-    sweep_dir = ledger.make_sweep_dir(Path(base.output))
-    sweep = Sweep(sweep_dir, config_dirs, fixed_keys(OverridesParser.create().parse_overrides([*given])))
-    ledger.record(sweep_dir, "sweep", overrides=given)
-    say(f"sweep folder: {sweep_dir.path}")
+    refuse_twice(parsed(given))
+    load_config(given, config_dirs, RunMode.MULTIRUN)
+    points = grid_points(given, config_dirs)
+    if points is not None:
+        refuse_hopeless(points, config_dirs)
+    return Start(tuple(given), tuple(config_dirs), os.getcwd())
+
+
+def output_folder(start: Start) -> Path:
+    return Path(load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN).output)
+
+
+def run(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
+    """Own the folder of the sweep, and let Hydra choose its points."""
+    held = lock.this_process()
+    lock.acquire(sweep_dir.lockable, held, trust.take_over)
     try:
-        drive(sweep, [f"hydra.sweep.dir={json.dumps(str(sweep_dir.path), ensure_ascii=False)}", *given], config_dirs)
+        sweep_dir.stop.unlink(missing_ok=True)
+        sweep = Sweep(sweep_dir, start.config_dirs, fixed_keys(parsed(start.overrides)), trust)
+        ledger.record_sweep(sweep_dir, start)
+        say(f"sweep folder: {sweep_dir.path}")
+        try:
+            drive(sweep, [f"hydra.sweep.dir={json.dumps(str(sweep_dir.path), ensure_ascii=False)}", *start.overrides], start.config_dirs)
+        finally:
+            tell(sweep_dir, sweep)
     finally:
-        tell(sweep_dir, sweep)
-    return table.exit_code(sweep.results)
+        lock.release(sweep_dir.lockable, held)
+    return table.exit_code(list(sweep.results.values()))
 
 
 def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
@@ -45,7 +87,7 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
     try:
         hydra.multirun(CONFIG_NAME, sweep, given, with_log_configuration=False)
     except KeyboardInterrupt:
-        say("The sweep was asked to stop.")
+        say(f"The sweep has stopped. Go on with: regimen train -m resume={sweep.sweep_dir.path}")
     except HydraException as error:
         raise ConfigError(f"The sweep cannot go on: {str(error).splitlines()[0]}") from error
     except ValueError as error:
@@ -55,10 +97,11 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
 
 
 def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
-    """Show and keep the table; a sweep that came to no point leaves no folder."""
-    if not sweep.results:
+    """Show and keep the table of every point of the folder; a sweep that came to no point leaves no folder."""
+    known = sweep.known()
+    if not known:
         ledger.remove(sweep_dir)
         return
-    lines = table.table_lines(sweep.results)
+    lines = table.table_lines(list(known.values()))
     ledger.write_table(sweep_dir, lines)
     say("\n" + "\n".join(lines))

@@ -1,16 +1,18 @@
 """One point of a sweep: composed, placed on its share of the machine and judged."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, run_as_dict
 from conf.schema import Composed, Node
 from launcher.composition.compose import compose
 from launcher.composition.given import given_values
+from launcher.composition.recorded import flat
 from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
 from launcher.gate.judge import Judged, judge_run, with_unread
@@ -26,6 +28,7 @@ class Point:
     number: int  # from 1
     overrides: tuple[str, ...]
     varied: tuple[str, ...]  # those that distinguish this point from the others
+    fingerprint: str = ""  # of its configuration: by it a later start of the sweep knows the point again
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class Permitted:
     point: Point
     judged: Judged
     gpus: int  # 0: it runs on the CPU
+    run_dir: RunDir | None = None  # where it goes on; None: it begins in a folder of its own
+    take_over: bool = False  # the user knows that an owner of that folder who cannot be judged from here has ended
 
 
 @dataclass(frozen=True)
 class Result:
     point: Point
-    state: str  # finished | refused | failed | stopped | not started
+    state: str  # finished | refused | failed | stopped | not started; of an earlier start also running, where no end was recorded
     objective: float | None = None  # the evaluation loss of the final model, else the last loss; finite
     measure: str = ""  # which of the two
     run_dir: RunDir | None = None
@@ -47,17 +52,50 @@ class Result:
     refusal: int = GateRefused.exit_code  # of a refused point: what it would have ended with outside of a sweep
 
 
+def composed_or_refusal(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Composed | RegimenError:
+    """The run that a point describes, or what is wrong with it."""
+    try:
+        return compose(overrides, config_dirs)
+    except RegimenError as error:
+        return error
+
+
+def fingerprint_of(described: Composed | RegimenError, overrides: Sequence[str]) -> str:
+    """SHA-256 of every value of the run in 16 hexadecimal digits; a point that cannot be composed is known by its overrides.
+
+    What is null is left out: a key that a later version adds, and leaves open, does not make another point.
+    """
+    values: object = sorted(overrides)
+    if isinstance(described, Composed):
+        values = {key: value for key, value in flat(run_as_dict(described)).items() if value is not None}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
     """The point ready to start, or why it may not."""
+    return judge_described(point, composed_or_refusal(point.overrides, config_dirs), config_dirs, resources)
+
+
+def judge_described(point: Point, described: Composed | RegimenError, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
+    if isinstance(described, RegimenError):
+        return refused(point, described)
     try:
-        run = on_its_share(compose(point.overrides, config_dirs), resources)
+        run = on_its_share(described, resources)
         judged = judge_run(replace(run, name=named(run.name, point.varied)))
         judged = with_unread(judged, run, given_values(point.overrides, config_dirs))
     except RegimenError as error:
-        return Result(point, "refused", cause=one_line(str(error)), refusal=error.exit_code)
+        return refused(point, error)
+    return permitted_or_refused(point, judged)
+
+
+def refused(point: Point, error: RegimenError, run_dir: RunDir | None = None) -> Result:
+    return Result(point, "refused", run_dir=run_dir, cause=one_line(str(error)), refusal=error.exit_code)
+
+
+def permitted_or_refused(point: Point, judged: Judged, run_dir: RunDir | None = None) -> Permitted | Result:
     if not judged.verdict.permitted:
-        return Result(point, "refused", cause=failed_check(judged.verdict))
-    return Permitted(point, judged, judged.run.node.gpus)
+        return Result(point, "refused", run_dir=run_dir, cause=failed_check(judged.verdict))
+    return Permitted(point, judged, judged.run.node.gpus, run_dir)
 
 
 def one_line(message: str) -> str:
@@ -79,12 +117,17 @@ def on_its_share(run: Composed, resources: Resources) -> Composed:
     """
     refuse_unshareable(run)
     wanted = gpus_wanted(run, len(resources.gpus))
+    refuse_wider(wanted, resources)
+    share = Fraction(wanted, len(resources.gpus)) if wanted else Fraction(1, resources.slots)
+    return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
+
+
+def refuse_wider(wanted: int, resources: Resources) -> None:
+    """Raises ConfigError for more GPUs than the sweep has."""
     if wanted > len(resources.gpus):
         raise ConfigError(
             f"This point needs {wanted} GPUs, and the sweep has {len(resources.gpus)}. Lower cluster.ranks_per_node, or start it on a larger machine."
         )
-    share = Fraction(wanted, len(resources.gpus)) if wanted else Fraction(1, resources.slots)
-    return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
 
 
 def refuse_unshareable(run: Composed) -> None:

@@ -1,8 +1,10 @@
-"""Runs permitted points over shared GPUs until all have ended, or until somebody asks to stop."""
+"""Runs permitted points over shared GPUs until all have ended, until too many have failed, or until somebody asks to stop."""
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from launcher.errors import RegimenError
 from launcher.launch.supervise import StopRequests
@@ -13,38 +15,63 @@ from launcher.sweep.schedule import Request, Resources, left_over, startable
 from launcher.words import plural
 
 POLL_SECONDS = 0.2
+End = Literal["done", "asked to stop", "too many failures"]
+
+
+class Watcher(Protocol):
+    """Who hears what happens to the points."""
+
+    def started(self, running: Running) -> None: ...
+    def ended(self, result: Result) -> None: ...
+    def say(self, text: str) -> None: ...
+    def stop_asked(self) -> bool:
+        """Whether somebody asked in another way than by a signal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    jobs: int | None = None  # points at the same time; None: as many as there is room for
+    failures: int | None = None  # no other point starts after so many failed; None: all start
 
 
 class Pool:
-    """The points of one batch; `started`, `ended` and `say` are called with what happens."""
+    """The points of one batch; `failed`: how many points of earlier batches did."""
 
-    def __init__(self, resources: Resources, started: Callable[[Running], None], ended: Callable[[Result], None], say: Callable[[str], None]) -> None:
-        self.resources, self.started, self.ended, self.say = resources, started, ended, say
+    def __init__(self, resources: Resources, watcher: Watcher, limits: Limits = Limits(), failed: int = 0) -> None:
+        self.resources, self.watcher, self.limits, self.failed = resources, watcher, limits, failed
         self.waiting: list[Permitted] = []
         self.running: list[Running] = []
 
-    def run(self, points: Sequence[Permitted]) -> bool:
-        """Run every point; false when it was asked to stop before the last one had ended."""
-        self.waiting, heard, requests = [*points], 0, StopRequests()
+    def run(self, points: Sequence[Permitted]) -> End:
+        """Run every point, and say why where some were not started or not finished."""
+        self.waiting, heard, requests, asked = [*points], 0, StopRequests(), False
         try:
-            while self.running or (self.waiting and not requests.count):
-                if requests.count > heard:
-                    heard = requests.count
+            while self.running or (self.waiting and not heard and not self.too_many_failed()):
+                asked = asked or self.watcher.stop_asked()
+                if requests.count + asked > heard:
+                    heard = requests.count + asked
                     self.pass_on(heard)
-                if not heard:
+                if not heard and not self.too_many_failed():
                     self.start_what_fits()
                 time.sleep(POLL_SECONDS)
                 self.collect()
         finally:
             requests.restore()
         for permitted in self.waiting:
-            self.ended(Result(permitted.point, "not started"))
-        return not requests.count
+            self.watcher.ended(Result(permitted.point, "not started", run_dir=permitted.run_dir))
+        if heard or requests.count:
+            return "asked to stop"
+        return "too many failures" if self.too_many_failed() else "done"
+
+    def too_many_failed(self) -> bool:
+        return self.limits.failures is not None and self.failed >= self.limits.failures
 
     def start_what_fits(self) -> None:
         by_number = {permitted.point.number: permitted for permitted in self.waiting}
         free = left_over(self.resources, [running.gpus for running in self.running])
-        for placement in startable([Request(number, permitted.gpus) for number, permitted in by_number.items()], free):
+        room = len(by_number) if self.limits.jobs is None else self.limits.jobs - len(self.running)
+        for placement in startable([Request(number, permitted.gpus) for number, permitted in by_number.items()], free)[: max(0, room)]:
             permitted = by_number[placement.number]
             self.waiting.remove(permitted)
             self.start(permitted, placement.gpus)
@@ -54,20 +81,24 @@ class Pool:
         try:
             running = processes.start(permitted, gpus, environment)
         except RegimenError as error:
-            self.ended(Result(permitted.point, "failed", cause=one_line(str(error))))
+            self.end(Result(permitted.point, "failed", run_dir=permitted.run_dir, cause=one_line(str(error))))
             return
         self.running.append(running)
-        self.started(running)
+        self.watcher.started(running)
 
     def collect(self) -> None:
         over = [running for running in self.running if running.process.poll() is not None]
         self.running = [running for running in self.running if running not in over]
         for running in over:
-            self.ended(processes.result_of(running))
+            self.end(processes.result_of(running))
+
+    def end(self, result: Result) -> None:
+        self.failed += result.state == "failed"
+        self.watcher.ended(result)
 
     def pass_on(self, times: int) -> None:
         """Hand a request to stop to every running point."""
-        self.say(
+        self.watcher.say(
             f"Stopping {plural(len(self.running), 'running point')}. Each saves a checkpoint first."
             if times == 1
             else "Ending the ranks without a checkpoint."

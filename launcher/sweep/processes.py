@@ -16,7 +16,9 @@ from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
 from launcher.command import python_path
 from launcher.composition.recorded import recorded_run
-from launcher.launch import execute, status
+from launcher.launch import execute, lock, status
+from launcher.launch.again import take_again
+from launcher.launch.foreign import Trust
 from launcher.launch.plan import plan_for
 from launcher.sweep.points import Permitted, Point, Result, one_line
 
@@ -29,6 +31,7 @@ class Running:
     process: "subprocess.Popen[bytes]"
     log: BinaryIO  # kept open: somebody may remove the folder, and the cause is in here
     since: float  # of time.monotonic
+    again: bool = False  # it goes on in the folder of an earlier start
 
 
 def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: int) -> dict[str, str]:
@@ -38,13 +41,13 @@ def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: i
 
 
 def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str, str]) -> Running:
-    """Make the run folder and start its supervisor, in a session of its own; it saves and stops if the sweep dies.
+    """Make the run folder, or take it up again, and start its supervisor in a session of its own; it saves and stops if the sweep dies.
 
     Raises:
         DiskError: where the folder cannot be made.
+        RunLocked: where somebody else has begun to work in it.
     """
-    run_dir = execute.start_fresh(permitted.judged)
-    execute.write_plan(plan_for(permitted.judged, run_dir), environment)
+    run_dir = prepared(permitted, environment)
     log = run_dir.launcher_log.open("a+b")
     process = subprocess.Popen(
         (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
@@ -55,7 +58,18 @@ def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str,
         start_new_session=True,
         preexec_fn=execute.end_with_this_process(),
     )
-    return Running(permitted.point, run_dir, gpus, process, log, time.monotonic())
+    return Running(permitted.point, run_dir, gpus, process, log, time.monotonic(), permitted.run_dir is not None)
+
+
+def prepared(permitted: Permitted, environment: Mapping[str, str]) -> RunDir:
+    """A folder that holds all that the supervisor needs, and that nobody owns: the supervisor takes it."""
+    if permitted.run_dir is None:
+        run_dir = execute.start_fresh(permitted.judged)
+        execute.write_plan(plan_for(permitted.judged, run_dir), environment)
+        return run_dir
+    plan, held = take_again(permitted.judged, permitted.run_dir, environment, Trust(permitted.take_over))
+    lock.release(plan.run_dir, held)
+    return plan.run_dir
 
 
 def ask_to_stop(running: Running) -> None:
@@ -77,14 +91,18 @@ def result_of(running: Running) -> Result:
     running.log.close()
     if not running.run_dir.path.exists():
         return Result(running.point, "failed", cause=said, seconds=seconds)
-    now = status.status_of(running.run_dir)
+    return result_from(running.point, status.status_of(running.run_dir), said, seconds)
+
+
+def result_from(point: Point, now: status.RunStatus, said: str, seconds: float) -> Result:
+    """What its folder says of a point that has ended; `said`: its cause where the folder has none."""
     if now.state == "finished":
         objective, measure = objective_of(of_what_was_kept(now))
-        return Result(running.point, "finished", objective, measure, running.run_dir, seconds=seconds)
+        return Result(point, "finished", objective, measure, now.run_dir, seconds=seconds)
     if now.state == "stopped":
-        return Result(running.point, "stopped", run_dir=running.run_dir, cause=now.message, seconds=seconds)
+        return Result(point, "stopped", run_dir=now.run_dir, cause=now.message, seconds=seconds)
     cause = now.message if now.state == "failed" else said or now.message
-    return Result(running.point, "failed", run_dir=running.run_dir, cause=one_line(cause), seconds=seconds)
+    return Result(point, "failed", run_dir=now.run_dir, cause=one_line(cause), seconds=seconds)
 
 
 def last_words(log: BinaryIO) -> str:

@@ -1,4 +1,4 @@
-"""One sweep: judges batches of points, has them run, and keeps what became of them."""
+"""One start of a sweep: judges batches of points, has them run, and keeps what became of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,69 +8,116 @@ from omegaconf import DictConfig
 
 from launcher.errors import ConfigError
 from launcher.facts.node import visible_gpus
+from launcher.launch.foreign import NO_TRUST, Trust
 from launcher.sweep import ledger, table
+from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.ledger import SweepDir
-from launcher.sweep.points import Permitted, Point, Result, judge_point
-from launcher.sweep.pool import Pool
+from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, fingerprint_of, judge_described
+from launcher.sweep.pool import Limits, Pool
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Resources
-from launcher.words import wrapped
+from launcher.words import plural, wrapped
 
 
 class Sweep:
     """What Hydra carries to its launcher as the task function: gpu_pool gives it whole batches, Hydra's basic launcher calls it point by point."""
 
-    def __init__(self, sweep_dir: SweepDir, config_dirs: Sequence[Path], fixed: frozenset[str]) -> None:
-        self.sweep_dir, self.config_dirs, self.fixed = sweep_dir, config_dirs, fixed
-        self.results: list[Result] = []
+    def __init__(self, sweep_dir: SweepDir, config_dirs: Sequence[Path], fixed: frozenset[str], trust: Trust = NO_TRUST) -> None:
+        self.sweep_dir, self.config_dirs, self.fixed, self.trust = sweep_dir, config_dirs, fixed, trust
+        self.before = {result.point.number: result for result in ledger.results(sweep_dir)}
+        self.results: dict[int, Result] = {}  # of the points that this start came to, by their numbers
+        self.gpus: tuple[str, ...] = ()
         self.noted: set[str] = set()
 
     def __call__(self, config: DictConfig) -> float | None:
-        hydra = HydraConfig.get()
-        return self.run_batch([hydra.overrides.task], hydra.job.num + 1, resources_here(None, 1))[0]
+        return self.run_batch([HydraConfig.get().overrides.task], resources_here(None, 1))[0]
 
-    def run_batch(self, job_overrides: Sequence[Sequence[str]], first: int, resources: Resources) -> list[float | None]:
+    def run_batch(self, job_overrides: Sequence[Sequence[str]], resources: Resources, limits: Limits = Limits()) -> list[float | None]:  # noqa: B008
         """Judge every point, then run the permitted ones; the objective of each, None where there is none.
 
         Raises:
-            KeyboardInterrupt: when it was asked to stop, so that no sampler goes on.
+            KeyboardInterrupt: when it was asked to stop or too many points failed, so that no sampler goes on.
         """
-        points = [self.point(first + index, overrides) for index, overrides in enumerate(job_overrides)]
-        judged = [judge_point(point, self.config_dirs, resources) for point in points]
-        for refused in judged:
-            if isinstance(refused, Result):
-                self.ended(refused)
-        permitted = [point for point in judged if isinstance(point, Permitted)]
+        self.gpus, taken = resources.gpus, set[int]()
+        decided = [self.decided(tuple(overrides), resources, taken) for overrides in job_overrides]
+        permitted = [point for point in decided if isinstance(point, Permitted)]
         self.note([note for point in permitted for note in point.judged.notes])
-        pool = Pool(resources, lambda running: self.started(running, resources), self.ended, say)
-        if not pool.run(permitted):
+        failed = sum(1 for result in self.results.values() if result.state == "failed" and result != self.before.get(result.point.number))
+        end = Pool(resources, self, limits, failed).run(permitted)
+        if end == "too many failures":
+            self.say(f"No other point starts, because {plural(limits.failures or 0, 'point')} failed (hydra.launcher.max_failures).")
+        if end != "done":
             raise KeyboardInterrupt
-        objectives = {result.point.number: result.objective for result in self.results}
-        return [objectives[point.number] for point in points]
+        return [self.results[point.point.number].objective for point in decided]
+
+    def decided(self, overrides: tuple[str, ...], resources: Resources, taken: set[int]) -> Permitted | Result:
+        """What happens to a point: it begins, it goes on, or its result is known. `taken`: the numbers of the points of this batch so far."""
+        described = composed_or_refusal(overrides, self.config_dirs)
+        fingerprint = fingerprint_of(described, overrides)
+        varied = tuple(override for override in overrides if override.split("=", 1)[0] not in self.fixed)
+        same = [result for result in self.known().values() if result.point.fingerprint == fingerprint and result.point.number not in taken]
+        point = Point(same[0].point.number if same else self.next_number(taken), overrides, varied, fingerprint)
+        taken.add(point.number)
+        left = what_is_left(same[0]) if same else None
+        if isinstance(left, Result):
+            self.keep(left)
+            return left
+        found = judge_described(point, described, self.config_dirs, resources) if left is None else judge_again(point, left, resources, self.trust)
+        if isinstance(found, Result):
+            self.ended(found)
+        return found
+
+    def known(self) -> dict[int, Result]:
+        return {**self.before, **self.results}
+
+    def next_number(self, taken: set[int]) -> int:
+        return max([0, *self.known(), *taken]) + 1
+
+    def keep(self, result: Result) -> None:
+        """A point whose result is known. The ledger gets what it does not hold yet, as where the sweep died before a point had ended."""
+        number = result.point.number
+        if result != self.known().get(number):
+            ledger.record_result(self.sweep_dir, result)
+        if number not in self.results:
+            self.say(table.known_line(result))
+        self.results[number] = result
 
     def note(self, notes: Sequence[str]) -> None:
         """Say each once, however many points it is about."""
         for note in notes:
             if note not in self.noted:
                 self.noted.add(note)
-                say("\n".join(wrapped(f"note: {note}")))
+                self.say("\n".join(wrapped(f"note: {note}")))
 
-    def point(self, number: int, overrides: Sequence[str]) -> Point:
-        varied = tuple(override for override in overrides if override.split("=", 1)[0] not in self.fixed)
-        return Point(number, tuple(overrides), varied)
-
-    def started(self, running: Running, resources: Resources) -> None:
+    def started(self, running: Running) -> None:
         ledger.record_start(self.sweep_dir, running)
-        say(table.started_line(running, resources.gpus))
+        self.say(table.started_line(running, self.gpus))
 
     def ended(self, result: Result) -> None:
-        self.results.append(result)
+        self.results[result.point.number] = result
         ledger.record_result(self.sweep_dir, result)
-        say(table.ended_line(result))
+        self.say(table.ended_line(result))
+
+    def stop_asked(self) -> bool:
+        return self.sweep_dir.stop.exists()
+
+    def say(self, text: str) -> None:
+        say(text)
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def limits_of(max_jobs: int | None, max_failures: int | None) -> Limits:
+    """
+    Raises:
+        ConfigError: for a number below 1.
+    """
+    for key, value in (("max_jobs", max_jobs), ("max_failures", max_failures)):
+        if value is not None and value < 1:
+            raise ConfigError(f"hydra.launcher.{key}={value} is out of range. It must be at least 1; null means no limit.")
+    return Limits(max_jobs, max_failures)
 
 
 def resources_here(gpus: int | None, slots: int) -> Resources:

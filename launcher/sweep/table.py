@@ -9,7 +9,7 @@ from launcher.sweep.points import Point, Result
 from launcher.sweep.processes import Running
 from launcher.words import duration, plural
 
-STATES = ("finished", "refused", "failed", "stopped", "not started")
+STATES = ("finished", "refused", "failed", "stopped", "running", "not started")
 HEAD = ("point", "overrides", "state", "loss", "run folder", "cause")
 
 
@@ -35,19 +35,42 @@ def loss(result: Result) -> str:
 
 
 def summary_lines(results: Sequence[Result]) -> list[str]:
-    states = Counter(result.state for result in results)
-    counts = f"{plural(len(results), 'point')}: " + ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     measured = [result for result in results if result.objective is not None]
     if len(measured) < 2 or len({result.measure for result in measured}) > 1:
-        return [counts]
+        return [counts(results)]
     best = min(measured, key=lambda result: result.objective or 0.0)
-    return [counts, f"best: point {best.point.number}, {best.measure} {best.objective:.4f}: {label(best.point)}"]
+    return [counts(results), f"best: point {best.point.number}, {best.measure} {best.objective:.4f}: {label(best.point)}"]
+
+
+def counts(results: Sequence[Result]) -> str:
+    """How many points are in each state, the usual states first."""
+    states = Counter(result.state for result in results)
+    order = [*STATES, *(state for state in states if state not in STATES)]
+    return f"{plural(len(results), 'point')}: " + ", ".join(f"{states[state]} {state}" for state in order if states[state])
 
 
 def started_line(running: Running, gpus: tuple[str, ...]) -> str:
     """`gpus`: all of the sweep; a point shows their numbers, since a UUID is hard to read."""
-    place = f" on GPU {', '.join(str(gpus.index(gpu)) for gpu in running.gpus)}" if running.gpus else ""
-    return f"point {running.point.number} starts{place}: {label(running.point)}  ({running.run_dir.path})"
+    place = on_gpus(tuple(str(gpus.index(gpu)) for gpu in running.gpus))
+    return f"point {running.point.number} {'goes on' if running.again else 'starts'}{place}: {label(running.point)}  ({running.run_dir.path})"
+
+
+def begun_line(result: Result, gpus: tuple[str, ...]) -> str:
+    """As the ledger has it."""
+    folder = f"  ({result.run_dir.path})" if result.run_dir else ""
+    return f"point {result.point.number} starts{on_gpus(gpus)}: {label(result.point)}{folder}"
+
+
+def on_gpus(gpus: tuple[str, ...]) -> str:
+    return f" on GPU {', '.join(gpus)}" if gpus else ""
+
+
+def known_line(result: Result) -> str:
+    """Of a point that an earlier start brought to its end."""
+    if result.state == "finished":
+        measured = f": {result.measure} {result.objective:.4f}" if result.objective is not None else ""
+        return f"point {result.point.number} is finished already{measured}"
+    return f"point {result.point.number} would fail again and is not started: {result.cause}"
 
 
 def ended_line(result: Result) -> str:

@@ -89,13 +89,13 @@ def act_train(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return plan.show_plan(arguments.overrides, arguments.config_dir)
     refuse_tasks(os.environ)
+    for given, option in ((arguments.take_over, "--take-over"), (arguments.other_owner, "--other-owner")):
+        if given and not any(text.startswith("resume=") for text in arguments.overrides):
+            raise ConfigError(f"{option} names no run. Write: regimen train {'-m resume=SWEEP' if arguments.multirun else 'resume=RUN'} {option}")
     if arguments.multirun:
         from launcher.sweep.multirun import multirun
 
-        return multirun(arguments.overrides, arguments.config_dir)
-    for given, option in ((arguments.take_over, "--take-over"), (arguments.other_owner, "--other-owner")):
-        if given and not any(text.startswith("resume=") for text in arguments.overrides):
-            raise ConfigError(f"{option} names no run. Write: regimen train resume=RUN {option}")
+        return multirun(arguments.overrides, arguments.config_dir, Trust(arguments.take_over, arguments.other_owner))
     return train.train(arguments.overrides, arguments.config_dir, arguments.detach, Trust(arguments.take_over, arguments.other_owner))
 
 
@@ -106,14 +106,9 @@ def refuse_with_multirun(arguments: argparse.Namespace) -> None:
         (arguments.cfg, "--cfg", one_run),
         (arguments.dry_run, "--dry-run", one_run),
         (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
-        (arguments.take_over, "--take-over", "It goes on with one run. Write: regimen train resume=RUN --take-over"),
-        (arguments.other_owner, "--other-owner", "It goes on with one run. Write: regimen train resume=RUN --other-owner"),
     ):
         if given:
             raise ConfigError(f"{option} is not possible with -m. {instead}")
-    resumed = next((text for text in arguments.overrides if text.startswith("resume=")), None)
-    if resumed is not None:
-        raise ConfigError(f"{resumed} goes on with one run, and -m starts a sweep of new ones. Write: regimen train {resumed}")
 
 
 def act_plan(arguments: argparse.Namespace) -> int:

@@ -22,9 +22,10 @@ from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
+from launcher.launch.again import take_again
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
-from launcher.launch.foreign import Trust, refuse_foreign
+from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
 from launcher.launch.outcome import Outcome, outcome_of, read_exits
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import measures
@@ -32,8 +33,6 @@ from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
 from launcher.verbs.plan_text import expectation_lines, fit_lines, note_lines, run_sentence, verdict_lines
 from launcher.words import red_alarms, wrapped
-
-NO_TRUST = Trust()
 
 
 def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, trust: Trust = NO_TRUST) -> int:
@@ -97,19 +96,6 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
     for text in [*(lengthen.lengthening_lines(length, decided.run) if length else []), *reshaping_lines(recorded.recorded_run(run_dir), decided.run)]:
         print("\n".join(wrapped(text)), flush=True)
     return decided
-
-
-def take_again(decided: Judged, run_dir: RunDir, trust: Trust = NO_TRUST) -> tuple[LaunchPlan, lock.Owner]:
-    """Own the folder first, and only then clear what the last attempt left in it."""
-    held = execute.own(run_dir, None, trust.take_over)
-    execute.clear_last_attempt(run_dir)
-    if status.status_of(run_dir).state == "finished":
-        journal.record(run_dir, journal.Reopened())
-    plan = plan_for(rewind.rewound(decided, run_dir), run_dir)
-    for change in recorded.changes(run_dir, plan.run):
-        journal.record(run_dir, change)
-    execute.write_plan(plan, os.environ)
-    return plan, held
 
 
 def announce(decided: Judged, given: Sequence[str]) -> None:
@@ -201,7 +187,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trus
     decided = decide_again(run_dir, overrides, trust)
     if decided is None:
         return 0
-    plan, held = take_again(decided, run_dir, trust)
+    plan, held = take_again(decided, run_dir, os.environ, trust)
     for line in open_keys(decided.run):
         print(f"note: {line} is read from the environment again.")
     if decided.run.cluster.name == "slurm":
@@ -279,7 +265,7 @@ def folder_for_torchrun(
         decided = decide_again(run_dir, [*(others if before is None else []), *layout], trust)
         if decided is None:
             return None
-        plan, _ = take_again(decided, run_dir, trust)
+        plan, _ = take_again(decided, run_dir, os.environ, trust)
     journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
     return plan.run_dir
 

@@ -1,5 +1,6 @@
-"""The verbs status and stop: what runs are doing, and how one is asked to end."""
+"""The verbs status and stop: what runs and sweeps are doing, and how one is asked to end."""
 
+import json
 import shutil
 import sys
 import time
@@ -12,6 +13,10 @@ from launcher.launch import batch_job, execute, status
 from launcher.launch.outcome import Outcome
 from launcher.launch.places import in_words, places
 from launcher.launch.progress import display_for
+from launcher.sweep import standing
+from launcher.sweep.find import find_sweeps, sweep_at
+from launcher.sweep.ledger import SweepDir
+from launcher.sweep.table import exit_code
 from launcher.verbs.train import ended
 from launcher.words import plural, red_alarms
 
@@ -24,6 +29,9 @@ QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed:
 
 
 def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
+    sweep = sweep_at(name)
+    if sweep is not None:
+        return show_sweep(sweep, as_json)
     folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
     found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in folders])
     if as_json:
@@ -33,7 +41,31 @@ def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
         print(red_alarms("\n".join(status.table(found, width)), sys.stdout) if found else f"no runs under {in_words(places(output))}")
         if name is not None:
             print("\n".join(history(folders[0])))
+        sweeps = [standing.sweep_status(sweep_dir) for sweep_dir in find_sweeps(output)] if name is None else []
+        if sweeps:
+            print("\n" + "\n".join(standing.list_lines(sweeps)))
     return 0
+
+
+def show_sweep(sweep_dir: SweepDir, as_json: bool) -> int:
+    sweep = standing.sweep_status(sweep_dir)
+    print(json.dumps(standing.as_dict(sweep), indent=1) if as_json else red_alarms("\n".join(standing.status_lines(sweep)), sys.stdout))
+    return 0
+
+
+def follow_sweep(sweep_dir: SweepDir) -> int:
+    """A line for each point that starts or ends, until the sweep ends; ends with the sweep's own exit code."""
+    new_lines = standing.new_lines(sweep_dir)
+    while True:
+        alive = standing.owner_state(sweep_dir) == "running"
+        for line in new_lines():
+            print(line, flush=True)
+        if not alive:
+            break
+        time.sleep(0.5)
+    sweep = standing.sweep_status(sweep_dir)
+    print("\n" + "\n".join(standing.status_lines(sweep)))
+    return exit_code(sweep.results)
 
 
 def history(run_dir: RunDir) -> list[str]:
@@ -45,6 +77,9 @@ def history(run_dir: RunDir) -> list[str]:
 
 def follow(name: str, output: Path | None) -> int:
     """Show a run's progress until it ends; ends with the run's own exit code."""
+    sweep = sweep_at(name)
+    if sweep is not None:
+        return follow_sweep(sweep)
     run_dir = status.named_run(name, output)
     with display_for(run_dir, sys.stdout, from_start=True) as display:
         ask_slurm_at = time.monotonic()
@@ -64,7 +99,19 @@ def follow(name: str, output: Path | None) -> int:
     return ended(run_dir, Outcome(now.exit_code or 0, now.message))
 
 
+def stop_sweep(sweep_dir: SweepDir) -> int:
+    if standing.owner_state(sweep_dir) != "running":
+        print(f"{sweep_dir.path} is not running. `regimen status {sweep_dir.path}` shows its points.")
+        return 0
+    standing.ask_to_stop(sweep_dir)
+    print(f"{sweep_dir.path} is asked to stop: each running point saves first. Go on later with: regimen train -m resume={sweep_dir.path}")
+    return 0
+
+
 def stop(name: str, output: Path | None) -> int:
+    sweep = sweep_at(name)
+    if sweep is not None:
+        return stop_sweep(sweep)
     run_dir = status.named_run(name, output)
     [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
     if now.state not in ACTIVE:

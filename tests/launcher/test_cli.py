@@ -42,7 +42,6 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
         (["resume"], "resume is not a verb. Write: regimen train resume=last."),
         (["nope"], "nope is not a verb. The verbs are train, plan,"),
         (["model=demo"], "model=demo is not a verb. Write: regimen train model=demo ..., or regimen plan model=demo ..."),
-        (["train", "-m", "resume=last"], "resume=last goes on with one run, and -m starts a sweep of new ones. Write: regimen train resume=last"),
         (["train", "-m", "--dry-run", "optim.lr=1,2"], "--dry-run is not possible with -m."),
         (["train", "-m", "--detach", "optim.lr=1,2"], "--detach is not possible with -m. Write: nohup regimen train -m ... &"),
     ],

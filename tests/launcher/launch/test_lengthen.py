@@ -1,6 +1,7 @@
 """training.max_steps or training.epochs on a resume: what is said before anything starts, what is refused, and what the folder says afterwards."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from conf.run_dir import RunDir, load_run, save_run
 from launcher.cli import main
 from launcher.errors import ConfigError
 from launcher.launch import execute, lengthen, status
-from launcher.verbs.train import decide_again, take_again
+from launcher.launch.again import take_again
+from launcher.verbs.train import decide_again
 from tests.described import described
 from trainers.checkpoints.commit import commit
 
@@ -126,7 +128,7 @@ def test_a_longer_run_keeps_its_model_and_is_no_finished_one_any_more(run_of, ca
     run_dir = run_of("training.max_steps=100")
     again = decide_again(run_dir, ["training.max_steps=200"])
     assert again is not None
-    _, held = take_again(again, run_dir)
+    _, held = take_again(again, run_dir, os.environ)
     execute.lock.release(run_dir, held)
     assert "length: training.max_steps 100 -> 200." in capsys.readouterr().out
     assert load_run(run_dir).training.max_steps == 200

@@ -94,4 +94,20 @@ def test_more_gpus_than_there_are_is_said_at_once(working_folder: Path) -> None:
 
 
 def test_a_sweep_over_a_key_that_is_none_ends_as_a_mistake_of_the_configuration(working_folder: Path) -> None:
-    assert multirun([*TOO_SMALL, "regime.rnk=8,16"], []) == 2
+    with pytest.raises(ConfigError, match=r"regime\.rnk is not a key\. Did you mean regime\.rank=8"):
+        multirun([*TOO_SMALL, "regime.rnk=8,16"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_key_that_is_swept_and_fixed_too_is_one_message_and_no_folder(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optim\.lr is swept and given again: optim\.lr=1e-4 and optim\.lr=1e-3,2e-3\. Give optim\.lr once\."):
+        multirun([*TOO_SMALL, "optim.lr=1e-4", "optim.lr=1e-3,2e-3"], [])
+    with pytest.raises(ConfigError, match="node is swept and given again"):
+        multirun([*TOO_SMALL, "node=cpu,t4_16"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_limit_below_one_is_said_at_once(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.max_failures=0"):
+        multirun([*TOO_SMALL, "hydra.launcher.max_failures=0", "regime.rank=8,16"], [])
+    assert list(working_folder.iterdir()) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.sweep.points import Permitted, Point, Result, judge_point
-from launcher.sweep.pool import Pool, threads_of
+from launcher.sweep.pool import Limits, Pool, threads_of
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Resources
 
@@ -26,17 +26,31 @@ def visible_devices(running: Running) -> str:
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)["CUDA_VISIBLE_DEVICES"]
 
 
+class Listening:
+    """Keeps what a pool tells: (what, the number of the point, its GPUs or its cause)."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int, str]] = []
+        self.asked = False
+
+    def started(self, running: Running) -> None:
+        self.heard.append(("started", running.point.number, visible_devices(running)))
+
+    def ended(self, result: Result) -> None:
+        self.heard.append((result.state, result.point.number, result.cause))
+
+    def say(self, text: str) -> None:
+        print(text)
+
+    def stop_asked(self) -> bool:
+        return self.asked
+
+
 @pytest.mark.distributed
 def test_the_wide_point_gets_both_gpus_and_then_two_narrow_ones_get_one_each(tmp_path: Path) -> None:
-    heard: list[tuple[str, int, str]] = []
-
-    def started(running: Running) -> None:
-        heard.append(("started", running.point.number, visible_devices(running)))
-
-    def ended(result: Result) -> None:
-        heard.append((result.state, result.point.number, result.cause))
-
-    assert Pool(TWO, started, ended, print).run([permitted(tmp_path, number, gpus) for number, gpus in ((1, 1), (2, 2), (3, 1))])
+    listening = Listening()
+    assert Pool(TWO, listening).run([permitted(tmp_path, number, gpus) for number, gpus in ((1, 1), (2, 2), (3, 1))]) == "done"
+    heard = listening.heard
     assert heard[:4] == [("started", 2, "GPU-a,GPU-b"), ("finished", 2, ""), ("started", 1, "GPU-a"), ("started", 3, "GPU-b")]
     assert sorted(heard[4:]) == [("finished", 1, ""), ("finished", 3, "")]
 
@@ -45,10 +59,28 @@ def test_a_point_whose_folder_cannot_be_made_is_a_failed_row(tmp_path: Path) -> 
     (tmp_path / "file").write_text("", encoding="utf-8")
     point = permitted(tmp_path, 1, 0)
     unwritable = replace(point, judged=replace(point.judged, run=replace(point.judged.run, output=str(tmp_path / "file"))))
-    results: list[Result] = []
-    assert Pool(Resources((), 1), lambda running: None, results.append, print).run([unwritable])
-    assert [result.state for result in results] == ["failed"]
-    assert "cannot be made" in results[0].cause
+    heard = Listening()
+    assert Pool(Resources((), 1), heard).run([unwritable]) == "done"
+    ((state, _, cause),) = heard.heard
+    assert state == "failed"
+    assert "cannot be made" in cause
+
+
+def test_after_the_last_failure_that_is_allowed_no_other_point_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    first = permitted(tmp_path, 1, 0)
+    unwritable = replace(first, judged=replace(first.judged, run=replace(first.judged.run, output=str(tmp_path / "file"))))
+    numbered = [replace(unwritable, point=replace(unwritable.point, number=number)) for number in (1, 2, 3, 4)]
+    heard = Listening()
+    assert Pool(Resources((), 1), heard, Limits(failures=3), failed=1).run(numbered) == "too many failures"
+    assert [(state, number) for state, number, _ in heard.heard] == [("failed", 1), ("failed", 2), ("not started", 3), ("not started", 4)]
+
+
+def test_a_request_through_the_folder_of_the_sweep_starts_no_point(tmp_path: Path) -> None:
+    heard = Listening()
+    heard.asked = True
+    assert Pool(Resources((), 1), heard).run([permitted(tmp_path, 1, 0)]) == "asked to stop"
+    assert [(state, number) for state, number, _ in heard.heard] == [("not started", 1)]
 
 
 def test_the_cores_are_shared_by_as_many_ranks_as_there_are_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
