@@ -26,7 +26,7 @@ Every key of a run. `python -m docs.make_keys` makes this page from `conf/schema
 - A size has a unit: `48GB`, `80GiB`, `500MB`. GB counts 1000^3 bytes; GiB and G count 1024^3. A number without unit counts the unit of its row.
 - Where choices have different defaults, the first one applies to every choice that is not named behind it.
 - `recipe=NAME` sets keys of several groups at once (`conf/recipe`). Without a model, data or recipe, `recipe=demo` is used.
-- `hydra.launcher.gpus` and `hydra.launcher.slots` belong to sweeps (`train -m`) and stand in `conf/hydra/launcher/gpu_pool.yaml`.
+- `hydra.launcher.*` are settings of sweeps (`train -m`): [sweeps.md](sweeps.md).
 """
 LLAMAFACTORY_HEAD = """# Coming from LLaMA-Factory
 

@@ -53,8 +53,8 @@ class Change:
     note: str  # what the change costs
 
 
-def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Change, ...]:
-    """At most five changes that make a refused run permitted, cheapest first; none of them contains another."""
+def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun, most: int = MOST_PROPOSALS) -> tuple[Change, ...]:
+    """At most `most` changes that make a refused run permitted, cheapest first; none of them contains another."""
     verdict = judge_run(run)
     if passes(verdict):
         return ()
@@ -67,7 +67,7 @@ def alternatives(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[Chan
         if changed is None or not overrides:
             continue
         found.append((moves, Change(overrides, needed(changed, facts), judge_run(changed).headroom, notes(moves))))
-        if len(found) == MOST_PROPOSALS:
+        if len(found) == most:
             break
     return tuple(change for _, change in found)
 

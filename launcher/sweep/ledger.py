@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def record_start(sweep_dir: SweepDir, running: Running) -> None:
 
 def record_result(sweep_dir: SweepDir, result: Result) -> None:
     measured = {"objective": result.objective, "measure": result.measure}
-    ended = {"cause": result.cause, "seconds": round(result.seconds, 1), "refusal": result.refusal if result.state == "refused" else None}
+    refused = {"refusal": result.refusal, "fits": list(result.fits)} if result.state == "refused" else {}
+    ended = {"cause": result.cause, "seconds": round(result.seconds, 1), **refused}
     record(sweep_dir, result.state, **facts_of(result.point, result.run_dir), **measured, **ended)
 
 
@@ -121,7 +122,12 @@ def is_event(entry: dict[str, Any]) -> bool:
     known = is_time(entry.get("time")) and isinstance(entry.get("event"), str) and texts(entry.get("overrides"))
     if entry.get("event") == START:
         return known and texts(entry.get("config_dirs", [])) and isinstance(entry.get("working_folder", ""), str)
-    named = is_whole(entry.get("point")) and texts(entry.get("varied", [])) and isinstance(entry.get("fingerprint", ""), str)
+    named = (
+        is_whole(entry.get("point"))
+        and texts(entry.get("varied", []))
+        and texts(entry.get("fits", []))
+        and isinstance(entry.get("fingerprint", ""), str)
+    )
     return known and named and all(entry.get(key) is None or is_number(entry[key]) for key in ("objective", "seconds", "refusal"))
 
 
@@ -152,9 +158,8 @@ def result_in(event: dict[str, Any]) -> Result:
     folder = event.get("run_folder")
     measured, ended = (event.get("objective"), str(event.get("measure") or "")), (str(event.get("cause") or ""), float(event.get("seconds") or 0))
     state = "running" if event["event"] == BEGUN else event["event"]
-    refusal = event.get("refusal")
-    known = {} if refusal is None else {"refusal": refusal}
-    return Result(point, state, *measured, RunDir(Path(folder)) if folder else None, *ended, **known)
+    result = Result(point, state, *measured, RunDir(Path(folder)) if folder else None, *ended, fits=tuple(event.get("fits", [])))
+    return result if event.get("refusal") is None else replace(result, refusal=event["refusal"])
 
 
 def write_table(sweep_dir: SweepDir, lines: Sequence[str]) -> None:

@@ -34,18 +34,23 @@ def multirun(overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust
     """
     name, others = split_resume(overrides)
     if name is not None:
-        return go_on(named_sweep(name, output_of(others)), others, config_dirs, trust)
+        sweep_dir = named_sweep(name, output_of(others))
+        return run(sweep_dir, later_start(sweep_dir, others, config_dirs, trust), trust)
     start = checked_start(others, config_dirs)
     return run(ledger.make_sweep_dir(output_folder(start)), start, trust)
 
 
-def go_on(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence[Path], trust: Trust) -> int:
+def later_start(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence[Path], trust: Trust) -> Start:
+    """
+    Raises:
+        ConfigError: for what makes it another sweep, and in another working folder.
+        Unsafe: where another user could have changed its folder.
+    """
     refuse_foreign(sweep_dir.lockable, trust)
     before = ledger.newest_start(sweep_dir)
     if before.working_folder not in ("", os.getcwd()):
         raise ConfigError(f"{sweep_dir.path} was started in {before.working_folder}, and its paths are meant from there. Change to that folder.")
-    start = checked_start(continued(sweep_dir, before, given), [*config_dirs] or before.config_dirs)
-    return run(sweep_dir, start, trust)
+    return checked_start(continued(sweep_dir, before, given), [*config_dirs] or before.config_dirs)
 
 
 def checked_start(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Start:

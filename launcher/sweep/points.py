@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
 from launcher.gate.judge import Judged, judge_run, with_unread
 from launcher.gate.verdict import Verdict
+from launcher.sweep.fits import Fits
 from launcher.sweep.schedule import Resources
 from launcher.words import plural
 
@@ -50,6 +51,7 @@ class Result:
     cause: str = ""
     seconds: float = 0.0
     refusal: int = GateRefused.exit_code  # of a refused point: what it would have ended with outside of a sweep
+    fits: tuple[str, ...] = ()  # of a point that does not fit: the cheapest change, appended to its overrides, with which it would
 
 
 def composed_or_refusal(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Composed | RegimenError:
@@ -71,12 +73,33 @@ def fingerprint_of(described: Composed | RegimenError, overrides: Sequence[str])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Identified:
+    point: Point
+    described: Composed | RegimenError
+    before: Result | None  # of a point that the sweep came to before
+
+
+def identified(
+    overrides: tuple[str, ...], config_dirs: Sequence[Path], fixed: frozenset[str], known: Mapping[int, Result], taken: Collection[int]
+) -> Identified:
+    """Which point this is: one of `known`, by its configuration, or a new one. `taken`: the numbers of other points of the batch."""
+    described = composed_or_refusal(overrides, config_dirs)
+    fingerprint = fingerprint_of(described, overrides)
+    varied = tuple(override for override in overrides if override.split("=", 1)[0] not in fixed)
+    before = next((result for number, result in known.items() if result.point.fingerprint == fingerprint and number not in taken), None)
+    number = max([0, *known, *taken]) + 1 if before is None else before.point.number
+    return Identified(Point(number, overrides, varied, fingerprint), described, before)
+
+
 def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
     """The point ready to start, or why it may not."""
-    return judge_described(point, composed_or_refusal(point.overrides, config_dirs), config_dirs, resources)
+    return judge_described(point, composed_or_refusal(point.overrides, config_dirs), config_dirs, resources, Fits())
 
 
-def judge_described(point: Point, described: Composed | RegimenError, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
+def judge_described(
+    point: Point, described: Composed | RegimenError, config_dirs: Sequence[Path], resources: Resources, fits: Fits
+) -> Permitted | Result:
     if isinstance(described, RegimenError):
         return refused(point, described)
     try:
@@ -85,7 +108,8 @@ def judge_described(point: Point, described: Composed | RegimenError, config_dir
         judged = with_unread(judged, run, given_values(point.overrides, config_dirs))
     except RegimenError as error:
         return refused(point, error)
-    return permitted_or_refused(point, judged)
+    found = permitted_or_refused(point, judged)
+    return replace(found, fits=fits.of(judged)) if isinstance(found, Result) else found
 
 
 def refused(point: Point, error: RegimenError, run_dir: RunDir | None = None) -> Result:

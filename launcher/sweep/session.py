@@ -10,9 +10,10 @@ from launcher.errors import ConfigError
 from launcher.facts.node import visible_gpus
 from launcher.launch.foreign import NO_TRUST, Trust
 from launcher.sweep import ledger, table
+from launcher.sweep.fits import Fits
 from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.ledger import SweepDir
-from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, fingerprint_of, judge_described
+from launcher.sweep.points import Permitted, Result, identified, judge_described
 from launcher.sweep.pool import Limits, Pool
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Resources
@@ -28,6 +29,7 @@ class Sweep:
         self.results: dict[int, Result] = {}  # of the points that this start came to, by their numbers
         self.gpus: tuple[str, ...] = ()
         self.noted: set[str] = set()
+        self.fits = Fits()
 
     def __call__(self, config: DictConfig) -> float | None:
         return self.run_batch([HydraConfig.get().overrides.task], resources_here(None, 1))[0]
@@ -52,26 +54,22 @@ class Sweep:
 
     def decided(self, overrides: tuple[str, ...], resources: Resources, taken: set[int]) -> Permitted | Result:
         """What happens to a point: it begins, it goes on, or its result is known. `taken`: the numbers of the points of this batch so far."""
-        described = composed_or_refusal(overrides, self.config_dirs)
-        fingerprint = fingerprint_of(described, overrides)
-        varied = tuple(override for override in overrides if override.split("=", 1)[0] not in self.fixed)
-        same = [result for result in self.known().values() if result.point.fingerprint == fingerprint and result.point.number not in taken]
-        point = Point(same[0].point.number if same else self.next_number(taken), overrides, varied, fingerprint)
+        one = identified(overrides, self.config_dirs, self.fixed, self.known(), taken)
+        point, left = one.point, None if one.before is None else what_is_left(one.before)
         taken.add(point.number)
-        left = what_is_left(same[0]) if same else None
         if isinstance(left, Result):
             self.keep(left)
             return left
-        found = judge_described(point, described, self.config_dirs, resources) if left is None else judge_again(point, left, resources, self.trust)
+        if left is not None:
+            found = judge_again(point, left, resources, self.trust)
+        else:
+            found = judge_described(point, one.described, self.config_dirs, resources, self.fits)
         if isinstance(found, Result):
             self.ended(found)
         return found
 
     def known(self) -> dict[int, Result]:
         return {**self.before, **self.results}
-
-    def next_number(self, taken: set[int]) -> int:
-        return max([0, *self.known(), *taken]) + 1
 
     def keep(self, result: Result) -> None:
         """A point whose result is known. The ledger gets what it does not hold yet, as where the sweep died before a point had ended."""

@@ -85,6 +85,7 @@ def result_as_dict(result: Result) -> dict[str, Any]:
         "measure": result.measure,
         "run_folder": str(result.run_dir.path) if result.run_dir else None,
         "cause": result.cause,
+        "fits": list(result.fits),
         "seconds": result.seconds,
     }
 

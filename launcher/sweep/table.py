@@ -21,7 +21,12 @@ def table_lines(results: Sequence[Result]) -> list[str]:
 
 def row(result: Result) -> tuple[str, ...]:
     point = result.point
-    return (str(point.number), label(point), result.state, loss(result), str(result.run_dir.path) if result.run_dir else "", result.cause)
+    return (str(point.number), label(point), result.state, loss(result), str(result.run_dir.path) if result.run_dir else "", why(result))
+
+
+def why(result: Result) -> str:
+    """The cause of an end or of a refusal, and of what does not fit the cheapest change with which it would."""
+    return result.cause + (f" Would fit: {' '.join(result.fits)}" if result.fits else "")
 
 
 def label(point: Point) -> str:
@@ -76,7 +81,7 @@ def known_line(result: Result) -> str:
 def ended_line(result: Result) -> str:
     took = f" in {duration(result.seconds)}" if result.seconds else ""
     measured = f", {result.measure} {result.objective:.4f}" if result.objective is not None else ""
-    cause = f": {result.cause}" if result.cause else ""
+    cause = f": {why(result)}" if result.cause else ""
     return f"point {result.point.number} {result.state}{took}{measured}{cause}"
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from conf.exit_codes import REFUSED
-from conf.ranks import ranks
 from conf.run_dir import RunDir, run_as_dict
-from conf.schema import Composed, Run
+from conf.schema import Composed
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.composition.given import given_values
 from launcher.composition.reshaping import reshaping_lines
-from launcher.errors import ConfigError, DataError
-from launcher.gate.expectations import refuse_too_few
-from launcher.gate.judge import Judged, disk_of, judge_recorded, judge_run, with_unread
-from launcher.gate.verdict import Check, Verdict, judge
+from launcher.errors import ConfigError
+from launcher.gate.judge import Judged, judge_recorded, judge_run, with_unread
+from launcher.gate.variants import judging_like
 from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.plan import PLANNED_TIME, LaunchPlan, new_run_dir, plan_as_dict, plan_for
-from launcher.memory.estimate import estimate
 from launcher.verbs.plan_text import explanation_lines, matrix_lines, plan_text, recommendation_lines
 from launcher.words import red_alarms
 
@@ -124,22 +121,6 @@ def proposals_as_dicts(decided: Judged, given: Sequence[str], config_dirs: Seque
         }
         for change in proposals(decided, given)
     ]
-
-
-def judging_like(decided: Judged) -> Callable[[Run], Verdict]:
-    """Judges variants of a run by the same model; what is free on the GPUs counts on the same node only."""
-
-    def judged_variant(run: Run) -> Verdict:
-        free = decided.node.gpu_free if run.node == decided.run.node else ()
-        verdict = judge(run, decided.facts, estimate(run, decided.facts), free or None, disk_of(run, decided.node))
-        try:
-            refuse_too_few(run, decided.expectations.samples)
-        except DataError as error:  # on more GPUs a batch needs more samples
-            lacking = Check("SAMPLES", ranks(run) * run.training.micro_batch, decided.expectations.samples or 0, False, True, str(error))
-            return replace(verdict, permitted=False, checks=(*verdict.checks, lacking))
-        return verdict
-
-    return judged_variant
 
 
 def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

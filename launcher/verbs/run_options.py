@@ -34,7 +34,12 @@ def composing(verb: argparse.ArgumentParser) -> None:
 def add_train(add: AddParser) -> None:
     train = add("train", help="judge a run, start it, and follow it to its end", description="Judge a run, start it, and follow it to its end.")
     composing(train)
-    train.add_argument("--multirun", "-m", action="store_true", help="a sweep: each combination of values that commas separate is a run")
+    train.add_argument(
+        "--multirun",
+        "-m",
+        action="store_true",
+        help="a sweep: each combination of values that commas separate is a run; resume=SWEEP goes on with one",
+    )
     train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
     train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
     known_dead = "resume= a run whose owner cannot be judged from here: you know that it has ended"
@@ -50,6 +55,7 @@ def add_other_owner(verb: argparse.ArgumentParser) -> None:
 def add_plan(add: AddParser) -> None:
     plan = add("plan", help="show what train would do: memory, verdict, command", description="Show what train would do: memory, verdict, command.")
     composing(plan)
+    plan.add_argument("--multirun", "-m", action="store_true", help="a sweep: a line for each point with its verdict and, if refused, what would fit")
     views = plan.add_mutually_exclusive_group()
     views.add_argument(
         "--matrix", action="store_true", help="show for every regime on this node its published need, its predicted need, and whether it is permitted"
@@ -86,6 +92,8 @@ def act_train(arguments: argparse.Namespace) -> int:
         refuse_with_multirun(arguments)
     if arguments.cfg:
         return plan.show_configuration(arguments.overrides, arguments.config_dir)
+    if arguments.dry_run and arguments.multirun:
+        return plan_sweep(arguments)
     if arguments.dry_run:
         return plan.show_plan(arguments.overrides, arguments.config_dir)
     refuse_tasks(os.environ)
@@ -102,13 +110,16 @@ def act_train(arguments: argparse.Namespace) -> int:
 def refuse_with_multirun(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for what a sweep cannot do, with the line that can."""
     one_run = "It shows one run. Give one value for each key and leave -m out."
-    for given, option, instead in (
-        (arguments.cfg, "--cfg", one_run),
-        (arguments.dry_run, "--dry-run", one_run),
-        (arguments.detach, "--detach", "Write: nohup regimen train -m ... &"),
-    ):
-        if given:
+    shown = ((f"--{name}", one_run) for name in ("cfg", "matrix", "explain", "picture", "save", "diff"))
+    for option, instead in (*shown, ("--detach", "Write: nohup regimen train -m ... &")):
+        if vars(arguments).get(option[2:]):
             raise ConfigError(f"{option} is not possible with -m. {instead}")
+
+
+def plan_sweep(arguments: argparse.Namespace) -> int:
+    from launcher.sweep.dry import show_points
+
+    return show_points(arguments.overrides, arguments.config_dir, vars(arguments).get("json", False))
 
 
 def act_plan(arguments: argparse.Namespace) -> int:
@@ -122,6 +133,9 @@ def act_plan(arguments: argparse.Namespace) -> int:
 def show_plan(arguments: argparse.Namespace) -> int:
     from launcher.verbs import plan
 
+    if arguments.multirun:
+        refuse_with_multirun(arguments)
+        return plan_sweep(arguments)
     if arguments.cfg:
         return plan.show_configuration(arguments.overrides, arguments.config_dir)
     if arguments.diff:

@@ -42,7 +42,7 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
         (["resume"], "resume is not a verb. Write: regimen train resume=last."),
         (["nope"], "nope is not a verb. The verbs are train, plan,"),
         (["model=demo"], "model=demo is not a verb. Write: regimen train model=demo ..., or regimen plan model=demo ..."),
-        (["train", "-m", "--dry-run", "optim.lr=1,2"], "--dry-run is not possible with -m."),
+        (["train", "-m", "--cfg", "optim.lr=1,2"], "--cfg is not possible with -m."),
         (["train", "-m", "--detach", "optim.lr=1,2"], "--detach is not possible with -m. Write: nohup regimen train -m ... &"),
     ],
 )

@@ -14,6 +14,9 @@ from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main, parsed_arguments
 from launcher.launch import status
+from launcher.sweep import ledger
+from launcher.sweep.ledger import Start, SweepDir
+from launcher.sweep.points import Point, Result
 from launcher.verbs.weights import is_model_folder
 from tests.described import described
 from tests.page_commands import BLOCK, INLINE, PAGES, PROGRAMS, REPOSITORY, Command, commands
@@ -30,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     finished_run(RunDir(tmp_path / "outputs" / "JUDGE" / "TIME"), "stage=rm")
     finished_run(RunDir(tmp_path / "outputs" / "RUN" / "TIME"))
+    ended_sweep(SweepDir(tmp_path / "outputs" / "sweeps" / "TIME"))
     (tmp_path / "my_model").mkdir()  # as `export last --to my_model` leaves it
     (tmp_path / "my_model" / "config.json").write_text("{}")
     (tmp_path / "mine.yaml").write_text("recipe: demo\n")  # a file of a run, and two of LLaMA-Factory
@@ -59,6 +63,12 @@ def finished_run(run_dir: RunDir, *overrides: str) -> None:
     (run_dir.model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0]['content'] }}", "eos_token": "</s>"}))
 
 
+def ended_sweep(sweep_dir: SweepDir) -> None:
+    sweep_dir.path.mkdir(parents=True)
+    ledger.record_sweep(sweep_dir, Start(("recipe=demo", "node=cpu", "optim.lr=1e-3,2e-3"), (), ""))
+    ledger.record_result(sweep_dir, Result(Point(1, ("recipe=demo", "node=cpu", "optim.lr=0.001"), ("optim.lr=0.001",)), "finished", 0.5, "loss"))
+
+
 ROWS = {
     "dpo": {"prompt": "a", "chosen": "b", "rejected": "c"},
     "kto": {"prompt": "a", "completion": "b", "label": True},
@@ -77,12 +87,7 @@ def make_data(words: tuple[str, ...], folder: Path) -> None:
 
 def planned(words: list[str]) -> None:
     """What `train` and `plan` would do. A refusal by the gate is an answer too: README shows one."""
-    assert main(["plan", *(word for word in words if word not in ("-m", "--detach", "--dry-run"))]) in (0, 3), words
-
-
-def one_point(words: list[str]) -> list[str]:
-    """The first point of a sweep."""
-    return [word if "[" in word else word.split(",")[0] for word in words]
+    assert main(["plan", *(word for word in words if word not in ("--detach", "--dry-run"))]) in (0, 3), words
 
 
 def run_words(words: tuple[str, ...], folder: Path) -> None:
@@ -95,9 +100,11 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([verb, *rest, "--help"])
     elif verb in ("train", "plan"):
-        planned(one_point(rest) if "-m" in rest else rest)
+        planned(rest)
     elif verb == "data":
         assert main(["data", *rest, "--cfg"]) == 0
+    elif verb == "status" and "--follow" in rest and any("sweeps" in word for word in rest):
+        assert main([verb, *rest]) == 0
     elif verb in SLOW or "--follow" in rest:
         arguments = parsed_arguments([verb, *rest])
         name = str(arguments.run).split("@")[0]

@@ -23,9 +23,9 @@ from launcher.gate.fit import candidates, fitted, named, slowness
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.proposals import alternatives
 from launcher.gate.throughput import step_flops
+from launcher.gate.variants import judging_like
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
-from launcher.verbs.plan import judging_like
 from tests.described import with_facts
 
 HUB_DATA = ["data=files", "data.sets=[org/name]"]  # nothing is counted, so nothing bounds the micro-batch

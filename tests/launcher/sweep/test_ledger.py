@@ -39,7 +39,6 @@ def test_a_result_is_one_line_that_maps_overrides_to_the_run_folder(tmp_path: Pa
         "measure": "loss",
         "cause": "",
         "seconds": 1.3,
-        "refusal": None,
     }
 
 

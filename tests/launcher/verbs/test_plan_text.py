@@ -13,9 +13,9 @@ from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged, judge_run
 from launcher.gate.proposals import regime_matrix
+from launcher.gate.variants import judging_like
 from launcher.gate.verdict import refusal_text
 from launcher.launch.plan import new_run_dir, plan_as_dict, plan_for
-from launcher.verbs.plan import judging_like
 from launcher.verbs.plan_text import bar, explanation_lines, matrix_lines, memory_lines, plan_text, run_sentence, verdict_lines
 from launcher.words import count, duration, gib, plural
 

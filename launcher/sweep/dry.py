@@ -1,0 +1,128 @@
+"""`plan -m`: every point of a grid judged on the node that it names, and nothing started."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from conf.exit_codes import REFUSED
+from conf.run_dir import RunDir
+from conf.schema import Composed
+from conf.words import aligned
+from launcher.composition.compose import load_config, parsed
+from launcher.composition.recorded import output_of, split_resume
+from launcher.errors import ConfigError
+from launcher.launch.foreign import NO_TRUST
+from launcher.sweep import ledger, table
+from launcher.sweep.find import named_sweep
+from launcher.sweep.fits import Fits
+from launcher.sweep.going_on import judge_again, what_is_left
+from launcher.sweep.grid import fixed_keys, grid_points
+from launcher.sweep.multirun import checked_start, later_start
+from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
+from launcher.sweep.schedule import Resources
+from launcher.sweep.session import limits_of, resources_here, say
+from launcher.words import duration, gib, plural
+
+HEAD = ("point", "overrides", "verdict", "need", "to spare", "time", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point of the table; `found`: its verdict, or its result where nothing is left to do."""
+
+    point: Point
+    found: Permitted | Result
+    again: bool  # it goes on in the folder of an earlier start
+
+    @property
+    def verdict(self) -> str:
+        if isinstance(self.found, Result):
+            return self.found.state
+        return "goes on" if self.again else "permitted"
+
+
+def show_points(overrides: Sequence[str], config_dirs: Sequence[Path], as_json: bool) -> int:
+    """Print the verdict of every point; 0 where none is refused, else the code of the refusals, or 3 where they have several.
+
+    Raises:
+        ConfigError: as a sweep, and for a sweeper that chooses its points as it goes.
+    """
+    rows = judged_rows(overrides, config_dirs)
+    if as_json:
+        say(json.dumps([as_dict(row) for row in rows], indent=1))
+    else:
+        notes = dict.fromkeys(note for row in rows if isinstance(row.found, Permitted) for note in row.found.judged.notes)
+        counts = Counter(row.verdict for row in rows)
+        counted = f"{plural(len(rows), 'point')}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        say("\n".join([*aligned([HEAD, *map(cells, rows)]), "", counted, *(f"note: {note}" for note in notes)]))
+    codes = {row.found.refusal for row in rows if isinstance(row.found, Result) and row.found.state == "refused"}
+    return 0 if not codes else codes.pop() if len(codes) == 1 else REFUSED
+
+
+def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[Row]:
+    name, others = split_resume(overrides)
+    sweep_dir = None if name is None else named_sweep(name, output_of(others))
+    start = checked_start(others, config_dirs) if sweep_dir is None else later_start(sweep_dir, others, config_dirs, NO_TRUST)
+    points = grid_points(start.overrides, start.config_dirs)
+    if points is None:
+        raise ConfigError("plan -m shows every point of a grid, and this hydra/sweeper chooses its points as it goes. Leave it out.")
+    before = {} if sweep_dir is None else {result.point.number: result for result in ledger.results(sweep_dir)}
+    settings = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
+    fixed, taken, fits, rows = fixed_keys(parsed(start.overrides)), set[int](), Fits(), []
+    for point in points:
+        one = identified(tuple(point), start.config_dirs, fixed, before, taken)
+        taken.add(one.point.number)
+        left = None if one.before is None else what_is_left(one.before)
+        resources = resources_of(one.described, settings)
+        if isinstance(left, Result):
+            found: Permitted | Result = left
+        elif isinstance(left, RunDir):
+            found = judge_again(one.point, left, resources, NO_TRUST)
+        else:
+            found = judge_described(one.point, one.described, start.config_dirs, resources, fits)
+        rows.append(Row(one.point, found, isinstance(left, RunDir)))
+    return rows
+
+
+def resources_of(described: object, settings: DictConfig) -> Resources:
+    """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
+    gpus, slots = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots"))
+    limits_of(*(OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("max_jobs", "max_failures")))
+    if not isinstance(described, Composed) or described.node.auto:
+        return resources_here(gpus, slots or 1)
+    there = described.node.gpus or 0
+    return Resources(tuple(map(str, range(there if gpus is None else min(gpus, there)))), slots or 1)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    point, found = row.point, row.found
+    if isinstance(found, Result):
+        return (str(point.number), table.label(point), row.verdict, "", "", "", table.why(found))
+    seconds = found.judged.expectations.seconds
+    time = "" if seconds is None else duration(seconds)
+    verdict = found.judged.verdict
+    chosen = found.judged.fit[0] if found.judged.fit else ""
+    return (str(point.number), table.label(point), row.verdict, gib(need(found)), gib(verdict.headroom), time, chosen)
+
+
+def need(permitted: Permitted) -> int:
+    """Bytes of one GPU, or of the host memory where there is none."""
+    judged = permitted.judged
+    return judged.estimate.required if judged.run.node.gpus else judged.estimate.host
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """For programs; sizes are bytes, times seconds."""
+    point, found = row.point, row.found
+    told: dict[str, Any] = {"point": point.number, "overrides": list(point.overrides), "varied": list(point.varied), "verdict": row.verdict}
+    if isinstance(found, Result):
+        return told | {"cause": found.cause, "fits": list(found.fits), "exit_code": found.refusal if found.state == "refused" else None}
+    judged = found.judged
+    expected = {"seconds": judged.expectations.seconds, "steps": judged.expectations.steps}
+    return told | {"need": need(found), "headroom": judged.verdict.headroom, "gpus": found.gpus, **expected, "fit": list(judged.fit)}
