@@ -94,9 +94,9 @@ def resources_of(described: object, settings: DictConfig) -> Resources:
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
     gpus, slots = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots"))
     limits_of(*(OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("max_jobs", "max_failures")))
-    if not isinstance(described, Composed) or described.node.auto:
+    if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
         return resources_here(gpus, slots or 1)
-    there = described.node.gpus or 0
+    there = described.node.gpus
     return Resources(tuple(map(str, range(there if gpus is None else min(gpus, there)))), slots or 1)
 
 

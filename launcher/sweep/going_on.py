@@ -15,7 +15,7 @@ from launcher.gate.judge import judge_recorded
 from launcher.launch import lock, status
 from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.sweep.ledger import Start, SweepDir
-from launcher.sweep.points import Permitted, Point, Result, on_its_share, permitted_or_refused, refuse_wider, refused
+from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused
 from launcher.sweep.processes import result_from
 from launcher.sweep.schedule import Resources
 
@@ -88,5 +88,5 @@ def on_its_share_again(run: Composed, resources: Resources) -> Composed:
     """
     if run.node.auto:
         return on_its_share(run, resources)
-    refuse_wider(run.node.gpus or 0, resources)
+    refuse_wider(gpus_wanted(run, 0), resources)
     return run
