@@ -50,7 +50,7 @@ def test_a_run_logs_what_the_plain_kernels_log(stage: str, regime: tuple[str, ..
     for ours, theirs in zip(fused, plain, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.02, abs=0.02)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=0.1, abs=0.05)
-        assert ours["padding"] <= theirs["padding"] or ours["padding"] < 0.2  # filled up to 128 tokens
+        assert ours["padding"] < 0.5  # filled up by fewer than 128 tokens, to 256 or more: the texts of these steps have over 128
 
 
 @pytest.mark.parametrize("stage", ["dpo", "orpo"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import damage, kills_in_save, two_starts
+from benchmarks.reliability import damage, kills_in_save, kills_in_training, two_starts
 from conf.run_dir import RunDir
 from tests.waiting import PATIENCE
 from trainers.checkpoints.commit import commit, commit_model
@@ -96,3 +96,13 @@ def test_a_disk_that_fills_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert exit_code(full_disk.main, monkeypatch, "--trials", "3") == 0
     assert exit_code(full_disk.main, monkeypatch, "--trials", "3", "--broken") == 1
+
+
+@pytest.mark.long
+def test_kills_of_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a step and one in a save, of the job that draws random numbers in each step."""
+    out = tmp_path / "kills.jsonl"
+    job = ("--job", "lora-ddp", "--trials", "2")
+    assert exit_code(kills_in_training.main, monkeypatch, *job, "--out", str(out)) == 0
+    assert [line["in_save"] for line in map(json.loads, out.read_text().splitlines())] == [False, True]
+    assert exit_code(kills_in_training.main, monkeypatch, *job, "--broken") == 1
