@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed.profile_cell 8b-lora kernels --bases FOLDER --out PROFILES.jsonl
     python -m benchmarks.speed.profile_cell 1b-lora-mixed kernels --host --bases FOLDER --out PROFILES.jsonl     what the host does instead
+    python -m benchmarks.speed.profile_cell 1b-lora-mixed default --clock --bases FOLDER --out PROFILES.jsonl    step by step: computing or waiting
 
 Three steps are traced with the GPU's activities alone, so that the host is not slowed; three others run with torch's warning at every operation that
 waits for the GPU, and each place that warned is kept with its count. The share of a kernel is of the wall time of the traced steps; `idle` is the
@@ -10,8 +11,10 @@ rest.
 
 import argparse
 import cProfile
+import gc
 import json
 import pstats
+import resource
 import time
 import traceback
 import warnings
@@ -43,6 +46,37 @@ GROUPS = (  # the first part of a name that matches
     ("copies", ("memcpy", "memset", "copy", "catarray")),
     ("sums and other elementwise", ("elementwise", "reduce", "embedding", "index", "softmax")),
 )
+
+
+class Clock(TrainerCallback):
+    """Of every step: its wall time and what the main thread did in it. A host that is slow computes for all of the wall time, one that waits does not."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] = {}
+        self.steps: list[dict[str, float]] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        now = reading()
+        if self.before:
+            self.steps.append({"step": state.global_step, **{name: round(now[name] - self.before[name], 5) for name in now}})
+        self.before = now
+
+
+def reading() -> dict[str, float]:
+    """Seconds and counts since this process began; `stolen` are ticks that the hypervisor gave to others, over all processors."""
+    used = resource.getrusage(resource.RUSAGE_THREAD)
+    return {
+        "wall": time.perf_counter(),
+        "thread_cpu": used.ru_utime + used.ru_stime,
+        "thread_system": used.ru_stime,
+        "process_cpu": time.process_time(),
+        "gave_up": used.ru_nvcsw,
+        "was_moved": used.ru_nivcsw,
+        "faults": used.ru_minflt,
+        "stolen": float(Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[8]),
+        "old_collections": gc.get_stats()[2]["collections"],
+        "reserved": torch.cuda.memory_reserved() if torch.cuda.is_available() else 0,
+    }
 
 
 class Watch(TrainerCallback):
@@ -94,12 +128,15 @@ def main() -> int:
     parser.add_argument(
         "--host", action="store_true", help="Python's calls, by cProfile, which slows them; the backward pass runs in the same thread"
     )
+    parser.add_argument("--clock", action="store_true", help="clocks of the main thread in every step, in the place of a trace")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     cell = next(each for each in CELLS if each.name == arguments.cell)
+    if arguments.clock:
+        return clocked(cell, arguments)
     watch = Watch(arguments.host)
     torch.autograd.set_multithreading_enabled(not arguments.host)
-    train_watched(cell, arguments, watch)
+    train_watched(cell, arguments, watch, WATCHED + STEPS + 2)
     record = {"cell": f"{cell.name}/{arguments.variant}", **report(watch), "surroundings": surroundings()}
     with arguments.out.open("a") as file:
         file.write(json.dumps(record) + "\n")
@@ -114,14 +151,24 @@ def main() -> int:
     return 0
 
 
-def train_watched(cell: Cell, arguments: argparse.Namespace, watch: Watch) -> None:
+def clocked(cell: Cell, arguments: argparse.Namespace) -> int:
+    clock = Clock()
+    train_watched(cell, arguments, clock, cell.warm_up + cell.steps)
+    with arguments.out.open("a") as file:
+        file.write(json.dumps({"cell": f"{cell.name}/{arguments.variant}", "clock": clock.steps, "surroundings": surroundings()}) + "\n")
+    for step in clock.steps[cell.warm_up :]:
+        print("  ".join(f"{name} {value:g}" for name, value in step.items()))
+    return 0
+
+
+def train_watched(cell: Cell, arguments: argparse.Namespace, watch: TrainerCallback, steps: int) -> None:
     base, data = arguments.bases / MODELS[cell.model], arguments.work / "data"
     make_base(cell, base, arguments.tiny)
-    write_data(cell, data, 2 * cell.rows * (cell.warm_up + cell.steps))
+    write_data(cell, data, 5 * cell.rows * (cell.warm_up + cell.steps + 2))  # as measure.py writes them
     given = overrides(cell, arguments.variant, base, data, arguments.work / "profiles", arguments.tiny)
     if arguments.tiny:
         given = [each for each in given if not each.startswith("training.loss=fused")] + ["node=cpu", "data.cutoff=128"]
-    run = judge_run(compose([*given, f"training.max_steps={WATCHED + STEPS + 2}"])).run
+    run = judge_run(compose([*given, f"training.max_steps={steps}"])).run
     run_dir = RunDir(arguments.work / "profiles" / f"{cell.name}-{arguments.variant}-{time.time():.0f}" / "once")
     run_dir.path.mkdir(parents=True)
     save_run(run, run_dir)
