@@ -58,6 +58,7 @@ from trainers.ranks.extensions import guard_deepspeed
 from trainers.ranks.free_memory import ask_torch
 from trainers.ranks.life import LIFE
 from trainers.ranks.notes import tell
+from trainers.ranks.packages import look_once_for_packages
 from trainers.ranks.place import Place
 from trainers.regimes import prepare_model, save_adapter_alone
 from trainers.regimes.continued import load_adapter
@@ -71,6 +72,7 @@ WAIT_SECONDS = 0.2
 def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     """Train one run to its end or to a requested stop; (exit code, message)."""
     load_only_weights()
+    look_once_for_packages()
     stopping = Stopping(run_dir)
     peaks, host = Peaks(cuda_meter) if run.node.gpus else None, HostPeaks()
     host.watch()

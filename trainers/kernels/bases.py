@@ -46,9 +46,14 @@ def sum_of_products(wide: Tensor, matrix: Tensor, narrow: Tensor, small: Tensor,
     return first.addmm_(wide, matrix)
 
 
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As tensor.to(dtype), which takes the host a microsecond to do nothing: each layer of each pass asks several times."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def bias_of(layer: nn.Module, dtype: torch.dtype) -> Tensor | None:
     bias: Tensor | None = layer.bias
-    return None if bias is None else bias.to(dtype)
+    return None if bias is None else in_dtype(bias, dtype)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class PlainBase:
     layer: nn.Linear
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        return self.layer.weight.to(dtype)
+        return in_dtype(self.layer.weight, dtype)
 
     def output(self, hidden: Tensor, inner: Tensor, b: Tensor) -> Tensor:
         return sum_of_products(hidden, self.matrix(hidden.dtype).t(), inner, b, bias_of(self.layer, hidden.dtype))
@@ -67,11 +72,10 @@ class TransposedBase:
     layer: Conv1D
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        weight: Tensor = self.layer.weight
-        return weight.to(dtype).t()
+        return in_dtype(self.layer.weight, dtype).t()
 
     def output(self, hidden: Tensor, inner: Tensor, b: Tensor) -> Tensor:
-        return sum_of_products(hidden, self.layer.weight.to(hidden.dtype), inner, b, bias_of(self.layer, hidden.dtype))
+        return sum_of_products(hidden, in_dtype(self.layer.weight, hidden.dtype), inner, b, bias_of(self.layer, hidden.dtype))
 
 
 @dataclass(frozen=True)

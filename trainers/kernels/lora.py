@@ -31,7 +31,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, TransposedBase, sum_of_products
+from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, TransposedBase, in_dtype, sum_of_products
 
 # Projections that read one tensor, as the families name them; they are asked one after the other, and all are computed when the first is.
 SHARING = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
@@ -79,7 +79,7 @@ class Group:
 
     def columns(self, inner: Tensor) -> tuple[Tensor, ...]:
         """Those of each projection in the inner product of all."""
-        return (inner,) if len(self.ranks) == 1 else inner.split(self.ranks, 1)
+        return (inner,) if len(self.ranks) == 1 else torch.split_with_sizes(inner, self.ranks, 1)
 
 
 class LoraProjections(torch.autograd.Function):
@@ -88,7 +88,7 @@ class LoraProjections(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, group: Group, *adapters: Tensor) -> tuple[Tensor, ...]:
         dtype, shape = group.a.dtype, hidden.shape
-        flat = (hidden if hidden.dtype == dtype else hidden.to(dtype)).reshape(-1, shape[-1])
+        flat = in_dtype(hidden, dtype).reshape(-1, shape[-1])
         dropout = group.dropout.p if group.dropout is not None and group.dropout.training else 0.0
         dropped, mask = torch.native_dropout(flat, dropout, True) if dropout else (flat, None)
         inner = dropped @ group.a_transposed
@@ -104,9 +104,7 @@ class LoraProjections(torch.autograd.Function):
         flat, inner, *masks = ctx.saved_tensors
         group: Group = ctx.group
         outer = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-        inside = torch.empty_like(inner)  # the gradient of A x
-        for gradient, b, part in zip(outer, group.bs, group.columns(inside), strict=True):
-            torch.mm(gradient, b, out=part)
+        inside = gradient_of_inner(group, outer, inner)
         kept = 1 / (1 - ctx.dropout)
         dropped = torch.ops.aten.native_dropout_backward(flat, masks[0], kept) if masks else flat
         of_a = product_in(group.adapters[0].dtype, inside.t(), dropped)
@@ -114,8 +112,18 @@ class LoraProjections(torch.autograd.Function):
         of_b = [product_in(group.adapters[-1].dtype, gradient.t(), part) for gradient, part in zip(outer, scaled, strict=True)]
         of_hidden = None
         if ctx.needs_input_grad[0]:
-            of_hidden = gradient_of_hidden(group, outer, inside, masks, kept).view(ctx.shape).to(ctx.dtype)
-        return (of_hidden, None, *((of_a,) if len(of_b) == 1 else of_a.split(group.ranks)), *of_b)
+            of_hidden = in_dtype(gradient_of_hidden(group, outer, inside, masks, kept).view(ctx.shape), ctx.dtype)
+        return (of_hidden, None, *((of_a,) if len(of_b) == 1 else torch.split_with_sizes(of_a, group.ranks)), *of_b)
+
+
+def gradient_of_inner(group: Group, outer: Sequence[Tensor], inner: Tensor) -> Tensor:
+    """[tokens, R], of A x: each gradient times its scaled B, side by side."""
+    if len(outer) == 1:
+        return torch.mm(outer[0], group.bs[0])
+    inside = torch.empty_like(inner)
+    for gradient, b, part in zip(outer, group.bs, group.columns(inside), strict=True):
+        torch.mm(gradient, b, out=part)
+    return inside
 
 
 def gradient_of_hidden(group: Group, outer: Sequence[Tensor], inside: Tensor, masks: Sequence[Tensor], kept: float) -> Tensor:
