@@ -49,7 +49,7 @@ GROUPS = (  # the first part of a name that matches
 
 
 class Clock(TrainerCallback):
-    """Of every step: its wall time and what the main thread did in it. A host that is slow computes for all of the wall time, one that waits does not."""
+    """Of every step: its wall time and what the main thread did in it. A slow host computes all the time; one that waits does not."""
 
     def __init__(self) -> None:
         self.before: dict[str, float] = {}
