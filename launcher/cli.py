@@ -134,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add_plan(verbs.add_parser)
     add_import(verbs.add_parser)
     add_watching(verbs.add_parser)
+    add_board(verbs.add_parser)
     add_memory(verbs.add_parser)
     add_data_verbs(verbs.add_parser, composing)
     add_after_training(verbs.add_parser)
@@ -180,6 +181,16 @@ def add_watching(add: AddParser) -> None:
     supervise.add_argument("--handed-over", metavar="NONCE", help="of the lock that the starting process holds and hands over")
     supervise.set_defaults(act=act_supervise)
     add_job_records(add)
+
+
+def add_board(add: AddParser) -> None:
+    what = "show runs in a browser, on this machine alone"
+    board = add("board", help=what, description=what.capitalize() + "; stop them, resume them, start new ones.")
+    add_output(board)
+    board.add_argument("--port", type=int, metavar="PORT", help="listen on this port of 127.0.0.1 (default: any free one; over ssh, a socket)")
+    board.add_argument("--socket", type=Path, metavar="FILE", help="listen on this Unix socket, which its user alone can open")
+    board.add_argument("--new-token", action="store_true", help="make a new token; addresses that were printed before open no page any more")
+    board.set_defaults(act=act_board)
 
 
 def add_clean(add: AddParser) -> None:
@@ -239,6 +250,13 @@ def act_stop(arguments: argparse.Namespace) -> int:
     from launcher.verbs import watch
 
     return watch.stop(arguments.run, arguments.output)
+
+
+def act_board(arguments: argparse.Namespace) -> int:
+    keep_private()
+    from launcher.board.serve import serve
+
+    return serve(arguments.output, arguments.port, arguments.socket, arguments.new_token)
 
 
 def act_clean(arguments: argparse.Namespace) -> int:

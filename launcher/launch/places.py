@@ -13,10 +13,14 @@ from pathlib import Path
 DEFAULT = Path("outputs")  # what conf/run.yaml says of `output`
 
 
-def noted_file(environment: Mapping[str, str]) -> Path:
+def state_folder(environment: Mapping[str, str]) -> Path:
     """As the XDG base directory specification has it: state of the user's that outlives a process and is no configuration."""
     home = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME") or Path.home()) / ".local" / "state"
-    return Path(home) / "regimen" / "outputs.jsonl"
+    return Path(home) / "regimen"
+
+
+def noted_file(environment: Mapping[str, str]) -> Path:
+    return state_folder(environment) / "outputs.jsonl"
 
 
 def places(given: Path | None) -> list[Path]:

@@ -24,6 +24,7 @@ from launcher.launch.progress import Doing, Expected, expected_of, measures
 from launcher.words import age, first_line, plural
 
 STARTING_SECONDS = 60.0  # from the making of a folder until something works in it or has its lock; starting Python takes one of them
+ACTIVE = ("running", "queued", "made")  # states from which a run still goes on by itself
 END_STATES = {DONE: "finished", SAVED: "stopped"}
 
 

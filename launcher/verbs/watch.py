@@ -20,9 +20,6 @@ from launcher.sweep.table import exit_code
 from launcher.verbs.train import ended
 from launcher.words import plural, red_alarms
 
-ACTIVE = ("running", "queued", "made")  # states of status.status_of from which a run still goes on by itself
-
-
 EVENTS = 30  # of the journal are shown of a run that is named
 
 QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed: every question costs the controller
@@ -91,7 +88,7 @@ def follow(name: str, output: Path | None) -> int:
                 [now] = batch_job.as_slurm_says([now])
                 ask_slurm_at = time.monotonic() + QUEUE_SECONDS
             display.update()
-            if now.state not in ACTIVE:
+            if now.state not in status.ACTIVE:
                 break
             time.sleep(0.5)
     if now.state == "dead":
@@ -114,7 +111,7 @@ def stop(name: str, output: Path | None) -> int:
         return stop_sweep(sweep)
     run_dir = status.named_run(name, output)
     [now] = batch_job.as_slurm_says([status.status_of(run_dir)])
-    if now.state not in ACTIVE:
+    if now.state not in status.ACTIVE:
         print(f"{run_dir.path} is not running. It is {now.state}.")
         return 0
     execute.ask_to_stop(run_dir)

@@ -101,6 +101,8 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
             main([verb, *rest, "--help"])
     elif verb in ("train", "plan"):
         planned(rest)
+    elif verb == "board":  # which answers until it is ended; tests/launcher/board starts it
+        parsed_arguments([verb, *rest])
     elif verb == "data":
         assert main(["data", *rest, "--cfg"]) == 0
     elif verb == "status" and "--follow" in rest and any("sweeps" in word for word in rest):

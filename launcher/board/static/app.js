@@ -1,0 +1,157 @@
+// The one script of the pages: the token, the address behind #, and what happens when a button is pressed.
+import { drawCharts } from "./chart.js";
+
+const KEY = "regimen-token";
+const LANGUAGE = "regimen-language";
+const $ = (selector) => document.querySelector(selector);
+let texts = {};
+
+// The token comes behind #, which browsers send to nobody, and is kept for this tab and this port alone.
+function takeToken() {
+  const found = /^#token=([\w-]+)$/.exec(location.hash);
+  if (found) {
+    sessionStorage.setItem(KEY, found[1]);
+    history.replaceState(null, "", "#/runs");
+  }
+}
+
+function language() {
+  return localStorage.getItem(LANGUAGE) || navigator.language;
+}
+
+function headers() {
+  return { Authorization: `Bearer ${sessionStorage.getItem(KEY) || ""}`, "Accept-Language": language() };
+}
+
+export async function ask(path, values) {
+  const sent = values === undefined ? { headers: headers() }
+    : { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(values) };
+  const answer = await fetch(path, { ...sent, credentials: "omit", cache: "no-store" });
+  if (answer.status === 401) lock();
+  return answer;
+}
+
+function lock() {
+  sessionStorage.removeItem(KEY);
+  $("#top").replaceChildren();
+  $("#page").replaceChildren($("#locked").content.cloneNode(true));
+  $("#unlock").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = new FormData(event.target).get("token").trim().replace(/^.*#token=/, "");
+    sessionStorage.setItem(KEY, given);
+    open();
+  });
+}
+
+const say = (key) => texts[key] ?? key;
+
+async function open() {
+  const answer = await ask("texts");
+  if (!answer.ok) return;
+  texts = await answer.json();
+  document.documentElement.lang = answer.headers.get("Content-Language") || "en";
+  await htmx.ajax("GET", "top", { target: "#top", swap: "innerHTML" });
+  show();
+}
+
+// #/runs, #/runs/ID and #/runs/ID/TAB
+function show() {
+  takeToken();
+  const [page, id, tab] = location.hash.replace(/^#\/?/, "").split("?")[0].split("/");
+  const query = location.hash.split("?")[1];
+  const path = page === "runs" && /^[0-9a-f]+$/.test(id ?? "") ? `runs/${id}?tab=${encodeURIComponent(tab ?? "progress")}`
+    : page === "new" ? `new${query ? `?${query}` : ""}` : "runs";
+  return htmx.ajax("GET", path, { target: "#page", swap: "innerHTML" });
+}
+
+document.addEventListener("htmx:configRequest", (event) => Object.assign(event.detail.headers, headers()));
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const polls = event.detail.requestConfig?.triggeringEvent === undefined && event.detail.elt !== document.body;
+  if (document.hidden && polls) event.preventDefault(); // a page that nobody sees asks for nothing
+});
+document.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.xhr.status === 401) lock();
+  else lost(event.detail.xhr.responseText);
+});
+document.addEventListener("htmx:sendError", () => lost(say("lost")));
+document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) lost(""); });
+document.addEventListener("htmx:afterSwap", (event) => {
+  const charts = event.detail.target.querySelector?.("#charts");
+  if (charts) drawCharts(charts, ask, say);
+});
+
+function lost(text) {
+  $("#lost").hidden = !text;
+  $("#lost").textContent = text;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.id === "language") {
+    localStorage.setItem(LANGUAGE, button.lang);
+    open();
+  } else if (button.dataset.act) {
+    confirmAction(button.dataset);
+  }
+});
+
+// Shows the command line's words; only then are they run.
+export function confirmAction({ act, name, command, values }) {
+  const dialog = $("#ask"), yes = $("#ask-yes"), no = $("#ask-no"), state = $("#ask-state"), output = $("#ask-output");
+  $("#ask-title").textContent = say(name);
+  $("#ask-warning").hidden = name !== "delete";
+  $("#ask-warning").textContent = say("delete_warning");
+  $("#ask-what").textContent = say("will_run");
+  $("#ask-command").textContent = command;
+  yes.textContent = say("confirm");
+  yes.hidden = false;
+  yes.disabled = false;
+  no.textContent = say("cancel");
+  state.textContent = "";
+  output.hidden = true;
+  no.onclick = () => dialog.close();
+  yes.onclick = async () => {
+    yes.disabled = true;
+    state.textContent = say("working");
+    try {
+      const answer = await ask(act, values ? JSON.parse(values) : {});
+      const done = answer.ok ? await answer.json() : { code: answer.status, text: await answer.text() };
+      state.textContent = done.code === null ? "" : `${say("exit_code")}: ${done.code}`;
+      output.textContent = done.text;
+      output.hidden = false;
+      yes.hidden = true;
+      if (answer.ok && done.code === 0 && (name === "delete" || name === "start")) location.hash = "#/runs";
+    } catch {
+      state.textContent = say("lost");
+      yes.disabled = false;
+    }
+    no.textContent = say("close");
+  };
+  if (!dialog.open) dialog.showModal();
+  no.focus();
+}
+
+// j and k move through the runs, as Enter on a link opens one.
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/" && $("#filter input")) {
+    event.preventDefault();
+    $("#filter input").focus();
+  }
+  if (event.key !== "j" && event.key !== "k") return;
+  const links = [...document.querySelectorAll("table.runs th a")];
+  const at = links.indexOf(document.activeElement);
+  links[Math.max(0, Math.min(links.length - 1, at < 0 ? 0 : at + (event.key === "j" ? 1 : -1)))]?.focus();
+});
+
+window.addEventListener("hashchange", () => (/^#token=/.test(location.hash) ? (takeToken(), open()) : location.hash.startsWith("#/") && show()));
+document.addEventListener("click", (event) => {
+  if (event.target.closest("a.skip")) {
+    event.preventDefault();
+    $("#page").focus();
+  }
+});
+takeToken();
+if (sessionStorage.getItem(KEY)) open();
+else lock();

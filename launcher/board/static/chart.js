@@ -1,0 +1,107 @@
+// Curves of a run, drawn by uPlot; asked for again as long as they are on the page.
+const PAUSE = 3000;
+const LOGARITHMIC = 3;
+const FEW = 60; // so few points are drawn as points too
+
+export async function drawCharts(place, ask, say) {
+  let seen = -1, charts = [], drawn = [], form = "";
+  const logarithmic = document.querySelector("#logarithmic");
+  const clear = () => {
+    drawn.forEach(({ plot }) => plot.destroy());
+    place.replaceChildren();
+  };
+  const show = () => {
+    const wanted = JSON.stringify([logarithmic.checked, charts.map((chart) => [chart.name, present(chart).length])]);
+    if (wanted === form) {
+      drawn.forEach((each, at) => each.update(charts[at]));
+      return;
+    }
+    clear();
+    drawn = charts.map((chart) => draw(place, chart, say, logarithmic.checked));
+    form = wanted;
+  };
+  logarithmic.addEventListener("change", show);
+  const resized = new ResizeObserver(() => drawn.forEach(({ plot }) => plot.setSize({ width: widthIn(place), height: plot.height })));
+  resized.observe(place);
+  while (place.isConnected) {
+    try {
+      const answer = document.hidden ? null : await ask(`runs/${place.dataset.run}/curve?seen=${seen}`);
+      if (answer?.status === 200 && place.isConnected) {
+        ({ size: seen, charts } = await answer.json());
+        const empty = document.querySelector("#no-progress");
+        if (empty) empty.hidden = charts.length > 0;
+        show();
+      }
+    } catch { /* the board is away; the head of the page says so, and this asks again */ }
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  }
+  resized.disconnect();
+  clear();
+}
+
+const widthIn = (place) => Math.max(260, place.clientWidth - 14);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const present = (chart) => [chart.training, chart.evaluation].filter((series) => series.steps.length);
+const dataOf = (chart) => {
+  const both = present(chart);
+  return both.length ? uPlot.join(both.map((series) => [series.steps, series.values])) : [[], []];
+};
+const number = (value) => value === null ? "" : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toLocaleString("en", { maximumFractionDigits: 4 });
+
+function draw(place, chart, say, logarithmic) {
+  const box = document.createElement("figure"), lost = document.createElement("p"), values = table(say);
+  box.setAttribute("aria-label", chart.name);
+  place.append(box);
+  const positive = present(chart).every((series) => series.values.every((value) => value > 0));
+  const axis = { stroke: colour("--text"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
+  const line = (series) => series === chart.training
+    ? { label: say("in_training"), stroke: colour("--accent"), width: 1.5, spanGaps: true, points: { show: series.steps.length < FEW, size: 4 } }
+    : { label: say("in_evaluation"), stroke: colour("--second"), width: 2, dash: [6, 3], spanGaps: true, points: { show: true, size: 6 } };
+  const plot = new uPlot({
+    title: chart.name, width: widthIn(place), height: 240,
+    scales: { x: { time: false }, y: { distr: logarithmic && positive ? LOGARITHMIC : 1 } },
+    axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(number) }],
+    series: [{ label: say("step") }, ...(present(chart).length ? present(chart).map(line) : [{}])],
+    cursor: { drag: { x: true, y: false } },
+  }, dataOf(chart), box);
+  const tell = (now) => {
+    const steps = [...new Set([...now.training.not_finite, ...now.evaluation.not_finite])];
+    lost.textContent = steps.length ? `${say("not_finite")} ${steps.join(", ")}` : "";
+    values.fill(now);
+  };
+  box.append(lost, values.element);
+  tell(chart);
+  return { plot, update: (now) => { plot.setData(dataOf(now)); tell(now); } };
+}
+
+// For whoever cannot see the curve; filled while it is open.
+function table(say) {
+  const element = document.createElement("details"), summary = document.createElement("summary");
+  let chart;
+  summary.textContent = say("as_table");
+  element.append(summary);
+  const fill = (now) => {
+    chart = now;
+    element.querySelector("table")?.remove();
+    if (element.open) element.append(filled(chart, say));
+  };
+  element.addEventListener("toggle", () => fill(chart));
+  return { element, fill };
+}
+
+function filled(chart, say) {
+  const made = document.createElement("table"), head = made.createTHead().insertRow(), body = made.createTBody();
+  for (const text of [say("step"), chart.name, say("what")]) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = text;
+    head.append(cell);
+  }
+  for (const [series, words] of [[chart.training, say("in_training")], [chart.evaluation, say("in_evaluation")]]) {
+    series.steps.forEach((step, at) => {
+      const row = body.insertRow();
+      for (const text of [step, series.values[at], words]) row.insertCell().textContent = text;
+    });
+  }
+  return made;
+}

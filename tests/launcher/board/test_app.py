@@ -1,0 +1,272 @@
+"""The board as a browser and as an attacker meet it: a real process, real run folders, and requests of every kind."""
+
+import json
+import os
+import socket
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf import journal
+from conf.run_dir import RunDir, save_run
+from launcher.board.app import ACTS, OPEN, READS, SERVED
+from launcher.board.index import id_of
+from tests.boards import Running, board
+from tests.described import described
+
+SECRET = "hf_" + "a1B2" * 9
+OUTSIDE = "what only the owner of another folder may read"
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "'><a href=javascript:alert(1)>x</a>",
+    "{{ 7 * 7 }}{% raw %}",
+    "</pre><iframe src=//evil.example>",
+    "<b hx-get=/runs hx-trigger=load>",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a run that has failed, with everything hostile that a run folder can hold beside it."""
+    place = tmp_path_factory.mktemp("work")
+    (place / "outside.txt").write_text(OUTSIDE)
+    run_dir = RunDir(place / "outputs" / "demo" / "2026-11-22_10-00-00")
+    run_dir.logs.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    journal.record(run_dir, journal.Started("here"))
+    run_dir.progress.write_text("".join(json.dumps({"step": step, "of": 9, "loss": 1.0 / step, "eval_loss": 2.0}) + "\n" for step in (1, 2, 3)))
+    run_dir.rank_log(0).write_text("\x1b[31mred\x1b[0m \x07 " + "\n".join(PAYLOADS) + f"\ntoken {SECRET}\n")
+    (run_dir.logs / "linked.txt").symlink_to(place / "outside.txt")
+    journal.record(run_dir, journal.Ended(6, PAYLOADS[0]))
+    return place
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with board(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def run_id(folder: Path) -> str:
+    return id_of(RunDir(folder / "outputs" / "demo" / "2026-11-22_10-00-00"))
+
+
+def paths(run_id: str) -> list[tuple[str, str]]:
+    """Every route but the open ones, with a method that it takes."""
+    filled = [("GET", path) for path in READS] + [("POST", path) for path in ACTS]
+    return [(method, path.replace("{id}", run_id).replace("{tab}", "log").replace("{action}", "stop")) for method, path in filled]
+
+
+def test_no_route_but_the_shell_answers_without_the_token(running: Running, run_id: str) -> None:
+    wrong = (
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {running.token[:-1]}",
+        f"Bearer {running.token}x",
+        f"Basic {running.token}",
+        f"bearer {running.token}",
+    )
+    for method, path in paths(run_id):
+        for authorization in wrong:
+            answer = running.send(method, path, b"{}" if method == "POST" else None, Content_Type="application/json", Authorization=authorization)
+            assert (answer.status, method, path) == (401, method, path)
+    assert running.get(f"/runs?token={running.token}", Authorization=None).status == 401
+    assert running.get("/runs", Authorization=None, Cookie=f"token={running.token}").status == 401
+
+
+def test_the_open_files_hold_neither_the_token_nor_anything_of_the_user(running: Running, folder: Path) -> None:
+    for path in OPEN:
+        answer = running.get(path, Authorization=None)
+        assert answer.status == 200
+        assert not any(text in answer.text for text in (running.token, str(folder), "demo/2026"))
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "0.0.0.0:80", "", "127.0.0.1:80@evil", "[::2]", "localhost:x"]
+)
+def test_a_name_that_a_rebound_domain_would_have_is_refused(running: Running, host: str) -> None:
+    assert [running.get(path, Host=host).status for path in ("/", "/runs")] == [403, 403]
+
+
+@pytest.mark.parametrize("origin", ["null", "http://evil.example", "https://127.0.0.1", "http://localhost:1", "http://127.0.0.1:80.evil.example", ""])
+def test_a_page_of_another_origin_is_refused(running: Running, run_id: str, origin: str) -> None:
+    assert running.get("/runs", Origin=origin).status == 403
+    assert running.post(f"/runs/{run_id}/delete", Origin=origin).status == 403
+
+
+def test_what_changes_something_takes_json_by_post_alone(running: Running, run_id: str, folder: Path) -> None:
+    path = f"/runs/{run_id}/delete"
+    for kind in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json-x"):
+        assert running.send("POST", path, b"a=b", Content_Type=kind).status == 415
+    for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"):
+        assert running.send(method, path).status in (400, 404, 405)
+    assert running.send("POST", path, b"[", Content_Type="application/json").status == 400
+    assert running.send("POST", path, b"[" * 100_000, Content_Type="application/json").status == 400
+    assert running.send("POST", path, b"[]", Content_Type="application/json").status == 400
+    assert running.post(f"/runs/{run_id}/rm%20-rf").status == 404
+    assert (folder / "outputs" / "demo" / "2026-11-22_10-00-00" / "run.yaml").exists()
+
+
+def test_a_body_that_is_too_long_is_refused_whatever_it_says_of_its_length(running: Running, run_id: str) -> None:
+    assert running.send("POST", f"/runs/{run_id}/stop", b"x" * (2**20 + 1), Content_Type="application/json").status == 413
+    chunks = f"POST /runs/{run_id}/stop HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {running.token}\r\n"
+    chunks += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.sendall(chunks.encode() + (b"10000\r\n" + b"x" * 2**16 + b"\r\n") * 17)
+        assert connection.recv(64).startswith(b"HTTP/1.1 413")
+
+
+def test_a_header_that_stands_twice_is_refused(running: Running) -> None:
+    for header in ("Host: localhost", f"Authorization: Bearer {running.token}"):
+        request = f"GET /runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {running.token}\r\n{header}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", running.port)) as connection:
+            connection.sendall(request.encode())
+            assert connection.recv(64).startswith(b"HTTP/1.1 400")
+
+
+def test_no_path_leads_out_of_the_runs(running: Running, run_id: str, folder: Path) -> None:
+    targets = [
+        "../outside.txt",
+        "../../../../outside.txt",
+        "/etc/passwd",
+        "/proc/self/environ",
+        "/dev/zero",
+        f"{folder}/outside.txt",
+        "linked.txt",
+        "",
+        ".",
+    ]
+    targets += ["rank-0.txt/../linked.txt", "..\\outside.txt", "rank-0.txt\0.html", "%00", "~/.bashrc", "file:///etc/passwd", "*", "rank-*.txt"]
+    spellings = [urllib.parse.quote(text, safe=safe) for text in targets for safe in ("", "/", "/.")]
+    spellings += [urllib.parse.quote(text, safe="") for text in spellings] + [
+        "..%2f..%2foutside.txt",
+        "%2e%2e%2foutside.txt",
+        "..%c0%afoutside.txt",
+        "..;/outside.txt",
+    ]
+    places = [
+        "/static/{}",
+        "/runs/{}",
+        f"/runs/{run_id}/{{}}",
+        f"/runs/{run_id}/tab/{{}}",
+        "/runs/{}/tab/log",
+        f"/runs/{run_id}/tab/log?file={{}}",
+        "/{}",
+    ]
+    for place in places:
+        for text in spellings:
+            answer = running.get(place.format(text))
+            assert answer.status < 500, place.format(text)
+            assert OUTSIDE not in answer.text
+            assert "root:" not in answer.text
+    assert len(spellings) * len(places) > 500
+
+
+def test_only_the_listed_files_are_served(running: Running) -> None:
+    assert {name: running.get(f"/static/{name}").status for name in SERVED} == dict.fromkeys(SERVED, 200)
+    assert [running.get(f"/static/{name}").status for name in ("vendored.json", "htmx.LICENSE.txt", "", "../app.py")] == [404, 404, 404, 404]
+
+
+def test_every_answer_forbids_foreign_scripts_frames_and_sniffing(running: Running, run_id: str) -> None:
+    answers = [
+        running.get(path, Authorization=token) for path in ("/", "/runs", "/nothing", "/static/app.js") for token in (f"Bearer {running.token}", None)
+    ]
+    for answer in [*answers, running.get("/", Host="evil.example"), running.post(f"/runs/{run_id}/nothing")]:
+        assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert not [name for name in answer.headers if name.startswith(("access-control", "set-cookie", "server"))]
+
+
+def test_texts_of_runs_are_shown_as_text(running: Running, run_id: str) -> None:
+    shown = [running.get(f"/runs/{run_id}/tab/{tab}").text for tab in ("log", "events", "plan")] + [
+        running.get(f"/runs?words={urllib.parse.quote(PAYLOADS[0])}").text
+    ]
+    shown += [running.get("/runs").text, running.get(f"/runs/{run_id}").text]
+    assert "&lt;script&gt;alert(1)" in shown[0]
+    assert [payload for payload in PAYLOADS for text in shown if "<" in payload and payload in text] == []
+    assert "red \\x07 " in shown[0]
+    assert "{{ 7 * 7 }}" in shown[0]
+
+
+def test_secrets_are_not_shown(running: Running, run_id: str) -> None:
+    log = running.get(f"/runs/{run_id}/tab/log").text
+    assert ("token ***" in log, SECRET in log) == (True, False)
+
+
+def test_a_run_whose_records_are_links_or_pipes_is_not_read(running: Running, folder: Path) -> None:
+    hostile = RunDir(folder / "outputs" / "hostile" / "2026-11-23_10-00-00")
+    hostile.exits.mkdir(parents=True)
+    hostile.run_yaml.write_text("name: hostile\n")
+    hostile.plan.symlink_to("/dev/zero")
+    hostile.logs.symlink_to("/etc")
+    os.mkfifo(hostile.progress)
+    hostile.memory.symlink_to(folder / "outside.txt")
+    linked = folder / "outputs" / "linked"
+    linked.symlink_to("/proc")
+    try:
+        identity = id_of(hostile)
+        answers = [
+            running.get(path)
+            for path in (
+                "/runs",
+                f"/runs/{identity}",
+                f"/runs/{identity}/curve",
+                *(f"/runs/{identity}/tab/{tab}" for tab in ("log", "plan", "memory")),
+            )
+        ]
+        assert [answer.status for answer in answers] == [200] * 6
+        assert not any(OUTSIDE in answer.text or "root:" in answer.text for answer in answers)
+        assert "not shown, because this is a link or no plain file: log, plan.json, progress.jsonl, memory.json" in answers[1].text
+    finally:
+        for path in (linked, hostile.plan, hostile.logs, hostile.progress, hostile.memory, hostile.run_yaml):
+            path.unlink()
+
+
+def test_the_pages_say_what_the_command_line_says(running: Running, run_id: str) -> None:
+    head = running.get(f"/runs/{run_id}").text
+    assert "ranks failed: The processes failed and left no other cause." in head
+    assert f"regimen train --detach resume={running.folder}/outputs/demo/2026-11-22_10-00-00" in head
+    events = running.get(f"/runs/{run_id}/tab/events").text
+    assert "started by the user on here" in events
+    curve = json.loads(running.get(f"/runs/{run_id}/curve").text)
+    [loss] = curve["charts"]
+    assert (loss["name"], loss["training"]["steps"], loss["training"]["values"]) == ("loss", [1, 2, 3], [1.0, 0.5, 1 / 3])
+    assert loss["evaluation"]["values"] == [2.0, 2.0, 2.0]
+    assert running.get(f"/runs/{run_id}/curve?seen={curve['size']}").status == 204
+
+
+def test_chinese_is_shown_to_whoever_asks_for_it(running: Running) -> None:
+    assert "失败" in running.get("/runs", Accept_Language="zh-CN,en;q=0.5").text
+    assert "failed" in running.get("/runs", Accept_Language="de").text
+    assert running.get("/texts", Accept_Language="zh").headers["content-language"] == "zh"
+
+
+def test_a_run_is_deleted_by_the_command_that_was_shown(running: Running, folder: Path) -> None:
+    old = RunDir(folder / "outputs" / "old one" / "2026-11-21_10-00-00")
+    old.path.mkdir(parents=True)
+    old.run_yaml.write_text("name: old\n")
+    journal.record(old, journal.Started("here"))
+    journal.record(old, journal.Ended(6, "it failed"))
+    shown = running.get(f"/runs/{id_of(old)}/head").text
+    assert f"regimen clean --yes &#39;{old.path}&#39;" in shown
+    done = json.loads(running.post(f"/runs/{id_of(old)}/delete").text)
+    assert (done["code"], done["command"]) == (0, f"regimen clean --yes '{old.path}'")
+    assert not old.path.exists()
+    assert running.post(f"/runs/{id_of(old)}/delete").status == 422
+
+
+def test_neither_arguments_nor_files_of_the_run_hold_the_token(running: Running, folder: Path) -> None:
+    arguments = Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
+    assert running.token.encode() not in arguments
+    holding = [path for path in folder.rglob("*") if path.is_file() and running.token in path.read_text(errors="replace")]
+    assert [path.name for path in holding] == ["board-token"]
+    assert oct(holding[0].stat().st_mode & 0o777) == "0o600"
