@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,14 @@ class SweepDir:
     @property
     def table(self) -> Path:
         return self.path / "table.txt"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "sweep.html"
 
     @property
     def stop(self) -> Path:
@@ -162,5 +169,9 @@ def result_in(event: dict[str, Any]) -> Result:
     return result if event.get("refusal") is None else replace(result, refusal=event["refusal"])
 
 
-def write_table(sweep_dir: SweepDir, lines: Sequence[str]) -> None:
-    write_text_atomically(sweep_dir.table, "\n".join(lines) + "\n")
+def write(path: Path, text: str) -> None:
+    """Raises DiskError where the file cannot be written; what the ledger holds is safe."""
+    try:
+        write_text_atomically(path, text)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror}. {path.parent / 'ledger.jsonl'} has every result.") from error

@@ -19,7 +19,9 @@ from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import continued
 from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice
 from launcher.sweep.ledger import Start, SweepDir
+from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, say
+from launcher.sweep.summary import as_dict, summary_of
 
 NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
 
@@ -102,11 +104,16 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
 
 
 def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
-    """Show and keep the table of every point of the folder; a sweep that came to no point leaves no folder."""
+    """Show and keep what became of every point of the folder; a sweep that came to no point leaves no folder."""
     known = sweep.known()
     if not known:
         ledger.remove(sweep_dir)
         return
-    lines = table.table_lines(list(known.values()))
-    ledger.write_table(sweep_dir, lines)
+    results = [known[number] for number in sorted(known)]
+    lines = table.table_lines(results)
     say("\n" + "\n".join(lines))
+    found = summary_of(sweep_dir, results)
+    ledger.write(sweep_dir.table, "\n".join(lines) + "\n")
+    ledger.write(sweep_dir.summary, json.dumps(as_dict(found), indent=1) + "\n")
+    ledger.write(sweep_dir.page, page(found))
+    say(f"page: {sweep_dir.page}")

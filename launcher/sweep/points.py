@@ -1,22 +1,21 @@
 """One point of a sweep: composed, placed on its share of the machine and judged."""
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from conf.run_dir import RunDir, run_as_dict
+from conf.run_dir import RunDir
 from conf.schema import Composed, Node
 from launcher.composition.compose import compose
 from launcher.composition.given import given_values
-from launcher.composition.recorded import flat
 from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
 from launcher.gate.judge import Judged, judge_run, with_unread
 from launcher.gate.verdict import Verdict
+from launcher.sweep.fingerprint import fingerprint_of
 from launcher.sweep.fits import Fits
 from launcher.sweep.schedule import Resources
 from launcher.words import plural
@@ -60,17 +59,6 @@ def composed_or_refusal(overrides: Sequence[str], config_dirs: Sequence[Path]) -
         return compose(overrides, config_dirs)
     except RegimenError as error:
         return error
-
-
-def fingerprint_of(described: Composed | RegimenError, overrides: Sequence[str]) -> str:
-    """SHA-256 of every value of the run in 16 hexadecimal digits; a point that cannot be composed is known by its overrides.
-
-    What is null is left out: a key that a later version adds, and leaves open, does not make another point.
-    """
-    values: object = sorted(overrides)
-    if isinstance(described, Composed):
-        values = {key: value for key, value in flat(run_as_dict(described)).items() if value is not None}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -69,25 +69,8 @@ def status_lines(sweep: SweepStatus) -> list[str]:
 
 
 def as_dict(sweep: SweepStatus) -> dict[str, Any]:
-    points = [result_as_dict(result) for result in sweep.results]
+    points = [table.result_as_dict(result) for result in sweep.results]
     return {"sweep_folder": str(sweep.sweep_dir.path), "state": sweep.state, "updated": sweep.updated, "points": points}
-
-
-def result_as_dict(result: Result) -> dict[str, Any]:
-    """A point for programs; seconds, and a loss as it was measured."""
-    return {
-        "point": result.point.number,
-        "overrides": list(result.point.overrides),
-        "varied": list(result.point.varied),
-        "fingerprint": result.point.fingerprint,
-        "state": result.state,
-        "objective": result.objective,
-        "measure": result.measure,
-        "run_folder": str(result.run_dir.path) if result.run_dir else None,
-        "cause": result.cause,
-        "fits": list(result.fits),
-        "seconds": result.seconds,
-    }
 
 
 def ask_to_stop(sweep_dir: SweepDir) -> None:

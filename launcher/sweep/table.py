@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from conf.exit_codes import INTERRUPTED, RANKS_FAILED, SAVED
 from conf.words import aligned
@@ -40,11 +41,18 @@ def loss(result: Result) -> str:
 
 
 def summary_lines(results: Sequence[Result]) -> list[str]:
+    winner = best(results)
+    if winner is None:
+        return [counts(results)]
+    return [counts(results), f"best: point {winner.point.number}, {winner.measure} {winner.objective:.4f}: {label(winner.point)}"]
+
+
+def best(results: Sequence[Result]) -> Result | None:
+    """The point of the least objective; None where there is no choice, or not all were measured in the same way."""
     measured = [result for result in results if result.objective is not None]
     if len(measured) < 2 or len({result.measure for result in measured}) > 1:
-        return [counts(results)]
-    best = min(measured, key=lambda result: result.objective or 0.0)
-    return [counts(results), f"best: point {best.point.number}, {best.measure} {best.objective:.4f}: {label(best.point)}"]
+        return None
+    return min(measured, key=lambda result: result.objective or 0.0)
 
 
 def counts(results: Sequence[Result]) -> str:
@@ -83,6 +91,23 @@ def ended_line(result: Result) -> str:
     measured = f", {result.measure} {result.objective:.4f}" if result.objective is not None else ""
     cause = f": {why(result)}" if result.cause else ""
     return f"point {result.point.number} {result.state}{took}{measured}{cause}"
+
+
+def result_as_dict(result: Result) -> dict[str, Any]:
+    """A point for programs; seconds, and a loss as it was measured."""
+    return {
+        "point": result.point.number,
+        "overrides": list(result.point.overrides),
+        "varied": list(result.point.varied),
+        "fingerprint": result.point.fingerprint,
+        "state": result.state,
+        "objective": result.objective,
+        "measure": result.measure,
+        "run_folder": str(result.run_dir.path) if result.run_dir else None,
+        "cause": result.cause,
+        "fits": list(result.fits),
+        "seconds": result.seconds,
+    }
 
 
 def exit_code(results: Sequence[Result]) -> int:

@@ -10,9 +10,10 @@ from launcher.cli import main
 from launcher.gate.judge import judge_run
 from launcher.gate.pasting import pasted
 from launcher.sweep import ledger
+from launcher.sweep.fingerprint import fingerprint_of
 from launcher.sweep.fits import WITHOUT_BYTES, Fits
 from launcher.sweep.ledger import Start
-from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, fingerprint_of, judge_point
+from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, judge_point
 from launcher.sweep.schedule import Resources
 from tests.described import composed
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from conf import journal
-from conf.run_dir import RunDir, save_run
+from conf.run_dir import RunDir, run_as_dict, save_run
 from launcher.errors import ConfigError, RunLocked
 from launcher.launch import lock
 from launcher.launch.foreign import NO_TRUST
 from launcher.sweep import ledger
+from launcher.sweep.fingerprint import defaults_of, distinctive, fingerprint_of
 from launcher.sweep.going_on import continued, judge_again, on_its_share_again, what_is_left
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.multirun import multirun
-from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, fingerprint_of, on_its_share
+from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, on_its_share
 from launcher.sweep.schedule import Resources
 from tests.described import composed, described
 
@@ -52,6 +53,15 @@ def test_a_fingerprint_is_that_of_the_configuration_not_of_its_words() -> None:
     first, same, other = (fingerprint_of(composed_or_refusal(text, []), text) for text in words)
     assert first == same != other
     assert fingerprint_of(composed_or_refusal(["optim.lrr=1"], []), ["optim.lrr=1"]) not in (first, other)
+
+
+def test_a_key_that_has_its_default_does_not_show_in_a_fingerprint() -> None:
+    """So a version that adds a key knows the points of an older sweep."""
+    plain, other = (distinctive(run_as_dict(composed("recipe=demo", *words))) for words in ([], ["training.max_grad_norm=null"]))
+    assert "evaluation.at_end" not in plain
+    assert "training.on_nan" not in plain
+    assert defaults_of("training", "")["on_nan"] == "stop"
+    assert {key for key in {**plain, **other} if plain.get(key, "default") != other.get(key, "default")} == {"training.max_grad_norm"}
 
 
 @pytest.fixture

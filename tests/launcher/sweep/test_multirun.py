@@ -33,7 +33,7 @@ def test_every_point_is_judged_and_a_sweep_of_refused_ones_ends_with_3(working_f
 def test_refused_points_leave_no_run_folder_and_hydra_no_file(working_folder: Path) -> None:
     multirun([*TOO_SMALL, "regime.rank=8,16"], [])
     files = {str(path.relative_to(working_folder)).split("/", 3)[-1] for path in working_folder.rglob("*") if path.is_file()}
-    assert files == {"ledger.jsonl", "table.txt"}
+    assert files == {"ledger.jsonl", "table.txt", "sweep.json", "sweep.html"}
     assert [path.name for path in working_folder.iterdir()] == ["outputs"]
 
 

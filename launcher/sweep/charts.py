@@ -1,0 +1,176 @@
+"""The pictures of a sweep's page, as SVG that a page can hold: matplotlib draws them, and their letters stay letters."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from launcher.sweep.points import Result
+from launcher.sweep.summary import Attempt, Curve, Summary
+from launcher.sweep.table import best
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CURVES = 40  # more lines over each other show nothing; the best ones are drawn
+MOST_STEPS = 400  # points of one line: a page has about as many columns for it
+NAMED = 10  # lines with a colour of their own and a name
+BEST, OTHERS = "#d94801", "#9ecae1"
+STATES = {"finished": "#3182bd", "failed": "#de2d26", "stopped": "#fdae6b", "": "#bdbdbd"}
+LETTERS: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "regimen"}
+WIDE_RANGE = 30  # values of a parameter that reach further apart are drawn on a logarithmic scale
+
+
+def curves_svg(summary: Summary) -> str:
+    """Training losses over each other, and evaluation losses beside them; empty where no run has a step."""
+    drawn = drawn_curves(summary)
+    panels = [
+        (title, key) for title, key in (("training loss", "training"), ("evaluation loss", "evaluation")) if any(vars(one)[key] for one in drawn)
+    ]
+    if not panels:
+        return ""
+    figure, axes = figure_of(len(panels), 1, 3.6)
+    for place, (title, key) in zip(axes, panels, strict=True):
+        draw_lines(place, [(one.point, thinned(vars(one)[key])) for one in drawn], best_number(summary), title)
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point")
+    return as_svg(figure)
+
+
+def drawn_curves(summary: Summary) -> list[Curve]:
+    """Those of the best points, as many as can be told apart; points without an objective come last."""
+    order = sorted(summary.results, key=lambda result: (math.inf if result.objective is None else result.objective, result.point.number))
+    curves = {one.point: one for one in summary.curves if one.training or one.evaluation}
+    return [curves[result.point.number] for result in order if result.point.number in curves][:MOST_CURVES]
+
+
+def draw_lines(axes: "Axes", lines: Sequence[tuple[int, Sequence[tuple[int, float]]]], first: int | None, title: str) -> None:
+    """The best line in a colour of its own, on top; up to NAMED others in those of matplotlib, the rest pale."""
+    for place, (number, line) in reversed([*enumerate(lines)]):
+        named, is_best = place < NAMED, number == first
+        colour = BEST if is_best else f"C{place}" if named else OTHERS
+        label = f"{number}{' (best)' if is_best else ''}" if named else None
+        marker = "." if len(line) < 30 else ""
+        axes.plot(*zip(*line, strict=True) if line else ((), ()), color=colour, linewidth=2.2 if is_best else 1.1, marker=marker, label=label)
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.3)
+
+
+def thinned(line: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most about MOST_STEPS of its points, with the last one; a value that is none (NaN) is left out."""
+    whole = [(step, value) for step, value in line if math.isfinite(value)]
+    every = max(1, math.ceil(len(whole) / MOST_STEPS))
+    return [*whole[::every], *([whole[-1]] if whole and (len(whole) - 1) % every else [])]
+
+
+def parameters_svg(summary: Summary) -> str:
+    """A panel for each swept key: its value against the objective; empty where nothing was measured alike."""
+    measured = [result for result in summary.results if result.objective is not None]
+    keys = list(dict.fromkeys(key for result in measured for key, _ in varied(result)))
+    if len(measured) < 2 or len({result.measure for result in measured}) > 1 or not keys:
+        return ""
+    columns = min(3, len(keys))
+    figure, axes = figure_of(columns, math.ceil(len(keys) / columns), 2.8)
+    for place, key in zip(axes, keys, strict=False):
+        draw_parameter(place, key, [(dict(varied(result))[key], result) for result in measured if key in dict(varied(result))], best_number(summary))
+    for unused in axes[len(keys) :]:
+        unused.remove()
+    return as_svg(figure)
+
+
+def varied(result: Result) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (text.partition("=") for text in result.point.varied)]
+
+
+def draw_parameter(axes: "Axes", key: str, points: Sequence[tuple[str, Result]], first: int | None) -> None:
+    numbers = [as_number(value) for value, _ in points]
+    if all(number is not None for number in numbers):
+        places: list[float] = [number for number in numbers if number is not None]
+        wide = min(places) > 0 and max(places) / min(places) >= WIDE_RANGE
+        axes.set_xscale("log" if wide else "linear")
+    else:
+        names = list(dict.fromkeys(value for value, _ in points))
+        places = [float(names.index(value)) for value, _ in points]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    heights = [result.objective for _, result in points if result.objective is not None]
+    axes.scatter(places, heights, s=26, color=[BEST if result.point.number == first else "#3182bd" for _, result in points], zorder=3)
+    axes.set(xlabel=key, ylabel=points[0][1].measure)
+    axes.grid(alpha=0.3)
+
+
+def as_number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def timeline_svg(summary: Summary) -> str:
+    """Which point had which GPU when. Time runs while the sweep ran: what lay between two of its starts is left out."""
+    if not summary.attempts:
+        return ""
+    rows = lanes(summary.attempts)
+    figure, (axes,) = figure_of(1, 1, 0.8 + 0.32 * len(rows))
+    for height, (_, bars) in enumerate(rows):
+        for bar in bars:
+            begin, end = (elapsed(summary, moment) / 60 for moment in (bar.started, bar.ended))
+            axes.broken_barh([(begin, max(end - begin, 1e-3))], (height - 0.4, 0.8), facecolor=STATES.get(bar.state, STATES[""]), edgecolor="white")
+            axes.text((begin + end) / 2, height, str(bar.point), ha="center", va="center", fontsize=8, color="white", clip_on=True)
+    for moment in summary.starts[1:]:
+        axes.axvline(elapsed(summary, moment) / 60, color="#636363", linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set(xlabel="minutes of the sweep", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlim(left=0)
+    return as_svg(figure)
+
+
+def lanes(attempts: Sequence[Attempt]) -> list[tuple[str, list[Attempt]]]:
+    """A row for each GPU; points without one fill rows from the first that is free."""
+    gpus = sorted({gpu for one in attempts for gpu in one.gpus}, key=lambda gpu: (len(gpu), gpu))
+    rows = [(f"GPU {gpu}", [one for one in attempts if gpu in one.gpus]) for gpu in gpus]
+    slots: list[list[Attempt]] = []
+    for one in (one for one in attempts if not one.gpus):
+        free = next((slot for slot in slots if slot[-1].ended <= one.started), None)
+        slots.append([one]) if free is None else free.append(one)
+    return [*rows, *((f"slot {number}", slot) for number, slot in enumerate(slots, start=1))]
+
+
+def elapsed(summary: Summary, moment: float) -> float:
+    """Seconds that the sweep had run by then."""
+    total = 0.0
+    for at, start in enumerate(summary.starts):
+        following = summary.starts[at + 1] if at + 1 < len(summary.starts) else math.inf
+        if moment < following:
+            return total + max(0.0, moment - start)
+        total += max([one.ended for one in summary.attempts if start <= one.started < following], default=start) - start
+    return total
+
+
+def best_number(summary: Summary) -> int | None:
+    winner = best(summary.results)
+    return None if winner is None else winner.point.number
+
+
+def figure_of(columns: int, rows: int, height: float) -> "tuple[Figure, list[Axes]]":
+    """Inches; drawn without pyplot, so that nothing of it outlives the picture."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(LETTERS):
+        figure = Figure(figsize=(10, height * rows), layout="constrained")
+        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def as_svg(figure: "Figure") -> str:
+    """The element alone: without the head of a file, which names an address, and without its measures, so that it fills the page's width."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context(LETTERS):
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    whole = text.getvalue()
+    element = re.sub(r"\s*<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", element, count=1)
