@@ -20,21 +20,22 @@ NAMED = 10  # lines with a colour of their own and a name
 BEST, OTHERS = "#d94801", "#9ecae1"
 STATES = {"finished": "#3182bd", "failed": "#de2d26", "stopped": "#fdae6b", "": "#bdbdbd"}
 LETTERS: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "regimen"}
+MOST_TICKS = 6  # more values of a parameter are not written below its axis one by one
 WIDE_RANGE = 30  # values of a parameter that reach further apart are drawn on a logarithmic scale
 
 
 def curves_svg(summary: Summary) -> str:
-    """Training losses over each other, and evaluation losses beside them; empty where no run has a step."""
+    """Training losses over each other, and evaluation losses beside them; empty where no run has two of either."""
     drawn = drawn_curves(summary)
-    panels = [
-        (title, key) for title, key in (("training loss", "training"), ("evaluation loss", "evaluation")) if any(vars(one)[key] for one in drawn)
-    ]
+    titles = (("training loss", "training"), ("evaluation loss", "evaluation"))
+    panels = [(title, key) for title, key in titles if any(len(vars(one)[key]) > 1 for one in drawn)]
     if not panels:
         return ""
     figure, axes = figure_of(len(panels), 1, 3.6)
     for place, (title, key) in zip(axes, panels, strict=True):
         draw_lines(place, [(one.point, thinned(vars(one)[key])) for one in drawn], best_number(summary), title)
-    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point")
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[-1].legend(handles[::-1], labels[::-1], fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="point")  # the best first
     return as_svg(figure)
 
 
@@ -67,7 +68,8 @@ def thinned(line: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 def parameters_svg(summary: Summary) -> str:
     """A panel for each swept key: its value against the objective; empty where nothing was measured alike."""
     measured = [result for result in summary.results if result.objective is not None]
-    keys = list(dict.fromkeys(key for result in measured for key, _ in varied(result)))
+    pairs = {pair for result in measured for pair in varied(result)}
+    keys = [key for key in dict.fromkeys(key for result in measured for key, _ in varied(result)) if sum(1 for name, _ in pairs if name == key) > 1]
     if len(measured) < 2 or len({result.measure for result in measured}) > 1 or not keys:
         return ""
     columns = min(3, len(keys))
@@ -89,13 +91,18 @@ def draw_parameter(axes: "Axes", key: str, points: Sequence[tuple[str, Result]],
         places: list[float] = [number for number in numbers if number is not None]
         wide = min(places) > 0 and max(places) / min(places) >= WIDE_RANGE
         axes.set_xscale("log" if wide else "linear")
+        there = sorted(set(places))
+        if len(there) <= MOST_TICKS:
+            axes.set_xticks(there, [f"{place:g}" for place in there])
+            axes.minorticks_off()
     else:
         names = list(dict.fromkeys(value for value, _ in points))
         places = [float(names.index(value)) for value, _ in points]
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
-    heights = [result.objective for _, result in points if result.objective is not None]
-    axes.scatter(places, heights, s=26, color=[BEST if result.point.number == first else "#3182bd" for _, result in points], zorder=3)
+    for place, (_, result) in zip(places, points, strict=True):
+        is_best = result.point.number == first
+        axes.scatter([place], [result.objective or 0.0], s=40 if is_best else 26, color=BEST if is_best else "#3182bd", zorder=4 if is_best else 3)
     axes.set(xlabel=key, ylabel=points[0][1].measure)
     axes.grid(alpha=0.3)
 
