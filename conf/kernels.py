@@ -8,3 +8,6 @@ LOGITS = 2**28
 
 # Tokens: on a GPU rows that are laid end to end are filled up to a multiple of it, or of more (trainers/kernels/rows.py).
 FILLED = 128
+
+# Of both sides of a matrix, for its products to be made in 8-bit floating point (torch._scaled_mm); others stay in 16 bits.
+FP8_MULTIPLE = 16

@@ -245,6 +245,9 @@ class Training:
     loss: str | None = MISSING
     # plain | fused: fused uses faster forms of the same mathematics (trainers/kernels; not ppo and grpo). null: plain, or what fit chooses.
     kernels: str | None = MISSING
+    # true: products of frozen matrices under adapters are made in 8-bit floating point: faster, and less exact. For kernels=fused (which null then
+    # is), stages pt and sft, and GPUs of the Ada generation or newer. Evaluation and generation stay in 16 bits.
+    fp8: bool = MISSING
     # true: two runs of the same job give the same weights, bit for bit, and so does a run that was stopped and resumed (docs/checkpoints.md).
     deterministic: bool = MISSING
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.

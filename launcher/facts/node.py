@@ -35,6 +35,8 @@ PEAK_TFLOPS: tuple[tuple[str, float | None], ...] = (
 
 BEFORE_AMPERE = ("V100", "T4", "P100", "P40", "TITAN", "GTX", "RTX 20")  # parts of the driver's names
 
+AMPERE = r"\bA\d+[A-Z]?\b|\bRTX 30\d\d\b"  # A100, A10G, RTX A6000, RTX 3090
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -170,6 +172,10 @@ def peak_tflops(name: str) -> float | None:
 
 def is_before_ampere(name: str | None) -> bool:
     return any(part in (name or "") for part in BEFORE_AMPERE)
+
+
+def is_before_ada(name: str | None) -> bool:
+    return is_before_ampere(name) or re.search(AMPERE, name or "") is not None
 
 
 def visible_gpus() -> tuple[tuple[Gpu, ...], tuple[str, ...]]:

@@ -174,7 +174,9 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *dequantised_base(run), *absent_base(run), *notes))
+    return Judged(
+        run, facts, node, predicted, verdict, expected, fit, (*node.notes, *dequantised_base(run), *rounded_products(run), *absent_base(run), *notes)
+    )
 
 
 def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:
@@ -189,6 +191,12 @@ def dequantised_base(run: Run) -> tuple[str, ...]:
     return (
         f"regime.dequantised=true: the base has the values of its {run.regime.bits} bits, and takes the memory of 16-bit weights, as in regime=lora.",
     )
+
+
+def rounded_products(run: Run) -> tuple[str, ...]:
+    if not run.training.fp8:
+        return ()
+    return ("training.fp8=true: products of frozen matrices are rounded to 8 bits, so losses differ a little from those without it.",)
 
 
 def absent_base(run: Run) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
         micro_batch=training.micro_batch is None and (asked or free),
         checkpointing=training.gradient_checkpointing in (None, "auto"),
         sharding=asked,
-        kernels=training.kernels is None,
+        kernels=training.kernels is None and not training.fp8,
         loss=training.loss is None,
         attention=training.attention is None,
     )

@@ -66,8 +66,9 @@ def with_ranks(cluster: Cluster, node: SettledNode) -> Cluster:
 
 def unfitted(training: Training) -> Training:
     """What launcher/gate/fit.py chooses where it is asked to. Here samples pass one by one, activations are computed again, and the libraries' own
-    operations compute."""
-    defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True, "loss": "plain", "kernels": "plain"}
+    operations compute, unless training.fp8 needs others."""
+    kernels = "fused" if training.fp8 else "plain"
+    defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True, "loss": "plain", "kernels": kernels}
     return replace(training, **{key: value for key, value in defaults.items() if getattr(training, key) in (None, "auto")})
 
 

@@ -1,7 +1,10 @@
-"""What training.kernels=fused is not built for."""
+"""What training.kernels=fused and training.fp8=true are not built for."""
 
-from conf.schema import Fsdp, Run, Zero
+from conf.kernels import FUSED_FAMILIES
+from conf.regimes import regime_row
+from conf.schema import Fsdp, Lora, Qlora, Run, Zero
 from conf.stages import compares_joined, stage_row
+from launcher.facts.node import is_before_ada
 from launcher.rules.rule import Rule
 
 
@@ -31,5 +34,54 @@ KERNEL_RULES: tuple[Rule, ...] = (
         lambda run: fused(run) and splits_weights(run),
         "The fused kernels read whole weights and adapters, and this sharding gathers them only while a module runs its own forward pass.",
         "training.kernels=plain",
+    ),
+    Rule(
+        "fp8-kernels",
+        lambda run: run.training.fp8 and not fused(run),
+        "The 8-bit products are part of the fused kernels.",
+        "training.kernels=fused",
+    ),
+    Rule(
+        "fp8-regime",
+        lambda run: run.training.fp8 and regime_row(run.regime.name).learns != "an adapter",
+        "Only the products of frozen matrices under adapters are made in 8 bits.",
+        "regime=lora",
+    ),
+    Rule(
+        "fp8-quantised",
+        lambda run: run.training.fp8 and isinstance(run.regime, Qlora) and not run.regime.dequantised,
+        "The base is dequantised to 16 bits at every use, and rounding it to 8 bits after that would take more time than it saves.",
+        "regime.dequantised=true",
+    ),
+    Rule(
+        "fp8-dora",
+        lambda run: run.training.fp8 and isinstance(run.regime, Lora) and run.regime.dora,
+        "DoRA's layers are computed by PEFT's own operations, so nothing would be made in 8 bits.",
+        "regime.dora=false",
+    ),
+    Rule(
+        "fp8-stage",
+        lambda run: run.training.fp8 and stage_row(run.stage.name).learns != "next token",
+        "The 8-bit products were tried only in stages that learn the next token. Elsewhere a loss compares sums over texts, and a reference is "
+        "computed in 16 bits, so rounding would count as a difference of the models.",
+        "training.fp8=false",
+    ),
+    Rule(
+        "fp8-precision",
+        lambda run: run.training.fp8 and run.training.precision not in ("bf16_amp", "bf16"),
+        "The 8-bit products answer in bf16.",
+        "training.precision=bf16_amp",
+    ),
+    Rule(
+        "fp8-family",
+        lambda run: run.training.fp8 and run.model.architecture.get("model_type") not in FUSED_FAMILIES,
+        "The 8-bit products were compared only in the families whose layers the fused kernels compute.",
+        "training.fp8=false",
+    ),
+    Rule(
+        "fp8-old-gpu",
+        lambda run: run.training.fp8 and run.node.gpus != 0 and is_before_ada(run.node.gpu_name),
+        "This GPU has no products in 8-bit floating point: they came with the Ada and Hopper generations (compute capability 8.9).",
+        "training.fp8=false",
     ),
 )

@@ -56,7 +56,7 @@ ALWAYS: Mapping[str, str] = {
     "regime": "name layers modules new_blocks rank alpha dropout targets rslora dora init lora_plus_ratio adapter bits dequantised",
     "optim": "name lr weight_decay max_grad_norm scheduler rank update_interval scale scale_by switch_interval order",
     "training": (
-        "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels "
+        "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels fp8 "
         "deterministic neftune_alpha on_nan seed log_interval dataloader_workers"
     ),
     "checkpoint": "interval resume",

@@ -1,5 +1,6 @@
 """The frozen linear layer under an adapter: plain, transposed (GPT-2), 4 and 8 bits of bitsandbytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,36 @@ def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def bias_of(layer: nn.Module, dtype: torch.dtype) -> Tensor | None:
     bias: Tensor | None = layer.bias
     return None if bias is None else in_dtype(bias, dtype)
+
+
+class Products(Protocol):
+    """Of the frozen matrices of projections that share their input."""
+
+    def outputs(self, hidden: Tensor, inners: Sequence[Tensor], bs: Sequence[Tensor]) -> list[Tensor]:
+        """Of each projection, [tokens, outputs]: hidden [tokens, inputs] @ matrix' + bias + inner [tokens, rank] @ b [rank, outputs]."""
+        ...
+
+    def gradient(self, outer: Sequence[Tensor], inside: Tensor, a: Tensor, dropped: Tensor | None) -> Tensor:
+        """[tokens, inputs]: each gradient times its matrix and, summed with it, inside [tokens, R] @ a [R, inputs], or `dropped` in its place."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainProducts:
+    """In the dtype of the input, one after the other."""
+
+    bases: Sequence[Base]
+
+    def outputs(self, hidden: Tensor, inners: Sequence[Tensor], bs: Sequence[Tensor]) -> list[Tensor]:
+        return [base.output(hidden, inner, b) for base, inner, b in zip(self.bases, inners, bs, strict=True)]
+
+    def gradient(self, outer: Sequence[Tensor], inside: Tensor, a: Tensor, dropped: Tensor | None) -> Tensor:
+        first, *others = zip(outer, self.bases, strict=True)
+        matrix = first[1].matrix(first[0].dtype)
+        total = sum_of_products(first[0], matrix, inside, a) if dropped is None else dropped.addmm_(first[0], matrix)
+        for gradient, base in others:
+            total.addmm_(gradient, base.matrix(gradient.dtype))
+        return total
 
 
 @dataclass(frozen=True)

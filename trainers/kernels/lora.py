@@ -31,7 +31,8 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, TransposedBase, in_dtype, sum_of_products
+from trainers.kernels.bases import Base, Buffer, EightBitBase, FourBitBase, PlainBase, PlainProducts, Products, TransposedBase, in_dtype
+from trainers.kernels.fp8 import Fp8Base, Fp8Products, suits
 
 # Projections that read one tensor, as the families name them; they are asked one after the other, and all are computed when the first is.
 SHARING = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
@@ -43,7 +44,7 @@ class Projection:
 
     layer: LoraLayer
     name: str  # of the adapter
-    base: Base
+    base: Base | Fp8Base
     a: nn.Parameter
     b: nn.Parameter
     scale: float
@@ -55,7 +56,7 @@ class Group:
 
     def __init__(self, projections: Sequence[Projection]) -> None:
         self.projections = tuple(projections)
-        self.bases = [each.base for each in projections]
+        self.products = products_of([each.base for each in projections])
         self.scale = projections[0].scale
         self.dropout = projections[0].dropout
         self.ranks = [each.a.shape[0] for each in projections]
@@ -68,7 +69,7 @@ class Group:
 
     def output(self, index: int, hidden: Tensor) -> Tensor:
         """Of one projection. The first that is asked for an input computes those of all; the others fetch theirs, and nothing stays."""
-        if len(self.bases) == 1:
+        if len(self.projections) == 1:
             return LoraProjections.apply(hidden, self, *self.adapters)[0]
         if self.held_for is not hidden or index not in self.held:
             self.held_for, self.held = hidden, dict(enumerate(LoraProjections.apply(hidden, self, *self.adapters)))
@@ -92,8 +93,7 @@ class LoraProjections(torch.autograd.Function):
         dropout = group.dropout.p if group.dropout is not None and group.dropout.training else 0.0
         dropped, mask = torch.native_dropout(flat, dropout, True) if dropout else (flat, None)
         inner = dropped @ group.a_transposed
-        parts = zip(group.bases, group.columns(inner), group.bs_transposed, strict=True)
-        outputs = [base.output(flat, part, b) for base, part, b in parts]
+        outputs = group.products.outputs(flat, group.columns(inner), group.bs_transposed)
         ctx.save_for_backward(flat, inner, *(() if mask is None else (mask,)))
         ctx.group, ctx.shape, ctx.dtype, ctx.dropout = group, shape, hidden.dtype, dropout
         # not a view to autograd, which would refuse to have it changed in place
@@ -112,7 +112,8 @@ class LoraProjections(torch.autograd.Function):
         of_b = [product_in(group.adapters[-1].dtype, gradient.t(), part) for gradient, part in zip(outer, scaled, strict=True)]
         of_hidden = None
         if ctx.needs_input_grad[0]:
-            of_hidden = in_dtype(gradient_of_hidden(group, outer, inside, masks, kept).view(ctx.shape), ctx.dtype)
+            of_dropped = torch.ops.aten.native_dropout_backward(inside @ group.a, masks[0], kept) if masks else None
+            of_hidden = in_dtype(group.products.gradient(outer, inside, group.a, of_dropped).view(ctx.shape), ctx.dtype)
         return (of_hidden, None, *((of_a,) if len(of_b) == 1 else torch.split_with_sizes(of_a, group.ranks)), *of_b)
 
 
@@ -124,19 +125,6 @@ def gradient_of_inner(group: Group, outer: Sequence[Tensor], inner: Tensor) -> T
     for gradient, b, part in zip(outer, group.bs, group.columns(inside), strict=True):
         torch.mm(gradient, b, out=part)
     return inside
-
-
-def gradient_of_hidden(group: Group, outer: Sequence[Tensor], inside: Tensor, masks: Sequence[Tensor], kept: float) -> Tensor:
-    """[tokens, inputs]: each gradient times its matrix, and `inside` [tokens, R] times A, summed in one tensor."""
-    first, *others = zip(outer, group.bases, strict=True)
-    matrix = first[1].matrix(first[0].dtype)
-    if masks:
-        total = torch.ops.aten.native_dropout_backward(inside @ group.a, masks[0], kept).addmm_(first[0], matrix)
-    else:
-        total = sum_of_products(first[0], matrix, inside, group.a)
-    for gradient, base in others:
-        total.addmm_(gradient, base.matrix(gradient.dtype))
-    return total
 
 
 def product_in(dtype: torch.dtype, left: Tensor, right: Tensor) -> Tensor:
@@ -196,6 +184,10 @@ class FusedForward:
         self.layer, self.name, self.group, self.index = layer, name, group, index
         self.plain: Callable[..., Tensor] = layer.forward
 
+    @property
+    def projection(self) -> Projection:
+        return self.group.projections[self.index]
+
     def __call__(self, hidden: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         if arguments or keywords or not torch.is_grad_enabled() or self.otherwise():
             return self.plain(hidden, *arguments, **keywords)
@@ -207,10 +199,11 @@ class FusedForward:
         return bool(layer._disable_adapters or layer.merged_adapters or layer._active_adapter not in (self.name, [self.name]))
 
 
-def fuse_adapters(model: PeftModel) -> dict[str, int]:
+def fuse_adapters(model: PeftModel, fp8: bool = False) -> dict[str, int]:
     """Give the covered layers of `model` one function each, or each group of them; of the others, why not and how many.
 
-    Parameters, their names and what is saved stay PEFT's.
+    Parameters, their names and what is saved stay PEFT's. `fp8`: products of frozen nn.Linear whose sides are multiples of 16 are made in 8 bits
+    (trainers/kernels/fp8.py).
     """
     buffer, left = Buffer(), Counter[str]()
     found: dict[str, Projection] = {}
@@ -218,7 +211,7 @@ def fuse_adapters(model: PeftModel) -> dict[str, int]:
         if isinstance(layer, LoraLayer):
             reason = uncovered(layer)
             if reason is None:
-                found[name] = projection_of(layer, buffer)
+                found[name] = projection_of(layer, base_of(layer.get_base_layer(), buffer, fp8))
             else:
                 left[reason] += 1
     groups = [Group([found[name] for name in names]) for names in grouped(found)]
@@ -230,8 +223,21 @@ def fuse_adapters(model: PeftModel) -> dict[str, int]:
     return dict(left)
 
 
-def projection_of(layer: LoraLayer, buffer: Buffer) -> Projection:
-    name, base = layer.active_adapters[0], base_of(layer.get_base_layer(), buffer)
+def products_in_fp8(model: PeftModel) -> tuple[int, int]:
+    """Of the frozen matrices with a fused adapter: how many have products in 8 bits, and how many do not."""
+    bases = [each.forward.projection.base for each in model.modules() if isinstance(each, LoraLayer) and isinstance(each.forward, FusedForward)]
+    rounded = sum(isinstance(base, Fp8Base) for base in bases)
+    return rounded, len(bases) - rounded
+
+
+def products_of(bases: Sequence[Base | Fp8Base]) -> Products:
+    """Of one group, whose bases are of one kind."""
+    rounded = [base for base in bases if isinstance(base, Fp8Base)]
+    return Fp8Products(rounded) if rounded else PlainProducts([base for base in bases if not isinstance(base, Fp8Base)])
+
+
+def projection_of(layer: LoraLayer, base: Base | Fp8Base) -> Projection:
+    name = layer.active_adapters[0]
     dropout = layer.lora_dropout[name]
     weights = layer.lora_A[name].weight, layer.lora_B[name].weight
     return Projection(layer, name, base, *weights, float(layer.scaling[name]), dropout if isinstance(dropout, nn.Dropout) else None)
@@ -256,7 +262,7 @@ def grouped(found: dict[str, Projection]) -> list[list[str]]:
         parent, _, own = name.rpartition(".")
         together = next((number for number, names in enumerate(SHARING) if own in names), None)
         alone = together is None or projection.dropout is not None
-        key = (name,) if alone else (parent, together, projection.scale, projection.a.shape[1])
+        key = (name,) if alone else (parent, together, projection.scale, projection.a.shape[1], type(projection.base))
         groups.setdefault(key, []).append(name)
     return list(groups.values())
 
@@ -278,7 +284,7 @@ def uncovered(layer: LoraLayer) -> str | None:
     return None
 
 
-def base_of(layer: nn.Module, buffer: Buffer) -> Base:
+def base_of(layer: nn.Module, buffer: Buffer, fp8: bool) -> Base | Fp8Base:
     import bitsandbytes.nn
 
     if isinstance(layer, bitsandbytes.nn.Linear4bit):
@@ -288,4 +294,4 @@ def base_of(layer: nn.Module, buffer: Buffer) -> Base:
     if isinstance(layer, Conv1D):
         return TransposedBase(layer)
     assert isinstance(layer, nn.Linear)
-    return PlainBase(layer)
+    return Fp8Base(layer, buffer) if fp8 and suits(layer) else PlainBase(layer)

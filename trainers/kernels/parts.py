@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from conf.kernels import FUSED_FAMILIES
 from conf.schema import Run
 from trainers.data.rows.collator import build_collator
+from trainers.kernels.fp8 import CAPABLE
 from trainers.kernels.layers import fuse_layers
-from trainers.kernels.lora import fuse_adapters
+from trainers.kernels.lora import fuse_adapters, products_in_fp8
 from trainers.kernels.loss import compute_loss_fused
 from trainers.kernels.rows import pad_evaluation
 from trainers.kernels.stepping import keep_going
@@ -35,11 +37,23 @@ def with_fused_base(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     return model
 
 
-def with_fused_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
+def with_fused_adapter(model: PreTrainedModel | PeftModel, run: Run) -> PreTrainedModel | PeftModel:
+    """Raises ValueError when training.fp8=true is asked for on a GPU that has no such products."""
     if isinstance(model, PeftModel):
-        left = fuse_adapters(model)
+        if run.training.fp8:
+            refuse_incapable(run)
+        left = fuse_adapters(model, run.training.fp8)
         say("adapters", "; ".join(f"PEFT's own in {count} layers: each {reason}" for reason, count in left.items()) or "one function for each input")
+        if run.training.fp8:
+            rounded, others = products_in_fp8(model)
+            say("frozen matrices", f"products in fp8 of {rounded}, in 16 bits of {others}")
     return model
+
+
+def refuse_incapable(run: Run) -> None:
+    """The launcher knows a card by its name alone."""
+    if run.node.gpus and torch.cuda.get_device_capability() < CAPABLE:
+        raise ValueError(f"training.fp8=true: {torch.cuda.get_device_name()} has no products in 8-bit floating point. Set training.fp8=false.")
 
 
 def with_fused_steps(trainer: Trainer, run: Run, tokenizer: PreTrainedTokenizerBase) -> Trainer:

@@ -44,7 +44,7 @@ def build_trainer(run: Run, arguments: TrainingArguments, prepared: PreparedMode
         compute_loss_in_chunks(prepared.model, longest=run.data.cutoff if gathered else None)
     model = with_adapter(prepared, run)
     trainer = NextToken(
-        model=with_fused_adapter(model) if fused(run) else model,
+        model=with_fused_adapter(model, run) if fused(run) else model,
         args=arguments,
         data_collator=material.collate,
         **material.keywords,

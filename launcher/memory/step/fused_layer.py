@@ -23,7 +23,7 @@ from launcher.memory.step.layer_backward import (
 from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Moment, Term, Terms, total
 from launcher.memory.weights.parameters import adapter_elements, adapter_targets
-from launcher.memory.weights.resident import accumulates
+from launcher.memory.weights.resident import accumulates, fp8_matrices
 
 
 def fused_moments(job: Job, unsaved: int) -> tuple[Moment, ...]:
@@ -87,6 +87,7 @@ def recomputed_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Te
         Term("activations of one layer", saved, "what a layer saves per token"),
         Term("forward pass of the layer", answer, "its last answer, and the gradient that waits for it"),
         *int8_rows(job),
+        *fp8_terms(job, sum(each.inputs for each in fp8_in_mlp(job, closing=True))),
         *casts(job, weights, 0),
     )
 
@@ -102,6 +103,25 @@ def int8_rows(job: Job) -> Terms:
     return (Term("rows in 8 bits", INT8_ROWS * mlp_width(job.facts) * job.tokens, INT8_SOURCE),)
 
 
+def fp8_in_mlp(job: Job, closing: bool) -> list[ModuleKind]:
+    """Of the last layer."""
+    found = [each for each in fp8_matrices(job) if ".mlp." in each.name and in_last_layer(each, job.facts)]
+    return [each for each in found if (last_part(each) in CLOSING) == closing]
+
+
+def fp8_terms(job: Job, width: int) -> Terms:
+    """Rows of that many numbers, with one scale each, while their product is made."""
+    return (Term("rows in fp8", (width + 4) * job.tokens, "one byte a number, 4 bytes a row (trainers/kernels/fp8.py)"),) if width else ()
+
+
+def opening_products(job: Job) -> Terms:
+    """Of several projections of one input: the product of the second is there beside the sum to which it is added."""
+    found = fp8_in_mlp(job, closing=False)
+    several = len(found) > 1 and not drops(job)
+    product = (Term("product in fp8", job.arithmetic.element * job.facts.hidden * job.tokens, "before it is added to another"),) if several else ()
+    return (*fp8_terms(job, max((each.outputs for each in found), default=0)), *product)
+
+
 def closing_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms:
     width = job.arithmetic.element * mlp_width(job.facts)
     joined = joined_gate(job) - (width if keeps_product(job, learns) else 0)
@@ -110,6 +130,7 @@ def closing_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
         Term("activations of one layer", saved, "what a layer saves per token"),
         Term("MLP gradients", inner, "of the product of its inner values; with dropout, its dropped input and two parts of that gradient"),
         *stream_gradients(job, 1),
+        *fp8_terms(job, sum(each.outputs for each in fp8_in_mlp(job, closing=True))),
         *unadapted(job, in_mlp=True),
         *to_be_added(job, weights.closing),
         *casts(job, weights, weights.closing),
@@ -131,7 +152,11 @@ def unadapted(job: Job, in_mlp: bool) -> Terms:
 def forward_terms(job: Job) -> Terms:
     """The last layer's forward pass at the last function that saves: with checkpointing nothing of it is kept, without everything."""
     element, hidden = job.arithmetic.element, job.facts.hidden
-    inner, answer = element * mlp_width(job.facts), (Term("answer of the MLP", element * hidden * job.tokens, "of its last matrix"), *int8_rows(job))
+    rounded = fp8_terms(job, sum(each.inputs for each in fp8_in_mlp(job, closing=True)))
+    inner, answer = (
+        element * mlp_width(job.facts),
+        (Term("answer of the MLP", element * hidden * job.tokens, "of its last matrix"), *int8_rows(job), *rounded),
+    )
     if not job.run.training.gradient_checkpointing:
         return (Term("forward pass of the layer", joined_gate(job) * job.tokens, "gate and up as one projection"), *answer, *unadapted(job, True))
     stream = joined_gate(job) + (element + job.arithmetic.residual) * hidden
@@ -158,6 +183,7 @@ def opening_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
         Term("activations of one layer", saved - kept * job.tokens, "without the MLP's product"),
         Term("MLP gradients", made * job.tokens + uncast, "of its input, and of its largest matrix before the cast"),
         *stream_gradients(job, 1),
+        *opening_products(job),
         *to_be_added(job, weights.widest),
         *casts(job, weights, weights.mlp),
     )

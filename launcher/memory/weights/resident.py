@@ -1,6 +1,8 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
-from conf.schema import Ddp, Fsdp, Qlora, Zero
+from conf.kernels import FP8_MULTIPLE
+from conf.schema import Ddp, Fsdp, Lora, Qlora, Zero
+from launcher.facts.model import ModuleKind
 from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
@@ -35,6 +37,8 @@ def resident_terms(job: Job) -> Terms:
             Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
             Term("adapters as they are computed with", cast_adapters(job), "in 16 bits, scaled (trainers/kernels/lora.py, Casts)"),
             Term("buffer for a dequantised matrix", dequantised_buffer(job), "used again by every layer (trainers/kernels/bases.py, Buffer)"),
+            Term("buffer for an 8-bit matrix", fp8_buffer(job), "used again by every layer (trainers/kernels/fp8.py)"),
+            Term("scales of 8-bit matrices", fp8_scales(job), "fp32, one for each column (trainers/kernels/fp8.py)"),
             Term("cuBLAS workspace", workspace(job), "32 MiB a thread on Hopper (ATen/cuda/CublasHandlePool.cpp)"),
         )
         if term.bytes
@@ -54,6 +58,22 @@ def dequantised_buffer(job: Job) -> int:
     if not (job.arithmetic.fused and isinstance(job.run.regime, Qlora)):
         return 0
     return job.storage.compute * max((module.inputs * module.outputs for module in adapter_targets(job.run.regime, job.facts)), default=0)
+
+
+def fp8_matrices(job: Job) -> list[ModuleKind]:
+    """Kinds of frozen matrices whose products are made in 8-bit floating point."""
+    regime = job.run.regime
+    if not (job.run.training.fp8 and job.arithmetic.fused and isinstance(regime, Lora)):
+        return []
+    return [each for each in adapter_targets(regime, job.facts) if each.inputs % FP8_MULTIPLE == 0 and each.outputs % FP8_MULTIPLE == 0]
+
+
+def fp8_buffer(job: Job) -> int:
+    return max((each.inputs * each.outputs for each in fp8_matrices(job)), default=0)
+
+
+def fp8_scales(job: Job) -> int:
+    return 4 * sum(each.inputs * each.instances for each in fp8_matrices(job))
 
 
 def flat_gradients(job: Job) -> bool:

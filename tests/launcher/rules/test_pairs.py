@@ -9,6 +9,7 @@ from tests.described import described
 
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
+FP8 = "training.fp8=true"
 VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
     "skip-zero": (*GPU, "training.on_nan=skip", "sharding=zero2"),
@@ -48,6 +49,14 @@ FORBIDDEN = {
     "kernels-stage": (*GPU, "training.kernels=fused", "stage=ppo"),
     "kernels-padded": (*GPU, "training.kernels=fused", "training.attention=sdpa", "stage=rm"),
     "kernels-split": (*GPU, "training.kernels=fused", "sharding=zero3"),
+    "fp8-kernels": (*GPU, "training.fp8=true", "training.kernels=plain"),
+    "fp8-regime": (*GPU, FP8, "regime=full"),
+    "fp8-quantised": (*GPU, FP8, "regime=qlora"),
+    "fp8-dora": (*GPU, FP8, "regime=lora", "regime.dora=true"),
+    "fp8-stage": (*GPU, FP8, "stage=rm"),
+    "fp8-precision": (*GPU, FP8, "training.precision=fp16_amp"),
+    "fp8-family": (*GPU, FP8, "model.architecture.model_type=gpt_neox"),
+    "fp8-old-gpu": ("node=a100_80", "node.gpus=2", FP8),
     "kernels-loss": (*GPU, "training.kernels=fused", "training.loss=fused", "model.architecture.model_type=mixtral"),
     "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
     "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),

@@ -63,7 +63,7 @@ def settled(trainer: Trainer, run: Run) -> Trainer:
         hold_adapter(trainer.model, run)
     trainer.model.disable_input_require_grads()
     if fused(run):
-        with_fused_adapter(trainer.model)
+        with_fused_adapter(trainer.model, run)
         queue_less(trainer)
     return trainer
 

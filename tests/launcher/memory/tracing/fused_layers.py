@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 import trainers.kernels.attention
 import trainers.kernels.bases
+import trainers.kernels.fp8
 import trainers.kernels.lora
 import trainers.kernels.loss
 
@@ -137,6 +138,8 @@ def fused_as_on_a_gpu(model: nn.Module) -> Iterator[None]:
         patch.object(sys.modules[type(base).__module__], "apply_rotary_pos_emb", rotate),
         patch.object(trainers.kernels.attention, "whole_rows", attend),
         patch.object(trainers.kernels.bases.FourBitBase, "matrix", four_bit_matrix),
+        patch.object(trainers.kernels.fp8, "quantise_rows", quantise_rows),
+        patch.object(trainers.kernels.fp8, "quantise_columns", lambda values, scales, into: into),
         patch.object(trainers.kernels.lora, "product_in", product_in),
         patch.object(trainers.kernels.loss, "in_place_cross_entropy", lambda *_, **__: None),
         patch.object(trainers.kernels.loss, "add_product", add_product),
@@ -148,6 +151,12 @@ def four_bit_matrix(base: trainers.kernels.bases.FourBitBase, dtype: torch.dtype
     """bitsandbytes writes into a given tensor on a GPU alone."""
     state = base.layer.weight.quant_state
     return base.buffer.take(tuple(state.shape), state.dtype, base.layer.weight.device).to(dtype)
+
+
+def quantise_rows(values: Tensor, into: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """trainers/kernels/fp8_triton.py, rows_in_e4m3."""
+    found = torch.zeros(values.shape, dtype=trainers.kernels.fp8.E4M3) if into is None else into
+    return found, torch.zeros(len(values), 1)
 
 
 def product_in(dtype: torch.dtype, left: Tensor, right: Tensor) -> Tensor:

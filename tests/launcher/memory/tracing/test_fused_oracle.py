@@ -22,6 +22,7 @@ REGIMES = {
 }
 FUSED, KEPT = ("training.kernels=fused", "training.loss=fused"), "training.gradient_checkpointing=false"
 ROWS, LONG, PADDED = Batch(4, 1024, masked=False), Batch(1, 8192, masked=False), Batch(2, 1024, masked=True)
+FP8 = "training.fp8=true"
 ACCUMULATED = "training.accumulation=2"
 
 
@@ -60,6 +61,12 @@ def test_every_phase_is_within_half_a_percent_of_the_traced_step(described, trac
         (LLAMA, "amp", ROWS, (KEPT, ACCUMULATED)),
         (LLAMA, "freeze", ROWS, (ACCUMULATED,)),
         (LLAMA, "qlora", ROWS, (KEPT, "regime.bits=8", ACCUMULATED)),  # the buffer for its matrices is there from the first backward pass on
+        (LLAMA, "lora", ROWS, (KEPT, FP8)),
+        (LLAMA, "lora", ROWS, (FP8, "training.gradient_checkpointing=true")),
+        (LLAMA, "lora", ROWS, (KEPT, FP8, "regime.dropout=0.1")),
+        (LLAMA, "lora", ROWS, (KEPT, FP8, "regime.targets=[q_proj,v_proj]", "training.precision=bf16")),
+        (LLAMA, "qlora", ROWS, (KEPT, FP8, "regime.dequantised=true")),
+        (QWEN2, "lora", LONG, (FP8, ACCUMULATED)),
         (MISTRAL, "amp", ROWS, ()),
         (QWEN2, "bf16", LONG, ()),
     ],
@@ -76,6 +83,15 @@ def test_a_tied_head_agrees_up_to_the_end(described, tracer, oracle, regime):
     run, facts = described(TIED, "model.init=random", "model.architecture.num_hidden_layers=3", *FUSED, *REGIMES[regime])
 
     assert_agrees(tracer, oracle, run, facts, ROWS, left_out=("end",))
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_8_bit_products_of_one_matrix_for_two_agree_too(described, tracer, oracle, checkpointing):
+    architecture = {**oracle.SHAPES["phi3"], "model_type": "phi3"}
+    run, _ = described(LLAMA, *FUSED, *REGIMES["lora"], FP8, f"training.gradient_checkpointing={checkpointing}")
+    run = replace(run, model=replace(run.model, init="random", architecture=architecture))
+
+    assert_agrees(tracer, oracle, run, model_facts(architecture, "test"), ROWS)
 
 
 OTHER_HALF = {("phi3", "lora", False), ("gemma3_text", "lora", True), ("gemma3_text", "amp", False), ("gemma3_text", "bf16", True)}

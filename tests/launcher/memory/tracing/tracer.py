@@ -135,7 +135,7 @@ def prepare(model: nn.Module, run: Run) -> None:
         model.disable_input_require_grads()
     model.train()
     if fused(run) and isinstance(model, PeftModel):
-        fuse_adapters(model)
+        fuse_adapters(model, run.training.fp8)
 
 
 def stepped_optimizer(model: nn.Module) -> torch.optim.Optimizer:
