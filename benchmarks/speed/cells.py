@@ -43,7 +43,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "kernels-recomputed": (*BY_HAND, "training.kernels=fused"),
 }
 # One key more than the default, of one cell alone
-OPTED: dict[tuple[str, str], tuple[str, ...]] = {("8b-qlora", "dequantised-once"): ("regime.dequantised=true",)}
+OPTED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("8b-lora", "fp8"): ("training.fp8=true",),
+    ("8b-qlora", "dequantised-once"): ("regime.dequantised=true",),
+}
 FULL_ALONE = {"kernels-amp": (*KEPT, *BY_HAND, "training.kernels=fused")}  # of regime=full, whose other fast variants are in bf16
 PURE = "training.precision=bf16"
 

@@ -119,6 +119,39 @@ def product_cells() -> dict[str, Callable[[], float]]:
     return found
 
 
+def fp8_cells() -> dict[str, Callable[[], float]]:
+    """Milliseconds of the parts of training.fp8=true, 8192 tokens, beside the same product in bf16; and by one scale for all numbers."""
+    from trainers.kernels import fp8
+
+    found: dict[str, Callable[[], float]] = {}
+    for inputs, outputs in ((4096, 4096), (4096, 14336), (14336, 4096)):
+        hidden, weight = random(8192, inputs, grad=False), random(outputs, inputs, grad=False)
+        rows, scales = fp8.quantise_rows(hidden)
+        matrix, of_outputs = fp8.quantise_rows(weight)
+        columns = fp8.scales_of(torch.linalg.vector_norm(weight, float("inf"), dim=0)).unsqueeze(1)
+        turned, one = torch.empty(inputs, outputs, dtype=fp8.E4M3, device="cuda"), torch.ones((), device="cuda")
+
+        def by_rows(fast: bool, rows: Any = rows, scales: Any = scales, matrix: Any = matrix, others: Any = of_outputs) -> object:
+            return fp8.product(rows, scales, matrix, others, BF16, fast)
+
+        def by_one(fast: bool, rows: Any = rows, matrix: Any = matrix, one: Any = one) -> object:
+            return torch._scaled_mm(rows, matrix.t(), scale_a=one, scale_b=one, out_dtype=BF16, use_fast_accum=fast)
+
+        acts: dict[str, Callable[[], object]] = {
+            "bf16": lambda x=hidden, w=weight: functional.linear(x, w),
+            "a scale for each row": lambda act=by_rows: act(False),
+            "a scale for each row, fast sums": lambda act=by_rows: act(True),
+            "one scale": lambda act=by_one: act(False),
+            "one scale, fast sums": lambda act=by_one: act(True),
+            "input to e4m3": lambda x=hidden: fp8.quantise_rows(x),
+            "weight to e4m3": lambda w=weight, m=matrix: fp8.quantise_rows(w, m),
+            "weight to e4m3, transposed": lambda w=weight, c=columns, t=turned: fp8.quantise_columns(w, c, t),
+        }
+        for name, act in acts.items():
+            found[f"ms: fp8: {inputs} to {outputs}: {name}"] = lambda act=act: 1e3 * seconds(act)
+    return found
+
+
 def loss_cells() -> dict[str, Callable[[], float]]:
     """Milliseconds of the loss of 8192 tokens, forward and backward, by logits at a time."""
     from trainers.kernels import loss
@@ -145,9 +178,12 @@ def loss_cells() -> dict[str, Callable[[], float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="", help="cells whose names hold this")
     arguments = parser.parse_args()
-    cells: dict[str, Callable[[], float]] = {**attention_cells(), **product_cells(), **loss_cells(), **last_cells()}
+    cells: dict[str, Callable[[], float]] = {**attention_cells(), **product_cells(), **fp8_cells(), **loss_cells(), **last_cells()}
     for name, cell in cells.items():
+        if arguments.only not in name:
+            continue
         record: dict[str, Any] = {"name": name, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
         try:
             record["value"] = round(cell(), 4)

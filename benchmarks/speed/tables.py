@@ -19,6 +19,7 @@ VARIANTS = {
     "kernels": "`training.kernels=fused` by hand, four workers",
     "kernels-packed": "the same, packed",
     "kernels-recomputed": "the same with checkpointing",
+    "fp8": "fp8: the default with `training.fp8=true`",
     "dequantised-once": "dequantised once: the default with `regime.dequantised=true`",
 }
 HEAD = """# Measured speed

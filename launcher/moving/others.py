@@ -67,7 +67,7 @@ REFUSED: Mapping[str, str] = {
     "disable_shuffling": "samples are always shuffled, by training.seed",
     "eval_on_each_dataset": "the sets are evaluated together. Leave it out",
     "freeze_original_embeddings": "the rows of added tokens learn with the others, or alone under an adapter",
-    "fp8": "training in fp8 is not possible",
+    "fp8": "only the products of frozen matrices under adapters can be made in fp8: training.fp8=true. Leave it out",
     "group_by_length": "samples are drawn at random. Without padding (training.kernels) their lengths cost nothing",
     "label_smoothing_factor": "the next-token loss has no smoothing",
     "ld_alpha": "LD-DPO is not a loss of stage=dpo",

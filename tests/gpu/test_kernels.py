@@ -18,6 +18,8 @@ from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 from trainers.data.rows.collator import padded_batch
 from trainers.kernels.attention import whole_rows
+from trainers.kernels.bases import Buffer
+from trainers.kernels.fp8 import CAPABLE, E4M3, Fp8Base, quantise_columns, quantise_rows, scales_of
 from trainers.kernels.layers import fuse_layers
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import SummedCrossEntropy, compute_loss_fused
@@ -174,6 +176,83 @@ def test_a_base_that_is_dequantised_once_is_the_quantised_one(fused: bool, tmp_p
     assert distance(plain[1], packed[1]) < 0.02 * norm
 
 
+@pytest.fixture
+def ada() -> None:
+    if torch.cuda.get_device_capability() < CAPABLE:
+        pytest.skip("this GPU has no products in 8-bit floating point")
+
+
+@pytest.mark.usefixtures("ada")
+@pytest.mark.parametrize("strided", [False, True])
+def test_the_gpu_rounds_to_8_bits_as_the_cpu_does(strided: bool) -> None:
+    """But where a quotient lies between two numbers: the GPU divides in another last bit, so at most one in a thousand is the neighbour."""
+    set_seed(1)
+    values = torch.randn(300, 4096).bfloat16() * torch.rand(300, 1).bfloat16()
+    values = values[:, 1000:2424] if strided else values
+    values[7] = 0
+    on_cpu, on_gpu = quantise_rows(values), quantise_rows(values.cuda()[:, :])
+    torch.testing.assert_close(on_gpu[1].cpu(), on_cpu[1], rtol=1e-6, atol=0)
+    columns = scales_of(values.abs().amax(0)).unsqueeze(1)
+    turned = [
+        quantise_columns(each, columns.to(each.device), torch.empty(each.t().shape, dtype=E4M3, device=each.device)) for each in matrices(values)
+    ]
+    for found, expected in ((on_gpu[0], on_cpu[0]), (turned[1], turned[0])):
+        some, others = found.float().cpu(), expected.float()
+        assert (some != others).float().mean() < 1e-3
+        torch.testing.assert_close(some, others, rtol=2**-3, atol=2**-9)
+
+
+def matrices(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.contiguous(), values.contiguous().cuda()
+
+
+@pytest.mark.usefixtures("ada")
+def test_what_is_no_number_stays_none_on_a_gpu() -> None:
+    values = torch.ones(3, 4096, device="cuda", dtype=torch.bfloat16)
+    values[1, 3], values[2, 5] = float("nan"), float("inf")
+    rows, scales = quantise_rows(values)
+    assert (rows.float() * scales).isfinite().all(1).tolist() == [True, False, False]
+
+
+@pytest.mark.usefixtures("ada")
+@pytest.mark.parametrize(("tokens", "outputs"), [(256, 1024), (1000, 512), (8192, 14336)])
+def test_8_bit_products_are_those_of_the_rounded_numbers(tokens: int, outputs: int) -> None:
+    """To a rounding of bf16, and the fast sums of the forward pass."""
+    set_seed(1)
+    layer = nn.Linear(4096, outputs, bias=True, device="cuda", dtype=torch.bfloat16)
+    base, hidden, gradient = Fp8Base(layer, Buffer()), *(torch.randn(tokens, width, device="cuda").bfloat16() for width in (4096, outputs))
+    inner, b = torch.randn(tokens, 16, device="cuda").bfloat16(), torch.randn(16, outputs, device="cuda").bfloat16()
+
+    def rounded(values: Tensor) -> Tensor:
+        rows, scales = quantise_rows(values)
+        return (rows.float() * scales).double()
+
+    with torch.no_grad():
+        output, back = base.output(*quantise_rows(hidden), inner, b), base.back(gradient)
+        exact = rounded(hidden) @ rounded(layer.weight).t() + inner.double() @ b.double() + layer.bias.double()
+        assert (output.double() - exact).norm() < 2**-6 * exact.norm()
+        exact = rounded(gradient) @ rounded(layer.weight.t().contiguous()).t()
+        assert (back.double() - exact).norm() < 2**-6 * exact.norm()
+
+
+@pytest.mark.usefixtures("own_modules", "ada")
+@pytest.mark.parametrize("family", sorted(FUSED_FAMILIES))
+def test_a_model_with_8_bit_products_is_near_the_one_with_16(family: str) -> None:
+    """The loss to a thousandth, gradients by less than a quarter: as on a CPU (tests/trainers/kernels/test_fp8.py)."""
+    found = {}
+    for fp8 in (False, True):
+        base = model_of(family, torch.bfloat16, "fused")
+        model = adapted(base)
+        assert fuse_layers(base)
+        compute_loss_fused(base)
+        assert fuse_adapters(model, fp8) == {}
+        found[fp8] = passed(model, "mixed", "fused", amp=True)
+    assert found[True][0] != found[False][0]
+    assert found[True][0] == pytest.approx(found[False][0], rel=0.001)
+    norm = distance(found[False][1], {name: torch.zeros_like(gradient) for name, gradient in found[False][1].items()})
+    assert distance(found[True][1], found[False][1]) < norm / 4
+
+
 @pytest.mark.parametrize("width", [64, 128])
 def test_attention_of_whole_rows_is_torch_s(width: int) -> None:
     set_seed(1)
@@ -226,6 +305,7 @@ class Strict(TrainerCallback):
         ("regime=lora",),
         ("regime=qlora", "regime.bits=4"),
         ("regime=qlora", "regime.dequantised=true"),
+        ("regime=lora", "training.fp8=true"),
         ("regime=full", "training.precision=bf16"),
         ("regime=lora", "data.packing=true"),
     ],

@@ -125,12 +125,16 @@ def opening_products(job: Job) -> Terms:
 def closing_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms:
     width = job.arithmetic.element * mlp_width(job.facts)
     joined = joined_gate(job) - (width if keeps_product(job, learns) else 0)
-    inner = max(width * (3 if drops(job) else 1), joined) * job.tokens
+    rounded = total(fp8_terms(job, sum(each.outputs for each in fp8_in_mlp(job, closing=True))))
+    inner = max(width * (3 if drops(job) else 1) * job.tokens + rounded, joined * job.tokens)
     return (
         Term("activations of one layer", saved, "what a layer saves per token"),
-        Term("MLP gradients", inner, "of the product of its inner values; with dropout, its dropped input and two parts of that gradient"),
+        Term(
+            "MLP gradients",
+            inner,
+            "of the product of its inner values; with dropout, its dropped input and two parts of that gradient; with fp8, rounded rows",
+        ),
         *stream_gradients(job, 1),
-        *fp8_terms(job, sum(each.outputs for each in fp8_in_mlp(job, closing=True))),
         *unadapted(job, in_mlp=True),
         *to_be_added(job, weights.closing),
         *casts(job, weights, weights.closing),

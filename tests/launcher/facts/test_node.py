@@ -13,7 +13,7 @@ from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.host_memory import host_memory
 from launcher.facts.model import model_facts
-from launcher.facts.node import NodeFacts, peak_tflops, settle_node
+from launcher.facts.node import NodeFacts, is_before_ada, peak_tflops, settle_node
 from launcher.gate.settle import settled
 from launcher.gate.verdict import judge
 from launcher.memory.estimate import estimate
@@ -337,3 +337,15 @@ def test_the_host_memory_of_a_queued_job_is_not_that_of_this_machine(machine: Pa
     assert (facts.node.host_memory, facts.here) == (None, False)
     assert "node=cpu does not state its host memory" in facts.notes[0]
     assert settle_node(replace(cpu, host_memory=2**30), 1, machine, queued=True).node.host_memory == 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        *((name, True) for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA A10G", "NVIDIA RTX A6000", "NVIDIA GeForce RTX 3090", "Tesla T4", "A800")),
+        *((name, False) for name in ("NVIDIA H200", "NVIDIA L40S", "NVIDIA L4", "NVIDIA GeForce RTX 4090", "NVIDIA RTX 6000 Ada Generation")),
+        *((name, False) for name in ("NVIDIA GH200 480GB", "NVIDIA B200", "NVIDIA GeForce RTX 5090", None)),
+    ],
+)
+def test_gpus_before_ada_are_known_by_their_names(name: str | None, before: bool) -> None:
+    assert is_before_ada(name) == before

@@ -274,3 +274,12 @@ def test_the_order_puts_fused_kernels_first_and_asks_nothing_else_of_them() -> N
     facts = judged(*LLAMA, "regime=lora", STATED).facts
 
     assert fit.slowness(run, facts) == pytest.approx(0.7 * fit.slowness(fit.with_kernels(run, "plain", "plain", fit.Open()), facts))
+
+
+@pytest.mark.usefixtures("with_extra")
+def test_8_bit_products_take_the_fused_kernels_with_them_and_are_never_chosen() -> None:
+    found = judged(*LLAMA, "regime=lora", STATED, "training.fp8=true")
+
+    assert (found.run.training.fp8, found.run.training.kernels, found.run.training.loss) == (True, "fused", "fused")
+    assert any(note.startswith("training.fp8=true: ") for note in found.notes)
+    assert not judged(*LLAMA, "regime=lora", STATED).run.training.fp8

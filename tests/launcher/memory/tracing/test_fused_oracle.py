@@ -65,7 +65,6 @@ def test_every_phase_is_within_half_a_percent_of_the_traced_step(described, trac
         (LLAMA, "lora", ROWS, (FP8, "training.gradient_checkpointing=true")),
         (LLAMA, "lora", ROWS, (KEPT, FP8, "regime.dropout=0.1")),
         (LLAMA, "lora", ROWS, (KEPT, FP8, "regime.targets=[q_proj,v_proj]", "training.precision=bf16")),
-        (LLAMA, "qlora", ROWS, (KEPT, FP8, "regime.dequantised=true")),
         (QWEN2, "lora", LONG, (FP8, ACCUMULATED)),
         (MISTRAL, "amp", ROWS, ()),
         (QWEN2, "bf16", LONG, ()),
