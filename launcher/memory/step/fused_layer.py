@@ -12,6 +12,7 @@ from launcher.memory.step.layer_backward import (
     INT8_ROWS,
     INT8_SOURCE,
     Weights,
+    adapted_in_mlp,
     adapts_closing,
     casts,
     dequantised,
@@ -184,13 +185,18 @@ def opening_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
     uncast = max(job.storage.compute * weights.widest - (inner + element * hidden) * job.tokens, 0) if job.storage.autocast else 0
     made = element * hidden + (job.arithmetic.residual * hidden if one_by_one else 0)
     return (
-        Term("activations of one layer", saved - kept * job.tokens, "without the MLP's product"),
+        Term("activations of one layer", saved - (kept + adapted_product(job)) * job.tokens, "without the MLP's product"),
         Term("MLP gradients", made * job.tokens + uncast, "of its input, and of its largest matrix before the cast"),
         *stream_gradients(job, 1),
         *opening_products(job),
         *to_be_added(job, weights.widest),
         *casts(job, weights, weights.mlp),
     )
+
+
+def adapted_product(job: Job) -> int:
+    """Bytes a token of the product that the adapter of the MLP's last matrix kept."""
+    return sum(job.arithmetic.element * each.inputs for each in adapted_in_mlp(job) if last_part(each) in CLOSING)
 
 
 def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
