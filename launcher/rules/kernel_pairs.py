@@ -38,38 +38,38 @@ KERNEL_RULES: tuple[Rule, ...] = (
     Rule(
         "fp8-kernels",
         lambda run: run.training.fp8 and not fused(run),
-        "The 8-bit products are part of the fused kernels.",
+        "training.fp8=true is part of the fused kernels.",
         "training.kernels=fused",
     ),
     Rule(
         "fp8-regime",
         lambda run: run.training.fp8 and regime_row(run.regime.name).learns != "an adapter",
-        "Only the products of frozen matrices under adapters are made in 8 bits.",
+        "training.fp8=true makes only products of frozen matrices under adapters in 8 bits.",
         "regime=lora",
     ),
     Rule(
         "fp8-quantised",
         lambda run: run.training.fp8 and isinstance(run.regime, Qlora) and not run.regime.dequantised,
-        "The base is dequantised to 16 bits at every use, and rounding it to 8 bits after that would take more time than it saves.",
+        "training.fp8=true rounds 16-bit weights. Those of this base are packed, and only a copy that is dequantised once has 16 bits to round.",
         "regime.dequantised=true",
     ),
     Rule(
         "fp8-dora",
         lambda run: run.training.fp8 and isinstance(run.regime, Lora) and run.regime.dora,
-        "DoRA's layers are computed by PEFT's own operations, so nothing would be made in 8 bits.",
+        "DoRA's layers are computed by PEFT's own operations, so training.fp8=true would make nothing in 8 bits.",
         "regime.dora=false",
     ),
     Rule(
         "fp8-stage",
         lambda run: run.training.fp8 and stage_row(run.stage.name).learns != "next token",
-        "The 8-bit products were tried only in stages that learn the next token. Elsewhere a loss compares sums over texts, and a reference is "
+        "training.fp8=true was tried only in stages that learn the next token. Elsewhere a loss compares sums over texts, and a reference is "
         "computed in 16 bits, so rounding would count as a difference of the models.",
         "training.fp8=false",
     ),
     Rule(
         "fp8-precision",
         lambda run: run.training.fp8 and run.training.precision not in ("bf16_amp", "bf16"),
-        "The 8-bit products answer in bf16.",
+        "The 8-bit products of training.fp8=true answer in bf16.",
         "training.precision=bf16_amp",
     ),
     Rule(
