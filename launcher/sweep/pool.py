@@ -24,6 +24,10 @@ class Watcher(Protocol):
     def started(self, running: Running) -> None: ...
     def ended(self, result: Result) -> None: ...
     def say(self, text: str) -> None: ...
+    def update(self, running: Sequence[Running], waiting: int) -> None:
+        """Called several times a second while points run."""
+        ...
+
     def stop_asked(self) -> bool:
         """Whether somebody asked in another way than by a signal."""
         ...
@@ -54,6 +58,7 @@ class Pool:
                     self.pass_on(heard)
                 if not heard and not self.too_many_failed():
                     self.start_what_fits()
+                self.watcher.update(self.running, len(self.waiting))
                 time.sleep(POLL_SECONDS)
                 self.collect()
         finally:

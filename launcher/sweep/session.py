@@ -10,6 +10,7 @@ from launcher.errors import ConfigError
 from launcher.facts.node import visible_gpus
 from launcher.launch.foreign import NO_TRUST, Trust
 from launcher.sweep import ledger, table
+from launcher.sweep.display import Display, Lines, display_for
 from launcher.sweep.fits import Fits
 from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.ledger import SweepDir
@@ -30,6 +31,7 @@ class Sweep:
         self.gpus: tuple[str, ...] = ()
         self.noted: set[str] = set()
         self.fits = Fits()
+        self.display: Display = Lines()
 
     def __call__(self, config: DictConfig) -> float | None:
         return self.run_batch([HydraConfig.get().overrides.task], resources_here(None, 1))[0]
@@ -45,7 +47,9 @@ class Sweep:
         permitted = [point for point in decided if isinstance(point, Permitted)]
         self.note([note for point in permitted for note in point.judged.notes])
         failed = sum(1 for result in self.results.values() if result.state == "failed" and result != self.before.get(result.point.number))
-        end = Pool(resources, self, limits, failed).run(permitted)
+        with display_for(resources.gpus) as self.display:
+            end = Pool(resources, self, limits, failed).run(permitted)
+        self.display = Lines()
         if end == "too many failures":
             self.say(f"No other point starts, because {plural(limits.failures or 0, 'point')} failed (hydra.launcher.max_failures).")
         if end != "done":
@@ -100,7 +104,10 @@ class Sweep:
         return self.sweep_dir.stop.exists()
 
     def say(self, text: str) -> None:
-        say(text)
+        self.display.say(text)
+
+    def update(self, running: Sequence[Running], waiting: int) -> None:
+        self.display.update(running, waiting)
 
 
 def say(text: str) -> None:

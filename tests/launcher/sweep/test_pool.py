@@ -1,5 +1,6 @@
 """Placement on GPUs that are not there: real supervisors get them by name, the runs themselves compute on the CPU."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Listening:
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, str]] = []
         self.asked = False
+        self.shown: list[tuple[int, int]] = []
 
     def started(self, running: Running) -> None:
         self.heard.append(("started", running.point.number, visible_devices(running)))
@@ -41,6 +43,9 @@ class Listening:
 
     def say(self, text: str) -> None:
         print(text)
+
+    def update(self, running: Sequence[Running], waiting: int) -> None:
+        self.shown.append((len(running), waiting))
 
     def stop_asked(self) -> bool:
         return self.asked
@@ -52,6 +57,7 @@ def test_the_wide_point_gets_both_gpus_and_then_two_narrow_ones_get_one_each(tmp
     assert Pool(TWO, listening).run([permitted(tmp_path, number, gpus) for number, gpus in ((1, 1), (2, 2), (3, 1))]) == "done"
     heard = listening.heard
     assert heard[:4] == [("started", 2, "GPU-a,GPU-b"), ("finished", 2, ""), ("started", 1, "GPU-a"), ("started", 3, "GPU-b")]
+    assert {(1, 2), (2, 0)} <= set(listening.shown)
     assert sorted(heard[4:]) == [("finished", 1, ""), ("finished", 3, "")]
 
 
