@@ -5,6 +5,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 HQQ_GROUP = 64  # weights that share a scale and a zero point, of regime.bits=2
+NF4_BLOCK = 64  # weights that share a scale, of regime.bits=4 (bitsandbytes/functional.py)
+NF4_SCALE_BLOCK = 256  # scales that share one of their own, of regime.double_quant
+EXPERT_BUFFER = 2**28  # bytes: packed experts are unpacked so many at a time, but at least one
 ALL_LINEAR = "all-linear"  # regime.targets: every linear layer but the output head
 SCORE_HEAD = "score"  # transformers' name of the linear layer from the last token's state to a reward
 BYTE_TOKENIZER = "bytes"  # model.tokenizer: the built-in one

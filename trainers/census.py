@@ -24,6 +24,7 @@ CONFIG, CENSUS = "config.json", "census.json"
 LONGEST = 300  # characters of a cause
 NUMBER = re.compile(r"\.(\d+)\.")
 ROUTED = 3  # dimensions of a tensor that stacks experts
+PACKED = ("gate_up_proj", "up_proj", "down_proj")  # of the modules with transformers' common interface (trainers/model/experts.py packs these)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, i
         counted |= {id(parameter) for parameter in own.values()}
         stacked = {key: parameter for key, parameter in new.items() if parameter.dim() == ROUTED}
         for key, parameter in stacked.items():
-            yield f"{name}.{key}", ("experts", parameter.shape[2], parameter.shape[1], parameter.numel(), True)
+            outputs, inputs = reversed(parameter.shape[1:]) if vars(module).get("is_transposed") else parameter.shape[1:]
+            packed = "is_transposed" in vars(module) and key in PACKED
+            yield f"{name}.{key}", ("experts", inputs, outputs, parameter.numel(), packed)
         rest = sum(parameter.numel() for key, parameter in new.items() if key not in stacked)
         if rest or module is head:
             yield name, (*shape_of(module, own, module is head), rest, not isinstance(module, nn.Linear) or type(module) is nn.Linear)

@@ -21,7 +21,7 @@ from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.rules.adapter import refuse_other_layers
 from launcher.rules.libraries import refuse_absent
-from launcher.rules.model_limits import refuse_beyond_model
+from launcher.rules.model_limits import passed_over, refuse_beyond_model
 from launcher.rules.module_names import refuse_unknown_modules
 from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_given, check_values
@@ -174,9 +174,8 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    return Judged(
-        run, facts, node, predicted, verdict, expected, fit, (*node.notes, *dequantised_base(run), *rounded_products(run), *absent_base(run), *notes)
-    )
+    said = (*node.notes, *dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *notes)
+    return Judged(run, facts, node, predicted, verdict, expected, fit, said)
 
 
 def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:

@@ -32,12 +32,6 @@ SMALL_TENSOR = 4096
 PAGED_TENSOR = 100_000  # elements, get_state_buffer: states of smaller tensors stay on the GPU
 STATE_BLOCK = 256
 
-# bitsandbytes/functional.py: NF4 holds 4 bits and one fp32 scale per 64 weights; double quantisation holds 8-bit scales and one fp32 per 256 of them.
-NF4_BLOCK = 64
-NF4_SCALE_BLOCK = 256
-# trainers quantise with HQQ in groups of 64 weights: a 16-bit scale and a 16-bit zero each.
-HQQ_GROUP = 64
-
 # Host memory of a rank that nothing can drop, before it holds a model: anonymous and shared pages when loading and when training, less what the
 # terms of host.py say. Set by eight cells of results/memory/h200_from_files.jsonl and memory/h200x2_from_files.jsonl: lora-kept/mistral_7b_cut/4x512,
 # full_bf16-kept/qwen3_0.6b/1x4096, qlora8/qwen3_8b_cut/1x4096 and lora/gpt2_medium/8x1024 (0.89 to 0.92 and 1.41 to 1.48 GiB);

@@ -6,6 +6,7 @@ from conf.schema import Badam, Lora, Run
 from launcher.memory.job import Job
 from launcher.memory.terms import Term
 from launcher.memory.weights.optimizer import state_bytes
+from launcher.memory.weights.parameters import packed_experts
 
 
 def checkpoint_bytes(job: Job) -> int:
@@ -44,4 +45,5 @@ def base_terms(job: Job) -> tuple[Term, ...]:
         return ()
     base = [Term("base", job.storage.frozen * job.census.base, "model.init=random: the adapter's base is written once")]
     changed = [Term("adapter before training", job.storage.weight * job.census.trained, f"regime.init={regime.init} changes the base")]
-    return (*(base if job.run.model.init == "random" else ()), *(changed if regime.init != "default" else ()))
+    written = job.run.model.init == "random" and not packed_experts(regime, job.facts)  # those are drawn again from the seed
+    return (*(base if written else ()), *(changed if regime.init != "default" else ()))

@@ -18,7 +18,7 @@ from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.offload import offload_terms
 from launcher.memory.weights.optimizer import is_paged, state_bytes, unpaged_bytes
-from launcher.memory.weights.parameters import weight_bytes
+from launcher.memory.weights.parameters import packed_bytes, packed_experts, weight_bytes
 
 PROCESSES = "processes"
 IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
@@ -85,13 +85,18 @@ def cast_bytes(job: Job) -> int:
     return job.storage.weight * job.census.largest if loaded and loaded_element(job.run) > job.storage.weight else 0
 
 
+def packs(job: Job) -> bool:
+    """Whether experts are quantised one by one, which a rank does on its GPU, and draws there (trainers/model/mixtures.py)."""
+    return len(packed_experts(job.run.regime, job.facts)) > 0
+
+
 def adapts(job: Job) -> bool:
     return regime_row(job.run.regime.name).learns == "an adapter"
 
 
 def random_base_terms(job: Job, *, leads: bool) -> Terms:
     """An adapter's random base is drawn by the first rank on the host, and saved: of experts, gate and up projections are written from copies."""
-    if not leads or job.run.model.init != "random" or not adapts(job):
+    if not leads or job.run.model.init != "random" or not adapts(job) or packs(job):
         return ()
     size = job.storage.frozen * (job.census.base + untied_head(job) + 2 * experts(job) // 3)
     return (Term("random base", size, "drawn and saved by the first rank"),)
@@ -105,7 +110,7 @@ def loading_bytes(job: Job) -> int:
     where they train, but under FSDP on the host.
     """
     run, element = job.run, loaded_element(job.run)
-    quantised_in_place = isinstance(run.regime, Qlora) and run.regime.bits != 2
+    quantised_in_place = isinstance(run.regime, Qlora) and (run.regime.bits != 2 or packs(job))
     split_in_place = isinstance(run.sharding, Zero) and run.sharding.stage == 3
     if quantised_in_place or split_in_place:
         return 0
@@ -161,7 +166,7 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     first rank; ZeRO-3 gathers what learns. Without a split an adapter is written alone.
     """
     sharding, adapter = job.run.sharding, adapts(job)
-    whole = weight_bytes(job.run, job.census, job.storage)
+    whole = weight_bytes(job.run, job.census, job.storage) - packed_bytes(job.run, job.facts)
     if isinstance(sharding, Zero) and sharding.stage != 3:
         return whole + named_twice(job) + (written_copies(job) if leads and not adapter else 0)
     if not leads:

@@ -15,7 +15,7 @@ from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.traces import trace_of
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import is_paged
-from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets, quantised_layers
+from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets, packed_experts, quantised_layers
 from launcher.memory.weights.split import Split, split_of
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
@@ -129,8 +129,12 @@ def doubts_of(job: Job) -> tuple[str, ...]:
         (job.trace is not None, f"{facts.family} has no table: its layers were traced without a GPU; no run of such a family was measured on one"),
         (not facts.traits.traced and job.trace is None, f"activations of {facts.family} are taken from the closest family{because(job)}"),
         (
-            isinstance(run.regime, Qlora) and quantised_layers(run.regime, facts) != facts.linears,
+            isinstance(run.regime, Qlora) and not set(facts.linears) <= set(quantised_layers(run.regime, facts)),
             f"linear layers of {facts.family} are of a class of their own, which {run.regime.name} does not quantise: they count in 16 bits",
+        ),
+        (
+            isinstance(run.regime, Qlora) and facts.mixture and not packed_experts(run.regime, facts),
+            f"experts of {facts.family} are of a class of their own, which {run.regime.name} does not quantise: they count in 16 bits",
         ),
         (judged(run), "stage.reward_model counts as large as the model that learns"),
         (

@@ -3,10 +3,11 @@ only after the weights are loaded."""
 
 from conf.constants import HQQ_GROUP
 from conf.optimizers import optimizer_row
-from conf.schema import Freeze, Qlora, Run
+from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.errors import ConfigError
-from launcher.facts.model import ModelFacts
-from launcher.memory.weights.parameters import census_of, frozen_selection
+from launcher.facts.model import ModelFacts, ModuleKind
+from launcher.memory.weights.held import as_held
+from launcher.memory.weights.parameters import EXPERT_NAMES, census_of, frozen_selection, is_expert_target, packed_experts
 from launcher.words import plural
 
 OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projects"}
@@ -22,6 +23,35 @@ def refuse_beyond_model(run: Run, facts: ModelFacts) -> None:
     refuse_unstretched(run, facts)
     refuse_odd_groups(run, facts)
     refuse_no_matrix(run, facts)
+    refuse_expert_targets(run, facts)
+
+
+def refuse_expert_targets(run: Run, facts: ModelFacts) -> None:
+    """PEFT would give packed experts adapters, as trainers/regimes/qlora.py (beside_experts) finds."""
+    targets = run.regime.targets if isinstance(run.regime, Lora) else []
+    named = [target for target in targets if target.rsplit(".", 1)[-1] in EXPERT_NAMES]
+    if named and unadapted_beside_experts(run, facts):
+        raise ConfigError(
+            f"regime.targets names {', '.join(named)}, which PEFT takes for the routed experts of {facts.family}. These are quantised one by one "
+            "under regime=qlora, and have no adapters there. Name layers of attention, as [q_proj,v_proj], or set regime=lora."
+        )
+
+
+def unadapted_beside_experts(run: Run, facts: ModelFacts) -> list[ModuleKind]:
+    """Linear layers that have names of experts, and get no adapter for that reason."""
+    packed = facts.traits.expert_adapters and packed_experts(as_held(run).regime, facts)
+    return [module for module in facts.linears if is_expert_target(module)] if packed else []
+
+
+def passed_over(run: Run, facts: ModelFacts) -> tuple[str, ...]:
+    """A note where regime.targets=[all-linear] does not reach every linear layer."""
+    left_out = sorted({module.name.rsplit(".", 2)[-2] for module in unadapted_beside_experts(run, facts)})
+    if not left_out:
+        return ()
+    return (
+        f"regime.targets: the routed experts of {facts.family} are quantised and get no adapters, nor do gate_proj, up_proj and down_proj of "
+        f"{' and '.join(left_out)}, whose names PEFT takes for theirs.",
+    )
 
 
 def refuse_layers(run: Run, facts: ModelFacts) -> None:
@@ -66,7 +96,7 @@ def refuse_unstretched(run: Run, facts: ModelFacts) -> None:
 def refuse_odd_groups(run: Run, facts: ModelFacts) -> None:
     if not isinstance(run.regime, Qlora) or run.regime.bits != 2:
         return
-    for module in facts.linears:
+    for module in (*facts.linears, *packed_experts(run.regime, facts)):
         weights = module.inputs * module.outputs
         if weights % HQQ_GROUP:
             raise ConfigError(f"regime.bits=2: {module.name} has {weights} weights, which is not a multiple of {HQQ_GROUP}. Set regime.bits=4 or 8.")

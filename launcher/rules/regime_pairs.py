@@ -1,5 +1,6 @@
 """Pairs of a form of the regime and another choice that cannot work."""
 
+from conf.mixtures import names_experts
 from conf.schema import Badam, Freeze, Fsdp, Lora, Qlora, Run, Zero
 from conf.stages import stage_row
 from launcher.rules.rule import Rule
@@ -75,6 +76,12 @@ REGIME_RULES: tuple[Rule, ...] = (
         "The reference of this stage is the base without its adapter, not the adapter as it starts. Merge the adapter first (`regimen export`), "
         "and train the merged model.",
         "regime.adapter=null",
+    ),
+    Rule(
+        "experts-split",
+        lambda run: isinstance(run.regime, Qlora) and not run.regime.dequantised and splits_early(run) and names_experts(run.model.architecture),
+        "Experts are quantised one by one as they are loaded, and this sharding splits a model before: transformers would then load them in 16 bits.",
+        "sharding=zero2",
     ),
     Rule(
         "new-blocks-split",

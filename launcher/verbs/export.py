@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from conf.mixtures import draws_experts
 from conf.regimes import regime_row
 from conf.request import Export
 from conf.sizes import EXAMPLES, bytes_of
@@ -31,6 +32,8 @@ def export(
     refuse_existing(target)
     refuse_repository(push)
     refuse_full_disk(target, exported_bytes(found, form, dtype))
+    if form == "adapter":
+        refuse_drawn_base(found)
     if form == "merged":
         refuse_missing_base(found)
         refuse_small_host(exported_bytes(found, form, dtype), shard, free_host_memory())
@@ -40,6 +43,14 @@ def export(
     needs_hub = push is not None or found.run.model.init == "pretrained"
     from_hub = form == "merged" and reads_hub(found)
     return run_verb("export", found.run, request, os.environ, needs_hub=needs_hub, hides_gpus=not on_gpu, from_hub=from_hub)
+
+
+def refuse_drawn_base(found: Found) -> None:
+    if draws_experts(found.run):
+        raise ConfigError(
+            f"The random base of {found.run_dir.path} was quantised as it was drawn and is in no files, so that its adapter alone could not be "
+            "loaded. Use --merge."
+        )
 
 
 def form_of(found: Found, wanted: Form | None) -> Form:

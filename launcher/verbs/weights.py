@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conf.committed import committed, step_of
 from conf.constants import ADAPTER_CONFIG, GENERATED
+from conf.mixtures import draws_experts
 from conf.regimes import regime_row
 from conf.request import Trained
 from conf.run_dir import RunDir
@@ -142,9 +143,11 @@ def refuse_missing_base(found: Found) -> None:
 
 
 def local_base(found: Found) -> Path | None:
-    """The folder of the base; None: it is on the hub, or made again from the seed, as the random weights of a run without an adapter."""
+    """The folder of the base; None: it is on the hub, or made again from the seed, as the random weights of a run without an adapter, and
+    of one that packs experts."""
     if found.run.model.init == "random":
-        return found.run_dir.base if regime_row(found.run.regime.name).learns == "an adapter" else None
+        written = regime_row(found.run.regime.name).learns == "an adapter" and not draws_experts(found.run)
+        return found.run_dir.base if written else None
     path = found.run.model.path
     assert path is not None
     return Path(path) if path.startswith((".", "/", "~")) or Path(path).is_dir() else None

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from conf.committed import MANIFEST, faults
 from conf.constants import ADAPTER_CONFIG
+from conf.mixtures import draws_experts
 from conf.regimes import regime_row
 from conf.request import Trained
 from conf.run_dir import RunDir
@@ -108,7 +109,8 @@ def load_start(run: Run, trained: Trained) -> PreTrainedModel:
 def load_base(run: Run, trained: Trained) -> PreTrainedModel:
     """The base of an adapter exactly as training loaded it: quantised alike, in the same dtype."""
     assert isinstance(run.regime, Lora)
-    base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if run.model.init == "random" else run.model
+    written = run.model.init == "random" and not draws_experts(run)
+    base = on_disk(run.model, RunDir(Path(trained.run_folder)).base) if written else run.model
     prepared: PreparedModel = regime_module(run).prepare_model(replace(run, model=base), model_class(run))
     return with_rows(prepared.model, run, load_tokenizer_of(run, trained))
 

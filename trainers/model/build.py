@@ -102,13 +102,22 @@ def random_config(run: Run) -> PreTrainedConfig:
     return with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff)
 
 
-def pretrained_model(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None, dtype: torch.dtype) -> PreTrainedModel:
+def pretrained_config(run: Run) -> tuple[str, str, PreTrainedConfig]:
+    """Path, revision and configuration of the model.
+
+    Raises:
+        ValueError: when model.path cannot be loaded.
+    """
     path, revision = run.model.path, run.model.revision or "main"
     if path is None:
         raise ValueError("model.init=pretrained needs model.path, a folder or hub id. Give it, or set model.init=random.")
     with naming_the_path(path):
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    config = with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff)
+    return path, revision, with_rope_scaling(config, run.model.rope_scaling, run.data.cutoff)
+
+
+def pretrained_model(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None, dtype: torch.dtype) -> PreTrainedModel:
+    path, revision, config = pretrained_config(run)
     with naming_the_path(path):
         return model_class.from_pretrained(
             path,

@@ -7,6 +7,7 @@ from types import ModuleType
 from peft import PeftModel, get_peft_model
 from transformers import PreTrainedModel, set_seed
 
+from conf.mixtures import draws_experts
 from conf.regimes import regime_row
 from conf.schema import Run
 from trainers.choices import module_of
@@ -22,7 +23,7 @@ def regime_module(run: Run) -> ModuleType:
 def prepare_model(run: Run, model_class: ModelClass, base_folder: Path) -> PreparedModel:
     """The model of a run as its regime trains it. `base_folder` receives the base of an adapter that starts from random weights."""
     regime = regime_module(run)
-    if regime_row(run.regime.name).learns == "an adapter" and run.model.init == "random":
+    if regime_row(run.regime.name).learns == "an adapter" and run.model.init == "random" and not draws_experts(run):
         run = with_saved_base(run, model_class, base_folder)
     prepared: PreparedModel = regime.prepare_model(run, model_class)
     recompute_lowest(prepared.model, run)

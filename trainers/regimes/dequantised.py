@@ -1,4 +1,4 @@
-"""Plain linear layers of the values that quantised ones stand for."""
+"""Plain linear layers and experts of the values that quantised ones stand for."""
 
 import bitsandbytes
 import torch
@@ -6,13 +6,18 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
+from trainers.model.experts import expert_modules, give_back_parameters
+
 
 def with_plain_layers(model: PreTrainedModel, dtype: torch.dtype, device: torch.device | None = None) -> PreTrainedModel:
-    """`model` with a frozen nn.Linear of `dtype` in the place of every quantised layer, on `device`, or where that layer was.
+    """`model` with a frozen nn.Linear of `dtype` in the place of every quantised layer, and a parameter in that of packed experts, on `device`, or
+    where the layer was.
 
     In 4 and 2 bits the values are those that a forward pass of the quantised layer multiplies by. The layers are replaced one after the other, so
     each packed one goes when its copy is there. transformers' own dequantize() knows no HQQ.
     """
+    for experts in expert_modules(model).values():
+        give_back_parameters(experts, dtype, device)
     for name in [name for name, module in model.named_modules() if is_quantised(module)]:
         module = model.get_submodule(name)
         weight = dequantised_weight(module)

@@ -6,9 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from conf.constants import HQQ_GROUP
-
-# Better results than axis 1 at the same size, according to the FAQ of HQQ; axis 1 is for inference kernels, which have no backward pass.
-AXIS = 0
+from trainers.model.packing import HQQ_AXIS
 
 
 def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
@@ -38,5 +36,5 @@ def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: to
 
 
 def two_bit_layer(layer: nn.Linear, compute_dtype: torch.dtype, device: torch.device | str) -> HQQLinear:
-    config = BaseQuantizeConfig(nbits=2, group_size=HQQ_GROUP, axis=AXIS)
+    config = BaseQuantizeConfig(nbits=2, group_size=HQQ_GROUP, axis=HQQ_AXIS)
     return HQQLinear(layer, config, compute_dtype=compute_dtype, device=str(device))

@@ -1,16 +1,21 @@
 """LoRA on a quantised base (arXiv:2305.14314): 8 and 4 bits by bitsandbytes, 2 bits by HQQ."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import bitsandbytes
 import torch
 from accelerate import PartialState
 from bitsandbytes.autograd._functions import MatMul8bitLt
+from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from conf.constants import ALL_LINEAR
 from conf.schema import Qlora, Run
 from trainers.model.build import ModelClass, load_model, weight_dtype
+from trainers.model.experts import PackedExperts
+from trainers.model.mixtures import has_experts, load_mixture
 from trainers.model.prepared import PreparedModel
 from trainers.regimes.dequantised import with_plain_layers
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
@@ -26,12 +31,37 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     if run.regime.dequantised:
         model = with_plain_layers(model, weight_dtype(run))
     # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
-    return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, quantised_types(run.regime.bits))))
+    targets = target_names(model, run.regime.targets, quantised_types(run.regime.bits))
+    return PreparedModel(model, adapter_config(run, beside_experts(model, targets, run.regime.targets)))
+
+
+def beside_experts(model: PreTrainedModel, names: list[str], asked: Sequence[str]) -> list[str]:
+    """Those of `names` that PEFT does not take for routed experts, which are packed and have no adapters.
+
+    PEFT reads targets of some names as the experts' own, which were linear layers of such names in transformers 4, even where dense layers or shared
+    experts have them too (peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe).
+
+    Raises:
+        ValueError: when regime.targets names them, or nothing else.
+    """
+    family = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type, "")
+    routed = set(_MOE_TARGET_MODULE_MAPPING.get(family, ())) if any(isinstance(module, PackedExperts) for module in model.modules()) else set()
+    kept = [name for name in names if name.rsplit(".", 1)[-1] not in routed]
+    if not kept or (ALL_LINEAR not in asked and len(kept) < len(names)):
+        raise ValueError(
+            f"regime.targets=[{','.join(asked)}]: PEFT takes {', '.join(sorted(routed))} of {model.config.model_type} for its routed experts, which "
+            f"are packed under regime=qlora and cannot have adapters. Name layers of attention, as [q_proj,v_proj], or set regime=lora."
+        )
+    return kept
 
 
 def load_8bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
     keep_no_inputs_of_frozen_weights()
-    return load_model(run, model_class, BitsAndBytesConfig(load_in_8bit=True))
+    return load_quantised(run, model_class, BitsAndBytesConfig(load_in_8bit=True))
+
+
+def load_quantised(run: Run, model_class: ModelClass, quantization: BitsAndBytesConfig | None) -> PreTrainedModel:
+    return load_mixture(run, model_class, quantization) if has_experts(run) else load_model(run, model_class, quantization)
 
 
 def keep_no_inputs_of_frozen_weights() -> None:
@@ -53,7 +83,7 @@ def keep_no_inputs_of_frozen_weights() -> None:
 
 
 def load_4bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
-    return without_cpu_packing(load_model(run, model_class, nf4_config(run)))
+    return without_cpu_packing(load_quantised(run, model_class, nf4_config(run)))
 
 
 def nf4_config(run: Run) -> BitsAndBytesConfig:
@@ -78,7 +108,7 @@ def without_cpu_packing(model: PreTrainedModel) -> PreTrainedModel:
 def load_2bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
     from trainers.regimes.hqq import quantise_2bit
 
-    return quantise_2bit(load_model(run, model_class), weight_dtype(run), PartialState().device)
+    return quantise_2bit(load_quantised(run, model_class, None), weight_dtype(run), PartialState().device)
 
 
 def quantised_types(bits: int) -> tuple[type[nn.Module], ...]:

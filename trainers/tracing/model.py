@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from conf.traces import Adapter, TraceSettings
 from trainers.regimes.lora import LINEAR_TYPES, target_names
+from trainers.regimes.qlora import beside_experts
 from trainers.tracing.quantised import fill, magnitude, quantise
 
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
@@ -88,6 +89,7 @@ def meta_model(config: PreTrainedConfig, settings: TraceSettings) -> nn.Module:
 def adapted(model: PreTrainedModel, adapter: Adapter, dtype: torch.dtype) -> nn.Module:
     targets = target_names(model, list(adapter.targets), LINEAR_TYPES)
     if adapter.bits < 16:
+        targets = beside_experts(model, targets, adapter.targets)
         quantise(model, adapter.bits)
     config = LoraConfig(task_type="CAUSAL_LM", r=adapter.rank, lora_dropout=adapter.dropout, use_dora=adapter.dora, target_modules=targets)
     with patch.object(DoraLinearLayer, "update_layer", magnitude):

@@ -14,10 +14,13 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from conf.constants import HQQ_GROUP
+from conf.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK
+from trainers.model import experts, packing
+from trainers.model.experts import PackedExperts, expert_modules, take_parameters
+from trainers.model.packing import EIGHT_BITS, FOUR_BITS, FOUR_BITS_DOUBLE, TWO_BITS
 from trainers.regimes.qlora import keep_no_inputs_of_frozen_weights
 
-NF4_BLOCK, SCALE_BLOCK = 64, 256
+FORMS = {8: EIGHT_BITS, 4: FOUR_BITS_DOUBLE, 2: TWO_BITS}
 OUTLIERS = 6.0  # transformers' default of llm_int8_threshold: with one, bitsandbytes looks for outliers in every input
 
 
@@ -31,6 +34,8 @@ def quantise(model: PreTrainedModel, bits: int) -> None:
             quantised.requires_grad_(False)
             quantised.bias = layer.bias
             model.base_model.set_submodule(name, quantised)
+    for module in expert_modules(model).values():
+        take_parameters(module, FORMS[bits], torch.bfloat16)
     # PEFT asks for these before it takes the adapters that are made for such layers
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = bits == 4, bits == 8
 
@@ -61,7 +66,34 @@ def fill(model: nn.Module, double_quant: bool) -> list[torch.Tensor]:
             beside += fill_int8(module)
         elif isinstance(module, HQQLinear):
             beside += fill_hqq(module)
+        elif isinstance(module, PackedExperts):
+            beside += fill_experts(module, double_quant)
     return beside
+
+
+def fill_experts(packed: PackedExperts, double_quant: bool) -> list[torch.Tensor]:
+    """Contents as trainers/model/packing.py makes them."""
+    rows, columns, count = packed.outputs // packed.parts, packed.inputs, packed.experts * packed.parts
+    scales, groups = rows * columns // NF4_BLOCK, rows * columns // HQQ_GROUP
+    blocks = -(-scales // NF4_SCALE_BLOCK)
+    if packed.form.bits == 4 and not double_quant:
+        packed.form = FOUR_BITS
+    packed.stacked = {
+        EIGHT_BITS: lambda: {"values": torch.empty(count, rows, columns, dtype=torch.int8), "scales": torch.empty(count, rows)},
+        FOUR_BITS: lambda: {"values": torch.empty(count, rows * columns // 2, dtype=torch.uint8), "scales": torch.empty(count, scales)},
+        FOUR_BITS_DOUBLE: lambda: {
+            "values": torch.empty(count, rows * columns // 2, dtype=torch.uint8),
+            "scales": torch.empty(count, blocks * NF4_SCALE_BLOCK, dtype=torch.uint8),
+            "scale_scales": torch.empty(count, blocks),
+            "offset": torch.empty(count),
+        },
+        TWO_BITS: lambda: {
+            "values": torch.empty(count, HQQ_GROUP // 4, groups, dtype=torch.uint8),
+            "scales": torch.empty(count, 1, groups, dtype=torch.bfloat16),
+            "zeros": torch.empty(count, 1, groups, dtype=torch.bfloat16),
+        },
+    }[packed.form]()
+    return list(packed.stacked.values())
 
 
 def fill_nf4(layer: Linear4bit, double_quant: bool) -> list[torch.Tensor]:
@@ -79,7 +111,7 @@ def fill_nf4(layer: Linear4bit, double_quant: bool) -> list[torch.Tensor]:
 def nf4_state(shape: torch.Size, double_quant: bool) -> QuantState:
     """What bitsandbytes keeps beside a packed weight of this shape (functional.py, quantize_4bit)."""
     scales = shape.numel() // NF4_BLOCK
-    nested = QuantState(absmax=torch.empty(-(-scales // SCALE_BLOCK)), code=torch.empty(256), blocksize=SCALE_BLOCK, dtype=torch.float32)
+    nested = QuantState(absmax=torch.empty(-(-scales // NF4_SCALE_BLOCK)), code=torch.empty(256), blocksize=NF4_SCALE_BLOCK, dtype=torch.float32)
     return QuantState(
         absmax=torch.empty(scales, dtype=torch.uint8 if double_quant else torch.float32),
         shape=shape,
@@ -139,9 +171,16 @@ def quantised_as_on_a_gpu() -> Iterator[None]:
         patch("bitsandbytes.matmul", multiply),
         patch("peft.tuners.lora.dora.dequantize_module_weight", dequantised),
         patch.object(functional, "int8_vectorwise_quant", quantise_rows),
+        patch.object(experts, "bounds_of", even_bounds),
+        patch.object(packing, "scale_code", lambda device: torch.empty(256, device=device)),
         patch.object(torch.ops.bitsandbytes, "int8_mixed_scaled_mm", multiply_rows),
     ):
         yield
+
+
+def even_bounds(ends: torch.Tensor, copies: int) -> tuple[int, ...]:
+    """A fake router says nothing: every expert gets as many rows."""
+    return tuple(copies * number // len(ends) for number in range(len(ends) + 1))
 
 
 def quantise_rows(rows: torch.Tensor, threshold: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, None]:

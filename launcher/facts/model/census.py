@@ -19,6 +19,7 @@ from launcher.errors import ConfigError
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 from launcher.facts.model.families import traits_of
 
+FORM = 2  # of what a count says; counted up where the meaning of a field changes
 CONFIG, CENSUS = "config.json", "census.json"
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
 Answer = TypeVar("Answer")
@@ -64,7 +65,7 @@ def digest(text: str) -> str:
     except PackageNotFoundError:
         builder = "none"
     names = ",".join(field.name for field in (*fields(ModelFacts), *fields(ModuleKind)))
-    return hashlib.sha256(f"{builder}\n{names}\n{text}".encode()).hexdigest()
+    return hashlib.sha256(f"{FORM}\n{builder}\n{names}\n{text}".encode()).hexdigest()
 
 
 def parsed(path: Path) -> ModelFacts | None:

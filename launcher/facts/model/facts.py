@@ -14,7 +14,7 @@ class ModuleKind:
     parameters: int  # of one instance, bias included; a tied head has 0
     layers: tuple[int, ...]  # numbers of the layers that hold one; (): one instance outside of the layers
     # Of a linear layer: whether it is torch's own or a Conv1D. Those of a class of their own get adapters, but are never quantised
-    # (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear).
+    # (transformers/integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear). Of experts: whether they can be packed.
     plain: bool = True
 
     @property
@@ -49,6 +49,7 @@ class Traits:
     # The activation is gelu_new: operations of Python that keep three values more than torch's kernel: tanh, its sum with one, and half of the inner
     # value (transformers/activations.py, NewGELUActivation).
     composed_gelu: bool = False
+    float_routes: bool = False  # the weights of its experts' outputs are fp32 (modeling_mixtral.py, MixtralTopKRouter)
     expert_adapters: bool = False  # PEFT knows how to convert its experts, and its other layers have names of experts
 
 

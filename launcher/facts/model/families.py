@@ -120,7 +120,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "mixtral": Family(
         modules=mixtral_modules,
-        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, float_routes=True),
         defaults={
             "num_key_value_heads": 8,
             "max_position_embeddings": 131072,
@@ -165,7 +165,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "deepseek_v3": Family(
         modules=deepseek_v3_modules,
-        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, latent_inputs=True, expert_adapters=True),
+        traits=Traits(traced=True, varlen=True, head_alone=True, fused_loss=True, latent_inputs=True, float_routes=True, expert_adapters=True),
         defaults={
             "max_position_embeddings": 4096,
             "tie_word_embeddings": False,

@@ -107,7 +107,14 @@ def input_bytes(facts: ModelFacts, arithmetic: Arithmetic, learns: bool) -> int:
     as_stream = facts.traits.float_gain or arithmetic.fused
     if learns and arithmetic.own_casts and not (as_stream and arithmetic.residual == arithmetic.element):
         return arithmetic.element * facts.hidden * sum(reads_stream(module) for module in layer_modules(facts))
-    return 2 * arithmetic.element * facts.hidden if learns or arithmetic.keeps_inputs else 0
+    if learns:
+        return 2 * arithmetic.element * facts.hidden
+    return arithmetic.element * facts.hidden * (1 + dense_mlp(facts)) if arithmetic.keeps_inputs else 0
+
+
+def dense_mlp(facts: ModelFacts) -> bool:
+    """Whether linear layers of the MLP, or of experts that all tokens share, read the stream."""
+    return any(module.kind == "linear" and ".mlp." in module.name and reads_stream(module) for module in layer_modules(facts))
 
 
 def layer_modules(facts: ModelFacts) -> list[ModuleKind]:

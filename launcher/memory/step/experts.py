@@ -1,10 +1,12 @@
 """Stacked experts of a mixture: what they keep, what autocast leaves of them, and the moments of their backward pass."""
 
-from conf.schema import Lora
+from conf.constants import EXPERT_BUFFER, NF4_BLOCK
+from conf.schema import Lora, Qlora
+from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
-from launcher.memory.step.activations import expert_bytes, expert_element, experts_keep_inputs, layer_modules
+from launcher.memory.step.activations import CLOSING, expert_bytes, expert_element, experts_keep_inputs, last_part, layer_modules
 from launcher.memory.terms import Moment, Term
-from launcher.memory.weights.parameters import expert_targets
+from launcher.memory.weights.parameters import expert_targets, packed_experts
 
 
 def expert_saved(job: Job, learns: bool) -> int:
@@ -37,7 +39,11 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
     outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
     if not learns:
         forward = Term("forward pass of the layer", again, "residual stream and its norm")
-        return (Moment("expert outputs", 0, (layer, outputs, forward)), *adapted_expert_moments(job, saved, forward))
+        return (
+            Moment("expert outputs", 0, (layer, outputs, forward)),
+            *adapted_expert_moments(job, saved, forward),
+            *packed_expert_moments(job, saved, forward),
+        )
     gone = Term("activations of one layer", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
     return (
         Moment("expert outputs", 0, (layer, outputs)),
@@ -57,3 +63,47 @@ def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment,
     work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
     merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
     return (Moment("adapted experts", 0, (layer, work, merged, forward)),)
+
+
+def packed_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, ...]:
+    """trainers/model/experts.py, PackedProduct, beside the matrices that are unpacked: at the second ones the outputs and the inner values, at
+    the first ones gate and up and the input. Their gradients need as much in the backward pass; where the layer is computed again, that of the
+    weighted outputs waits for it, which torch makes before it finds that it needs the layer."""
+    opening, closing = unpacked_bytes(job, opens=True), unpacked_bytes(job, opens=False)
+    if not opening:
+        return ()
+    facts, copies = job.facts, routed_copies(job)
+    incoming = job.arithmetic.element * facts.hidden * job.tokens + (waiting_outputs(job) if forward.bytes else 0)
+    second = Term("activations of one layer", saved - copies * facts.hidden, "without the experts' outputs")
+    first = Term("activations of one layer", saved - expert_saved(job, learns=False), "without the experts' values")
+    inner, outer = copies * (facts.hidden + facts.intermediate) + incoming, copies * (facts.hidden + 2 * facts.intermediate) + incoming
+    return (
+        Moment("second expert matrices", 0, (second, Term("experts", inner, "outputs and inner values"), unpacked_term(closing), forward)),
+        Moment("first expert matrices", 0, (first, Term("experts", outer, "gate and up, and inputs"), unpacked_term(opening), forward)),
+    )
+
+
+def waiting_outputs(job: Job) -> int:
+    """The gradient of the weighted outputs, fp32 where the routing weights are."""
+    element = 4 if job.facts.traits.float_routes else job.arithmetic.element
+    return element * job.facts.experts_per_token * job.facts.hidden * job.tokens
+
+
+def unpacked_term(size: int) -> Term:
+    return Term("unpacked experts", size, "as many as fit into a buffer, at least one (trainers/model/experts.py)")
+
+
+def unpacked_bytes(job: Job, opens: bool) -> int:
+    """Of the group of packed experts that is unpacked at a time, with what unpacking needs beside it; 0 where none are packed."""
+    found = [module for module in packed_experts(job.run.regime, job.facts) if (last_part(module) not in CLOSING) == opens]
+    return max((group_bytes(job, module) for module in found), default=0)
+
+
+def group_bytes(job: Job, module: ModuleKind) -> int:
+    regime, element = job.run.regime, job.storage.frozen
+    assert isinstance(regime, Qlora)
+    one = module.inputs * module.outputs
+    together = min(max(EXPERT_BUFFER // (element * one), 1), module.parameters // one)
+    # 4 bits: the fp32 scales; 2 bits: a quarter of the numbers, shifted
+    beside = {8: 0, 4: 4 * one // NF4_BLOCK, 2: one // 4}[regime.bits]
+    return together * (element * one + beside)

@@ -5,7 +5,7 @@ from launcher.memory.job import Job
 from launcher.memory.step.activations import fused_gate, mlp_width
 from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.dora import forward_bytes, weight_norm_terms
-from launcher.memory.step.experts import routed_copies
+from launcher.memory.step.experts import routed_copies, unpacked_bytes
 from launcher.memory.step.fully_sharded import by_groups
 from launcher.memory.step.fused_layer import forward_terms, norm_in_place
 from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
@@ -91,8 +91,14 @@ def inner_widths(job: Job) -> int:
 
 
 def expert_forward(job: Job) -> int:
-    """Routed copies of the tokens: their gathered inputs with the inner values, or with the outputs, weighted and in order."""
-    return routed_copies(job) * max(4 * job.facts.hidden, job.facts.hidden + 4 * job.facts.intermediate) if job.facts.mixture else 0
+    """Routed copies of the tokens: their gathered inputs with the inner values, or with the outputs, weighted and in order; of packed experts
+    also gate and up beside the matrices that are unpacked."""
+    if not job.facts.mixture:
+        return 0
+    facts, copies = job.facts, routed_copies(job)
+    plain = copies * max(4 * facts.hidden, facts.hidden + 4 * facts.intermediate)
+    opening = unpacked_bytes(job, opens=True)
+    return max(plain, copies * (facts.hidden + 2 * facts.intermediate) + opening) if opening else plain
 
 
 def last_adapter_bytes(job: Job) -> int:

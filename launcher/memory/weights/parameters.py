@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from conf.constants import ALL_LINEAR
-from conf.schema import Badam, Freeze, Lora, Qlora, Run
+from conf.constants import ALL_LINEAR, HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK
+from conf.schema import Badam, Freeze, Lora, Qlora, Regime, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.facts.model.grown import new_places
-from launcher.memory.constants import HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK, PAGED_TENSOR, SMALL_TENSOR
+from launcher.memory.constants import PAGED_TENSOR, SMALL_TENSOR
 from launcher.memory.weights.dtypes import Storage
 
 OUTSIDE = (-1,)
 HQQ_BITS = 2
+EXPERT_NAMES = ("gate_proj", "up_proj", "down_proj")  # of the routed experts' linear layers in transformers 4
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ def adapter_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
 
 def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """PEFT 0.21 takes targets of these names for the routed experts, which were linear layers of such names in transformers 4, and adapts none of
-    the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe)."""
-    if not facts.traits.expert_adapters:
+    the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe).
+
+    Packed experts have no adapters (trainers/regimes/qlora.py)."""
+    if not facts.traits.expert_adapters or packed_experts(regime, facts):
         return []
     alike = [module for module in facts.linears if is_expert_target(module)]  # none where no expert is shared and no layer dense
     adapted = any(ALL_LINEAR in regime.targets or named(module, regime.targets) for module in alike)
@@ -164,7 +167,7 @@ def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
 
 
 def is_expert_target(module: ModuleKind) -> bool:
-    return module.name.rsplit(".", 1)[-1] in ("gate_proj", "up_proj", "down_proj")
+    return module.name.rsplit(".", 1)[-1] in EXPERT_NAMES
 
 
 def expert_adapter_elements(regime: Lora, module: ModuleKind) -> int:
@@ -192,8 +195,8 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
     quantised = quantised_layers(regime, facts) if isinstance(regime, Qlora) else ()
     return Census(
         base=facts.parameters,
-        quantised=sum(module.inputs * module.outputs * module.instances for module in quantised),
-        quantised_rows=sum(module.outputs * module.instances for module in quantised),
+        quantised=sum(matrix_elements(module) * module.instances for module in quantised),
+        quantised_rows=sum(matrix_elements(module) // module.inputs * module.instances for module in quantised),
         trained=adapters,
         adapters=adapters,
         small=sum(elements * count for elements, count in sides if elements < SMALL_TENSOR),
@@ -215,8 +218,19 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
 
 
 def quantised_layers(regime: Qlora, facts: ModelFacts) -> tuple[ModuleKind, ...]:
-    """HQQ takes every linear layer (trainers/regimes/hqq.py), bitsandbytes those of torch's own class alone."""
-    return tuple(module for module in facts.linears if module.plain or regime.bits == HQQ_BITS)
+    """HQQ takes every linear layer (trainers/regimes/hqq.py), bitsandbytes those of torch's own class alone; and packed experts."""
+    linears = tuple(module for module in facts.linears if module.plain or regime.bits == HQQ_BITS)
+    return (*linears, *packed_experts(regime, facts))
+
+
+def packed_experts(regime: Regime, facts: ModelFacts) -> tuple[ModuleKind, ...]:
+    """Stacked experts that are quantised one by one (trainers/model/mixtures.py)."""
+    return tuple(module for module in facts.modules if module.kind == "experts" and module.plain) if isinstance(regime, Qlora) else ()
+
+
+def matrix_elements(module: ModuleKind) -> int:
+    """Of a linear layer without its bias, or of all experts of one layer."""
+    return module.parameters if module.kind == "experts" else module.inputs * module.outputs
 
 
 def largest_tensor(module: ModuleKind) -> int:
@@ -253,6 +267,17 @@ def quantised_bytes(regime: Qlora, census: Census) -> int:
         return census.quantised // 4 + census.quantised // HQQ_GROUP * (2 + 2)
     scales = census.quantised // NF4_BLOCK
     return census.quantised // 2 + (scales + 4 * scales // NF4_SCALE_BLOCK if regime.double_quant else 4 * scales)
+
+
+def packed_bytes(run: Run, facts: ModelFacts) -> int:
+    """The part of those that experts take, which no state of the model names."""
+    packed = packed_experts(run.regime, facts)
+    if not packed:
+        return 0
+    assert isinstance(run.regime, Qlora)
+    elements = sum(matrix_elements(module) * module.instances for module in packed)
+    rows = sum(matrix_elements(module) // module.inputs * module.instances for module in packed)
+    return quantised_bytes(run.regime, replace(census_of(run, facts), quantised=elements, quantised_rows=rows))
 
 
 def weight_bytes(run: Run, census: Census, storage: Storage) -> int:

@@ -9,7 +9,7 @@ from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
-from launcher.memory.weights.parameters import adapter_targets, quantised_bytes, weight_bytes
+from launcher.memory.weights.parameters import adapter_targets, packed_experts, quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
 from launcher.words import plural
 
@@ -136,7 +136,9 @@ def untied_head_terms(job: Job) -> Terms:
 def quantised_matrix_terms(job: Job) -> Terms:
     if not job.census.quantised:
         return ()
-    return (Term("one matrix to quantise", job.storage.frozen * job.census.largest_matrix, "the largest, in 16 or 32 bits"),)
+    experts = (module.inputs * module.outputs for module in packed_experts(job.run.regime, job.facts))
+    largest = max(job.census.largest_matrix, *experts, 0)
+    return (Term("one matrix to quantise", job.storage.frozen * largest, "the largest, in 16 or 32 bits; of experts, one's"),)
 
 
 def split_expert_terms(job: Job) -> Terms:

@@ -27,6 +27,7 @@ from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.layers import recompute_lowest
 from trainers.regimes.lora import LINEAR_TYPES, adapter_config, target_names
+from trainers.regimes.qlora import beside_experts
 from trainers.stages.shared.chunked_loss import compute_loss_in_chunks
 from trainers.tracing.kernels import autocast_as_on_a_gpu, kernels_as_on_a_gpu, masks
 from trainers.tracing.model import base_of, layers_of, materialise
@@ -118,6 +119,7 @@ def meta_model(run: Run) -> nn.Module:
         return model
     targets = target_names(model, regime.targets, LINEAR_TYPES)
     if isinstance(regime, Qlora):
+        targets = beside_experts(model, targets, regime.targets)
         quantise(model, regime.bits)
     with patch.object(DoraLinearLayer, "update_layer", magnitude):
         adapted = get_peft_model(model, adapter_config(run, targets), low_cpu_mem_usage=True, autocast_adapter_dtype=False)

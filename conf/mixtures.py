@@ -1,0 +1,18 @@
+"""What a config.json says of experts, and what follows for a run."""
+
+from collections.abc import Mapping
+
+from conf.schema import Qlora, Run
+
+
+def names_experts(architecture: Mapping[str, object]) -> bool:
+    """Whether it speaks of experts, under whatever name a family has for their number: num_experts, num_local_experts, n_routed_experts."""
+    inner = architecture.get("text_config")
+    own = any("experts" in key and isinstance(value, int) and value > 0 for key, value in architecture.items())
+    return own or (isinstance(inner, Mapping) and names_experts(inner))
+
+
+def draws_experts(run: Run) -> bool:
+    """Whether a random base is quantised as it is drawn, and drawn from the seed again where it is needed: it may be larger than any disk."""
+    packs = isinstance(run.regime, Qlora) and not run.regime.dequantised
+    return packs and run.model.init == "random" and names_experts(run.model.architecture)
