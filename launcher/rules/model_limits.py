@@ -1,7 +1,7 @@
-"""What a choice needs of the model itself: rotary positions to stretch, weights that fill HQQ's groups, a matrix that learns. Ranks would find it
+"""What a choice needs of the model itself: rotary positions to stretch, weights that fill whole groups, a matrix that learns. Ranks would find it
 only after the weights are loaded."""
 
-from conf.constants import HQQ_GROUP
+from conf.constants import HQQ_GROUP, NF4_BLOCK
 from conf.optimizers import optimizer_row
 from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.errors import ConfigError
@@ -16,8 +16,8 @@ OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projec
 def refuse_beyond_model(run: Run, facts: ModelFacts) -> None:
     """
     Raises:
-        ConfigError: for layers that cannot be recomputed by themselves, positions that cannot be stretched, 2-bit weights that fill no whole groups,
-            and an optimizer of matrices where none learns.
+        ConfigError: for layers that cannot be recomputed by themselves, positions that cannot be stretched, weights that fill no whole groups,
+            an optimizer of matrices where none learns, and adapters for packed experts.
     """
     refuse_layers(run, facts)
     refuse_unstretched(run, facts)
@@ -94,12 +94,22 @@ def refuse_unstretched(run: Run, facts: ModelFacts) -> None:
 
 
 def refuse_odd_groups(run: Run, facts: ModelFacts) -> None:
-    if not isinstance(run.regime, Qlora) or run.regime.bits != 2:
+    """bitsandbytes fills up the last block of a linear layer, but experts, whose gate and up are packed apart, stand one behind the other."""
+    if not isinstance(run.regime, Qlora) or run.regime.bits == 8:
         return
-    for module in (*facts.linears, *packed_experts(run.regime, facts)):
-        weights = module.inputs * module.outputs
-        if weights % HQQ_GROUP:
-            raise ConfigError(f"regime.bits=2: {module.name} has {weights} weights, which is not a multiple of {HQQ_GROUP}. Set regime.bits=4 or 8.")
+    group = {4: NF4_BLOCK, 2: HQQ_GROUP}[run.regime.bits]
+    linears = facts.linears if run.regime.bits == 2 else ()
+    experts = ((module, module.inputs * module.outputs // (2 if is_joined(module) else 1)) for module in packed_experts(run.regime, facts))
+    for module, weights in (*((module, module.inputs * module.outputs) for module in linears), *experts):
+        if weights % group:
+            instead = "4 or 8" if module.kind == "linear" else "8"
+            raise ConfigError(
+                f"regime.bits={run.regime.bits}: {module.name} has {weights} weights, which is not a multiple of {group}. Set regime.bits={instead}."
+            )
+
+
+def is_joined(module: ModuleKind) -> bool:
+    return module.name.endswith("gate_up_proj")
 
 
 def refuse_no_matrix(run: Run, facts: ModelFacts) -> None:

@@ -46,6 +46,24 @@ def test_experts_are_stacked_in_host_memory_even_so(described):
     assert found["loading"] == 2 * (32 * experts + 2 * experts // 3)
 
 
+@pytest.mark.parametrize("source", [("model.init=pretrained", "model.path=somewhere"), ("model.init=random", "model.path=null")])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_packed_experts_pass_through_the_host_one_by_one_and_a_random_base_is_not_written(described, source, bits):
+    run, facts = described("model=mixtral_8x7b", *source, "regime=qlora", f"regime.bits={bits}", "node.gpus=1")
+    predicted = estimate(run, facts)
+
+    adapters = 32 * 16 * ((4096 + 4096) * 2 + (4096 + 1024) * 2)
+    found = {term.name: term.bytes for term in predicted.host_terms if term.name != "data workers"}
+    assert found == {"processes": RANK_HOST_TRAINING + EXPERT_KERNELS, "saving": 4 * adapters}
+    assert not any(term.name == "base" for term in predicted.disk_terms)
+
+
+def test_a_state_that_zero2_copies_to_the_host_names_no_packed_experts(described):
+    found = host(described, "model=mixtral_8x7b", "regime=qlora", "sharding=zero2", "node.gpus=2")
+    embedding_and_head, attention = 2 * 2 * 32_000 * 4096, 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024)
+    assert embedding_and_head < found["saving"] / 2 < embedding_and_head + attention  # of each rank; the experts alone are 23 GB
+
+
 def test_grouped_matrix_products_of_experts_are_kernels_of_their_own(described):
     found = host(described, "model=mixtral_8x7b", "model.init=random", "model.path=null", "regime=full", "training.precision=bf16", "node.gpus=1")
 

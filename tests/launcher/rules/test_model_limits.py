@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from conf.schema import Run
 from launcher.errors import ConfigError
-from launcher.rules.model_limits import refuse_beyond_model
+from launcher.facts.model import ModelFacts, model_facts
+from launcher.rules.model_limits import passed_over, refuse_beyond_model
 from tests.described import with_facts
 
 DEMO = ("model=demo", "data=demo", "node=cpu")
@@ -48,3 +50,42 @@ def test_an_optimizer_of_matrices_needs_one_that_learns(optimizer: str) -> None:
         refuse_beyond_model(*with_facts(*frozen, "regime.modules=[norm,embed_tokens]"))
     refuse_beyond_model(*with_facts(*frozen, "regime.modules=[q_proj]"))
     refuse_beyond_model(*with_facts(*frozen, "regime.layers=1"))
+
+
+ROUTED = {"model_type": "deepseek_v3", "vocab_size": 264, "hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 32}
+ROUTED |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "n_routed_experts": 4, "first_k_dense_replace": 1}
+ROUTED |= {"q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+
+
+def mixture(*overrides: str, **widths: int) -> tuple[Run, ModelFacts]:
+    run, _ = with_facts(*DEMO, *overrides)
+    architecture = {**ROUTED, **widths}
+    return replace(run, model=replace(run.model, architecture=architecture)), model_facts(architecture, "test")
+
+
+def test_packed_experts_cannot_have_adapters() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^regime\.targets names up_proj, which PEFT takes for the routed experts of deepseek_v3\. .* regime=lora\.$"
+    ):
+        refuse_beyond_model(*mixture("regime=qlora", "regime.targets=[q_proj,up_proj]"))
+    refuse_beyond_model(*mixture("regime=lora", "regime.targets=[q_proj,up_proj]"))
+    refuse_beyond_model(*mixture("regime=qlora", "regime.targets=[q_proj]"))
+
+
+def test_a_note_says_which_layers_all_linear_leaves_out_beside_packed_experts() -> None:
+    (note,) = passed_over(*mixture("regime=qlora"))
+    assert (
+        "the routed experts of deepseek_v3 are quantised and get no adapters, nor do gate_proj, up_proj and down_proj of mlp and shared_experts"
+        in note
+    )
+    assert passed_over(*mixture("regime=lora")) == ()
+    assert passed_over(*with_facts(*DEMO, "regime=qlora")) == ()
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_an_expert_has_whole_groups_in_each_of_its_matrices(bits: int) -> None:
+    refuse_beyond_model(*mixture("regime=qlora", f"regime.bits={bits}"))
+    odd = mixture("regime=qlora", f"regime.bits={bits}", hidden_size=66, moe_intermediate_size=33)
+    with pytest.raises(ConfigError, match=rf"^regime\.bits={bits}: .* weights, which is not a multiple of 64\. Set regime\.bits="):
+        refuse_beyond_model(*odd)
+    refuse_beyond_model(*mixture("regime=qlora", "regime.bits=8", hidden_size=66))

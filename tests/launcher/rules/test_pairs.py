@@ -34,6 +34,7 @@ FORBIDDEN = {
     "pissa-reference": (*GPU, "regime=lora", "regime.init=pissa", "stage=dpo"),
     "pissa-continued": (*GPU, "regime=lora", "regime.init=pissa", "regime.adapter=a"),
     "adapter-reference": (*GPU, "regime=lora", "regime.adapter=a", "stage=dpo"),
+    "experts-split": ("model=mixtral_8x7b", *GPU, "regime=qlora", "sharding=zero3"),
     "new-blocks-split": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=0", "sharding=zero3"),
     "new-blocks-layers": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=1"),
     "tokens-frozen": (*GPU, "regime=freeze", 'model.added_tokens=["<a>"]'),

@@ -49,7 +49,7 @@ CELLS = [
     *((QWEN2, regime) for regime in ("bf16", "amp", "lora")),
     *((MISTRAL, regime) for regime in ("amp", "qlora")),
     *((TIED_QWEN2, regime) for regime in ("qlora", "freeze")),
-    *((MIXTRAL, regime) for regime in ("bf16", "amp", "lora", "qlora", "freeze")),
+    *((MIXTRAL, regime) for regime in ("bf16", "amp", "lora", "qlora", "freeze", "qlora2", "qlora8")),
 ]
 
 

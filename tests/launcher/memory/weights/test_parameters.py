@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from launcher.facts.model import model_facts
 from launcher.facts.model.grown import grown
 from launcher.memory.weights.dtypes import FULL_MEANING
-from launcher.memory.weights.parameters import census_of, quantised_bytes, weight_bytes
+from launcher.memory.weights.parameters import adapter_targets, census_of, expert_targets, packed_bytes, quantised_bytes, weight_bytes
 
 # The demo model: width 128, MLP 352, 4 heads and 2 key-value heads of 32, 2 layers, 264 tokens, tied.
 Q_OR_O, K_OR_V, MLP = 128 * 128, 128 * 64, 128 * 352
@@ -101,14 +102,33 @@ def test_int8_adds_one_fp32_scale_per_row(described):
     assert quantised_bytes(run.regime, census_of(run, facts)) == matrices + 4 * rows
 
 
-def test_bitsandbytes_leaves_experts_in_16_bits(described):
+def test_experts_are_quantised_as_linear_layers_are(described):
     run, facts = described("model=mixtral_8x7b", "regime=qlora")
 
     census = census_of(run, facts)
 
-    experts = 32 * 8 * 3 * 4096 * 14336
-    assert census.quantised == 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024)
-    assert weight_bytes(run, census, AMP) > 2 * experts  # some 90 GB where four bits would be 23
+    attention, experts = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024), 32 * 8 * 3 * 4096 * 14336
+    assert census.quantised == attention + experts
+    assert quantised_bytes(run.regime, census) == pytest.approx((0.5 + 1 / 64 + 4 / (64 * 256)) * (attention + experts))
+    assert packed_bytes(run, facts) == pytest.approx((0.5 + 1 / 64 + 4 / (64 * 256)) * experts)
+
+
+def test_int8_scales_of_experts_are_one_a_row_of_each(described):
+    run, facts = described("model=mixtral_8x7b", "regime=qlora", "regime.bits=8")
+
+    rows = 32 * (4096 + 1024 + 1024 + 4096 + 8 * (2 * 14336 + 4096))
+    assert census_of(run, facts).quantised_rows == rows
+
+
+def test_packed_experts_have_no_adapters_and_nor_has_what_peft_takes_for_them(described):
+    shape = {"model_type": "deepseek_v3", "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 32}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "n_routed_experts": 4, "first_k_dense_replace": 1}
+    facts = model_facts({**shape, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}, "test")
+    (lora, _), (qlora, _) = described("regime=lora"), described("regime=qlora")
+
+    assert len(expert_targets(lora.regime, facts)) == 2
+    assert expert_targets(qlora.regime, facts) == []
+    assert not any(".mlp." in module.name for module in adapter_targets(qlora.regime, facts))
 
 
 def test_frozen_weights_are_16_bits_beside_fp32_weights_that_learn(described):
