@@ -128,7 +128,8 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
 def model_vocabulary(model: Model) -> int:
     """Rows of the embedding as it is loaded."""
     if model.architecture is not None:
-        return int(model.architecture.get("text_config", model.architecture)["vocab_size"])
+        stated = model.architecture.get("text_config", model.architecture)
+        return int(stated.get("vocab_size") or AutoConfig.for_model(**model.architecture).get_text_config().vocab_size)
     if model.path is None:
         raise ValueError("model.path and model.architecture are both null. Set model.path to the folder or hub id of a model.")
     try:

@@ -1,5 +1,6 @@
 """The tokenizer of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -29,6 +30,13 @@ def test_the_built_in_tokenizer_has_256_bytes_and_four_special_tokens():
     assert len(tokenizer) == 260  # fits the 264 embeddings of the demo model
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|pad|>", "<|im_end|>")
     assert tokenizer.padding_side == "right"
+
+
+def test_an_architecture_that_states_no_vocabulary_has_that_of_its_family():
+    """It ended as a bug, after the model was loaded."""
+    run = composed("model=demo", "data=demo")
+    run = replace(run, model=replace(run.model, architecture={"model_type": "llama", "num_hidden_layers": 2}))
+    assert len(load_tokenizer(run)) == 260  # LlamaConfig has 32,000 embeddings
 
 
 @pytest.mark.parametrize("text", ["What is 3 + 4?", "  two  spaces \n\ttab\r\n", "é漢🙂", "\x00\x7f"])
