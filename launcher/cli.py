@@ -187,6 +187,8 @@ def add_board(add: AddParser) -> None:
     what = "show runs in a browser, on this machine alone"
     board = add("board", help=what, description=what.capitalize() + "; stop them, resume them, start new ones.")
     add_output(board)
+    further = "a new run may also name files below this folder, such as models; can be given several times"
+    board.add_argument("--root", action="append", default=[], type=Path, metavar="FOLDER", help=further)
     board.add_argument("--port", type=int, metavar="PORT", help="listen on this port of 127.0.0.1 (default: any free one; over ssh, a socket)")
     board.add_argument("--socket", type=Path, metavar="FILE", help="listen on this Unix socket, which its user alone can open")
     board.add_argument("--new-token", action="store_true", help="make a new token; addresses that were printed before open no page any more")
@@ -256,7 +258,7 @@ def act_board(arguments: argparse.Namespace) -> int:
     keep_private()
     from launcher.board.serve import serve
 
-    return serve(arguments.output, arguments.port, arguments.socket, arguments.new_token)
+    return serve(arguments.output, arguments.root, arguments.port, arguments.socket, arguments.new_token)
 
 
 def act_clean(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,11 +61,22 @@ class Running:
         return self.send("POST", path, json.dumps(values or {}).encode(), **{"Content_Type": "application/json", **headers})
 
 
+def without_free_disk(plan: str) -> str:
+    """A plan without what the disk has free, which others change between two plans; its sentence may break there."""
+    return re.sub(r"[\d.]+\s+[GM]iB\s+is\s+free", "FREE", plan)
+
+
 def environment(folder: Path, **site: str) -> dict[str, str]:
     """Of a board whose socket and token are its test's own; not that of a session over ssh."""
     kept = {name: value for name, value in os.environ.items() if name != "SSH_CONNECTION"}
     paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return {**kept, "XDG_RUNTIME_DIR": str(folder), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **site}
+
+
+def call_beside(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The command line in the folder and the environment of a board."""
+    argv, site = (sys.executable, "-m", "launcher", *words), environment(folder / ".runtime")
+    return subprocess.run(argv, cwd=folder, env=site, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @contextmanager

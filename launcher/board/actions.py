@@ -1,17 +1,23 @@
 """What the board does: words of the command line, shown as they are, run as a process of their own."""
 
-import os
 import shlex
 import subprocess
+import sys
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conf.run_dir import RunDir
 from conf.secrets import masked
-from launcher.command import LAUNCHER, launcher_environment
+from launcher.command import PACKAGES
+from launcher.errors import ConfigError
 
 ACTIONS = ("stop", "resume", "delete")
+# Starts a module of these packages whatever the working folder holds, with nothing in the environment that a shell would not have there.
+ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {} import main; raise SystemExit(main())"
+STARTS, STARTS_IN_SECONDS = 10, 60.0
 SECONDS = 600.0  # until the page hears no more of it; the process goes on
 
 
@@ -20,6 +26,20 @@ class Done:
     code: int | None  # None: it is still at work
     command: str
     text: str
+
+
+class Starts:
+    """So many starts in so short a time are no person's."""
+
+    def __init__(self) -> None:
+        self.times: deque[float] = deque(maxlen=STARTS)
+
+    def count(self) -> None:
+        """Raises ConfigError for one too many."""
+        now = time.monotonic()
+        if len(self.times) == STARTS and now < self.times[0] + STARTS_IN_SECONDS:
+            raise ConfigError(f"The board starts at most {STARTS} runs in {STARTS_IN_SECONDS:.0f} s. Wait, or start it on the command line.")
+        self.times.append(now)
 
 
 def command_of(words: Sequence[str]) -> str:
@@ -35,12 +55,15 @@ def words_of(action: str, run_dir: RunDir, output: Path | None) -> list[str]:
     return words[action]
 
 
+def entry(module: str) -> tuple[str, ...]:
+    return sys.executable, "-c", ENTRY.format(module), str(PACKAGES)
+
+
 def run(words: Sequence[str], folder: Path) -> Done:
     """Run the words as the command line does, in a session of its own: whatever becomes of the board, it comes to its own end."""
     process = subprocess.Popen(
-        (*LAUNCHER, *words),
+        (*entry("launcher.cli"), *words),
         cwd=folder,
-        env=launcher_environment(os.environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,6 +4,7 @@ import getpass
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -13,8 +14,11 @@ from launcher.errors import ConfigError
 MOST_AT_ONCE = 64  # requests
 
 
-def serve(output: Path | None, port: int | None, path: Path | None, new_token: bool) -> int:
+def serve(output: Path | None, roots: Sequence[Path], port: int | None, path: Path | None, new_token: bool) -> int:
     """Answer on this machine alone, until Ctrl-C. What the board has started goes on without it."""
+    for root in roots:
+        if not root.is_dir():
+            raise ConfigError(f"--root {root} is not a folder. Name one that is there.")
     if port is not None and path is not None:
         raise ConfigError("--port and --socket are two places to listen at. Give one of them.")
     place = address.made_private(address.private_place(os.environ))
@@ -23,7 +27,7 @@ def serve(output: Path | None, port: int | None, path: Path | None, new_token: b
     name = listener.getsockname()
     signal.signal(signal.SIGTERM, end)
     try:
-        answer(listener, token, output)
+        answer(listener, token, output, roots)
     except (KeyboardInterrupt, SystemExit):
         print("The board has ended. Runs that it started go on.", flush=True)
     finally:
@@ -36,13 +40,15 @@ def end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def answer(listener: socket.socket, token: str, output: Path | None) -> None:
+def answer(listener: socket.socket, token: str, output: Path | None, roots: Sequence[Path]) -> None:
     import uvicorn
 
-    from launcher.board.app import Board, application
+    from launcher.board.app import application
+    from launcher.board.board import Board
 
     host = socket.gethostname()
-    app = application(Board(Path.cwd(), output, host), token)
+    board = Board(Path.cwd(), output, host, tuple(roots))
+    app = application(board, token)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -55,4 +61,7 @@ def answer(listener: socket.socket, token: str, output: Path | None) -> None:
     )
     print("\n".join(address.how_to_reach(listener, token, getpass.getuser(), host)), flush=True)
     print("Whoever has this address acts as you. Ctrl-C ends the board; runs go on.", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        board.judge.end()

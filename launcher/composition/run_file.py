@@ -93,9 +93,16 @@ def recorded(path: Path, text: str) -> Composed:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}). It is damaged, or a different version of regimen wrote it.") from error
 
 
+def foreign_names(root: Node | None) -> list[str]:
+    """The names that are LLaMA-Factory's alone; empty where they are too few to make the file one of its own."""
+    keys = [key.value for key, _ in root.value] if isinstance(root, MappingNode) else []
+    theirs = [key for key in keys if key not in known_keys() and (row_of_name(key) or row_of_needless(key))]
+    return theirs if len(theirs) >= FOREIGN else []
+
+
 def refuse_foreign(path: Path, root: MappingNode) -> None:
-    theirs = [key.value for key, _ in root.value if key.value not in known_keys() and (row_of_name(key.value) or row_of_needless(key.value))]
-    if len(theirs) >= FOREIGN:
+    theirs = foreign_names(root)
+    if theirs:
         raise ConfigError(f"{path} is a file of LLaMA-Factory ({', '.join(theirs[:3])}, ...). Translate it: regimen import {path} --save my.yaml")
 
 

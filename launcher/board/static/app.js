@@ -1,5 +1,6 @@
 // The one script of the pages: the token, the address behind #, and what happens when a button is pressed.
 import { drawCharts } from "./chart.js";
+import { fillForm } from "./form.js";
 
 const KEY = "regimen-token";
 const LANGUAGE = "regimen-language";
@@ -23,7 +24,7 @@ function headers() {
   return { Authorization: `Bearer ${sessionStorage.getItem(KEY) || ""}`, "Accept-Language": language() };
 }
 
-export async function ask(path, values) {
+async function ask(path, values) {
   const sent = values === undefined ? { headers: headers() }
     : { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(values) };
   const answer = await fetch(path, { ...sent, credentials: "omit", cache: "no-store" });
@@ -76,8 +77,10 @@ document.addEventListener("htmx:responseError", (event) => {
 document.addEventListener("htmx:sendError", () => lost(say("lost")));
 document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) lost(""); });
 document.addEventListener("htmx:afterSwap", (event) => {
-  const charts = event.detail.target.querySelector?.("#charts");
+  const charts = event.detail.target?.querySelector?.("#charts");
   if (charts) drawCharts(charts, ask, say);
+  const form = event.detail.target?.querySelector?.("#new");
+  if (form) fillForm(form, ask, say, confirmAction);
 });
 
 function lost(text) {
@@ -97,7 +100,7 @@ document.addEventListener("click", (event) => {
 });
 
 // Shows the command line's words; only then are they run.
-export function confirmAction({ act, name, command, values }) {
+function confirmAction({ act, name, command, values }) {
   const dialog = $("#ask"), yes = $("#ask-yes"), no = $("#ask-no"), state = $("#ask-state"), output = $("#ask-output");
   $("#ask-title").textContent = say(name);
   $("#ask-warning").hidden = name !== "delete";

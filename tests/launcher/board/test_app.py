@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.board.app import ACTS, OPEN, READS, SERVED
 from launcher.board.index import id_of
-from tests.boards import Running, board
+from launcher.launch import lock
+from tests.boards import Running, board, call_beside, without_free_disk
 from tests.described import described
 
 SECRET = "hf_" + "a1B2" * 9
@@ -59,7 +62,9 @@ def run_id(folder: Path) -> str:
 def paths(run_id: str) -> list[tuple[str, str]]:
     """Every route but the open ones, with a method that it takes."""
     filled = [("GET", path) for path in READS] + [("POST", path) for path in ACTS]
-    return [(method, path.replace("{id}", run_id).replace("{tab}", "log").replace("{action}", "stop")) for method, path in filled]
+    for name, value in {"{id}": run_id, "{tab}": "log", "{action}": "stop", "{group}": "regime", "{choice}": "lora"}.items():
+        filled = [(method, path.replace(name, value)) for method, path in filled]
+    return filled
 
 
 def test_no_route_but_the_shell_answers_without_the_token(running: Running, run_id: str) -> None:
@@ -262,6 +267,84 @@ def test_a_run_is_deleted_by_the_command_that_was_shown(running: Running, folder
     assert (done["code"], done["command"]) == (0, f"regimen clean --yes '{old.path}'")
     assert not old.path.exists()
     assert running.post(f"/runs/{id_of(old)}/delete").status == 422
+
+
+def test_a_new_run_is_judged_as_the_command_line_judges_it(running: Running, folder: Path) -> None:
+    form = {"regime": "lora", "training.max_steps": "3", "name": "名", "tracking.project": "a 'quoted' $(touch pwned)"}
+    found = json.loads(running.post("/new/plan", {"form": form}).text)
+    words = shlex.split(found["command"])
+    assert words[:4] == ["regimen", "train", "--detach", "regime=lora"]
+    said = call_beside(folder, "plan", *words[3:])
+    assert (said.returncode, without_free_disk(said.stdout)) == (0, without_free_disk(found["text"] + "\n"))
+    assert found["values"]["tracking.project"] == form["tracking.project"]
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"hydra.run.dir": "/tmp/x"}, 2),
+        ({"model._target_": "os.system"}, 2),
+        ({"resume": "last"}, 2),
+        ({"--config-dir": "/tmp"}, 2),
+        ({"stage.reward_packages": "[os]"}, 77),
+        ({"name": "${oc.env:HOME}"}, 77),
+        ({"output": "/etc"}, 77),
+        ({"model.path": "../../x", "model": "local", "data": "demo"}, 77),
+        ({"model.path": "~root/x", "model": "local", "data": "demo"}, 2),
+        ({"model": "demo", "data": "files", "data.sets": "[/etc/passwd]"}, 77),
+        ({"regime.rank": "1\nhydra.verbose: true"}, 2),
+        ({"regime.rank": "!!python/object/apply:os.system ['touch pwned']"}, 2),
+        ({"optim.lr": "1e-4,2e-4"}, 2),
+        ({"regime.rnk": "8"}, 2),
+        ({"name": 5}, 2),
+    ],
+    ids=str,
+)
+def test_a_form_that_asks_for_more_than_a_run_starts_nothing(running: Running, folder: Path, form: dict[str, Any], status: int) -> None:
+    runs = sorted((folder / "outputs").glob("*/*"))
+    found = (
+        json.loads(running.post("/new/plan", {"form": form}).text)
+        if all(isinstance(text, str) for text in form.values())
+        else {"code": 2, "error": "x"}
+    )
+    assert (found["code"], bool(found["error"])) == (status, True)
+    assert running.post("/new/start", {"form": form}).status == 422
+    assert sorted((folder / "outputs").glob("*/*")) == runs
+    assert not list(folder.rglob("pwned"))
+
+
+def test_a_refused_form_is_not_started_by_a_forged_request(running: Running, folder: Path) -> None:
+    """The command judges it once more, whatever the page has shown."""
+    done = json.loads(
+        running.post(
+            "/new/start", {"form": {"node": "cpu", "model": "llama3.1_8b", "data": "demo", "regime": "full", "node.host_memory": "8GB"}}
+        ).text
+    )
+    assert (done["code"], "REFUSED" in done["text"]) == (3, True)
+    assert not list((folder / "outputs").glob("*llama3*"))
+
+
+def test_text_that_is_no_form_is_refused(running: Running) -> None:
+    for values in ({}, {"form": []}, {"form": "x"}, {"form": {"regime": {"a": 1}}}):
+        assert running.post("/new/start", values).status == 422
+    assert running.post("/new/load", {"text": 5}).status == 422
+    assert running.get("/new/fields/regime/..%2Fx").status == 404
+    assert running.get("/new/fields/regime/nothing").status == 422
+    assert running.get("/new?like=" + "0" * 16).status == 422
+
+
+def test_stop_is_the_request_of_the_command_line(running: Running, folder: Path) -> None:
+    at_work = RunDir(folder / "outputs" / "work" / "2026-11-24_10-00-00")
+    at_work.path.mkdir(parents=True)
+    at_work.run_yaml.write_text("name: work\n")
+    journal.record(at_work, journal.Started("here"))
+    lock.acquire(at_work, lock.this_process())
+    assert f"regimen stop {at_work.path}" in running.get(f"/runs/{id_of(at_work)}/head").text
+    done = json.loads(running.post(f"/runs/{id_of(at_work)}/stop").text)
+    assert (done["code"], f"{at_work.path} is asked to save and stop." in done["text"], at_work.stop.exists()) == (0, True, True)
+    assert [event["event"] for event in journal.events(at_work)] == ["start", "stop requested"]
+    assert json.loads(running.post(f"/runs/{id_of(at_work)}/delete").text)["code"] == 73
+    assert at_work.run_yaml.exists()
 
 
 def test_neither_arguments_nor_files_of_the_run_hold_the_token(running: Running, folder: Path) -> None:

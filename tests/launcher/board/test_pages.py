@@ -6,11 +6,12 @@ import json
 import re
 from pathlib import Path
 
-from launcher.board import app, pages
+from launcher.board import pages, runs
 from launcher.board.app import SERVED, STATIC
 from launcher.launch.status import ACTIVE, END_STATES
 
 TEMPLATES = pages.FOLDER / "templates"
+OWN = ("app.js", "chart.js", "form.js")
 TEXT_KEY = re.compile(r"""\b(?:t|say)\("(\w+)"\)""")
 
 
@@ -21,10 +22,10 @@ def test_every_text_is_there_in_every_language() -> None:
 
 
 def test_every_text_that_a_page_asks_for_is_there_and_no_other() -> None:
-    sources = [*TEMPLATES.glob("*.j2"), *(STATIC / name for name in SERVED if name in ("app.js", "chart.js"))]
+    sources = [*TEMPLATES.glob("*.j2"), *(STATIC / name for name in SERVED if name in OWN)]
     asked = {key for path in sources for key in TEXT_KEY.findall(path.read_text(encoding="utf-8"))}
     states = {f"state_{state}" for state in (*ACTIVE, *END_STATES.values(), "failed", "dead", "unknown")}
-    named = {*states, *(f"tab_{tab}" for tab in app.TABS), *("stop", "resume", "delete", "allocated", "nvml", "host")}
+    named = {*states, *(f"tab_{tab}" for tab in runs.TABS), *("stop", "resume", "delete", "allocated", "nvml", "host")}
     assert asked | named == set(pages.texts())
 
 
@@ -46,7 +47,7 @@ def test_the_vendored_files_are_those_that_were_noted() -> None:
 
 
 def test_no_page_names_another_host_and_no_script_or_style_stands_in_a_page() -> None:
-    ours = [*TEMPLATES.glob("*.j2"), STATIC / "app.js", STATIC / "chart.js", STATIC / "style.css"]
+    ours = [*TEMPLATES.glob("*.j2"), *(STATIC / name for name in OWN), STATIC / "style.css"]
     for path in ours:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"(?:https?:)?//[a-z]+\.[a-z]", text), path
@@ -57,7 +58,7 @@ def test_no_page_names_another_host_and_no_script_or_style_stands_in_a_page() ->
 
 def test_nothing_of_the_board_writes_markup_by_hand() -> None:
     """What escapes is Jinja in templates and textContent in scripts."""
-    scripts = "".join((STATIC / name).read_text() for name in ("app.js", "chart.js"))
+    scripts = "".join((STATIC / name).read_text() for name in OWN)
     assert not re.search(r"innerHTML\s*=|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", scripts)
     calls = {
         node.func.id

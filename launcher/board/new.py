@@ -1,0 +1,97 @@
+"""The routes of a new run: its form, what the judge says of it, and its start."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from conf.groups import built_in_choices
+from conf.run_dir import RunDir
+from launcher.board import actions, form
+from launcher.board.board import Act, Board, Read, page, result
+from launcher.board.form import Field, Section
+from launcher.board.index import odd_files
+from launcher.errors import ConfigError, RegimenError
+
+
+def new(board: Board, request: Request) -> Response:
+    """The form of a new run; with ?like=ID as that run was."""
+    like = request.query_params.get("like")
+    found: dict[str, Any] = board.judge.ask("like", path=str(plain_run_yaml(board.index.run(like)).absolute())) if like else {"error": ""}
+    given: dict[str, str] = found.get("form", {})
+    sections = [(section, shown_fields(section, given)) for section in form.sections()]
+    values = {"sections": sections, "form": given, "error": found["error"], "recipes": built_in_choices("recipe")}
+    return page(request, "new.html.j2", name_help=form.name_help("name"), **values)
+
+
+def plain_run_yaml(run_dir: RunDir) -> Path:
+    if odd_files(run_dir):
+        raise ConfigError(odd_files(run_dir))
+    return run_dir.run_yaml
+
+
+def shown_fields(section: Section, given: Mapping[str, str]) -> list[Field]:
+    return form.fields_of(section.group, given.get(section.group) or form.first_choice(section.group))
+
+
+def new_fields(board: Board, request: Request) -> Response:
+    group, choice = request.path_params["group"], request.path_params["choice"]
+    return page(request, "fields.html.j2", fields=form.fields_of(group, choice))
+
+
+def asking(what: str) -> Act:
+    """A question to the process that judges, about the form that the page sends."""
+
+    def act(board: Board, _: Request, values: dict[str, Any]) -> Response:
+        given = form_from(board, values)
+        return JSONResponse({**board.judge.ask(what, form=given), "command": command_of_form(given)})
+
+    return act
+
+
+def load(board: Board, _: Request, values: dict[str, Any]) -> Response:
+    if not isinstance(values.get("text"), str):
+        raise ConfigError("There is no text of a file.")
+    return JSONResponse(board.judge.ask("load", text=values["text"]))
+
+
+def start(board: Board, _: Request, values: dict[str, Any]) -> Response:
+    """What the form describes, started by the command that was shown; the command judges it again."""
+    given = form_from(board, values)
+    saved = board.judge.ask("save", form=given)
+    if saved["error"]:
+        raise ConfigError(saved["error"])
+    board.starts.count()
+    return result(actions.run(start_words(given), board.folder))
+
+
+def form_from(board: Board, values: dict[str, Any]) -> dict[str, str]:
+    """What the page sent; a board of one output folder starts its runs there."""
+    given = values.get("form")
+    if not isinstance(given, dict):
+        raise ConfigError("There is no form in the request.")
+    return given if board.output is None else {"output": str(board.output), **given}
+
+
+def start_words(given: Mapping[str, Any]) -> list[str]:
+    return ["train", "--detach", *form.overrides_of(given)]
+
+
+def command_of_form(given: Mapping[str, Any]) -> str:
+    """Empty for a form that cannot be said."""
+    try:
+        return actions.command_of(start_words(given))
+    except RegimenError:
+        return ""
+
+
+READS: dict[str, Read] = {"/new": new, "/new/fields/{group}/{choice}": new_fields}
+ACTS: dict[str, Act] = {
+    "/new/plan": asking("plan"),
+    "/new/proposals": asking("proposals"),
+    "/new/save": asking("save"),
+    "/new/load": load,
+    "/new/start": start,
+}

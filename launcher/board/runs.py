@@ -1,0 +1,116 @@
+"""The routes of runs: what they show, and what is done with one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from conf.run_dir import RunDir
+from launcher.board import actions, files, views
+from launcher.board.board import Act, Board, Read, page, result
+from launcher.board.index import GONE, odd_files
+from launcher.errors import ConfigError
+
+NO_CONTENT = 204
+TABS = ("progress", "memory", "log", "plan", "checkpoints", "events")
+
+
+def the_run(board: Board, request: Request) -> RunDir:
+    return board.index.run(request.path_params["id"])
+
+
+def runs(board: Board, request: Request) -> Response:
+    return page(request, "runs.html.j2", **list_of_runs(board, request.query_params))
+
+
+def run_list(board: Board, request: Request) -> Response:
+    return page(request, "run_list.html.j2", **list_of_runs(board, request.query_params))
+
+
+def list_of_runs(board: Board, asked: Mapping[str, str]) -> dict[str, Any]:
+    every = views.rows(board.index.statuses(board.index.all()))
+    found = views.chosen(every, asked.get("words", ""))
+    first = min(int(asked["first"]) if asked.get("first", "").isdecimal() else 0, len(found))
+    shown = found[first : first + views.PER_PAGE]
+    before, after = max(0, first - views.PER_PAGE), first + views.PER_PAGE
+    return {
+        "rows": shown,
+        "count": len(found),
+        "every": len(every),
+        "words": asked.get("words", ""),
+        "first": first,
+        "before": before,
+        "after": after,
+    }
+
+
+def run(board: Board, request: Request) -> Response:
+    tab = request.query_params.get("tab", TABS[0])
+    return page(request, "run.html.j2", head=head_of(board, request), tabs=TABS, tab=tab if tab in TABS else TABS[0])
+
+
+def run_head(board: Board, request: Request) -> Response:
+    return page(request, "run_head.html.j2", head=head_of(board, request))
+
+
+def head_of(board: Board, request: Request) -> views.Head:
+    now = next(iter(board.index.statuses([the_run(board, request)])), None)
+    if now is None:
+        raise ConfigError(GONE)
+    return views.head_of(now, board.output)
+
+
+def run_tab(board: Board, request: Request) -> Response:
+    """One of TABS. Nothing is read of a folder whose records are not plain files."""
+    tab, run_dir = request.path_params["tab"], the_run(board, request)
+    if tab not in TABS:
+        raise HTTPException(404, "There is no such page.")
+    values: dict[str, Any] = {"id": request.path_params["id"], "odd": odd_files(run_dir)}
+    return page(request, f"tab_{tab}.html.j2", **values, **({} if values["odd"] else tab_values(tab, run_dir, request)))
+
+
+def tab_values(tab: str, run_dir: RunDir, request: Request) -> dict[str, Any]:
+    if tab == "log":
+        names = files.log_names(run_dir)
+        name = request.query_params.get("file") or next(iter(names), "")
+        return {"names": names, "name": name, "shown": files.log_tail(run_dir, name)}
+    read: dict[str, Callable[[RunDir], Any]] = {
+        "memory": views.memory,
+        "plan": views.plan_of,
+        "checkpoints": views.checkpoints,
+        "events": views.events,
+    }
+    return {"found": read[tab](run_dir)} if tab in read else {}
+
+
+def curve(board: Board, request: Request) -> Response:
+    """The charts of a run; nothing where its file is as long as the page says that it has seen."""
+    run_dir = the_run(board, request)
+    if odd_files(run_dir):
+        return JSONResponse({"size": 0, "charts": []})
+    with board.curves.lock:
+        curves = board.curves.of(run_dir)
+        if request.query_params.get("seen") == str(curves.tail.offset):
+            return Response(status_code=NO_CONTENT)
+        return JSONResponse({"size": curves.tail.offset, "charts": curves.charts()})
+
+
+def act_on_run(board: Board, request: Request, _: dict[str, Any]) -> Response:
+    action = request.path_params["action"]
+    if action not in actions.ACTIONS:
+        raise HTTPException(404, "There is no such action.")
+    done = actions.run(actions.words_of(action, the_run(board, request), board.output), board.folder)
+    return result(done)
+
+
+READS: dict[str, Read] = {
+    "/runs": runs,
+    "/runs/list": run_list,
+    "/runs/{id}": run,
+    "/runs/{id}/head": run_head,
+    "/runs/{id}/curve": curve,
+    "/runs/{id}/tab/{tab}": run_tab,
+}
+ACTS: dict[str, Act] = {"/runs/{id}/{action}": act_on_run}

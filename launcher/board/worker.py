@@ -1,0 +1,123 @@
+"""A process that composes and judges for the board, one question after the other: a line of JSON in, a line of JSON out.
+
+It calls what `regimen plan` calls, and stays warm, so that an answer takes a fraction of a start. The board ends it where it takes too long.
+"""
+
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conf.exit_codes import REFUSED
+from conf.private import keep_private
+from conf.run_dir import run_as_dict
+from conf.secrets import masked_in
+from launcher.board.form import form_of, overrides_of, refuse_outside
+from launcher.composition.compose import compose
+from launcher.composition.described import as_file, described
+from launcher.composition.recorded import flat
+from launcher.composition.run_file import foreign_names, read_run_file
+from launcher.errors import RegimenError
+from launcher.gate.pasting import pasted
+from launcher.verbs import plan
+from launcher.verbs.plan_text import plan_text, recommendation_lines
+
+FILE = "your file.yaml"  # as messages name what the browser sent
+
+
+def judged(question: dict[str, Any]) -> dict[str, Any]:
+    """The text of `regimen plan`, and the values that the run would have."""
+    overrides = checked(question)
+    found = plan.unstarted(overrides, ())
+    values = flat(run_as_dict(found.run))
+    choices = {key.removesuffix(".name"): value for key, value in values.items() if key.endswith(".name")}
+    return {"permitted": found.judged.verdict.permitted, "text": plan_text(found, os.environ), "values": form_of(values), "choices": choices}
+
+
+def proposed(question: dict[str, Any]) -> dict[str, Any]:
+    """What would fit instead: the lines of `regimen plan`, and the whole form that each change leads to."""
+    overrides = checked(question)
+    found = plan.proposals(plan.unstarted(overrides, ()).judged, overrides)
+    forms = [as_form(pasted(overrides, change.overrides)) for change in found]
+    rows = [{"words": " ".join(change.overrides), "form": form} for change, form in zip(found, forms, strict=True)]
+    return {"text": "\n".join(recommendation_lines(found, overrides)), "proposals": rows}
+
+
+def as_form(overrides: Sequence[str]) -> dict[str, str]:
+    return form_of(described(compose(overrides)))
+
+
+def saved(question: dict[str, Any]) -> dict[str, Any]:
+    run = compose(checked(question))
+    return {"text": as_file(described(run), "A run of regimen. Overrides may follow it: regimen train FILE.yaml optim.lr=1e-4")}
+
+
+def loaded(question: dict[str, Any]) -> dict[str, Any]:
+    """The form that a file describes: one of a run, a run.yaml, or a training file of LLaMA-Factory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, FILE)
+        path.write_text(question["text"], encoding="utf-8")
+        try:
+            return {"form": as_form([line.text for line in read_run_file(translated(path))])}
+        except RegimenError as error:
+            raise type(error)(str(error).replace(f"{folder}/", "")) from error
+
+
+def translated(path: Path) -> Path:
+    try:
+        theirs = foreign_names(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+    except yaml.YAMLError:
+        return path  # whose reader says what is wrong with it
+    if not theirs:
+        return path
+    from launcher.verbs.import_run import import_run
+
+    ours = path.with_name("translated.yaml")
+    import_run([str(path)], ours)
+    return ours
+
+
+def alike(question: dict[str, Any]) -> dict[str, Any]:
+    """The form of a run that was recorded."""
+    return {"form": as_form([line.text for line in read_run_file(Path(question["path"]))])}
+
+
+def checked(question: dict[str, Any]) -> list[str]:
+    """The overrides of the form, whose run stays within the folders of the board."""
+    overrides = overrides_of(question["form"])
+    refuse_outside(flat(run_as_dict(compose(overrides))), Path.cwd(), [Path(root) for root in question["roots"]])
+    return overrides
+
+
+ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"plan": judged, "proposals": proposed, "save": saved, "load": loaded, "like": alike}
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """What was found out; of bad input, the sentence and the exit code of the command line. `told`: what it prints besides."""
+    told = io.StringIO()
+    try:
+        with redirect_stdout(told), redirect_stderr(told):
+            found = ANSWERS[question["ask"]](question)
+        code = REFUSED if found.get("permitted") is False else 0
+        return masked({"code": code, "error": "", "told": told.getvalue(), **found})
+    except RegimenError as error:
+        return masked({"code": error.exit_code, "error": str(error), "told": told.getvalue()})
+
+
+def masked(values: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = masked_in(values)
+    return found
+
+
+def main() -> None:
+    keep_private()
+    for line in sys.stdin:
+        said = json.dumps(answer(json.loads(line)))
+        print(said, flush=True)
