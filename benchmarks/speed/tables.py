@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.cells import CELLS, Cell
+from benchmarks.speed.cells import CELLS, OPTED, Cell
 
 FILE = "speed/h200_speed.jsonl"
 VARIANTS = {
@@ -50,6 +50,21 @@ def columns(found: list[dict[str, Any]]) -> str:
     return " | ".join(figures(found, key, factor, form) for key, factor, form in (("step_seconds", 1000, ".0f"), *MEMORY))
 
 
+def effects(records: list[dict[str, Any]]) -> list[str]:
+    """What a variant that changes numbers does to the losses: beside those of the newest default run of its cell, of the same data and seed."""
+    lines = []
+    for name, variant in OPTED:
+        runs = {each: [record for record in records if record["cell"] == f"{name}/{each}"] for each in ("default", variant)}
+        if all(runs.values()):
+            plain, changed = (found[-1]["losses"] for found in runs.values())
+            largest = max(abs(loss / other - 1) for loss, other in zip(changed, plain, strict=True))
+            lines.append(
+                f"{name}, {variant}: over {len(plain)} steps each loss is within {largest:.2%} of that of the default; the last ones are "
+                f"{changed[-1]:.4f} and {plain[-1]:.4f}."
+            )
+    return lines
+
+
 MEMORY = (("allocated_gib", 1, ".2f"), ("predicted_gib", 1, ".2f"))
 
 
@@ -72,7 +87,8 @@ def page(results: Path) -> str:
         "and others up to 170. Its prediction is for eight samples of full length. Where a prediction is far above what was allocated, the plain\n"
         "kernels were counted still. 1b-full computes in bf16_amp by default, and in bf16 in its other variants."
     )
-    return "\n".join([head, *rows_of(records), "", *meanings, "", mixed, ""])
+    changed = effects(records)
+    return "\n".join([head, *rows_of(records), "", *meanings, "", *changed, *([""] if changed else []), mixed, ""])
 
 
 def main() -> int:
