@@ -1,4 +1,7 @@
-"""The frozen linear layer under an adapter: plain, transposed (GPT-2), 4 and 8 bits of bitsandbytes."""
+"""The frozen linear layer under an adapter: plain, transposed (GPT-2), 4 and 8 bits of bitsandbytes.
+
+Dequantising writes every number once, so it is deterministic; the products are as deterministic as the device's.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
