@@ -28,6 +28,7 @@ from benchmarks.memory.families import FAMILIES_ONE_GPU
 from benchmarks.memory.families import SHAPES as FAMILY_SHAPES
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
+from benchmarks.memory.mixtures import MIXTURES_ONE_GPU
 from benchmarks.memory.on_cpus import ON_CPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
@@ -49,6 +50,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
     "on_cpus": (ON_CPUS, ()),
     "families": (FAMILIES_ONE_GPU, ()),
+    "mixtures": (MIXTURES_ONE_GPU, ()),
 }
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill

@@ -38,7 +38,7 @@ class PackedExperts(nn.Module):
 
     def put(self, expert: int, part: int, matrix: Tensor) -> None:
         """Pack [outputs / parts, inputs] of one expert, where the matrix lies."""
-        packed = self.form.pack(matrix.to(self.dtype), self.dtype)
+        packed = self.form.pack(matrix.to(self.dtype).contiguous(), self.dtype)
         for name, tensor in packed.items():
             if name not in self.stacked:
                 self.stacked[name] = tensor.new_zeros((self.experts * self.parts, *tensor.shape))
