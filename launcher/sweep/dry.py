@@ -20,9 +20,9 @@ from launcher.errors import ConfigError
 from launcher.launch.foreign import NO_TRUST
 from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
-from launcher.sweep.fits import Fits
 from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.grid import fixed_keys, grid_points
+from launcher.sweep.judging import Judging
 from launcher.sweep.multirun import checked_start, later_start
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
 from launcher.sweep.schedule import Resources
@@ -74,9 +74,9 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
         raise ConfigError("plan -m shows every point of a grid, and this hydra/sweeper chooses its points as it goes. Leave it out.")
     before = {} if sweep_dir is None else {result.point.number: result for result in ledger.results(sweep_dir)}
     settings = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
-    fixed, taken, fits, rows = fixed_keys(parsed(start.overrides)), set[int](), Fits(), []
+    fixed, taken, judging, rows = fixed_keys(parsed(start.overrides)), set[int](), Judging(start.config_dirs), []
     for point in points:
-        one = identified(tuple(point), start.config_dirs, fixed, before, taken)
+        one = identified(tuple(point), judging, fixed, before, taken)
         taken.add(one.point.number)
         left = None if one.before is None else what_is_left(one.before)
         resources = resources_of(one.described, settings)
@@ -85,7 +85,7 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
         elif isinstance(left, RunDir):
             found = judge_again(one.point, left, resources, NO_TRUST)
         else:
-            found = judge_described(one.point, one.described, start.config_dirs, resources, fits)
+            found = judge_described(one.point, one.described, resources, judging)
         rows.append(Row(one.point, found, isinstance(left, RunDir)))
     return rows
 

@@ -13,10 +13,10 @@ from launcher.composition.compose import compose
 from launcher.composition.given import given_values
 from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
-from launcher.gate.judge import Judged, judge_run, with_unread
+from launcher.gate.judge import Judged, with_unread
 from launcher.gate.verdict import Verdict
 from launcher.sweep.fingerprint import fingerprint_of
-from launcher.sweep.fits import Fits
+from launcher.sweep.judging import Judging
 from launcher.sweep.schedule import Resources
 from launcher.words import plural
 
@@ -69,10 +69,10 @@ class Identified:
 
 
 def identified(
-    overrides: tuple[str, ...], config_dirs: Sequence[Path], fixed: frozenset[str], known: Mapping[int, Result], taken: Collection[int]
+    overrides: tuple[str, ...], judging: Judging, fixed: frozenset[str], known: Mapping[int, Result], taken: Collection[int]
 ) -> Identified:
     """Which point this is: one of `known`, by its configuration, or a new one. `taken`: the numbers of other points of the batch."""
-    described = composed_or_refusal(overrides, config_dirs)
+    described = judging.composer.composed_or_refusal(overrides)
     fingerprint = fingerprint_of(described, overrides)
     varied = tuple(override for override in overrides if override.split("=", 1)[0] not in fixed)
     before = next((result for number, result in known.items() if result.point.fingerprint == fingerprint and number not in taken), None)
@@ -82,22 +82,21 @@ def identified(
 
 def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
     """The point ready to start, or why it may not."""
-    return judge_described(point, composed_or_refusal(point.overrides, config_dirs), config_dirs, resources, Fits())
+    judging = Judging(config_dirs)
+    return judge_described(point, judging.composer.composed_or_refusal(point.overrides), resources, judging)
 
 
-def judge_described(
-    point: Point, described: Composed | RegimenError, config_dirs: Sequence[Path], resources: Resources, fits: Fits
-) -> Permitted | Result:
+def judge_described(point: Point, described: Composed | RegimenError, resources: Resources, judging: Judging) -> Permitted | Result:
     if isinstance(described, RegimenError):
         return refused(point, described)
     try:
         run = on_its_share(described, resources)
-        judged = judge_run(replace(run, name=named(run.name, point.varied)))
-        judged = with_unread(judged, run, given_values(point.overrides, config_dirs))
+        judged = judging.judge(replace(run, name=named(run.name, point.varied)))
+        judged = with_unread(judged, run, given_values(point.overrides, judging.config_dirs))
     except RegimenError as error:
         return refused(point, error)
     found = permitted_or_refused(point, judged)
-    return replace(found, fits=fits.of(judged)) if isinstance(found, Result) else found
+    return replace(found, fits=judging.what_fits(judged)) if isinstance(found, Result) else found
 
 
 def refused(point: Point, error: RegimenError, run_dir: RunDir | None = None) -> Result:

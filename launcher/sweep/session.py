@@ -11,8 +11,8 @@ from launcher.facts.node import visible_gpus
 from launcher.launch.foreign import NO_TRUST, Trust
 from launcher.sweep import ledger, table
 from launcher.sweep.display import Display, Lines, display_for
-from launcher.sweep.fits import Fits
 from launcher.sweep.going_on import judge_again, what_is_left
+from launcher.sweep.judging import Judging
 from launcher.sweep.ledger import SweepDir
 from launcher.sweep.points import Permitted, Result, identified, judge_described
 from launcher.sweep.pool import Limits, Pool
@@ -30,7 +30,6 @@ class Sweep:
         self.results: dict[int, Result] = {}  # of the points that this start came to, by their numbers
         self.gpus: tuple[str, ...] = ()
         self.noted: set[str] = set()
-        self.fits = Fits()
         self.display: Display = Lines()
 
     def __call__(self, config: DictConfig) -> float | None:
@@ -43,7 +42,8 @@ class Sweep:
             KeyboardInterrupt: when it was asked to stop or too many points failed, so that no sampler goes on.
         """
         self.gpus, taken = resources.gpus, set[int]()
-        decided = [self.decided(tuple(overrides), resources, taken) for overrides in job_overrides]
+        judging = Judging(self.config_dirs)
+        decided = [self.decided(tuple(overrides), resources, judging, taken) for overrides in job_overrides]
         permitted = [point for point in decided if isinstance(point, Permitted)]
         self.note([note for point in permitted for note in point.judged.notes])
         failed = sum(1 for result in self.results.values() if result.state == "failed" and result != self.before.get(result.point.number))
@@ -56,18 +56,15 @@ class Sweep:
             raise KeyboardInterrupt
         return [self.results[point.point.number].objective for point in decided]
 
-    def decided(self, overrides: tuple[str, ...], resources: Resources, taken: set[int]) -> Permitted | Result:
+    def decided(self, overrides: tuple[str, ...], resources: Resources, judging: Judging, taken: set[int]) -> Permitted | Result:
         """What happens to a point: it begins, it goes on, or its result is known. `taken`: the numbers of the points of this batch so far."""
-        one = identified(overrides, self.config_dirs, self.fixed, self.known(), taken)
+        one = identified(overrides, judging, self.fixed, self.known(), taken)
         point, left = one.point, None if one.before is None else what_is_left(one.before)
         taken.add(point.number)
         if isinstance(left, Result):
             self.keep(left)
             return left
-        if left is not None:
-            found = judge_again(point, left, resources, self.trust)
-        else:
-            found = judge_described(point, one.described, self.config_dirs, resources, self.fits)
+        found = judge_again(point, left, resources, self.trust) if left is not None else judge_described(point, one.described, resources, judging)
         if isinstance(found, Result):
             self.ended(found)
         return found

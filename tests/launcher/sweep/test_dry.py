@@ -11,7 +11,7 @@ from launcher.gate.judge import judge_run
 from launcher.gate.pasting import pasted
 from launcher.sweep import ledger
 from launcher.sweep.fingerprint import fingerprint_of
-from launcher.sweep.fits import WITHOUT_BYTES, Fits
+from launcher.sweep.judging import WITHOUT_BYTES, Judging
 from launcher.sweep.ledger import Start
 from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, judge_point
 from launcher.sweep.schedule import Resources
@@ -52,10 +52,10 @@ def test_the_change_that_would_fit_is_permitted_in_the_same_place() -> None:
 
 
 def test_points_that_differ_in_what_no_byte_depends_on_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    fits, seen = Fits(), []
-    monkeypatch.setattr("launcher.sweep.fits.alternatives", lambda run, *_, **__: seen.append(run.optim.lr) or ())
+    judging, seen = Judging([]), []
+    monkeypatch.setattr("launcher.sweep.judging.alternatives", lambda run, *_, **__: seen.append(run.optim.lr) or ())
     for words in ("optim.lr=1e-3", "optim.lr=2e-3", "optim.lr=1e-3 optim.weight_decay=0.5"):
-        fits.of(judge_run(composed("recipe=demo", "node=cpu", *words.split())))
+        judging.what_fits(judge_run(composed("recipe=demo", "node=cpu", *words.split())))
     assert seen == [1e-3, 1e-3]
     assert "optim.weight_decay" not in WITHOUT_BYTES  # some optimizers hold a copy of the gradients for it
 
