@@ -19,6 +19,7 @@ from conf.secrets import Masking, masked
 from trainers.ranks import life
 from trainers.ranks.causes import cause_of
 from trainers.ranks.doing import say_doing
+from trainers.ranks.libraries import only_what_is_needed
 from trainers.ranks.noise import leave_out_noise
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
@@ -84,8 +85,8 @@ def main() -> int:
         reserve(run_dir.exit_reserve(place.rank), EXIT_BYTES)
         run = load_run(run_dir)
         leave_silent_hub(run, run_dir, place)
-        from trainers.run import train
-
+        with only_what_is_needed(run):
+            from trainers.run import train
         code, message = train(run, run_dir, place)
         together = True
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code

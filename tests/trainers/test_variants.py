@@ -123,6 +123,7 @@ def test_a_run_whose_evaluations_get_no_better_ends_early_with_its_best_checkpoi
         "loading weights",
         "preparing the training",
         "evaluating before the first step",
+        "reading the first batch",
         "making the first step",
         "training",
         "saving the model",

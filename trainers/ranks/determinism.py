@@ -1,7 +1,5 @@
 """training.deterministic: only kernels that give the same bits in each run."""
 
-import torch
-
 from conf.schema import Run
 
 NO_FORM = "does not have a deterministic implementation"  # torch's words (aten/src/ATen/Context.cpp, alertNotDeterministic)
@@ -14,6 +12,8 @@ def choose_kernels(run: Run) -> None:
     (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). The Triton kernels of trainers/kernels and liger add in a fixed order as they are.
     """
     if run.training.deterministic:
+        import torch  # causes.py reads this module, and a rank answers before it has loaded libraries
+
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # every result here is written before it is read
         torch.backends.cudnn.benchmark = False

@@ -1,5 +1,7 @@
 """Plain linear layers and experts of the values that quantised ones stand for."""
 
+import sys
+
 import bitsandbytes
 import torch
 from torch import nn
@@ -28,9 +30,8 @@ def with_plain_layers(model: PreTrainedModel, dtype: torch.dtype, device: torch.
 
 
 def is_quantised(module: nn.Module) -> bool:
-    from hqq.core.quantize import HQQLinear
-
-    return isinstance(module, (bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit, HQQLinear))
+    hqq = sys.modules.get("hqq.core.quantize")  # where it was not imported, no layer is of it
+    return isinstance(module, (bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit, *((hqq.HQQLinear,) if hqq else ())))
 
 
 def dequantised_weight(module: nn.Module) -> torch.Tensor:

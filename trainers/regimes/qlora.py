@@ -112,6 +112,8 @@ def load_2bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
 
 
 def quantised_types(bits: int) -> tuple[type[nn.Module], ...]:
+    if bits != 2:
+        return LINEAR_TYPES
     from hqq.core.quantize import HQQLinear
 
-    return (*LINEAR_TYPES, HQQLinear) if bits == 2 else LINEAR_TYPES
+    return (*LINEAR_TYPES, HQQLinear)

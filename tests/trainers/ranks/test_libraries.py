@@ -1,0 +1,51 @@
+"""What a rank imports."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conf.schema import Run
+from launcher.composition.compose import compose
+from trainers.ranks.libraries import left_out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), ("hqq", "deepspeed")),
+        (("regime=qlora", "regime.bits=4"), ("hqq", "deepspeed")),
+        (("regime=qlora", "regime.bits=2"), ("deepspeed",)),
+        (("sharding=zero2",), ("hqq",)),
+        (("stage=grpo",), ()),  # a reward function may import what it likes
+    ],
+)
+def test_packages_are_left_out_that_the_run_does_not_use(overrides: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert left_out(described(*overrides)) == expected
+
+
+def described(*overrides: str) -> Run:
+    return compose(["model=llama3.1_8b", "data=demo", *overrides])
+
+
+CHECK = """
+import sys
+import trainers.__main__
+heavy = ("torch", "transformers", "hqq", "deepspeed", "scipy.optimize", "trl")
+print([name for name in heavy if sys.modules.get(name)])
+from launcher.composition.compose import compose
+from trainers.ranks.libraries import only_what_is_needed
+with only_what_is_needed(compose(["model=llama3.1_8b", "data=demo", "regime=qlora"])):
+    import trainers.run, trainers.stages.sft, trainers.regimes.qlora
+print([name for name in heavy if sys.modules.get(name)])
+from accelerate.utils import is_deepspeed_available
+from transformers.utils import is_hqq_available, is_scipy_available
+import gc, scipy.optimize
+print(bool(is_deepspeed_available()), is_hqq_available(), is_scipy_available(), gc.isenabled())
+"""
+
+
+def test_a_rank_answers_before_libraries_and_loads_those_of_its_run_alone() -> None:
+    """In a process of its own, since these modules are in this one already. scipy is there for whoever asks later."""
+    done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['torch', 'transformers']", "False False True True"]
