@@ -85,7 +85,9 @@ def started(cell: Cell, given: list[str], work: Path) -> dict[str, Any]:
     here = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
     began = time.time()
-    done = subprocess.run([sys.executable, "-m", "launcher", "train", *given], cwd="/tmp", env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "train", *given], cwd="/tmp", env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the run ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     folder = sorted((work / "starts" / f"{cell.name}-default").glob("*/run.yaml"))[-1].parent

@@ -40,9 +40,7 @@ def test_one_rank_speaks_for_all(tmp_path: Path) -> None:
 
 def test_the_start_of_a_run_is_said_by_its_phases() -> None:
     said = [(100.0, "starting the ranks"), (101.5, "loading libraries"), (107.6, "reading data"), (107.5, "loading weights"), (110.0, "training")]
-    assert start_up_words(said) == (
-        "Start-up took 10.1 s: starting the ranks 1.5, loading libraries 6.1, reading data 0.0, loading weights 2.5."
-    )
+    assert start_up_words(said) == ("Start-up took 10.1 s: starting the ranks 1.5, loading libraries 6.1, reading data 0.0, loading weights 2.5.")
 
 
 def test_a_start_counts_from_the_last_one_in_the_journal(tmp_path: Path) -> None:

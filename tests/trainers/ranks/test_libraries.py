@@ -31,7 +31,7 @@ def described(*overrides: str) -> Run:
 CHECK = """
 import sys
 import trainers.__main__
-heavy = ("torch", "transformers", "hqq", "deepspeed", "scipy.optimize", "trl")
+heavy = ("torch", "transformers", "hqq", "deepspeed", "scipy.optimize", "trl", "torch._inductor.compile_fx")
 print([name for name in heavy if sys.modules.get(name)])
 from launcher.composition.compose import compose
 from trainers.ranks.libraries import only_what_is_needed
@@ -41,6 +41,10 @@ print([name for name in heavy if sys.modules.get(name)])
 from accelerate.utils import is_deepspeed_available
 from transformers.utils import is_hqq_available, is_scipy_available
 import gc, scipy.optimize
+import torch
+from trainers.ranks.libraries import when_called
+double = when_called(torch.compile)(lambda number: 2 * number, backend="eager")
+print(double(torch.tensor(4)).item(), double(torch.tensor(5)).item())
 print(bool(is_deepspeed_available()), is_hqq_available(), is_scipy_available(), gc.isenabled())
 """
 
@@ -48,4 +52,4 @@ print(bool(is_deepspeed_available()), is_hqq_available(), is_scipy_available(), 
 def test_a_rank_answers_before_libraries_and_loads_those_of_its_run_alone() -> None:
     """In a process of its own, since these modules are in this one already. scipy is there for whoever asks later."""
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "['torch', 'transformers']", "False False True True"]
+    assert done.stdout.splitlines() == ["[]", "['torch', 'transformers']", "8 10", "False False True True"]
