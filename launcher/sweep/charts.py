@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 40  # more lines over each other show nothing; the best ones are drawn
 MOST_STEPS = 400  # points of one line: a page has about as many columns for it
-NAMED = 10  # lines with a colour of their own and a name
 BEST, OTHERS = "#d94801", "#9ecae1"
+NAMED = ("C0", "C2", "C4", "C5", "C6", "C7", "C8", "C9")  # lines with a colour of their own and a name; C1 and C3 look like that of the best
 STATES = {"finished": "#3182bd", "failed": "#de2d26", "stopped": "#fdae6b", "": "#bdbdbd"}
 LETTERS: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "regimen"}
 MOST_TICKS = 6  # more values of a parameter are not written below its axis one by one
-WIDE_RANGE = 30  # values of a parameter that reach further apart are drawn on a logarithmic scale
+WIDE_RANGE = 10  # values of a parameter that reach further apart are drawn on a logarithmic scale
 
 
 def curves_svg(summary: Summary) -> str:
@@ -47,10 +47,10 @@ def drawn_curves(summary: Summary) -> list[Curve]:
 
 
 def draw_lines(axes: "Axes", lines: Sequence[tuple[int, Sequence[tuple[int, float]]]], first: int | None, title: str) -> None:
-    """The best line in a colour of its own, on top; up to NAMED others in those of matplotlib, the rest pale."""
+    """The best line in a colour of its own, on top; as many others as there are colours in those of matplotlib, the rest pale."""
     for place, (number, line) in reversed([*enumerate(lines)]):
-        named, is_best = place < NAMED, number == first
-        colour = BEST if is_best else f"C{place}" if named else OTHERS
+        named, is_best = place < len(NAMED), number == first
+        colour = BEST if is_best else NAMED[place] if named else OTHERS
         label = f"{number}{' (best)' if is_best else ''}" if named else None
         marker = "." if len(line) < 30 else ""
         axes.plot(*zip(*line, strict=True) if line else ((), ()), color=colour, linewidth=2.2 if is_best else 1.1, marker=marker, label=label)

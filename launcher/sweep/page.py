@@ -61,7 +61,7 @@ def pictures(summary: Summary) -> Iterator[str]:
     for title, svg, note in (
         ("Loss", curves_svg(summary), left_out),
         ("Parameters against the result", parameters_svg(summary), ""),
-        ("Who had which GPU", timeline_svg(summary), colours),
+        ("Which point ran where and when", timeline_svg(summary), colours),
     ):
         if svg:
             yield f"<h2>{title}</h2>\n" + (f'<p class="note">{note}</p>\n' if note else "") + svg
