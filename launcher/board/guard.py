@@ -15,6 +15,7 @@ from conf.secrets import masked
 HOSTS = ("localhost", "127.0.0.1", "[::1]")  # any other name leads to this machine by DNS rebinding alone
 ONE_EACH = ("host", "authorization", "origin", "content-type", "content-length")
 LARGEST_BODY = 2**20
+LONGEST_LENGTH = 9  # digits
 ANSWER_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -49,7 +50,7 @@ def refusal(method: str, path: str, headers: Headers, token: str, open_paths: Se
     if method == "POST" and headers.get("content-type", "") != "application/json":
         return Refusal(415, "The board takes application/json alone.")
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > LARGEST_BODY:
+    if not length.isdecimal() or len(length) > LONGEST_LENGTH or int(length) > LARGEST_BODY:
         return Refusal(413, f"The board takes at most {LARGEST_BODY:,} bytes.")
     return None
 

@@ -14,6 +14,7 @@ from launcher.board.index import GONE, odd_files
 from launcher.errors import ConfigError
 
 NO_CONTENT = 204
+LONGEST_NUMBER = 10  # digits
 TABS = ("progress", "memory", "log", "plan", "checkpoints", "events")
 
 
@@ -30,20 +31,16 @@ def run_list(board: Board, request: Request) -> Response:
 
 
 def list_of_runs(board: Board, asked: Mapping[str, str]) -> dict[str, Any]:
-    every = views.rows(board.index.statuses(board.index.all()))
-    found = views.chosen(every, asked.get("words", ""))
-    first = min(int(asked["first"]) if asked.get("first", "").isdecimal() else 0, len(found))
-    shown = found[first : first + views.PER_PAGE]
+    """A page of the list. Every run is read for a filter alone, which may be about states; otherwise those that are shown."""
+    every, words = board.index.all(), asked.get("words", "")
+    found = views.chosen(views.rows(board.index.statuses(every)), words) if words.strip() else None
+    count = len(every) if found is None else len(found)
+    wanted = asked.get("first", "")
+    first = min(int(wanted) if wanted.isdecimal() and len(wanted) < LONGEST_NUMBER else 0, count)
+    part = slice(first, first + views.PER_PAGE)
+    shown = views.rows(board.index.statuses(every[part])) if found is None else found[part]
     before, after = max(0, first - views.PER_PAGE), first + views.PER_PAGE
-    return {
-        "rows": shown,
-        "count": len(found),
-        "every": len(every),
-        "words": asked.get("words", ""),
-        "first": first,
-        "before": before,
-        "after": after,
-    }
+    return {"rows": shown, "count": count, "every": len(every), "words": words, "first": first, "before": before, "after": after}
 
 
 def run(board: Board, request: Request) -> Response:

@@ -174,6 +174,11 @@ def test_no_path_leads_out_of_the_runs(running: Running, run_id: str, folder: Pa
     assert len(spellings) * len(places) > 500
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1e9", "²", "x", "", "%00"])
+def test_a_place_in_the_list_that_is_no_number_is_the_first(running: Running, number: str) -> None:
+    assert running.get(f"/runs/list?first={urllib.parse.quote(number)}").status == 200
+
+
 def test_only_the_listed_files_are_served(running: Running) -> None:
     assert {name: running.get(f"/static/{name}").status for name in SERVED} == dict.fromkeys(SERVED, 200)
     assert [running.get(f"/static/{name}").status for name in ("vendored.json", "htmx.LICENSE.txt", "", "../app.py")] == [404, 404, 404, 404]

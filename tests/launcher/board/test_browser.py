@@ -1,0 +1,212 @@
+"""The pages in a real Chromium, where one is installed: nothing foreign is asked for, nothing hostile runs, all of it by keyboard too."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import journal
+from conf.run_dir import RunDir, save_run
+from tests.boards import Running, board
+from tests.described import described
+from tests.waiting import PATIENCE
+
+api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+MILLISECONDS = PATIENCE * 1000
+MORE = ((360, "en-US"), (1280, "zh-CN"), (3840, "en-US"), (3840, "zh-CN"))
+PAYLOAD = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("work")
+    for number in range(3):
+        run_dir = RunDir(place / "outputs" / ("demo" if number else PAYLOAD) / f"2026-11-2{number}_10-00-00")
+        run_dir.logs.mkdir(parents=True)
+        save_run(described("model=demo", "data=demo", "node=cpu", "optim.lr=3e-4"), run_dir)
+        journal.record(run_dir, journal.Started("here"))
+        steps = [{"step": step, "of": 30, "loss": 5.0 / step, "lr": 1e-4, "tokens_per_second": 5000.0 + step} for step in range(1, 31)]
+        run_dir.progress.write_text("".join(json.dumps(step) + "\n" for step in steps))
+        run_dir.rank_log(0).write_text(PAYLOAD + "x" * 500)
+        journal.record(run_dir, journal.Ended(6 if number else 0, PAYLOAD))
+    return place
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with board(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Page:
+    """A page of the board, and what went wrong on it."""
+
+    def __init__(self, browser: Any, running: Running, **how: Any) -> None:
+        self.context = browser.new_context(**how)
+        self.page, self.running, self.faults = self.context.new_page(), running, list[str]()
+        self.page.set_default_timeout(MILLISECONDS)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
+        self.page.on("dialog", lambda dialog: (self.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", lambda request: None if request.url.startswith((running.address, "data:")) else self.faults.append(request.url))
+        self.page.goto(f"{running.address}/#token={running.token}")
+        self.page.wait_for_selector("table.runs")
+
+    def show(self, address: str, until: str) -> Any:
+        self.page.evaluate("address => { location.hash = address }", address)
+        return self.page.wait_for_selector(until)
+
+    def wider_than_the_window(self) -> bool:
+        return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
+
+
+@pytest.fixture
+def opened(browser: Any, running: Running) -> Iterator[Page]:
+    page = Page(browser, running, viewport={"width": 1280, "height": 900}, locale="en-US")
+    yield page
+    page.context.close()
+    assert page.faults == []
+
+
+def test_the_token_leaves_the_address_and_a_reload_shows_the_same(opened: Page) -> None:
+    assert opened.running.token not in opened.page.url
+    assert opened.page.evaluate("document.cookie") == ""
+    opened.show("#/new", "#permitted.finished")
+    opened.page.reload()
+    opened.page.wait_for_selector("#permitted.finished")
+    assert opened.page.url.endswith("#/new")
+
+
+def test_without_the_token_the_page_asks_for_it_and_shows_nothing_else(browser: Any, running: Running) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(running.address)
+    page.wait_for_selector("#unlock")
+    assert "demo/2026" not in page.content()
+    page.fill("#unlock input", f"{running.address}/#token={running.token}")
+    page.press("#unlock input", "Enter")
+    page.wait_for_selector("table.runs")
+    context.close()
+
+
+def test_runs_are_opened_and_told_by_keyboard(opened: Page) -> None:
+    page = opened.page
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#charts .uplot")
+    assert page.inner_text("h1").startswith("demo/")
+    assert page.inner_text("#head .state") == "failed"
+    page.focus("#do-delete")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#ask-command").startswith("regimen clean --yes /")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#ask")
+
+
+def test_what_runs_hold_is_shown_as_text(opened: Page) -> None:
+    page = opened.page
+    page.wait_for_selector(f"text={PAYLOAD}/")
+    page.click(f"text={PAYLOAD}/")
+    page.wait_for_selector("#charts .uplot")
+    for tab in ("log", "events", "plan", "memory", "checkpoints"):
+        page.click(f'.tabs a[href$="/{tab}"]')
+        page.wait_for_selector(f'.tabs a[href$="/{tab}"][aria-current]')
+        page.wait_for_selector("#tab > *")
+    page.click('.tabs a[href$="/log"]')
+    page.wait_for_selector("pre.log")
+    assert PAYLOAD in page.inner_text("pre.log")
+
+
+def test_a_curve_has_a_table_of_its_values(opened: Page) -> None:
+    page = opened.page
+    page.click("table.runs th a")
+    page.wait_for_selector("#charts .uplot")
+    page.click("figure details summary")
+    page.wait_for_selector("figure details td")
+    assert page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length") == 30
+
+
+def test_a_change_is_judged_and_what_would_fit_is_taken_into_the_form(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/new", "#permitted.finished")
+    for group, choice in (("model", "llama3.1_8b"), ("data", "demo"), ("regime", "full"), ("node", "a100_80")):
+        page.select_option(f"#choice-{group}", choice)
+    page.wait_for_selector("#permitted.failed")
+    page.wait_for_selector("#proposals button")
+    assert page.is_disabled("#start")
+    assert "REFUSED" in page.inner_text("#plan")
+    page.click("#proposals button")
+    page.wait_for_selector("#permitted.finished")
+    assert "verdict: permitted" in page.inner_text("#plan")
+    assert page.is_enabled("#start")
+
+
+def test_a_mistyped_value_is_named_and_marked(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/new", "#permitted.finished")
+    page.fill("#find", "optim.lr")
+    page.fill("[id='key-optim.lr']", "fast")
+    page.wait_for_selector("#permitted.dead")
+    assert "optim.lr" in page.inner_text("#form-error")
+    assert page.get_attribute("[id='key-optim.lr']", "aria-invalid") == "true"
+    page.fill("[id='key-optim.lr']", "")
+    page.wait_for_selector("#permitted.finished")
+
+
+def test_a_new_run_like_an_earlier_one_has_its_values(opened: Page) -> None:
+    page = opened.page
+    page.click("table.runs th a")
+    page.wait_for_selector("#like")
+    page.click("#like")
+    page.wait_for_selector("#permitted.finished")
+    assert page.input_value("[id='key-optim.lr']") == "0.0003"
+    with page.expect_download() as download:
+        page.click("#save")
+    assert "optim.lr: 0.0003" in Path(download.value.path()).read_text()
+
+
+@pytest.mark.parametrize(("width", "language"), [(360, "zh-CN"), (1280, "en-US"), *(pytest.param(*case, marks=pytest.mark.long) for case in MORE)])
+def test_every_page_fits_a_window_in_each_language(browser: Any, running: Running, width: int, language: str) -> None:
+    theme = "dark" if width == 360 else "light"
+    opened = Page(browser, running, viewport={"width": width, "height": 800}, locale=language, color_scheme=theme)
+    identity = opened.page.get_attribute("table.runs th a", "href")
+    for address, until in (
+        ("#/runs", "table.runs"),
+        (f"{identity}", "#charts .uplot"),
+        (f"{identity}/plan", "#tab h2"),
+        ("#/new", "#permitted.finished"),
+    ):
+        opened.show(address, until)
+        assert not opened.wider_than_the_window(), address
+    assert opened.page.get_attribute("html", "lang") == language[:2]
+    opened.page.click("#language")
+    opened.page.wait_for_selector(f"html:not([lang={language[:2]}])")
+    opened.context.close()
+    assert opened.faults == []
+
+
+def test_a_page_goes_on_when_the_board_comes_back(browser: Any, folder: Path) -> None:
+    with board(folder) as first:
+        opened = Page(browser, first)
+        first.process.kill()
+        first.process.wait()
+        opened.page.wait_for_selector("#lost:not([hidden])")
+    with board(folder, "--port", str(first.port)) as second:
+        assert second.token == first.token
+        opened.page.wait_for_selector("#lost[hidden]", state="attached")
+        opened.page.wait_for_selector("table.runs")
+    opened.context.close()
