@@ -322,7 +322,9 @@ class Node:
     gpu_memory: Size | None = MISSING  # bytes: All memory of one GPU, as NVML reports it.
     # bytes: null: this machine's, or its cgroup's limit if that is lower. Of a node that is not this machine, null is not judged.
     host_memory: Size | None = MISSING
-    tflops: float | None = MISSING  # TFLOP/s: Dense bf16 peak of one GPU in the vendor's data sheet. null: no MFU is shown.
+    tflops: float | None = MISSING  # TFLOP/s: Dense bf16 peak of one GPU in the vendor's data sheet. null: no MFU is shown, and no time predicted.
+    link: float | None = MISSING  # GB/s: What one GPU sends to another of its node, in one direction. null: what the data sheet of the card says.
+    network: float | None = MISSING  # GB/s: What one node sends to another, all its adapters together. null: no time is predicted on several nodes.
 
 
 @dataclass

@@ -23,9 +23,10 @@ class ShardingRow:
     # Bytes of one GPU that NCCL and the engine hold beside the CUDA context: 2 x H200 over NVLink, DeepSpeed 0.19.8
     # (results/memory/h200x2_from_files.jsonl: 1.566, 2.041 to 2.043 and 1.760 to 1.762 GiB with the context; full training and adapters alike).
     nccl: int
-    # Time of a step against ddp: full training of a 1B llama in bf16 at micro-batch 4 x 2048 on two H200 gave 37.4, 35.3, 35.1 and 25.4 thousand
-    # tokens/s a GPU for ddp, zero1, zero2 and zero3.
-    slowdown: float
+    # Seconds that the engine's Python takes in each micro-batch for one tensor that it splits, or puts into a bucket: what the rates of links do not
+    # explain (launcher/timing/links.py). Full training of a 1B llama, 146 tensors, in bf16 at micro-batch 4 x 2048 gave 39.8 thousand tokens/s on one
+    # H200, and on two 37.4, 35.3, 35.1 and 25.4 a GPU for ddp, zero1, zero2 and zero3.
+    hook: float
     saving: int  # orders shardings by the memory that they spare; a proposal goes up in it
     offloads: bool = False  # keeps optimizer states in host memory
     cost: int | None = None  # orders proposals; None: never proposed
@@ -33,13 +34,13 @@ class ShardingRow:
 
 
 SHARDINGS: dict[str, ShardingRow] = {
-    "ddp": ShardingRow("torch", splits=(), nccl=int(0.28 * GIB), slowdown=1.0, saving=0),
-    "zero1": ShardingRow("deepspeed", splits=("states",), nccl=int(0.756 * GIB), slowdown=1.06, saving=1),
+    "ddp": ShardingRow("torch", splits=(), nccl=int(0.28 * GIB), hook=0.0, saving=0),
+    "zero1": ShardingRow("deepspeed", splits=("states",), nccl=int(0.756 * GIB), hook=8e-5, saving=1),
     "zero2": ShardingRow(
         "deepspeed",
         splits=("states", "gradients"),
         nccl=int(0.756 * GIB),
-        slowdown=1.07,
+        hook=9e-5,
         saving=2,
         cost=16,
         note="gradients and states are split over the ranks: a little more communication",
@@ -48,7 +49,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         "deepspeed",
         splits=("states", "gradients", "weights"),
         nccl=int(0.475 * GIB),
-        slowdown=1.47,
+        hook=6.6e-4,
         saving=3,
         cost=24,
         note="weights are gathered for every layer: slower steps, about a third measured on two GPUs",
@@ -58,7 +59,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         splits=("states", "gradients"),
         offloads=True,
         nccl=int(0.756 * GIB),
-        slowdown=3.0,  # unmeasured
+        hook=9e-5,
         saving=4,
         cost=64,
         note="states in host memory: every step waits for the CPU",
@@ -68,7 +69,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         splits=("states", "gradients", "weights"),
         offloads=True,
         nccl=int(0.475 * GIB),
-        slowdown=5.0,  # unmeasured
+        hook=6.6e-4,
         saving=5,
         cost=72,
         note="weights and states in host memory: far slower",
@@ -77,7 +78,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         "fsdp2",
         splits=("states", "gradients", "weights"),
         nccl=int(0.28 * GIB),
-        slowdown=1.2,  # unmeasured by itself: 1.6 to 3.3 times as fast as zero3 in cells that shared their GPUs (docs/measured.md)
+        hook=0.0,  # two H200s kept 93 % of the rate of one, which its gathers and reductions explain
         saving=3,
         cost=28,
         note="weights are gathered for every layer: slower steps",

@@ -1,7 +1,7 @@
 """training.fit=auto against every permitted combination of micro-batch and checkpointing: tokens/s of each on one GPU.
 
     python -m benchmarks.speed.fit --out SPEEDS.jsonl --bases FOLDER --devices 0      one H200 that nothing else uses (or several: --devices 0 1)
-    python -m benchmarks.speed.fit --report SPEEDS.jsonl                              the table and the constants of launcher/gate/fit.py that fit
+    python -m benchmarks.speed.fit --report SPEEDS.jsonl                              the table
     python -m benchmarks.speed.fit --out SPEEDS.jsonl --tiny                          a rehearsal on a CPU
 
 Runs start side by side and train one at a time on each GPU (timed.py), five to ten steps on samples as long as data.cutoff. Offloading is
@@ -10,7 +10,6 @@ left out: on one GPU it only adds waiting for host memory to combinations that a
 
 import argparse
 import json
-import math
 import random
 import shutil
 import statistics
@@ -19,7 +18,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from benchmarks.memory.cells import BASES, tiny
@@ -31,14 +29,11 @@ from launcher.facts.node import settle_node
 from launcher.gate.fit import candidates
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.settle import settled
-from launcher.gate.throughput import step_flops
 from launcher.memory.stages import sample_tokens
+from launcher.timing.operations import step_flops
 
 TIMED = Path(__file__).with_name("timed.py")
 ROWS, CHARACTERS, WARM_UP = 320, 2200, 2
-LAUNCH = [0.0, *(1e11 * 2 ** (power / 4) for power in range(28))]
-REPEATED = [4 / 3, 1.5, 1.75, 2.0, 2.25, 2.5]
-SATURATED_TOKENS = [2**power for power in range(10, 17)]
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Combination:
-    """One form of a job. The last three are what launcher/gate/fit.py orders by."""
+    """One form of a job."""
 
     job: Job
     micro_batch: int
@@ -188,7 +183,7 @@ def speed(combination: Combination, times: Sequence[float]) -> dict[str, object]
 
 
 def report(lines: Sequence[dict]) -> str:
-    """Of every job its combinations, the fastest first; then what the constants would be."""
+    """Of every job its combinations, the fastest first."""
     text, jobs = [], dict.fromkeys(line["job"] for line in lines)
     for job in jobs:
         measured = sorted((line for line in lines if line["job"] == job and "tokens_per_second" in line), key=lambda line: -line["tokens_per_second"])
@@ -198,35 +193,7 @@ def report(lines: Sequence[dict]) -> str:
         text.append(f"{job}: fit=auto's choice has {ratio} ({len(measured)} combinations)")
         text += [f"  {line['name']:<32} {line['tokens_per_second']:>10.0f} tokens/s{'  chosen' * line['chosen']}" for line in measured]
         text += [f"  {line['name']:<32} failed: {line['exit_code']}" for line in lines if line["job"] == job and "tokens_per_second" not in line]
-    launch, repeated, saturated, residue = fitted_constants(lines)
-    constants = f"LAUNCH={launch:.3g} REPEATED={repeated:.3g} SATURATED_TOKENS={saturated}"
-    return "\n".join([*text, f"least squares: {constants}, {residue:.1%} off on average"])
-
-
-def fitted_constants(lines: Sequence[dict]) -> tuple[float, float, int, float]:
-    """LAUNCH, REPEATED and SATURATED_TOKENS with which launcher/gate/fit.py follows the measured seconds best, and how far off it stays."""
-    measured = [line for line in lines if "tokens_per_second" in line]
-    return min(((*constants, misfit(measured, *constants)) for constants in product(LAUNCH, REPEATED, SATURATED_TOKENS)), key=last)
-
-
-def last(row: tuple[float, ...]) -> float:
-    return row[-1]
-
-
-def misfit(measured: Sequence[dict], launch: float, repeated: float, saturated: int) -> float:
-    """Of seconds over slowness, each job in a unit of its own: the standard deviation of the logarithm."""
-    errors = []
-    for job in {line["job"] for line in measured}:
-        own = [line for line in measured if line["job"] == job]
-        logs = [math.log(line["step_tokens"] / line["tokens_per_second"] / slowness(line, launch, repeated, saturated)) for line in own]
-        errors += [each - statistics.mean(logs) for each in logs]
-    return math.sqrt(statistics.mean(error**2 for error in errors))
-
-
-def slowness(line: dict, launch: float, repeated: float, saturated: int) -> float:
-    """As launcher/gate/fit.py has it, under ddp."""
-    passes = line["step_tokens"] / min(line["tokens_per_pass"], saturated)
-    return math.hypot(line["operations"], passes * line["layers"] * launch * (repeated if line["gradient_checkpointing"] else 1))
+    return "\n".join(text)
 
 
 def main() -> int:

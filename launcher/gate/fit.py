@@ -2,30 +2,20 @@
 left open (launcher/gate/left_open.py). The choice may change rounding and time, never the mathematics: the samples of a step stay those that
 training.effective_batch or the defaults state, and so does a micro-batch on which the loss depends.
 
-"Fastest" is an order, not a prediction of time: four factors are multiplied, and only comparisons matter.
+"Fastest" is the order of the predicted seconds of a step (launcher/timing/step.py); where no rate of the node is known, the rates of an H200 order
+the runs. From SATURATED_TOKENS tokens of a micro-batch on no larger one is looked at. Every sample counts as long as data.cutoff: where most are
+shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
 
-1. Operations. Recomputed activations are counted exactly (launcher/gate/throughput.py): a third more for full training, up to half more for adapters;
-   so are the passes without gradients that a stage makes (launcher/memory/stages.py). Of a number of layers this and the launches below are counted
-   in proportion; no run with a part of its layers was measured.
-2. Passes. Launching the kernels of one layer's forward and backward pass takes as long as LAUNCH operations, REPEATED times that with gradient
-   checkpointing, while the GPU works on what was launched before: a pass takes the root of the sum of squares of both, so larger micro-batches
-   come first. From SATURATED_TOKENS tokens a pass on no further gain is counted, and the smaller micro-batch, which leaves more memory,
-   comes first.
-3. Kernels. FUSED of the time of the plain ones. The loss changes the memory alone, the first of those that fit, but that CHUNKED is more time.
-4. Sharding. What it adds to a step, `slowdown` in conf/shardings.py: ddp, then zero1, zero2, fsdp2, zero3, then what waits for host memory.
-
-Limits: LAUNCH and REPEATED are fitted to six jobs of 0.5 to 8 billion parameters on one H200, in each of which this order chose the fastest of all
-permitted combinations; the slowdowns that say so are unmeasured, the others come from one model on two GPUs. Every sample counts as long as
-data.cutoff: where most are shorter, larger micro-batches are worth more than counted, and padding makes them worth less.
+In each of the six jobs of benchmarks/results/speed/h200_fit.jsonl, 0.5 to 8 billion parameters on one H200, this order puts the fastest of all
+permitted combinations first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
-from math import ceil, hypot, inf
+from math import ceil, inf
 
-from conf.checkpointing import recomputed
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
 from conf.schema import Run, Sharding
@@ -34,7 +24,6 @@ from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import as_override, choice, has_file, trained, with_micro_batch
 from launcher.gate.left_open import BATCH_AND_SHARDING, Open
-from launcher.gate.throughput import step_flops
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens
 from launcher.memory.step.fused_reach import fused_unknown
@@ -42,16 +31,12 @@ from launcher.memory.weights.parameters import census_of
 from launcher.rules.attention import chosen_attention, on_old_gpu
 from launcher.rules.model_limits import layers_counted
 from launcher.rules.pairs import incompatibilities
+from launcher.timing.step import step_time
 from launcher.words import plural
 
 Tried = tuple[Run, Verdict]
 
-LAUNCH = 1.6e12  # operations; benchmarks/speed/fit.py --report results/speed/h200_fit.jsonl: the order is 12 % off the seconds of 51 combinations
-REPEATED = 2.0  # of the same: the forward pass again, and what Python adds to it
-# Of the time of the plain kernels, both with a fused loss and without checkpointing: 8B LoRA on one H200 0.62 (results/speed/h200_speed.jsonl,
-# 463 and 745 ms), full training, which has no adapters to save time with, more.
-FUSED = 0.7
-CHUNKED = 1.1  # the head's product a second time; not measured
+LEAST_GAIN = 0.05  # that a sharding must promise to come before the one that splits less: no gain of one over another was measured
 SATURATED_TOKENS = 16384  # no measured pass was longer; from 8,192 to 16,384 tokens the gain was 2 to 8 %
 
 
@@ -191,12 +176,8 @@ def micro_batches(run: Run, samples: int | None) -> list[int]:
 
 
 def slowness(run: Run, facts: ModelFacts) -> float:
-    step_tokens = run.training.effective_batch * sample_tokens(run)
-    passes = step_tokens / min(run.training.micro_batch * sample_tokens(run), SATURATED_TOKENS)
-    again = recomputed(run.training.gradient_checkpointing, facts.layers) / facts.layers
-    launches = passes * facts.layers * LAUNCH * (1 + (REPEATED - 1) * again)
-    kernels = (FUSED if run.training.kernels == "fused" else 1) * (CHUNKED if run.training.loss == "chunked" else 1)
-    return hypot(step_flops(facts, run, step_tokens).hardware, launches) * sharding_row(run.sharding.name).slowdown * kernels
+    """Seconds of a step, or on a node whose rates are not known what stands in their place; a little more for what splits more."""
+    return step_time(run, facts).seconds * (1 + LEAST_GAIN * sharding_row(run.sharding.name).saving)
 
 
 def shortage(verdict: Verdict) -> tuple[int, int]:
@@ -222,7 +203,7 @@ def lines(run: Run, chosen: Run, left: Open, against: Mapping[str, str]) -> list
     """One for each key that was left open: its value and why it has it. `run` is the one that was to be fitted."""
     training = chosen.training
     first = "first in the order of speed"
-    kernels = why_plain(run, left) if training.kernels == "plain" else f"the same mathematics in about {FUSED:g} of the time"
+    kernels = why_plain(run, left) if training.kernels == "plain" else "the same mathematics in less time"
     whole = "nothing is computed twice, and all activations fit"
     losses_why = {"fused": "one kernel, whose logits are never whole", "plain": "its logits fit", "chunked": "its logits would not fit whole"}
     rows = (

@@ -27,7 +27,7 @@ from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_given, check_values
 from launcher.rules.reward_model import refuse_unfit_reward_model
 from launcher.rules.rule import Rule
-from launcher.rules.slurm import refuse_slurm_values, refuse_unstated_node, stated_memory
+from launcher.rules.slurm import late_end, refuse_slurm_values, refuse_unstated_node, stated_memory
 from launcher.rules.together import together
 from launcher.rules.tokenizer import refuse_unfit_tokenizer
 from launcher.rules.unread import Known, unevaluated, unread
@@ -174,8 +174,8 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    said = (*node.notes, *dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *notes)
-    return Judged(run, facts, node, predicted, verdict, expected, fit, said)
+    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *late_end(run, expected.seconds))
+    return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *special, *notes))
 
 
 def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:

@@ -174,6 +174,8 @@ LIMITS: tuple[Limit, ...] = (
     counted("backend.max_restarts", 0),
     counted("node.gpus", 0, MOST_PROCESSES),
     positive("node.tflops"),
+    positive("node.link"),
+    positive("node.network"),
     size("node.gpu_memory", 2**28, 2**42),
     size("node.host_memory", 2**26, 2**50),
     counted("cluster.nodes", 1, MOST_NODES),

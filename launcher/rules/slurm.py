@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import conf
 from conf.schema import Composed, SettledNode, Slurm
 from conf.sizes import MIB, SIZE, bytes_of
 from launcher.errors import ConfigError, Unsafe
+from launcher.words import duration
 
 NODES = Path(conf.__file__).parent / "node"
 NAME = r"[A-Za-z0-9_][\w.+@:-]*"
@@ -151,3 +153,19 @@ def seconds_of(time: str) -> int:
 
 def as_time(seconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def late_end(run: Composed, seconds: float | None) -> tuple[str, ...]:
+    """A sentence where the steps of the run, which take `seconds`, do not end before the job's time limit."""
+    cluster = run.cluster
+    if not isinstance(cluster, Slurm) or cluster.time is None or seconds is None:
+        return ()
+    training = seconds_of(cluster.time) - cluster.signal_seconds - START
+    if seconds <= training:
+        return ()
+    enough = as_time(ceil(seconds) + seconds_of(cluster.time) - training)
+    return (
+        f"cluster.time={cluster.time} ends before the run: its steps are predicted to take {duration(seconds)}, and the limit leaves them about "
+        f"{duration(max(training, 0))}. The job saves, is queued again and goes on. Set cluster.time={enough} "
+        "or more for one job.",
+    )

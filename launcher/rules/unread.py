@@ -188,6 +188,10 @@ READ_IF: tuple[Reading, ...] = (
     ),
     Reading(("backend.port",), lambda known: known.run.cluster.name == "local", "a job of cluster={run.cluster.name} chooses its port itself"),
     Reading(("node.gpu_name", "node.gpu_memory", "node.tflops"), lambda known: known.run.node.gpus > 0, ON_CPU, "set node.gpus"),
+    Reading(
+        ("node.link",), lambda known: known.run.node.gpus > 0 and ranks(known.run) > 1, "no GPU of it sends anything to another", "use more GPUs"
+    ),
+    Reading(("node.network",), lambda known: known.run.cluster.nodes > 1, "the run has one node", "use more with cluster.nodes"),
     Reading(("cluster.gpu_type",), lambda known: known.run.node.gpus > 0, ON_CPU, "describe the node with node="),
     Reading(
         ("tracking.project", "tracking.entity"),

@@ -10,6 +10,7 @@ from conf.ranks import ranks
 from conf.regimes import regime_row
 from conf.schema import Freeze, Run
 from launcher.composition.recorded import PREFIX
+from launcher.gate.expectations import Expectations
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
@@ -108,13 +109,38 @@ def expectation_lines(judged: Judged) -> list[str]:
     expected = judged.expectations
     steps = plural(expected.steps, "step") if expected.steps is not None else "an unknown number of steps"
     tokens = f", at most {count(expected.tokens)} tokens" if expected.tokens is not None else ""
-    seconds = f", {about(expected.seconds)}" if expected.seconds is not None else ""
     sources = wrapped(f"  ({'; '.join(expected.sources)})", later=3)
-    return [*wrapped(f"expected: {steps}{tokens}{seconds}, {gib(expected.disk)} of disk"), *sources]
+    return [*wrapped(f"expected: {steps}{tokens}, {gib(expected.disk)} of disk"), *sources, *wrapped(time_sentence(expected))]
+
+
+def time_sentence(expected: Expectations) -> str:
+    """Of the steps alone: start, evaluations and checkpoints are not in it."""
+    step = expected.step
+    if step.missing:
+        return f"time: not predicted, because {', and '.join(step.missing)}"
+    one = f"about {short(step.seconds)} a step ({short(step.low)} to {short(step.high)}: {step.source})"
+    whole = "" if expected.seconds is None else f"; {about(expected.seconds)} for all steps, without start, evaluations and checkpoints"
+    return f"time: {one}, {step.tokens / step.seconds:,.0f} tokens/s{whole}"
+
+
+def short(seconds: float) -> str:
+    """Two digits that say something; from two minutes on as hours and minutes."""
+    if seconds >= 120:
+        return duration(seconds)
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else "10 ms"
 
 
 def about(seconds: float) -> str:
-    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second of computing"
+    return f"about {duration(seconds)}" if seconds >= 1 else "less than a second"
+
+
+def time_lines(judged: Judged) -> list[str]:
+    """Every term of a step's time."""
+    step = judged.expectations.step
+    lines = [f"\n{time_sentence(judged.expectations)}"]
+    if step.missing:
+        return lines
+    return [*lines, *(f"  {term.name:<{NAME_WIDTH}}{term.seconds * 1e3:>{SIZE_WIDTH - 3},.1f} ms  {term.source}" for term in step.terms)]
 
 
 def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
@@ -173,7 +199,7 @@ def explanation_lines(judged: Judged) -> list[str]:
     for title, terms in elsewhere.items():
         lines.append(f"\n{title}: {gib(sum(term.bytes for term in terms))}")
         lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in terms if term.bytes]
-    return [*lines, *(f"approximate: {doubt}" for doubt in estimate.doubts)]
+    return [*lines, *time_lines(judged), *(f"approximate: {doubt}" for doubt in estimate.doubts)]
 
 
 def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str]) -> list[str]:

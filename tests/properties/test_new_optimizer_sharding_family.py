@@ -52,7 +52,7 @@ PARAMETERS = 264 * 128 + 2 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 352 + 2 *
 
 ROWS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "optim=heavy_ball": (OPTIMIZERS, "heavy_ball", OptimizerRow(keeps="moments", moments=1, step="in place", transformers=None)),
-    "sharding=large_buckets": (SHARDINGS, "large_buckets", ShardingRow("torch", splits=(), nccl=7 * 2**20, slowdown=0.9, saving=0)),
+    "sharding=large_buckets": (SHARDINGS, "large_buckets", ShardingRow("torch", splits=(), nccl=7 * 2**20, hook=-1.0, saving=0)),
     "model=made_up": (
         FAMILIES,
         "made_up",

@@ -1,8 +1,6 @@
-"""Tokens/s of the combinations of a job, and the constants that would order them best."""
+"""Tokens/s of the combinations of a job."""
 
-import pytest
-
-from benchmarks.speed.fit import JOBS, Combination, fitted_constants, report, speed
+from benchmarks.speed.fit import JOBS, Combination, report, speed
 
 
 def line(micro_batch, seconds, *, job="a", chosen=False):
@@ -18,16 +16,6 @@ def test_the_speed_is_the_median_of_the_steps_after_two_that_warm_up():
 
 def test_a_run_that_ended_early_has_no_speed():
     assert speed(Combination(JOBS[0], 1, False, False, 0, 1024, 1, 1), [100.0, 109.0]) == {}
-
-
-def test_the_constants_are_those_that_made_the_seconds():
-    """Launching ten layers takes as long as 8e12 operations a pass of 1,024 to 4,096 tokens, from where nothing is gained, and twice as long with
-    checkpointing: hypot(16, 16 x 8), hypot(16, 8 x 8), hypot(16, 4 x 8), then hypot(16, 4 x 16)."""
-    lines = [line(1, 128.9961), line(2, 65.9697), line(4, 35.7771), line(8, 35.7771), line(4, 65.9697) | {"gradient_checkpointing": True}]
-    lines += [line(1, 257.9922, job="slower"), line(4, 71.5542, job="slower")]
-    launch, repeated, saturated, residue = fitted_constants(lines)
-    assert (launch, repeated, saturated) == (pytest.approx(8e11), 2, 4096)
-    assert residue == pytest.approx(0, abs=1e-6)
 
 
 def test_the_report_compares_the_choice_with_the_best_and_names_what_failed():

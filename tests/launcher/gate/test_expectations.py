@@ -72,14 +72,13 @@ def test_texts_are_rows_of_the_cutoff_whose_number_their_count_does_not_tell(tmp
         trained_samples(replace(given, data=data_of(tmp_path, "b.jsonl")))
 
 
-def test_time_needs_a_peak_rate() -> None:
-    assert expected("training.max_steps=7").seconds is None
+def test_time_needs_rates_of_the_node() -> None:
+    unknown = expected("training.max_steps=7")
+    assert (unknown.seconds, unknown.step.missing) == (None, ("the rates of CPUs were not measured",))
     on_gpu = expected("node=h100_80", "node.gpus=2", "training.max_steps=7")
-    facts, _ = facts_and_estimate()
     assert on_gpu.peak_flops == 2 * 989e12
-    assert on_gpu.seconds is not None
-    assert on_gpu.seconds >= 7 * on_gpu.flops_per_token * 2 * 64 / (0.4 * 2 * 989e12)
-    assert facts.layers == 2
+    assert on_gpu.seconds == 7 * on_gpu.step.seconds
+    assert on_gpu.as_dict()["step"]["tokens_per_second"] == on_gpu.step.tokens / on_gpu.step.seconds
 
 
 def test_checkpoints_and_model_are_the_disk() -> None:
@@ -99,7 +98,7 @@ def test_a_time_that_is_not_known_says_why(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("instruction,output\nq,a\n")
     run = composed("node=h100_80")
     unread = replace(run, data=data_of(tmp_path, "a.csv"), training=replace(run.training, max_steps=None))
-    assert run.node.tflops
-    assert expect(unread, *facts_and_estimate()).sources[1:] == ("time: not known without the number of steps",)
+    found = expect(unread, *facts_and_estimate())
+    assert (found.seconds, found.step.missing) == (None, ())  # of a step it is known
     slow = replace(run, node=replace(run.node, tflops=None))
-    assert expect(slow, *facts_and_estimate()).sources[-1] == "time: not known, because node.tflops of this node is not"
+    assert expect(slow, *facts_and_estimate()).step.missing == ("node.tflops of this node is not known",)

@@ -56,7 +56,7 @@ def test_the_samples_of_a_step_alone_bring_the_fastest_form_that_fits(regime: st
     reasons = {
         "training.micro_batch=4": "first in the order of speed; a step keeps its 4 samples",
         "training.gradient_checkpointing=false": "nothing is computed twice, and all activations fit",
-        "training.kernels=fused": "the same mathematics in about 0.7 of the time",
+        "training.kernels=fused": "the same mathematics in less time",
         "training.loss=fused": "one kernel, whose logits are never whole",
         "training.attention=varlen": "the first of varlen, sdpa and eager that works with these kernels and rows",
     }
@@ -273,7 +273,8 @@ def test_the_order_puts_fused_kernels_first_and_asks_nothing_else_of_them() -> N
     run = judged(*LLAMA, "regime=lora", STATED).run
     facts = judged(*LLAMA, "regime=lora", STATED).facts
 
-    assert fit.slowness(run, facts) == pytest.approx(0.7 * fit.slowness(fit.with_kernels(run, "plain", "plain", fit.Open()), facts))
+    plain = fit.with_kernels(run, "plain", "plain", fit.Open())
+    assert fit.slowness(run, facts) / fit.slowness(plain, facts) == pytest.approx(0.62, abs=0.05)  # 463 of 745 ms: results/speed/h200_speed.jsonl
 
 
 @pytest.mark.usefixtures("with_extra")

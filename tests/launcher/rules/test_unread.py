@@ -60,6 +60,8 @@ def test_every_key_is_always_read_or_has_a_row_that_says_when() -> None:
         ("cluster.ranks_per_node=1 sharding.bucket_mb=5", "sharding.bucket_mb", "one rank alone"),
         ("cluster=slurm backend.port=5000", "backend.port", "a job of cluster=slurm chooses its port itself"),
         ("node.tflops=5", "node.tflops", "node=cpu has no GPUs"),
+        ("node=h100_80 node.link=5", "node.link", "no GPU of it sends anything to another"),
+        ("node=h100_80 node.network=5", "node.network", "the run has one node"),
         ("cluster=slurm cluster.gpu_type=a100", "cluster.gpu_type", "node=cpu has no GPUs"),
         ("tracking=tensorboard tracking.project=mine", "tracking.project", "tracking=tensorboard has none"),
         ("gate.mode=off gate.margin=0.2", "gate.margin", "gate.mode=off checks nothing"),

@@ -4,7 +4,7 @@ from functools import cache
 
 from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, architecture_source, model_facts, read_architecture
-from launcher.gate.throughput import StepFlops, step_flops
+from launcher.timing.operations import StepFlops, step_flops
 
 # Llama-2-7B: q, k, v, o 4 x 4096^2, MLP 3 x 4096 x 11008, in 32 layers; head 4096 x 32000
 LLAMA_LAYERS = 32 * (4 * 16_777_216 + 3 * 45_088_768)

@@ -1,0 +1,237 @@
+"""Predicted against measured time of a step, over cells drawn at random: the prediction is written first.
+
+    python -m benchmarks.speed.times predict --out PREDICTED.jsonl                                     before anything is measured
+    python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --seconds 450      one H200
+    python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
+    python -m benchmarks.speed.times report --out TIMES.jsonl                                          the table, and how far off
+
+Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU or the host. Cells that TIMES holds are not measured
+again. Random weights of each shape are made once, on the GPU where there is one, under FOLDER. Every sample is as long as data.cutoff.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory.cells import tiny
+from benchmarks.running import bases
+from benchmarks.running.cell_runs import surroundings
+from benchmarks.speed import alone
+from conf.schema import Composed
+from launcher.composition.compose import compose
+from launcher.gate.judge import Judged, judge_run
+from launcher.launch.backends import command
+from launcher.launch.execute import start_fresh, write_plan
+from launcher.launch.plan import plan_for
+from launcher.timing.step import step_time
+
+SEED, COUNT = 20261130, 38
+MODELS = ("qwen2.5_0.5b", "llama3.2_1b", "qwen2.5_1.5b", "llama3.2_3b", "qwen3_4b_instruct", "llama3.1_8b")
+REGIMES: dict[str, tuple[str, ...]] = {
+    "lora": ("regime=lora",),
+    "qlora4": ("regime=qlora", "regime.bits=4"),
+    "full_bf16": ("regime=full", "training.precision=bf16"),
+    "full_amp": ("regime=full", "training.precision=bf16_amp"),
+}
+STAGES = ("sft", "sft", "sft", "sft", "sft", "pt", "dpo")
+LENGTHS, MICRO_BATCHES, ACCUMULATIONS = (512, 1024, 2048, 4096), (1, 2, 4, 8, 16), (1, 1, 2)
+PASS = (1024, 16384)  # tokens of a micro-batch, at least and at most
+LONGEST, ROOM = 2.5, 125 * 2**30  # predicted seconds of a step, and bytes that it needs: a cell beyond them is drawn anew
+DATA = {"sft": "answers.json", "dpo": "pairs.json", "pt": "text.jsonl"}
+CHARACTERS = 4300  # of an answer, each a token: more than any cutoff here
+CELL_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    overrides: tuple[str, ...]
+
+
+def draw(source: random.Random, number: int) -> Cell:
+    model, regime, stage = source.choice(MODELS), source.choice(list(REGIMES)), source.choice(STAGES)
+    length, size, accumulation = source.choice(LENGTHS), source.choice(MICRO_BATCHES), source.choice(ACCUMULATIONS)
+    again, kernels = source.choice((False, False, True)), source.choice(("plain", "fused"))
+    kernels = "plain" if stage == "dpo" else kernels  # the fused ones are not chosen where answers are compared
+    parts = (model, regime, stage, f"{size}x{length}x{accumulation}", kernels, *(["checkpointing"] if again else []))
+    return Cell(
+        f"{number:02d}/" + "/".join(parts),
+        (
+            *(f"model={model}", f"stage={stage}", *REGIMES[regime], f"data.cutoff={length}", f"training.micro_batch={size}"),
+            *(f"training.accumulation={accumulation}", f"training.gradient_checkpointing={str(again).lower()}", f"training.kernels={kernels}"),
+            f"training.loss={'fused' if kernels == 'fused' else 'plain'}",
+        ),
+    )
+
+
+def drawn(work: Path) -> list[tuple[Cell, Judged]]:
+    """COUNT cells that fit, with what the launcher says of each."""
+    source, found = random.Random(SEED), list[tuple[Cell, Judged]]()
+    while len(found) < COUNT:
+        cell = draw(source, len(found))
+        keys = dict(each.split("=") for each in cell.overrides)
+        if not PASS[0] <= int(keys["training.micro_batch"]) * int(keys["data.cutoff"]) <= PASS[1]:
+            continue
+        judged = judge_run(composed(cell, work, Path("/nowhere"), ["node=h200_141", "node.host_memory=128000000000"]))
+        if judged.estimate.required < ROOM and step_time(judged.run, judged.facts).seconds < LONGEST:
+            found.append((cell, judged))
+    return found
+
+
+def composed(cell: Cell, work: Path, folder: Path, more: Sequence[str]) -> Composed:
+    keys = dict(each.split("=") for each in cell.overrides)
+    steps = alone.WARM_UP + alone.STEPS + 1
+    samples = [] if keys["stage"] == "pt" else [f"data.max_samples={steps * int(keys['training.micro_batch']) * int(keys['training.accumulation'])}"]
+    return compose(
+        [
+            *(*cell.overrides, "model.init=pretrained", f"model.path={folder / keys['model']}", "model.tokenizer=bytes"),
+            *("data=files", f"data.folder={work / 'data'}", f"data.sets=[{DATA[keys['stage']]}]", "data.template=chatml", *samples),
+            *(f"data.cache={work / 'cache'}", "data.validation_share=0", f"training.max_steps={steps}", "training.fit=off"),
+            *("checkpoint.interval=0", "evaluation.interval=0", "optim.scheduler=constant", "optim.warmup=0", "cluster.ranks_per_node=1"),
+            *("gate.mode=off", f"output={work / 'runs'}", f"name={cell.name.replace('/', '-')}", *more),
+        ]
+    )
+
+
+def write_data(folder: Path) -> None:
+    source, rows = random.Random(0), (alone.WARM_UP + alone.STEPS + 1) * MICRO_BATCHES[-1] * ACCUMULATIONS[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def letters(count: int) -> str:
+        return "".join(source.choices("abcdefgh ", k=count))
+
+    answers = [{"instruction": "Go on.", "input": "", "output": letters(CHARACTERS)} for _ in range(rows)]
+    pairs = [{"instruction": "Go on.", "chosen": letters(CHARACTERS), "rejected": letters(CHARACTERS)} for _ in range(rows)]
+    (folder / DATA["sft"]).write_text(json.dumps(answers))
+    (folder / DATA["dpo"]).write_text(json.dumps(pairs))
+    (folder / DATA["pt"]).write_text(json.dumps({"text": letters(rows * LENGTHS[-1])}) + "\n")
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    write_data(arguments.work / "data")
+    lines = [
+        {"cell": cell.name, "overrides": list(cell.overrides), "predicted": step_time(judged.run, judged.facts).as_dict()}
+        for cell, judged in drawn(arguments.work)
+    ]
+    arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    began, facts = time.monotonic(), surroundings()
+    write_data(arguments.work / "data")
+    predicted = read(arguments.predicted)
+    done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
+    make_bases(arguments)
+    alone.load_libraries()
+    fresh = arguments.fresh
+    for line in predicted:
+        if line["cell"] in done or time.monotonic() - began > arguments.seconds:
+            continue
+        found = one(line, arguments, fresh)
+        if found["exit_code"] and not fresh and "CUDA" in str(found["error"]):  # some library has touched the GPU before the fork
+            fresh = True
+            found = one(line, arguments, fresh)
+        with arguments.out.open("a") as file:
+            file.write(json.dumps({**line, **found, "surroundings": facts}) + "\n")
+        print(f"{time.monotonic() - began:5.0f} s  {summary({**line, **found})}", flush=True)
+
+
+def make_bases(arguments: argparse.Namespace) -> None:
+    """In a process of its own, which may use the GPU."""
+    arguments.bases.mkdir(parents=True, exist_ok=True)
+    if all((arguments.bases / model).is_dir() for model in MODELS):
+        return
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            device = "cuda" if bases.torch.cuda.is_available() else "cpu"
+            bases.write_all(MODELS, arguments.bases, bases.write_shapes(arguments.work / "shapes"), device, arguments.tiny)
+            code = 0
+        finally:
+            os._exit(code)
+    if alone.ended(pid, 300):
+        raise RuntimeError("the random weights were not written")
+
+
+def one(line: dict[str, Any], arguments: argparse.Namespace, fresh: bool) -> dict[str, Any]:
+    """The seconds of its steps, or why there are none."""
+    cell, result = Cell(line["cell"], tuple(line["overrides"])), arguments.work / "result.json"
+    keys = dict(each.split("=") for each in cell.overrides)
+    node = ["node=auto", "node.gpus=1"] if not arguments.tiny else ["node=cpu", *small(keys["model"])]
+    judged = judge_run(composed(cell, arguments.work, arguments.bases, node))
+    run_dir = start_fresh(judged)
+    write_plan(plan_for(judged, run_dir), dict(os.environ))
+    result.unlink(missing_ok=True)
+    began = time.monotonic()
+    pid = alone.started(run_dir.path, result, command(judged.run, run_dir).environment(dict(os.environ)), fresh)
+    code = alone.ended(pid, CELL_SECONDS)
+    took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1), "fresh": fresh}
+    log = run_dir.rank_log(0).read_text() if run_dir.rank_log(0).exists() else ""
+    shutil.rmtree(run_dir.path, ignore_errors=True)
+    if code or not result.exists():
+        return {**took, "exit_code": code or 1, "error": log[-2500:]}
+    found = json.loads(result.read_text())
+    return {**took, **found, "step": statistics.median(found["step_seconds"])}
+
+
+def small(model: str) -> list[str]:
+    return [
+        *tiny(compose([f"model={model}", "data=demo"]).model.architecture or {}),
+        *("data.cutoff=64", "training.micro_batch=2", "training.loss=plain", "data.max_samples=null"),
+    ]
+
+
+def error_of(line: dict[str, Any]) -> float:
+    """Predicted over measured seconds, less one."""
+    return float(line["predicted"]["step"] / line["step"] - 1)
+
+
+def summary(line: dict[str, Any]) -> str:
+    if "step" not in line:
+        return f"{line['cell']:<62} failed with {line['exit_code']}: {str(line.get('error'))[-600:]}"
+    waits = line["predicted"]["terms"].get("waiting for the host", 0) / line["predicted"]["step"]
+    return f"{line['cell']:<62} {line['step']:8.4f} s, predicted {line['predicted']['step']:8.4f}  {error_of(line):+7.1%}  host {waits:4.0%}"
+
+
+def report(lines: Sequence[dict[str, Any]]) -> str:
+    measured = [line for line in lines if "step" in line]
+    errors = [abs(error_of(line)) for line in measured]
+    inside = sum(line["predicted"]["low"] <= line["step"] <= line["predicted"]["high"] for line in measured)
+    worst = f"median {statistics.median(errors):.1%}, worst {max(errors):.1%}; {inside} of {len(errors)} inside of the stated range"
+    return "\n".join([*(summary(line) for line in lines), f"{len(errors)} cells: {worst}"])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["predict", "measure", "report"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--predicted", type=Path)
+    parser.add_argument("--bases", type=Path, default=Path("/tmp/regimen-times/bases"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-times"))
+    parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
+    parser.add_argument("--fresh", action="store_true", help="a fresh process for each cell, which loads its libraries anew")
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "report":
+        print(report(read(arguments.out)))
+    else:
+        {"predict": predict, "measure": measure}[arguments.what](arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
