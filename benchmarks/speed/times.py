@@ -15,14 +15,17 @@ import os
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.memory.cells import tiny
-from benchmarks.running import bases
 from benchmarks.running.cell_runs import surroundings
 from benchmarks.speed import alone
 from conf.schema import Composed
@@ -129,14 +132,15 @@ def measure(arguments: argparse.Namespace) -> None:
     write_data(arguments.work / "data")
     predicted = read(arguments.predicted)
     done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
-    make_bases(arguments)
+    if not all((arguments.bases / model).is_dir() for model in MODELS):
+        make_bases(arguments)
     alone.load_libraries()
-    fresh = arguments.fresh
+    fresh = arguments.fresh or torch.cuda.is_initialized()
     for line in predicted:
         if line["cell"] in done or time.monotonic() - began > arguments.seconds:
             continue
         found = one(line, arguments, fresh)
-        if found["exit_code"] and not fresh and "CUDA" in str(found["error"]):  # some library has touched the GPU before the fork
+        if found["exit_code"] and not fresh and "initializ" in str(found["error"]):  # some library had started CUDA before the fork
             fresh = True
             found = one(line, arguments, fresh)
         with arguments.out.open("a") as file:
@@ -145,21 +149,10 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def make_bases(arguments: argparse.Namespace) -> None:
-    """In a process of its own, which may use the GPU."""
-    arguments.bases.mkdir(parents=True, exist_ok=True)
-    if all((arguments.bases / model).is_dir() for model in MODELS):
-        return
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            device = "cuda" if bases.torch.cuda.is_available() else "cpu"
-            bases.write_all(MODELS, arguments.bases, bases.write_shapes(arguments.work / "shapes"), device, arguments.tiny)
-            code = 0
-        finally:
-            os._exit(code)
-    if alone.ended(pid, 300):
-        raise RuntimeError("the random weights were not written")
+    """In a fresh process, which may use the GPU before others are forked."""
+    small = ["--tiny"] if arguments.tiny else []
+    command = [sys.executable, "-m", "benchmarks.running.bases", "--out", str(arguments.bases), "--only", *MODELS, *small]
+    subprocess.run([*command, "--work", str(arguments.work / "bases")], check=True)
 
 
 def one(line: dict[str, Any], arguments: argparse.Namespace, fresh: bool) -> dict[str, Any]:

@@ -39,8 +39,6 @@ def of_adapters(work: Work) -> float:
 
 def of_quantised(work: Work) -> float:
     regime = work.run.regime
-    return (
-        sum(QUANTISED * work.passes(module) for module in quantised_layers(regime, work.facts))
-        if isinstance(regime, Qlora) and not regime.dequantised
-        else 0
-    )
+    if not isinstance(regime, Qlora) or regime.dequantised:
+        return 0
+    return sum(QUANTISED * work.passes(module) for module in quantised_layers(regime, work.facts))

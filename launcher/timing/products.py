@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from conf.schema import Freeze, Lora, Qlora
 from launcher.facts.model import ModuleKind
-from launcher.memory.weights.parameters import adapter_targets, frozen_selection, quantised_bytes, quantised_layers
+from launcher.memory.weights.parameters import adapter_targets, frozen_selection, matrix_elements, quantised_bytes, quantised_layers
 from launcher.timing.work import Load, Work, summed
 
 
@@ -89,5 +89,5 @@ def dequantising_load(work: Work) -> Load | None:
         return None
     packed = quantised_bytes(regime, work.census) / max(work.census.quantised, 1)
     modules = quantised_layers(regime, work.facts)
-    elements = sum(module.inputs * module.outputs * work.passes(module) for module in modules)
+    elements = sum(matrix_elements(module) * work.passes(module) for module in modules)
     return Load("dequantising", "dequantising", 0, elements * (packed + work.arithmetic.element))
