@@ -1,0 +1,112 @@
+"""The page of predicted times, from the raw lines.
+
+python -m benchmarks.speed.times_page --results benchmarks/results --page docs/predicted_time.md
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.rates import timed_runs
+from benchmarks.speed.times import error_of, read
+from launcher.timing.step import step_time
+
+FITTED, PREDICTED, MEASURED = "speed/h200_fit.jsonl", "speed/h200_times_predicted.jsonl", "speed/h200_times.jsonl"
+HEAD = """# Predicted time
+
+`regimen plan` says how long a step takes, how many tokens a second that is, and how long all steps take. `--explain` lists the terms, `--json`
+has them under `expected.step`. Made by `benchmarks/speed/times_page.py`.
+
+## What is counted
+
+- products: two operations an element and token: forward, again where layers are computed again, gradients of inputs and of weights; each matrix
+  passes through memory once, which is most of an adapter's time
+- attention: two products forward and five back of the causal half, by the measured rate of its kernel, the width of a head and the length
+- element-wise kernels, loss, casts, around adapters: bytes that each operation reads and writes, plain or fused
+- dequantising: packed weights read and 16-bit ones written, in each pass
+- waiting for the host: kernels that a micro-batch starts, by `training.kernels`, adapters and layers computed again, at a fixed time each, as far
+  as the GPU is done earlier
+- optimizer: gradients, weights and states, read and written; with offloading by the CPU, at an assumed rate of host memory
+- gathering weights, reducing gradients: bytes of a rank in a ring, at the slower of a share of the link inside of a node (`node.link`, else the
+  card's data sheet) and `node.network` between nodes; nothing is taken to overlap
+- sharding engine: what DeepSpeed's Python does around each tensor, measured for one model on two GPUs
+
+Not in it: the start of a run, evaluations, checkpoints, and waiting for data. Every sample counts as long as `data.cutoff`, so shorter ones end
+earlier.
+
+## Where it is known
+
+Rates were measured on one H200. On other cards they are those times what the data sheet says of operations and memory, and the plan says `not
+measured on this card`. The plan states a range with each time, as a share to both sides: 10 % on one H200, 25 % for mixtures and families whose
+layers were not traced, 30 % where the GPU waits for the host or several GPUs work, 40 % on other cards, 50 % on several nodes, and twice or half
+with offloading: the largest that applies. The plan says `not predicted`, with the reason, on CPUs and cards without a row, on several nodes
+without `node.network`, for stages that write their answers (ppo, grpo), `training.precision=fp32`, `training.attention=eager`, `training.fp8`,
+`training.deterministic`, 8 and 2 bits, DoRA, and optimizers that project, orthogonalise or page.
+
+Two nodes and more, offloading, and cards other than the H200 were never timed. Of memory benchmarks (`results/memory`, `results/stages`) the
+steps are no measure of time: most ran side by side on one GPU.
+
+## How good it is
+"""
+
+
+def fitted_lines(results: Path) -> list[str]:
+    runs = [(step_time(run.run, run.facts), run.seconds) for run in timed_runs(results / FITTED)]
+    errors = [abs(found.seconds / seconds - 1) for found, seconds in runs]
+    busy = [abs(found.seconds / seconds - 1) for found, seconds in runs if "waits for the host" not in found.source]
+    return [
+        f"Four rates are fitted to the {len(errors)} combinations of `results/{FITTED}` (`benchmarks/speed/rates.py`):",
+        f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} off; of the {len(busy)} whose GPU does not wait for the host,",
+        f"median {statistics.median(busy):.1%}, worst {max(busy):.1%}. Their hosts were starting other runs.",
+        "In all six jobs the first in the order of the prediction is the fastest. Runs that nothing was fitted to",
+        "(`results/speed/h200_speed.jsonl`, rows of full length, 12 of 8B and 1B) are met within 5 % (`tests/launcher/timing/test_step.py`).",
+        "",
+    ]
+
+
+def cell_lines(results: Path) -> list[str]:
+    predicted = read(results / PREDICTED)
+    if not (results / MEASURED).exists():
+        return [f"{len(predicted)} cells were drawn at random (`results/{PREDICTED}`); they are not measured yet."]
+    lines = [line for line in read(results / MEASURED) if "step" in line]
+    facts = lines[-1]["surroundings"]
+    waits = [line for line in lines if "waits for the host" in line["predicted"]["source"]]
+    others = [line for line in lines if line not in waits]
+    return [
+        f"{len(lines)} of {len(predicted)} cells that were drawn at random were measured, one at a time, after their prediction had been written down",
+        f"(`results/{MEASURED}`, {facts['date']}, {', '.join(facts['gpus'])}): {said(lines)}",
+        f"Of the {len(others)} whose GPU does not wait for the host: {said(others)} Of the {len(waits)} others: {said(waits)}",
+        "",
+        "| cell: model, regime, stage, micro-batch x length x accumulation, kernels | predicted, ms | measured, ms | off |",
+        "|---|---|---|---|",
+        *(row(line) for line in lines),
+    ]
+
+
+def row(line: dict[str, Any]) -> str:
+    return f"| {line['cell'][3:]} | {line['predicted']['step'] * 1e3:,.0f} | {line['step'] * 1e3:,.0f} | {error_of(line):+.1%} |"
+
+
+def said(lines: Sequence[dict[str, Any]]) -> str:
+    errors = [abs(error_of(line)) for line in lines]
+    inside = sum(line["predicted"]["low"] <= line["step"] <= line["predicted"]["high"] for line in lines)
+    return f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} off, {inside} inside of the stated range." if lines else "none."
+
+
+def page(results: Path) -> str:
+    return "\n".join([HEAD, *fitted_lines(results), *cell_lines(results), ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.page.write_text(page(arguments.results), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
