@@ -165,7 +165,7 @@ KEPT = ("model", "regime", "regime.bits", "data.cutoff", "training.precision", "
 
 
 def recorded() -> list[tuple[Run, ModelFacts, float]]:
-    """The runs of h200_speed.jsonl with rows of full length; nothing was fitted to them."""
+    """The runs of h200_speed.jsonl with rows of full length; of them only the rate of dequantising was taken."""
     lines = [json.loads(line) for line in (RESULTS / "h200_speed.jsonl").read_text().splitlines()]
     return [recorded_run(line) for line in lines if "mixed" not in line["cell"]]
 
@@ -183,7 +183,7 @@ def recorded_run(line: dict) -> tuple[Run, ModelFacts, float]:
     return run, facts, line["step_seconds"]
 
 
-def test_the_times_of_runs_that_nothing_was_fitted_to_are_met() -> None:
+def test_the_times_of_recorded_runs_that_no_other_rate_was_fitted_to_are_met() -> None:
     errors = [abs(step_time(run, facts).seconds / seconds - 1) for run, facts, seconds in recorded()]
     assert len(errors) == 12
     assert statistics.median(errors) < 0.02
