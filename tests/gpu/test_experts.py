@@ -7,7 +7,7 @@ from trainers.model import experts as experts_module
 from trainers.model.experts import PackedExperts, PackedProduct
 from trainers.model.packing import EIGHT_BITS, FOUR_BITS, FOUR_BITS_DOUBLE, TWO_BITS, Form
 
-pytestmark = pytest.mark.gpu
+pytestmark = pytest.mark.gpu(1)
 
 EXPERTS, OUTPUTS, INPUTS = 6, 512, 256
 FORMS = {"8 bits": EIGHT_BITS, "4 bits": FOUR_BITS, "4 bits, packed scales": FOUR_BITS_DOUBLE, "2 bits": TWO_BITS}
