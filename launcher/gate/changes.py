@@ -146,7 +146,8 @@ def sharding_moves(run: Run) -> list[Move]:
 
 def regime_moves(run: Run) -> list[Move]:
     def quantised(bits: int) -> Callable[[Run], Run]:
-        return lambda run: replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits, dequantised=False))
+        """Packed weights have no 8-bit floating point products."""
+        return lambda run: trained(replace(run, regime=replace(carried("regime", "qlora", run.regime), bits=bits, dequantised=False)), fp8=False)
 
     bits = run.regime.bits if isinstance(run.regime, Qlora) else 16
     adapters = (Move("regime", 32, "adapters learn instead of the weights, best with about ten times the learning rate", to_lora),)

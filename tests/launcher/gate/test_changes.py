@@ -57,6 +57,14 @@ def test_a_dequantised_base_may_stay_packed_and_every_smaller_one_does():
     assert [(regime.bits, regime.dequantised) for regime in moved] == [(4, False), (2, False)]
 
 
+def test_a_packed_base_leaves_8_bit_products_behind():
+    run = run_of("regime=lora", "training.fp8=true")
+
+    moved = [move.apply(run) for move in regime_moves(run)]
+    assert [(each.regime.name, each.training.fp8) for each in moved] == [("qlora", False)] * 3
+    assert "training.fp8=false" in overrides_between(run, moved[0])
+
+
 def test_micro_batches_keep_the_effective_batch_on_every_rank():
     run = run_of("node.gpus=2", "training.micro_batch=6", "training.accumulation=2")  # 24 samples a step: 12 a rank
 
