@@ -185,7 +185,7 @@ def ada() -> None:
 @pytest.mark.usefixtures("ada")
 @pytest.mark.parametrize("strided", [False, True])
 def test_the_gpu_rounds_to_8_bits_as_the_cpu_does(strided: bool) -> None:
-    """But where a quotient lies between two numbers: the GPU divides in another last bit, so at most one in a thousand is the neighbour."""
+    """But where a quotient lies between two numbers: the GPU multiplies by an inverse, so at most one in a hundred is the neighbour."""
     set_seed(1)
     values = torch.randn(300, 4096).bfloat16() * torch.rand(300, 1).bfloat16()
     values = values[:, 1000:2424] if strided else values
@@ -198,7 +198,7 @@ def test_the_gpu_rounds_to_8_bits_as_the_cpu_does(strided: bool) -> None:
     ]
     for found, expected in ((on_gpu[0], on_cpu[0]), (turned[1], turned[0])):
         some, others = found.float().cpu(), expected.float()
-        assert (some != others).float().mean() < 1e-3
+        assert (some != others).float().mean() < 1e-2
         torch.testing.assert_close(some, others, rtol=2**-3, atol=2**-9)
 
 

@@ -23,7 +23,7 @@ def rows_kernel(values, out, scales, width, stride, least: tl.constexpr, largest
     unreal = tl.sum(numbers * 0.0, axis=0)  # 0, or NaN where the row holds NaN or an infinity, which a maximum need not show
     scale = tl.maximum(tl.max(tl.abs(numbers), axis=0), least) / largest + unreal
     tl.store(scales + row, scale)
-    tl.store(out + row * width + at, (numbers / scale).to(tl.float8e4nv), mask=inside)
+    tl.store(out + row * width + at, (numbers * (1.0 / scale)).to(tl.float8e4nv), mask=inside)
 
 
 @triton.jit
@@ -32,8 +32,8 @@ def columns_kernel(values, out, scales, rows, width, tile_rows: tl.constexpr, ti
     column = tl.program_id(1) * tile_columns + tl.arange(0, tile_columns).to(tl.int64)
     inside = (row[:, None] < rows) & (column[None, :] < width)
     numbers = tl.load(values + row[:, None] * width + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    scale = tl.load(scales + column, mask=column < width, other=1.0)
-    turned = tl.trans((numbers / scale[None, :]).to(tl.float8e4nv))
+    inverse = 1.0 / tl.load(scales + column, mask=column < width, other=1.0)
+    turned = tl.trans((numbers * inverse[None, :]).to(tl.float8e4nv))
     tl.store(out + column[:, None] * rows + row[None, :], turned, mask=(column[:, None] < width) & (row[None, :] < rows))
 
 
