@@ -96,7 +96,12 @@ def parsed_arguments(argv: Sequence[str], places: dict[str, str] | None = None) 
         from launcher.composition.spelling import plainly
 
         arguments.overrides = [plainly(text) for text in arguments.overrides]
-    for line in replaced(getattr(arguments, "overrides", [])):
+    lines = replaced(getattr(arguments, "overrides", []))
+    if lines and not places and getattr(arguments, "multirun", False):
+        from launcher.sweep.grid import refuse_given_twice
+
+        refuse_given_twice(arguments.overrides)
+    for line in lines:
         print(line, file=sys.stderr)
     if places:
         arguments.overrides = last_of_each(arguments.overrides)

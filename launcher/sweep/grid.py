@@ -9,9 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from conf.schema import Composed
-from launcher.composition.compose import config_loader
-from launcher.errors import ConfigError
-from launcher.sweep.points import composed_or_refusal
+from launcher.composition.compose import config_loader, parsed
+from launcher.composition.recorded import PREFIX
+from launcher.errors import ConfigError, RegimenError
+from launcher.sweep.points import composed_or_refusal, refuse_unshareable
 
 SWEEPER, GRID = "hydra/sweeper", "grid"  # which sweeper is chosen where none is
 
@@ -55,6 +56,11 @@ def grid_points(given: Sequence[str], config_dirs: Sequence[Path]) -> list[list[
     return combinations([override for override in overrides if not override.get_key_element().startswith(("hydra.", "hydra/"))])
 
 
+def refuse_given_twice(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for a swept key that is given again: neither value would be the one that is meant."""
+    refuse_twice(parsed([text for text in overrides if not text.startswith(PREFIX)]))
+
+
 def refuse_twice(overrides: Sequence[Override]) -> None:
     """Raises ConfigError for a swept key that is given again."""
     times = Counter(override.get_key_element() for override in overrides)
@@ -66,12 +72,23 @@ def refuse_twice(overrides: Sequence[Override]) -> None:
 
 
 def refuse_hopeless(points: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> None:
-    """Raises the mistake of the first point where no point can be composed, as for a key that does not exist. Usually the first can."""
+    """Raises the mistake of the first point where every point has one, as for a key that does not exist. Usually the first has none."""
     first = None
     for overrides in points:
-        found = composed_or_refusal(overrides, config_dirs)
-        if isinstance(found, Composed):
+        found = mistake_of(composed_or_refusal(overrides, config_dirs))
+        if found is None:
             return
         first = first or found
     if first is not None:
         raise first
+
+
+def mistake_of(described: Composed | RegimenError) -> RegimenError | None:
+    """What keeps a point from being composed, or from being one of a sweep."""
+    if isinstance(described, RegimenError):
+        return described
+    try:
+        refuse_unshareable(described)
+    except ConfigError as error:
+        return error
+    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config, parsed
 from launcher.composition.recorded import output_of, split_resume
@@ -20,7 +21,7 @@ from launcher.sweep.going_on import continued
 from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
-from launcher.sweep.session import Sweep, say
+from launcher.sweep.session import Sweep, limits_of, resources_here, say
 from launcher.sweep.summary import as_dict, summary_of
 
 NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
@@ -37,9 +38,12 @@ def multirun(overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust
     name, others = split_resume(overrides)
     if name is not None:
         sweep_dir = named_sweep(name, output_of(others))
-        return run(sweep_dir, later_start(sweep_dir, others, config_dirs, trust), trust)
+        start = later_start(sweep_dir, others, config_dirs, trust)
+        checked_settings(start)
+        return run(sweep_dir, start, trust)
     start = checked_start(others, config_dirs)
-    return run(ledger.make_sweep_dir(output_folder(start)), start, trust)
+    settings = checked_settings(start)
+    return run(ledger.make_sweep_dir(Path(settings.output)), start, trust)
 
 
 def later_start(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence[Path], trust: Trust) -> Start:
@@ -66,8 +70,18 @@ def checked_start(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Star
     return Start(tuple(given), tuple(config_dirs), os.getcwd())
 
 
-def output_folder(start: Start) -> Path:
-    return Path(load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN).output)
+def checked_settings(start: Start) -> DictConfig:
+    """What all points share, with Hydra's own node.
+
+    Raises:
+        ConfigError: for settings of gpu_pool that this machine does not have.
+    """
+    config = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
+    settings = config.hydra.launcher
+    if "max_failures" in settings:  # another launcher has settings of its own
+        resources_here(settings.gpus, settings.slots)
+        limits_of(settings.max_jobs, settings.max_failures)
+    return config
 
 
 def run(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:

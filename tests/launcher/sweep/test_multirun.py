@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli import main
 from launcher.errors import ConfigError, Unsafe
 from launcher.sweep.multirun import multirun
 
@@ -104,6 +105,27 @@ def test_a_key_that_is_swept_and_fixed_too_is_one_message_and_no_folder(working_
         multirun([*TOO_SMALL, "optim.lr=1e-4", "optim.lr=1e-3,2e-3"], [])
     with pytest.raises(ConfigError, match="node is swept and given again"):
         multirun([*TOO_SMALL, "node=cpu,t4_16"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_swept_key_that_is_fixed_too_is_said_once_on_the_command_line(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-m", *TOO_SMALL, "optim.lr=1e-4", "optim.lr=1e-3,2e-3"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "regimen: optim.lr is swept and given again: optim.lr=1e-4 and optim.lr=1e-3,2e-3. Give optim.lr once."
+    ]
+
+
+def test_a_file_of_a_run_may_hold_what_is_swept(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (working_folder / "mine.yaml").write_text("recipe: demo\noptim.lr: 1e-4\n", encoding="utf-8")
+    assert main(["plan", "-m", "--json", "mine.yaml", "node=cpu", "node.host_memory=8GB", "optim.lr=1e-3,2e-3"]) == 0
+    said = capsys.readouterr()
+    assert [row["varied"] for row in json.loads(said.out)] == [["optim.lr=0.001"], ["optim.lr=0.002"]]
+    assert "note: optim.lr=1e-4 is replaced by optim.lr=1e-3,2e-3" in said.err
+
+
+def test_what_no_sweep_can_do_is_one_message_where_every_point_wants_it(working_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="cluster=slurm with 1 node is not possible: the points share this machine"):
+        multirun([*TOO_SMALL, "cluster=slurm", "regime.rank=8,16"], [])
     assert list(working_folder.iterdir()) == []
 
 
