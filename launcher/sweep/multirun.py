@@ -22,6 +22,7 @@ from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
+from launcher.sweep.standing import current
 from launcher.sweep.summary import as_dict, summary_of
 
 NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
@@ -123,7 +124,7 @@ def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
     if not known:
         ledger.remove(sweep_dir)
         return
-    results = [known[number] for number in sorted(known)]
+    results = [current(known[number]) for number in sorted(known)]  # a point of an earlier grid may have no recorded end
     lines = table.table_lines(results)
     say("\n" + "\n".join(lines))
     found = summary_of(sweep_dir, results)

@@ -147,6 +147,18 @@ def test_a_larger_grid_adds_points_and_known_ones_keep_their_numbers(working_fol
     assert not sweep_in(working_folder).path.joinpath("lock").exists()
 
 
+def test_a_point_of_an_earlier_grid_is_told_as_its_folder_has_it(working_folder: Path, run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
+    sweep_dir = sweep_in(working_folder)
+    first = ledger.results(sweep_dir)[0]
+    ledger.record(sweep_dir, ledger.BEGUN, **ledger.facts_of(first.point, run_dir), gpus=[])  # and then the sweep was killed
+    run_dir.progress.write_text(json.dumps({"step": 3, "of": 3, "loss": 0.25}) + "\n", encoding="utf-8")
+    journal.record(run_dir, journal.Ended(0, "finished"))
+    assert multirun(["resume=last", "regime.rank=16,32"], []) == 3
+    assert "3 points: 1 finished, 2 refused" in capsys.readouterr().out
+    assert json.loads(sweep_dir.summary.read_text(encoding="utf-8"))["points"][0]["objective"] == 0.25
+
+
 def test_a_finished_point_is_answered_from_the_ledger_and_not_judged_again(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
     sweep_dir = sweep_in(working_folder)
