@@ -56,6 +56,7 @@ from trainers.ranks.determinism import choose_kernels
 from trainers.ranks.doing import say_doing
 from trainers.ranks.extensions import guard_deepspeed
 from trainers.ranks.free_memory import ask_torch
+from trainers.ranks.libraries import import_uncompiled
 from trainers.ranks.life import LIFE
 from trainers.ranks.notes import tell
 from trainers.ranks.packages import look_once_for_packages
@@ -147,6 +148,7 @@ def join_ranks(run: Run, place: Place) -> None:
         return
     import deepspeed
 
+    import_uncompiled("deepspeed.runtime.zero.muon.muon_optimizer")  # which deepspeed.initialize imports
     if run.node.gpus:
         ask_torch(deepspeed.accelerator.get_accelerator(), place.visible)
     else:

@@ -6,6 +6,7 @@ bitsandbytes compiles nothing either. DeepSpeed, which accelerate imports later,
 """
 
 import gc
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def only_what_is_needed(run: Run) -> Iterator[None]:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # to importlib: there is no such module
     gc.disable()
     try:
-        import_bitsandbytes_uncompiled()
+        import_uncompiled("bitsandbytes")
         import_losses_without_scipy()
         yield
     finally:
@@ -42,17 +43,18 @@ def left_out(run: Run) -> tuple[str, ...]:
     return (*(() if two_bits else ("hqq",)), *(() if isinstance(run.sharding, Zero) else ("deepspeed",)))
 
 
-def import_bitsandbytes_uncompiled() -> None:
-    """bitsandbytes 0.50 has torch compile functions for devices without kernels of its own while it is imported, which imports torch's compiler.
+def import_uncompiled(name: str) -> None:
+    """Import a module that has torch compile functions of its own, which would import torch's compiler: 1 to 2 s for what no run here may call.
 
-    Here each of them is compiled when it is called, as torch.compile itself would then do.
+    Each of them is compiled when it is called, as torch.compile itself would then do. bitsandbytes 0.50 has such functions for devices without
+    kernels, and DeepSpeed 0.19 one for Muon.
     """
     import torch
 
     at_once = torch.compile
     torch.compile = when_called(at_once)
     try:
-        import bitsandbytes  # noqa: F401
+        importlib.import_module(name)
     finally:
         torch.compile = at_once
 
