@@ -31,7 +31,7 @@ from launcher.memory.weights.parameters import census_of
 from launcher.rules.attention import chosen_attention, on_old_gpu
 from launcher.rules.model_limits import layers_counted
 from launcher.rules.pairs import incompatibilities
-from launcher.timing.step import step_time
+from launcher.timing.step import step_seconds
 from launcher.words import plural
 
 Tried = tuple[Run, Verdict]
@@ -177,7 +177,7 @@ def micro_batches(run: Run, samples: int | None) -> list[int]:
 
 def slowness(run: Run, facts: ModelFacts) -> float:
     """Seconds of a step, or on a node whose rates are not known what stands in their place; a little more for what splits more."""
-    return step_time(run, facts).seconds * (1 + LEAST_GAIN * sharding_row(run.sharding.name).saving)
+    return step_seconds(run, facts) * (1 + LEAST_GAIN * sharding_row(run.sharding.name).saving)
 
 
 def shortage(verdict: Verdict) -> tuple[int, int]:

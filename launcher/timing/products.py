@@ -19,7 +19,7 @@ def product_loads(work: Work) -> tuple[Load, ...]:
 def product(work: Work, rows: float, inputs: int, outputs: int, count: float) -> Load:
     """[rows, inputs] x [inputs, outputs], or one of its gradients, `count` times."""
     moved = work.arithmetic.element * (rows * inputs + inputs * outputs + rows * outputs)
-    return Load("product", "products", 2.0 * rows * inputs * outputs, moved).times(count)
+    return Load("product", "products", count * 2.0 * rows * inputs * outputs, count * moved)
 
 
 def layer_loads(work: Work) -> tuple[Load, ...]:

@@ -1,7 +1,7 @@
 """The time of an optimizer step, in closed form: what the GPU does, what it waits for, and how far the sum may be off."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,9 +75,10 @@ def step_time(run: Run, facts: ModelFacts) -> StepTime:
     """Where a rate is not known, that of an H200 stands in its place, and `missing` says so."""
     work, known = work_of(run, facts), rates_of(run.node)
     rates = known or H200
-    share, source = uncertainty(work, rates)
+    passes = pass_terms(work, rates)
+    share, source = uncertainty(work, rates, passes)
     return StepTime(
-        terms=(*pass_terms(work, rates), *once_terms(work, rates), *exchange_terms(work)),
+        terms=(*passes, *once_terms(work, rates), *exchange_terms(work)),
         tokens=run.training.effective_batch * sample_tokens(run),
         missing=missing(work, known),
         share=share,
@@ -86,17 +87,19 @@ def step_time(run: Run, facts: ModelFacts) -> StepTime:
 
 
 def step_seconds(run: Run, facts: ModelFacts) -> float:
-    """To put forms of one run in the order of their speed, on any node."""
-    return step_time(run, facts).seconds
+    """The same without what a plan says of them: to put forms of one run in the order of their speed, on any node."""
+    work, rates = work_of(run, facts), rates_of(run.node) or H200
+    return sum(term.seconds for term in (*pass_terms(work, rates), *once_terms(work, rates), *exchange_terms(work)))
 
 
 def pass_terms(work: Work, rates: Rates) -> tuple[TimeTerm, ...]:
     """Of all micro-batches of a rank."""
     passes, found = work.run.training.accumulation, loads(work)
     on_gpu = [TimeTerm(load.name, passes * seconds(load, work, rates), SOURCES[load.kind]) for load in found]
-    busy, host = sum(term.seconds for term in on_gpu) / passes, rates.launch * launches(work)
+    kernels = launches(work)
+    busy, host = sum(term.seconds for term in on_gpu) / passes, rates.launch * kernels
     waiting = passes * ((busy**OVERLAP + host**OVERLAP) ** (1 / OVERLAP) - busy)
-    started = f"{launches(work):,.0f} kernels a micro-batch, {rates.launch * 1e6:.0f} microseconds each, while the GPU works"
+    started = f"{kernels:,.0f} kernels a micro-batch, {rates.launch * 1e6:.0f} microseconds each, while the GPU works"
     return (*on_gpu, TimeTerm("waiting for the host", waiting, started))
 
 
@@ -193,14 +196,14 @@ def missing(work: Work, rates: Rates | None) -> tuple[str, ...]:
     return tuple(why for applies, why in rows if applies)
 
 
-def uncertainty(work: Work, rates: Rates) -> tuple[float, str]:
-    """The largest that applies."""
-    run = work.run
-    busy = sum(seconds(load, work, rates) for load in loads(work))
+def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[float, str]:
+    """The largest that applies. Where the host takes as long as the GPU, `passes` wait for a fifth of what the GPU does."""
+    run, waiting = work.run, passes[-1].seconds
+    waits = waiting > (2 ** (1 / OVERLAP) - 1) * sum(term.seconds for term in passes[:-1])
     rows = (
-        (0.1, True, "measured on one H200 (docs/measured_speed.md)"),
+        (0.1, True, "measured on one H200 (docs/predicted_time.md)"),
         (0.25, work.facts.mixture or not work.facts.traits.traced, f"no {work.facts.family} was timed"),
-        (0.3, rates.launch * launches(work) > busy, "the GPU waits for the host, whose speed differs"),
+        (0.3, waits, "the GPU waits for the host, whose speed differs"),
         (0.3, ranks(run) > 1, "one model on two H200s was measured"),
         (0.4, not rates.measured, f"not measured on this card ({run.node.gpu_name}): by its data sheet"),
         (0.5, run.cluster.nodes > 1, "several nodes were not measured; gathers and reductions are counted as if nothing of them overlapped"),

@@ -1,7 +1,8 @@
 """A run as the terms of time read it, and the unit in which they count what a GPU is asked for."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from conf.checkpointing import recomputed
@@ -24,9 +25,6 @@ class Load:
     operations: float
     bytes: float
 
-    def times(self, count: float) -> "Load":
-        return replace(self, operations=self.operations * count, bytes=self.bytes * count)
-
 
 @dataclass(frozen=True)
 class Work:
@@ -45,10 +43,10 @@ class Work:
 
     def backward(self, module: ModuleKind) -> int:
         """In how many layers the backward pass goes through such a module."""
-        return sum(number >= self.lowest for number in module.layers)
+        return len(module.layers) - bisect_left(module.layers, self.lowest)
 
     def repeated(self, module: ModuleKind) -> int:
-        return sum(self.lowest <= number < self.lowest + self.again for number in module.layers)
+        return bisect_left(module.layers, self.lowest + self.again) - bisect_left(module.layers, self.lowest)
 
     def passes(self, module: ModuleKind) -> float:
         """How often such modules read their weights for something other than these weights' gradients."""

@@ -124,10 +124,10 @@ def time_sentence(expected: Expectations) -> str:
 
 
 def short(seconds: float) -> str:
-    """Two digits that say something; from two minutes on as hours and minutes."""
+    """In milliseconds, seconds, or from two minutes on hours and minutes."""
     if seconds >= 120:
         return duration(seconds)
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else "10 ms"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
 
 
 def about(seconds: float) -> str:

@@ -16,7 +16,7 @@ from launcher.gate.proposals import regime_matrix
 from launcher.gate.variants import judging_like
 from launcher.gate.verdict import refusal_text
 from launcher.launch.plan import new_run_dir, plan_as_dict, plan_for
-from launcher.verbs.plan_text import bar, explanation_lines, matrix_lines, memory_lines, plan_text, run_sentence, verdict_lines
+from launcher.verbs.plan_text import bar, explanation_lines, matrix_lines, memory_lines, plan_text, run_sentence, short, time_sentence, verdict_lines
 from launcher.words import count, duration, gib, plural
 
 SITE = {"PATH": "/bin", "HF_TOKEN": "hf_secret", "MY_PASSWORD": "open sesame", "NCCL_DEBUG": "INFO"}
@@ -198,3 +198,34 @@ def test_a_folder_with_blanks_is_quoted_for_pasting() -> None:
     found = on_one_gpu()
     run_dir = RunDir(new_run_dir(replace(found.run, output="/my runs"), "TIME").path)
     assert "-m trainers '/my runs/sft-lora-demo/TIME'" in plan_text(plan_for(found, run_dir), SITE)
+
+
+def test_the_time_of_a_step_is_a_sentence_with_its_range_and_its_end() -> None:
+    found = judged("node=h200_141", "model=llama3.2_1b", "training.max_steps=1000").expectations
+    step = found.step
+    said = time_sentence(found)
+    assert said.startswith(f"time: about {short(step.seconds)} a step ({short(step.low)} to {short(step.high)}: ")
+    assert f"{step.tokens / step.seconds:,.0f} tokens/s; about {duration(1000 * step.seconds)} for all steps" in said
+
+
+def test_a_time_that_is_not_predicted_says_why() -> None:
+    assert time_sentence(judged("node=cpu").expectations) == "time: not predicted, because the rates of CPUs were not measured"
+
+
+def test_an_explanation_has_every_term_of_the_time() -> None:
+    found = judged("node=h200_141", "model=llama3.2_1b")
+    text = "\n".join(explanation_lines(found))
+    assert len(found.expectations.step.terms) > 5
+    assert all(term.name in text and term.source in text for term in found.expectations.step.terms)
+
+
+def test_short_times_keep_the_digits_that_say_something() -> None:
+    assert [short(each) for each in (0.004, 0.0446, 0.757, 1.26, 12.4, 119, 7300)] == [
+        "4 ms",
+        "45 ms",
+        "757 ms",
+        "1.3 s",
+        "12 s",
+        "119 s",
+        "2 h 01 min",
+    ]
