@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from launcher.composition.compose import compose
 from launcher.rules.slurm import late_end
 from tests.described import composed
 
@@ -27,7 +26,7 @@ def test_the_limit_leaves_what_the_warning_and_the_start_do_not_take(limit: str,
 
 
 def test_a_local_run_has_no_limit() -> None:
-    assert late_end(compose(["data=demo"]), 1e9) == ()
+    assert late_end(composed("model=demo", "data=demo"), 1e9) == ()
 
 
 def test_the_limit_that_is_named_is_enough() -> None:
