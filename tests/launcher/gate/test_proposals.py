@@ -125,7 +125,7 @@ def can_start(model: str, overrides: list[str]) -> bool:
 def refused_job(source: random.Random, stage: tuple[str, ...] = ()) -> Job:
     while True:
         model, overrides = source.choice(MODELS), [*random_overrides(source), *stage]
-        if stage and not can_start(model, overrides):
+        if not can_start(model, overrides):
             continue
         run = written(base(model), overrides)
         free = source.choice([None, None, int((run.node.gpu_memory or 0) * source.uniform(0.3, 1))])
