@@ -10,8 +10,17 @@ import pytest
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main
 from launcher.errors import ConfigError, DiskError, GateRefused
-from launcher.verbs.export import default_name, exported_bytes, form_of, free_host_memory, parsed_size, refuse_full_disk, refuse_small_host
-from launcher.verbs.weights import Found
+from launcher.verbs.export import (
+    default_name,
+    exported_bytes,
+    form_of,
+    free_host_memory,
+    parsed_size,
+    refuse_drawn_base,
+    refuse_full_disk,
+    refuse_small_host,
+)
+from launcher.verbs.weights import Found, local_base
 from tests.described import described
 
 GIB = 2**30
@@ -20,6 +29,7 @@ GIB = 2**30
 def found(folder: Path, *overrides: str, step: int | None = None, adapter: bool = False) -> Found:
     run = described("model=demo", "data=demo", "node=cpu", *overrides)
     run_dir = RunDir(folder)
+    folder.mkdir(exist_ok=True)
     save_run(run, run_dir)
     result = Found(run_dir, run, step)
     result.weights.mkdir(parents=True)
@@ -43,6 +53,19 @@ def test_whole_weights_have_nothing_to_merge(tmp_path: Path) -> None:
     assert form_of(whole, None) == "copy"
     with pytest.raises(ConfigError, match=r"whole weights \(regime=full\).*Leave --merge and --adapter out"):
         form_of(whole, "merged")
+
+
+def test_the_adapter_of_a_base_that_was_never_written_is_not_exported_alone(tmp_path: Path) -> None:
+    mixture = ("model=mixtral_8x7b", "model.init=random", "model.path=null", "regime=qlora")
+    drawn = found(tmp_path / "drawn", *mixture, adapter=True)
+    with pytest.raises(ConfigError, match=r"quantised as it was drawn and is in no files, .* Use --merge\."):
+        refuse_drawn_base(drawn)
+    assert local_base(drawn) is None  # it is drawn again, so none is missed
+
+    for kept in (("regime=lora",), (*mixture, "regime.dequantised=true")):
+        written = found(tmp_path / kept[-1], *kept, adapter=True)
+        refuse_drawn_base(written)
+        assert local_base(written) == written.run_dir.base
 
 
 def test_the_folder_is_named_for_what_it_holds(tmp_path: Path) -> None:

@@ -181,3 +181,15 @@ def test_one_piece_at_a_time_is_asked_for(tmp_path: Path) -> None:
 def test_a_dense_model_has_no_experts() -> None:
     assert not has_experts(compose(["model=demo", "data=demo", "regime=qlora"]))
     assert has_experts(described("mixtral"))
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_a_base_that_is_kept_dequantised_has_the_experts_of_its_bits(bits: int, tmp_path: Path) -> None:
+    run = described("mixtral", f"regime.bits={bits}")
+    full_model(run).save_pretrained(tmp_path)
+    packed = packed_of(loaded(run, tmp_path))
+
+    kept = loaded(described("mixtral", f"regime.bits={bits}", "regime.dequantised=true"), tmp_path)
+
+    assert packed_of(kept) == {}
+    assert all(torch.equal(kept.get_parameter(name), each.unpacked(0, each.experts)) for name, each in packed.items())

@@ -4,6 +4,7 @@ import pytest
 
 from launcher.facts.model import model_facts
 from launcher.facts.model.grown import grown
+from launcher.memory.estimate import estimate
 from launcher.memory.weights.dtypes import FULL_MEANING
 from launcher.memory.weights.parameters import adapter_targets, census_of, expert_targets, packed_bytes, quantised_bytes, weight_bytes
 
@@ -118,6 +119,17 @@ def test_int8_scales_of_experts_are_one_a_row_of_each(described):
 
     rows = 32 * (4096 + 1024 + 1024 + 4096 + 8 * (2 * 14336 + 4096))
     assert census_of(run, facts).quantised_rows == rows
+
+
+def test_experts_of_a_class_of_their_own_count_in_16_bits_and_the_plan_says_so(described):
+    run, facts = described("model=mixtral_8x7b", "regime=qlora")
+    own = replace(facts, modules=tuple(replace(module, plain=module.kind != "experts") for module in facts.modules))
+
+    attention, experts = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024), 32 * 8 * 3 * 4096 * 14336
+    assert census_of(run, own).quantised == attention
+    assert weight_bytes(run, census_of(run, own), AMP) > 2 * experts
+    assert any("experts of mixtral are of a class of their own" in doubt for doubt in estimate(run, own).doubts)
+    assert not any("experts" in doubt for doubt in estimate(run, facts).doubts)
 
 
 def test_packed_experts_have_no_adapters_and_nor_has_what_peft_takes_for_them(described):
