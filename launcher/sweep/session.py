@@ -77,8 +77,7 @@ class Sweep:
         number = result.point.number
         if result != self.known().get(number):
             ledger.record_result(self.sweep_dir, result)
-        if number not in self.results:
-            self.say(table.known_line(result))
+        self.say(table.known_line(result))
         self.results[number] = result
 
     def note(self, notes: Sequence[str]) -> None:

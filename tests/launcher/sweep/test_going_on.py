@@ -20,6 +20,7 @@ from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.multirun import multirun
 from launcher.sweep.points import Permitted, Point, Result, composed_or_refusal, on_its_share
 from launcher.sweep.schedule import Resources
+from launcher.sweep.session import Sweep
 from tests.described import composed, described
 
 POINT = Point(1, ("recipe=demo",), ())
@@ -205,3 +206,14 @@ def test_two_processes_do_not_work_on_one_sweep(working_folder: Path) -> None:
     with pytest.raises(RunLocked, match=f"or end it with `regimen stop {sweep_dir.path}`"):
         multirun(["resume=last"], [])
     lock.release(sweep_dir.lockable, held)
+
+
+def test_a_point_that_a_sampler_chooses_again_is_answered_with_a_line(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["recipe=demo", "node=cpu", "regime.rank=8"]
+    sweep_dir = ledger.make_sweep_dir(working_folder)
+    point = Point(1, tuple(words), (), fingerprint_of(composed_or_refusal(words, []), words))
+    ledger.record_result(sweep_dir, Result(point, "finished", 0.5, "loss"))
+    sweep = Sweep(sweep_dir, [], frozenset())
+    assert [sweep.run_batch([words], Resources((), 1)) for _ in range(2)] == [[0.5], [0.5]]
+    assert capsys.readouterr().out == "point 1 is finished already: loss 0.5000\n" * 2
+    assert len(ledger.events(sweep_dir)) == 1
