@@ -52,7 +52,7 @@ def test_a_gpu_packs_and_unpacks_what_a_cpu_does(form: str) -> None:
 
 
 def test_unpacking_needs_no_more_than_the_estimate_says() -> None:
-    """launcher/memory/step/experts.py, group_bytes."""
+    """launcher/memory/step/experts.py, unpacked_bytes."""
     beside = {"8 bits": 0, "4 bits": 0, "4 bits, packed scales": 4 / 64, "2 bits": 1 / 4}
     for name, form in FORMS.items():
         packed, _ = packed_on("cuda", form)

@@ -76,7 +76,10 @@ def packed_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, 
     incoming = job.arithmetic.element * facts.hidden * job.tokens + (waiting_outputs(job) if forward.bytes else 0)
     second = Term("activations of one layer", saved - copies * facts.hidden, "without the experts' outputs")
     first = Term("activations of one layer", saved - expert_saved(job, learns=False), "without the experts' values")
-    inner, outer = copies * (facts.hidden + facts.intermediate) + incoming, copies * (facts.hidden + 2 * facts.intermediate) + incoming
+    widths = (facts.hidden, 2 * facts.intermediate) if forward.bytes else (facts.intermediate, facts.hidden)  # of what a product makes
+    twice = [int(group_share(job, opens) * copies * width) for opens, width in zip((False, True), widths, strict=True)]
+    inner = copies * (facts.hidden + facts.intermediate) + incoming + twice[0]
+    outer = copies * (facts.hidden + 2 * facts.intermediate) + incoming + twice[1]
     return (
         Moment("second expert matrices", 0, (second, Term("experts", inner, "outputs and inner values"), unpacked_term(closing), forward)),
         Moment("first expert matrices", 0, (first, Term("experts", outer, "gate and up, and inputs"), unpacked_term(opening), forward)),
@@ -95,15 +98,27 @@ def unpacked_term(size: int) -> Term:
 
 def unpacked_bytes(job: Job, opens: bool) -> int:
     """Of the group of packed experts that is unpacked at a time, with what unpacking needs beside it; 0 where none are packed."""
-    found = [module for module in packed_experts(job.run.regime, job.facts) if (last_part(module) not in CLOSING) == opens]
-    return max((group_bytes(job, module) for module in found), default=0)
-
-
-def group_bytes(job: Job, module: ModuleKind) -> int:
     regime, element = job.run.regime, job.storage.frozen
-    assert isinstance(regime, Qlora)
-    one = module.inputs * module.outputs
-    together = min(max(EXPERT_BUFFER // (element * one), 1), module.parameters // one)
+    if not isinstance(regime, Qlora):
+        return 0
     # 4 bits: the fp32 scales; 2 bits: a quarter of the numbers, shifted
-    beside = {8: 0, 4: 4 * one // NF4_BLOCK, 2: one // 4}[regime.bits]
-    return together * (element * one + beside)
+    beside = {8: 0.0, 4: 4 / NF4_BLOCK, 2: 1 / 4}[regime.bits]
+    found = [module.inputs * module.outputs * together(job, module) for module in packed_matrices(job, opens)]
+    return max((int((element + beside) * elements) for elements in found), default=0)
+
+
+def packed_matrices(job: Job, opens: bool) -> list[ModuleKind]:
+    """Those that lead into the inner values of experts, or out of them."""
+    return [module for module in packed_experts(job.run.regime, job.facts) if (last_part(module) not in CLOSING) == opens]
+
+
+def together(job: Job, module: ModuleKind) -> int:
+    """Experts that are unpacked together."""
+    one = module.inputs * module.outputs
+    return min(max(EXPERT_BUFFER // (job.storage.frozen * one), 1), module.parameters // one)
+
+
+def group_share(job: Job, opens: bool) -> float:
+    """The share of the rows whose product is there twice: that of a group is made apart, and then copied to its place; a single expert's is not."""
+    shares = [(together(job, module), module.parameters // (module.inputs * module.outputs)) for module in packed_matrices(job, opens)]
+    return max((count / experts for count, experts in shares if count > 1), default=0.0)

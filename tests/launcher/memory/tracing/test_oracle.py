@@ -169,6 +169,15 @@ def test_batch_and_length_scale_as_traced(described, tracer, regime, samples, le
     assert_agrees(tracer.trace(run, batch), predicted(run, facts, batch))
 
 
+@pytest.mark.parametrize("model", [MIXTRAL, pytest.param(("model=qwen3_30b_a3b",), id="qwen3_moe")])
+def test_quantised_experts_of_many_tokens_agree_where_a_group_of_them_is_unpacked(described, tracer, model):
+    """Mixtral's are unpacked one or two at a time, Qwen3's 42 or 85."""
+    run, facts = described_depth(described, model, "qlora")
+    batch = Batch(1, 4096, masked=False)
+
+    assert_agrees(tracer.trace(run, batch), predicted(run, facts, batch))
+
+
 @pytest.mark.parametrize("regime", ["bf16", "amp"])
 def test_a_tied_embedding_has_two_gradients_until_they_are_summed(described, tracer, regime):
     run, facts = described_depth(described, TIED_QWEN2, regime)
