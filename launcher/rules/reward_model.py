@@ -13,6 +13,8 @@ from launcher.facts.model.weight_files import SINGLE, Tensor, tensors_of, weight
 # Ends of the names that transformers and PEFT give the head of a sequence classifier.
 HEADS = (f".{SCORE_HEAD}.weight", ".classifier.weight", ".classifier.out_proj.weight", f".{SCORE_HEAD}.modules_to_save.weight")
 
+NO_BASE = "None"  # as PEFT writes the name of a base that came from no files
+
 
 def refuse_unfit_reward_model(run: Run) -> None:
     """What check_rewards (rewards.py) does not look at; of a hub id nothing is known before its download.
@@ -47,5 +49,10 @@ def head_of(source: str, folder: Path) -> Tensor | None:
 def refuse_absent_base(source: str, run_dir: RunDir, folder: Path) -> None:
     """An adapter judges on its base: the random one beside it, or the folder or hub id that it was trained on."""
     base = str(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path"))  # check_rewards has read it
+    if not run_dir.base.is_dir() and base == NO_BASE:
+        raise ConfigError(
+            f"stage.reward_model={source} is an adapter on random weights that were never written, as those of a quantised mixture are. "
+            "Merge it (`regimen export --merge`) and name the export, or train another with stage=rm."
+        )
     if not run_dir.base.is_dir() and Path(base).is_absolute() and not Path(base).is_dir():
         raise ConfigError(f"stage.reward_model={source} is an adapter on {base}, which is not there. Put it back, or train another with stage=rm.")

@@ -109,3 +109,10 @@ def test_an_adapter_whose_base_is_gone_is_refused_unless_the_base_lies_beside_it
         check(adapter)
     shutil.copytree(moved, RunDir(adapter).base)
     check(adapter)
+
+
+def test_an_adapter_whose_random_base_was_never_written_is_refused(adapter: Path) -> None:
+    path = RunDir(adapter).model / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "None"}))
+    with pytest.raises(ConfigError, match=r"random weights that were never written.* export --merge"):
+        check(adapter)

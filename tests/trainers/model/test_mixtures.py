@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -18,7 +19,7 @@ from trainers.model.expert_pieces import Piece, fill_experts, random_pieces
 from trainers.model.experts import PackedExperts, expert_modules, stacked_parameters
 from trainers.model.mixtures import has_experts
 from trainers.model.packing import form_of
-from trainers.regimes import prepare_model
+from trainers.regimes import prepare_model, with_adapter
 
 WIDE = {"hidden_size": 64, "intermediate_size": 112, "moe_intermediate_size": 32}
 ROUTED = {**OF_FAMILY["qwen2_moe"], **WIDE}
@@ -193,3 +194,21 @@ def test_a_base_that_is_kept_dequantised_has_the_experts_of_its_bits(bits: int, 
 
     assert packed_of(kept) == {}
     assert all(torch.equal(kept.get_parameter(name), each.unpacked(0, each.experts)) for name, each in packed.items())
+
+
+def test_plain_peft_loads_the_adapter_on_the_plain_base(tmp_path: Path) -> None:
+    run = described("mixtral")
+    full_model(run).save_pretrained(tmp_path / "base")
+    prepared = prepare_model(replace(run, model=on_disk(run.model, tmp_path / "base")), AutoModelForCausalLM, tmp_path / "none")
+    adapted = with_adapter(prepared, run)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(tmp_path / "adapter")
+
+    back = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+
+    ours, theirs = get_peft_model_state_dict(adapted), get_peft_model_state_dict(back)
+    assert len(ours) == 2 * 2 * 4  # A and B in two layers, of four projections each
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
