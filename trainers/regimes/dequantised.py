@@ -24,6 +24,7 @@ def with_plain_layers(model: PreTrainedModel, dtype: torch.dtype, device: torch.
         module = model.get_submodule(name)
         weight = dequantised_weight(module)
         model.set_submodule(name, linear_of(weight.to(device or weight.device, dtype), module.bias))
+        module._parameters.clear()  # a weight of bitsandbytes and its layer hold each other: both would stay until Python looks for such circles
     if getattr(model, "hf_quantizer", None) is not None:
         model.hf_quantizer.remove_quantization_config(model)
     return model
