@@ -112,6 +112,29 @@ def test_families_without_a_preset_agree_too(described, tracer, oracle, family, 
 MEASURED = {"forward": 53_955_258_368, "backward": 53_520_872_960, "optimizer step": 16_849_416_192, "save": 16_681_511_424}
 
 
+# The same, of 2026-11-30: 8b-lora/fp8 and 8b-qlora/dequantised-once at 4c6a53a.
+MEASURED_FP8 = {
+    "load": 16_228_296_704,
+    "forward": 54_019_970_048,
+    "backward": 53_619_171_840,
+    "optimizer step": 16_914_128_384,
+    "save": 16_746_224_128,
+}
+MEASURED_ONCE = {"forward": 53_955_270_656, "backward": 53_520_885_248, "optimizer step": 16_849_428_992, "save": 16_681_524_736}
+
+
+@pytest.mark.parametrize(("choices", "measured"), [(("lora", FP8), MEASURED_FP8), (("qlora", "regime.dequantised=true"), MEASURED_ONCE)])
+def test_8_bit_products_and_a_dequantised_base_are_met_to_a_ten_thousandth(described, choices, measured):
+    regime, key = choices
+    batch = ("training.micro_batch=4", "data.cutoff=2048", "training.accumulation=1")
+    run, facts = described(LLAMA, "node.gpus=1", *FUSED, *REGIMES[regime], key, KEPT, "regime.rank=16", "regime.dropout=0", *batch)
+    estimated = estimate_batch(run, facts, Batch(4, 2048, masked=False))
+
+    found = {phase: max(each.bytes for each in estimated.phases if each.name.startswith(phase)) for phase in measured}
+    assert found == pytest.approx(measured, rel=1e-4)
+    assert not estimated.approximate
+
+
 @pytest.mark.parametrize("phase", MEASURED)
 def test_an_8b_model_with_adapters_is_met_to_a_ten_thousandth(described, phase):
     batch = ("training.micro_batch=4", "data.cutoff=2048", "training.accumulation=1")
