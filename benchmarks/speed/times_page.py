@@ -77,8 +77,10 @@ def cell_lines(results: Path) -> list[str]:
     others = [line for line in lines if line not in waits]
     return [
         f"{len(lines)} of {len(predicted)} cells that were drawn at random were measured, one at a time, after their prediction had been",
-        f"written down (`results/{MEASURED}`, {facts['date']}, {', '.join(facts['gpus'])}): {said(lines)}",
-        f"Of the {len(others)} whose GPU does not wait for the host: {said(others)} Of the {len(waits)} others: {said(waits)}",
+        f"written down (`results/{MEASURED}`, {facts['date']}, one {facts['gpus'][0].split(',')[0]}), the first of the draw:",
+        f"{said(lines)} {sum('fused' in line['cell'] for line in lines)} of them have fused kernels.",
+        f"Of the {len(others)} whose GPU does not wait for the host: {said(others)}",
+        f"Of the {len(waits)} others: {said(waits)}",
         "",
         "| cell: model, regime, stage, micro-batch x length x accumulation, kernels | predicted, ms | measured, ms | off |",
         "|---|---|---|---|",
