@@ -85,14 +85,16 @@ def board(folder: Path, *options: str, **site: str) -> Iterator[Running]:
     runtime = folder / ".runtime"
     runtime.mkdir(mode=0o700, exist_ok=True)
     argv = (sys.executable, "-m", "launcher", "board", *options)
-    with subprocess.Popen(argv, cwd=folder, env=environment(runtime, **site), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    errors = (runtime / "errors.txt").open("w+", encoding="utf-8")  # a pipe that nobody reads would stop who writes into it
+    site_of_board = environment(runtime, **site)
+    with errors, subprocess.Popen(argv, cwd=folder, env=site_of_board, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline().strip() for _ in range(2)]
-            assert process.poll() is None, process.communicate()
+            assert process.poll() is None, (runtime / "errors.txt").read_text()
             address, _, token = lines[1].partition("#token=")
             yield Running(process, address.rstrip("/"), token, folder)
         finally:
             process.terminate()
-            _, errors = process.communicate(timeout=PATIENCE)
-            print(errors, file=sys.stderr)  # shown by pytest where the test has failed
+            process.communicate(timeout=PATIENCE)
+            print((runtime / "errors.txt").read_text(), file=sys.stderr)  # shown by pytest where the test has failed

@@ -3,6 +3,8 @@
 A form is texts by key or choice, such as {"regime": "lora", "regime.rank": "32"}, each written as in a file of a run (docs/run_files.md).
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +26,8 @@ PATHS = ("output", "model.path", "model.tokenizer", "data.folder", "data.cache",
 LISTS_OF_PATHS = ("data.sets", "data.evaluation_sets")
 CODE = ("stage.reward_packages",)  # which is imported
 ORDER = ("model", "stage", "data", "regime", "training", "optim", "sharding", "node", "cluster", "evaluation", "checkpoint")
+LONGEST = 10_000  # characters of a key and its value
+ODD = re.compile("[\0\ud800-\udfff]")  # what neither an argument of a program nor UTF-8 can hold
 BOOLEAN = ("true", "false")
 
 
@@ -92,6 +96,10 @@ def overrides_of(form: Mapping[str, Any]) -> list[str]:
     for key, text in form.items():
         if not isinstance(text, str):
             raise ConfigError(f"{PLACE}: {key} is not a text.")
+        if len(key) + len(text) > LONGEST:
+            raise ConfigError(f"{PLACE}: {key[:40]} has more than {LONGEST:,} characters. Write such a value in a file of the run.")
+        if ODD.search(key + text):
+            raise ConfigError(f"{PLACE}: a key or a value holds NUL or half a character.")
         refuse_unsafe(key, text)
     lines = [line_of(key, node_of(key, text), PLACE) for key, text in form.items()]
     return [line.text for line in sorted(lines, key=lambda line: line.key not in CHOICES)]
@@ -102,8 +110,6 @@ def refuse_unsafe(key: str, text: str) -> None:
         raise Unsafe(f"{key} names code that is run, so the page does not take it. Start such a run on the command line.")
     if "${" in text:
         raise Unsafe(f"{key}: the page takes plain values, and ${{...}} refers to others. Start such a run on the command line.")
-    if "\0" in text:
-        raise ConfigError(f"{PLACE}: {key} holds the character NUL.")
 
 
 def node_of(key: str, text: str) -> Node:
@@ -115,6 +121,8 @@ def node_of(key: str, text: str) -> Node:
         return yaml.compose(text, Loader=yaml.SafeLoader) or plain
     except yaml.YAMLError as error:
         raise ConfigError(f"{PLACE}: {key}={text} cannot be read: {' '.join(str(error).split())}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{PLACE}: {key} holds more brackets in each other than can be read.") from error
 
 
 def form_of(values: Mapping[str, Any]) -> dict[str, str]:
@@ -122,14 +130,20 @@ def form_of(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else yaml_text(value) for key, value in values.items()}
 
 
-def refuse_outside(values: Mapping[str, Any], folder: Path, roots: Sequence[Path]) -> None:
-    """What a run reads or writes must lie below the folders that the board was started for. `values`: those of the composed run.
+def refuse_outside(form: Mapping[str, str], folder: Path, roots: Sequence[Path]) -> None:
+    """What a run reads or writes must lie below the folders that the board was started for. The form was read before: its texts are YAML.
 
     Raises:
         Unsafe: naming the key, the path and the option that allows it.
     """
-    named = [(key, values.get(key)) for key in PATHS] + [(key, entry) for key in LISTS_OF_PATHS for entry in values.get(key) or ()]
-    for key, value in named:
-        path = (folder / Path(str(value)).expanduser()).resolve()
-        if value is not None and not any(path.is_relative_to(root.resolve()) for root in roots):
+    named = [(name, form[name]) for name in PATHS if name in form]
+    listed = [(name, entry) for name in LISTS_OF_PATHS if name in form for entry in entries(form[name])]
+    for key, value in [*named, *listed]:
+        path = (folder / os.path.expanduser(value)).resolve()
+        if not any(path.is_relative_to(root.resolve()) for root in roots):
             raise Unsafe(f"{key}={value} is outside of the folders of this board. Allow that one when you start it: regimen board --root FOLDER")
+
+
+def entries(text: str) -> list[str]:
+    found = yaml.safe_load(text)
+    return [str(entry) for entry in found] if isinstance(found, list) else [str(found)]

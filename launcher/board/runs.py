@@ -59,6 +59,15 @@ def head_of(board: Board, request: Request) -> views.Head:
     return views.head_of(now, board.output)
 
 
+def run_smaller(board: Board, request: Request) -> Response:
+    """What would need less memory; made only for a run that ran out of it, and once for a page."""
+    run_dir = the_run(board, request)
+    if odd_files(run_dir):
+        raise ConfigError(odd_files(run_dir))
+    found = board.judge.ask("smaller", path=str(run_dir.path.absolute()))
+    return page(request, "smaller.html.j2", text=found["error"] or found["text"])
+
+
 def run_tab(board: Board, request: Request) -> Response:
     """One of TABS. Nothing is read of a folder whose records are not plain files."""
     tab, run_dir = request.path_params["tab"], the_run(board, request)
@@ -108,6 +117,7 @@ READS: dict[str, Read] = {
     "/runs/{id}": run,
     "/runs/{id}/head": run_head,
     "/runs/{id}/curve": curve,
+    "/runs/{id}/smaller": run_smaller,
     "/runs/{id}/tab/{tab}": run_tab,
 }
 ACTS: dict[str, Act] = {"/runs/{id}/{action}": act_on_run}

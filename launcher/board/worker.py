@@ -17,7 +17,7 @@ import yaml
 
 from conf.exit_codes import REFUSED
 from conf.private import keep_private
-from conf.run_dir import run_as_dict
+from conf.run_dir import RunDir, run_as_dict
 from conf.secrets import masked_in
 from launcher.board.form import form_of, overrides_of, refuse_outside
 from launcher.composition.compose import compose
@@ -28,6 +28,7 @@ from launcher.errors import RegimenError
 from launcher.gate.pasting import pasted
 from launcher.verbs import plan
 from launcher.verbs.plan_text import plan_text, recommendation_lines
+from launcher.verbs.smaller import smaller_lines
 
 FILE = "your file.yaml"  # as messages name what the browser sent
 
@@ -57,6 +58,11 @@ def as_form(overrides: Sequence[str]) -> dict[str, str]:
 def saved(question: dict[str, Any]) -> dict[str, Any]:
     run = compose(checked(question))
     return {"text": as_file(described(run), "A run of regimen. Overrides may follow it: regimen train FILE.yaml optim.lr=1e-4")}
+
+
+def smaller(question: dict[str, Any]) -> dict[str, Any]:
+    """What needs less than a run that ran out of memory, as the command line prints it at the end of such a run."""
+    return {"text": "\n".join(smaller_lines(RunDir(Path(question["path"]))))}
 
 
 def loaded(question: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +98,18 @@ def alike(question: dict[str, Any]) -> dict[str, Any]:
 def checked(question: dict[str, Any]) -> list[str]:
     """The overrides of the form, whose run stays within the folders of the board."""
     overrides = overrides_of(question["form"])
-    refuse_outside(flat(run_as_dict(compose(overrides))), Path.cwd(), [Path(root) for root in question["roots"]])
+    refuse_outside(question["form"], Path.cwd(), [Path(root) for root in question["roots"]])
     return overrides
 
 
-ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"plan": judged, "proposals": proposed, "save": saved, "load": loaded, "like": alike}
+ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "plan": judged,
+    "proposals": proposed,
+    "save": saved,
+    "load": loaded,
+    "like": alike,
+    "smaller": smaller,
+}
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:

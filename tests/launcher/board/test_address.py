@@ -93,6 +93,14 @@ def test_two_places_at_once_and_a_port_in_use_are_refused_in_a_sentence(tmp_path
     assert (code, f"Port {port} cannot be had: Address already in use." in text) == (2, True)
 
 
+def through_ssh(path: Path, token: str) -> bytes:
+    """What a browser gets whose port 8899 ssh -L forwards to the socket."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(path))
+        caller.sendall(f"GET /runs HTTP/1.1\r\nHost: localhost:8899\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode())
+        return caller.recv(2**16)
+
+
 def connecting_as(user: int, path: Path) -> int:
     """The number of the error that another user gets; 0: that user is connected."""
     child = os.fork()
@@ -117,6 +125,9 @@ def test_another_user_of_the_node_cannot_open_the_socket(tmp_path: Path) -> None
                 wait_until((place / "s").exists, "socket", process)
                 assert wait_until(lambda: address.answers(place / "s"), "answer of the board", process)
                 assert connecting_as(NOBODY, place / "s") == errno.EACCES
+                token = (tmp_path / "regimen" / "board-token").read_text()
+                assert through_ssh(place / "s", token).startswith(b"HTTP/1.1 200")
+                assert through_ssh(place / "s", "another").startswith(b"HTTP/1.1 401")
                 with socket.create_server(str(place / "open"), family=socket.AF_UNIX):
                     (place / "open").chmod(0o777)
                     assert connecting_as(NOBODY, place / "open") == 0  # so it is the mode of the socket that keeps that user out

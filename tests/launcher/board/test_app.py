@@ -295,7 +295,13 @@ def test_a_new_run_is_judged_as_the_command_line_judges_it(running: Running, fol
         ({"name": "${oc.env:HOME}"}, 77),
         ({"output": "/etc"}, 77),
         ({"model.path": "../../x", "model": "local", "data": "demo"}, 77),
-        ({"model.path": "~root/x", "model": "local", "data": "demo"}, 2),
+        ({"model.path": "~root/x", "model": "local", "data": "demo"}, 77),
+        ({"model.path": "~nobody_of_this_name/x", "model": "local", "data": "demo"}, 2),
+        ({"model.path": "a\0b"}, 2),
+        ({"name": "\ud800"}, 2),
+        ({"\ud800": "x"}, 2),
+        ({"name": "x" * 100_000}, 2),
+        ({"data.sets": "[" * 5000}, 2),
         ({"model": "demo", "data": "files", "data.sets": "[/etc/passwd]"}, 77),
         ({"regime.rank": "1\nhydra.verbose: true"}, 2),
         ({"regime.rank": "!!python/object/apply:os.system ['touch pwned']"}, 2),
@@ -303,7 +309,7 @@ def test_a_new_run_is_judged_as_the_command_line_judges_it(running: Running, fol
         ({"regime.rnk": "8"}, 2),
         ({"name": 5}, 2),
     ],
-    ids=str,
+    ids=lambda value: ascii(value)[:60],
 )
 def test_a_form_that_asks_for_more_than_a_run_starts_nothing(running: Running, folder: Path, form: dict[str, Any], status: int) -> None:
     runs = sorted((folder / "outputs").glob("*/*"))

@@ -12,6 +12,7 @@ from launcher.board.judge import Judge
 from launcher.board.worker import answer
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
+from launcher.verbs.smaller import smaller_lines
 from tests.boards import without_free_disk
 from tests.described import described
 from tests.in_process import call_here
@@ -158,6 +159,14 @@ def test_the_form_of_an_earlier_run_describes_that_run(tmp_path: Path, monkeypat
     assert (again["optim.lr"], again["name"], again["data.cutoff"]) == ("0.0003", "before", str(run.data.cutoff))
 
 
+def test_a_run_that_ran_out_of_memory_is_told_what_needs_less(tmp_path: Path) -> None:
+    overrides = ("model=qwen2.5_0.5b", "data=demo", "node=a100_40", "node.gpus=1", "regime=full")
+    save_run(described(*overrides), RunDir(tmp_path))
+    found = question("smaller", {}, path=str(tmp_path))
+    assert found["text"].startswith("what needs less, cheapest first")
+    assert found["text"].splitlines() == smaller_lines(RunDir(tmp_path))
+
+
 def test_every_key_of_a_run_but_those_of_code_has_a_field() -> None:
     keys = {field.key for section in form.sections() for name in [form.first_choice(section.group)] for field in form.fields_of(section.group, name)}
     assert {"optim.lr", "regime.rank", "training.max_steps", "data.sets", "cluster.nodes", "checkpoint.interval"} <= keys
@@ -173,8 +182,8 @@ def test_what_lies_outside_of_the_folders_is_refused_unless_they_were_named(tmp_
         with pytest.raises(form.Unsafe, match="--root FOLDER"):
             form.refuse_outside({"model.path": value}, tmp_path, [tmp_path])
         with pytest.raises(form.Unsafe, match="outside"):
-            form.refuse_outside({"data.sets": ["fine.jsonl", value]}, tmp_path, [tmp_path])
-    form.refuse_outside({"model.path": "org/name", "data.sets": ["a.jsonl"], "output": "outputs", "data.cache": None}, tmp_path, [tmp_path])
+            form.refuse_outside({"data.sets": f"[fine.jsonl, {value}]"}, tmp_path, [tmp_path])
+    form.refuse_outside({"model.path": "org/name", "data.sets": "[a.jsonl]", "output": "outputs", "optim.lr": "/"}, tmp_path, [tmp_path])
     form.refuse_outside({"model.path": "/etc/passwd"}, tmp_path, [tmp_path, Path("/etc")])
 
 
