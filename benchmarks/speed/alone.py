@@ -1,11 +1,10 @@
-"""One run timed in a process of its own that finds its libraries loaded: a fork of one that has loaded them, or where that fails a fresh one.
+"""One run timed in a process of its own, which has loaded its libraries before and waited for its turn: `python -m benchmarks.speed.alone`.
 
-python -m benchmarks.speed.alone RUN_FOLDER RESULT.json      a fresh one
+It says `ready`, reads one line of JSON {folder, result, environment}, trains that run and writes the seconds of its steps.
 """
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 WARM_UP, STEPS, LEAST, SECONDS = 3, 8, 4, 3.0  # steps before those that count, those, and how few are enough once they took so many seconds
-POLL_SECONDS = 0.05
+READY = "ready"
 
 
 class Clock(TrainerCallback):
@@ -63,8 +62,7 @@ def peak() -> dict[str, int]:
 
 
 def load_libraries() -> None:
-    """Nothing here may touch a GPU: CUDA does not outlive a fork."""
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # is_available asks the driver's management library instead of starting CUDA
+    """What takes ten seconds and the processor, before anything is timed."""
     import datasets  # noqa: F401
     import peft  # noqa: F401
     import trl  # noqa: F401
@@ -92,22 +90,31 @@ def timed(run_folder: Path, result: Path) -> int:
     return main()
 
 
-def started(run_folder: Path, result: Path, environment: Mapping[str, str], fresh: bool) -> int:
-    """Its pid. The environment is what the agent of a run of one rank would give it."""
-    port = free_port()
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if fresh:
-        argv = [sys.executable, "-m", "benchmarks.speed.alone", str(run_folder), str(result)]
-        return subprocess.Popen(argv, env={**environment, **rank}).pid
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.environ.update({**environment, **rank})
-            code = timed(run_folder, result)
-        finally:
-            os._exit(code)
-    return pid
+def waiting() -> "subprocess.Popen[str]":
+    """A process that loads its libraries. Its environment is what the agent of a run of one rank would give it."""
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    argv = [sys.executable, "-m", "benchmarks.speed.alone"]
+    return subprocess.Popen(argv, env={**os.environ, **rank}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def until_ready(process: "subprocess.Popen[str]") -> None:
+    """Raises RuntimeError where it ends before."""
+    assert process.stdout is not None
+    if not any(line.strip() == READY for line in process.stdout):
+        raise RuntimeError(f"a process that was to train ended with {process.wait()} while it loaded its libraries")
+
+
+def trained(process: "subprocess.Popen[str]", run_folder: Path, result: Path, environment: Mapping[str, str], seconds: float) -> int:
+    """The exit code of a ready process for this run; 124 where it was killed after so long."""
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"folder": str(run_folder), "result": str(result), "environment": dict(environment)}) + "\n")
+    process.stdin.flush()
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return 124
 
 
 def free_port() -> int:
@@ -116,19 +123,16 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def ended(pid: int, seconds: float) -> int:
-    """Its exit code; 124 where it was killed after so long."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(POLL_SECONDS)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return 124
+def main() -> int:
+    load_libraries()
+    print(READY, flush=True)
+    said = sys.stdin.readline()
+    if not said:  # no run is left for it
+        return 0
+    order = json.loads(said)
+    os.environ.update(order["environment"])
+    return timed(Path(order["folder"]), Path(order["result"]))
 
 
 if __name__ == "__main__":
-    code = timed(Path(sys.argv[1]), Path(sys.argv[2]))
-    os._exit(code)
+    os._exit(main())

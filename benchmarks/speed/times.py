@@ -5,8 +5,8 @@
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
     python -m benchmarks.speed.times report --out TIMES.jsonl                                          the table, and how far off
 
-Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU or the host. Cells that TIMES holds are not measured
-again. Random weights of each shape are made once, on the GPU where there is one, under FOLDER. Every sample is as long as data.cutoff.
+Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU or the host meanwhile. Cells that TIMES holds are not
+measured again. Random weights of each shape are made once, on the GPU where there is one, under FOLDER. Every sample is as long as data.cutoff.
 """
 
 import argparse
@@ -22,8 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks.memory.cells import tiny
 from benchmarks.running.cell_runs import surroundings
@@ -134,28 +132,31 @@ def measure(arguments: argparse.Namespace) -> None:
     done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
     if not all((arguments.bases / model).is_dir() for model in MODELS):
         make_bases(arguments)
-    alone.load_libraries()
-    fresh = arguments.fresh or torch.cuda.is_initialized()
-    for line in predicted:
-        if line["cell"] in done or time.monotonic() - began > arguments.seconds:
-            continue
-        found = one(line, arguments, fresh)
-        if found["exit_code"] and not fresh and "initializ" in str(found["error"]):  # some library had started CUDA before the fork
-            fresh = True
-            found = one(line, arguments, fresh)
-        with arguments.out.open("a") as file:
-            file.write(json.dumps({**line, **found, "surroundings": facts}) + "\n")
-        print(f"{time.monotonic() - began:5.0f} s  {summary({**line, **found})}", flush=True)
+    left = [line for line in predicted if line["cell"] not in done]
+    for start in range(0, len(left), arguments.ready):
+        batch = left[start : start + arguments.ready]
+        if time.monotonic() - began > arguments.seconds:
+            return
+        processes = [alone.waiting() for _ in batch]
+        for process in processes:
+            alone.until_ready(process)
+        for line, process in zip(batch, processes, strict=True):
+            if time.monotonic() - began > arguments.seconds:
+                process.communicate()  # its input ends, and so does it
+                continue
+            found = one(line, arguments, process)
+            with arguments.out.open("a") as file:
+                file.write(json.dumps({**line, **found, "surroundings": facts}) + "\n")
+            print(f"{time.monotonic() - began:5.0f} s  {summary({**line, **found})}", flush=True)
 
 
 def make_bases(arguments: argparse.Namespace) -> None:
-    """In a fresh process, which may use the GPU before others are forked."""
     small = ["--tiny"] if arguments.tiny else []
     command = [sys.executable, "-m", "benchmarks.running.bases", "--out", str(arguments.bases), "--only", *MODELS, *small]
     subprocess.run([*command, "--work", str(arguments.work / "bases")], check=True)
 
 
-def one(line: dict[str, Any], arguments: argparse.Namespace, fresh: bool) -> dict[str, Any]:
+def one(line: dict[str, Any], arguments: argparse.Namespace, process: "subprocess.Popen[str]") -> dict[str, Any]:
     """The seconds of its steps, or why there are none."""
     cell, result = Cell(line["cell"], tuple(line["overrides"])), arguments.work / "result.json"
     keys = dict(each.split("=") for each in cell.overrides)
@@ -165,9 +166,8 @@ def one(line: dict[str, Any], arguments: argparse.Namespace, fresh: bool) -> dic
     write_plan(plan_for(judged, run_dir), dict(os.environ))
     result.unlink(missing_ok=True)
     began = time.monotonic()
-    pid = alone.started(run_dir.path, result, command(judged.run, run_dir).environment(dict(os.environ)), fresh)
-    code = alone.ended(pid, CELL_SECONDS)
-    took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1), "fresh": fresh}
+    code = alone.trained(process, run_dir.path, result, command(judged.run, run_dir).environment(dict(os.environ)), CELL_SECONDS)
+    took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1)}
     log = run_dir.rank_log(0).read_text() if run_dir.rank_log(0).exists() else ""
     shutil.rmtree(run_dir.path, ignore_errors=True)
     if code or not result.exists():
@@ -215,7 +215,7 @@ def main() -> int:
     parser.add_argument("--bases", type=Path, default=Path("/tmp/regimen-times/bases"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-times"))
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
-    parser.add_argument("--fresh", action="store_true", help="a fresh process for each cell, which loads its libraries anew")
+    parser.add_argument("--ready", type=int, default=8, help="processes that load their libraries together before the first of them trains")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
