@@ -114,7 +114,7 @@ def surroundings() -> dict[str, object]:
         "versions": {name: version(name) for name in packages},
         "gpus": gpus.stdout.strip().splitlines() if gpus else [],
         "cpus": os.cpu_count(),
-        "command": " ".join(sys.argv),
+        "command": " ".join((os.path.relpath(sys.argv[0]), *sys.argv[1:])),
     }
 
 
