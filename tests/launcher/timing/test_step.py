@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed.cells import OPTED
 from conf.schema import Run
 from launcher.facts.model import ModelFacts
 from launcher.timing.products import adapter_loads, attention_load, dequantising_load, product_loads
@@ -165,9 +166,9 @@ KEPT = ("model", "regime", "regime.bits", "data.cutoff", "training.precision", "
 
 
 def recorded() -> list[tuple[Run, ModelFacts, float]]:
-    """The runs of h200_speed.jsonl with rows of full length; of them only the rate of dequantising was taken."""
+    """The runs of h200_speed.jsonl with rows of full length, but for what no term stands for; of them only the rate of dequantising was taken."""
     lines = [json.loads(line) for line in (RESULTS / "h200_speed.jsonl").read_text().splitlines()]
-    return [recorded_run(line) for line in lines if "mixed" not in line["cell"]]
+    return [recorded_run(line) for line in lines if "mixed" not in line["cell"] and tuple(line["cell"].split("/")) not in OPTED]
 
 
 def recorded_run(line: dict) -> tuple[Run, ModelFacts, float]:
@@ -185,7 +186,7 @@ def recorded_run(line: dict) -> tuple[Run, ModelFacts, float]:
 
 def test_the_times_of_recorded_runs_that_no_other_rate_was_fitted_to_are_met() -> None:
     errors = [abs(step_time(run, facts).seconds / seconds - 1) for run, facts, seconds in recorded()]
-    assert len(errors) == 12
+    assert len(errors) == 13
     assert statistics.median(errors) < 0.02
     assert max(errors) < 0.05
 
