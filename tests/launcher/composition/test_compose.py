@@ -229,7 +229,7 @@ def test_a_choice_of_ones_own_starts_from_a_built_in_one(tmp_path: Path) -> None
     own_file(tmp_path, "regime/wide.yaml", "defaults: [qlora, _self_]\nrank: 64\n")
     run = compose([*DEMO, "regime=wide", "name=${regime.name}-r${regime.rank}"], [tmp_path])
     assert run.name == "qlora-r64"
-    assert run.regime == Qlora("qlora", 64, 32.0, 0.0, ["all-linear"], False, False, "default", None, None, 4, True)
+    assert run.regime == Qlora("qlora", 64, 32.0, 0.0, ["all-linear"], False, False, "default", None, None, 4, True, False)
 
 
 def test_a_recipe_of_ones_own_names_choices_and_values(tmp_path: Path) -> None:

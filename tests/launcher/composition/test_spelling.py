@@ -185,10 +185,6 @@ def test_a_choice_that_the_recipe_of_the_demo_does_not_fit_is_told_with_the_line
     assert isinstance(compose(["model=demo", "data=demo", "regime=full"]), Composed)
 
 
-def test_a_sweep_of_a_plan_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(["plan", "-m", "optim.lr=1,2"], capsys).endswith("or write: regimen train -m")
-
-
 def test_a_sweep_without_m_is_told_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(["train", *DEMO, "optim.lr=1e-3,2e-3"], capsys)
     assert said.endswith("which make a sweep of several runs. Write: regimen train -m optim.lr=1e-3,2e-3")
