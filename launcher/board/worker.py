@@ -24,7 +24,7 @@ from launcher.composition.compose import compose
 from launcher.composition.described import as_file, described
 from launcher.composition.recorded import flat
 from launcher.composition.run_file import foreign_names, read_run_file
-from launcher.errors import RegimenError
+from launcher.errors import ConfigError, RegimenError
 from launcher.gate.pasting import pasted
 from launcher.verbs import plan
 from launcher.verbs.plan_text import plan_text, recommendation_lines
@@ -69,7 +69,10 @@ def loaded(question: dict[str, Any]) -> dict[str, Any]:
     """The form that a file describes: one of a run, a run.yaml, or a training file of LLaMA-Factory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, FILE)
-        path.write_text(question["text"], encoding="utf-8")
+        try:
+            path.write_text(question["text"], encoding="utf-8")
+        except UnicodeEncodeError as error:
+            raise ConfigError("The file holds halves of characters, which are no text. Save it as UTF-8, and load it again.") from error
         try:
             return {"form": as_form([line.text for line in read_run_file(translated(path))])}
         except RegimenError as error:

@@ -61,6 +61,8 @@ def read_run_file(path: Path) -> list[Line]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8. Save it as UTF-8.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply to be read. A file of a run holds keys and their values.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Fix that line.") from error
     if not isinstance(root, MappingNode) or not root.value:

@@ -29,6 +29,11 @@ class Expectations:
     sources: tuple[str, ...]
 
     @property
+    def latest(self) -> float | None:
+        """`seconds` at the upper end of their range."""
+        return None if self.steps is None or self.step.missing else self.steps * self.step.high
+
+    @property
     def seconds(self) -> float | None:
         """Of all steps, without start, evaluations and checkpoints. None where steps or a term of their time are not known."""
         return None if self.steps is None or self.step.missing else self.steps * self.step.seconds

@@ -56,7 +56,9 @@ def judge_run(composed: Composed) -> Judged:
         DataError: for data that is not there, or too little.
     """
     refuse_rewind(composed)
-    return judge_fitted(composed)
+    decided = judge_fitted(composed)
+    expected = decided.expectations
+    return replace(decided, notes=(*decided.notes, *late_end(decided.run, expected.seconds, expected.latest)))
 
 
 def refuse_rewind(composed: Composed) -> None:
@@ -174,7 +176,7 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *late_end(run, expected.seconds))
+    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts))
     return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *special, *notes))
 
 

@@ -10,6 +10,9 @@ from launcher.memory.weights.held import as_held
 from launcher.memory.weights.parameters import EXPERT_NAMES, census_of, frozen_selection, is_expert_target, packed_experts
 from launcher.words import plural
 
+PRODUCT_ROW = (
+    8  # elements of 16 bits in the 16 bytes that rows of torch's grouped products are a multiple of (`strides should be multiple of 16 bytes`)
+)
 OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projects"}
 
 
@@ -22,6 +25,7 @@ def refuse_beyond_model(run: Run, facts: ModelFacts) -> None:
     refuse_layers(run, facts)
     refuse_unstretched(run, facts)
     refuse_odd_groups(run, facts)
+    refuse_odd_products(run, facts)
     refuse_no_matrix(run, facts)
     refuse_expert_targets(run, facts)
 
@@ -91,6 +95,15 @@ def refuse_unstretched(run: Run, facts: ModelFacts) -> None:
     else:
         found = f"already scales them as {present}"
     raise ConfigError(f"model.rope_scaling={kind} cannot be applied: {facts.family} {found}. Set model.rope_scaling=null.")
+
+
+def refuse_odd_products(run: Run, facts: ModelFacts) -> None:
+    for module in packed_experts(run.regime, facts):
+        if module.inputs % PRODUCT_ROW or module.outputs % PRODUCT_ROW:
+            raise ConfigError(
+                f"regime=qlora: {module.name} has matrices of {module.outputs} x {module.inputs}, and torch's grouped products need multiples of "
+                f"{PRODUCT_ROW}. Choose another model, or regime=lora."
+            )
 
 
 def refuse_odd_groups(run: Run, facts: ModelFacts) -> None:

@@ -155,17 +155,19 @@ def as_time(seconds: int) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def late_end(run: Composed, seconds: float | None) -> tuple[str, ...]:
-    """A sentence where the steps of the run, which take `seconds`, do not end before the job's time limit."""
+def late_end(run: Composed, seconds: float | None, latest: float | None) -> tuple[str, ...]:
+    """A sentence where the steps of a new run may not end before the job's time limit. They take `seconds`, and by the range of that prediction at
+    most `latest`; evaluations and checkpoints come on top."""
     cluster = run.cluster
-    if not isinstance(cluster, Slurm) or cluster.time is None or seconds is None:
+    if not isinstance(cluster, Slurm) or cluster.time is None or seconds is None or latest is None:
         return ()
-    training = seconds_of(cluster.time) - cluster.signal_seconds - START
-    if seconds <= training:
+    training = seconds_of(cluster.time) - cluster.signal_seconds - SLURM_EARLY - START
+    if latest <= training:
         return ()
-    enough = as_time(ceil(seconds) + seconds_of(cluster.time) - training)
+    enough = as_time(ceil(latest) + seconds_of(cluster.time) - training)
     return (
-        f"cluster.time={cluster.time} ends before the run: its steps are predicted to take {duration(seconds)}, and the limit leaves them about "
-        f"{duration(max(training, 0))}. The job saves, is queued again and goes on. Set cluster.time={enough} "
-        "or more for one job.",
+        f"cluster.time={cluster.time} {'ends' if seconds > training else 'may end'} before the run: its steps are predicted to take "
+        f"{duration(seconds)} (at most {duration(latest)}), and the limit leaves them about "
+        f"{duration(max(training, 0))}. The job saves, is queued again and goes on. "
+        f"Set cluster.time={enough} or more for one job, and more where evaluations or checkpoints take long.",
     )

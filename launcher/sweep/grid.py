@@ -21,9 +21,13 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
     """The overrides of every point; the last key varies fastest, and a key given twice counts as given last.
 
     Raises:
-        ConfigError: for a range without steps.
+        ConfigError: for an interval, and for a range without a value.
     """
     values = {override.get_key_element(): choices(override) for override in overrides}
+    for override in overrides:
+        key = override.get_key_element()
+        if not values[key]:
+            raise ConfigError(f"{override.input_line} holds no value, so the sweep has no point. Give a range with values, as {key}=range(1,9,2).")
     return [list(point) for point in itertools.product(*values.values())]
 
 

@@ -12,6 +12,7 @@ from conf.schema import Lora, Qlora, Run, SettledNode
 from conf.shardings import sharding_row
 from conf.stages import compares_joined, stage_row
 from launcher.facts.model import ModelFacts
+from launcher.facts.node import is_before_ampere
 from launcher.memory.cards import SLICE
 from launcher.memory.stages import sample_tokens
 from launcher.memory.weights.split import split_of
@@ -184,6 +185,10 @@ def missing(work: Work, rates: Rates | None) -> tuple[str, ...]:
         (run.node.gpus > 0 and bool(run.node.tflops) and rates is None, f"there is no row for the memory of {run.node.gpu_name or 'this GPU'}"),
         (re.search(SLICE, run.node.gpu_name or "") is not None, "a slice of a card (MIG) was not timed"),
         (run.cluster.nodes > 1 and run.node.network is None, "node.network is not stated: the GB/s that one node sends to another"),
+        (
+            is_before_ampere(run.node.gpu_name) and training.precision in ("bf16", "bf16_amp"),
+            f"{run.node.gpu_name} has no products in bf16 (with training.precision=fp16_amp it has those of its data sheet)",
+        ),
         (stage_row(run.stage.name).learns == "own answers", f"stage={run.stage.name} writes answers, which was not timed"),
         (training.precision == "fp32", "training.precision=fp32 was not timed"),
         (training.attention == "eager", "training.attention=eager was not timed"),

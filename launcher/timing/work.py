@@ -11,6 +11,7 @@ from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.memory.stages import answer_length, facts_of_stage, forwards_of, sample_tokens
 from launcher.memory.step.activations import Arithmetic, arithmetic_of
 from launcher.memory.weights.dtypes import FULL_MEANING, Storage, storage_of
+from launcher.memory.weights.held import as_held
 from launcher.memory.weights.parameters import Census, census_of
 
 Kind = Literal["products", "attention", "traffic", "dequantising"]  # each has rates of its own (launcher/timing/rates.py)
@@ -65,7 +66,7 @@ def work_of(run: Run, facts: ModelFacts) -> Work:
         facts=staged,
         census=census,
         storage=storage,
-        arithmetic=arithmetic_of(run, staged, FULL_MEANING["torch", run.training.precision]),
+        arithmetic=arithmetic_of(as_held(run), staged, FULL_MEANING["torch", run.training.precision]),
         tokens=run.training.micro_batch * sample_tokens(run),
         length=run.data.cutoff + answer_length(run),
         forwards=forwards_of(run),

@@ -140,8 +140,9 @@ def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
 
 
 def explain(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
-    print("\n".join(explanation_lines(unstarted(overrides, config_dirs).judged)))
-    return 0
+    judged = unstarted(overrides, config_dirs).judged
+    print("\n".join(explanation_lines(judged)))
+    return 0 if judged.verdict.permitted else REFUSED
 
 
 def show_configuration(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

@@ -199,7 +199,7 @@ def explanation_lines(judged: Judged) -> list[str]:
     for title, terms in elsewhere.items():
         lines.append(f"\n{title}: {gib(sum(term.bytes for term in terms))}")
         lines += [f"{size_line(term.name, term.bytes)}  {term.source}" for term in terms if term.bytes]
-    return [*lines, *time_lines(judged), *(f"approximate: {doubt}" for doubt in estimate.doubts)]
+    return [*lines, *time_lines(judged), *(f"approximate: {doubt}" for doubt in estimate.doubts), "", *verdict_lines(judged.verdict)]
 
 
 def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str]) -> list[str]:

@@ -133,6 +133,12 @@ def test_a_saved_form_is_the_same_when_it_is_loaded(tmp_path: Path, monkeypatch:
     assert question("save", loaded)["text"] == text
 
 
+def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "halves of characters" in str(question("load", {}, text="\ud800"))
+    assert "nested too deeply" in str(question("load", {}, text="{" * 20_000))
+
+
 def test_a_training_file_of_llama_factory_is_translated_with_a_line_for_each_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = "model_name_or_path: Qwen/Qwen2.5-0.5B-Instruct\nstage: sft\ndo_train: true\n"

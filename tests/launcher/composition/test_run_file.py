@@ -70,6 +70,7 @@ def test_every_text_arrives_as_it_stands(tmp_path_factory: pytest.TempPathFactor
         ("defaults: [x]\n", "mine.yaml, line 1: a file of a run has no defaults list"),
         ("regime: [lora, full]\n", "mine.yaml, line 1: regime needs exactly one choice"),
         ("stage: [\n", "is not YAML"),
+        ("{" * 20_000, "is nested too deeply to be read"),
         ("- a\n", "holds no keys. Write one a line"),
         ("", "holds no keys. Write one a line"),
         ("lora_rank: 8\nlearning_rate: 1e-4\n", "is a file of LLaMA-Factory (lora_rank, learning_rate, ...). Translate it: regimen import"),

@@ -88,4 +88,10 @@ def test_an_expert_has_whole_groups_in_each_of_its_matrices(bits: int) -> None:
     odd = mixture("regime=qlora", f"regime.bits={bits}", hidden_size=66, moe_intermediate_size=33)
     with pytest.raises(ConfigError, match=rf"^regime\.bits={bits}: .* weights, which is not a multiple of 64\. Set regime\.bits="):
         refuse_beyond_model(*odd)
-    refuse_beyond_model(*mixture("regime=qlora", "regime.bits=8", hidden_size=66))
+
+
+def test_matrices_of_experts_are_as_wide_as_grouped_products_need() -> None:
+    """A run was permitted and ended with `strides should be multiple of 16 bytes`."""
+    refuse_beyond_model(*mixture("regime=qlora", "regime.bits=8", hidden_size=72))
+    with pytest.raises(ConfigError, match=r"torch's grouped products need multiples of 8\. Choose another model, or regime=lora\."):
+        refuse_beyond_model(*mixture("regime=qlora", "regime.bits=8", hidden_size=66))

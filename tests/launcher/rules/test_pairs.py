@@ -62,6 +62,7 @@ FORBIDDEN = {
     "chunked-fsdp2": (*GPU, "training.loss=chunked", "sharding=fsdp2"),
     "chunked-loss-head": (*CPU, "training.loss=chunked", "training.attention=eager", "model.architecture.model_type=gemma2"),
     "sdpa-gemma2": (*GPU, "model.architecture.model_type=gemma2", "training.attention=sdpa"),
+    "sdpa-family": (*GPU, "model.architecture.model_type=gpt_oss", "training.attention=sdpa"),
     "varlen-softcap": (*GPU, *VARLEN, "model.architecture.model_type=gemma2"),
     "varlen-unpacked": (*GPU, "training.attention=varlen"),
     "varlen-fp32": (*GPU, *VARLEN, "training.precision=fp32"),

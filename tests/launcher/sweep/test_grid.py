@@ -42,6 +42,11 @@ def test_an_interval_is_refused_with_the_sweeper_that_takes_it() -> None:
         combinations(parsed("optim.lr=interval(0.001,0.01)"))
 
 
+def test_a_range_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"regime\.rank=range\(8,8,8\) holds no value, so the sweep has no point\. Give a range with values"):
+        combinations(parsed("recipe=demo", "regime.rank=range(8,8,8)"))
+
+
 def test_the_fixed_keys_are_those_with_one_value() -> None:
     assert fixed_keys(parsed("recipe=demo", "optim.lr=1,2", "regime.rank=8")) == {"recipe", "regime.rank"}
 

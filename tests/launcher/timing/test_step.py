@@ -130,6 +130,12 @@ def test_two_h200s_keep_the_share_of_ones_rate_that_they_kept(sharding: str, sha
     assert one.seconds / two.seconds == pytest.approx(share, abs=0.05)
 
 
+def test_a_base_that_is_dequantised_once_takes_the_time_of_lora() -> None:
+    keys = ("model=llama3.2_1b", "training.kernels=plain", "training.gradient_checkpointing=true", *ONE_H200)
+    plain, once = (told(*keys, *regime) for regime in (("regime=lora",), ("regime=qlora", "regime.dequantised=true")))
+    assert once.seconds == pytest.approx(plain.seconds, rel=1e-6)
+
+
 def test_offloaded_states_pass_through_pcie_and_host_memory() -> None:
     keys = ("model=llama3.1_8b", "regime=full", "data=demo", "node=h100_80", "node.host_memory=500000000000")
     found = seconds_of(told(*keys, "sharding=zero2_offload"))
@@ -146,6 +152,8 @@ def test_offloaded_states_pass_through_pcie_and_host_memory() -> None:
         (("node=h100_80", "node.gpu_name=GB10"), "there is no row for the memory of GB10"),
         (("node=h100_80", "node.tflops=null"), "node.tflops of this node is not known"),
         (("node=h100_80", "cluster.nodes=2"), "node.network is not stated"),
+        (("node=t4_16", "regime=qlora"), "has no products in bf16"),
+        (("node=v100_32", "regime=lora", "training.precision=bf16"), "has no products in bf16"),
         (("node=h100_80", "stage=grpo", "training.effective_batch=8"), "stage=grpo writes answers"),
         (("node=h100_80", "training.precision=fp32"), "training.precision=fp32 was not timed"),
         (("node=h100_80", "training.attention=eager"), "training.attention=eager was not timed"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf.run_dir import RunDir
+from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged, judge_run
@@ -229,3 +230,9 @@ def test_short_times_keep_the_digits_that_say_something() -> None:
         "119 s",
         "2 h 01 min",
     ]
+
+
+def test_an_explained_plan_of_a_refused_run_ends_as_its_plan_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ended with 0, and without the verdict."""
+    assert main(["plan", "--explain", "model=llama3.1_8b", "data=demo", "node=a100_80", "node.gpus=1", "regime=full"]) == 3
+    assert "\nverdict: REFUSED" in capsys.readouterr().out

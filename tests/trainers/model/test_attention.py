@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from launcher.composition.compose import compose
 from launcher.facts.model.families import FAMILIES
+from launcher.rules.attention import WITHOUT_SDPA
 from tests.trainers.small_models import OF_FAMILY, SIZES
 from trainers.data.rows.collator import build_collator
 from trainers.data.rows.packing import PackedRow, packed_row
@@ -154,3 +157,9 @@ def test_the_kernel_takes_grouped_heads_of_any_width_and_gives_those_of_the_valu
     assert out.shape == (20, 4, 32)
     out.sum().backward()
     assert [tensor.grad.shape for tensor in (query, key, value) if tensor.grad is not None] == [(20, 4, 36), (20, 2, 36), (20, 2, 32)]
+
+
+def test_the_families_without_sdpa_are_those_of_transformers() -> None:
+    """The launcher cannot ask transformers, and chose sdpa for them: the ranks ended with an error."""
+    found = {name for name, model in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if not getattr(transformers, model)._supports_sdpa}
+    assert found - {"gemma2"} == WITHOUT_SDPA
