@@ -82,7 +82,7 @@ def loaded(question: dict[str, Any]) -> dict[str, Any]:
 def translated(path: Path) -> Path:
     try:
         theirs = foreign_names(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return path  # whose reader says what is wrong with it
     if not theirs:
         return path

@@ -89,7 +89,7 @@ def test_attention_has_the_measured_rates_where_it_was_measured() -> None:
 
 @pytest.mark.parametrize("node", NODES)
 def test_every_node_has_rates_and_only_the_h200_is_measured(node: str) -> None:
-    found = told("model=llama3.2_1b", "data=demo", f"node={node}")
+    found = told("model=llama3.2_1b", "data=demo", f"node={node}", "training.precision=fp16_amp")
     rates = rates_of(described("model=llama3.2_1b", "data=demo", f"node={node}").node)
     assert rates is not None
     assert rates.measured == (node == "h200_141")
