@@ -30,8 +30,14 @@ KERNEL_RULES: tuple[Rule, ...] = (
         "training.kernels=plain",
     ),
     Rule(
+        "fp8-split",
+        lambda run: run.training.fp8 and splits_weights(run),
+        "The products in 8 bits are part of the fused kernels, which read whole weights, and this sharding gathers them only while a module runs.",
+        "training.fp8=false",
+    ),
+    Rule(
         "kernels-split",
-        lambda run: fused(run) and splits_weights(run),
+        lambda run: fused(run) and splits_weights(run) and not run.training.fp8,
         "The fused kernels read whole weights and adapters, and this sharding gathers them only while a module runs its own forward pass.",
         "training.kernels=plain",
     ),

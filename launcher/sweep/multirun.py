@@ -24,6 +24,7 @@ from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
 from launcher.sweep.standing import current
 from launcher.sweep.summary import as_dict, summary_of
+from launcher.words import plural, wrapped
 
 NO_TRIAL = "No trials are completed yet"  # the message of optuna.study.Study.best_trial
 
@@ -109,6 +110,7 @@ def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
     try:
         hydra.multirun(CONFIG_NAME, sweep, given, with_log_configuration=False)
     except KeyboardInterrupt:
+        sweep.stopped = True
         say(f"The sweep has stopped. Go on with: regimen train -m resume={sweep.sweep_dir.path}")
     except HydraException as error:
         raise ConfigError(f"The sweep cannot go on: {str(error).splitlines()[0]}") from error
@@ -127,6 +129,11 @@ def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
     results = [current(known[number]) for number in sorted(known)]  # a point of an earlier grid may have no recorded end
     lines = table.table_lines(results)
     say("\n" + "\n".join(lines))
+    passed = [str(one.point.number) for one in results if one.point.number not in sweep.results and one.state not in ("finished", "refused")]
+    if passed and not sweep.stopped:
+        of = f"{plural(len(passed), 'unfinished point')} of an earlier one ({', '.join(passed)})"
+        text = f"This start did not come to {of}: its values leave them out."
+        say("\n".join(wrapped(f"note: {text} To go on with them, give the earlier values again.")))
     found = summary_of(sweep_dir, results)
     ledger.write(sweep_dir.table, "\n".join(lines) + "\n")
     ledger.write(sweep_dir.summary, json.dumps(as_dict(found), indent=1) + "\n")

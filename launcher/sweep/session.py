@@ -30,6 +30,7 @@ class Sweep:
         self.results: dict[int, Result] = {}  # of the points that this start came to, by their numbers
         self.gpus: tuple[str, ...] = ()
         self.noted: set[str] = set()
+        self.stopped = False  # before it had come to all of its points
         self.display: Display = Lines()
 
     def __call__(self, config: DictConfig) -> float | None:

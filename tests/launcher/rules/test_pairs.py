@@ -51,6 +51,7 @@ FORBIDDEN = {
     "kernels-padded": (*GPU, "training.kernels=fused", "training.attention=sdpa", "stage=rm"),
     "kernels-split": (*GPU, "training.kernels=fused", "sharding=zero3"),
     "fp8-kernels": (*GPU, "training.fp8=true", "training.kernels=plain"),
+    "fp8-split": (*GPU, FP8, "regime=lora", "sharding=zero3"),
     "fp8-regime": (*GPU, FP8, "regime=full"),
     "fp8-quantised": (*GPU, FP8, "regime=qlora"),
     "fp8-dora": (*GPU, FP8, "regime=lora", "regime.dora=true"),

@@ -160,6 +160,18 @@ def test_a_point_of_an_earlier_grid_is_told_as_its_folder_has_it(working_folder:
     assert json.loads(sweep_dir.summary.read_text(encoding="utf-8"))["points"][0]["objective"] == 0.25
 
 
+def test_an_unfinished_point_that_the_values_leave_out_is_named(working_folder: Path, run_dir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was left for good without a word, and the exit code was 0."""
+    assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
+    sweep_dir = sweep_in(working_folder)
+    ledger.record(sweep_dir, ledger.BEGUN, **ledger.facts_of(ledger.results(sweep_dir)[0].point, run_dir), gpus=[])
+    journal.record(run_dir, journal.Ended(1, "a bug"))
+    capsys.readouterr()
+    assert multirun(["resume=last", "regime.rank=16,32"], []) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: This start did not come to 1 unfinished point of an earlier one (1): its values leave them out. To go on with them" in said
+
+
 def test_a_finished_point_is_answered_from_the_ledger_and_not_judged_again(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
     sweep_dir = sweep_in(working_folder)
