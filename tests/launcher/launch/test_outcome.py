@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_a_rank_that_left_nothing_is_named_with_its_last_lines(run_dir: RunDir) 
         run_dir.rank_log(rank).write_text("".join(f"line {number} of rank {rank}\n\n" for number in range(9)))
     os.utime(run_dir.rank_log(2), (5.0, 5.0))
     journal.record(run_dir, journal.Started())
+    later = time.time() + 1  # the kernel's clock for files lags behind that of processes by some milliseconds
     for rank in range(2):
-        os.utime(run_dir.rank_log(rank))
+        os.utime(run_dir.rank_log(rank), (later, later))
     leave(run_dir, 0, 76, "Another rank has ended: closed by peer", 10.0)
     first, named, *lines = outcome_of(run_dir, 1).message.splitlines()
     assert first == f"Another rank has ended: closed by peer (rank 0; the full traceback is in {run_dir.rank_log(0)})"

@@ -55,6 +55,8 @@ from trainers.callbacks.tracking import Wandb
 run_dir = RunDir(folder)
 run = described("model=demo", "data=demo", "node=cpu", "tracking=wandb")
 for start in range(starts):
+    if start:
+        time.sleep(1.5)  # the library names a folder by the second in which it began
     asked.clear()
     tracker = Wandb(run, run_dir, answer_seconds=answer_seconds, finish_seconds=120.0)
     tracker.on_train_begin(None, TrainerState(), TrainerControl())
