@@ -5,12 +5,12 @@
 A cell and variant that was measured several times shows every figure, the newest last.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.cells import CELLS, OPTED, Cell
+from benchmarks.speed.pages import write_page
 
 FILE = "speed/h200_speed.jsonl"
 VARIANTS = {
@@ -92,12 +92,7 @@ def page(results: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--page", type=Path, required=True)
-    arguments = parser.parse_args()
-    arguments.page.write_text(page(arguments.results), encoding="utf-8")
-    return 0
+    return write_page(__doc__, page)
 
 
 if __name__ == "__main__":

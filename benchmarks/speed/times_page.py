@@ -3,12 +3,12 @@
 python -m benchmarks.speed.times_page --results benchmarks/results --page docs/predicted_time.md
 """
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.pages import write_page
 from benchmarks.speed.rates import timed_runs
 from benchmarks.speed.times import error_of, read
 from launcher.timing.step import step_time
@@ -103,12 +103,7 @@ def page(results: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--page", type=Path, required=True)
-    arguments = parser.parse_args()
-    arguments.page.write_text(page(arguments.results), encoding="utf-8")
-    return 0
+    return write_page(__doc__, page)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def listening(address: Address) -> socket.socket:
     """A socket that takes connections from now on.
 
     Raises:
-        ConfigError: where the address is in use or cannot be had.
+        ConfigError: where the address is in use or may not be used.
     """
     if isinstance(address, UnixSocket):
         return listening_at(address.path)
@@ -114,7 +114,7 @@ def listening(address: Address) -> socket.socket:
         made.bind((LOOPBACK, address.port))
     except OSError as error:
         made.close()
-        raise ConfigError(f"Port {address.port} cannot be had: {error.strerror}. Give another --port, or none for a free one.") from error
+        raise ConfigError(f"Port {address.port} cannot be used: {error.strerror}. Give another --port, or none for a free one.") from error
     made.listen()
     return made
 

@@ -11,6 +11,7 @@ from conf.shardings import sharding_row
 from launcher.facts.node import is_before_ampere
 from launcher.memory.constants import CUBLAS_WORKSPACE, GIB, MIB
 from launcher.memory.job import Job
+from launcher.memory.step.query_sums import MOST, PROCESSORS, query_sums
 from launcher.memory.step.recomputation import kept_layers
 from launcher.memory.weights.resident import workspace
 
@@ -62,8 +63,10 @@ def spans_of(job: Job) -> tuple[Span, ...]:
     nccl = sharding_row(job.run.sharding.name).nccl
     network = (Span(nccl, NCCL_MORE, "NCCL"),) if job.split.ranks > 1 else ()
     plain = attention_matrices(job)
+    fewest, here, most = (query_sums(job, count) * job.tokens for count in (1, PROCESSORS, MOST))
+    ordered = (Span(here - fewest, most - here, "sums in one order"),) if here > fewest and not same else ()
     attention = (Span(0, plain, "attention without flash kernels"),) if plain else ()
-    return (context, *workspaces, *sums, *network, *attention)
+    return (context, *workspaces, *sums, *network, *ordered, *attention)
 
 
 def attention_matrices(job: Job) -> int:

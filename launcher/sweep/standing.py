@@ -16,8 +16,6 @@ from launcher.sweep.points import Result
 from launcher.sweep.processes import result_from
 from launcher.words import age
 
-LIVE = ("running", "queued", "made")  # states of a run that still goes on by itself
-
 
 @dataclass(frozen=True)
 class SweepStatus:
@@ -54,7 +52,7 @@ def current(result: Result) -> Result:
     if now.state in ("finished", "failed", "stopped"):
         return result_from(result.point, now, "", 0.0)
     where = BETWEEN.join([f"step {now.step}/{now.of or '?'}", *measures(now.measured, now.shown)])
-    return replace(result, state=now.state, cause=where if now.state in LIVE else now.message)
+    return replace(result, state=now.state, cause=where if now.state in status.ACTIVE else now.message)
 
 
 def list_lines(sweeps: Sequence[SweepStatus]) -> list[str]:

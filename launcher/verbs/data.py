@@ -47,7 +47,7 @@ def refuse_as_training(run: Composed) -> None:
     """Refuse what training would refuse of the model, as far as it concerns the data.
 
     Raises:
-        ConfigError: for a cutoff beyond the model's positions, and for a model of the hub whose config.json cannot be had.
+        ConfigError: for a cutoff beyond the model's positions, and for a model of the hub whose config.json cannot be read.
     """
     facts = facts_of_model(run)
     if facts is not None:

@@ -12,6 +12,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
+WIDE = SIZES | {"hidden_size": 64, "intermediate_size": 128}  # whole blocks of quantised layers
 WINDOW = {"sliding_window": 4}
 OF_FAMILY: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},

@@ -2,7 +2,7 @@
 
 from launcher.memory.job import Job
 
-PROCESSORS = 132  # of an H200; launcher/memory/cards.py has what other cards need more or less
+PROCESSORS, MOST = 132, 148  # of an H200, and of the card that has most (B200): launcher/memory/cards.py
 
 
 def query_sums(job: Job, processors: int = PROCESSORS) -> int:

@@ -90,7 +90,7 @@ def test_two_places_at_once_and_a_port_in_use_are_refused_in_a_sentence(tmp_path
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, text = said("--port", str(port))
-    assert (code, f"Port {port} cannot be had: Address already in use." in text) == (2, True)
+    assert (code, f"Port {port} cannot be used: Address already in use." in text) == (2, True)
 
 
 def through_ssh(path: Path, token: str) -> bytes:

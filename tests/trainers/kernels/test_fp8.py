@@ -13,27 +13,18 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from conf.kernels import FUSED_FAMILIES
+from tests.trainers.small_models import WIDE
 from trainers.kernels.bases import Buffer
 from trainers.kernels.fp8 import E4M3, Fp8Base, Fp8Products, quantise_columns, quantise_rows, scales_of
 from trainers.kernels.lora import fuse_adapters, products_in_fp8
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
 OF_FAMILY: dict[str, dict[str, Any]] = {"gemma3_text": {"head_dim": 16}, "qwen3": {"head_dim": 16}}
 STEPS = 20
 
 
 def adapted(family: str, **adapter: Any) -> PeftModel:
     set_seed(1)
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES | OF_FAMILY.get(family, {})), dtype=torch.bfloat16)
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **WIDE | OF_FAMILY.get(family, {})), dtype=torch.bfloat16)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM", **adapter)
     return get_peft_model(base, config, autocast_adapter_dtype=False).train()
 
@@ -174,7 +165,7 @@ def test_passes_without_gradients_stay_in_16_bits() -> None:
 
 def test_matrices_of_other_sizes_stay_in_16_bits_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """An MLP of 120 has three matrices in each of two layers that no 8-bit product takes."""
-    monkeypatch.setitem(SIZES, "intermediate_size", 120)
+    monkeypatch.setitem(WIDE, "intermediate_size", 120)
     model = adapted("llama")
     assert fuse_adapters(model, fp8=True) == {}
     assert products_in_fp8(model) == (8, 6)

@@ -13,27 +13,18 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
+from tests.trainers.small_models import WIDE
 from trainers.kernels.lora import FusedForward, fuse_adapters
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", SIZES),
-    "biases": ("qwen2", SIZES),
-    "one matrix for three": ("phi3", SIZES),
-    "norms of queries": ("qwen3", SIZES | {"head_dim": 16}),
+    "llama": ("llama", WIDE),
+    "biases": ("qwen2", WIDE),
+    "one matrix for three": ("phi3", WIDE),
+    "norms of queries": ("qwen3", WIDE | {"head_dim": 16}),
     "transposed": ("gpt2", {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     "latent": (
         "deepseek_v3",
-        SIZES
+        WIDE
         | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
         | {"first_k_dense_replace": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     ),
