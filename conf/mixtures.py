@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from conf.schema import Qlora, Run
 
+# The stacked matrices of modules with transformers' common interface for experts (integrations/moe.py, use_experts_implementation).
+STACKED = ("gate_up_proj", "up_proj", "down_proj")
+
 
 def names_experts(architecture: Mapping[str, object]) -> bool:
     """Whether it speaks of experts, under whatever name a family has for their number: num_experts, num_local_experts, n_routed_experts."""

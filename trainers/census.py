@@ -19,12 +19,12 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTr
 from transformers.pytorch_utils import Conv1D
 
 from conf import exit_codes
+from conf.mixtures import STACKED
 
 CONFIG, CENSUS = "config.json", "census.json"
 LONGEST = 300  # characters of a cause
 NUMBER = re.compile(r"\.(\d+)\.")
 ROUTED = 3  # dimensions of a tensor that stacks experts
-PACKED = ("gate_up_proj", "up_proj", "down_proj")  # of the modules with transformers' common interface (trainers/model/experts.py packs these)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, i
         stacked = {key: parameter for key, parameter in new.items() if parameter.dim() == ROUTED}
         for key, parameter in stacked.items():
             outputs, inputs = reversed(parameter.shape[1:]) if vars(module).get("is_transposed") else parameter.shape[1:]
-            packed = "is_transposed" in vars(module) and key in PACKED
+            packed = "is_transposed" in vars(module) and key in STACKED
             yield f"{name}.{key}", ("experts", inputs, outputs, parameter.numel(), packed)
         rest = sum(parameter.numel() for key, parameter in new.items() if key not in stacked)
         if rest or module is head:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from transformers.integrations.moe import _grouped_mm
 
 from conf.constants import EXPERT_BUFFER
+from conf.mixtures import STACKED
 from trainers.model.packing import Form, Packed
-
-PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")  # transformers' names of stacked matrices (integrations/moe.py, use_experts_implementation)
 
 
 class PackedExperts(nn.Module):
@@ -133,7 +132,7 @@ def expert_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def stacked_parameters(experts: nn.Module) -> dict[str, nn.Parameter]:
     """By name, of [experts, outputs, inputs], or [experts, inputs, outputs] where the module is transposed."""
-    return {name: experts.get_parameter(name) for name in PROJECTIONS if name in experts._parameters}
+    return {name: experts.get_parameter(name) for name in STACKED if name in experts._parameters}
 
 
 def parts_of(experts: Any, name: str) -> int:
@@ -153,7 +152,7 @@ def take_parameters(experts: Any, form: Form, dtype: torch.dtype) -> None:
 
 def give_back_parameters(experts: Any, dtype: torch.dtype, device: torch.device | None) -> None:
     """The opposite, in place: parameters of the values that the packed experts stand for, on `device`, or where they are."""
-    for name in [name for name in PROJECTIONS if isinstance(getattr(experts, name, None), PackedExperts)]:
+    for name in [name for name in STACKED if isinstance(getattr(experts, name, None), PackedExperts)]:
         packed = getattr(experts, name)
         whole = torch.cat([packed.unpacked(*group).to(device=device, dtype=dtype) for group in packed.groups()])
         delattr(experts, name)
