@@ -2,9 +2,10 @@
 
     PYTHONPATH=. python benchmarks/reliability/kills_in_training.py --trials 20 --out RESULTS.jsonl                         two CPU ranks
     PYTHONPATH=. python benchmarks/reliability/kills_in_training.py --on gpu --job lora --trials 6 --out RESULTS.jsonl      a GPU
+    PYTHONPATH=. python benchmarks/reliability/kills_in_training.py --on gpus --trials 12 --at-once 9 --seconds 180 --within 360 --out RESULTS.jsonl
 
 `--first 20` goes on. A trial takes one of the jobs in turn, or the one that is named, kills the launcher, the agent or a rank at a moment drawn by
-the seed, and starts the run again as often as it ends without its last step. Compared with the undisturbed run of the same job, which is made once:
+the seed, and starts the run again as often as it ends without its last step. Compared with the undisturbed run of the same job, one for each call:
 the loss and the norm of the gradients of each step as they were written, the rows that each step of each rank was made of, and the hash of each file
 of the final model. The kill landed in a save where a checkpoint was being written then and was not committed. The broken variant goes on with the
 random numbers of another place.
@@ -18,19 +19,40 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import alive, clean_up, run_in, start, wait_for
+from benchmarks.reliability.live_runs import alive, clean_up, run_in, start, wait_for, wait_no_longer_than
 from benchmarks.reliability.orphans import agents, born
 from benchmarks.reliability.trials import arguments, run
 from conf.exit_codes import DONE
 from conf.records import read_lines
 from conf.run_dir import RunDir
 
-STEPS, INTERVAL = 12, 3
-SAME = ("evaluation.interval=0", "evaluation.answers=0", "data.validation_share=0", f"training.max_steps={STEPS}", f"checkpoint.interval={INTERVAL}")
+SAME = ("evaluation.interval=0", "evaluation.answers=0", "data.validation_share=0")
+
+
+@dataclass(frozen=True)
+class Length:
+    """Of a run, in steps, and after which of them it is killed: in the save of one, or in the training that follows one."""
+
+    steps: int
+    interval: int
+    in_save: tuple[int, ...]
+    between: tuple[int, ...]
+
+    def keys(self) -> tuple[str, ...]:
+        return (f"training.max_steps={self.steps}", f"checkpoint.interval={self.interval}")
+
+
+USUAL = Length(12, 3, (3, 6, 9), tuple(range(3, 11)))
+# Two checkpoints of 7 GB are all that a run writes, so that several fit a machine; a kill in the second save leaves the first.
+SHORT = Length(6, 3, (6,), (4, 5))
+LENGTHS = {"cpu": USUAL, "gpu": USUAL, "gpus": SHORT}
 DROPPED = ("regime=lora", "regime.dropout=0.1")  # random numbers in each step
 ON_CPU = (
     *(
@@ -48,6 +70,11 @@ ON_GPU = (
     *("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo", "data.max_samples=64"),
     *("cluster.ranks_per_node=1", "training.micro_batch=4", "data.cutoff=512", "training.deterministic=true"),
 )
+ON_TWO = (
+    *("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo", "data.max_samples=64"),
+    *("cluster.ranks_per_node=2", "training.micro_batch=2", "data.cutoff=512", "training.deterministic=true"),
+    *("regime=full", "training.precision=bf16_amp", "training.fit=off"),  # what is free beside other runs must choose nothing
+)
 JOBS: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {
         "lora-ddp": (*ON_CPU, *DROPPED, "sharding=ddp"),
@@ -60,6 +87,11 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "full": (*ON_GPU, "regime=full", "training.precision=bf16_amp"),
         "full-zero3": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "sharding=zero3"),
         "qlora4": (*ON_GPU, "regime=qlora", "regime.bits=4", "regime.dropout=0.1"),
+    },
+    "gpus": {
+        "two-zero2": (*ON_TWO, "sharding=zero2"),
+        "two-zero3": (*ON_TWO, "sharding=zero3"),
+        "two-fsdp2": (*ON_TWO, "sharding=fsdp2"),
     },
 }
 # Imported by every Python process that finds it on its path; only ranks are changed.
@@ -85,18 +117,24 @@ def left_by(run_dir: RunDir) -> dict[str, Any]:
     return {"losses and gradients": steps, "rows": rows, "weights": weights}
 
 
-def undisturbed(job: str, keys: tuple[str, ...], root: Path) -> dict[str, Any]:
-    """Once for a job: what it left is kept in the root folder of this call."""
+def keys_of(on: str, job: str) -> tuple[str, ...]:
+    return (*SAME, *LENGTHS[on].keys(), *JOBS[on][job])
+
+
+def undisturbed(on: str, job: str, root: Path) -> dict[str, Any]:
+    """What a run of this job leaves that nobody disturbs."""
     folder = root / f"undisturbed-{job}"
-    if not folder.exists():
-        folder.mkdir()
-        process = start(folder, "", *SAME, *keys)
+    folder.mkdir()
+    process = start(folder, "", *keys_of(on, job))
+    try:
         wait_for_end(process)
         if process.returncode != DONE:
             raise RuntimeError(f"{job}: the undisturbed run ended with {process.returncode}: {(folder / 'said').read_text()[-2000:]}")
-    run_dir = run_in(folder)
-    assert run_dir is not None
-    return left_by(run_dir)
+        run_dir = run_in(folder)
+        assert run_dir is not None
+        return left_by(run_dir)
+    finally:
+        clean_up(run_in(folder), process)
 
 
 def wait_for_end(process: "subprocess.Popen[bytes]") -> None:
@@ -116,14 +154,14 @@ def victim_of(run_dir: RunDir, name: str, launcher: int) -> int | None:
     return found[-1] if found else None
 
 
-def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: Path) -> dict[str, Any]:
+def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: Path, reference: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     chance = random.Random(f"{seed} {number}")
     job, victim, in_save = jobs[number % len(jobs)], chance.choice(("launcher", "agent", "rank")), number // len(jobs) % 2 == 1
-    moment = chance.choice(range(INTERVAL, STEPS, INTERVAL)) if in_save else chance.randrange(INTERVAL, STEPS - 1)
-    expected = undisturbed(job, JOBS[on][job], root)
+    length = LENGTHS[on]
+    moment = chance.choice(length.in_save if in_save else length.between)
     folder = Path(tempfile.mkdtemp(prefix=f"trial-{number}-", dir=root))
     found: dict[str, Any] = {"on": on, "job": job, "victim": victim, "in_save": in_save, "step": moment}
-    process = start(folder, "", *SAME, *JOBS[on][job])
+    process = start(folder, "", *keys_of(on, job))
     run_dir: RunDir | None = None
     try:
         run_dir = wait_for(lambda: run_in(folder), "run folder", process=process)
@@ -145,8 +183,11 @@ def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: 
             process = start(folder, BROKEN if broken else "", f"resume={run_dir.path}")
             wait_for_end(process)
             starts += 1
+        expected = reference(job)
         differs = [name for name, value in left_by(run_dir).items() if value != expected[name]]
         why = f"{job}, {victim} killed at step {moment}: other {', '.join(differs)} after {starts} starts, exit code {process.returncode}"
+        if process.returncode != DONE:
+            why = f"{why}; it said: {(folder / 'said').read_text(errors='replace')[-1000:]}"
         held = process.returncode == DONE and not differs
         return {**found, "landed": landed, "held": held, "starts": starts, "first_differing_step": first_difference(run_dir, expected), "why": why}
     finally:
@@ -164,14 +205,21 @@ def main() -> int:
     parser.add_argument("--on", choices=[*JOBS], default="cpu")
     parser.add_argument("--job", help="this one alone", choices=[name for jobs in JOBS.values() for name in jobs])
     parser.add_argument("--seconds", type=float, default=1e9, help="start no trial after this time")
+    parser.add_argument("--at-once", type=int, default=1, help="trials side by side; the undisturbed runs are among them")
+    parser.add_argument("--within", type=float, default=1e9, help="end whatever still runs after this many seconds")
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="regimen-kills-", ignore_cleanup_errors=True) as made:
+    wait_no_longer_than(options.within)
+    jobs = [options.job] if options.job else [*JOBS[options.on]]
+    with tempfile.TemporaryDirectory(prefix="regimen-kills-", ignore_cleanup_errors=True) as made, ThreadPoolExecutor(options.at_once) as threads:
+        root = Path(made)
+        references: dict[str, Future[dict[str, Any]]] = {job: threads.submit(undisturbed, options.on, job, root) for job in jobs}
         return run(
             options,
             "kills in training",
-            lambda number, seed: trial(number, seed, options.on, [options.job] if options.job else [*JOBS[options.on]], options.broken, Path(made)),
+            lambda number, seed: trial(number, seed, options.on, jobs, options.broken, root, lambda job: references[job].result()),
             lambda: time.monotonic() - began < options.seconds,
+            threads,
         )
 
 

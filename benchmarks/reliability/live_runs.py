@@ -15,6 +15,7 @@ from conf.run_dir import RunDir
 
 PATIENCE = 600.0  # seconds until something that must come has come
 PAUSE = 0.005  # windows are short
+ENDS = [float("inf")]  # on the monotonic clock: nothing is waited for after it
 TRIAL = "REGIMEN_TRIAL"  # in the environment of all that a trial starts: its folder
 SMALL = (
     *("recipe=demo", "node=cpu", "cluster.ranks_per_node=2", "training.micro_batch=4", "data.max_samples=64", "evaluation.answers=0"),
@@ -42,6 +43,11 @@ def start(folder: Path, changed: str, *words: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, "-m", "launcher", "train", *words], cwd=folder, env=environment, stdout=said, stderr=said)
 
 
+def wait_no_longer_than(seconds: float) -> None:
+    """From now on, whatever is waited for: a machine that is lent for minutes is handed back with nothing alive on it."""
+    ENDS[0] = time.monotonic() + seconds
+
+
 def wait_for(holds: Callable[[], Any], what: str, pause: float = PAUSE, process: "subprocess.Popen[bytes] | None" = None) -> Any:
     """The first true answer.
 
@@ -50,14 +56,14 @@ def wait_for(holds: Callable[[], Any], what: str, pause: float = PAUSE, process:
         RuntimeError: where the process that was to bring it about has failed.
     """
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while time.monotonic() < min(deadline, ENDS[0]):
         answer = holds()
         if answer:
             return answer
         if process is not None and process.poll():
             raise RuntimeError(f"there is no {what}: the command line ended with exit code {process.returncode}")
         time.sleep(pause)
-    raise TimeoutError(f"within {PATIENCE:.0f} s there was no {what}")
+    raise TimeoutError(f"there was no {what} within {PATIENCE:.0f} s, or until all waiting was to end")
 
 
 def run_in(folder: Path) -> RunDir | None:

@@ -5,7 +5,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 Trial = Callable[[int, int], dict[str, Any]]  # number of the trial, seed; `held`: what was promised; `landed`: the fault met what it was meant for
@@ -21,30 +23,44 @@ def arguments(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(options: argparse.Namespace, name: str, trial: Trial, goes_on: Callable[[], bool] = lambda: True) -> int:
-    """Trials one after another, as long as `goes_on` says so. One that did not land is counted as such and proves nothing.
+def run(
+    options: argparse.Namespace, name: str, trial: Trial, goes_on: Callable[[], bool] = lambda: True, threads: ThreadPoolExecutor | None = None
+) -> int:
+    """Trials in order, side by side where there are threads for it, as long as `goes_on` says so. One that did not land proves nothing.
 
-    Returns 0 where all that landed held, and at least one did; otherwise 1.
+    Returns 0 where all that landed held, and at least one did; otherwise 1. An exception of a trial is raised when those beside it have ended.
     """
-    made = landed = held = 0
-    for number in range(options.first, options.trials):
+    writing, found = Lock(), list[dict[str, Any]]()
+
+    def make(number: int) -> None:
         if not goes_on():
-            break
-        made += 1
+            return
         began = time.monotonic()
         result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
         result["seconds"] = round(time.monotonic() - began, 2)
         why = result.pop("why") if result["held"] else result["why"]  # it is of one that did not hold
-        landed += result["landed"]
-        held += result["landed"] and result["held"]
-        if options.out is not None:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
-        if result["landed"] and not result["held"]:
-            print(f"trial {number}: {why}", flush=True)
-    missed = made - landed
+        with writing:
+            found.append(result)
+            if options.out is not None:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(result) + "\n")
+            if result["landed"] and not result["held"]:
+                print(f"trial {number}: {why}", flush=True)
+
+    numbers = range(options.first, options.trials)
+    if threads is None:
+        for number in numbers:
+            make(number)
+    else:
+        made = [threads.submit(make, number) for number in numbers]
+        wait(made)
+        for each in made:
+            each.result()
+    landed = sum(result["landed"] for result in found)
+    held = sum(result["landed"] and result["held"] for result in found)
     print(
-        f"{name}: {held} of {landed} held, seed {options.seed}; {missed} did not land{' (broken on purpose)' if options.broken else ''}", flush=True
+        f"{name}: {held} of {landed} held, seed {options.seed}; {len(found) - landed} did not land{' (broken on purpose)' if options.broken else ''}",
+        flush=True,
     )
     return 0 if landed and held == landed else 1
 
