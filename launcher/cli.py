@@ -140,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     add_import(verbs.add_parser)
     add_watching(verbs.add_parser)
     add_board(verbs.add_parser)
+    add_mcp(verbs.add_parser)
     add_memory(verbs.add_parser)
     add_data_verbs(verbs.add_parser, composing)
     add_after_training(verbs.add_parser)
@@ -198,6 +199,14 @@ def add_board(add: AddParser) -> None:
     board.add_argument("--socket", type=Path, metavar="FILE", help="listen on this Unix socket, which its user alone can open")
     board.add_argument("--new-token", action="store_true", help="make a new token; addresses that were printed before open no page any more")
     board.set_defaults(act=act_board)
+
+
+def add_mcp(add: AddParser) -> None:
+    what = "let an agent plan and watch runs: a server of the Model Context Protocol on standard input and output"
+    mcp = add("mcp", help=what, description=what.capitalize() + ". It opens no port.")
+    mcp.add_argument("--allow-start", action="store_true", help="the agent may also start and stop runs, behind the same gate")
+    add_output(mcp)
+    mcp.set_defaults(act=act_mcp)
 
 
 def add_clean(add: AddParser) -> None:
@@ -264,6 +273,13 @@ def act_board(arguments: argparse.Namespace) -> int:
     from launcher.board.serve import serve
 
     return serve(arguments.output, arguments.root, arguments.port, arguments.socket, arguments.new_token)
+
+
+def act_mcp(arguments: argparse.Namespace) -> int:
+    keep_private()
+    from launcher.agent.server import serve
+
+    return serve(Path.cwd(), arguments.output, arguments.allow_start)
 
 
 def act_clean(arguments: argparse.Namespace) -> int:
