@@ -6,6 +6,7 @@ from functools import wraps
 from pathlib import Path
 
 from launcher.agent import commands
+from launcher.board.actions import command_of
 from launcher.board.files import log_names, log_tail
 from launcher.errors import ConfigError, RegimenError
 from launcher.launch.status import named_run
@@ -57,7 +58,7 @@ def tools(folder: Path, output: Path | None, allow_start: bool) -> Sequence[Tool
         if not allow_start:
             raise ConfigError(
                 "This server plans and watches; it may not start or stop runs. The person who uses it can start it with --allow-start, or paste "
-                f"this into a terminal: {commands.command_of(words)}"
+                f"this into a terminal: {command_of(words)}"
             )
 
     def plan(overrides: list[str]) -> str:

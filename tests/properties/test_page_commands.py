@@ -101,7 +101,7 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
             main([verb, *rest, "--help"])
     elif verb in ("train", "plan"):
         planned(rest)
-    elif verb == "board":  # which answers until it is ended; tests/launcher/board starts it
+    elif verb in ("board", "mcp"):  # which answer until they are ended; tests/launcher/board and agent start them
         parsed_arguments([verb, *rest])
     elif verb == "data":
         assert main(["data", *rest, "--cfg"]) == 0
