@@ -85,7 +85,15 @@ class Prepare:
     pass
 
 
-def save_request(request: Export | Predict | Evaluate | Chat | Validate | Prepare, folder: Path) -> None:
+@dataclass(frozen=True)
+class MakeUp:
+    """Samples for a canary."""
+
+    target: str
+    count: int
+
+
+def save_request(request: Export | Predict | Evaluate | Chat | Validate | Prepare | MakeUp, folder: Path) -> None:
     write_text_atomically(folder / FILE, json.dumps(asdict(request)))
 
 
@@ -114,6 +122,10 @@ def load_validate(folder: Path) -> Validate:
 
 def load_prepare(folder: Path) -> Prepare:
     return Prepare(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def load_make_up(folder: Path) -> MakeUp:
+    return MakeUp(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
 def values_in(folder: Path) -> dict[str, Any]:

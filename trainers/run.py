@@ -30,6 +30,7 @@ from trainers.callbacks.schedule import Schedule
 from trainers.callbacks.skipping import Skipping
 from trainers.callbacks.stopping import Stopping, owes_evaluation, save_step
 from trainers.callbacks.tracking import Wandb
+from trainers.callbacks.workspaces import Workspaces
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
 from trainers.checkpoints.length import end_at_last_step
@@ -180,6 +181,7 @@ def build(
     skipping = Skipping(run_dir, place) if run.training.on_nan == "skip" else None
     callbacks: list[TrainerCallback] = [
         *watching,
+        Workspaces(both_threads=run.training.kernels != "fused"),  # after Phases, which ends the loading
         Doing(run_dir, place),
         *([skipping] if skipping else []),
         finite,

@@ -69,9 +69,14 @@ def closeness(run: Run, estimate: MemoryEstimate, checks: tuple[Check, ...]) -> 
     if not low <= device.have < max(high, int(predicted * (1 + run.gate.margin))):
         return ""
     return (
-        f"{gib(predicted)} are predicted, {gib(low)} to {gib(high)} may be needed, and {gib(device.have)} are there. The limit lies within "
-        f"the margin of {run.gate.margin:.1%} or the estimate's uncertainty ({found.source})"
+        f"may or may not fit: {gib(predicted)} are predicted, {gib(low)} to {gib(high)} may be needed, and {gib(device.have)} are there. "
+        f"The limit lies within the margin of {run.gate.margin:.1%} or the estimate's uncertainty ({found.source}){who_decides(run)}"
     )
+
+
+def who_decides(run: Run) -> str:
+    asked = run.gate.canary or run.gate.mode != "enforce" or run.cluster.name != "local"
+    return "" if asked else "; gate.canary=true lets real steps decide"
 
 
 def floor_check(run: Run, facts: ModelFacts) -> Check:

@@ -12,14 +12,14 @@ from types import FrameType
 
 from conf.exit_codes import INTERRUPTED
 from conf.hub import cache_alone, hub_silence
-from conf.request import Chat, Evaluate, Export, Predict, Prepare, Validate, save_request
+from conf.request import Chat, Evaluate, Export, MakeUp, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
 from launcher.command import HUB_SECRETS, SECRETS, UTF8, WANDB_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.execute import end_with_this_process
 
-Request = Export | Predict | Evaluate | Chat | Validate | Prepare
+Request = Export | Predict | Evaluate | Chat | Validate | Prepare | MakeUp
 
 # Libraries' hints are for programmers; regimen's own messages say what a user must know.
 QUIET = (("TRANSFORMERS_VERBOSITY", "error"), ("PYTHONWARNINGS", "ignore"), ("TOKENIZERS_PARALLELISM", "false"))

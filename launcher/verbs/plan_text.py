@@ -101,7 +101,7 @@ def bar(size: int, capacity: int | None) -> str:
 def verdict_lines(verdict: Verdict) -> list[str]:
     head = "permitted" if verdict.permitted else "REFUSED"
     checks = [line for check in verdict.checks for line in wrapped(check_line(check), later=8)]
-    close = wrapped(f"  close: {verdict.close}.", later=8) if verdict.close else []
+    close = wrapped(f"  {verdict.close}.", later=8) if verdict.close else []
     return [f"verdict: {head} (gate.mode={verdict.mode})", *checks, *close]
 
 

@@ -13,17 +13,18 @@ from launcher.memory.step.step_phases import final_norm_bytes
 from launcher.memory.terms import total
 from launcher.memory.weights.gathering import block_bytes
 from launcher.memory.weights.parameters import adapter_targets, frozen_selection, one_block, places
-from launcher.memory.weights.resident import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms
+from launcher.memory.weights.resident import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms, workspace
 
-WORKSPACE = 32 * 2**20  # of cuBLAS on Hopper, one each for the forward and the backward thread (ATen/cuda/CublasHandlePool.cpp)
-FLATTENED = "flattened gradients"  # a term of step_terms
-STATES, WORKSPACES = "optimizer states", "cuBLAS workspace"  # terms of resident_terms that the first step makes
+FLATTENED, TEMPORARIES = "flattened gradients", "temporaries of the step"  # terms of step_terms
+STATES, WORKSPACES = "optimizer states", "cuBLAS workspace"  # terms of resident_terms that are made later
 
 
 @dataclass(frozen=True)
 class Blocks:
     resident: int  # in one piece: made before the first step
-    workspace: int
+    workspaces: int  # of cuBLAS, of all threads, made before the first step
+    late_workspace: int  # of one thread, made in the first step: of the runs on record that were measured before trainers/callbacks/workspaces.py
+    temporaries: int  # of the optimizer's step
     states: tuple[int, ...]  # made at the end of the first step
     casts: tuple[tuple[int, ...], ...]  # autocast's copies of the weights of every layer that the passes run through
     gradients: tuple[tuple[int, ...], ...]  # of the same layers
@@ -56,7 +57,9 @@ def blocks_of(job: Job) -> Blocks:
     logits = logit_tokens(job) * job.facts.vocab
     return Blocks(
         resident=resident_bytes(job, made_later=sum(states)),
-        workspace=WORKSPACE if job.gpu else 0,
+        workspaces=workspace(job),
+        late_workspace=0,
+        temporaries=sum(term.bytes for term in step_terms(job) if term.name == TEMPORARIES),
         states=states,
         casts=tuple(tuple(compute * size for size in layer) if amp else () for layer in layers),
         gradients=tuple(tuple(gradient * size for size in layer) for layer in layers),

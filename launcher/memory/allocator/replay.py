@@ -1,8 +1,8 @@
 """What torch reserves beyond what it allocates: the large blocks of three training steps, replayed through the allocator's own rules.
 
-A block that was freed is used again only by blocks that fit into it. The optimizer's states and cuBLAS' workspace are made in the first step, in
-the midst of what that step still holds; from the second step on they lie between the holes, and the logits and their gradients, the largest
-blocks of all, find room only behind them.
+A block that was freed is used again only by blocks that fit into it. The optimizer's states are made in the first step, in the midst of what that
+step still holds; from the second step on they lie between the holes, and the logits and their gradients, the largest blocks of all, may find room
+only behind them. cuBLAS' workspaces are made before (trainers/callbacks/workspaces.py).
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,21 @@ def fragment_bytes(job: Job, allocated: int) -> int:
 
 def reserved_bytes(job: Job, copies: int) -> int:
     """torch.cuda.max_memory_reserved with expandable segments; `copies`: bytes of further models that stay on the GPU."""
-    heap, blocks = Heap(Segment()), blocks_of(job)
+    return replayed(blocks_of(job), copies)
+
+
+def replayed(blocks: Blocks, copies: int) -> int:
+    heap = Heap(Segment())
     shares, gathered = Heap(Segment()) if blocks.gathers else heap, Heap(Segment())
     gathered.take_all(blocks.gathers)
     heap.take(blocks.resident + copies)
+    heap.take(blocks.workspaces)
     for number in range(STEPS):
         gradients = step(heap, shares, blocks, first=number == 0)
         heap.give_all(heap.take_all(blocks.flattened))
         if number == 0:
             heap.take_all(blocks.states)
+        heap.give(heap.take(blocks.temporaries))
         shares.give_all(gradients)
     return sum(each.pages.mapped for each in {id(each): each for each in (heap, shares, gathered)}.values())
 
@@ -74,7 +80,7 @@ class Saved:
 def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
     """One forward and backward pass; the gradients it leaves. `shares` is where those go that are split: FSDP2 makes them on a stream of its own."""
     if first:
-        heap.take(blocks.workspace)
+        heap.take(blocks.late_workspace)
     saved = forward(heap, blocks)
     head = chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
     heap.give(saved.final)
@@ -129,7 +135,7 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
     back = heap.take(blocks.logits - shorter)
     heap.give(softmax)
     if first:
-        heap.take(blocks.workspace)
+        heap.take(blocks.late_workspace)
     product = heap.take_all(blocks.head_cast)
     heap.give_all(saved.head_cast)
     if blocks.head_cast:
@@ -165,7 +171,7 @@ def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[
         back = heap.take(blocks.logits)
         heap.give(softmax)
         if first and number == 0:
-            heap.take(blocks.workspace)
+            heap.take(blocks.late_workspace)
         product = heap.take_all(blocks.head_cast)
         heap.give_all([back, *cast] if product else [])
         gradient = heap.take_all(blocks.head)

@@ -1,11 +1,20 @@
-"""Reserved memory against what torch reserved on H200s: benchmarks/results, recorded with expandable segments."""
+"""Reserved memory against what torch reserved on H200s: benchmarks/results, recorded with expandable segments.
+
+What was measured up to 2026-11-29 made cuBLAS' workspaces in the midst of the first step; `reserved_then` replays it so.
+"""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 
-from launcher.memory.estimate import estimate, estimate_batch
+from launcher.memory.allocator.blocks import blocks_of
+from launcher.memory.allocator.replay import replayed
+from launcher.memory.constants import CUBLAS_WORKSPACE
+from launcher.memory.estimate import MemoryEstimate, estimate, estimate_batch
+from launcher.memory.job import job_of, worst_batch
 from launcher.memory.step.activations import Batch
+from launcher.memory.weights.held import as_held
 
 GIB = 2**30
 QWEN, LLAMA = "qwen2.5_0.5b", "llama3.2_1b"
@@ -29,11 +38,17 @@ ONE_H200 = [
 ]
 
 
+def reserved_then(run, facts, predicted: MemoryEstimate, batch: Batch | None = None) -> int:
+    blocks = blocks_of(job_of(as_held(run), facts, batch or worst_batch(run, facts)))
+    late = replace(blocks, workspaces=0, late_workspace=CUBLAS_WORKSPACE)
+    return max(predicted.allocated + predicted.fragments, replayed(late, copies=0))
+
+
 @pytest.fixture
 def reserved(described):
     def predict(model, overrides):
         run, facts = described(f"model={model}", *overrides, "node.gpus=1", "training.micro_batch=4", "data.cutoff=1024")
-        return estimate(run, facts).reserved
+        return reserved_then(run, facts, estimate(run, facts))
 
     return predict
 
@@ -54,11 +69,13 @@ def test_adapters_leave_two_holes_of_16_bit_logits_that_nothing_fills(described)
     """4 bytes x 8,192 tokens x 151,936 entries: the hole before cuBLAS' workspace, made in a shorter first step, and the one of the logits,
     which their fp32 gradients do not fit into."""
     run, facts = described("model=qwen2.5_0.5b", "regime=lora", "node.gpus=1", "training.micro_batch=4", "data.cutoff=2048")
-    predicted = estimate_batch(run, facts, Batch(4, 2048, masked=False))
+    batch = Batch(4, 2048, masked=False)
+    predicted = estimate_batch(run, facts, batch)
 
-    holes = 4 * 8192 * 151_936
+    hole = 2 * 8192 * 151_936
 
-    assert predicted.reserved - predicted.allocated == pytest.approx(holes, rel=0.05)
+    assert reserved_then(run, facts, predicted, batch) - predicted.allocated == pytest.approx(2 * hole, rel=0.05)
+    assert predicted.reserved - predicted.allocated == pytest.approx(hole, rel=0.07)  # where the workspaces are made before
 
 
 def test_gradients_that_leave_large_holes_take_the_logits_in(described):
@@ -88,9 +105,9 @@ IN_ORDER = [
 @pytest.mark.parametrize(("model", "overrides", "measured"), IN_ORDER)
 def test_the_order_of_chunks_sums_and_partitions_leaves_the_holes_that_were_measured(described, model, overrides, measured):
     """Adafactor's is the worst: it reserved less than the partly used pages of autocast that every such job is taken to need."""
-    predicted = estimate(*described(f"model={model}", "model.init=random", *overrides))
+    run, facts = described(f"model={model}", "model.init=random", *overrides)
 
-    assert predicted.reserved / GIB == pytest.approx(measured, rel=0.03 if "optim=adafactor" in overrides else 0.02)
+    assert reserved_then(run, facts, estimate(run, facts)) / GIB == pytest.approx(measured, rel=0.03 if "optim=adafactor" in overrides else 0.02)
 
 
 def test_a_cpu_node_shows_nothing_to_nvidia_smi(described):
