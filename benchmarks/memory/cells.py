@@ -28,7 +28,8 @@ from benchmarks.memory.families import FAMILIES_ONE_GPU
 from benchmarks.memory.families import SHAPES as FAMILY_SHAPES
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
 from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
-from benchmarks.memory.mixtures import MIXTURES_ONE_GPU
+from benchmarks.memory.mixtures import MIXTURES_ONE_GPU, MIXTURES_TWO_GPUS
+from benchmarks.memory.mixtures import SHAPES as MIXTURE_SHAPES
 from benchmarks.memory.on_cpus import ON_CPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
@@ -50,8 +51,9 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
     "on_cpus": (ON_CPUS, ()),
     "families": (FAMILIES_ONE_GPU, ()),
-    "mixtures": (MIXTURES_ONE_GPU, ()),
+    "mixtures": (MIXTURES_ONE_GPU, MIXTURES_TWO_GPUS),
 }
+MORE_SHAPES = {**FAMILY_SHAPES, **MIXTURE_SHAPES}  # beside those of chosen.py
 GIB = 2**30
 ROOM = 134  # GiB of one H200 that processes side by side may fill
 BASES = Path("bases")  # stands for the folder in predictions: the architecture is in the choice of the model
@@ -203,7 +205,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-memory"))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    shapes, data = write_shapes(arguments.work / "shapes", FAMILY_SHAPES), write_samples(arguments.work / "data")
+    shapes, data = write_shapes(arguments.work / "shapes", MORE_SHAPES), write_samples(arguments.work / "data")
     one, two = GRIDS[arguments.grid]
     cells = {
         cell.name: cell for cell in (two if arguments.gpus > 1 else one) if not arguments.only or any(part in cell.name for part in arguments.only)

@@ -57,6 +57,7 @@ def fill_experts(model: PreTrainedModel, pieces: Iterator[Piece], device: torch.
         if tuple(piece.matrix.shape) != size:
             raise ValueError(f"expert {piece.expert} of {piece.parameter} is {tuple(piece.matrix.shape)}, but the model has {size}")
         wanted.put(piece.expert, piece.part, piece.matrix.to(device))
+    torch.cuda.empty_cache()
     lacking = sorted(name for name, part in packed.items() if part.missing)
     if lacking:
         expert, _ = min(packed[lacking[0]].missing)

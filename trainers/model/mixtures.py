@@ -4,7 +4,7 @@ transformers loads all but the experts, which a quantiser of ours takes out of t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,8 +47,11 @@ def has_experts(run: Run) -> bool:
     return names_experts(config.to_dict())
 
 
-def load_mixture(run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None) -> PreTrainedModel:
-    """A mixture as its regime trains it: `quantization` is that of its linear layers, None to load these as they are.
+def load_mixture(
+    run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None, quantise_rest: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+) -> PreTrainedModel:
+    """A mixture as its regime trains it: `quantization` is that of its linear layers, None to load these as they are. `quantise_rest` is given the
+    model before its experts are loaded, which need the room that linear layers in 16 bits would take.
 
     Raises:
         ValueError: as load_model; where the files lack experts, or hold them in a form that cannot be packed one by one.
@@ -62,6 +65,8 @@ def load_mixture(run: Run, model_class: ModelClass, quantization: QuantizationCo
         model.hf_quantizer.remove_quantization_config(model)
     else:
         model.quantization_method = QuantizationMethod.BITS_AND_BYTES
+    if quantise_rest is not None:
+        model = quantise_rest(model)
     if run.model.init == "random":
         refuse_other_generator(run, device)
         fill_experts(model, random_pieces(model, run.training.seed, device), device)

@@ -5,7 +5,8 @@ scales that may be packed themselves, and HQQ's 2 bits in groups of 64. A packed
 that those of many experts can be stacked and unpacked by one call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,8 +88,21 @@ def scale_code(device: torch.device) -> Tensor:
 def pack_2(matrix: Tensor, dtype: torch.dtype) -> Packed:
     from hqq.core.quantize import Quantizer
 
-    values, state = Quantizer.quantize(matrix, nbits=2, group_size=HQQ_GROUP, axis=HQQ_AXIS, device=str(matrix.device))
+    with keeping_cached_memory():
+        values, state = Quantizer.quantize(matrix, nbits=2, group_size=HQQ_GROUP, axis=HQQ_AXIS, device=str(matrix.device))
     return {"values": values, "scales": state["scale"].to(dtype), "zeros": state["zero"].to(dtype)}
+
+
+@contextmanager
+def keeping_cached_memory() -> Iterator[None]:
+    """HQQ hands all cached memory back to the driver three times a matrix (hqq/core/quantize.py): the GPU waits for each, and a mixture has
+    thousands. What is cached is reused for the next matrix instead; fill_experts hands it back once, at its end."""
+    original = torch.cuda.empty_cache
+    torch.cuda.empty_cache = lambda: None
+    try:
+        yield
+    finally:
+        torch.cuda.empty_cache = original
 
 
 def unpack_2(packed: Packed, shape: torch.Size, dtype: torch.dtype) -> Tensor:

@@ -60,7 +60,7 @@ def load_8bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
     return load_quantised(run, model_class, BitsAndBytesConfig(load_in_8bit=True))
 
 
-def load_quantised(run: Run, model_class: ModelClass, quantization: BitsAndBytesConfig | None) -> PreTrainedModel:
+def load_quantised(run: Run, model_class: ModelClass, quantization: BitsAndBytesConfig) -> PreTrainedModel:
     return load_mixture(run, model_class, quantization) if has_experts(run) else load_model(run, model_class, quantization)
 
 
@@ -108,7 +108,10 @@ def without_cpu_packing(model: PreTrainedModel) -> PreTrainedModel:
 def load_2bit(run: Run, model_class: ModelClass) -> PreTrainedModel:
     from trainers.regimes.hqq import quantise_2bit
 
-    return quantise_2bit(load_quantised(run, model_class, None), weight_dtype(run), PartialState().device)
+    def quantise(model: PreTrainedModel) -> PreTrainedModel:
+        return quantise_2bit(model, weight_dtype(run), PartialState().device)
+
+    return load_mixture(run, model_class, None, quantise) if has_experts(run) else quantise(load_model(run, model_class))
 
 
 def quantised_types(bits: int) -> tuple[type[nn.Module], ...]:

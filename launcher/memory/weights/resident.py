@@ -9,7 +9,7 @@ from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
 from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
-from launcher.memory.weights.parameters import adapter_targets, packed_experts, quantised_bytes, weight_bytes
+from launcher.memory.weights.parameters import HQQ_BITS, adapter_targets, packed_experts, quantised_bytes, weight_bytes
 from launcher.memory.weights.split import partition_step_bytes, shards_weights
 from launcher.words import plural
 
@@ -136,9 +136,18 @@ def untied_head_terms(job: Job) -> Terms:
 def quantised_matrix_terms(job: Job) -> Terms:
     if not job.census.quantised:
         return ()
-    experts = (module.inputs * module.outputs for module in packed_experts(job.run.regime, job.facts))
+    experts = [module.inputs * module.outputs for module in packed_experts(job.run.regime, job.facts)]
     largest = max(job.census.largest_matrix, *experts, 0)
-    return (Term("one matrix to quantise", job.storage.frozen * largest, "the largest, in 16 or 32 bits; of experts, one's"),)
+    return (Term("one matrix to quantise", job.storage.frozen * largest, "the largest, in 16 or 32 bits; of experts, one's"), *search_terms(job))
+
+
+def search_terms(job: Job) -> Terms:
+    """HQQ's search beside a matrix of one expert; gate and up are searched apart. That of linear layers comes before the embedding is on the GPU."""
+    packed = packed_experts(job.run.regime, job.facts)
+    if not packed or not isinstance(job.run.regime, Qlora) or job.run.regime.bits != HQQ_BITS:
+        return ()
+    searched = max(module.inputs * module.outputs // (2 if module.name.endswith("gate_up_proj") else 1) for module in packed)
+    return (Term("search for 2 bits", int(constants.HQQ_SEARCH * searched), "hqq/core/optimize.py, optimize_weights_proximal_legacy, in fp16"),)
 
 
 def split_expert_terms(job: Job) -> Terms:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from launcher.memory.constants import HQQ_SEARCH
 from tests.trainers.small_models import OF_FAMILY
 from trainers.model import experts as experts_module
 from trainers.model.experts import PackedExperts, PackedProduct, expert_modules, give_back_parameters, take_parameters
@@ -200,3 +203,42 @@ def test_packed_bytes_are_those_of_the_bits() -> None:
 
 def test_modules_without_the_common_interface_are_none_of_ours() -> None:
     assert expert_modules(nn.Sequential(nn.Linear(2, 2))) == {}
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of all that is made inside and alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        for tensor in (leaf for leaf in tree_leaves(answer) if isinstance(leaf, Tensor)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.live:
+                self.live[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.bytes = max(self.bytes, sum(self.live.values()))
+        return answer
+
+
+def test_the_search_for_two_bits_needs_what_the_estimate_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU searches in fp16; a CPU does where fp32 is replaced by it."""
+    import hqq.core.optimize as search
+
+    monkeypatch.setattr(search, "float32", torch.float16)
+    matrix = torch.randn(128, 512).to(torch.bfloat16)
+    with Peak() as peak:
+        TWO_BITS.pack(matrix, torch.bfloat16)
+    assert peak.bytes == pytest.approx(HQQ_SEARCH * matrix.numel(), rel=0.005)
+
+
+def test_packing_many_matrices_hands_no_cached_memory_back_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("emptied"))
+    TWO_BITS.pack(torch.randn(64, 64), torch.float32)
+    assert calls == []
+    torch.cuda.empty_cache()
+    assert calls == ["emptied"]
