@@ -1,6 +1,7 @@
 """Finds the smallest GPU on which a job still runs, to 0.5 %, and runs it again 1 and 2 % below and above.
 
     python -m benchmarks.memory.caps --out TRIALS.jsonl --bases FOLDER --concurrent 12      H200s; a cap on torch's allocator makes them smaller
+    python -m benchmarks.memory.caps --jobs mixtures_and_families --out TRIALS.jsonl
     python -m benchmarks.memory.caps --verdicts TRIALS.jsonl                                no GPU: what the gate says at -10 to +10 % of each need
 
 Every trial is a run of its own, by the trainer itself (capped.py), and a line of its own; it ran if it ended with 0, and it did not fit if it ended
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.memory.cells import BASES, GIB, overrides, write_samples
+from benchmarks.memory.cells import BASES, GIB, MORE_SHAPES, overrides, write_samples
 from benchmarks.memory.chosen import FULL_AMP, FULL_BF16, LORA, OFF, QLORA4, MemoryCell, cell, write_shapes
 from benchmarks.memory.from_files import filed
 from benchmarks.running.cell_runs import run_by, surroundings
@@ -45,6 +46,13 @@ JOBS = (
     cell("full_amp-lion-kept", "llama3.2_3b", 1, 2048, FULL_AMP, OFF, "optim=lion"),
     cell("full_bf16", "llama3.1_8b", 2, 8192, FULL_BF16),
 )
+MIXTURES_AND_FAMILIES = (  # quantised mixtures, and families without a table: small models of large batches, which start fast
+    cell("qlora4-kept", "mixtral_cut", 8, 2048, QLORA4, OFF),
+    cell("qlora4-kept", "qwen3_moe_cut", 8, 1024, QLORA4, OFF),
+    cell("full_bf16-kept", "nanochat", 8, 2048, FULL_BF16, OFF),
+    cell("full_bf16-kept", "starcoder2", 4, 2048, FULL_BF16, OFF),
+)
+SETS = {"dense": JOBS, "mixtures_and_families": MIXTURES_AND_FAMILIES}
 
 
 def judged_job(job: MemoryCell, data: Path, shapes: Path, more: Sequence[str], bases: Path = BASES) -> Judged:
@@ -143,10 +151,10 @@ def verdicts(job: MemoryCell, need: int, data: Path, shapes: Path) -> dict[float
     return found
 
 
-def report(lines: list[dict], data: Path, shapes: Path) -> None:
+def report(jobs: Sequence[MemoryCell], lines: list[dict], data: Path, shapes: Path) -> None:
     """The need of a job is the smallest cap that ran, with the context; jobs that are not bisected to the resolution are left out."""
     right = total = 0
-    for job in JOBS:
+    for job in jobs:
         known = {line["cap"]: line["code"] for line in lines if line["cell"] == job.name}
         predicted = next((line["predicted"] for line in lines if line["cell"] == job.name), 1)
         low, high = bracket(known)
@@ -167,6 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--verdicts", type=Path)
+    parser.add_argument("--jobs", choices=sorted(SETS), default="dense")
     parser.add_argument("--only", nargs="*", default=[], help="parts of job names")
     parser.add_argument("--earlier", type=Path, nargs="*", default=[], help="trials that are not made again")
     parser.add_argument("--devices", nargs="+", default=["0", "1"])
@@ -177,11 +186,11 @@ def main() -> int:
     parser.add_argument("--cell-seconds", type=float, default=150, help="end a trial after this time")
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-caps"))
     arguments = parser.parse_args()
-    shapes, data = write_shapes(arguments.work / "shapes"), write_samples(arguments.work / "data")
+    shapes, data = write_shapes(arguments.work / "shapes", MORE_SHAPES), write_samples(arguments.work / "data")
     if arguments.verdicts:
-        report(lines_of([arguments.verdicts]), data, shapes)
+        report(SETS[arguments.jobs], lines_of([arguments.verdicts]), data, shapes)
         return 0
-    jobs = [job for job in JOBS if not arguments.only or any(part in job.name for part in arguments.only)]
+    jobs = [job for job in SETS[arguments.jobs] if not arguments.only or any(part in job.name for part in arguments.only)]
     predicted = {job.name: judged_job(job, data, shapes, ["node=h200_141", "node.gpus=1"]).estimate.allocated for job in jobs}
     known = known_of(lines_of([arguments.out, *arguments.earlier]))
     room = Room(arguments.devices, arguments.room * GIB, arguments.concurrent)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.memory.cells import GIB, GRIDS, predict, write_samples
+from benchmarks.memory.cells import GIB, GRIDS, MORE_SHAPES, predict, write_samples
 from benchmarks.memory.chosen import MemoryCell, write_shapes
 from launcher.errors import ConfigError
 
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-tables"))
     arguments = parser.parse_args()
-    write_shapes(arguments.work / "shapes")
+    write_shapes(arguments.work / "shapes", MORE_SHAPES)
     write_samples(arguments.work / "data")
     paths = {key: arguments.results / name for key, name in FILES.items() if (arguments.results / name).is_file()}
     sets = {key: list(rows_of(path, arguments.work)) for key, path in paths.items()}

@@ -32,7 +32,9 @@ SMALL_TENSOR = 4096
 PAGED_TENSOR = 100_000  # elements, get_state_buffer: states of smaller tensors stay on the GPU
 STATE_BLOCK = 256
 
-HQQ_SEARCH = 22.375  # bytes an element of a matrix on the GPU: its fp32 copy, and fp16 steps of hqq/core/optimize.py (tests/trainers/model/test_experts.py)
+HQQ_SEARCH = (
+    22.375  # bytes an element of a matrix on the GPU: its fp32 copy, and fp16 steps of hqq/core/optimize.py (tests/trainers/model/test_experts.py)
+)
 
 # Host memory of a rank that nothing can drop, before it holds a model: anonymous and shared pages when loading and when training, less what the
 # terms of host.py say. Set by eight cells of results/memory/h200_from_files.jsonl and memory/h200x2_from_files.jsonl: lora-kept/mistral_7b_cut/4x512,

@@ -48,7 +48,10 @@ def has_experts(run: Run) -> bool:
 
 
 def load_mixture(
-    run: Run, model_class: ModelClass, quantization: QuantizationConfigMixin | None, quantise_rest: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+    run: Run,
+    model_class: ModelClass,
+    quantization: QuantizationConfigMixin | None,
+    quantise_rest: Callable[[PreTrainedModel], PreTrainedModel] | None = None,
 ) -> PreTrainedModel:
     """A mixture as its regime trains it: `quantization` is that of its linear layers, None to load these as they are. `quantise_rest` is given the
     model before its experts are loaded, which need the room that linear layers in 16 bits would take.
