@@ -3,9 +3,9 @@
     python -m benchmarks.speed.experts_alone --out EXPERTS.jsonl                  one H200, with nothing beside it
     python -m benchmarks.speed.experts_alone --out EXPERTS.jsonl --tiny           a rehearsal on a CPU
 
-A layer: forward and backward pass over 2,048 tokens with routes drawn evenly, mean of CALLS after WARM. A whole model: Mixtral 8x7B of random weights in
-4 bits, 2,048 tokens with checkpointing, median of STEPS after WARM; loaded once, and trained by a plain loop, for regimen has no key for the buffer.
-Each line is written when it is measured; those that the file holds are not measured again.
+A layer: forward and backward pass over 2,048 tokens with routes drawn evenly, mean of CALLS after WARM. A whole model: Mixtral 8x7B of random
+weights in 4 bits, 2,048 tokens with checkpointing, median of STEPS after WARM; loaded once, and trained by a plain loop, for regimen has no key for
+the buffer. Each line is written when it is measured; those that the file holds are not measured again.
 """
 
 import argparse
