@@ -3,6 +3,9 @@
 # Compared with transformers' own, loss and every gradient, in tests/gpu/test_kernels.py; all compute their logits by a head without bias alone.
 FUSED_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text"})
 
+# Of these, families that multiply what they have normalised by 1 plus a weight.
+OFFSET_NORMS = frozenset({"gemma3_text"})
+
 # Elements of the logits that its loss holds at a time: 512 MiB in 16 bits, 2,093 tokens of a vocabulary of 128,256 (trainers/kernels/loss.py).
 LOGITS = 2**28
 

@@ -27,7 +27,7 @@ from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.families import FAMILIES_ONE_GPU
 from benchmarks.memory.families import SHAPES as FAMILY_SHAPES
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
-from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
+from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_LAYERS_ONE_GPU, FUSED_ONE_GPU
 from benchmarks.memory.mixtures import MIXTURES_ONE_GPU, MIXTURES_TWO_GPUS
 from benchmarks.memory.mixtures import SHAPES as MIXTURE_SHAPES
 from benchmarks.memory.on_cpus import ON_CPUS
@@ -47,6 +47,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "drawn_again": (DRAWN_AGAIN_ONE_GPU, ()),
     "fused": (FUSED_ONE_GPU, ()),
     "fused_again": (FUSED_AGAIN_ONE_GPU, ()),
+    "fused_layers": (FUSED_LAYERS_ONE_GPU, ()),
     "drawn_on_two": ((), DRAWN_TWO_GPUS),
     "drawn_on_two_again": ((), DRAWN_AGAIN_TWO_GPUS),
     "on_cpus": (ON_CPUS, ()),

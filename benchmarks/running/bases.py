@@ -26,7 +26,7 @@ from benchmarks.memory.chosen import write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
-from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_ONE_GPU
+from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_LAYERS_ONE_GPU, FUSED_ONE_GPU
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.speed.fit import JOBS as FIT_JOBS
 from benchmarks.stages.stage_cells import MODEL as STAGE_MODEL
@@ -47,6 +47,7 @@ OF = {  # those of the largest cells first: who waits for them waits longest
     "drawn_again": [cell.model for cell in DRAWN_AGAIN_ONE_GPU],
     "fused": [cell.model for cell in FUSED_ONE_GPU],
     "fused_again": [cell.model for cell in FUSED_AGAIN_ONE_GPU],
+    "fused_layers": [cell.model for cell in FUSED_LAYERS_ONE_GPU],
     "drawn_on_two": [cell.model for cell in DRAWN_TWO_GPUS],
     "drawn_on_two_again": [cell.model for cell in DRAWN_AGAIN_TWO_GPUS],
     "stages": [STAGE_MODEL],

@@ -3,10 +3,12 @@
     python -m benchmarks.speed.times predict --out PREDICTED.jsonl                                     before anything is measured
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --seconds 450      one H200
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
+    CUDA_VISIBLE_DEVICES=1 python -m benchmarks.speed.times measure --part 2/2 --work FOLDER2 ...      every second cell, on another GPU
     python -m benchmarks.speed.times report --out TIMES.jsonl                                          the table, and how far off
 
-Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU or the host meanwhile. Cells that TIMES holds are not
-measured again. Random weights of each shape are made once, on the GPU where there is one, under FOLDER. Every sample is as long as data.cutoff.
+Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU meanwhile, nor its share of the processors. Cells that
+TIMES holds are not measured again. Parts append to one file; each needs a folder of its own to work in, and bases that are there already. Random
+weights of each shape are made once, on the GPU where there is one, under FOLDER. Every sample is as long as data.cutoff.
 """
 
 import argparse
@@ -132,7 +134,7 @@ def measure(arguments: argparse.Namespace) -> None:
     done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
     if not all((arguments.bases / model).is_dir() for model in MODELS):
         make_bases(arguments)
-    left = [line for line in predicted if line["cell"] not in done]
+    left = [line for line in part_of(predicted, arguments.part) if line["cell"] not in done]
     for start in range(0, len(left), arguments.ready):
         batch = left[start : start + arguments.ready]
         if time.monotonic() - began > arguments.seconds:
@@ -148,6 +150,12 @@ def measure(arguments: argparse.Namespace) -> None:
             with arguments.out.open("a") as file:
                 file.write(json.dumps({**line, **found, "surroundings": facts}) + "\n")
             print(f"{time.monotonic() - began:5.0f} s  {summary({**line, **found})}", flush=True)
+
+
+def part_of(lines: Sequence[dict[str, Any]], part: str) -> Sequence[dict[str, Any]]:
+    """`part`: its number and how many there are, as 1/2. Every line is in one part, whichever lines are done."""
+    number, count = map(int, part.split("/"))
+    return lines[number - 1 :: count]
 
 
 def make_bases(arguments: argparse.Namespace) -> None:
@@ -216,6 +224,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-times"))
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
     parser.add_argument("--ready", type=int, default=8, help="processes that load their libraries together before the first of them trains")
+    parser.add_argument("--part", default="1/1", help="the share of the cells that this process measures, as 2/2")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

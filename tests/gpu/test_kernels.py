@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback, set_seed
 
-from conf.kernels import FUSED_FAMILIES
+from conf.kernels import FUSED_FAMILIES, OFFSET_NORMS
 from conf.run_dir import RunDir, save_run
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
@@ -23,6 +23,7 @@ from trainers.kernels.fp8 import CAPABLE, E4M3, Fp8Base, quantise_columns, quant
 from trainers.kernels.layers import fuse_layers
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import SummedCrossEntropy, compute_loss_fused
+from trainers.kernels.norms import FrozenNorm, spare_frozen_norms
 from trainers.kernels.rows import joined_batch
 from trainers.model.attention import implementation
 from trainers.ranks.place import Place
@@ -125,6 +126,7 @@ def test_a_fused_model_is_as_near_to_fp32_as_the_plain_one(family: str, regime: 
             assert fuse_layers(base)
             compute_loss_fused(base)
             assert not lora or fuse_adapters(model) == {}
+            assert (spare_frozen_norms(base) > 0) == (lora and family not in OFFSET_NORMS)
         return passed(model, lengths, kernels, amp)
 
     exact_model = model_of(family, torch.float32, "plain")
@@ -132,6 +134,23 @@ def test_a_fused_model_is_as_near_to_fp32_as_the_plain_one(family: str, regime: 
     plain, fused = of("plain"), of("fused")
     assert fused[0] == pytest.approx(plain[0], rel=2**-8)
     assert 0 < distance(fused[1], exact[1]) < 1.25 * distance(plain[1], exact[1])
+
+
+def test_a_frozen_norm_is_one_kernel_that_autocast_leaves_alone() -> None:
+    """Its output has the dtype of its input, and it keeps that input and one fp32 number a token."""
+    norm = model_of("llama", torch.bfloat16, "plain").requires_grad_(False).model.norm
+    states = torch.randn(7, 512, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    exact = norm.float()(states.detach().float())
+    norm.bfloat16().forward = FrozenNorm(norm)
+    kept: list[tuple[torch.dtype, int]] = []
+    with (
+        torch.autocast("cuda", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda each: (kept.append((each.dtype, each.numel())), each)[1], lambda each: each),
+    ):
+        output = norm(states)
+    assert output.dtype == torch.bfloat16
+    assert sorted(kept, key=str) == [(torch.bfloat16, 512), (torch.bfloat16, 7 * 512), (torch.float32, 7)]
+    assert (output.float() - exact).norm() < 2**-8 * exact.norm()
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -1,5 +1,6 @@
 """liger-kernel's RMSNorm, rotary embedding and SwiGLU or GEGLU in the layers of the families that were compared; others stay as they are.
 
+Under an adapter the norms of the residual stream are torch's own (norms.py).
 Saved for the backward pass of a layer with T tokens, in the dtype of its tensors: of each norm its input and one fp32 number a token, where
 transformers' own keeps the input, two fp32 tensors and a product of their size; of the rotary embedding cosines and sines alone (queries and keys are
 turned in place); of SwiGLU its two inputs, T x intermediate each, which the backward pass overwrites by their gradients. All are deterministic.

@@ -13,6 +13,7 @@ from trainers.kernels.fp8 import CAPABLE
 from trainers.kernels.layers import fuse_layers
 from trainers.kernels.lora import fuse_adapters, products_in_fp8
 from trainers.kernels.loss import compute_loss_fused
+from trainers.kernels.norms import spare_frozen_norms
 from trainers.kernels.rows import pad_evaluation
 from trainers.kernels.stepping import keep_going
 
@@ -42,6 +43,8 @@ def with_fused_adapter(model: PreTrainedModel | PeftModel, run: Run) -> PreTrain
     if isinstance(model, PeftModel):
         if run.training.fp8:
             refuse_incapable(run)
+        if run.node.gpus:
+            say("norms", f"torch's own in {spare_frozen_norms(model.get_base_model())}, whose weights do not learn")
         left = fuse_adapters(model, run.training.fp8)
         say("adapters", "; ".join(f"PEFT's own in {count} layers: each {reason}" for reason, count in left.items()) or "one function for each input")
         if run.training.fp8:

@@ -9,11 +9,12 @@ On a small model the host is what a step waits for. In every step that loop walk
 their gradients, again to clip them, and again to count operations, which nothing here reads: here over those that learn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_pt_utils import nested_gather
@@ -73,7 +74,23 @@ def walk_over_what_learns(trainer: Trainer) -> None:
             parameter.grad = None
 
     model.train, model.zero_grad = train_once, drop_gradients
-    trainer._clip_grad_norm = lambda _: trainer.accelerator.clip_grad_norm_(learning, trainer.args.max_grad_norm)
+    in_one = trainer.accelerator.distributed_type == DistributedType.NO and trainer.accelerator.scaler is None
+    clip = clip_together if in_one and one_kind(learning) else trainer.accelerator.clip_grad_norm_
+    trainer._clip_grad_norm = lambda _: clip(learning, trainer.args.max_grad_norm)
+
+
+def one_kind(weights: Sequence[Tensor]) -> bool:
+    """Of one dtype, on one device."""
+    return len({(weight.dtype, weight.device) for weight in weights}) == 1
+
+
+def clip_together(weights: Sequence[Tensor], largest: float) -> Tensor:
+    """The norm of all gradients, before they are scaled down to `largest` if it is greater: torch.nn.utils.clip_grad_norm_ for weights of one kind,
+    without sorting them by kind twice and without asking each whether it is a part of one."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def go_back_in_this_thread(trainer: Trainer) -> None:

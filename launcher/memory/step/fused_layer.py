@@ -1,9 +1,11 @@
 """What a step of training.kernels=fused makes beside what its layers save: trainers/kernels lists each function's tensors.
 
 liger's backward passes write over what they are given: a norm's over the gradient of its output, SwiGLU's and the rotary embedding's over what they
-saved or got. So beside the saved tensors of a layer there is one gradient at a time.
+saved or got. So beside the saved tensors of a layer there is one gradient at a time. A norm whose weight does not learn is torch's own under an
+adapter (trainers/kernels/norms.py), and makes a gradient beside that of its output.
 """
 
+from conf.kernels import OFFSET_NORMS
 from conf.schema import Lora, Qlora
 from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
@@ -40,7 +42,7 @@ def fused_moments(job: Job, unsaved: int) -> tuple[Moment, ...]:
         Moment("layer", weights.closing, closing_terms(job, saved, weights, learns)),
         Moment("MLP weights", weights.mlp, opening_terms(job, saved, weights, learns)),
         Moment("attention", weights.opened, attention_terms(job, without_mlp, weights)),
-        Moment("norm", weights.layer, stream_gradients(job, 2)),
+        Moment("norm", weights.layer, stream_gradients(job, 3 if frozen_norms(job) else 2)),
     )
 
 
@@ -170,9 +172,15 @@ def forward_terms(job: Job) -> Terms:
     return (*max(gate, closing, key=total), *unadapted(job, True))
 
 
-def norm_in_place(job: Job) -> int:
-    """The gradient of its output, over which that of its input is written; in families with norms behind attention and MLP beside it."""
-    return job.arithmetic.residual * job.facts.hidden * job.tokens * (2 if job.facts.norms_per_layer > 2 else 1)
+def frozen_norms(job: Job) -> bool:
+    """Whether norms are torch's own."""
+    return job.census.adapters > 0 and job.facts.family not in OFFSET_NORMS
+
+
+def norm_gradients(job: Job) -> int:
+    """The gradient of its output, over which liger writes that of its input; torch's own norm and one whose weight is added to 1 make it beside."""
+    beside = frozen_norms(job) or job.facts.family in OFFSET_NORMS
+    return job.arithmetic.residual * job.facts.hidden * job.tokens * (2 if beside else 1)
 
 
 def opening_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms:

@@ -7,7 +7,7 @@ from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.dora import forward_bytes, weight_norm_terms
 from launcher.memory.step.experts import routed_copies, unpacked_bytes
 from launcher.memory.step.fully_sharded import by_groups
-from launcher.memory.step.fused_layer import forward_terms, norm_in_place
+from launcher.memory.step.fused_layer import forward_terms, norm_gradients
 from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.step.recomputation import last_again, of_layer
 from launcher.memory.step.step_phases import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
@@ -25,7 +25,7 @@ def last_layer_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
     size = forward_layer_bytes(job, job.tokens) if last_again(job) else last_adapter_bytes(job)
     plain = (Term("forward pass of the layer", size, "MLP, adapters' output and residual stream"), *weight_norm_terms(job))
     layer = forward_terms(of_layer(job, last_again(job))) if job.arithmetic.fused else plain
-    norm = Term("norm gradients", last_norm_bytes(job), "of the last norm, in fp32; liger's, in place")
+    norm = Term("norm gradients", last_norm_bytes(job), "of the last norm, in fp32; of fused kernels in its dtype")
     return (
         Phase("forward: last layer", (*alive, below, *cast_terms(job), *layer)),
         *magnitude_phases(job, (*alive, below, *cast_terms(job))),
@@ -58,7 +58,7 @@ def last_norm_bytes(job: Job) -> int:
     """RMSNorm has its input, four products of it and their sum, and before those the sum over tokens for its gain, if that learns; torch's LayerNorm
     has its input and that one's gradient."""
     if job.arithmetic.fused:
-        return norm_in_place(job)
+        return norm_gradients(job)
     states = job.facts.hidden * job.tokens
     if job.facts.layer_norm:
         return 2 * job.arithmetic.residual * states

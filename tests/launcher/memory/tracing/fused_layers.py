@@ -120,12 +120,14 @@ def closed(mlp: nn.Module, product: Tensor) -> Tensor:
     return output
 
 
-def fuse_layers(model: PreTrainedModel) -> None:
-    """In the place of trainers/kernels/layers.py, which needs liger-kernel and a GPU."""
+def fuse_layers(model: PreTrainedModel, adapted: bool = False) -> None:
+    """In the place of trainers/kernels/layers.py, which needs liger-kernel and a GPU. `adapted`: and of norms.py, by which the norms of a model under
+    an adapter are torch's own, whose gradient of the input is a tensor of its own."""
     in_place = IN_PLACE.get(model.config.model_type, True)
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
-            module.forward = partial(normalise, module, in_place)
+            own = adapted and len(module.weight) == model.config.hidden_size
+            module.forward = partial(normalise, module, in_place and not own)
         elif type(module).__name__.endswith("MLP"):
             module.forward = partial(gated_mlp, module)
 

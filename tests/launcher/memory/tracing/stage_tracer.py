@@ -63,7 +63,7 @@ def as_on_a_gpu(trainer: Trainer, stack: ExitStack) -> None:
     """liger's layers and the GPU's attention, with what they keep and without what they compute, in the policy and in its reference."""
     for model in models_of(trainer, trainer.model):
         base = model.get_base_model() if isinstance(model, PeftModel) else model
-        fuse_layers(base)
+        fuse_layers(base, adapted=isinstance(model, PeftModel))
         stack.enter_context(fused_as_on_a_gpu(base))
 
 

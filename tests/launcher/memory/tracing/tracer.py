@@ -108,7 +108,7 @@ def meta_model(run: Run) -> nn.Module:
     if run.training.loss == "chunked":
         compute_loss_in_chunks(model)
     if fused(run):
-        fuse_layers(model)
+        fuse_layers(model, adapted=isinstance(run.regime, Lora))
     if run.training.loss == "fused":
         compute_loss_fused(model) if fused(run) else fuse_loss(model)
     recompute_lowest(model, run)
