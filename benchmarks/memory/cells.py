@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
+
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, MemoryCell, write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
@@ -31,6 +33,7 @@ from benchmarks.memory.fused import FUSED_AGAIN_ONE_GPU, FUSED_LAYERS_ONE_GPU, F
 from benchmarks.memory.mixtures import MIXTURES_ONE_GPU, MIXTURES_TWO_GPUS
 from benchmarks.memory.mixtures import SHAPES as MIXTURE_SHAPES
 from benchmarks.memory.on_cpus import ON_CPUS
+from benchmarks.memory.stages_on_two import STAGES_ON_TWO_GPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from benchmarks.running.cell_runs import entries, surroundings
 from benchmarks.running.processes import Room, environment_for, run_limited
@@ -53,6 +56,7 @@ GRIDS: dict[str, tuple[tuple[MemoryCell, ...], tuple[MemoryCell, ...]]] = {
     "on_cpus": (ON_CPUS, ()),
     "families": (FAMILIES_ONE_GPU, ()),
     "mixtures": (MIXTURES_ONE_GPU, MIXTURES_TWO_GPUS),
+    "stages_on_two": ((), STAGES_ON_TWO_GPUS),
 }
 MORE_SHAPES = {**FAMILY_SHAPES, **MIXTURE_SHAPES}  # beside those of chosen.py
 GIB = 2**30
@@ -60,6 +64,7 @@ ROOM = 134  # GiB of one H200 that processes side by side may fill
 BASES = Path("bases")  # stands for the folder in predictions: the architecture is in the choice of the model
 NEVER_STARTED = -1
 LONG, SHORT, SAMPLES = 34_000, 60, 40  # characters, and tokens of the byte-level tokenizer
+QUESTION = {"instruction": "Go on.", "input": ""}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512}
 TINY |= {"n_embd": 64, "n_layer": 2, "n_head": 4, "num_hidden_layers": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
 TINY |= {"num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "q_lora_rank": 32, "kv_lora_rank": 32}
@@ -77,17 +82,31 @@ class Place:
     concurrent: int
     cell_seconds: float
     tiny: bool
+    ahead: int  # plans at once that fill the cache before their cells wait for room; 0: every cell traces its own family
 
 
 def write_samples(folder: Path) -> Path:
-    """Questions with answers of random letters, three in five longer than any cutoff; and the same with all of them so long."""
+    """Questions with answers of random letters, three in five longer than any cutoff, and the same with all of them so long: as answers, as plain
+    text, as pairs of answers, and as answers called good or bad in turns."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, long in (("samples.json", 3), ("long.json", 5)):
+    for prefix, long in (("", 3), ("long_", 5)):
         draw = random.Random(0)
         sizes = [LONG if number % 5 < long else SHORT for number in range(SAMPLES)]
-        rows = [{"instruction": "Go on.", "input": "", "output": "".join(draw.choices("abcdefgh ", k=size))} for size in sizes]
-        (folder / name).write_text(json.dumps(rows), encoding="utf-8")
+        answers = [letters(draw, size) for size in sizes]
+        others = [letters(draw, size) for size in sizes]
+        files: dict[str, list[dict[str, object]]] = {
+            "long" if prefix else "samples": [{**QUESTION, "output": answer} for answer in answers],
+            f"{prefix}texts": [{"text": answer} for answer in answers],
+            f"{prefix}pairs": [{**QUESTION, "chosen": answer, "rejected": other} for answer, other in zip(answers, others, strict=True)],
+            f"{prefix}labelled": [{**QUESTION, "output": answer, "kto_tag": number % 2 == 0} for number, answer in enumerate(answers)],
+        }
+        for name, rows in files.items():
+            (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     return folder
+
+
+def letters(draw: random.Random, size: int) -> str:
+    return "".join(draw.choices("abcdefgh ", k=size))
 
 
 def overrides(cell: MemoryCell, data: Path, bases: Path = BASES) -> list[str]:
@@ -105,6 +124,17 @@ def tiny(architecture: dict[str, object]) -> list[str]:
     """The same model small enough for a CPU."""
     sizes = {**TINY, "num_key_value_heads": 4} if "kv_lora_rank" in architecture else TINY  # latent attention shares no heads
     return [f"model.architecture.{key}={value}" for key, value in sizes.items() if key in architecture]
+
+
+def small(shapes: dict[str, str]) -> dict[str, str]:
+    """Shapes that leave all but their layers to their families' defaults, with sizes for a CPU; the vocabulary stays unstated."""
+    from transformers import AutoConfig  # only a rehearsal needs it
+
+    def sizes(shape: str) -> str:
+        defaults = AutoConfig.for_model(**yaml.safe_load(f"{{{shape}}}")).to_dict()
+        return "".join(f", {key}: {value}" for key, value in TINY.items() if key in defaults and key not in {"vocab_size", "num_hidden_layers"})
+
+    return {name: shape + sizes(shape) for name, shape in shapes.items()}
 
 
 def predict(cell: MemoryCell, data: Path, shapes: Path, bases: Path = BASES) -> dict[str, object]:
@@ -142,7 +172,8 @@ def found(folder: Path) -> dict[str, object]:
 
 def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room, place: Place) -> None:
     """One thread a cell, which waits for its weights and its share of the room; the largest stand first in the queue."""
-    began, facts, writing = time.monotonic(), surroundings(), threading.Lock()
+    began, facts, writing, planning = time.monotonic(), surroundings(), threading.Lock(), threading.Semaphore(max(1, place.ahead))
+    given = {name: given_here(cell, place) for name, cell in cells.items()}
 
     def write(record: dict[str, object]) -> None:
         record |= {"predicted": predicted[str(record["cell"])], "surroundings": facts, "concurrent": place.concurrent}
@@ -152,6 +183,9 @@ def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room
             print(f"{time.monotonic() - began:6.0f} s  {summary(record)}", flush=True)
 
     def work(cell: MemoryCell) -> None:
+        if place.ahead:
+            with planning:
+                plan_ahead(given[cell.name], place)
         size = predicted[cell.name]["nvml"] + GIB // 2 if place.gpus else 1
         room.wait_until(lambda: not cell.from_files or (place.bases / cell.model).is_dir())
         try:
@@ -161,7 +195,7 @@ def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room
             return
         with room.entered(ticket) as devices:
             if devices:
-                write(measure(cell, given_here(cell, place), devices, place))
+                write(measure(cell, given[cell.name], devices, place))
 
     threads = [threading.Thread(target=work, args=(cells[name],)) for name in sorted(cells, key=lambda name: -predicted[name]["nvml"])]
     for thread in threads:
@@ -170,9 +204,19 @@ def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room
         thread.join()
 
 
+def plan_ahead(given: list[str], place: Place) -> None:
+    """Fills the cache of counts and traces, so that no cell of a family without a table holds its room meanwhile. What fails fails in the cell too."""
+    command = [sys.executable, "-m", "launcher", "plan", "--config-dir", str(place.work / "shapes"), *given, f"output={place.work / 'runs'}"]
+    run_limited(command, environment_for((), max(1, place.ahead)), place.cell_seconds)
+
+
 def given_here(cell: MemoryCell, place: Place) -> list[str]:
     given = [*overrides(cell, place.work / "data", place.bases), "node=auto" if place.gpus else "node=cpu"]
-    return [*given, *tiny(architecture_of(cell, place.work / "shapes")), f"data.cutoff={min(cell.length, 128)}"] if place.tiny else given
+    return (
+        [*given, *tiny(architecture_of(cell, place.work / "shapes")), f"data.cutoff={min(cell.length, 128)}", "training.max_steps=2"]
+        if place.tiny
+        else given
+    )
 
 
 def architecture_of(cell: MemoryCell, shapes: Path) -> dict[str, object]:
@@ -204,9 +248,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e6, help="start no cell after this time")
     parser.add_argument("--cell-seconds", type=float, default=150, help="end a cell after this time")
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-memory"))
+    parser.add_argument("--ahead", type=int, default=0, help="plans at once that trace families before their cells wait for room")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    shapes, data = write_shapes(arguments.work / "shapes", MORE_SHAPES), write_samples(arguments.work / "data")
+    shapes = write_shapes(arguments.work / "shapes", MORE_SHAPES | (small(FAMILY_SHAPES) if arguments.tiny else {}))
+    data = write_samples(arguments.work / "data")
     one, two = GRIDS[arguments.grid]
     cells = {
         cell.name: cell for cell in (two if arguments.gpus > 1 else one) if not arguments.only or any(part in cell.name for part in arguments.only)
@@ -223,7 +269,7 @@ def main() -> int:
     predicted = {name: before[name] if name in before else predict(cell, data, shapes)["memory"] for name, cell in left.items()}
     room = Room(arguments.devices if arguments.gpus else ["", " "], arguments.room * GIB, arguments.concurrent)
     room.close_after(arguments.seconds)
-    taken = ("gpus", "out", "work", "bases", "concurrent", "cell_seconds", "tiny")
+    taken = ("gpus", "out", "work", "bases", "concurrent", "cell_seconds", "tiny", "ahead")
     run_all(left, predicted, room, Place(**{name: getattr(arguments, name) for name in taken}))
     return 0
 

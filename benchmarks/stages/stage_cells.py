@@ -100,16 +100,17 @@ class Place:
     bases: Path | None  # folder that bases.py filled; None: every cell makes random weights
     tiny: bool
     on_gpu: bool
+    steps: int | None  # of every cell; None: as many as its stage has
 
 
 def overrides(cell: Cell, place: Place) -> list[str]:
-    steps = STEPS.get(cell.stage, MOST if cell.gpus < 2 else MOST_OF_TWO)
+    steps = 2 if place.tiny else place.steps or STEPS.get(cell.stage, MOST if cell.gpus < 2 else MOST_OF_TWO)
     return [
         *(f"model={cell.model}", *weights(cell.model, place.bases), "model.tokenizer=bytes", f"stage={cell.stage}"),
         *("data=files", f"data.folder={place.data}", f"data.sets={SETS[cell.stage]}", "data.max_samples=600", "data.template=chatml"),
         *(*REGIMES[cell.regime], "training.fit=off"),
         *(f"sharding={cell.sharding}", f"cluster.ranks_per_node={max(1, cell.gpus)}", "node=auto" if place.on_gpu else "node=cpu"),
-        *(f"training.max_steps={2 if place.tiny else steps}", "checkpoint.interval=0", "evaluation.interval=0"),
+        *(f"training.max_steps={steps}", "checkpoint.interval=0", "evaluation.interval=0"),
         "gate.mode=advise",  # cells share a GPU
         *("optim.warmup=0", "optim.scheduler=constant", *BATCHES[cell.stage]),
         *(f"output={place.output}", f"name={folder_name(cell.name)}"),
@@ -153,10 +154,11 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=1, help="of a rehearsal on a CPU")
     parser.add_argument("--predict", action="store_true", help="what each cell will take, and run none")
     parser.add_argument("--bases", type=Path, help="folder that bases.py filled; left out, every cell makes random weights of its own")
+    parser.add_argument("--steps", type=int, help="of every cell: two show its memory, but not that it learns")
     arguments = parser.parse_args()
     on_gpu = arguments.gpus > 0
     cells = wanted(arguments, cells_for(arguments.gpus if on_gpu else arguments.ranks))
-    place = Place(arguments.data, arguments.output, arguments.bases, arguments.tiny, on_gpu)
+    place = Place(arguments.data, arguments.output, arguments.bases, arguments.tiny, on_gpu, arguments.steps)
     if arguments.predict:
         arguments.out.write_text("".join(json.dumps(predict(cell, place)) + "\n" for cell in cells))
         return 0

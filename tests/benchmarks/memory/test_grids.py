@@ -2,11 +2,13 @@
 
 import json
 
-from benchmarks.memory.cells import architecture_of, overrides, tiny, write_samples
+from benchmarks.memory.cells import architecture_of, overrides, small, tiny, write_samples
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, CHOSEN_TWO_GPUS, write_shapes
 from benchmarks.memory.drawn import DRAWN_AGAIN_ONE_GPU, DRAWN_ONE_GPU
 from benchmarks.memory.drawn_on_two import DRAWN_AGAIN_TWO_GPUS, DRAWN_TWO_GPUS
+from benchmarks.memory.families import SHAPES as FAMILY_SHAPES
 from benchmarks.memory.from_files import FROM_FILES_ONE_GPU, FROM_FILES_TWO_GPUS
+from benchmarks.memory.stages_on_two import SHARDINGS, STAGES, STAGES_ON_TWO_GPUS
 from benchmarks.memory.variants import FIXED_ONE_GPU, VARIANTS_ONE_GPU
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
@@ -22,6 +24,7 @@ CELLS = (
     *DRAWN_AGAIN_ONE_GPU,
     *DRAWN_TWO_GPUS,
     *DRAWN_AGAIN_TWO_GPUS,
+    *STAGES_ON_TWO_GPUS,
 )
 
 
@@ -44,3 +47,18 @@ def test_a_prediction_does_not_depend_on_whether_the_weights_are_there(tmp_path)
         return judge_run(compose(given, [shapes])).estimate.as_dict()
 
     assert predicted(tmp_path / "bases") == predicted(tmp_path / "nowhere")
+
+
+def test_the_drawn_cells_of_every_stage_have_each_sharding_four_times_and_rows_that_are_written(tmp_path):
+    names = [cell.name.split("-") for cell in STAGES_ON_TWO_GPUS]
+    assert all(sum(sharding in parts for parts in names) == 4 for sharding in SHARDINGS)
+    assert {parts[0] for parts in names} == set(STAGES)
+    data = write_samples(tmp_path)
+    assert all((data / cell.rows).is_file() for cell in STAGES_ON_TWO_GPUS)
+
+
+def test_a_rehearsal_of_a_family_leaves_its_vocabulary_unstated():
+    shapes = small({"starcoder2": FAMILY_SHAPES["starcoder2"]})
+    assert shapes["starcoder2"].startswith(FAMILY_SHAPES["starcoder2"])
+    assert "hidden_size: 64" in shapes["starcoder2"]
+    assert "vocab_size" not in shapes["starcoder2"]
