@@ -205,7 +205,7 @@ def run_all(cells: dict[str, MemoryCell], predicted: dict[str, dict], room: Room
 
 
 def plan_ahead(given: list[str], place: Place) -> None:
-    """Fills the cache of counts and traces, so that no cell of a family without a table holds its room meanwhile. What fails fails in the cell too."""
+    """Fills the cache of counts and traces, so that no cell of a family without a table holds its room meanwhile. What fails, fails there too."""
     command = [sys.executable, "-m", "launcher", "plan", "--config-dir", str(place.work / "shapes"), *given, f"output={place.work / 'runs'}"]
     run_limited(command, environment_for((), max(1, place.ahead)), place.cell_seconds)
 
