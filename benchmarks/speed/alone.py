@@ -90,10 +90,10 @@ def timed(run_folder: Path, result: Path) -> int:
     return main()
 
 
-def waiting() -> "subprocess.Popen[str]":
-    """A process that loads its libraries. Its environment is what the agent of a run of one rank would give it."""
+def waiting(module: str = "benchmarks.speed.alone") -> "subprocess.Popen[str]":
+    """A process of `module` that loads its libraries. Its environment is what the agent of a run of one rank would give it."""
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    argv = [sys.executable, "-m", "benchmarks.speed.alone"]
+    argv = [sys.executable, "-m", module]
     return subprocess.Popen(argv, env={**os.environ, **rank}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -104,10 +104,10 @@ def until_ready(process: "subprocess.Popen[str]") -> None:
         raise RuntimeError(f"a process that was to train ended with {process.wait()} while it loaded its libraries")
 
 
-def trained(process: "subprocess.Popen[str]", run_folder: Path, result: Path, environment: Mapping[str, str], seconds: float) -> int:
+def trained(process: "subprocess.Popen[str]", run_folder: Path, result: Path, environment: Mapping[str, str], seconds: float, **more: str) -> int:
     """The exit code of a ready process for this run; 124 where it was killed after so long."""
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"folder": str(run_folder), "result": str(result), "environment": dict(environment)}) + "\n")
+    process.stdin.write(json.dumps({"folder": str(run_folder), "result": str(result), "environment": dict(environment), **more}) + "\n")
     process.stdin.flush()
     try:
         return process.wait(seconds)

@@ -20,6 +20,8 @@ VARIANTS = {
     "kernels-packed": "the same, packed",
     "kernels-recomputed": "the same with checkpointing",
     "fp8": "fp8: the default with `training.fp8=true`",
+    "trl": "TRL: its SFTTrainer with PEFT as it comes (activations checkpointed, rows padded), bf16 weights, sdpa; nothing of regimen trains",
+    "trl-advised": "TRL, advised: the same with its liger kernels and without checkpointing (`benchmarks/speed/peers.py`)",
     "dequantised-once": "dequantised once: the default with `regime.dequantised=true`",
 }
 HEAD = """# Measured speed
@@ -69,7 +71,7 @@ MEMORY = (("allocated_gib", 1, ".2f"), ("predicted_gib", 1, ".2f"))
 
 
 def figures(found: list[dict[str, Any]], key: str, factor: float, form: str) -> str:
-    return ", ".join(dict.fromkeys(format(factor * record[key], form) for record in found))
+    return ", ".join(dict.fromkeys(format(factor * record[key], form) for record in found if key in record)) or "–"
 
 
 def page(results: Path) -> str:

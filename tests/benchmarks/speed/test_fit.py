@@ -10,12 +10,12 @@ def line(micro_batch, seconds, *, job="a", chosen=False):
 
 def test_the_speed_is_the_median_of_the_steps_after_two_that_warm_up():
     """lora-1b learns 16 x 1,024 tokens a step; the steps after the second took 2, 2 and 5 s."""
-    combination = Combination(JOBS[0], 1, False, False, 0, 1024, 1, 1)
+    combination = Combination(JOBS[0], 1, False, "plain", "plain", False, 0, 1024, 1, 1)
     assert speed(combination, [100.0, 109.0, 111.0, 113.0, 118.0]) == {"step_seconds": [2.0, 2.0, 5.0], "tokens_per_second": 8192.0}
 
 
 def test_a_run_that_ended_early_has_no_speed():
-    assert speed(Combination(JOBS[0], 1, False, False, 0, 1024, 1, 1), [100.0, 109.0]) == {}
+    assert speed(Combination(JOBS[0], 1, False, "plain", "plain", False, 0, 1024, 1, 1), [100.0, 109.0]) == {}
 
 
 def test_the_report_compares_the_choice_with_the_best_and_names_what_failed():
