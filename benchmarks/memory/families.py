@@ -40,14 +40,15 @@ SHAPES = {
     name: f"model_type: {name}, num_hidden_layers: {layers}"
     for name, layers in {
         **{"starcoder2": 8, "ernie4_5_moe": 4, "gemma4_unified_text": 8, "ministral3": 6, "olmo3": 8, "granite": 8, "nanochat": 12, "jetmoe": 4},
-        **{"jais2": 6, "vaultgemma": 8, "gpt_neox_japanese": 16, "flint": 4},
+        **{"jais2": 6, "vaultgemma": 8, "hyperclovax": 8, "flint": 4},
     }.items()
 }
 UNFIT = {
     "lfm2": "most layers of its published models are convolutions; the default configuration has none",
+    "gpt_neox_japanese": "its model in transformers cannot recompute activations: `does not support activation checkpointing`",
     "bloom": "its default configuration has 64 hidden units and 2 layers",
 }
-EAGER = frozenset({"vaultgemma", "gpt_neox_japanese", "flint"})
+EAGER = frozenset({"vaultgemma", "flint"})
 
 
 def reason_against(name: str) -> str | None:
