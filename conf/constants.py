@@ -21,6 +21,7 @@ BUILT_IN_REWARDS = ("exact_answer", "contains_answer", "format", "brevity")
 
 # What a run does outside of its steps, as it is shown: rank 0 writes the others (trainers/ranks/doing.py).
 STARTING = "starting the ranks"  # until rank 0 writes its first line
+HELD = "waiting for its GPUs"  # a sweep started it before they are free, so that its libraries are loaded by then
 TRAINING = "training"  # steps follow each other, and progress.jsonl has the rest
 
 LOSS_CHUNK = 512  # tokens whose logits exist at a time under training.loss=chunked: enough to fill a GPU in the head's product

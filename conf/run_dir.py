@@ -66,6 +66,11 @@ class RunDir:
         return self.path / "stop"
 
     @property
+    def hold(self) -> Path:
+        """While it is there, another run has the GPUs of this one: its ranks load their libraries and wait."""
+        return self.path / "hold"
+
+    @property
     def lock(self) -> Path:
         return self.path / "lock"
 

@@ -23,6 +23,7 @@ from trainers.ranks.libraries import only_what_is_needed
 from trainers.ranks.noise import leave_out_noise
 from trainers.ranks.notes import tell
 from trainers.ranks.place import Place
+from trainers.ranks.turn import wait_for_turn
 
 
 def place_of_this_rank() -> Place:
@@ -87,6 +88,7 @@ def main() -> int:
         leave_silent_hub(run, run_dir, place)
         with only_what_is_needed(run):
             from trainers.run import train
+        wait_for_turn(run_dir, place)
         code, message = train(run, run_dir, place)
         together = True
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is recorded, and the agent reads the exit code

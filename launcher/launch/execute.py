@@ -87,6 +87,7 @@ def write_plan(plan: LaunchPlan, site: Mapping[str, str]) -> None:
 def clear_last_attempt(run_dir: RunDir) -> None:
     """Remove what is only about the attempt before: causes of its end, a request to stop."""
     run_dir.stop.unlink(missing_ok=True)
+    run_dir.hold.unlink(missing_ok=True)
     clear_traces(run_dir)
 
 

@@ -93,7 +93,8 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
 def resources_of(described: object, settings: DictConfig) -> Resources:
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
     gpus, slots = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots"))
-    limits_of(*(OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("max_jobs", "max_failures")))
+    if "ahead" in settings.hydra.launcher:  # another launcher has settings of its own
+        limits_of(*(settings.hydra.launcher[key] for key in ("max_jobs", "max_failures", "ahead")))
     if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
         return resources_here(gpus, slots or 1)
     there = described.node.gpus

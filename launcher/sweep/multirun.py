@@ -82,7 +82,7 @@ def checked_settings(start: Start) -> DictConfig:
     settings = config.hydra.launcher
     if "max_failures" in settings:  # another launcher has settings of its own
         resources_here(settings.gpus, settings.slots)
-        limits_of(settings.max_jobs, settings.max_failures)
+        limits_of(settings.max_jobs, settings.max_failures, settings.ahead)
     return config
 
 

@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 from launcher.errors import RegimenError
 from launcher.launch.supervise import StopRequests
 from launcher.sweep import processes
+from launcher.sweep.ahead import Ends, have_room
 from launcher.sweep.points import Permitted, Result, one_line
 from launcher.sweep.processes import Running
-from launcher.sweep.schedule import Request, Resources, left_over, startable
+from launcher.sweep.schedule import Request, Resources, left_over, startable, startable_ahead
 from launcher.words import plural
 
 POLL_SECONDS = 0.2
@@ -37,6 +38,7 @@ class Watcher(Protocol):
 class Limits:
     jobs: int | None = None  # points at the same time; None: as many as there is room for
     failures: int | None = None  # no other point starts after so many failed; None: all start
+    ahead: float = 0.0  # seconds before GPUs are expected to be free at which the next point begins to load its libraries
 
 
 class Pool:
@@ -46,19 +48,26 @@ class Pool:
         self.resources, self.watcher, self.limits, self.failed = resources, watcher, limits, failed
         self.waiting: list[Permitted] = []
         self.running: list[Running] = []
+        self.held: list[Running] = []  # started, and not released before their GPUs are free
+        self.begun: dict[int, Permitted] = {}  # of all that were started, by the numbers of the points
+        self.ends = Ends()
 
     def run(self, points: Sequence[Permitted]) -> End:
         """Run every point, and say why where some were not started or not finished."""
         self.waiting, heard, requests, asked = [*points], 0, StopRequests(), False
         try:
-            while self.running or (self.waiting and not heard and not self.too_many_failed()):
+            while self.running or self.held or (self.waiting and not heard and not self.too_many_failed()):
                 asked = asked or self.watcher.stop_asked()
                 if requests.count + asked > heard:
                     heard = requests.count + asked
                     self.pass_on(heard)
                 if not heard and not self.too_many_failed():
+                    self.release_what_fits()
                     self.start_what_fits()
-                self.watcher.update(self.running, len(self.waiting))
+                    self.start_ahead()
+                elif not heard:
+                    self.give_up_held()
+                self.watcher.update([*self.running, *self.held], len(self.waiting))
                 time.sleep(POLL_SECONDS)
                 self.collect()
         finally:
@@ -72,28 +81,67 @@ class Pool:
     def too_many_failed(self) -> bool:
         return self.limits.failures is not None and self.failed >= self.limits.failures
 
-    def start_what_fits(self) -> None:
-        by_number = {permitted.point.number: permitted for permitted in self.waiting}
-        free = left_over(self.resources, [running.gpus for running in self.running])
-        room = len(by_number) if self.limits.jobs is None else self.limits.jobs - len(self.running)
-        for placement in startable([Request(number, permitted.gpus) for number, permitted in by_number.items()], free)[: max(0, room)]:
-            permitted = by_number[placement.number]
-            self.waiting.remove(permitted)
-            self.start(permitted, placement.gpus)
+    def free(self) -> Resources:
+        return left_over(self.resources, [running.gpus for running in (*self.running, *self.held)])
 
-    def start(self, permitted: Permitted, gpus: tuple[str, ...]) -> None:
+    def room(self) -> int:
+        """How many more points may be started."""
+        return len(self.waiting) if self.limits.jobs is None else max(0, self.limits.jobs - len(self.running) - len(self.held))
+
+    def requests(self) -> list[Request]:
+        return [Request(permitted.point.number, permitted.gpus) for permitted in self.waiting]
+
+    def start_what_fits(self) -> None:
+        for placement in startable(self.requests(), self.free())[: self.room()]:
+            self.start(self.taken(placement.number), placement.gpus)
+
+    def start_ahead(self) -> None:
+        """Points whose GPUs are about to be free load their libraries meanwhile, where the host memory holds them beside those that run."""
+        if not self.limits.ahead or not self.waiting:
+            return
+        ending = {gpu for running in self.ends.before(time.time() + self.limits.ahead, self.running) for gpu in running.gpus}
+        ending -= {gpu for held in self.held for gpu in held.gpus}
+        for placement in startable_ahead(self.requests(), self.free().gpus, ending, self.resources)[: self.room()]:
+            beside = [self.begun[running.point.number] for running in (*self.running, *self.held)]
+            candidate = next(permitted for permitted in self.waiting if permitted.point.number == placement.number)
+            if have_room([*beside, candidate], self.resources):
+                self.start(self.taken(placement.number), placement.gpus, held=True)
+
+    def release_what_fits(self) -> None:
+        busy = {gpu for running in self.running for gpu in running.gpus}
+        for held in [held for held in self.held if not busy & set(held.gpus)]:
+            self.held.remove(held)
+            self.running.append(processes.release(held))
+            self.watcher.started(self.running[-1])
+
+    def give_up_held(self) -> None:
+        """No other point begins any more, so those that wait for their GPUs end."""
+        for held in self.held:
+            if not held.run_dir.stop.exists():
+                processes.ask_to_stop(held)
+
+    def taken(self, number: int) -> Permitted:
+        permitted = next(permitted for permitted in self.waiting if permitted.point.number == number)
+        self.waiting.remove(permitted)
+        return permitted
+
+    def start(self, permitted: Permitted, gpus: tuple[str, ...], held: bool = False) -> None:
         environment = processes.point_environment(os.environ, gpus, threads_of(permitted, self.resources))
         try:
-            running = processes.start(permitted, gpus, environment)
+            running = processes.start(permitted, gpus, environment, held)
         except RegimenError as error:
             self.end(Result(permitted.point, "failed", run_dir=permitted.run_dir, cause=one_line(str(error))))
+            return
+        self.begun[permitted.point.number] = permitted
+        if held:
+            self.held.append(running)
             return
         self.running.append(running)
         self.watcher.started(running)
 
     def collect(self) -> None:
-        over = [running for running in self.running if running.process.poll() is not None]
-        self.running = [running for running in self.running if running not in over]
+        over = [running for running in (*self.running, *self.held) if running.process.poll() is not None]
+        self.running, self.held = ([running for running in some if running not in over] for some in (self.running, self.held))
         for running in over:
             self.end(processes.result_of(running))
 
@@ -104,11 +152,11 @@ class Pool:
     def pass_on(self, times: int) -> None:
         """Hand a request to stop to every running point."""
         self.watcher.say(
-            f"Stopping {plural(len(self.running), 'running point')}. Each saves a checkpoint first."
+            f"Stopping {plural(len(self.running) + len(self.held), 'running point')}. Each saves a checkpoint first."
             if times == 1
             else "Ending the ranks without a checkpoint."
         )
-        for running in self.running:
+        for running in (*self.running, *self.held):
             processes.ask_to_stop(running) if times == 1 else processes.insist(running)
 
 

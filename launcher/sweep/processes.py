@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from conf.evaluations import of_final_model
 from conf.records import is_step, read_lines
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, write_text_atomically
 from launcher.command import python_path
 from launcher.composition.recorded import recorded_run
 from launcher.launch import execute, lock, status
@@ -32,6 +32,7 @@ class Running:
     log: BinaryIO  # kept open: somebody may remove the folder, and the cause is in here
     since: float  # of time.monotonic
     again: bool = False  # it goes on in the folder of an earlier start
+    held: bool = False  # its GPUs are not free yet: its ranks load their libraries and wait
 
 
 def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: int) -> dict[str, str]:
@@ -40,14 +41,18 @@ def point_environment(site: Mapping[str, str], gpus: tuple[str, ...], threads: i
     return {"OMP_NUM_THREADS": str(threads), **site, **python_path(site.get("PYTHONPATH", "")), "PYTHONSAFEPATH": "1", **visible}
 
 
-def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str, str]) -> Running:
+def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str, str], held: bool = False) -> Running:
     """Make the run folder, or take it up again, and start its supervisor in a session of its own; it saves and stops if the sweep dies.
+
+    `held`: its GPUs are not free yet, so its ranks do not touch them before `release`.
 
     Raises:
         DiskError: where the folder cannot be made.
         RunLocked: where somebody else has begun to work in it.
     """
     run_dir = prepared(permitted, environment)
+    if held:
+        write_text_atomically(run_dir.hold, "")
     log = run_dir.launcher_log.open("a+b")
     process = subprocess.Popen(
         (sys.executable, "-m", "launcher", "supervise", str(run_dir.path)),
@@ -58,7 +63,13 @@ def start(permitted: Permitted, gpus: tuple[str, ...], environment: Mapping[str,
         start_new_session=True,
         preexec_fn=execute.end_with_this_process(),
     )
-    return Running(permitted.point, run_dir, gpus, process, log, time.monotonic(), permitted.run_dir is not None)
+    return Running(permitted.point, run_dir, gpus, process, log, time.monotonic(), permitted.run_dir is not None, held)
+
+
+def release(running: Running) -> Running:
+    """Its GPUs are free: the ranks go on. Its time counts from here."""
+    running.run_dir.hold.unlink(missing_ok=True)
+    return replace(running, since=time.monotonic(), held=False)
 
 
 def prepared(permitted: Permitted, environment: Mapping[str, str]) -> RunDir:

@@ -1,6 +1,6 @@
 """Which waiting points start now, and on which GPUs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -37,6 +37,13 @@ def startable(waiting: Sequence[Request], free: Resources) -> list[Placement]:
         placements.append(Placement(request.number, tuple(gpus[: request.gpus])))
         gpus, slots = gpus[request.gpus :], slots - (request.gpus == 0)
     return placements
+
+
+def startable_ahead(waiting: Sequence[Request], free: Sequence[str], ending: Collection[str], everything: Resources) -> list[Placement]:
+    """Which points may be started and held until GPUs are free that are expected to be soon; `ending`: these GPUs. A point without GPUs never is."""
+    soon = tuple(gpu for gpu in everything.gpus if gpu in free or gpu in ending)
+    placements = startable([request for request in waiting if request.gpus], Resources(soon, 0))
+    return [placement for placement in placements if not set(placement.gpus) <= set(free)]
 
 
 def left_over(all_of_it: Resources, taken: Sequence[tuple[str, ...]]) -> Resources:

@@ -111,15 +111,23 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def limits_of(max_jobs: int | None, max_failures: int | None) -> Limits:
-    """
+def limits_of(max_jobs: object, max_failures: object, ahead: object) -> Limits:
+    """The settings of gpu_pool as they were given.
+
     Raises:
-        ConfigError: for a number below 1.
+        ConfigError: for what is neither null nor a whole number of at least 1; for what is no number of seconds.
     """
-    for key, value in (("max_jobs", max_jobs), ("max_failures", max_failures)):
-        if value is not None and value < 1:
-            raise ConfigError(f"hydra.launcher.{key}={value} is out of range. It must be at least 1; null means no limit.")
-    return Limits(max_jobs, max_failures)
+    if not isinstance(ahead, (int, float)) or isinstance(ahead, bool) or not 0 <= ahead < float("inf"):
+        raise ConfigError(f"hydra.launcher.ahead={ahead} is not a number of seconds. Give 0 or more; 0 starts no point before its GPUs are free.")
+    return Limits(count_of("max_jobs", max_jobs), count_of("max_failures", max_failures), float(ahead))
+
+
+def count_of(key: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"hydra.launcher.{key}={value} is out of range. It must be a whole number of at least 1; null means no limit.")
+    return value
 
 
 def resources_here(gpus: int | None, slots: int) -> Resources:

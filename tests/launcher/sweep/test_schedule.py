@@ -1,4 +1,4 @@
-from launcher.sweep.schedule import Placement, Request, Resources, left_over, startable
+from launcher.sweep.schedule import Placement, Request, Resources, left_over, startable, startable_ahead
 
 EIGHT = Resources(tuple("abcdefgh"), 1)
 
@@ -50,3 +50,10 @@ def test_every_point_of_a_long_queue_gets_its_turn() -> None:
     # by hand: 8 alone; then 6 and 2 fill the eight; 6 ends: 5 and a 1; 2 ends: neither 4 nor 3 fits into two, so the other 1s do
     assert order[:7] == [4, 6, 7, 2, 1, 5, 9]
     assert sorted(order) == list(range(1, 11))
+
+
+def test_a_point_is_started_ahead_only_on_gpus_of_which_some_will_be_free_soon() -> None:
+    waiting = [Request(1, 1), Request(2, 2), Request(3, 0)]
+    assert startable_ahead(waiting, ("b",), {"a"}, Resources(tuple("abc"), 2)) == [Placement(2, ("a", "b"))]
+    assert startable_ahead(waiting, (), {"c"}, Resources(tuple("abc"), 2)) == [Placement(1, ("c",))]
+    assert startable_ahead(waiting, ("a", "b"), set(), Resources(tuple("abc"), 2)) == []
