@@ -9,8 +9,11 @@ BETWEEN = " · "
 
 
 def duration(seconds: float) -> str:
+    """In two units at most; from two days on in days and hours."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days {hours % 24} h"
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 

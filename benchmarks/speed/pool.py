@@ -3,11 +3,11 @@
     PYTHONPATH=. python -m benchmarks.speed.pool --out RESULTS.jsonl                    two GPUs, some eight minutes
     PYTHONPATH=. python -m benchmarks.speed.pool --out RESULTS.jsonl --rehearse         the same way on CPUs, with a shape of two layers
 
-The sweep is one command, `train -m`; its points take so many steps that each has its GPUs for 60 s and more where the predicted time of a step holds. A rank has
-its GPUs from the moment its sweep gives them to it (the line `started` of the ledger; before it, the rank loads libraries and touches no GPU) or from
-its birth, whichever is later, to its last write (exit/rank-N.json). The share of a GPU is the sum of these spans over the time from the first to the
-last of them on any GPU. Beside it stands what the driver says each second (nvidia-smi, utilization.gpu). One line is appended for each point, and
-one for the sweep.
+The sweep is one command, `train -m`. Its points take as many steps as make 58 s by the predicted time of a step, so that each has its GPUs for 60 s
+and more. A rank has its GPUs from the moment its sweep gives them to it (the line `started` of the ledger: before it, a rank loads libraries and
+touches no GPU) or from its birth, whichever is later, to its last write (exit/rank-N.json). The share of a GPU is the sum of these spans over the
+time from the first of them to the last on any GPU. Beside it stands what the driver says each second (nvidia-smi, utilization.gpu). One line is
+appended for each point, and one for the sweep.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TRAINING = 58.0  # seconds of steps of each run, as predicted: with its loading 
 SHAPE = ("model=qwen2.5_0.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=files", "data.cutoff=1024")
 QUIET = ("evaluation.interval=0", "evaluation.answers=0", "data.validation_share=0", "checkpoint.interval=0", "evaluation.at_end=false")
 SMALL = ("model=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", "data=demo", "data.max_samples=64")
-STEPS_HERE = 40  # in a rehearsal
+STEPS_HERE = 8  # in a rehearsal
 SAMPLES, CHARACTERS = 2000, 1500
 GRACE = 20.0  # seconds for the sweep to end after it was asked to
 

@@ -271,7 +271,7 @@ def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:
 def refuse_sweep_settings(overrides: Sequence[str]) -> None:
     for text in overrides:
         if re.match(r"hydra[./]", text):
-            raise ConfigError(f"{text} is a setting of sweeps and has no effect on one run. Use it with `regimen train -m`.")
+            raise ConfigError(f"{text} is a setting of sweeps and has no effect on one run. Use it with -m, of `regimen train` or `regimen plan`.")
 
 
 def refuse_secrets(overrides: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -50,6 +51,8 @@ def missing_choice(error: MissingConfigException) -> str:
     own = own_line(group, name)
     if own:
         return f"{said}Write: {own}"
+    if (group, name) == ("hydra/sweeper", "optuna"):
+        return f"{said}It comes with a package of its own, for this Python: {sys.executable} -m pip install hydra-optuna-sweeper"
     near = " or ".join(f"{group}={choice}" for choice in nearest_choices(name, error.options))
     return f"{said}{f'Did you mean {near}? ' if near else ''}{group} is one of: {', '.join(sorted(error.options))}.{llamafactory_choice(group, name)}"
 
@@ -117,7 +120,9 @@ def missing_value(key: str) -> str:
 def several_values(key: str, value: str) -> str:
     if field_type(key).startswith("list"):
         return f"{key}={value} gives several values. A list is written in brackets: {line_for(key, value)}"
-    return f"{key}={value} gives several values, which make a sweep of several runs. Write: regimen train -m {shlex.quote(f'{key}={value}')}"
+    given = shlex.quote(f"{key}={value}")
+    started, shown = f"Write: regimen train -m {given}", f"regimen plan -m {given} to see first what it would do."
+    return f"{key}={value} gives several values, which make a sweep of several runs. {started}, or {shown}"
 
 
 def file_message(kind: str, said: str, key: str) -> str:

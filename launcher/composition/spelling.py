@@ -177,7 +177,7 @@ def with_dashes(option: str, value: str | None) -> str:
     key = option.lstrip("-")
     given = option if value is None else f"{option} {value}"
     if option in ("-m", "--multirun"):
-        return f"`{option}` is an option of `regimen train` alone. Give one value for each key here, or write: regimen train -m"
+        return f"`{option}` is an option of `regimen train` and `regimen plan`. Give one value for each key here, or write: regimen train -m"
     if key in ("config", "config-name", "config-path", "config_file", "yaml") and value is not None:
         return (
             f"`{given}` is not an option. {file_given(value)}"

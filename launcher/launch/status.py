@@ -1,6 +1,5 @@
 """What the runs under an output folder are doing, read only from their files; batch_job asks Slurm about those that it still has."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -246,7 +245,3 @@ def shortest(path: Path) -> str:
     """Below the working folder a path is shorter from there, and can be pasted all the same."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def to_json(statuses: list[RunStatus]) -> str:
-    return json.dumps([as_dict(status) for status in statuses], indent=1)

@@ -21,7 +21,7 @@ from launcher.launch.foreign import NO_TRUST
 from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import judge_again, what_is_left
-from launcher.sweep.grid import fixed_keys, grid_points
+from launcher.sweep.grid import fixed_keys, grid_points, refuse_without_effect
 from launcher.sweep.judging import Judging
 from launcher.sweep.multirun import checked_start, later_start
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
@@ -67,6 +67,7 @@ def show_points(overrides: Sequence[str], config_dirs: Sequence[Path], as_json: 
 
 def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[Row]:
     name, others = split_resume(overrides)
+    refuse_without_effect(others)
     sweep_dir = None if name is None else named_sweep(name, output_of(others))
     start = checked_start(others, config_dirs) if sweep_dir is None else later_start(sweep_dir, others, config_dirs, NO_TRUST)
     points = grid_points(start.overrides, start.config_dirs)
@@ -74,10 +75,13 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
         raise ConfigError("plan -m shows every point of a grid, and this hydra/sweeper chooses its points as it goes. Leave it out.")
     before = {} if sweep_dir is None else {result.point.number: result for result in ledger.results(sweep_dir)}
     settings = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
-    fixed, taken, judging, rows = fixed_keys(parsed(start.overrides)), set[int](), Judging(start.config_dirs), []
+    fixed, taken, judging, rows = fixed_keys(parsed(start.overrides)), dict[str, Point](), Judging(start.config_dirs), []
     for point in points:
         one = identified(tuple(point), judging, fixed, before, taken)
-        taken.add(one.point.number)
+        if one.twin is not None:
+            rows.append(Row(one.point, Result(one.point, "the same run"), False))
+            continue
+        taken[one.point.fingerprint] = one.point
         left = None if one.before is None else what_is_left(one.before)
         resources = resources_of(one.described, settings)
         if isinstance(left, Result):

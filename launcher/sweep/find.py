@@ -6,6 +6,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from launcher.errors import ConfigError
 from launcher.launch.places import in_words, places
+from launcher.launch.status import find_runs
 from launcher.sweep.ledger import FOLDER, SweepDir
 
 
@@ -25,6 +26,21 @@ def sweep_at(name: str | None) -> SweepDir | None:
 def sweep_named(name: str, output: Path | None) -> SweepDir | None:
     """The sweep of that folder or of that time; None where there is none."""
     return sweep_at(name) or next((sweep for sweep in find_sweeps(output) if sweep.path.name == name), None)
+
+
+def meant_sweep(name: str | None, output: Path | None) -> SweepDir | None:
+    """The sweep that a verb of runs means by a name: its folder, or its time where no run has that name; None for every other name.
+
+    Raises:
+        ConfigError: for the time of a sweep that is the name of a run too.
+    """
+    if name in (None, "last") or sweep_at(name) is not None:
+        return sweep_at(name)
+    sweep = sweep_named(str(name), output)
+    runs = [run.path for run in find_runs(output) if name in (run.path.parent.name, run.path.name)] if sweep is not None else []
+    if sweep is not None and runs:
+        raise ConfigError(f"{name} is the time of a sweep, {sweep.path}, and of a run, {runs[-1]}. Name the folder that you mean.")
+    return sweep
 
 
 def named_sweep(name: str, output: Path | None) -> SweepDir:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 
 from conf.exit_codes import CONFIG, NOT_A_NUMBER, OUT_OF_MEMORY, REFUSED, UNSAFE
 from conf.run_dir import RunDir
 from conf.schema import Composed
-from launcher.composition.compose import parsed
+from launcher.composition.compose import load_config, parsed
 from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.judge import judge_recorded
@@ -28,10 +29,12 @@ def continued(sweep_dir: SweepDir, before: Start, given: Sequence[str]) -> list[
     """The overrides of a later start: what was recorded, with other values for the swept keys and other settings of the sweep.
 
     Raises:
-        ConfigError: naming each key that makes it another sweep.
+        ConfigError: for a key that does not exist; naming each key that makes it another sweep.
     """
     known = {override.get_key_element(): override for override in parsed(before.overrides)}
     changes = {override.get_key_element(): override for override in parsed(given)}
+    texts = {key: str(override.input_line) for key, override in [*known.items(), *changes.items()]}
+    load_config([*texts.values()], before.config_dirs, RunMode.MULTIRUN)
     foreign = [line for key, override in changes.items() for line in difference(key, known.get(key), override)]
     if foreign:
         listed = "\n  ".join(foreign)
@@ -39,7 +42,6 @@ def continued(sweep_dir: SweepDir, before: Start, given: Sequence[str]) -> list[
             f"{sweep_dir.path} is a sweep of another grid:\n  {listed}\nOnly swept keys may have other values, and a swept key may be new. "
             "Leave these out, or start a new sweep without resume=."
         )
-    texts = {key: str(override.input_line) for key, override in [*known.items(), *changes.items()]}
     return list(texts.values())
 
 

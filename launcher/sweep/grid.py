@@ -1,6 +1,7 @@
 """Every combination of the values that a command line sweeps over."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from conf.schema import Composed
 from launcher.composition.compose import config_loader, parsed
 from launcher.composition.recorded import PREFIX
 from launcher.errors import ConfigError, RegimenError
+from launcher.sweep.ledger import FOLDER
 from launcher.sweep.points import composed_or_refusal, refuse_unshareable
 
+SET_HERE = re.compile(r"hydra\.(sweep|run|job|runtime|output_subdir)\b")  # where Hydra puts what, and what it calls it
 SWEEPER, GRID = "hydra/sweeper", "grid"  # which sweeper is chosen where none is
 
 
@@ -58,6 +61,16 @@ def grid_points(given: Sequence[str], config_dirs: Sequence[Path]) -> list[list[
     if any(override.get_key_element() == SWEEPER and override.get_value_element_as_str() != GRID for override in overrides):
         return None
     return combinations([override for override in overrides if not override.get_key_element().startswith(("hydra.", "hydra/"))])
+
+
+def refuse_without_effect(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for a setting of Hydra's that regimen decides itself, so that the one that was given would be lost."""
+    for text in overrides:
+        key = text.partition("=")[0]
+        if not key.startswith(("hydra.", "hydra/")) or re.match(r"hydra[./](launcher|sweeper|callbacks)\b", key):
+            continue
+        instead = f"A sweep is kept in OUTPUT/{FOLDER}/TIME, and its runs in OUTPUT/NAME/TIME: set output= and name=. " if SET_HERE.match(key) else ""
+        raise ConfigError(f"{text} has no effect on a sweep. {instead}Of hydra, the settings of launcher, sweeper and callbacks count. Leave it out.")
 
 
 def refuse_given_twice(overrides: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
@@ -13,12 +14,12 @@ from omegaconf import DictConfig
 from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config, parsed
 from launcher.composition.recorded import output_of, split_resume
 from launcher.errors import ConfigError
-from launcher.launch import lock
+from launcher.launch import lock, places
 from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
 from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import continued
-from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice
+from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice, refuse_without_effect
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
@@ -38,14 +39,17 @@ def multirun(overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust
         Unsafe: when a value is a secret.
     """
     name, others = split_resume(overrides)
+    refuse_without_effect(others)
     if name is not None:
         sweep_dir = named_sweep(name, output_of(others))
         start = later_start(sweep_dir, others, config_dirs, trust)
         checked_settings(start)
         return run(sweep_dir, start, trust)
     start = checked_start(others, config_dirs)
-    settings = checked_settings(start)
-    return run(ledger.make_sweep_dir(Path(settings.output)), start, trust)
+    output = Path(checked_settings(start).output)
+    sweep_dir = ledger.make_sweep_dir(output)
+    places.remember(output)
+    return run(sweep_dir, start, trust)
 
 
 def later_start(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence[Path], trust: Trust) -> Start:
@@ -58,7 +62,8 @@ def later_start(sweep_dir: SweepDir, given: Sequence[str], config_dirs: Sequence
     before = ledger.newest_start(sweep_dir)
     if before.working_folder not in ("", os.getcwd()):
         raise ConfigError(f"{sweep_dir.path} was started in {before.working_folder}, and its paths are meant from there. Change to that folder.")
-    return checked_start(continued(sweep_dir, before, given), [*config_dirs] or before.config_dirs)
+    before = replace(before, config_dirs=tuple(config_dirs) or before.config_dirs)
+    return checked_start(continued(sweep_dir, before, given), before.config_dirs)
 
 
 def checked_start(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Start:

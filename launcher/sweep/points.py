@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -66,17 +66,22 @@ class Identified:
     point: Point
     described: Composed | RegimenError
     before: Result | None  # of a point that the sweep came to before
+    twin: Point | None = None  # of the same batch, with the same configuration: one run answers for both
 
 
 def identified(
-    overrides: tuple[str, ...], judging: Judging, fixed: frozenset[str], known: Mapping[int, Result], taken: Collection[int]
+    overrides: tuple[str, ...], judging: Judging, fixed: frozenset[str], known: Mapping[int, Result], taken: Mapping[str, Point]
 ) -> Identified:
-    """Which point this is: one of `known`, by its configuration, or a new one. `taken`: the numbers of other points of the batch."""
+    """Which point this is: one of `known`, by its configuration, or a new one. `taken`: the other points of the batch, by their fingerprints."""
     described = judging.composer.composed_or_refusal(overrides)
     fingerprint = fingerprint_of(described, overrides)
     varied = tuple(override for override in overrides if override.split("=", 1)[0] not in fixed)
-    before = next((result for number, result in known.items() if result.point.fingerprint == fingerprint and number not in taken), None)
-    number = max([0, *known, *taken]) + 1 if before is None else before.point.number
+    if fingerprint in taken:
+        twin = taken[fingerprint]
+        return Identified(replace(twin, overrides=overrides, varied=varied), described, None, twin)
+    before = next((result for result in known.values() if result.point.fingerprint == fingerprint), None)
+    numbers = (0, *known, *(point.number for point in taken.values()))
+    number = max(numbers) + 1 if before is None else before.point.number
     return Identified(Point(number, overrides, varied, fingerprint), described, before)
 
 

@@ -68,6 +68,11 @@ def started_line(running: Running, gpus: tuple[str, ...]) -> str:
     return f"point {running.point.number} {'goes on' if running.again else 'starts'}{place}: {label(running.point)}  ({running.run_dir.path})"
 
 
+def twin_line(point: Point, twin: Point) -> str:
+    """Of a point that has the configuration of another one of its batch."""
+    return f"{label(point)} describes the same run as point {twin.number} ({label(twin)}), so it is trained once, and both have its result."
+
+
 def begun_line(result: Result, gpus: tuple[str, ...]) -> str:
     """As the ledger has it."""
     folder = f"  ({result.run_dir.path})" if result.run_dir else ""

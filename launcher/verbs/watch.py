@@ -14,7 +14,7 @@ from launcher.launch.outcome import Outcome
 from launcher.launch.places import in_words, places
 from launcher.launch.progress import display_for
 from launcher.sweep import standing
-from launcher.sweep.find import find_sweeps, sweep_at
+from launcher.sweep.find import find_sweeps, meant_sweep
 from launcher.sweep.ledger import SweepDir
 from launcher.sweep.table import exit_code
 from launcher.verbs.train import ended
@@ -26,19 +26,19 @@ QUEUE_SECONDS = 30.0  # between two questions to squeue while a run is followed:
 
 
 def show_status(name: str | None, output: Path | None, as_json: bool) -> int:
-    sweep = sweep_at(name)
+    sweep = meant_sweep(name, output)
     if sweep is not None:
         return show_sweep(sweep, as_json)
     folders = [status.named_run(name, output)] if name is not None else list(status.find_runs(output))
     found = batch_job.as_slurm_says([status.status_of(run_dir) for run_dir in folders])
+    sweeps = [standing.sweep_status(sweep_dir) for sweep_dir in find_sweeps(output)] if name is None else []
     if as_json:
-        print(status.to_json(found))
+        print(json.dumps([*map(status.as_dict, found), *map(standing.as_dict, sweeps)], indent=1))
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(red_alarms("\n".join(status.table(found, width)), sys.stdout) if found else f"no runs under {in_words(places(output))}")
         if name is not None:
             print("\n".join(history(folders[0])))
-        sweeps = [standing.sweep_status(sweep_dir) for sweep_dir in find_sweeps(output)] if name is None else []
         if sweeps:
             print("\n" + "\n".join(standing.list_lines(sweeps)))
     return 0
@@ -74,7 +74,7 @@ def history(run_dir: RunDir) -> list[str]:
 
 def follow(name: str, output: Path | None) -> int:
     """Show a run's progress until it ends; ends with the run's own exit code."""
-    sweep = sweep_at(name)
+    sweep = meant_sweep(name, output)
     if sweep is not None:
         return follow_sweep(sweep)
     run_dir = status.named_run(name, output)
@@ -106,7 +106,7 @@ def stop_sweep(sweep_dir: SweepDir) -> int:
 
 
 def stop(name: str, output: Path | None) -> int:
-    sweep = sweep_at(name)
+    sweep = meant_sweep(name, output)
     if sweep is not None:
         return stop_sweep(sweep)
     run_dir = status.named_run(name, output)

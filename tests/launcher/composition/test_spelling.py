@@ -187,7 +187,7 @@ def test_a_choice_that_the_recipe_of_the_demo_does_not_fit_is_told_with_the_line
 
 def test_a_sweep_without_m_is_told_with_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(["train", *DEMO, "optim.lr=1e-3,2e-3"], capsys)
-    assert said.endswith("which make a sweep of several runs. Write: regimen train -m optim.lr=1e-3,2e-3")
+    assert "a sweep of several runs. Write: regimen train -m optim.lr=1e-3,2e-3, or regimen plan -m optim.lr=1e-3,2e-3 to see" in said
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from conf.run_dir import RunDir, save_run
 from conf.words import columns
 from launcher.errors import ConfigError
 from launcher.launch import lock
-from launcher.launch.status import find_runs, last_run, named_run, status_of, table, to_json
+from launcher.launch.status import as_dict, find_runs, last_run, named_run, status_of, table
 from launcher.verbs.watch import follow
 from tests.described import described
 
@@ -216,7 +216,7 @@ def test_a_run_with_a_chinese_name_leaves_the_columns_after_it_in_line(tmp_path:
 def test_json_holds_every_field(run_dir: RunDir) -> None:
     journal.record(run_dir, journal.Ended(75, "saved"))
     progress(run_dir, {"step": 2, "of": 10, "time": 7.0, "loss": 2.0})
-    [entry] = json.loads(to_json([status_of(run_dir)]))
+    [entry] = [json.loads(json.dumps(as_dict(status_of(run_dir))))]
     assert {key: value for key, value in entry.items() if key != "updated"} == {
         "run_folder": str(run_dir.path),
         "state": "stopped",
@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_number_is_null_in_json(run_dir: RunDir) -> None:
     run_dir.progress.write_text('{"step": 1, "of": 2, "time": 1.0, "loss": NaN, "eval_loss": Infinity}\n')
     status = status_of(run_dir)
     assert "nan" in "".join(table([status]))
-    [entry] = json.loads(to_json([status]), parse_constant=pytest.fail)
+    [entry] = [json.loads(json.dumps(as_dict(status)), parse_constant=pytest.fail)]
     assert (entry["loss"], entry["eval_loss"]) == (None, None)
 
 

@@ -98,3 +98,14 @@ def test_what_shows_one_run_is_refused_for_a_sweep(option: str, capsys: pytest.C
 def test_a_sweeper_that_chooses_as_it_goes_has_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", "recipe=demo", "hydra/sweeper=basic", "optim.lr=1,2"]) == 2
     assert "chooses its points as it goes" in capsys.readouterr().err
+
+
+def test_points_of_one_configuration_are_shown_as_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, rows = planned(f"{ON_EIGHT} regime=lora optim.lr=1e-4,0.0001,2e-4", capsys)
+    assert code == 0
+    assert [(row["point"], row["verdict"]) for row in rows] == [(1, "permitted"), (1, "the same run"), (2, "permitted")]
+
+
+def test_a_setting_of_hydra_without_effect_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-m", *ON_EIGHT.split(), "optim.lr=1e-4,2e-4", "hydra.sweep.dir=x"]) == 2
+    assert "hydra.sweep.dir=x has no effect on a sweep. A sweep is kept in OUTPUT/sweeps/TIME" in capsys.readouterr().err

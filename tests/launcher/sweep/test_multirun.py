@@ -1,6 +1,7 @@
 """The way through Hydra, with points that are all refused, so that nothing is started."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,29 @@ def test_a_limit_below_one_is_said_at_once(working_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.max_failures=0"):
         multirun([*TOO_SMALL, "hydra.launcher.max_failures=0", "regime.rank=8,16"], [])
     assert list(working_folder.iterdir()) == []
+
+
+def test_points_of_one_configuration_are_one_run(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,8,16", "optim.lr=1e-3,0.001"], []) == 3
+    assert [event.get("point") for event in ledger_of(working_folder)] == [None, 1, 2]
+    said = capsys.readouterr().out
+    assert "regime.rank=8 optim.lr=0.001 describes the same run as point 1 (regime.rank=8 optim.lr=1e-3), so it is trained once" in said
+    assert "2 points: 2 refused" in said
+
+
+@pytest.mark.parametrize("setting", ["hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.job.chdir=true", "hydra.run.dir=x", "hydra.verbose=true"])
+def test_a_setting_of_hydra_without_effect_is_refused_and_leaves_nothing(working_folder: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(setting)} has no effect on a sweep"):
+        multirun([*TOO_SMALL, setting, "regime.rank=8,16"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_later_start_with_a_key_that_does_not_exist_says_so(working_folder: Path) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16"], []) == 3
+    with pytest.raises(ConfigError, match=r"nosuch is not a key"):
+        multirun(["resume=last", "nosuch=3"], [])
+
+
+def test_last_is_also_a_sweep_elsewhere_of_which_no_point_ran(working_folder: Path) -> None:
+    assert multirun([*TOO_SMALL, "regime.rank=8,16", f"output={working_folder / 'elsewhere'}"], []) == 3
+    assert multirun(["resume=last"], []) == 3

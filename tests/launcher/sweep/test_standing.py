@@ -77,3 +77,23 @@ def test_a_sweep_that_has_ended_is_followed_to_its_table_and_exit_code(sweep: Sw
     assert "point 3 starts on GPU 0: optim.lr=3" in said
     assert "3 points: 2 finished, 1 refused" in said
     assert f"{sweep.path}  ended" in said
+
+
+def test_a_sweep_is_found_by_the_time_of_its_start_unless_a_run_has_that_name(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
+    time = sweep.path.name
+    assert main(["status", time]) == 0
+    assert capsys.readouterr().out.startswith(f"{sweep.path}  unfinished\n")
+    assert main(["stop", time]) == 0
+    assert "is not running" in capsys.readouterr().out
+    twin = RunDir(sweep.path.parents[1] / "demo" / time)
+    twin.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), twin)
+    assert main(["status", time]) == 2
+    assert f"{time} is the time of a sweep, {sweep.path}, and of a run, " in capsys.readouterr().err
+
+
+def test_the_list_for_programs_has_sweeps_after_the_runs(sweep: SweepDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json"]) == 0
+    run, listed = json.loads(capsys.readouterr().out)
+    assert "run_folder" in run
+    assert (listed["sweep_folder"], listed["state"], len(listed["points"])) == (str(sweep.path), "unfinished", 3)

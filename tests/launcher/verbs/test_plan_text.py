@@ -37,13 +37,15 @@ def test_sizes_are_in_gib_and_small_ones_in_mib() -> None:
 
 
 def test_times_are_in_the_two_largest_units() -> None:
-    assert [duration(seconds) for seconds in (0, 59.4, 59.6, 61, 3599.6, 90061)] == [
+    assert [duration(seconds) for seconds in (0, 59.4, 59.6, 61, 3599.6, 90061, 172799.6, 180061)] == [
         "0 s",
         "59 s",
         "1 min 00 s",
         "1 min 01 s",
         "1 h 00 min",
         "25 h 01 min",
+        "2 days 0 h",
+        "2 days 2 h",
     ]
 
 
