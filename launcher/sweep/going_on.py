@@ -8,8 +8,9 @@ from hydra.types import RunMode
 
 from conf.exit_codes import CONFIG, NOT_A_NUMBER, OUT_OF_MEMORY, REFUSED, UNSAFE
 from conf.run_dir import RunDir
-from conf.schema import Composed
+from conf.schema import GROUPS, Composed
 from launcher.composition.compose import load_config, parsed
+from launcher.composition.names import known_keys
 from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.judge import judge_recorded
@@ -34,7 +35,8 @@ def continued(sweep_dir: SweepDir, before: Start, given: Sequence[str]) -> list[
     known = {override.get_key_element(): override for override in parsed(before.overrides)}
     changes = {override.get_key_element(): override for override in parsed(given)}
     texts = {key: str(override.input_line) for key, override in [*known.items(), *changes.items()]}
-    load_config([*texts.values()], before.config_dirs, RunMode.MULTIRUN)
+    if not changes.keys() <= {*known, *known_keys(), *GROUPS, "recipe"}:
+        load_config([*texts.values()], before.config_dirs, RunMode.MULTIRUN)  # says which key does not exist
     foreign = [line for key, override in changes.items() for line in difference(key, known.get(key), override)]
     if foreign:
         listed = "\n  ".join(foreign)

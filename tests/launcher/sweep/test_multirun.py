@@ -140,7 +140,7 @@ def test_points_of_one_configuration_are_one_run(working_folder: Path, capsys: p
     assert multirun([*TOO_SMALL, "regime.rank=8,8,16", "optim.lr=1e-3,0.001"], []) == 3
     assert [event.get("point") for event in ledger_of(working_folder)] == [None, 1, 2]
     said = capsys.readouterr().out
-    assert "regime.rank=8 optim.lr=0.001 describes the same run as point 1 (regime.rank=8 optim.lr=1e-3), so it is trained once" in said
+    assert "regime.rank=8 optim.lr=0.001 describes the same run as point 1 (regime.rank=8 optim.lr=0.001), so it is trained once" in said
     assert "2 points: 2 refused" in said
 
 
