@@ -265,6 +265,9 @@ class Checkpoint:
     keep: int = MISSING
     # newest | step-N | start: Where this one start of `resume=RUN` goes on; later checkpoints are set aside. start: at step 1.
     resume: str = MISSING
+    # true: they are copied to host memory and written while training goes on (sharding=ddp). null: so of 1 GiB or more on a GPU, where host memory
+    # has room for the copy.
+    background: bool | None = MISSING
 
 
 @dataclass

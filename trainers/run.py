@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,7 @@ from trainers.callbacks.skipping import Skipping
 from trainers.callbacks.stopping import Stopping, owes_evaluation, save_step
 from trainers.callbacks.tracking import Wandb
 from trainers.callbacks.workspaces import Workspaces
+from trainers.checkpoints.background import Background
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
 from trainers.checkpoints.length import end_at_last_step
@@ -105,7 +107,7 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
         end_at_last_step(trainer, checkpoint)
         trainer.begins_at = checkpoint
     say_doing(run_dir, place, "preparing the training")
-    with telling_out_of_memory(LastBatch(trainer), run, run_dir, tokenizer):
+    with telling_out_of_memory(LastBatch(trainer), run, run_dir, tokenizer), finishing(trainer):
         resumed = str(checkpoint) if checkpoint else None
         stopping.until_asked(lambda: trainer.train(resume_from_checkpoint=resumed), lambda: save_step(trainer), trainer)
     host.end("training")
@@ -122,6 +124,17 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     on_rank_zero(lambda: prune(run_dir, run.checkpoint.keep, best_of(trainer.state), at_least=1), "removing old checkpoints")
     on_rank_zero(lambda: close(run_dir), "drawing the plots")
     return DONE, "finished"
+
+
+@contextmanager
+def finishing(trainer: Trainer) -> Iterator[None]:
+    """However training ends, a checkpoint that is still being written is committed."""
+    try:
+        yield
+    finally:
+        if trainer.background is not None:
+            LIFE.enter(SAVING)
+            trainer.background.close()
 
 
 def set_device(run: Run, place: Place) -> None:
@@ -178,6 +191,7 @@ def build(
         finite.refuse(step)
         rows.keep()
 
+    background = Background(pinned=run.node.gpus > 0) if run.checkpoint.background else None
     skipping = Skipping(run_dir, place) if run.training.on_nan == "skip" else None
     callbacks: list[TrainerCallback] = [
         *watching,
@@ -187,7 +201,7 @@ def build(
         finite,
         rows,
         Schedule(),
-        Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir)),
+        Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir), background),
         Progress(run_dir, place.leads, finite.history),  # after it, since the time of a commit is no time of a step
     ]
     if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
@@ -207,6 +221,7 @@ def build(
     material = Material(tokenizer, numbered(data.train), data.evaluation, build_collator(run, tokenizer), callbacks)
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     trainer.keeps_rows = True
+    trainer.background = background
     finite.trainer = rows.trainer = trainer
     if skipping:
         skipping.trainer = trainer

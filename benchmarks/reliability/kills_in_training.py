@@ -80,11 +80,13 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "lora-ddp": (*ON_CPU, *DROPPED, "sharding=ddp"),
         "full-zero3": (*ON_CPU, "regime=full", "sharding=zero3"),
         "lora-packed-workers": (*ON_CPU, *DROPPED, "sharding=ddp", "data.packing=true", "data.cutoff=128", "training.dataloader_workers=2"),
+        "full-background": (*ON_CPU, "regime=full", "sharding=ddp", "checkpoint.background=true"),
         "full-zero2-accumulated": (*ON_CPU, "regime=full", "sharding=zero2", "training.accumulation=2"),
     },
     "gpu": {
         "lora": (*ON_GPU, *DROPPED),
         "full": (*ON_GPU, "regime=full", "training.precision=bf16_amp"),
+        "full-background": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "checkpoint.background=true"),
         "full-zero3": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "sharding=zero3"),
         "qlora4": (*ON_GPU, "regime=qlora", "regime.bits=4", "regime.dropout=0.1"),
     },

@@ -33,7 +33,7 @@ PREFIX = "resume="
 # Keys that change neither the model, nor the data, nor the numbers: they may differ on a resume.
 FREE = frozenset(
     {
-        *("checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "backend.port", "backend.max_restarts"),
+        *("checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "checkpoint.background", "backend.port", "backend.max_restarts"),
         *("tracking.project", "tracking.entity", "cluster.partition", "cluster.account", "cluster.qos", "cluster.time", "cluster.memory"),
         *("cluster.constraint", "cluster.reservation", "cluster.exclude", "cluster.signal_seconds"),
         *(f"hang.{phase}" for phase in PHASES),

@@ -14,6 +14,7 @@ from launcher.facts.model import ModelFacts, model_facts, refuse_no_model, refus
 from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, may_be_elsewhere, settle_node
 from launcher.facts.output import nearest_folder, refuse_unusable_output
+from launcher.gate.background import with_background
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
 from launcher.gate.left_open import left_open
 from launcher.gate.settle import settled
@@ -166,6 +167,7 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
     refuse_unfit_sets(run)
     refuse_unfit_reward_model(run)
     notes = refuse_unfit_tokenizer(run, facts.vocab)
+    run = with_background(run, facts)
     predicted = estimate(run, facts)
     expected = expect(run, facts, predicted)
     refuse_too_few(run, expected.samples)

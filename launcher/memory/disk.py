@@ -6,7 +6,7 @@ from conf.schema import Badam, Lora, Run
 from launcher.memory.job import Job
 from launcher.memory.terms import Term
 from launcher.memory.weights.optimizer import state_bytes
-from launcher.memory.weights.parameters import packed_experts
+from launcher.memory.weights.parameters import packed_experts, weight_bytes
 
 
 def checkpoint_bytes(job: Job) -> int:
@@ -14,6 +14,13 @@ def checkpoint_bytes(job: Job) -> int:
     per_element = max(job.storage.weight, job.storage.master)
     saved = job.census.base if isinstance(job.run.optim, Badam) else job.census.trained  # BAdam: layers that had their turn have changed too
     return per_element * saved + state_bytes(job.run, job.census, job.storage)
+
+
+def checkpoint_tensors(job: Job) -> int:
+    """What one rank without a split writes of weights and states: an adapter, or every weight, frozen ones included."""
+    adapter = regime_row(job.run.regime.name).learns == "an adapter"
+    weights = job.storage.weight * job.census.trained if adapter else weight_bytes(job.run, job.census, job.storage)
+    return weights + state_bytes(job.run, job.census, job.storage)
 
 
 def kept(run: Run) -> int:

@@ -13,6 +13,7 @@ from launcher.memory.constants import (
     RANK_HOST_LOADING,
     RANK_HOST_TRAINING,
 )
+from launcher.memory.disk import checkpoint_tensors
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
@@ -21,6 +22,7 @@ from launcher.memory.weights.optimizer import is_paged, state_bytes, unpaged_byt
 from launcher.memory.weights.parameters import packed_bytes, packed_experts, weight_bytes
 
 PROCESSES = "processes"
+IN_FLIGHT = "checkpoint in flight"
 IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
 KERNELS = "the same with the kernels of all libraries loaded, per rank"
 
@@ -28,6 +30,7 @@ KERNELS = "the same with the kernels of all libraries loaded, per rank"
 def host_terms(job: Job, peak: int) -> Terms:
     """Of all ranks on one node; `peak` is what a rank allocates where its device is the CPU."""
     ranks = job.run.cluster.ranks_per_node
+    copied = Term(IN_FLIGHT, copied_bytes(job), "copied by the first rank and written while training goes on: checkpoint.background")
     workers = Term("data workers", ranks * job.run.training.dataloader_workers * DATALOADER_WORKER, "private memory of a forked worker")
     if not job.gpu:
         held = peak - mapped_bytes(job)
@@ -36,8 +39,10 @@ def host_terms(job: Job, peak: int) -> Terms:
             Term("training", ranks * held, "the largest phase, per rank; frozen weights may stay pages of their files"),
             Term("heap slack", int(ranks * CPU_SLACK * held), "malloc and kernels' scratch, measured"),
             workers,
+            *([copied] if copied.bytes else []),
         )
-    return (*together(fullest(job, peak, leads=True), fullest(job, peak, leads=False), ranks - 1), workers)
+    alone = (copied,) if copied.bytes else ()
+    return (*together(fullest(job, peak, leads=True, beside=alone), fullest(job, peak, leads=False), ranks - 1), workers)
 
 
 def together(first: Terms, others: Terms, count: int) -> Terms:
@@ -47,11 +52,15 @@ def together(first: Terms, others: Terms, count: int) -> Terms:
     return tuple(Term(name, sizes[name], source) for name, source in names.items() if sizes[name])
 
 
-def fullest(job: Job, peak: int, *, leads: bool) -> Terms:
+def fullest(job: Job, peak: int, *, leads: bool, beside: Terms = ()) -> Terms:
     """A rank's phase that takes most: loading, the engine's start, or training and saving beside what is offloaded."""
     loading, training = Term(PROCESSES, RANK_HOST_LOADING, IMPORTS), Term(PROCESSES, RANK_HOST_TRAINING + kernel_bytes(job), KERNELS)
     started = Term(PROCESSES, RANK_HOST_LOADING + engine_bytes(job), "the same with DeepSpeed")
-    beside = (*offload_terms(job), Term("paged states", evicted_bytes(job, peak), "bitsandbytes' unified memory, where the GPU has no room for it"))
+    held = (
+        *beside,
+        *offload_terms(job),
+        Term("paged states", evicted_bytes(job, peak), "bitsandbytes' unified memory, where the GPU has no room for it"),
+    )
     loaded = Term("loading", loading_bytes(job), "of the weights, before the GPU gets them; 16-bit ones stay pages of their files")
     phases = (
         (loading, *random_base_terms(job, leads=leads)),
@@ -65,7 +74,7 @@ def fullest(job: Job, peak: int, *, leads: bool) -> Terms:
             started,
             Term("weights in one piece", flattened_bytes(job), "ZeRO-3 puts its share together on the host (runtime/zero/utils.py, defragment)"),
         ),
-        (training, *beside, Term("saving", saving_bytes(job, leads=leads), "the final model on its way to files")),
+        (training, *held, Term("saving", saving_bytes(job, leads=leads), "the final model on its way to files")),
     )
     return max(phases, key=total)
 
@@ -176,6 +185,11 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     if adapter:
         return job.storage.weight * job.census.trained
     return whole + (written_copies(job) if isinstance(sharding, Zero) else 0)
+
+
+def copied_bytes(job: Job) -> int:
+    """Of what a checkpoint holds, which the first rank keeps until it is written, and for the next one (trainers/checkpoints/background.py)."""
+    return checkpoint_tensors(job) if job.run.checkpoint.background else 0
 
 
 def written_copies(job: Job) -> int:

@@ -46,6 +46,12 @@ def alters_logits(run: Run) -> bool:
 # which is refused by reasoning; `why` holds what a run ended with.
 RULES: tuple[Rule, ...] = (
     Rule(
+        "background-split",
+        lambda run: run.checkpoint.background is True and not isinstance(run.sharding, Ddp),
+        "Its ranks write their parts of a checkpoint together, between two steps.",
+        "checkpoint.background=false",
+    ),
+    Rule(
         "skip-zero",
         lambda run: run.training.on_nan == "skip" and isinstance(run.sharding, Zero),
         "DeepSpeed makes a step within its backward pass, before anything can be left out of it.",

@@ -59,7 +59,7 @@ ALWAYS: Mapping[str, str] = {
         "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels fp8 "
         "deterministic neftune_alpha on_nan seed log_interval dataloader_workers"
     ),
-    "checkpoint": "interval resume",
+    "checkpoint": "interval resume background",
     "evaluation": "best_at_end patience generate",
     "sharding": "name stage offload_optimizer offload_params",
     "backend": "name max_restarts",

@@ -30,6 +30,16 @@ def test_weights_that_become_fp32_are_in_the_host_memory_of_every_rank(described
     assert found["processes"] == 3 * RANK_HOST_LOADING + RANK_HOST_TRAINING
 
 
+def test_a_checkpoint_in_flight_is_in_the_host_memory_of_the_first_rank_alone(described):
+    """fp32 weights, frozen ones too, and two fp32 moments of what learns; of an adapter in fp32 the same three numbers an element."""
+    background = ("node.gpus=4", "checkpoint.background=true")
+    adapters = 32 * 16 * ((4096 + 4096) * 2 + (4096 + 1024) * 2 + (4096 + 14336) * 3)
+
+    assert host(described, "regime=full", *background)["checkpoint in flight"] == 12 * P8
+    assert host(described, "regime=lora", *background)["checkpoint in flight"] == 12 * adapters
+    assert "checkpoint in flight" not in host(described, "regime=full", "node.gpus=4")
+
+
 @pytest.mark.parametrize("overrides", [("regime=lora",), ("regime=qlora",), ("regime=qlora", "regime.bits=2")])
 def test_weights_in_the_dtype_of_their_files_are_mapped_and_take_nothing(described, overrides):
     found = host(described, *overrides, "node.gpus=4")

@@ -12,6 +12,7 @@ CPU = ("node=cpu", "node.host_memory=8000000000")
 FP8 = "training.fp8=true"
 VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
+    "background-split": (*GPU, "checkpoint.background=true", "sharding=zero2"),
     "skip-zero": (*GPU, "training.on_nan=skip", "sharding=zero2"),
     "skip-scaler": (*GPU, "training.on_nan=skip", "sharding=ddp", "training.precision=fp16_amp"),
     "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),

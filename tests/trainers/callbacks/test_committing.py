@@ -1,5 +1,6 @@
 """A checkpoint that the trainer wrote aside becomes a committed one; old ones go, the needed ones stay."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from conf.committed import committed, faults
 from conf.run_dir import RunDir
 from trainers.callbacks.committing import Committing
+from trainers.checkpoints.background import Background
+from tests.waiting import wait_until
 
 SCORER = SimpleNamespace(can_generate=lambda: False)
 
@@ -67,6 +70,38 @@ def test_the_best_checkpoint_stays_and_is_named_where_it_is(run_dir: RunDir) -> 
         state = save(committing, step, best=1)
     assert steps(run_dir) == ["step-3", "step-1"]
     assert state.best_model_checkpoint == str(run_dir.checkpoint(1))
+
+
+def test_a_checkpoint_is_committed_while_training_goes_on_and_a_stop_waits_for_it(run_dir: RunDir) -> None:
+    background, may_write = Background(pinned=False), threading.Event()
+    committing = Committing(run_dir, keep=2, world=1, background=background)
+    background.thread.submit(may_write.wait)
+    save(committing, 5)
+    assert not run_dir.checkpoint(5).exists()
+    may_write.set()
+    committing.finish()
+    assert faults(run_dir.checkpoint(5)) == []
+    making = run_dir.checkpoints / ".making"
+    (making / "checkpoint-6").mkdir(parents=True)
+    (making / "checkpoint-6" / "model.safetensors").write_text("weights")
+    stopping = TrainerControl(should_training_stop=True)
+    committing.on_save(TrainingArguments(output_dir=str(making)), TrainerState(global_step=6, max_steps=10), stopping, model=SCORER)
+    assert steps(run_dir) == ["step-6", "step-5"]
+    background.close()
+
+
+def test_a_failure_of_what_is_in_flight_ends_the_next_step(run_dir: RunDir) -> None:
+    background = Background(pinned=False)
+    committing = Committing(run_dir, keep=2, world=1, background=background)
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    background.commit(fail)
+    wait_until(lambda: background.pending is not None and background.pending.done(), "the failure")
+    with pytest.raises(OSError, match="No space left"):
+        committing.on_step_end(TrainingArguments(output_dir=str(run_dir.path)), TrainerState(global_step=7, max_steps=10), TrainerControl())
+    background.close()
 
 
 def begin(committing: Committing, step: int) -> None:

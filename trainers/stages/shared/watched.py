@@ -1,12 +1,14 @@
 """What a run needs to know of each step and transformers' Trainer keeps to itself: the rows of its batches and the norm of its gradient."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer
 
+from trainers.checkpoints.background import Background
 from trainers.data.rows.numbers import KeepingNumbers, taken_numbers
 
 
@@ -15,6 +17,8 @@ class Watched(Trainer):
 
     step_rows: Sequence[int] = ()  # numbers of the rows of the step that is made
     step_norm: torch.Tensor | float | None = None  # of its gradient, over all ranks, before clipping
+
+    background: Background | None = None  # writes its checkpoints while it trains
 
     keeps_rows = False  # whether batches of the training carry the numbers of their rows; those of an evaluation never do
 
@@ -35,3 +39,7 @@ class Watched(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         self.step_norm = super()._get_grad_norm(model, grad_norm)
         return self.step_norm
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.background.taking() if self.background is not None and self.args.should_save else nullcontext():
+            super()._save_checkpoint(model, trial)
