@@ -9,9 +9,9 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from conf.committed import committed, faults
 from conf.run_dir import RunDir
+from tests.waiting import wait_until
 from trainers.callbacks.committing import Committing
 from trainers.checkpoints.background import Background
-from tests.waiting import wait_until
 
 SCORER = SimpleNamespace(can_generate=lambda: False)
 
