@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from types import UnionType
 from typing import IO, Any, ClassVar, get_args, get_type_hints
 
+from conf.exit_codes import NOT_A_NUMBER
 from conf.records import is_number, is_time, is_whole, read_lines
 from conf.run_dir import RunDir, cut_torn_line
 from conf.secrets import masked_in
@@ -262,6 +263,20 @@ def lines(entries: Iterable[dict[str, Any]]) -> list[str]:
 def words(entry: dict[str, Any]) -> str:
     row = row_of(entry)
     return f"{entry['event']} (an event of a newer version)" if row is None else row.words()
+
+
+def roll_backs(entries: Sequence[dict[str, Any]], step: int | None) -> int:
+    """How often the run has gone back for a NaN (training.on_nan=rollback) since its checkpoint of `step`, or None: since its newest one.
+
+    A person who chooses where the run goes on begins the count anew.
+    """
+    count = 0
+    for row in map(row_of, entries):
+        if isinstance(row, Rewound) or (isinstance(row, Committed) and step in (None, row.step)):
+            count = 0
+        elif isinstance(row, Failed) and row.exit_code == NOT_A_NUMBER:  # no other end with this code is followed by a start
+            count += 1
+    return count
 
 
 def starts_without_progress(entries: Sequence[dict[str, Any]]) -> int:

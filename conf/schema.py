@@ -254,7 +254,8 @@ class Training:
     seed: int = MISSING  # Seed of all random numbers.
     log_interval: int = MISSING  # steps: From one line of progress to the next.
     dataloader_workers: int = MISSING  # processes: This many load data for each rank. 0: the rank does it itself.
-    # stop | skip: What happens at a step whose loss or gradient is NaN or infinite. skip leaves that step out, and stops after ten in a row.
+    # stop | skip | rollback: What happens at a step whose loss or gradient is NaN or infinite. skip leaves it out, and stops after ten in a row.
+    # rollback goes on from the newest checkpoint with half the learning rate, at most three times without a new checkpoint.
     on_nan: str = MISSING
 
 

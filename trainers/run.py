@@ -10,7 +10,9 @@ from types import ModuleType
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
+from conf import journal
 from conf.exit_codes import DONE, SAVED
+from conf.journal import roll_backs
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
@@ -200,7 +202,7 @@ def build(
         *([skipping] if skipping else []),
         finite,
         rows,
-        Schedule(),
+        Schedule(lambda step: roll_backs(journal.events(run_dir), step)),
         Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir), background),
         Progress(run_dir, place.leads, finite.history),  # after it, since the time of a commit is no time of a step
     ]

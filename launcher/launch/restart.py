@@ -5,11 +5,12 @@ new checkpoint sets the count back: budgets of several starters never multiply.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from conf import journal
-from conf.exit_codes import EXIT_CODES, NO_PROGRESS, WITHIN_BUDGET, Again
-from conf.journal import starts_without_progress
+from conf.exit_codes import EXIT_CODES, NO_PROGRESS, NOT_A_NUMBER, WITHIN_BUDGET, Again
+from conf.journal import roll_backs, starts_without_progress
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.errors import NoProgress
@@ -18,6 +19,19 @@ from launcher.words import plural
 
 # backend.max_restarts=null: on this machine a person may be waiting for the first error; three starts in all where something else starts runs again.
 BY_ITSELF = {journal.SUPERVISOR: 0, journal.SLURM: 2, journal.TORCHRUN: 2}
+
+
+ROLL_BACKS = 3  # without a new checkpoint between: the rate is an eighth then
+NO_MORE = f"The run went back {ROLL_BACKS} times without a new checkpoint, each time to half the learning rate (training.on_nan=rollback)."
+
+
+def goes_back(outcome: Outcome, on_nan: str) -> bool:
+    return outcome.exit_code == NOT_A_NUMBER and on_nan == "rollback"
+
+
+def reason(outcome: Outcome, on_nan: str) -> str:
+    """Which key has a run started again that ended with `outcome`."""
+    return "training.on_nan=rollback: with half the learning rate" if goes_back(outcome, on_nan) else "backend.max_restarts"
 
 
 def budget(run: Run, by: str) -> int:
@@ -30,8 +44,10 @@ def again(exit_code: int) -> Again:
     return next(row.again for row in EXIT_CODES if row.code == exit_code)
 
 
-def final(outcome: Outcome, events: Sequence[dict[str, Any]], allowed: int, run_dir: RunDir) -> Outcome | None:
-    """What a run ends with, after an attempt ended with `outcome`; None: it is started again."""
+def final(outcome: Outcome, events: Sequence[dict[str, Any]], allowed: int, run_dir: RunDir, on_nan: str = "stop") -> Outcome | None:
+    """What a run ends with, after an attempt ended with `outcome`; None: it is started again. `on_nan` as the run says."""
+    if goes_back(outcome, on_nan):
+        return None if roll_backs(events, None) < ROLL_BACKS else replace(outcome, message=f"{outcome.message} {NO_MORE}")
     if again(outcome.exit_code) != WITHIN_BUDGET or allowed == 0:
         return outcome
     used = starts_without_progress(events)

@@ -11,7 +11,7 @@ from types import FrameType
 from conf import journal
 from conf.exit_codes import INTERRUPTED, LOST_PEER
 from conf.processes import Identity, identity_of, kill_supervised_by
-from conf.run_dir import RunDir
+from conf.run_dir import RunDir, load_run
 from launcher.command import Command
 from launcher.launch import execute, guardian, lock, restart
 from launcher.launch.hang_report import Watcher, named, report
@@ -88,9 +88,11 @@ def attempt(
     outcome = outcome_of(run_dir, process.returncode, cause)
     if requests.count or run_dir.stop.exists():
         return outcome
-    end = restart.final(outcome, journal.events(run_dir), restarts, run_dir)
+    on_nan = load_run(run_dir).training.on_nan
+    end = restart.final(outcome, journal.events(run_dir), restarts, run_dir, on_nan)
     if end is None:
-        display.say(f"Exit code {outcome.exit_code}: {outcome.message}\nStarting again from the newest checkpoint (backend.max_restarts).")
+        why = restart.reason(outcome, on_nan)
+        display.say(f"Exit code {outcome.exit_code}: {outcome.message}\nStarting again from the newest checkpoint ({why}).")
         execute.clear_failed(run_dir, outcome)
     return end
 

@@ -159,7 +159,7 @@ LIMITS: tuple[Limit, ...] = (
     positive("training.neftune_alpha"),
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
     counted("training.log_interval", 1),
-    one_of("training.on_nan", "stop", "skip"),
+    one_of("training.on_nan", "stop", "skip", "rollback"),
     counted("training.dataloader_workers", 0, MOST_PROCESSES),
     counted("checkpoint.interval", 0),
     counted("checkpoint.keep", 1),

@@ -122,3 +122,16 @@ def test_only_a_commit_sets_the_counter_back(run_dir: RunDir) -> None:
         record(run_dir, row)
         counts.append(starts_without_progress(events(run_dir)))
     assert counts == [0, 0, 0, 1, 2, 2, 2, 0, 1]
+
+
+def test_roll_backs_are_counted_from_the_checkpoint_on_that_a_start_goes_on_from() -> None:
+    """The rate of a checkpoint holds those before it."""
+    back, crash = journal.Failed(81, "The loss is NaN."), journal.Failed(6, "killed")
+
+    def counted(step: int | None, *rows: journal.Row) -> int:
+        entries = [{"time": 1.0, "event": row.event, **{name: value for name, value in vars(row).items() if value is not None}} for row in rows]
+        return journal.roll_backs(entries, step)
+
+    history = (back, journal.Committed(2, 1, 0.1), back, crash, journal.Committed(4, 1, 0.1), back, back)
+    assert [counted(step, *history) for step in (0, 2, 4, None)] == [4, 3, 2, 2]
+    assert counted(2, *history, journal.Rewound("step-2", ("step-4",))) == 0

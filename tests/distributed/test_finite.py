@@ -4,10 +4,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import command_line as line
 import pytest
+from cells import TINY
 
+from conf import journal
 from conf.committed import committed
 from conf.exit_codes import NOT_A_NUMBER
+from conf.records import read_lines
 
 pytestmark = pytest.mark.distributed
 
@@ -39,3 +43,54 @@ def test_no_rank_commits_what_is_no_number_of_split_weights(cells: ModuleType, t
     monkeypatch.setattr(cells, "SCRIPT", Path(__file__).with_name("run_fsdp_cells.py"))
     for left in left_by(cells, ("fsdp2",), tmp_path):
         assert_nothing_poisoned(left)
+
+
+# The fifth step of each start that finds a mark has no loss; every such start takes one mark away.
+NO_LOSS = """
+import sys
+if sys.orig_argv[-3:-1] == ["-m", "trainers"] and "torch.distributed.run" not in sys.orig_argv:
+    import pathlib
+    import transformers
+    marks, step = sorted(pathlib.Path({marks!r}).iterdir()), transformers.Trainer.training_step
+    if marks:
+        marks[0].unlink()
+        def broken(self, *positional, **named):
+            loss = step(self, *positional, **named)
+            return loss * float("nan") if self.state.global_step == 4 else loss
+        transformers.Trainer.training_step = broken
+"""
+BACK = (
+    *("model=demo", "data=demo", "regime=lora", "node=cpu", "cluster.ranks_per_node=1", *TINY, "data.max_samples=64", "data.validation_share=0"),
+    *("optim.scheduler=constant", "optim.warmup=0", "optim.lr=0.004", "training.max_steps=6", "checkpoint.interval=2", "training.on_nan=rollback"),
+)
+
+
+def go_back(folder: Path, times: int) -> line.Ended:
+    (folder / "site").mkdir()
+    (folder / "marks").mkdir()
+    for number in range(times):
+        (folder / "marks" / str(number)).touch()
+    (folder / "site" / "sitecustomize.py").write_text(NO_LOSS.format(marks=str(folder / "marks")))
+    path = f"{folder / 'site'}:{Path(__file__).resolve().parents[2]}"
+    return line.call((*line.MODULE, "train", *BACK), folder, PYTHONPATH=path)
+
+
+def test_a_run_goes_back_and_on_with_half_the_rate(tmp_path: Path) -> None:
+    ended = go_back(tmp_path, 2)
+    assert ended.code == 0, ended.text
+    assert ended.out.count("Starting again from the newest checkpoint (training.on_nan=rollback: with half the learning rate).") == 2
+    run_dir = line.the_run(tmp_path / "outputs")
+    entries = read_lines(run_dir.progress, lambda entry: "loss" in entry).entries
+    assert [(entry["step"], entry["lr"]) for entry in entries if entry["loss"] == entry["loss"]] == [
+        *((step, 0.004) for step in (1, 2, 3, 4)),
+        *((step, 0.001) for step in (5, 6)),
+    ]
+    assert [event["exit_code"] for event in journal.events(run_dir) if event["event"] == "failure"] == [NOT_A_NUMBER, NOT_A_NUMBER]
+
+
+@pytest.mark.long
+def test_a_run_that_stays_without_a_loss_ends_after_three_times(tmp_path: Path) -> None:
+    ended = go_back(tmp_path, 4)
+    assert ended.code == NOT_A_NUMBER
+    assert "The run went back 3 times without a new checkpoint" in ended.text
+    assert [path.name for path in committed(line.the_run(tmp_path / "outputs"))] == ["step-4", "step-2"]

@@ -72,7 +72,7 @@ class Finite(TrainerCallback):
             raise NotANumber(
                 f"{sentence(found)} at step {step}, so nothing is saved from this step. {known}{' ' if known else ''}"
                 "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp. "
-                "Resuming this run would give the same result."
+                "At the same rate this run would give the same result again."
             )
 
     def history(self) -> str:

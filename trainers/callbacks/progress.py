@@ -136,5 +136,5 @@ def refuse_nan(entry: dict[str, Any], interval: int, history: Callable[[], str])
             raise NotANumber(
                 f"{key} is {entry[key]} {when}, and nothing was saved from this step. {known}{' ' if known else ''}"
                 "Start a new run with a lower optim.lr, or with training.precision=bf16_amp instead of fp16_amp. "
-                "Resuming this run would give the same result."
+                "At the same rate this run would give the same result again."
             )

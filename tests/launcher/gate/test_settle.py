@@ -100,7 +100,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("training.seed", "", [0, 2**32 - 1], [-1, 2**32]),
     ("training.log_interval", "", [1], [0]),
     ("training.dataloader_workers", "", [0], [-1]),
-    ("training.on_nan", "", ["stop", "skip"], ["ignore", ""]),
+    ("training.on_nan", "", ["stop", "skip", "rollback"], ["ignore", ""]),
     ("checkpoint.interval", "", [0], [-1]),
     ("checkpoint.keep", "", [1], [0]),
     ("data.control_tokens", "", ["special", "text"], ["Special", "", "plain"]),

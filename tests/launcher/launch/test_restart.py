@@ -87,3 +87,19 @@ def test_a_start_that_has_committed_may_be_followed_by_another_whatever_the_budg
 def test_a_stated_budget_holds_for_everything_that_starts_a_run(stated: tuple[str, ...], allowed: tuple[int, ...]) -> None:
     run = described("model=demo", "data=demo", "node=cpu", *stated)
     assert tuple(budget(run, by) for by in (journal.SUPERVISOR, journal.SLURM, journal.TORCHRUN)) == allowed
+
+
+def test_a_nan_goes_back_three_times_without_a_new_checkpoint() -> None:
+    ended, failed = Outcome(81, "The loss is NaN."), journal.Failed(81, "The loss is NaN.")
+    assert final(ended, history(), 0, RUN_DIR, "stop") == ended
+    assert final(ended, history(*[failed] * 2), 0, RUN_DIR, "rollback") is None
+    assert final(ended, history(*[failed] * 3, COMMIT), 0, RUN_DIR, "rollback") is None
+    end = final(ended, history(COMMIT, *[failed] * 3), 0, RUN_DIR, "rollback")
+    assert end == Outcome(
+        81,
+        "The loss is NaN. The run went back 3 times without a new checkpoint, each time to half the learning rate (training.on_nan=rollback).",
+    )
+
+
+def test_other_ends_of_a_run_that_goes_back_for_a_nan_are_as_ever() -> None:
+    assert final(Outcome(76, "hangs"), history(), 0, RUN_DIR, "rollback") == Outcome(76, "hangs")
