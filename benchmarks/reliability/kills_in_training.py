@@ -206,11 +206,9 @@ def main() -> int:
     parser = arguments(__doc__ or "")
     parser.add_argument("--on", choices=[*JOBS], default="cpu")
     parser.add_argument("--job", help="this one alone", choices=[name for jobs in JOBS.values() for name in jobs])
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no trial after this time")
     parser.add_argument("--at-once", type=int, default=1, help="trials side by side; the undisturbed runs are among them")
     parser.add_argument("--within", type=float, default=1e9, help="end whatever still runs after this many seconds")
     options = parser.parse_args()
-    began = time.monotonic()
     wait_no_longer_than(options.within)
     jobs = [options.job] if options.job else [*JOBS[options.on]]
     with tempfile.TemporaryDirectory(prefix="regimen-kills-", ignore_cleanup_errors=True) as made, ThreadPoolExecutor(options.at_once) as threads:
@@ -220,7 +218,6 @@ def main() -> int:
             options,
             "kills in training",
             lambda number, seed: trial(number, seed, options.on, jobs, options.broken, root, lambda job: references[job].result()),
-            lambda: time.monotonic() - began < options.seconds,
             threads,
         )
 

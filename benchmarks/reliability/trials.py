@@ -19,21 +19,20 @@ def arguments(about: str) -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial of this call")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="a line for each trial is appended to this file")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no trial after this time")
     parser.add_argument("--broken", action="store_true", help="with the protection taken out: the script must then end with 1")
     return parser
 
 
-def run(
-    options: argparse.Namespace, name: str, trial: Trial, goes_on: Callable[[], bool] = lambda: True, threads: ThreadPoolExecutor | None = None
-) -> int:
-    """Trials in order, side by side where there are threads for it, as long as `goes_on` says so. One that did not land proves nothing.
+def run(options: argparse.Namespace, name: str, trial: Trial, threads: ThreadPoolExecutor | None = None) -> int:
+    """Trials in order, side by side where there are threads for it, as long as the time lasts. One that did not land proves nothing.
 
     Returns 0 where all that landed held, and at least one did; otherwise 1. An exception of a trial is raised when those beside it have ended.
     """
-    writing, found = Lock(), list[dict[str, Any]]()
+    writing, found, start = Lock(), list[dict[str, Any]](), time.monotonic()
 
     def make(number: int) -> None:
-        if not goes_on():
+        if time.monotonic() - start > options.seconds:
             return
         began = time.monotonic()
         result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
