@@ -106,3 +106,17 @@ def test_kills_of_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert exit_code(kills_in_training.main, monkeypatch, *job, "--out", str(out)) == 0
     assert sorted(line["in_save"] for line in map(json.loads, out.read_text().splitlines())) == [False, True]
     assert exit_code(kills_in_training.main, monkeypatch, *job, "--broken") == 1
+
+
+@pytest.mark.long
+def test_kills_in_saves_of_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank goes on by itself; whether a peer does is what its lines say."""
+    from benchmarks.reliability import peers_in_save  # it imports torch
+
+    out = tmp_path / "peers.jsonl"
+    assert exit_code(peers_in_save.main, monkeypatch, "--system", "regimen", "--trials", "2", "--out", str(out)) == 0
+    for system in ("trainer", "accelerate"):
+        exit_code(peers_in_save.main, monkeypatch, "--system", system, "--trials", "2", "--out", str(out))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["system"] for line in lines] == ["regimen"] * 2 + ["trainer"] * 2 + ["accelerate"] * 2
+    assert all(line["held"] or line["said"] or not line["same_weights"] for line in lines)
