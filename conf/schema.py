@@ -350,12 +350,29 @@ class Slurm(Cluster):
     qos: str | None = MISSING  # What sbatch gets as --qos. null: the site's default.
     time: str | None = MISSING  # Time limit as HH:MM:SS or D-HH:MM:SS. null: the partition's own.
     gpu_type: str | None = MISSING  # The TYPE in --gpus-per-node=TYPE:N. null: any.
+    # Which card a TYPE is that conf/gpu_types.yaml does not have: TYPE:CARD, a file of conf/node, or TYPE:NAME:MEMORY:TFLOPS (docs/slurm.md).
+    gpu_types: list[str] = MISSING
     cpus_per_rank: int = MISSING  # CPU cores for each rank.
-    # Host memory of one node (--mem), with its unit: 64GB, 64GiB. A bare number counts MiB. 0: all of the node's. null: the partition's default.
+    # Host memory of one node (--mem), with its unit: 64GB, 64GiB. A bare number counts MiB. 0: all of the node's. default: what the site gives a job
+    # that asks for none. null: what the plan predicts, with a margin (docs/slurm.md).
     memory: str | None = MISSING
     constraint: str | None = MISSING  # What sbatch gets as --constraint. null: none.
     reservation: str | None = MISSING  # What sbatch gets as --reservation. null: none.
     exclude: str | None = MISSING  # What sbatch gets as --exclude. null: none.
+    exclusive: bool = MISSING  # true: no other job shares the nodes, and all of their memory is the job's where `memory` is null.
+    licenses: str | None = MISSING  # What sbatch gets as --licenses. null: none.
+    mail_user: str | None = MISSING  # Address for mails of Slurm about the job. null: the site's default.
+    mail_type: str | None = MISSING  # Events that Slurm sends a mail about, such as END,FAIL. null: none.
+    comment: str | None = MISSING  # What sbatch gets as --comment. null: none.
+    dependency: str | None = MISSING  # What sbatch gets as --dependency. null: none, or what `after` needs.
+    directives: list[str] = MISSING  # Further options of sbatch without their dashes: nice=100, nodelist=node[3-5] (docs/slurm.md lists them).
+    # Lines before the run: module, ml, conda activate, mamba activate, spack load. If one fails, the job ends with exit code 2.
+    setup: list[str] = MISSING
+    export: list[str] | None = MISSING  # Only these variables of yours reach the job, beside what the plan sets. null: all of them.
+    container: str | None = MISSING  # Image in which the ranks run; it must hold regimen. null: none.
+    container_runtime: str = MISSING  # pyxis | apptainer: What starts the container.
+    container_mounts: list[str] = MISSING  # FOLDER, FOLDER:INSIDE or FOLDER:INSIDE:ro. The folder `output` is mounted anyway.
+    container_python: str = MISSING  # The Python of the image.
     signal_seconds: int = MISSING  # seconds: Before the time limit, Slurm signals the run this early, so that it saves; the job is then queued again.
 
 

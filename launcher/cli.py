@@ -243,6 +243,7 @@ def add_job_records(add: AddParser) -> None:
         verb.add_argument("job")
         verb.set_defaults(act=act)
     end.add_argument("code", type=int, help="the exit code of srun")
+    end.add_argument("--set-up", action="store_true", help="a line of cluster.setup failed with this code, and no rank was started")
     end.add_argument("--ending", action="store_true", help="Slurm ends the job itself: it was cancelled or queued again, or its time is over")
 
 
@@ -327,4 +328,6 @@ def act_job_end(arguments: argparse.Namespace) -> int:
     from conf.run_dir import RunDir
     from launcher.launch import batch_job
 
+    if arguments.set_up:
+        return batch_job.setup_failed(RunDir(arguments.run), arguments.job, arguments.code)
     return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code, arguments.ending)

@@ -67,13 +67,13 @@ def settle_node(node: Node, nodes: int, root: Path = Path("/"), *, queued: bool 
 
     Args:
         nodes: how many nodes the job uses; all are assumed to be alike.
-        queued: a batch system chooses the nodes; only node=auto says that they are like this machine.
+        queued: a batch system chooses the nodes. What node=auto leaves open of them is read by launcher/facts/partition.py.
         root: where /proc and /sys are.
 
     Raises:
         ConfigError: when the visible GPUs differ, cannot be read, or are fewer than stated.
     """
-    if not node.auto:
+    if not node.auto or (queued and is_stated(node)):
         return settle_named(node, root, queued=queued)
     gpus, notes = visible_gpus()
     settled = settle_auto(node, gpus)
@@ -140,6 +140,11 @@ def settle_auto(node: Node, gpus: Sequence[Gpu]) -> SettledNode:
         tflops=peak_tflops(name) if node.tflops is None else node.tflops,
     )
     return settled_node(known, wanted)
+
+
+def is_stated(node: Node) -> bool:
+    """Whether node=auto has nothing left to ask about GPUs."""
+    return node.gpus is not None and (node.gpus == 0 or node.gpu_memory is not None)
 
 
 def refuse_absent_gpus(node: Node) -> None:

@@ -1,5 +1,6 @@
 """One composed run, settled, estimated and judged on its node."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ from launcher.errors import ConfigError
 from launcher.facts.data import refuse_unfit_sets, trained_samples
 from launcher.facts.model import ModelFacts, model_facts, refuse_no_model, refuse_other_weights
 from launcher.facts.model.grown import grown
-from launcher.facts.node import NodeFacts, may_be_elsewhere, settle_node
+from launcher.facts.node import NodeFacts, is_stated, may_be_elsewhere, settle_node
 from launcher.facts.output import nearest_folder, refuse_unusable_output
 from launcher.gate.background import with_background
+from launcher.facts.partition import settle_in_partition
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
 from launcher.gate.left_open import left_open
 from launcher.gate.settle import settled
@@ -28,7 +30,7 @@ from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_given, check_values
 from launcher.rules.reward_model import refuse_unfit_reward_model
 from launcher.rules.rule import Rule
-from launcher.rules.slurm import late_end, refuse_slurm_values, refuse_unstated_node, stated_memory
+from launcher.rules.slurm import late_end, refuse_slurm_values, stated_memory
 from launcher.rules.together import together
 from launcher.rules.tokenizer import refuse_unfit_tokenizer
 from launcher.rules.unread import Known, unevaluated, unread
@@ -115,9 +117,7 @@ def judge_fitted(composed: Composed) -> Judged:
 def node_of(composed: Composed) -> NodeFacts:
     """What every run is judged on, after its single values have been looked at."""
     together(partial(check_values, composed), partial(refuse_slurm_values, composed))
-    node = place_of(composed)
-    refuse_unstated_node(composed, node.node)
-    return node
+    return place_of(composed)
 
 
 def place_of(described: Composed) -> NodeFacts:
@@ -126,6 +126,8 @@ def place_of(described: Composed) -> NodeFacts:
     limit = stated_memory(cluster) if isinstance(cluster, Slurm) else None
     if limit is not None:
         node = replace(node, host_memory=limit if node.host_memory is None else min(limit, node.host_memory))
+    if isinstance(cluster, Slurm) and node.auto and not is_stated(node):
+        return settle_in_partition(node, cluster, os.environ, limit)
     return settle_node(node, cluster.nodes, queued=isinstance(cluster, Slurm))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from conf import journal
-from conf.exit_codes import AFTER_WARNING, DONE, SAVED
+from conf.exit_codes import AFTER_WARNING, CONFIG, DONE, SAVED
 from conf.run_dir import RunDir
 from launcher.composition.recorded import recorded_run
 from launcher.errors import ConfigError, NoProgress, RunLocked, SubmissionError
@@ -18,8 +18,8 @@ from launcher.launch.slurm_commands import QueuedJob
 from launcher.launch.status import RunStatus, status_of
 
 
-def submit_fresh(judged: Judged) -> int:
-    """Submit a judged run and return at once; a refused submission leaves no folder."""
+def submit_fresh(judged: Judged) -> RunDir:
+    """Submit a judged run and return its folder at once; a refused submission leaves none."""
     run_dir = execute.start_fresh(judged)
     try:
         plan = plan_for(judged, run_dir)
@@ -28,16 +28,16 @@ def submit_fresh(judged: Judged) -> int:
         execute.remove_run_dir(run_dir.path)
         raise
     record_submission(plan, job)
-    return 0
+    return run_dir
 
 
-def submit_again(plan: LaunchPlan, held: lock.Owner) -> int:
+def submit_again(plan: LaunchPlan, held: lock.Owner) -> RunDir:
     """Submit a run that goes on in its folder; the job itself needs no lock, since refuse_active asks Slurm."""
     try:
         record_submission(plan, ask_sbatch(plan))
     finally:
         lock.release(plan.run_dir, held)
-    return 0
+    return plan.run_dir
 
 
 def ask_sbatch(plan: LaunchPlan) -> str:
@@ -143,6 +143,15 @@ def starter(run_dir: RunDir, job: str) -> str:
     """A job's first start was wanted by a person; a later one is a requeue, by us or by Slurm."""
     started = any(event["event"] == journal.Started.event and event.get("job") == job for event in journal.events(run_dir))
     return journal.SLURM if started else journal.USER
+
+
+def setup_failed(run_dir: RunDir, job: str, code: int) -> int:
+    """In the job, where a line of cluster.setup failed: no rank was started, and a second try would end the same way."""
+    said = f"A line of cluster.setup failed with exit code {code}. {run_dir.logs}/slurm-{job}.txt holds what it said."
+    again = f"Change it with: regimen train resume={run_dir.path} 'cluster.setup=[...]'"
+    ended = execute.finish(run_dir, Outcome(CONFIG, f"{said} {again}"))
+    print(ended.message, flush=True)
+    return ended.exit_code
 
 
 def job_end(run_dir: RunDir, job: str, agent_code: int, ending: bool = False) -> int:

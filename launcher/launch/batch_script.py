@@ -2,14 +2,17 @@
 
 import re
 import shlex
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from conf.environment import FromEnvironment
 from conf.run_dir import RunDir
-from conf.schema import Run, SettledSlurm, Slurm
+from conf.schema import Cluster, Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
-from launcher.errors import ConfigError, SubmissionError, Unsafe
-from launcher.rules.slurm import refuse_other_form, slurm_size
+from launcher.errors import SubmissionError, Unsafe
+from launcher.rules.slurm import slurm_size
+from launcher.rules.slurm_forms import refuse_from_environment, refuse_other_form
 
 TEMPLATES = PACKAGES / "slurm"
 TEMPLATE = "train.sbatch.j2"
@@ -23,7 +26,18 @@ SHELL_NAMES = {NODE_RANK: "SLURM_NODEID", HEAD: "head", PORT: "port"}
 FILLED_BY_JOB = re.compile(r"(--[a-z-]+=)(\{node_rank\}|\{head\}|\{port\})")
 
 
-def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[str, ...]) -> str:
+@dataclass(frozen=True)
+class Asked:
+    """What the plan adds to the values of cluster=slurm."""
+
+    memory: str | None = None  # --mem where cluster.memory is null
+    exported: tuple[str, ...] = ()  # names of all variables that the job gets; empty: every variable of the submitting shell
+
+
+NOTHING = Asked()
+
+
+def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[str, ...], asked: Asked = NOTHING) -> str:
     """The batch script of a settled run on Slurm.
 
     Args:
@@ -37,16 +51,19 @@ def render(run: Run, run_dir: RunDir, command: tuple[str, ...], launcher: tuple[
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.get_template(TEMPLATE).render(
-        directives=directives(run, run_dir),
+        directives=directives(run, run_dir, asked),
         run_dir=shlex.quote(allowed("the run folder", str(run_dir.path))),
         command=" ".join(shell_word(word) for word in command),
         launcher=" ".join(shell_word(word) for word in launcher),
+        step=" ".join(shell_word(word) for word in step_options(run)),
+        setup=setup_lines(run.cluster),
+        exported=asked.exported,
         time_limit=TIME_LIMIT,
         terminated=TERMINATED,
     )
 
 
-def directives(run: Run, run_dir: RunDir) -> list[str]:
+def directives(run: Run, run_dir: RunDir, asked: Asked = NOTHING) -> list[str]:
     cluster = run.cluster
     if not isinstance(cluster, SettledSlurm):
         raise TypeError(f"cluster={cluster.name} has no batch script.")
@@ -61,7 +78,10 @@ def directives(run: Run, run_dir: RunDir) -> list[str]:
         "--ntasks-per-node=1",
         f"--cpus-per-task={int(cluster.cpus_per_rank) * int(cluster.ranks_per_node)}",
         *gpu_directive(cluster, bool(run.node.gpus)),
-        *(f"--{option}={value}" for option, value in site_options(cluster) if not isinstance(value, FromEnvironment)),
+        *(f"--{option}={value}" for option, value in site_options(cluster, asked) if not isinstance(value, FromEnvironment)),
+        *(["--exclusive"] if cluster.exclusive else []),
+        *(f"--{allowed('cluster.directives', directive)}" for directive in cluster.directives),
+        *([f"--export={','.join(allowed('cluster.export', name) for name in asked.exported)}"] if asked.exported else []),
     ]
 
 
@@ -73,25 +93,69 @@ def gpu_directive(cluster: SettledSlurm, on_gpus: bool) -> list[str]:
     return [f"--gpus-per-node={kind}{cluster.ranks_per_node}"]
 
 
-def site_options(cluster: Slurm) -> list[tuple[str, str]]:
+def site_options(cluster: Slurm, asked: Asked = NOTHING) -> list[tuple[str, str]]:
     """The options that the site needs, checked; what is not stated is left to the site's defaults."""
     stated = {
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "time": cluster.time,
-        "memory": slurm_size(cluster),
+        "memory": memory_of(cluster, asked),
         "constraint": cluster.constraint,
         "reservation": cluster.reservation,
         "exclude": cluster.exclude,
+        "licenses": cluster.licenses,
+        "mail_user": cluster.mail_user,
+        "mail_type": cluster.mail_type,
+        "comment": cluster.comment,
+        "dependency": cluster.dependency,
     }
     names = {"memory": "mem"}
-    for key in ("exclude", "gpu_type"):
-        if isinstance(getattr(cluster, key), FromEnvironment):
-            raise ConfigError(
-                f"cluster.{key} cannot be read from the environment, because sbatch reads it only from its script. Write the value itself."
-            )
-    return [(names.get(key, key), allowed(f"cluster.{key}", value)) for key, value in stated.items() if value is not None]
+    refuse_from_environment(cluster)
+    return [(names.get(key, key.replace("_", "-")), allowed(f"cluster.{key}", value)) for key, value in stated.items() if value is not None]
+
+
+def memory_of(cluster: Slurm, asked: Asked) -> str | None:
+    """--mem as sbatch reads it; None: the site's default."""
+    if cluster.memory is not None:
+        return slurm_size(cluster)
+    return "0" if cluster.exclusive else asked.memory
+
+
+def setup_lines(cluster: Cluster) -> list[str]:
+    """cluster.setup word for word; what is no plain word was refused when the run was judged."""
+    lines = cluster.setup if isinstance(cluster, Slurm) else []
+    return [" ".join(shlex.quote(word) for word in allowed("cluster.setup", line).split()) for line in lines]
+
+
+def step_options(run: Run) -> tuple[str, ...]:
+    """What srun gets for the container of the ranks: the options of pyxis, a plugin of srun."""
+    cluster = run.cluster
+    if not isinstance(cluster, Slurm) or cluster.container is None or cluster.container_runtime != "pyxis":
+        return ()
+    return (f"--container-image={allowed('cluster.container', cluster.container)}", f"--container-mounts={','.join(mounts(run, cluster))}")
+
+
+def mounts(run: Run, cluster: Slurm) -> list[str]:
+    """The folder of all runs first: without it the ranks could not write."""
+    output = str(Path(run.output).absolute())
+    return [f"{output}:{output}", *(both_sides(allowed("cluster.container_mounts", mount)) for mount in cluster.container_mounts)]
+
+
+def both_sides(mount: str) -> str:
+    return mount if ":" in mount else f"{mount}:{mount}"
+
+
+def in_container(run: Run, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """What starts one node's ranks, with the Python of the image; Apptainer is a command before it, pyxis options of srun (step_options)."""
+    cluster = run.cluster
+    if not isinstance(cluster, Slurm) or cluster.container is None:
+        return argv
+    inside = tuple(allowed("cluster.container_python", cluster.container_python) if word == sys.executable else word for word in argv)
+    if cluster.container_runtime == "pyxis":
+        return inside
+    bound = (word for mount in mounts(run, cluster) for word in ("--bind", mount))
+    return ("apptainer", "exec", *(("--nv",) if run.node.gpus else ()), *bound, allowed("cluster.container", cluster.container), *inside)
 
 
 def allowed(key: str, value: str) -> str:

@@ -1,18 +1,34 @@
 """One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from conf.environment import FromEnvironment, as_written
 from conf.run_dir import RunDir, run_as_dict
-from conf.schema import Run
+from conf.schema import Run, Slurm
 from conf.secrets import masked_in
+from conf.sizes import MIB
 from launcher.command import LAUNCHER, Command
 from launcher.gate.judge import Judged
 from launcher.launch.backends import IN_A_STEP, accelerate_config, command, node_argv
-from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, options_from_environment, render, sbatch_argv
+from launcher.launch.batch_script import (
+    HEAD,
+    NODE_RANK,
+    PORT,
+    Asked,
+    contradicting_variables,
+    in_container,
+    options_from_environment,
+    render,
+    sbatch_argv,
+)
+from launcher.memory.constants import DATALOADER_WORKER, GIB, RANK_HOST_LOADING
 
+HOST_MARGIN = 0.25  # what data and libraries may take that the formulas have not seen; a job that takes more than --mem is killed
+BESIDE_RANKS = GIB  # the script's shell, srun, and the launcher's records
+EVERY_PROGRAM = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH")  # with cluster.export; a name that is not set is left out
 PLANNED_TIME = "TIME"  # stands for the start's date and time in a plan that is not started
 
 
@@ -38,11 +54,33 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     in_a_step = tuple({**dict(on_one_node.forced), **dict(IN_A_STEP)}.items())
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
     forced = ("env", *(f"{name}={value}" for name, value in in_a_step if not isinstance(value, FromEnvironment)))
-    script = render(run, run_dir, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)), LAUNCHER)
+    ranks_of_node = in_container(run, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)))
+    script = render(run, run_dir, ranks_of_node, LAUNCHER, asked_for(judged, on_one_node))
     withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
     forced_there = (*in_a_step, *options_from_environment(run))
     submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld, forced=forced_there)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))
+
+
+def asked_for(judged: Judged, on_one_node: Command) -> Asked:
+    """What a job of Slurm asks for by its plan."""
+    cluster = judged.run.cluster
+    exported = cluster.export if isinstance(cluster, Slurm) else None
+    planned = (name for name, _ in (*on_one_node.defaults, *on_one_node.forced, *IN_A_STEP))
+    return Asked(planned_memory(judged), () if exported is None else tuple(dict.fromkeys([*exported, *EVERY_PROGRAM, *planned])))
+
+
+def planned_memory(judged: Judged) -> str:
+    """--mem in MiB: the upper end of the predicted host memory of a node with a margin, and no more than the node has.
+
+    Before the first step the data are tokenised, by `data.workers` processes beside the waiting ranks; that may take more.
+    """
+    run, estimate = judged.run, judged.estimate
+    cores = run.cluster.cpus_per_rank * run.cluster.ranks_per_node if isinstance(run.cluster, Slurm) else 1
+    preparing = run.cluster.ranks_per_node * RANK_HOST_LOADING + (run.data.workers or cores) * DATALOADER_WORKER
+    asked = ceil(max(estimate.ranges.host.high(estimate.host), preparing) * (1 + HOST_MARGIN)) + BESIDE_RANKS
+    there = run.node.host_memory
+    return f"{ceil((asked if there is None else min(asked, there)) / MIB)}M"
 
 
 def new_run_dir(run: Run, time: str) -> RunDir:

@@ -1,4 +1,4 @@
-"""Slurm's own commands: their arguments, and what they answer. The one place that runs them."""
+"""Slurm's own commands about jobs: their arguments, and what they answer. launcher/facts/slurm.py runs them."""
 
 import re
 import subprocess
@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.errors import SubmissionError
+from launcher.facts.slurm import ask, said
 from launcher.launch.batch_script import parse_job_id
 
 # squeue(1), job state codes
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 ENDED = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"})
-FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_", "SINFO_")  # variables that these commands read as options: a filter would hide a job
-SECONDS = {"sbatch": 60, "squeue": 15, "sinfo": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
 
 
 # What squeue prints, and the year from which a start means no more: jobs without a time limit make Slurm expect the year 2537.
@@ -140,22 +139,3 @@ def restarts(job: str, site: Mapping[str, str]) -> int:
     if found is None:
         raise SubmissionError(f"scontrol does not know job {job}: {said(done)}")
     return int(found[1])
-
-
-def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    name = argv[0]
-    environment = {key: value for key, value in site.items() if not key.startswith(FURTHER_OPTIONS)}
-    try:
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=SECONDS[name], stdin=subprocess.DEVNULL, check=False)
-    except FileNotFoundError:
-        raise SubmissionError(f"{name} is not on the PATH. Do this on a machine of the cluster, or use cluster=local.") from None
-    except subprocess.TimeoutExpired:
-        raise SubmissionError(
-            f"{name} did not answer in {SECONDS[name]} s, so Slurm cannot be reached. Try again, or look with `scontrol ping`."
-        ) from None
-
-
-def said(done: "subprocess.CompletedProcess[str]") -> str:
-    """The command's own words in one line."""
-    words = (line.removeprefix(f"{done.args[0]}: error: ") for line in (done.stderr or done.stdout).splitlines())
-    return "; ".join(word for word in words if word) or f"exit code {done.returncode}"

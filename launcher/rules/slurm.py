@@ -1,50 +1,18 @@
-"""What sbatch accepts as the value of each key of cluster=slurm, and whether the time limit leaves time to train."""
+"""What the values of cluster=slurm must hold besides their form (slurm_forms.py): sizes, and whether the time limit leaves time to train."""
 
-import re
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-import conf
-from conf.schema import Composed, SettledNode, Slurm
-from conf.sizes import MIB, SIZE, bytes_of
-from launcher.errors import ConfigError, Unsafe
+from conf.schema import Composed, Slurm
+from conf.sizes import MIB, bytes_of
+from launcher.errors import ConfigError
+from launcher.facts.gpu_types import read_row
+from launcher.rules.slurm_forms import SITE_DEFAULT, TIME, refuse_other_form, refuse_other_values
 from launcher.words import duration
 
-NODES = Path(conf.__file__).parent / "node"
-NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
 START = 60  # seconds: processes, libraries, data and weights of a small model; the demo on two cores needs half of it
 LEAST_MEMORY = 512 * MIB  # RANK_HOST_CPU of launcher/memory/constants.py, rounded up
-TIME = re.compile(r"(?:([0-9]+)-)?([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])")
-
-
-@dataclass(frozen=True)
-class Form:
-    """One row: how a value is written, as sbatch(1) describes it."""
-
-    pattern: str
-    words: str  # what to write
-    example: str
-
-
-# Every pattern starts with a letter or digit, and none accepts white space, quotes, $ or #: a newline would end the directive, and what follows it
-# would run.
-FORMS: dict[str, Form] = {
-    "name": Form(r"\w[\w.+@:=,-]*", "letters, digits and _ . + @ : = , -", "demo"),
-    "cluster.partition": Form(r"[A-Za-z0-9_][\w.,-]*", "a name, or several with commas between them", "gpu"),
-    "cluster.account": Form(NAME, "a name", "lab_7"),
-    "cluster.qos": Form(NAME, "a name", "high"),
-    "cluster.time": Form(TIME.pattern, "HH:MM:SS or D-HH:MM:SS", "08:00:00"),
-    "cluster.gpu_type": Form(r"[A-Za-z0-9_][\w.-]*", "a name", "h100"),
-    "cluster.memory": Form(SIZE.pattern, "a number and its unit", "64GB"),
-    "cluster.constraint": Form(r"[A-Za-z0-9_(\[][\w.,&|*()\[\]-]*", "features with & or | between them", "nvlink"),
-    "cluster.reservation": Form(NAME, "a name", "course"),
-    "cluster.exclude": Form(r"[A-Za-z0-9_][\w.,\[\]-]*", "nodes with commas between them", "node[3-5,7]"),
-    # `%` is a pattern to sbatch, and white space would end --output
-    "the run folder": Form(r"/[\w./+@:=,-]*", "a path of letters, digits and / . _ + @ : = , -", "/home/me/outputs"),
-}
-HARMLESS = re.compile(r"[\w.,:+@&|*()\[\]/=%~-]*")  # none of these ends a value in the script
 
 
 def refuse_slurm_values(run: Composed) -> None:
@@ -57,42 +25,13 @@ def refuse_slurm_values(run: Composed) -> None:
     cluster = run.cluster
     if not isinstance(cluster, Slurm):
         return
-    written = {key: getattr(cluster, key.removeprefix("cluster.")) for key in FORMS if key.startswith("cluster.")}
-    for key, value in {"name": run.name, **written}.items():
-        if value is not None:
-            refuse_other_form(key, value)
+    refuse_other_form("name", run.name)
+    refuse_other_values(cluster)
     refuse_other_form("the run folder", str(Path(run.output).absolute()))
+    for row in cluster.gpu_types:
+        read_row(row)
     refuse_other_memory(cluster)
     refuse_short_time(cluster)
-
-
-def refuse_unstated_node(composed: Composed, found: SettledNode) -> None:
-    """Machines from which jobs are submitted often have no GPU; a job that is planned for such a machine gets none from Slurm either.
-
-    Raises:
-        ConfigError: naming the nodes that can be stated.
-    """
-    if not isinstance(composed.cluster, Slurm) or not composed.node.auto or composed.node.gpus is not None or found.gpus:
-        return
-    names = sorted(path.stem for path in NODES.glob("*.yaml"))
-    raise ConfigError(
-        "cluster=slurm needs to know the node of the job: node=auto reads the machine from which you submit, and this one has no GPU. "
-        f"Set node= to one of {', '.join(name for name in names if name not in ('auto', 'cpu'))}, describe another with node.gpus, node.gpu_memory "
-        "and node.auto=false, or set node=cpu for a job without GPUs."
-    )
-
-
-def refuse_other_form(key: str, value: str) -> None:
-    form = FORMS[key]
-    if re.fullmatch(form.pattern, value) is not None:
-        return
-    setting = "output" if key == "the run folder" else key
-    advice = f"Write {form.words}, for example {setting}={form.example}."
-    if value.startswith("-") and re.fullmatch(r"-[0-9.]+", value):
-        raise ConfigError(f"{key}={value} is below 0. {advice}")
-    if value.startswith("-") or HARMLESS.fullmatch(value) is None:
-        raise Unsafe(f"{key}={value!r} cannot be written into a batch script: a shell or sbatch could read more than a value in it. {advice}")
-    raise ConfigError(f"{key}={value} is not a value that sbatch accepts. {advice}")
 
 
 def stated_memory(cluster: Slurm) -> int | None:
@@ -101,7 +40,7 @@ def stated_memory(cluster: Slurm) -> int | None:
     Raises:
         ConfigError, Unsafe: for what is not a size.
     """
-    if cluster.memory is None:
+    if cluster.memory in (None, SITE_DEFAULT):
         return None
     refuse_other_form("cluster.memory", cluster.memory)
     size = bytes_of(cluster.memory, bare=MIB)
@@ -114,7 +53,7 @@ def slurm_size(cluster: Slurm) -> str | None:
     """The same as sbatch reads it: in its own units, rounded up to a whole number."""
     size = stated_memory(cluster)
     if size is None:
-        return None if cluster.memory is None else "0"
+        return None if cluster.memory in (None, SITE_DEFAULT) else "0"
     return f"{size // 1024**3}G" if size % 1024**3 == 0 else f"{-(-size // MIB)}M"
 
 

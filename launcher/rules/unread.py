@@ -12,7 +12,7 @@ from conf.evaluations import is_evaluated, with_ends
 from conf.hub import is_folder
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
-from conf.schema import Composed, Grpo, Qlora, Run
+from conf.schema import Composed, Grpo, Qlora, Run, Slurm
 from conf.stages import Loss, StageRow, stage_row
 from launcher.facts.data import held_out_samples
 
@@ -64,7 +64,10 @@ ALWAYS: Mapping[str, str] = {
     "sharding": "name stage offload_optimizer offload_params",
     "backend": "name max_restarts",
     "node": "name auto gpus host_memory",
-    "cluster": "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds",
+    "cluster": (
+        "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds gpu_types exclusive "
+        "licenses mail_user mail_type comment dependency directives setup export container"
+    ),
     "hang": "starting data loading compiling training evaluation generation saving",
     "tracking": "name",
     "gate": "mode",
@@ -192,6 +195,12 @@ READ_IF: tuple[Reading, ...] = (
         ("node.link",), lambda known: known.run.node.gpus > 0 and ranks(known.run) > 1, "no GPU of it sends anything to another", "use more GPUs"
     ),
     Reading(("node.network",), lambda known: known.run.cluster.nodes > 1, "the run has one node", "use more with cluster.nodes"),
+    Reading(
+        ("cluster.container_runtime", "cluster.container_mounts", "cluster.container_python"),
+        lambda known: not isinstance(known.run.cluster, Slurm) or known.run.cluster.container is not None,
+        "cluster.container=null, and the ranks run in no container",
+        "set cluster.container",
+    ),
     Reading(("cluster.gpu_type",), lambda known: known.run.node.gpus > 0, ON_CPU, "describe the node with node="),
     Reading(
         ("tracking.project", "tracking.entity"),

@@ -41,6 +41,7 @@ def add_train(add: AddParser) -> None:
         help="a sweep: each combination of values that commas separate is a run; resume=SWEEP goes on with one",
     )
     train.add_argument("--detach", action="store_true", help="return at once; `regimen status --follow` attaches again")
+    train.add_argument("--wait", action="store_true", help="with cluster=slurm: follow the submitted job to its end, and end with its exit code")
     train.add_argument("--dry-run", action="store_true", help="do the same as `regimen plan`")
     known_dead = "resume= a run whose owner cannot be judged from here: you know that it has ended"
     train.add_argument("--take-over", action="store_true", help=known_dead)
@@ -104,14 +105,14 @@ def act_train(arguments: argparse.Namespace) -> int:
         from launcher.sweep.multirun import multirun
 
         return multirun(arguments.overrides, arguments.config_dir, Trust(arguments.take_over, arguments.other_owner))
-    return train.train(arguments.overrides, arguments.config_dir, arguments.detach, Trust(arguments.take_over, arguments.other_owner))
+    return train.train(arguments.overrides, arguments.config_dir, arguments.detach, Trust(arguments.take_over, arguments.other_owner), arguments.wait)
 
 
 def refuse_with_multirun(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for what a sweep cannot do, with the line that can."""
     one_run = "It shows one run. Give one value for each key and leave -m out."
     shown = ((f"--{name}", one_run) for name in ("cfg", "matrix", "explain", "picture", "save", "diff"))
-    for option, instead in (*shown, ("--detach", "Write: nohup regimen train -m ... &")):
+    for option, instead in (*shown, ("--wait", "A sweep is followed anyway."), ("--detach", "Write: nohup regimen train -m ... &")):
         if vars(arguments).get(option[2:]):
             raise ConfigError(f"{option} is not possible with -m. {instead}")
 

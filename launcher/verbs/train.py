@@ -35,18 +35,23 @@ from launcher.verbs.plan_text import expectation_lines, fit_lines, note_lines, r
 from launcher.words import red_alarms, wrapped
 
 
-def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, trust: Trust = NO_TRUST) -> int:
-    """Start a run, or go on with one: from the command line, or as one rank of a job that the user started with torchrun."""
+def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool, trust: Trust = NO_TRUST, wait: bool = False) -> int:
+    """Start a run, or go on with one: from the command line, or as one rank of a job that the user started with torchrun.
+
+    Args:
+        wait: a submitted job is followed to its end.
+    """
     rank = torchrun_door.started_by_torchrun(os.environ)
     if rank is not None:
         return join_torchrun(rank, overrides, config_dirs, trust)
     name, others = recorded.split_resume(overrides)
     if name is not None:
-        return go_on(status.named_run(name, recorded.output_of(others)), others, detached, trust)
+        return go_on(status.named_run(name, recorded.output_of(others)), others, detached, trust, wait)
     decided = decide_fresh(overrides, config_dirs)
     refuse_several_local_nodes(decided.run)
     if decided.run.cluster.name == "slurm":
-        return batch_job.submit_fresh(decided)
+        return submitted(batch_job.submit_fresh(decided), wait)
+    refuse_wait(wait)
     plan, held = take_fresh(decided)
     print(f"run folder: {plan.run_dir.path}", flush=True)
     return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held, restart.budget(plan.run, journal.SUPERVISOR))
@@ -182,20 +187,37 @@ def early_end(run_dir: RunDir) -> str:
     return f"ended at step {last['step']} of {last['of']}: no better {evaluation.metric} in {patience} evaluations (evaluation.patience). "
 
 
-def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trust) -> int:
+def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trust, wait: bool = False) -> int:
     """Resume a run in its own folder."""
     decided = decide_again(run_dir, overrides, trust)
     if decided is None:
         return 0
+    if decided.run.cluster.name != "slurm":
+        refuse_wait(wait)
     plan, held = take_again(decided, run_dir, os.environ, trust)
     for line in open_keys(decided.run):
         print(f"note: {line} is read from the environment again.")
     if decided.run.cluster.name == "slurm":
-        return batch_job.submit_again(plan, held)
+        return submitted(batch_job.submit_again(plan, held), wait)
     if detached:
         return detach(plan, held)
     print(f"going on in {run_dir.path}", flush=True)
     return supervised(run_dir, plan.command, held, restart.budget(plan.run, journal.SUPERVISOR))
+
+
+def submitted(run_dir: RunDir, wait: bool) -> int:
+    """After a submission: at once, or with `--wait` when the run has ended, and then with its exit code."""
+    if not wait:
+        return 0
+    from launcher.verbs.watch import follow
+
+    print("Ctrl-C ends this view alone, and the job goes on.", flush=True)
+    return follow(str(run_dir.path), None)
+
+
+def refuse_wait(wait: bool) -> None:
+    if wait:
+        raise ConfigError("--wait follows a job that is submitted, and cluster=local starts here, where `regimen train` follows it anyway.")
 
 
 def supervise_folder(path: Path, nonce: str | None = None) -> int:

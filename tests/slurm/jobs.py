@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.command import LAUNCHER
-from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, parse_job_id, render, sbatch_argv
+from launcher.launch.batch_script import HEAD, NODE_RANK, NOTHING, PORT, Asked, parse_job_id, render, sbatch_argv
 from tests.described import described
 from tests.waiting import wait_until
 
@@ -47,14 +47,17 @@ class Job:
         return self.cluster.wait_for(self.number, "COMPLETED", "FAILED", "CANCELLED")
 
 
-def submit(cluster: "Cluster", folder: Path, behaviour: str, nodes: int = 2, partition: str = "main") -> Job:
+def submit(
+    cluster: "Cluster", folder: Path, behaviour: str, nodes: int = 2, partition: str = "main", asked: Asked = NOTHING, **values: object
+) -> Job:
+    """`values`: of cluster=slurm."""
     run_dir = RunDir(folder)
     run_dir.logs.mkdir(parents=True)
     run = described("model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo")
-    run = replace(run, cluster=replace(run.cluster, nodes=nodes, ranks_per_node=1, partition=partition))
+    run = replace(run, cluster=replace(run.cluster, nodes=nodes, ranks_per_node=1, partition=partition, **values))
     save_run(run, run_dir)
     placed = (f"--node-rank={NODE_RANK}", f"--master-addr={HEAD}", f"--master-port={PORT}")
-    run_dir.batch_script.write_text(render(run, run_dir, (sys.executable, str(STAND_IN), behaviour, *placed, str(run_dir.path)), LAUNCHER))
+    run_dir.batch_script.write_text(render(run, run_dir, (sys.executable, str(STAND_IN), behaviour, *placed, str(run_dir.path)), LAUNCHER, asked))
     number = parse_job_id(cluster.ask(*sbatch_argv(run_dir.batch_script)))
     journal.record(run_dir, journal.Submitted(number))
     return Job(cluster, run_dir, number, nodes)

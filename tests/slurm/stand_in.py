@@ -17,7 +17,7 @@ from pathlib import Path
 behaviour, node_rank, head, port, folder = sys.argv[1], *(word.partition("=")[2] for word in sys.argv[2:5]), Path(sys.argv[5])
 behaviour, _, seconds = behaviour.partition(":")
 ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-found = {"host": socket.gethostname(), "head": head, "port": port, "pid": os.getpid(), "ignores_sigterm": ignored}
+found = {"host": socket.gethostname(), "head": head, "port": port, "pid": os.getpid(), "ignores_sigterm": ignored, "variables": sorted(os.environ)}
 (folder / f"node-{node_rank}.json").write_text(json.dumps(found))
 
 

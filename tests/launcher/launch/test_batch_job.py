@@ -194,10 +194,10 @@ def test_a_value_that_slurm_does_not_accept_is_refused_before_there_is_a_folder(
 def test_a_machine_without_gpus_does_not_stand_for_the_node_of_a_job(
     node: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
     given = [word for word in RUN if not word.startswith("node=")]
     assert main(["plan", *given, *node, f"output={tmp_path}"]) == code
-    said = "cluster=slurm needs to know the node of the job: node=auto reads the machine from which you submit, and this one has no GPU."
+    said = "cluster=slurm with node=auto reads the nodes of the partition. sinfo is not on the PATH."
     told = capsys.readouterr().err
     assert (said in told) == (code == 2)
     assert ("Set node= to one of a100_40, a100_80, h100_80, h200_141," in told) == (code == 2)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,19 @@ import pytest
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
 from launcher.errors import ConfigError, SubmissionError, Unsafe
-from launcher.launch.batch_script import HEAD, NODE_RANK, PORT, contradicting_variables, parse_job_id, render, sbatch_argv
-from launcher.rules.slurm import FORMS
+from launcher.launch.batch_script import (
+    HEAD,
+    NODE_RANK,
+    PORT,
+    Asked,
+    contradicting_variables,
+    directives,
+    in_container,
+    parse_job_id,
+    render,
+    sbatch_argv,
+)
+from launcher.rules.slurm_forms import FORMS, FURTHER, LISTS, refuse_other_directive, refuse_other_values
 from tests.described import described
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,10 +63,50 @@ def on_gpus() -> Run:
     return replace(run, node=replace(run.node, gpus=4))
 
 
-@pytest.mark.parametrize(("name", "run"), [("cpu", slurm_run()), ("gpu", on_gpus())])
-def test_rendered_scripts_are_the_golden_ones(name: str, run: Run, request: pytest.FixtureRequest) -> None:
+def at_a_site() -> Run:
+    """Every key that is about the site and not about the size of the job."""
+    return slurm_run(
+        exclusive=True,
+        licenses="solver:2,other@server",
+        mail_user="me@example.org",
+        mail_type="END,FAIL",
+        comment="paper-2/table-3",
+        dependency="afterok:4711:4712,afterany:4713",
+        directives=["nice=100", "nodelist=node[3-5]", "contiguous"],
+        setup=["module purge", "module load cuda/12.4 nccl", "conda activate /envs/site"],
+    )
+
+
+IMAGE = {"container_mounts": ["/scratch", "/data:/mnt/data:ro"], "container_python": "/opt/venv/bin/python"}
+
+
+def in_pyxis() -> Run:
+    return slurm_run(container="nvcr.io#nvidia/pytorch:25.01-py3", **IMAGE)
+
+
+def in_apptainer() -> Run:
+    run = slurm_run(container="/images/regimen.sif", container_runtime="apptainer", **IMAGE)
+    return replace(run, node=replace(run.node, gpus=4))
+
+
+PLANNED = Asked("9000M")
+EXPORTED = Asked("9000M", ("HF_HOME", "PATH", "HOME"))
+SCRIPTS = {
+    "cpu": (slurm_run(), Asked()),
+    "gpu": (on_gpus(), PLANNED),
+    "site": (at_a_site(), PLANNED),
+    "planned": (slurm_run(), EXPORTED),
+    "pyxis": (in_pyxis(), PLANNED),
+    "apptainer": (in_apptainer(), PLANNED),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_rendered_scripts_are_the_golden_ones(name: str, request: pytest.FixtureRequest) -> None:
     golden = GOLDEN / f"train_{name}.sbatch"
-    text = render(run, RUN_DIR, COMMAND, LAUNCHER)
+    run, asked = SCRIPTS[name]
+    command = tuple(sys.executable if word == "/opt/venv/bin/python" else word for word in COMMAND) if run.cluster.container else COMMAND
+    text = render(run, RUN_DIR, in_container(run, command), LAUNCHER, asked)
     if request.config.getoption("--update-golden"):
         golden.write_text(text)
     assert text == golden.read_text()
@@ -122,11 +174,72 @@ def test_a_control_character_in_the_command_is_refused() -> None:
 def test_every_text_field_of_slurm_has_its_pattern() -> None:
     texts = {field.name for field in fields(Slurm) if "str" in str(field.type)} - {"name"}
     assert {f"cluster.{name}" for name in texts} <= set(FORMS)
+    assert {f"cluster.{field.name}" for field in fields(Slurm) if "list[str]" in str(field.type)} == LISTS
 
 
-def test_bash_can_read_the_script(tmp_path: Path) -> None:
+TEXTS = ("licenses", "mail_user", "mail_type", "comment", "dependency", "container", "container_runtime", "container_python")
+
+
+@pytest.mark.parametrize("key", [*TEXTS, *(key.removeprefix("cluster.") for key in LISTS)])
+@pytest.mark.parametrize(
+    "attack", ["a\ntouch /tmp/x", "$(id)", "`id`", "a;id", "-x", "--wrap=id", "a'b", 'a"b', "a\r", "a\n", "module load $(id)", "ml a;id"]
+)
+def test_no_key_of_the_site_takes_more_than_a_value(key: str, attack: str) -> None:
+    """The launcher refuses it when the run is judged, whatever is rendered then."""
+    value = [attack] if f"cluster.{key}" in LISTS else attack
+    cluster = slurm_run(**{key: value}).cluster
+    assert isinstance(cluster, Slurm)
+    with pytest.raises(Unsafe, match=rf"cluster\.{key}="):
+        refuse_other_values(cluster)
+
+
+@pytest.mark.parametrize("line", ["rm -rf /", "source /x", "module", "module avail", "conda deactivate", "ml a | b", "python x.py"])
+def test_only_lines_that_set_up_an_environment_are_taken(line: str) -> None:
+    cluster = slurm_run(setup=[line]).cluster
+    assert isinstance(cluster, Slurm)
+    with pytest.raises((ConfigError, Unsafe), match=r"cluster\.setup="):
+        refuse_other_values(cluster)
+
+
+@pytest.mark.parametrize("directive", ["wrap=id", "array=0-3", "mem=1G", "output=x", "no-requeue", "nice", "nice=x", "contiguous=1", "ntasks=4"])
+def test_directives_that_change_the_plan_are_refused(directive: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cluster\.directives={directive}"):
+        refuse_other_directive(directive)
+
+
+def test_no_further_directive_has_a_key_of_its_own() -> None:
+    own = {directive.partition("=")[0].removeprefix("--") for run, asked in SCRIPTS.values() for directive in directives(run, RUN_DIR, asked)}
+    further = {directive.partition("=")[0] for directive in at_a_site().cluster.directives}  # type: ignore[attr-defined]
+    assert not (own - further) & set(FURTHER)
+
+
+@pytest.mark.parametrize(
+    ("memory", "exclusive", "directive"),
+    [(None, False, "--mem=9000M"), (None, True, "--mem=0"), ("default", False, None), ("64GiB", True, "--mem=64G"), ("0", False, "--mem=0")],
+)
+def test_memory_is_the_planned_one_unless_it_is_stated(memory: str | None, exclusive: bool, directive: str | None) -> None:
+    found = [each for each in directives(slurm_run(memory=memory, exclusive=exclusive), RUN_DIR, PLANNED) if each.startswith("--mem")]
+    assert found == ([directive] if directive else [])
+
+
+def test_what_the_site_sets_up_reaches_the_ranks_and_stops_the_job_where_it_fails(tmp_path: Path) -> None:
+    """`module` is a function of the shell at real sites; the part of the script until the ranks start runs here with one."""
+    text = render(slurm_run(setup=["module load cuda/12.4"]), RunDir(tmp_path), COMMAND, ("echo", "launcher"))
+    begin = text.partition("head=$(")[0] + 'echo "LOADED=$LOADED"\n'
+    for code in (0, 3):
+        site = f'module() {{ export LOADED="$2"; return {code}; }}; export -f module\n'
+        done = subprocess.run(
+            ["bash", "-c", site + begin], env={"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7"}, capture_output=True, text=True, check=False
+        )
+        first = f"launcher job-start {tmp_path} 7"
+        assert done.stdout.splitlines() == [first, "LOADED=cuda/12.4" if code == 0 else f"launcher job-end {tmp_path} 7 {code} --set-up"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bash_can_read_the_script(name: str, tmp_path: Path) -> None:
     script = tmp_path / "train.sbatch"
-    script.write_text(render(on_gpus(), RUN_DIR, COMMAND, LAUNCHER))
+    run, asked = SCRIPTS[name]
+    script.write_text(render(run, RUN_DIR, COMMAND, LAUNCHER, asked))
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import SubmissionError
+from launcher.facts import slurm
 from launcher.launch import slurm_commands
 from launcher.launch.slurm_commands import QueuedJob
 
@@ -108,7 +109,7 @@ def test_a_machine_without_slurm_is_told(act: Callable[[], object], tmp_path: Pa
 def test_a_command_that_does_not_answer_is_given_up(answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer("squeue")
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
-    monkeypatch.setitem(slurm_commands.SECONDS, "squeue", 1)
+    monkeypatch.setitem(slurm.SECONDS, "squeue", 1)
     with pytest.raises(SubmissionError, match="squeue did not answer in 1 s, so Slurm cannot be reached"):
         slurm_commands.queue(["1"], os.environ)
 
