@@ -364,7 +364,9 @@ class Slurm(Cluster):
     mail_user: str | None = MISSING  # Address for mails of Slurm about the job. null: the site's default.
     mail_type: str | None = MISSING  # Events that Slurm sends a mail about, such as END,FAIL. null: none.
     comment: str | None = MISSING  # What sbatch gets as --comment. null: none.
-    dependency: str | None = MISSING  # What sbatch gets as --dependency. null: none, or what `after` needs.
+    dependency: str | None = MISSING  # What sbatch gets as --dependency. null: none.
+    # A run, as a folder, a name or last: this job starts when that run has finished, and may be planned on the model that it will leave. null: none.
+    after: str | None = MISSING
     directives: list[str] = MISSING  # Further options of sbatch without their dashes: nice=100, nodelist=node[3-5] (docs/slurm.md lists them).
     # Lines before the run: module, ml, conda activate, mamba activate, spack load. If one fails, the job ends with exit code 2.
     setup: list[str] = MISSING

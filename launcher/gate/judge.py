@@ -10,6 +10,7 @@ from pathlib import Path
 from conf.hub import is_folder
 from conf.schema import Composed, Qlora, Run, Slurm
 from launcher.errors import ConfigError
+from launcher.facts.awaited import awaited_run
 from launcher.facts.data import refuse_unfit_sets, trained_samples
 from launcher.facts.model import ModelFacts, model_facts, refuse_no_model, refuse_other_weights
 from launcher.facts.model.grown import grown
@@ -134,7 +135,7 @@ def place_of(described: Composed) -> NodeFacts:
 def facts_of(run: Run) -> ModelFacts:
     facts = model_facts(run.model.architecture, run.model.path or f"model={run.model.name}")
     base = base_folder(run)
-    if base is not None and (base.exists() or not may_be_elsewhere(run)):
+    if base is not None and (base.exists() or not may_be_elsewhere(run)) and awaited_run(run, run.model.path) is None:
         refuse_no_model(str(run.model.path))
         refuse_other_weights(base, run.model.architecture, facts)
     refuse_too_long(run, facts)
@@ -207,6 +208,8 @@ def rounded_products(run: Run) -> tuple[str, ...]:
 def absent_base(run: Run) -> tuple[str, ...]:
     base = base_folder(run)
     absent = base is not None and not base.exists()
+    if awaited_run(run, run.model.path) is not None:
+        return (f"model.path={run.model.path} will be written by the run that this one waits for (cluster.after), and is planned from its run.yaml.",)
     return (f"model.path={run.model.path} is not on this machine, so its files were not looked at.",) if absent else ()
 
 

@@ -8,6 +8,7 @@ from conf.evaluations import with_ends
 from conf.run_dir import as_settled
 from conf.schema import Cluster, Composed, Model, Run, SettledNode, Training
 from launcher.errors import ConfigError
+from launcher.facts.awaited import architecture_left, awaited_run
 from launcher.facts.model import read_architecture
 from launcher.rules.adapter import with_adapter_folder
 from launcher.rules.attention import chosen_attention
@@ -26,7 +27,7 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     cluster = with_ranks(composed.cluster, node)
     training = with_batch(unfitted(composed.training), cluster.nodes * ranks_on(cluster, node))
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
-    model = replace(at_home(composed.model), architecture=read_architecture(composed.model))
+    model = replace(at_home(composed.model), architecture=architecture_of(composed))
     given = training.attention
     described = replace(
         composed,
@@ -39,6 +40,13 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     run = with_adapter_folder(as_settled(described))
     check_groups(run)
     return run if given is not None else replace(run, training=replace(run.training, attention=chosen_attention(run)))
+
+
+def architecture_of(composed: Composed) -> dict[str, Any]:
+    """Of the model's files, or of the run that will have written them when the job starts."""
+    model = composed.model
+    awaited = awaited_run(composed, model.path) if model.architecture is None else None
+    return read_architecture(model) if awaited is None else architecture_left(str(model.path), awaited)
 
 
 def at_home(model: Model) -> Model:

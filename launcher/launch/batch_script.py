@@ -10,7 +10,7 @@ from conf.environment import FromEnvironment
 from conf.run_dir import RunDir
 from conf.schema import Cluster, Run, SettledSlurm, Slurm
 from launcher.command import PACKAGES
-from launcher.errors import SubmissionError, Unsafe
+from launcher.errors import ConfigError, SubmissionError, Unsafe
 from launcher.rules.slurm import slurm_size
 from launcher.rules.slurm_forms import refuse_from_environment, refuse_other_form
 
@@ -31,6 +31,7 @@ class Asked:
     """What the plan adds to the values of cluster=slurm."""
 
     memory: str | None = None  # --mem where cluster.memory is null
+    after: tuple[str, ...] = ()  # jobs of Slurm that must have ended well before
     exported: tuple[str, ...] = ()  # names of all variables that the job gets; empty: every variable of the submitting shell
 
 
@@ -79,6 +80,7 @@ def directives(run: Run, run_dir: RunDir, asked: Asked = NOTHING) -> list[str]:
         f"--cpus-per-task={int(cluster.cpus_per_rank) * int(cluster.ranks_per_node)}",
         *gpu_directive(cluster, bool(run.node.gpus)),
         *(f"--{option}={value}" for option, value in site_options(cluster, asked) if not isinstance(value, FromEnvironment)),
+        *(["--kill-on-invalid-dep=yes"] if asked.after else []),  # else the job waits for ever where the one before fails
         *(["--exclusive"] if cluster.exclusive else []),
         *(f"--{allowed('cluster.directives', directive)}" for directive in cluster.directives),
         *([f"--export={','.join(allowed('cluster.export', name) for name in asked.exported)}"] if asked.exported else []),
@@ -108,7 +110,7 @@ def site_options(cluster: Slurm, asked: Asked = NOTHING) -> list[tuple[str, str]
         "mail_user": cluster.mail_user,
         "mail_type": cluster.mail_type,
         "comment": cluster.comment,
-        "dependency": cluster.dependency,
+        "dependency": dependency_of(cluster, asked),
     }
     names = {"memory": "mem"}
     refuse_from_environment(cluster)
@@ -120,6 +122,14 @@ def memory_of(cluster: Slurm, asked: Asked) -> str | None:
     if cluster.memory is not None:
         return slurm_size(cluster)
     return "0" if cluster.exclusive else asked.memory
+
+
+def dependency_of(cluster: Slurm, asked: Asked) -> str | None:
+    """The stated dependency and the runs that are waited for; sbatch cannot join `any of these` (?) with more."""
+    awaited = [f"afterok:{job}" for job in asked.after]
+    if awaited and "?" in (cluster.dependency or ""):
+        raise ConfigError(f"cluster.dependency={cluster.dependency} cannot stand beside cluster.after. Join its parts by commas, or leave one out.")
+    return ",".join([*([cluster.dependency] if cluster.dependency else []), *awaited]) or None
 
 
 def setup_lines(cluster: Cluster) -> list[str]:

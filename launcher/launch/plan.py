@@ -64,10 +64,14 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
 
 def asked_for(judged: Judged, on_one_node: Command) -> Asked:
     """What a job of Slurm asks for by its plan."""
+    from launcher.launch.after import awaited_jobs  # a plan of this machine reads no other run
+
     cluster = judged.run.cluster
     exported = cluster.export if isinstance(cluster, Slurm) else None
     planned = (name for name, _ in (*on_one_node.defaults, *on_one_node.forced, *IN_A_STEP))
-    return Asked(planned_memory(judged), () if exported is None else tuple(dict.fromkeys([*exported, *EVERY_PROGRAM, *planned])))
+    return Asked(
+        planned_memory(judged), awaited_jobs(cluster), () if exported is None else tuple(dict.fromkeys([*exported, *EVERY_PROGRAM, *planned]))
+    )
 
 
 def planned_memory(judged: Judged) -> str:

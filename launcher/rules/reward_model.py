@@ -7,6 +7,7 @@ from conf.constants import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SCORE_HEAD
 from conf.run_dir import RunDir
 from conf.schema import Run
 from launcher.errors import ConfigError
+from launcher.facts.awaited import awaited_run
 from launcher.facts.model.tokenizer_files import holds_vocabulary
 from launcher.facts.model.weight_files import SINGLE, Tensor, tensors_of, weight_files
 
@@ -23,7 +24,7 @@ def refuse_unfit_reward_model(run: Run) -> None:
         ConfigError: where its scores would be random, or it cannot be loaded.
     """
     source = getattr(run.stage, "reward_model", None)
-    if source is None or not Path(source).is_dir():
+    if source is None or not Path(source).is_dir() or awaited_run(run, source) is not None:
         return
     run_dir = RunDir(Path(source))
     folder = run_dir.model if run_dir.run_yaml.is_file() else run_dir.path

@@ -14,6 +14,7 @@ from conf.run_dir import RunDir
 from conf.schema import Composed, Grpo, Ppo, Run
 from conf.stages import STAGES, Loss
 from launcher.errors import ConfigError, DataError
+from launcher.facts.awaited import awaited_run
 
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -29,13 +30,13 @@ def check_rewards(run: Composed) -> None:
     if isinstance(stage, Ppo):
         if stage.reward_model is None:
             raise ConfigError("stage=ppo needs a reward model. Set stage.reward_model to a run of stage=rm, or use stage=dpo, which needs none.")
-        check_reward_model(stage.reward_model)
+        check_reward_model(stage.reward_model, run)
     if isinstance(stage, Grpo):
         if not stage.rewards and stage.reward_model is None:
             raise ConfigError("stage=grpo has no reward to learn from. Set stage.rewards, for example to [exact_answer], or set stage.reward_model.")
         check_reward_names(stage)
         if stage.reward_model is not None:
-            check_reward_model(stage.reward_model)
+            check_reward_model(stage.reward_model, run)
 
 
 def check_reward_names(stage: Grpo) -> None:
@@ -62,8 +63,8 @@ def check_import(name: str, packages: list[str]) -> None:
         raise ConfigError(f"stage.rewards: {name} would run code of {package}. If you trust it, allow it with stage.reward_packages=[{package}].")
 
 
-def check_reward_model(source: str) -> None:
-    """A finished run of stage rm, a folder with a sequence classifier, or a hub id, whose kind is known only after its download."""
+def check_reward_model(source: str, run: Composed) -> None:
+    """A run of stage rm that is finished or will be when the job starts, a folder with a sequence classifier, or a hub id, which is not read yet."""
     path = Path(source)
     if not path.is_dir():
         if HUB_ID.fullmatch(source) is None:
@@ -71,7 +72,7 @@ def check_reward_model(source: str) -> None:
         return
     run_dir = RunDir(path)
     if run_dir.run_yaml.is_file():
-        check_reward_run(run_dir)
+        check_reward_run(run_dir, awaited_run(run, source) is not None)
         return
     if (path / ADAPTER_CONFIG).is_file():
         kind = str(read_json(path / ADAPTER_CONFIG).get("task_type"))
@@ -83,15 +84,18 @@ def check_reward_model(source: str) -> None:
         raise ConfigError(f"stage.reward_model={source} holds {found[0]}, which is not a sequence classifier. Train one with stage=rm.")
 
 
-def check_reward_run(run_dir: RunDir) -> None:
+def check_reward_run(run_dir: RunDir, awaited: bool) -> None:
     try:
         stage = yaml.safe_load(run_dir.run_yaml.read_text(encoding="utf-8"))["stage"]["name"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"stage.reward_model={run_dir.path}: its run.yaml cannot be read ({error}).") from error
     if stage not in STAGES or STAGES[stage].loss is not Loss.SCORE:
         raise ConfigError(f"stage.reward_model={run_dir.path} is a run of stage={stage}. Give the folder of a run of stage=rm.")
-    if not run_dir.model.is_dir():
-        raise ConfigError(f"stage.reward_model={run_dir.path} is not finished: it has no {run_dir.model.name}/. Resume it first.")
+    if not run_dir.model.is_dir() and not awaited:
+        raise ConfigError(
+            f"stage.reward_model={run_dir.path} is not finished: it has no {run_dir.model.name}/. "
+            "Resume it first, or let this job wait for it (cluster.after)."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ FORMS: dict[str, Form] = {
     "cluster.mail_type": Form(r"[A-Z][A-Z0-9_]*(,[A-Z][A-Z0-9_]*)*", "names of events with commas between them", "END,FAIL"),
     "cluster.comment": Form(r"\w[\w.+@:=,/-]*", "letters, digits and _ . + @ : = , / -", "paper-2"),
     "cluster.dependency": Form(rf"singleton|{JOBS}([,?]{JOBS})*", "as sbatch has it", "afterok:4711"),
+    "cluster.after": Form(r"[\w/.~][\w./+@:=,~-]*", "a run folder, the name of a run, or last", "last"),
     "cluster.directives": Form(r"[a-z][a-z-]*(=[A-Za-z0-9_][\w.,:+@\[\]/-]*)?", "an option of sbatch without its dashes", "nice=100"),
     "cluster.setup": Form(
         r"(module (load|use|unload|swap|purge)|ml|conda activate|mamba activate|spack load)( [\w/.~][\w./+@:=,~-]*)*",

@@ -8,6 +8,7 @@ from conf.constants import BYTE_TOKENIZER
 from conf.schema import Run
 from conf.stages import stage_row
 from launcher.errors import ConfigError
+from launcher.facts.awaited import awaited_run
 from launcher.facts.model.tokenizer_files import Vocabulary, has_chat_template, named_source, tokenizer_folder, vocabulary
 from launcher.facts.node import may_be_elsewhere
 
@@ -24,7 +25,8 @@ def refuse_unfit_tokenizer(run: Run, rows: int) -> tuple[str, ...]:
     if run.data.template is not None:
         with as_config_error():
             named_template(run.data.template)
-    folder = tokenizer_folder(run.model, may_be_elsewhere(run))
+    awaited = awaited_run(run, run.model.tokenizer or run.model.path) is not None
+    folder = tokenizer_folder(run.model, may_be_elsewhere(run) or awaited)
     if run.data.template is not None or run.model.added_tokens or run.model.tokenizer is not None:  # else its own tokens are the model's
         known = vocabulary(run.model, folder)
         if known is not None:

@@ -66,7 +66,7 @@ ALWAYS: Mapping[str, str] = {
     "node": "name auto gpus host_memory",
     "cluster": (
         "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds gpu_types exclusive "
-        "licenses mail_user mail_type comment dependency directives setup export container"
+        "licenses mail_user mail_type comment dependency after directives setup export container"
     ),
     "hang": "starting data loading compiling training evaluation generation saving",
     "tracking": "name",

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from conf.exit_codes import REFUSED
 from conf.run_dir import RunDir, run_as_dict
-from conf.schema import Composed
+from conf.schema import Composed, Slurm
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run
 from launcher.composition.given import given_values
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
     """The described run, judged; its notes also say which of the given keys it does not read."""
     described = compose(overrides, config_dirs)
+    if isinstance(described.cluster, Slurm) and described.cluster.after is not None:
+        from launcher.launch.after import with_run_folder  # a plan of one run reads no other
+
+        described = with_run_folder(described)
     return with_unread(judge_run(described), described, given_values(overrides, config_dirs))
 
 

@@ -42,7 +42,7 @@ def test_a_job_gets_the_planned_memory_and_the_named_variables_alone(cluster: "C
         cluster,
         tmp_path,
         "finish",
-        asked=Asked("700M", ("KEPT", "ABSENT", "PATH", "HOME", "PYTHONPATH")),
+        asked=Asked("700M", (), ("KEPT", "ABSENT", "PATH", "HOME", "PYTHONPATH")),
         comment="of/the_lab",
         directives=["nice=5"],
     )
@@ -63,3 +63,40 @@ def test_a_setup_line_that_fails_ends_the_run_with_its_cause(cluster: "Cluster",
     [path] = tmp_path.glob("demo/*")
     told = regimen.status(RunDir(path))
     assert (told["state"], told["exit_code"]) == ("failed", 2)
+
+
+def test_a_job_that_waits_for_one_that_fails_is_cancelled(cluster: "Cluster", tmp_path: Path) -> None:
+    first = submit(cluster, tmp_path / "first", "fail")
+    second = submit(cluster, tmp_path / "second", "finish", asked=Asked(after=(first.number,)))
+    assert cluster.job(second.number)["Dependency"].startswith(f"afterok:{first.number}")
+    assert first.end()["JobState"] == "FAILED"
+    assert second.end()["JobState"] == "CANCELLED"
+    assert second.names == []
+
+
+CHAINED = (
+    *("data=demo", "data.max_samples=64", "cluster=slurm", "cluster.ranks_per_node=1", "cluster.partition=main", "node=cpu", "regime=full"),
+    *("training.precision=fp32", "training.max_steps=4"),
+)
+
+
+def chained(regimen: CommandLine, *words: str) -> tuple[str, RunDir]:
+    done = regimen.call("train", *CHAINED, f"output={regimen.output}", *words)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[-1]
+    return line.split()[4].rstrip("."), RunDir(Path(line.rpartition(" ")[2]))
+
+
+@pytest.mark.long
+def test_a_chain_of_three_runs_trains_on_what_each_left(cluster: "Cluster", tmp_path: Path) -> None:
+    """sft, rm and ppo are submitted before any of them has begun."""
+    regimen = CommandLine(cluster, tmp_path)
+    cluster.ask("scontrol", "update", "nodename=n[1-2]", "state=drain", "reason=test")
+    first, sft = chained(regimen, "name=sft", "model=demo")
+    on_sft = ("model=local", f"model.path={sft.model}")
+    second, rm = chained(regimen, "name=rm", "stage=rm", *on_sft, "cluster.after=sft")
+    third, ppo = chained(regimen, "name=ppo", "stage=ppo", *on_sft, f"stage.reward_model={rm.path}", "stage.response_length=8", "cluster.after=rm")
+    cluster.ask("scontrol", "update", "nodename=n[1-2]", "state=resume")
+    for job in (first, second, third):
+        assert cluster.wait_for(job, "COMPLETED", "FAILED", "CANCELLED")["JobState"] == "COMPLETED"
+    assert [regimen.status(run)["state"] for run in (sft, rm, ppo)] == ["finished"] * 3

@@ -10,6 +10,7 @@ import pytest
 from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main
+from launcher.composition.recorded import recorded_run
 from launcher.errors import RunLocked
 from launcher.launch import batch_job, execute
 from launcher.launch.batch_script import STOPPED_BY_SLURM, TERMINATED, TIME_LIMIT
@@ -464,3 +465,46 @@ def test_a_crash_after_the_user_asked_to_stop_is_not_queued_again(run_dir: RunDi
 def test_a_crash_without_a_restart_allowed_ends_the_job(run_dir: RunDir) -> None:
     save_run(described(*RUN, "backend.max_restarts=0"), run_dir)
     assert batch_job.job_end(run_dir, "12", 137) == 6
+
+
+FULL = ("model=demo", "data=demo", "cluster=slurm", "node=cpu", "regime=full", "training.precision=fp32")
+
+
+def submitted_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> RunDir:
+    assert main(["train", *FULL, f"output={tmp_path / 'outputs'}", *overrides]) == 0
+    return RunDir(Path(capsys.readouterr().out.splitlines()[-1].rpartition(" ")[2]))
+
+
+def test_three_runs_are_submitted_at_once_each_on_what_the_one_before_will_leave(
+    tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("sbatch", f'if [ "$1" != --test-only ]; then echo x >>{tmp_path}/count; wc -l <{tmp_path}/count; fi')
+    sft = submitted_run(tmp_path, capsys, "name=sft")
+    on_sft = ("model=local", f"model.path={sft.model}", "data.template=chatml")
+    rm = submitted_run(tmp_path, capsys, "name=rm", "stage=rm", *on_sft, "cluster.after=sft")
+    ppo = submitted_run(tmp_path, capsys, "name=ppo", "stage=ppo", *on_sft, f"stage.reward_model={rm.path}", f"cluster.after={rm.path}")
+    asked = {run.path.parent.name: [line for line in run.batch_script.read_text().splitlines() if "-dep" in line] for run in (sft, rm, ppo)}
+    cancel = "#SBATCH --kill-on-invalid-dep=yes"
+    assert asked == {"sft": [], "rm": ["#SBATCH --dependency=afterok:1", cancel], "ppo": ["#SBATCH --dependency=afterok:2", cancel]}
+    assert recorded_run(ppo).model.architecture == recorded_run(sft).model.architecture
+
+
+def test_without_waiting_a_model_that_is_not_there_is_refused(tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("sbatch", '[ "$1" = --test-only ] || echo 4711')
+    sft = submitted_run(tmp_path, capsys, "name=sft")
+    assert main(["plan", *FULL, "name=b", "model=local", f"model.path={sft.model}", f"output={tmp_path / 'outputs'}"]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("code", "exit_code", "said"), [(0, 0, ""), (80, 2, "that run is failed, and nothing will start it again")])
+def test_a_run_that_has_ended_is_not_waited_for(
+    code: int, exit_code: int, said: str, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("sbatch", '[ "$1" = --test-only ] || echo 4711')
+    first = submitted_run(tmp_path, capsys, "name=first")
+    journal.record(first, journal.Ended(code, "said"))
+    words = ["train", *FULL, "name=second", f"output={tmp_path / 'outputs'}", "cluster.after=first"]
+    assert main(words) == exit_code
+    assert said in capsys.readouterr().err
+    scripts = [path.read_text() for path in tmp_path.glob("outputs/second/*/train.sbatch")]
+    assert [("--dependency" in script) for script in scripts] == ([False] if exit_code == 0 else [])

@@ -90,7 +90,7 @@ def in_apptainer() -> Run:
 
 
 PLANNED = Asked("9000M")
-EXPORTED = Asked("9000M", ("HF_HOME", "PATH", "HOME"))
+EXPORTED = Asked("9000M", ("4711",), ("HF_HOME", "PATH", "HOME"))
 SCRIPTS = {
     "cpu": (slurm_run(), Asked()),
     "gpu": (on_gpus(), PLANNED),
