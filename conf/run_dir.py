@@ -75,6 +75,10 @@ class RunDir:
         return self.path / "lock"
 
     @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
     def accelerate_config(self) -> Path:
         return self.path / "accelerate.yaml"
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from launcher.errors import SubmissionError
 
-FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_", "SINFO_")  # variables that these commands read as options: a filter would hide a job
-SECONDS = {"sbatch": 60, "squeue": 15, "sinfo": 15, "scancel": 60, "scontrol": 60}  # without a controller these retry for minutes
+FURTHER_OPTIONS = ("SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_")  # variables that these commands read as options: a filter would hide a job
+SECONDS = {"sbatch": 60, "squeue": 15, "sinfo": 15, "scancel": 60, "sacct": 15, "scontrol": 60}  # without a controller these retry for minutes
 
 
 def ask(argv: Sequence[str], site: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":

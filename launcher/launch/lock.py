@@ -16,6 +16,7 @@ from typing import Literal
 from conf.processes import process_start
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
+from launcher.launch import elsewhere
 from launcher.words import age
 
 Standing = Literal["alive", "dead", "unknown"]
@@ -38,6 +39,7 @@ class Owner:
     boot: str = ""  # the kernel's boot id: the same in all containers of a machine, another one after it was started again
     namespace: str = ""  # the pid namespace, in which `pid` means something
     kernel: bool = False  # whether the owner holds the kernel's lock on the file
+    slurm_job: str = ""  # the job of Slurm that the owner runs in: its end is the owner's
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def here() -> Place:
 def this_process(nonce: str | None = None) -> Owner:
     place = here()
     nonce = nonce or os.urandom(8).hex()
-    return Owner(place.host, os.getpid(), process_start(os.getpid()), time.time(), nonce, place.boot, place.namespace)
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return Owner(place.host, os.getpid(), process_start(os.getpid()), time.time(), nonce, place.boot, place.namespace, slurm_job=job)
 
 
 def first_line_of(path: str) -> str:
@@ -138,6 +141,8 @@ def refuse_live_owner(run_dir: RunDir, take_over: bool = False) -> None:
 
 def refuse_owner(run_dir: RunDir, owner: Owner, take_over: bool) -> None:
     found = standing(run_dir, owner)
+    if found == "unknown" and not take_over:
+        found = elsewhere.standing(run_dir, owner)
     if found == "alive":
         raise RunLocked(in_use(run_dir, owner))
     if found == "unknown" and not take_over:
@@ -164,9 +169,12 @@ def owner_in(text: str) -> Owner:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise TypeError(text)
-    values.pop("slurm_job", None)  # written by earlier versions, and always empty
+    values["slurm_job"] = values.get("slurm_job") or ""  # null in earlier versions
     owner = Owner(**values)
-    if any(type(value) is not type_ for value, type_ in ((owner.pid, int), (owner.process_start, int), (owner.host, str), (owner.nonce, str))):
+    if any(
+        type(value) is not type_
+        for value, type_ in ((owner.pid, int), (owner.process_start, int), (owner.host, str), (owner.nonce, str), (owner.slurm_job, str))
+    ):
         raise TypeError(text)
     return owner
 

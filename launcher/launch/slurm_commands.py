@@ -106,6 +106,17 @@ def parse_queue(stdout: str) -> dict[str, QueuedJob]:
     return {job: QueuedJob(state, reason, start) for job, state, reason, start in rows}
 
 
+def accounted_end(job: str, site: Mapping[str, str]) -> bool:
+    """Whether the accounting says that a job has ended, which squeue has forgotten; false where there is no accounting.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked.
+    """
+    done = ask(("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State"), site)
+    states = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]  # such as `CANCELLED by 1000`
+    return done.returncode == 0 and bool(states) and all(state in ENDED for state in states)
+
+
 def cancel_pending(job: str, site: Mapping[str, str]) -> None:
     """Cancel a job that still waits. Slurm itself looks: one that has started meanwhile goes on.
 

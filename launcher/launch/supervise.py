@@ -13,7 +13,7 @@ from conf.exit_codes import INTERRUPTED, LOST_PEER
 from conf.processes import Identity, identity_of, kill_supervised_by
 from conf.run_dir import RunDir, load_run
 from launcher.command import Command
-from launcher.launch import execute, guardian, lock, restart
+from launcher.launch import execute, guardian, heartbeat, lock, restart
 from launcher.launch.hang_report import Watcher, named, report
 from launcher.launch.notes import Notes
 from launcher.launch.outcome import Outcome, outcome_of
@@ -56,9 +56,10 @@ def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner:
     Args:
         restarts: how often without a new checkpoint between.
     """
-    requests, notes, this = StopRequests(), Notes(run_dir), identity_of(os.getpid())
+    requests, notes, this, beating = StopRequests(), Notes(run_dir), identity_of(os.getpid()), None
     try:
         guarded = guardian.start(this, site)
+        beating = heartbeat.start(run_dir, owner.nonce, this, site)
         with display_for(run_dir, sys.stdout) as display:
             by = journal.USER
             while (end := attempt(run_dir, command, site, requests, display, notes, by, restarts, this)) is None:
@@ -67,6 +68,8 @@ def supervise(run_dir: RunDir, command: Command, site: Mapping[str, str], owner:
         return execute.finish(run_dir, end)
     finally:
         requests.restore()
+        if beating is not None:
+            heartbeat.end(beating, run_dir)
         lock.release(run_dir, owner)
 
 

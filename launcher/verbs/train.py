@@ -12,7 +12,7 @@ from conf.environment import open_keys
 from conf.evaluations import of_final_model
 from conf.exit_codes import DONE, NEVER, OUT_OF_MEMORY, SAVED
 from conf.metrics import SHOWN, shown_of
-from conf.processes import die_with_parent
+from conf.processes import die_with_parent, identity_of
 from conf.records import is_step, read_lines, read_object
 from conf.run_dir import RunDir
 from conf.words import BETWEEN
@@ -21,7 +21,7 @@ from launcher.composition import recorded
 from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, lengthen, lock, places, restart, rewind, status, torchrun_door
+from launcher.launch import batch_job, execute, heartbeat, lengthen, lock, places, restart, rewind, status, torchrun_door
 from launcher.launch.again import take_again
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
@@ -279,7 +279,7 @@ def folder_for_torchrun(
     name, others = recorded.split_resume(overrides)
     by = journal.TORCHRUN if before is not None and (name is None or rank.restart) else journal.USER
     if before is None and name is None:
-        plan, _ = take_fresh(decide_fresh([*overrides, *layout], config_dirs))
+        plan, held = take_fresh(decide_fresh([*overrides, *layout], config_dirs))
     else:
         run_dir = RunDir(before) if before is not None else status.named_run(str(name), recorded.output_of(others))
         if by == journal.TORCHRUN:
@@ -287,8 +287,9 @@ def folder_for_torchrun(
         decided = decide_again(run_dir, [*(others if before is None else []), *layout], trust)
         if decided is None:
             return None
-        plan, _ = take_again(decided, run_dir, os.environ, trust)
+        plan, held = take_again(decided, run_dir, os.environ, trust)
     journal.record(plan.run_dir, journal.Started(socket.gethostname(), by, argv=tuple(sys.argv)))
+    heartbeat.start(plan.run_dir, held.nonce, identity_of(os.getpid()), os.environ)  # this process becomes the trainer of rank 0
     return plan.run_dir
 
 

@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -15,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from conf.processes import process_start
+from conf.processes import identity_of, process_start
 from conf.run_dir import RunDir
 from launcher.errors import RunLocked
-from launcher.launch import lock
+from launcher.launch import elsewhere, heartbeat, lock
 from launcher.launch.status import status_of
 from tests.waiting import wait_until
 
@@ -194,7 +196,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from conf.run_dir import RunDir
-from launcher.launch import lock
+from launcher.launch import elsewhere, heartbeat, lock
 from launcher.launch.status import status_of
 from tests.waiting import wait_until
 owner = lock.this_process()
@@ -270,3 +272,115 @@ def test_only_the_owner_releases(run_dir: RunDir) -> None:
 def test_releasing_what_is_not_held_does_nothing(run_dir: RunDir) -> None:
     lock.release(run_dir, lock.this_process())
     assert not run_dir.lock.exists()
+
+
+# An owner on another machine: here another host's name in the lock, on a file system without the kernel's locks.
+
+
+def elsewhere_owner(process: "subprocess.Popen[bytes]") -> lock.Owner:
+    return replace(lock.this_process(), host="node2", boot="other", namespace="other", pid=process.pid, process_start=process_start(process.pid))
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "kernel_lock_held", lambda path: None)
+    monkeypatch.setattr(lock, "is_local", lambda path: False)
+
+
+@pytest.fixture
+def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(["sleep", "3600"]) as process:
+        yield process
+        process.kill()
+
+
+def owned_and_beating(run_dir: RunDir, sleeper: "subprocess.Popen[bytes]") -> "tuple[lock.Owner, subprocess.Popen[bytes]]":
+    owner = elsewhere_owner(sleeper)
+    write_lock(run_dir, owner)
+    beating = heartbeat.start(run_dir, owner.nonce, identity_of(sleeper.pid), os.environ)
+    wait_until(lambda: heartbeat.nonce_in(run_dir.heartbeat) == owner.nonce, "first beat", beating)
+    return owner, beating
+
+
+@pytest.mark.usefixtures("unseen")
+def test_an_owner_whose_heart_beats_is_never_taken_over(run_dir: RunDir, sleeper: "subprocess.Popen[bytes]") -> None:
+    owner, beating = owned_and_beating(run_dir, sleeper)
+    with pytest.raises(RunLocked, match=f"in use by process {sleeper.pid} on node2"):
+        lock.acquire(run_dir, lock.this_process())
+    assert lock.read_owner(run_dir) == owner
+    heartbeat.end(beating, run_dir)
+    assert not run_dir.heartbeat.exists()
+
+
+@pytest.mark.usefixtures("unseen")
+def test_an_owner_whose_heart_has_stopped_is_taken_over_by_exactly_one(
+    tmp_path: Path, sleeper: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat ends with the process that it is about."""
+    monkeypatch.setattr(elsewhere.standing, "__defaults__", (0.5,))
+    folders = folders_under(tmp_path)[:4]
+    for folder in folders:
+        _, beating = owned_and_beating(RunDir(folder), sleeper)
+        beating.kill()
+        beating.wait()
+    sleeper.kill()
+    for number, pids in winners(folders).items():
+        owner = lock.read_owner(RunDir(folders[number]))
+        assert owner is not None
+        assert pids == [owner.pid]
+
+
+def test_a_heartbeat_ends_with_its_owner(run_dir: RunDir, sleeper: "subprocess.Popen[bytes]") -> None:
+    _, beating = owned_and_beating(run_dir, sleeper)
+    sleeper.kill()
+    sleeper.wait()
+    wait_until(lambda: beating.poll() is not None, "end of the heartbeat")
+
+
+def test_an_owner_that_was_taken_for_dead_is_killed_when_its_heart_beats_again(run_dir: RunDir, sleeper: "subprocess.Popen[bytes]") -> None:
+    """As after its machine was frozen for longer than the silence: two never write in one folder."""
+    _, beating = owned_and_beating(run_dir, sleeper)
+    write_lock(run_dir, replace(elsewhere_owner(sleeper), nonce="of another machine"))
+    assert sleeper.wait() == -signal.SIGKILL
+    assert beating.wait() == 0
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_lock_without_a_heartbeat_is_taken_over_only_on_demand(run_dir: RunDir, sleeper: "subprocess.Popen[bytes]") -> None:
+    write_lock(run_dir, elsewhere_owner(sleeper))
+    with pytest.raises(RunLocked, match="This machine cannot see whether it still runs"):
+        lock.acquire(run_dir, lock.this_process())
+
+
+@pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "dead"),
+    [
+        ("echo '77|COMPLETED|None|N/A'", "exit 1", True),
+        ("echo '77|RUNNING|None|N/A'", "echo COMPLETED", False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "echo 'CANCELLED by 1000'", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "echo 'Slurm accounting storage is disabled' >&2; exit 1", False),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", "echo COMPLETED", False),
+    ],
+)
+def test_the_end_of_its_job_is_the_end_of_an_owner(
+    squeue: str, sacct: str, dead: bool, run_dir: RunDir, tmp_path: Path, sleeper: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in (("squeue", squeue), ("sacct", sacct)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    write_lock(run_dir, replace(elsewhere_owner(sleeper), slurm_job="77"))
+    if dead:
+        lock.acquire(run_dir, lock.this_process())
+        return
+    with pytest.raises(RunLocked, match="This machine cannot see whether it still runs"):
+        lock.acquire(run_dir, lock.this_process())
+
+
+def test_a_lock_names_the_job_of_its_owner(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    lock.acquire(run_dir, lock.this_process())
+    owner = lock.read_owner(run_dir)
+    assert owner is not None
+    assert owner.slurm_job == "77"
