@@ -22,8 +22,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 # never: the same start would end the same way, or a person decided. after a warning: where Slurm stopped the run,
 # before its time limit or by SIGTERM (preemption).
-# within the budget: it may help, at most backend.max_restarts times without a new checkpoint. BUG is among them: what nobody has foreseen is often the
-# machine's fault (a GPU or a network that fails ends in an exception of some library), and two starts cost less than a run that stays where it is.
+# within the budget: it may help, at most backend.max_restarts times without a new checkpoint. BUG is among them: what nobody has foreseen is often
+# the machine's fault (a GPU or a network that fails ends in an exception of some library), and two starts cost less than a run that stands still.
 Again = Literal["never", "after a warning", "within the budget"]
 NEVER, AFTER_WARNING, WITHIN_BUDGET = get_args(Again)
 

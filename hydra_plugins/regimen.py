@@ -28,6 +28,25 @@ class GpuPool(Launcher):
         return [job_return(overrides, objective) for overrides, objective in zip(job_overrides, objectives, strict=True)]
 
 
+class SlurmArrays(Launcher):
+    """Judges all points, then submits the permitted ones as job arrays."""
+
+    def __init__(self, throttle: int | None) -> None:
+        self.throttle = throttle
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.task_function = task_function
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from launcher.sweep.arrays import submit_batch
+        from launcher.sweep.session import Sweep
+
+        sweep = self.task_function
+        assert isinstance(sweep, Sweep), "launcher/sweep/multirun.py hands Hydra a Sweep"
+        submit_batch(sweep, job_overrides, self.throttle)
+        return [job_return(overrides, None) for overrides in job_overrides]
+
+
 def job_return(overrides: Sequence[str], objective: float | None) -> JobReturn:
     """COMPLETED also without an objective, because FAILED would end the sweep. Optuna counts None as a failed trial."""
     done = JobReturn(overrides=[*overrides], status=JobStatus.COMPLETED)

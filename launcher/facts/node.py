@@ -143,8 +143,8 @@ def settle_auto(node: Node, gpus: Sequence[Gpu]) -> SettledNode:
 
 
 def is_stated(node: Node) -> bool:
-    """Whether node=auto has nothing left to ask about GPUs."""
-    return node.gpus is not None and (node.gpus == 0 or node.gpu_memory is not None)
+    """Whether node=auto has nothing left to ask for."""
+    return node.gpus is not None and (node.gpus == 0 or node.gpu_memory is not None) and node.host_memory is not None
 
 
 def refuse_absent_gpus(node: Node) -> None:

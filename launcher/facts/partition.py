@@ -128,7 +128,7 @@ def host_names(listed: str, site: Mapping[str, str]) -> list[str]:
 
 def meeting(nodes: Sequence[PartitionNode], cluster: Slurm, memory: int | None, *, wants_gpus: bool) -> tuple[list[PartitionNode], tuple[str, ...]]:
     """The nodes that have the CPUs, the memory, the GPUs and the features that the job asks for, and what could not be looked at."""
-    ranks = cluster.ranks_per_node or 1
+    ranks = least_gpus(cluster)
     notes: tuple[str, ...] = ()
     has = feature_test(cluster.constraint)
     if has is None:
@@ -143,6 +143,11 @@ def meeting(nodes: Sequence[PartitionNode], cluster: Slurm, memory: int | None, 
         and (cluster.time is None or seconds_of(cluster.time) <= seconds_of(each.limit))
     ]
     return kept, notes
+
+
+def least_gpus(cluster: Slurm) -> int:
+    """Of a node that the job can land on: one for each stated rank, or any."""
+    return 1 if cluster.ranks_per_node is None else cluster.ranks_per_node
 
 
 def seconds_of(limit: str) -> float:
@@ -169,7 +174,7 @@ def feature_test(constraint: str | None) -> Callable[[frozenset[str]], bool] | N
 def offers_of(node: PartitionNode, cluster: Slurm) -> Iterator[Offer]:
     """A node with GPUs of several types gives a job one of them."""
     for kind, count in node.gpus.items():
-        if cluster.gpu_type in (None, kind) and count >= (cluster.ranks_per_node or 1):
+        if cluster.gpu_type in (None, kind) and count >= least_gpus(cluster):
             yield Offer(node, count, known_card(node, kind, cluster.gpu_types), kind)
 
 

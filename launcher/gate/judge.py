@@ -17,7 +17,6 @@ from launcher.facts.model.grown import grown
 from launcher.facts.node import NodeFacts, is_stated, may_be_elsewhere, settle_node
 from launcher.facts.output import nearest_folder, refuse_unusable_output
 from launcher.gate.background import with_background
-from launcher.facts.partition import settle_in_partition
 from launcher.gate.expectations import Expectations, expect, refuse_too_few
 from launcher.gate.left_open import left_open
 from launcher.gate.settle import settled
@@ -128,6 +127,8 @@ def place_of(described: Composed) -> NodeFacts:
     if limit is not None:
         node = replace(node, host_memory=limit if node.host_memory is None else min(limit, node.host_memory))
     if isinstance(cluster, Slurm) and node.auto and not is_stated(node):
+        from launcher.facts.partition import settle_in_partition  # a plan for a named node asks no command
+
         return settle_in_partition(node, cluster, os.environ, limit)
     return settle_node(node, cluster.nodes, queued=isinstance(cluster, Slurm))
 

@@ -185,6 +185,7 @@ def shell_word(word: str) -> str:
 VARIABLE_OF = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
 # These would split the run into an array, wait for its end, forbid the requeue, or keep the planned environment from the job or its steps.
 UNPLANNED = ("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_NO_REQUEUE", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+BESIDE_MEMORY = ("SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU")  # sbatch accepts one of the three
 # What salloc, sbatch or srun sets in its own job and srun reads as an option: a run submitted from within such a job would get it too.
 LEFT_BY_ANOTHER_JOB = tuple(
     f"SLURM_{name}"
@@ -207,10 +208,11 @@ def variable_of(option: str) -> str:
     return f"SBATCH_{VARIABLE_OF.get(option, option.upper().replace('-', '_'))}"
 
 
-def contradicting_variables(run: Run, run_dir: RunDir) -> tuple[str, ...]:
-    """The variables of the site that would override what the script says; they are withheld from sbatch."""
-    options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir)]
-    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *(variable_of(option) for option in options))
+def contradicting_variables(run: Run, run_dir: RunDir, asked: Asked = NOTHING) -> tuple[str, ...]:
+    """The variables of the site that would override what the script says, or cannot stand beside it; they are withheld from sbatch."""
+    options = [directive.removeprefix("--").partition("=")[0] for directive in directives(run, run_dir, asked)]
+    other_memory = BESIDE_MEMORY if "mem" in options else ()
+    return (*UNPLANNED, *LEFT_BY_ANOTHER_JOB, *other_memory, *(variable_of(option) for option in options))
 
 
 def sbatch_argv(script: Path) -> tuple[str, ...]:

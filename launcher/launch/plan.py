@@ -55,8 +55,9 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
     forced = ("env", *(f"{name}={value}" for name, value in in_a_step if not isinstance(value, FromEnvironment)))
     ranks_of_node = in_container(run, (*forced, *node_argv(run, run_dir, NODE_RANK, HEAD, PORT)))
-    script = render(run, run_dir, ranks_of_node, LAUNCHER, asked_for(judged, on_one_node))
-    withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir))
+    asked = asked_for(judged, on_one_node)
+    script = render(run, run_dir, ranks_of_node, LAUNCHER, asked)
+    withheld = (*on_one_node.withheld, *contradicting_variables(run, run_dir, asked))
     forced_there = (*in_a_step, *options_from_environment(run))
     submission = replace(on_one_node, argv=sbatch_argv(run_dir.batch_script), withheld=withheld, forced=forced_there)
     return LaunchPlan(judged, run_dir, submission, (*files, (run_dir.batch_script, script)))

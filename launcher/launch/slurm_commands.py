@@ -93,7 +93,7 @@ def queue(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
     Raises:
         SubmissionError: when Slurm cannot be asked.
     """
-    done = ask(("squeue", "--noheader", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r|%S"), site)
+    done = ask(("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(jobs)}", "--format=%i|%T|%r|%S"), site)
     if "Invalid job id" in done.stderr:  # printed only when no other job is in the question
         return {}
     if done.returncode != 0:

@@ -23,9 +23,9 @@ from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.grid import fixed_keys, grid_points, refuse_without_effect
 from launcher.sweep.judging import Judging
-from launcher.sweep.multirun import checked_start, later_start
+from launcher.sweep.multirun import checked_start, later_start, submits_jobs
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
-from launcher.sweep.schedule import Resources
+from launcher.sweep.schedule import Cluster, Resources
 from launcher.sweep.session import limits_of, resources_here, say
 from launcher.words import duration, gib, plural
 
@@ -94,8 +94,10 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
     return rows
 
 
-def resources_of(described: object, settings: DictConfig) -> Resources:
+def resources_of(described: object, settings: DictConfig) -> Resources | Cluster:
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
+    if submits_jobs(settings):
+        return Cluster()
     gpus, slots = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots"))
     if "ahead" in settings.hydra.launcher:  # another launcher has settings of its own
         limits_of(*(settings.hydra.launcher[key] for key in ("max_jobs", "max_failures", "ahead")))

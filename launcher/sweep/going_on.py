@@ -14,12 +14,12 @@ from launcher.composition.names import known_keys
 from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.judge import judge_recorded
-from launcher.launch import lock, status
+from launcher.launch import batch_job, lock, status
 from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused
 from launcher.sweep.processes import result_from
-from launcher.sweep.schedule import Resources
+from launcher.sweep.schedule import Cluster, Resources
 
 # The configuration alone decides these ends, so the same point would end in the same way. What a file, a disk, a machine or a person
 # caused is tried again: a later start of a sweep is a person's decision.
@@ -67,12 +67,16 @@ def what_is_left(before: Result) -> Result | RunDir | None:
     if run_dir is None or not run_dir.run_yaml.is_file():
         return None
     now = status.status_of(run_dir)
+    if now.job is not None:
+        [now] = batch_job.as_slurm_says([now])
+        if now.state in status.ACTIVE:
+            return Result(before.point, "running", run_dir=run_dir, cause=now.message)
     if now.state == "finished" or now.exit_code in SAME_AGAIN:
         return result_from(before.point, now, before.cause, before.seconds)
     return run_dir
 
 
-def judge_again(point: Point, run_dir: RunDir, resources: Resources, trust: Trust) -> Permitted | Result:
+def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, trust: Trust) -> Permitted | Result:
     """The point ready to go on in its folder, or why it may not."""
     try:
         refuse_foreign(run_dir, trust)
@@ -84,13 +88,13 @@ def judge_again(point: Point, run_dir: RunDir, resources: Resources, trust: Trus
     return replace(found, take_over=trust.take_over) if isinstance(found, Permitted) else found
 
 
-def on_its_share_again(run: Composed, resources: Resources) -> Composed:
+def on_its_share_again(run: Composed, resources: Resources | Cluster) -> Composed:
     """A node that is looked up is looked up again; a stated one was recorded with the point's share of it.
 
     Raises:
         ConfigError: for what one machine with these resources cannot run.
     """
-    if run.node.auto:
+    if run.node.auto or isinstance(resources, Cluster):
         return on_its_share(run, resources)
     refuse_wider(gpus_wanted(run, 0), resources)
     return run

@@ -14,7 +14,7 @@ from launcher.composition.compose import config_loader, parsed
 from launcher.composition.recorded import PREFIX
 from launcher.errors import ConfigError, RegimenError
 from launcher.sweep.ledger import FOLDER
-from launcher.sweep.points import composed_or_refusal, refuse_unshareable
+from launcher.sweep.points import composed_or_refusal, refuse_unshareable, refuse_unsubmittable
 
 SET_HERE = re.compile(r"hydra\.(sweep|run|job|runtime|output_subdir)\b")  # where Hydra puts what, and what it calls it
 SWEEPER, GRID = "hydra/sweeper", "grid"  # which sweeper is chosen where none is
@@ -88,11 +88,11 @@ def refuse_twice(overrides: Sequence[Override]) -> None:
             raise ConfigError(f"{key} is swept and given again: {said}. Give {key} once.")
 
 
-def refuse_hopeless(points: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> None:
+def refuse_hopeless(points: Sequence[Sequence[str]], config_dirs: Sequence[Path], submits: bool) -> None:
     """Raises the mistake of the first point where every point has one, as for a key that does not exist. Usually the first has none."""
     first = None
     for overrides in points:
-        found = mistake_of(composed_or_refusal(overrides, config_dirs))
+        found = mistake_of(composed_or_refusal(overrides, config_dirs), submits)
         if found is None:
             return
         first = first or found
@@ -100,12 +100,12 @@ def refuse_hopeless(points: Sequence[Sequence[str]], config_dirs: Sequence[Path]
         raise first
 
 
-def mistake_of(described: Composed | RegimenError) -> RegimenError | None:
+def mistake_of(described: Composed | RegimenError, submits: bool) -> RegimenError | None:
     """What keeps a point from being composed, or from being one of a sweep."""
     if isinstance(described, RegimenError):
         return described
     try:
-        refuse_unshareable(described)
+        refuse_unsubmittable(described) if submits else refuse_unshareable(described)
     except ConfigError as error:
         return error
     return None

@@ -23,7 +23,7 @@ from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
-from launcher.sweep.standing import current
+from launcher.sweep.standing import currents
 from launcher.sweep.summary import as_dict, summary_of
 from launcher.words import plural, wrapped
 
@@ -70,11 +70,31 @@ def checked_start(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Star
     """Every mistake that is not one point's own is found here, before anything is written."""
     given = checked_overrides(overrides, config_dirs)
     refuse_twice(parsed(given))
-    load_config(given, config_dirs, RunMode.MULTIRUN)
+    submits = submits_jobs(load_config(given, config_dirs, RunMode.MULTIRUN))
     points = grid_points(given, config_dirs)
+    if points is None and submits:
+        raise ConfigError(
+            "hydra/launcher=slurm returns when the points are submitted, and this hydra/sweeper waits for their results. Leave one out."
+        )
     if points is not None:
-        refuse_hopeless(points, config_dirs)
+        refuse_hopeless(points, config_dirs, submits)
     return Start(tuple(given), tuple(config_dirs), os.getcwd())
+
+
+def submits_jobs(settings: DictConfig) -> bool:
+    """Whether the launcher is hydra/launcher=slurm.
+
+    Raises:
+        ConfigError: for a throttle below 1.
+    """
+    launcher = settings.hydra.launcher
+    if "throttle" not in launcher:
+        return False
+    if launcher.throttle is not None and (type(launcher.throttle) is not int or launcher.throttle < 1):
+        raise ConfigError(
+            f"hydra.launcher.throttle={launcher.throttle} is out of range. It must be a whole number of at least 1; null means no limit."
+        )
+    return True
 
 
 def checked_settings(start: Start) -> DictConfig:
@@ -131,7 +151,7 @@ def tell(sweep_dir: SweepDir, sweep: Sweep) -> None:
     if not known:
         ledger.remove(sweep_dir)
         return
-    results = [current(known[number]) for number in sorted(known)]  # a point of an earlier grid may have no recorded end
+    results = currents([known[number] for number in sorted(known)])  # a point of an earlier grid may have no recorded end
     lines = table.table_lines(results)
     say("\n" + "\n".join(lines))
     passed = [str(one.point.number) for one in results if one.point.number not in sweep.results and one.state not in ("finished", "refused")]

@@ -17,7 +17,7 @@ from launcher.gate.judge import Judged, with_unread
 from launcher.gate.verdict import Verdict
 from launcher.sweep.fingerprint import fingerprint_of
 from launcher.sweep.judging import Judging
-from launcher.sweep.schedule import Resources
+from launcher.sweep.schedule import Cluster, Resources
 from launcher.words import plural
 
 LONGEST_LABEL = 60  # characters; file names end at 255 bytes, and a run's name is read by people
@@ -91,7 +91,7 @@ def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources)
     return judge_described(point, judging.composer.composed_or_refusal(point.overrides), resources, judging)
 
 
-def judge_described(point: Point, described: Composed | RegimenError, resources: Resources, judging: Judging) -> Permitted | Result:
+def judge_described(point: Point, described: Composed | RegimenError, resources: Resources | Cluster, judging: Judging) -> Permitted | Result:
     if isinstance(described, RegimenError):
         return refused(point, described)
     try:
@@ -125,12 +125,15 @@ def failed_check(verdict: Verdict) -> str:
     return f"{check.rule}: {check.sentence}"
 
 
-def on_its_share(run: Composed, resources: Resources) -> Composed:
+def on_its_share(run: Composed, resources: Resources | Cluster) -> Composed:
     """The run on as many GPUs as it has ranks, and with their share of the host memory: other points use the rest.
 
     Raises:
         ConfigError: for what one machine with these resources cannot run.
     """
+    if isinstance(resources, Cluster):
+        refuse_unsubmittable(run)
+        return run
     refuse_unshareable(run)
     wanted = gpus_wanted(run, len(resources.gpus))
     refuse_wider(wanted, resources)
@@ -149,12 +152,19 @@ def refuse_wider(wanted: int, resources: Resources) -> None:
 def refuse_unshareable(run: Composed) -> None:
     if run.cluster.name != "local" or run.cluster.nodes > 1:
         raise ConfigError(
-            f"cluster={run.cluster.name} with {plural(run.cluster.nodes, 'node')} is not possible: the points share this machine. Use cluster=local."
+            f"cluster={run.cluster.name} with {plural(run.cluster.nodes, 'node')} is not possible: the points share this machine. "
+            "Use cluster=local, or submit them with cluster=slurm hydra/launcher=slurm."
         )
     if run.backend.port:
         raise ConfigError(
             f"backend.port={run.backend.port} is not possible, because points that run at the same time cannot share a port. Leave backend.port at 0."
         )
+
+
+def refuse_unsubmittable(run: Composed) -> None:
+    """Raises ConfigError for a point that would start on this machine, where the sweep submits jobs."""
+    if run.cluster.name != "slurm":
+        raise ConfigError(f"cluster={run.cluster.name} is not possible with hydra/launcher=slurm, which submits every point. Use cluster=slurm.")
 
 
 def gpus_wanted(run: Composed, there: int) -> int:

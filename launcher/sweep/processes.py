@@ -19,7 +19,7 @@ from launcher.composition.recorded import recorded_run
 from launcher.launch import execute, lock, status
 from launcher.launch.again import take_again
 from launcher.launch.foreign import Trust
-from launcher.launch.plan import plan_for
+from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.sweep.points import Permitted, Point, Result, one_line
 
 
@@ -74,13 +74,23 @@ def release(running: Running) -> Running:
 
 def prepared(permitted: Permitted, environment: Mapping[str, str]) -> RunDir:
     """A folder that holds all that the supervisor needs, and that nobody owns: the supervisor takes it."""
+    return planned(permitted, environment).run_dir
+
+
+def planned(permitted: Permitted, environment: Mapping[str, str]) -> LaunchPlan:
+    """The plan, written into a new folder or that which the point goes on in. Where it cannot be made no new folder stays."""
     if permitted.run_dir is None:
         run_dir = execute.start_fresh(permitted.judged)
-        execute.write_plan(plan_for(permitted.judged, run_dir), environment)
-        return run_dir
+        try:
+            plan = plan_for(permitted.judged, run_dir)
+            execute.write_plan(plan, environment)
+        except BaseException:  # Ctrl-C too
+            execute.remove_run_dir(run_dir.path)
+            raise
+        return plan
     plan, held = take_again(permitted.judged, permitted.run_dir, environment, Trust(permitted.take_over))
     lock.release(plan.run_dir, held)
-    return plan.run_dir
+    return plan
 
 
 def ask_to_stop(running: Running) -> None:

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Instead of Resources: Slurm gives each point what its job asks for."""
+
+
+@dataclass(frozen=True)
 class Resources:
     """What the points of a sweep share."""
 

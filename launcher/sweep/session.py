@@ -17,7 +17,7 @@ from launcher.sweep.ledger import SweepDir
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
 from launcher.sweep.pool import Limits, Pool
 from launcher.sweep.processes import Running
-from launcher.sweep.schedule import Resources
+from launcher.sweep.schedule import Cluster, Resources
 from launcher.words import plural, wrapped
 
 
@@ -57,7 +57,9 @@ class Sweep:
             raise KeyboardInterrupt
         return [self.results[found.number if isinstance(found, Point) else found.point.number].objective for found in decided]
 
-    def decided(self, overrides: tuple[str, ...], resources: Resources, judging: Judging, taken: dict[str, Point]) -> Permitted | Result | Point:
+    def decided(
+        self, overrides: tuple[str, ...], resources: Resources | Cluster, judging: Judging, taken: dict[str, Point]
+    ) -> Permitted | Result | Point:
         """What happens to a point: it begins, it goes on, its result is known, or it is another one of its batch, whose result it has.
 
         `taken`: the points of this batch so far, by their fingerprints.

@@ -9,6 +9,7 @@ from conf.run_dir import write_text_atomically
 from conf.words import BETWEEN, aligned
 from launcher.errors import RunLocked
 from launcher.launch import lock, status
+from launcher.launch.batch_job import as_slurm_says
 from launcher.launch.progress import measures
 from launcher.sweep import ledger, table
 from launcher.sweep.ledger import SweepDir
@@ -27,11 +28,12 @@ class SweepStatus:
 
 def sweep_status(sweep_dir: SweepDir) -> SweepStatus:
     events = ledger.events(sweep_dir)
-    results = tuple(current(result) for result in ledger.results(sweep_dir))
+    results = tuple(currents(ledger.results(sweep_dir)))
     updated = max([float(event["time"]) for event in events], default=sweep_dir.path.stat().st_mtime)
     owned = owner_state(sweep_dir)
     left = any(result.state not in ("finished", "refused", "failed") for result in results)
-    return SweepStatus(sweep_dir, owned or ("unfinished" if left or not results else "ended"), results, updated)
+    submitted = any(result.state in status.ACTIVE for result in results)  # jobs of Slurm go on without an owner of the sweep
+    return SweepStatus(sweep_dir, owned or ("running" if submitted else "unfinished" if left or not results else "ended"), results, updated)
 
 
 def owner_state(sweep_dir: SweepDir) -> str:
@@ -44,14 +46,18 @@ def owner_state(sweep_dir: SweepDir) -> str:
     return {"alive": "running", "unknown": "unknown", "dead": ""}[found]
 
 
-def current(result: Result) -> Result:
-    """Of a point without a recorded end: what the folder of its run says."""
-    if result.state != "running" or result.run_dir is None or not result.run_dir.run_yaml.is_file():
-        return result
-    now = status.status_of(result.run_dir)
+def currents(results: Sequence[Result]) -> list[Result]:
+    """Of points without a recorded end: what the folder of their run says, and Slurm where they are jobs; one question for all."""
+    folders = {result.run_dir for result in results if result.state == "running" and result.run_dir is not None}
+    found = [status.status_of(run_dir) for run_dir in folders if run_dir.run_yaml.is_file()]
+    told = {now.run_dir: now for now in as_slurm_says(found)}
+    return [current(result, told[result.run_dir]) if result.state == "running" and result.run_dir in told else result for result in results]
+
+
+def current(result: Result, now: status.RunStatus) -> Result:
     if now.state in ("finished", "failed", "stopped"):
         return result_from(result.point, now, "", 0.0)
-    where = BETWEEN.join([f"step {now.step}/{now.of or '?'}", *measures(now.measured, now.shown)])
+    where = BETWEEN.join([*([now.message] if now.job else []), f"step {now.step}/{now.of or '?'}", *measures(now.measured, now.shown)])
     return replace(result, state=now.state, cause=where if now.state in status.ACTIVE else now.message)
 
 

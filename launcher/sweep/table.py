@@ -88,6 +88,8 @@ def known_line(result: Result) -> str:
     if result.state == "finished":
         measured = f": {result.measure} {result.objective:.4f}" if result.objective is not None else ""
         return f"point {result.point.number} is finished already{measured}"
+    if result.state == "running":
+        return f"point {result.point.number} waits or runs already: {result.cause}"
     return f"point {result.point.number} would fail again and is not started: {result.cause}"
 
 
@@ -118,8 +120,8 @@ def result_as_dict(result: Result) -> dict[str, Any]:
 def exit_code(results: Sequence[Result]) -> int:
     """0 only where every point finished; where only a stop kept it from that, the code of a stop; where all were refused for one reason, its code."""
     states = {result.state for result in results}
-    if states == {"finished"}:
-        return 0
+    if states <= {"finished", "running"}:  # what still runs was submitted to Slurm, and ends by itself
+        return 0 if states else RANKS_FAILED
     if results and states <= {"finished", "stopped", "not started"}:
         return SAVED if "stopped" in states else INTERRUPTED  # nothing was saved where no point had begun
     refusals = {result.refusal for result in results}

@@ -98,6 +98,11 @@ def follow(name: str, output: Path | None) -> int:
 
 def stop_sweep(sweep_dir: SweepDir) -> int:
     if standing.owner_state(sweep_dir) != "running":
+        jobs = [result.run_dir for result in standing.sweep_status(sweep_dir).results if result.state in status.ACTIVE and result.run_dir is not None]
+        for run_dir in jobs:
+            stop(str(run_dir.path), None)
+        if jobs:
+            return 0
         print(f"{sweep_dir.path} is not running. `regimen status {sweep_dir.path}` shows its points.")
         return 0
     standing.ask_to_stop(sweep_dir)

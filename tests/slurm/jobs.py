@@ -14,7 +14,7 @@ from tests.described import described
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
 

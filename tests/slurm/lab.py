@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -60,11 +61,10 @@ def main(folder: Path, patience: float) -> None:
     start(folder, "munged", ("munged", "--foreground", "--force", *munge_files(folder)))
     wait_until(folder, patience, (folder / "munge.sock").is_socket)
     start(folder, "slurmctld", ("slurmctld", "-D", "-f", str(folder / "slurm.conf")))
-    for node in NODES:
-        start(folder, node, node_argv(folder, node))
+    nodes = {start(folder, node, node_argv(folder, node)): node for node in NODES}
     wait_until(folder, patience, all_idle)
     print("ready", flush=True)
-    reap_for_ever()
+    reap_for_ever(folder, nodes)
 
 
 def configure(folder: Path, ports: list[int]) -> None:
@@ -114,9 +114,9 @@ def node_argv(folder: Path, node: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "--uts", "sh", "-c", script)
 
 
-def start(folder: Path, name: str, argv: tuple[str, ...]) -> None:
+def start(folder: Path, name: str, argv: tuple[str, ...]) -> int:
     with (folder / f"{name}.log").open("ab") as log:
-        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
 
 
 def all_idle() -> bool:
@@ -132,10 +132,24 @@ def wait_until(folder: Path, patience: float, happened: Callable[[], bool]) -> N
         time.sleep(0.05)
 
 
-def reap_for_ever() -> None:
-    """The first process of a PID namespace inherits every orphan; one that is not waited for stays a zombie."""
+def reap_for_ever(folder: Path, nodes: dict[int, str]) -> None:
+    """The first process of a PID namespace inherits every orphan; one that is not waited for stays a zombie.
+
+    A node whose slurmd was killed stays away until a file `again` appears.
+    """
+    away: list[str] = []
     while True:
-        os.wait()
+        with suppress(ChildProcessError):
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid in nodes:
+                away.append(nodes.pop(pid))
+            if pid:
+                continue
+        if away and (folder / "again").exists():
+            (folder / "again").unlink()
+            nodes |= {start(folder, node, node_argv(folder, node)): node for node in away}
+            away.clear()
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

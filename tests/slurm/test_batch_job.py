@@ -8,7 +8,7 @@ import pytest
 from tests.slurm.jobs import submit
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 

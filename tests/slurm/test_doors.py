@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conf.committed import committed, step_of
 from conf.run_dir import RunDir
+from launcher.launch.lock import read_owner
 from tests.slurm.test_train import RUN
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -59,3 +61,26 @@ def test_one_run_comes_of_every_door(allocated: tuple[str, ...], world: int, clu
     layouts = [json.loads(layout.read_text()) for layout in RunDir(path).layouts.glob("rank-*.json")]
     assert [layout["world"] for layout in layouts] == [world] * world
     assert (RunDir(path).model / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.long
+def test_a_run_goes_on_on_another_host_only_when_its_owner_is_dead(cluster: "Cluster", tmp_path: Path) -> None:
+    """A run of one machine inside a job: the other node of the cluster is refused while it lives, and goes on once its owner was killed."""
+    output = tmp_path / "outputs"
+    first = ("srun", "--nodelist=n1", "--ntasks=1", "--cpus-per-task=2", sys.executable, "-m", "launcher", "train", *LOCAL, f"output={output}")
+    environment = {name: value for name, value in cluster.environment.items() if name != "PYTEST_CURRENT_TEST"}
+    with subprocess.Popen((*first, "training.max_steps=100000", "checkpoint.interval=5"), env=environment, stdout=subprocess.DEVNULL) as running:
+        run_dir = RunDir(wait_until(lambda: next(iter(output.glob("demo/*")), None), "run folder", running))  # type: ignore[arg-type]
+        wait_until(lambda: len(committed(run_dir)) > 0, "checkpoint", running)
+        resume = ("srun", "--nodelist=n2", "--ntasks=1", "--cpus-per-task=2", sys.executable, "-m", "launcher", "train", f"resume={run_dir.path}")
+        refused = started(cluster, *resume)
+        assert (refused.returncode, refused.stderr.count("is in use by process")) == (73, 1), refused.stderr
+        owner = read_owner(run_dir)
+        assert owner is not None
+        assert (owner.host, bool(owner.slurm_job)) == ("n1", True)
+        cluster.ask("scancel", "--signal=KILL", owner.slurm_job)
+        running.wait(PATIENCE)
+    shorter = f"training.max_steps={step_of(committed(run_dir)[0]) + 5}"
+    done = started(cluster, *resume, shorter)
+    assert done.returncode == 0, done.stderr
+    assert (run_dir.model / "adapter_model.safetensors").is_file()

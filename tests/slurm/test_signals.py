@@ -3,7 +3,10 @@
 Each cell is one job of the batch script. They are signalled together, since a job that is queued again waits some seconds.
 """
 
+import os
 import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,7 @@ from tests.slurm.jobs import Job, preempt, submit
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -132,3 +135,41 @@ def test_a_job_whose_node_failed_goes_on(cluster: "Cluster", tmp_path: Path) -> 
     wait_until(
         lambda: set(re.findall(r"n\d", cluster.ask("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"))) == {"n1", "n2"}, "idle nodes"
     )
+
+
+def kill_node(name: str) -> None:
+    """As a power failure does: its slurmd and all that it has started, which are alone in a UTS namespace."""
+    names = {path: words_of(path) for path in Path("/proc").glob("[0-9]*")}
+    [slurmd] = [path for path, words in names.items() if words[:1] == ["slurmd"] and words[-2:] == ["-N", name]]
+    place = os.readlink(slurmd / "ns/uts")
+    for path in names:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.readlink(path / "ns/uts") == place:
+                os.kill(int(path.name), signal.SIGKILL)
+
+
+def words_of(process: Path) -> list[str]:
+    try:
+        return (process / "cmdline").read_text().split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def state_of_node(cluster: "Cluster", name: str) -> str:
+    return cluster.ask("sinfo", "--noheader", "--Node", "--partition=main", f"--nodes={name}", "--format=%T").strip()
+
+
+@pytest.mark.long
+def test_a_job_of_two_nodes_goes_on_when_one_of_them_dies(cluster: "Cluster", tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path / "run", "train:0.1")
+    job.train()
+    kill_node("n2")
+    wait_until(lambda: state_of_node(cluster, "n2").startswith("down"), "node that is down")
+    (Path(cluster.environment["SLURM_CONF"]).parent / "again").touch()
+    wait_until(lambda: state_of_node(cluster, "n2") in ("idle", "allocated"), "node that is up again")
+    ended = job.end()
+    assert ended["JobState"] == "COMPLETED"
+    assert int(ended["Restarts"]) >= 1
+    assert job.names[0] == "start"
+    assert job.names[-2:] == ["start", "end"]
+    assert status_of(job.run_dir).state == "finished"

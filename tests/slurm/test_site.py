@@ -12,7 +12,7 @@ from tests.slurm.jobs import submit
 from tests.slurm.test_train import RUN, CommandLine
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 

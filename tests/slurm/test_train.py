@@ -14,11 +14,12 @@ import pytest
 
 from conf import journal
 from conf.run_dir import RunDir
+from conf.signs import EVALUATION, read_sign
 from tests.slurm.jobs import preempt
 from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from tests.slurm.conftest import Cluster
+    from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -101,6 +102,10 @@ class Submitted:
         """Both ranks, found before their first step: importing torch takes them longer than finding them here."""
         wait_until(lambda: len(self.ranks()) == 2, "two ranks")
         return self.ranks()
+
+    def evaluates(self) -> bool:
+        sign = read_sign(self.run_dir.sign(0))
+        return sign is not None and sign.phase == EVALUATION
 
     def train_a_step(self) -> None:
         """Until there is something to save: a run that is stopped before ends without a checkpoint."""
@@ -218,16 +223,19 @@ def test_a_preemption_with_a_grace_time_queues_the_job_again_without_a_trace_in_
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["torchrun", "accelerate"])
 @pytest.mark.parametrize("nodes", [1, 2])
-@pytest.mark.parametrize("when", ["before the first step", "in a step", "in a save"])
+@pytest.mark.parametrize("when", ["before the first step", "in a step", "in a save", "in an evaluation"])
 def test_a_preempted_job_goes_on_whatever_it_was_doing(
     when: str, nodes: int, backend: str, cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]
 ) -> None:
     size = (f"cluster.nodes={nodes}", f"cluster.ranks_per_node={2 // nodes}")
-    submitted = regimen.submit("cluster.partition=grace", f"backend={backend}", *size, *(("checkpoint.interval=1",) if when == "in a save" else ()))
+    often = {"in a save": ("checkpoint.interval=1",), "in an evaluation": ("evaluation.interval=1", "evaluation.micro_batch=1")}
+    submitted = regimen.submit("cluster.partition=grace", f"backend={backend}", *size, *often.get(when, ()))
     if when == "before the first step":
         submitted.ranks_at_work()
     else:
         submitted.train_a_step()
+    if when == "in an evaluation":
+        wait_until(submitted.evaluates, "evaluation")
     preempt(cluster)
     job = cluster.wait_for(submitted.job, "COMPLETED", "FAILED")
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0")

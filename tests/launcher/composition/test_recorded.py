@@ -187,6 +187,8 @@ def test_the_same_output_may_be_written_differently(run_dir: RunDir, monkeypatch
 def test_what_only_the_site_sees_may_differ_on_a_resume() -> None:
     """A time limit that was too short must not end a run for good; nodes and ranks change what is trained."""
     site = {"partition", "account", "qos", "time", "memory", "constraint", "reservation", "exclude", "signal_seconds"}
+    site |= {"gpu_types", "exclusive", "licenses", "mail_user", "mail_type", "comment", "dependency", "after", "directives", "setup", "export"}
+    site |= {"container", "container_runtime", "container_mounts", "container_python"}
     assert {key.removeprefix("cluster.") for key in FREE if key.startswith("cluster.")} == site
 
 

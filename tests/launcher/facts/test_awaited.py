@@ -47,7 +47,7 @@ def test_runs_that_wait_for_each_other_end_the_search(tmp_path: Path) -> None:
 
 
 def test_a_full_run_leaves_its_own_architecture_with_the_rows_that_it_added(tmp_path: Path) -> None:
-    run_dir = recorded(tmp_path / "run", "regime=full", "model.added_tokens=[<a>,<b>]", "model.vocab_multiple=64")
+    run_dir = recorded(tmp_path / "run", "regime=full", 'model.added_tokens=["<a>","<b>"]', "model.vocab_multiple=64")
     before = described(*JOB).model.architecture
     left = architecture_left("x", run_dir)
     assert left["vocab_size"] == -(-(before["vocab_size"] + 2) // 64) * 64

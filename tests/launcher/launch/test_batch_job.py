@@ -190,7 +190,15 @@ def test_a_value_that_slurm_does_not_accept_is_refused_before_there_is_a_folder(
 
 
 @pytest.mark.parametrize(
-    ("node", "code"), [((), 2), (("node=auto",), 2), (("node=cpu",), 0), (("node=auto", "node.gpus=0"), 0), (("node=h100_80",), 0)]
+    ("node", "code"),
+    [
+        ((), 2),
+        (("node=auto",), 2),
+        (("node=auto", "node.gpus=0"), 2),
+        (("node=cpu",), 0),
+        (("node=auto", "node.gpus=0", "node.host_memory=64GB"), 0),
+        (("node=h100_80",), 0),
+    ],
 )
 def test_a_machine_without_gpus_does_not_stand_for_the_node_of_a_job(
     node: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -478,7 +486,8 @@ def submitted_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides
 def test_three_runs_are_submitted_at_once_each_on_what_the_one_before_will_leave(
     tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    put("sbatch", f'if [ "$1" != --test-only ]; then echo x >>{tmp_path}/count; wc -l <{tmp_path}/count; fi')
+    (tmp_path / "count").write_text("0\n")
+    put("sbatch", f"[ $1 = --test-only ] && exit; read n <{tmp_path}/count; n=$((n+1)); echo $n >{tmp_path}/count; echo $n")
     sft = submitted_run(tmp_path, capsys, "name=sft")
     on_sft = ("model=local", f"model.path={sft.model}", "data.template=chatml")
     rm = submitted_run(tmp_path, capsys, "name=rm", "stage=rm", *on_sft, "cluster.after=sft")

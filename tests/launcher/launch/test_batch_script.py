@@ -38,7 +38,7 @@ LAUNCHER = ("/opt/venv/bin/python", "-m", "launcher")
 
 @cache
 def composed() -> Run:
-    return described("model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo")
+    return described("model=demo", "data=demo", "cluster=slurm", "node=cpu", "name=demo", "output=/home/user/outputs")
 
 
 def slurm_run(**cluster: object) -> Run:
@@ -77,7 +77,7 @@ def at_a_site() -> Run:
     )
 
 
-IMAGE = {"container_mounts": ["/scratch", "/data:/mnt/data:ro"], "container_python": "/opt/venv/bin/python"}
+IMAGE = {"container_mounts": ["/scratch", "/data:/mnt/data:ro"], "container_python": "/usr/local/bin/python3"}
 
 
 def in_pyxis() -> Run:
@@ -257,6 +257,12 @@ def test_the_job_id_is_read(stdout: str) -> None:
 def test_an_answer_without_job_id_is_refused(stdout: str) -> None:
     with pytest.raises(SubmissionError, match="names no job"):
         parse_job_id(stdout)
+
+
+def test_planned_memory_stands_whatever_the_site_has_in_its_variables() -> None:
+    memory = {"SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU"}
+    assert memory <= set(contradicting_variables(slurm_run(), RUN_DIR, PLANNED))
+    assert not memory & set(contradicting_variables(slurm_run(memory="default"), RUN_DIR, PLANNED))
 
 
 def test_only_variables_that_would_change_the_planned_job_are_withheld_from_sbatch() -> None:

@@ -32,7 +32,7 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
 def test_squeue_is_asked_once_about_all_jobs(answer: Answer) -> None:
     asked = answer("squeue", "12|PENDING|Resources|N/A\n11|RUNNING|None|N/A\n")
     assert slurm_commands.queue(["11", "12"], os.environ) == {"11": QueuedJob("RUNNING", "None"), "12": QueuedJob("PENDING", "Resources")}
-    assert asked.read_text() == "--noheader --states=all --jobs=11,12 --format=%i|%T|%r|%S\n"
+    assert asked.read_text() == "--noheader --array --states=all --jobs=11,12 --format=%i|%T|%r|%S\n"
 
 
 def test_a_job_that_slurm_has_forgotten_is_absent(answer: Answer) -> None:
