@@ -67,5 +67,6 @@ class HostMemory:
 
 
 def pin(tensor: Tensor) -> None:
-    failed = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.numel(), PORTABLE)
-    torch.cuda.check_error(int(failed))
+    failed = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.numel(), PORTABLE))
+    if failed:
+        raise RuntimeError(f"CUDA cannot pin host memory for a checkpoint (error {failed}). Set checkpoint.background=false.")
