@@ -50,7 +50,6 @@ class StageRow:
 
 
 ANSWERS = "draws its answers in micro-batches"
-TOKENS = "averages its next-token loss over the tokens of a micro-batch"
 
 STAGES: dict[str, StageRow] = {
     "pt": StageRow(Pt, "text", "next token", Loss.NEXT_TOKEN),
@@ -97,8 +96,7 @@ def stage_row(name: str) -> StageRow:
 
 def bound_by(stage: Stage) -> str:
     """Why the loss of a step changes with the samples that pass together; empty: it does not."""
-    weighs_answers = isinstance(stage, Dpo) and stage.sft_weight > 0
-    return stage_row(stage.name).bound or (TOKENS if weighs_answers else "")
+    return stage_row(stage.name).bound
 
 
 def compares_joined(run: Run) -> bool:

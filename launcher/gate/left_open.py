@@ -24,8 +24,9 @@ LAYERS = Open(micro_batch=False, sharding=False)
 
 
 def left_open(composed: Composed, gpus: int) -> Open | None:
-    """None where nothing is chosen: training.fit=off; without it, on CPUs, in stages that write their answers, and where everything is stated. With
-    training.gradient_checkpointing=auto the layers are chosen everywhere.
+    """None where nothing is chosen: training.fit=off; without it, on CPUs, and where everything is stated. With training.gradient_checkpointing=auto
+    the layers are chosen everywhere. Stages that write their answers choose these alone: their answers are drawn in micro-batches, and there are no
+    fused kernels for them.
 
     What is stated stays, and so does a micro-batch on which the loss depends. Without training.effective_batch a step has one micro-batch
     on each rank, and nothing divides it.
@@ -36,7 +37,8 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
     training, asked = composed.training, composed.training.fit == "auto"
     if asked:
         refuse_no_batch(composed)
-    implied = training.fit is None and gpus > 0 and stage_row(composed.stage.name).learns != "own answers"
+    implied = training.fit is None and gpus > 0
+    writes = stage_row(composed.stage.name).learns == "own answers"
     free = training.effective_batch is not None and training.accumulation is None and not bound_by(composed.stage)
     found = Open(
         micro_batch=training.micro_batch is None and (asked or free),
@@ -46,9 +48,10 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
         loss=training.loss is None,
         attention=training.attention is None,
     )
-    if asked or (implied and (found.micro_batch or found.checkpointing or found.kernels or found.loss)):
+    if asked or (implied and not writes and (found.micro_batch or found.checkpointing or found.kernels or found.loss)):
         return found
-    return LAYERS if training.gradient_checkpointing == "auto" else None
+    layers = training.gradient_checkpointing == "auto" or (implied and writes and found.checkpointing)
+    return LAYERS if layers else None
 
 
 def refuse_no_batch(composed: Composed) -> None:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 SHORT = ("model=demo", "data=demo", "node=cpu", "cluster.ranks_per_node=2", "sharding=ddp", "training.precision=fp32", "training.max_steps=4")
 QUIET = ("checkpoint.interval=0", "evaluation.interval=0", "gate.mode=off", "optim.warmup=0", "optim.lr=1e-4", "training.effective_batch=8")
-STAGES = {"orpo": ("stage=orpo",), "simpo": ("stage=simpo", "stage.sft_weight=0.5")}
+STAGES = {"orpo": ("stage=orpo",), "simpo": ("stage=simpo", "stage.sft_weight=0.5"), "dpo": ("stage=dpo", "stage.sft_weight=0.5")}
 
 
 @dataclass(frozen=True)

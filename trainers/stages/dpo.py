@@ -50,9 +50,30 @@ class ReferenceFirst(AsPrepared, Comparing, DPOTrainer):
     """TRL keeps the policy's logits while the reference computes its own, and at each step turns checkpointing off and on again, which adds a hook.
 
     Here the reference goes first and leaves two numbers a pair, as with stage.precompute_reference.
+
+    TRL takes the next-token loss of stage.sft_weight over the tokens of a micro-batch. Here it is that over the whole optimizer step on all ranks, as
+    in orpo and simpo: what a token weighs does not depend on its micro-batch.
     """
 
     stage: Dpo
+    token_share: Tensor | None = (
+        None  # micro-batches of this step on all ranks, over the tokens of its chosen answers; None: the mean of a micro-batch
+    )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.stage.sft_weight:
+            counted = [torch.as_tensor(count, dtype=torch.float64).to(device) for count in (len(batches), sum(map(chosen_tokens, batches)))]
+            passes, tokens = self.accelerator.gather(torch.stack(counted).unsqueeze(0)).sum(0)
+            self.token_share = passes / tokens
+        return batches, items
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """TRL's mean over the tokens of this micro-batch gets the weight by which it is its share of that over the step's."""
+        if self.token_share is not None and TEXTS not in inputs:
+            tokens = chosen_tokens(inputs) * self.token_share / self.weight_of(inputs)
+            self.loss_weights = [*self.loss_weights[:-1], (self.stage.sft_weight * tokens).float()]
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         with as_before_training(self.accelerator.unwrap_model(model)), self.accelerator.autocast():
@@ -82,8 +103,13 @@ class ReferenceFirst(AsPrepared, Comparing, DPOTrainer):
         }
         return {**parts, "nll_loss": Fraction(-logps.chunk(2)[0], chosen_length)} if self.stage.sft_weight else parts
 
-    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
-        return mean(parts["loss"]) + (self.stage.sft_weight * mean(parts["nll_loss"]) if self.stage.sft_weight else 0.0)
+    def loss_of(self, parts: dict[str, Fraction], weight: float = 1.0) -> Tensor:
+        pairs = mean(parts["loss"]) * weight
+        if not self.stage.sft_weight:
+            return pairs
+        learned = parts["nll_loss"]
+        tokens = mean(learned) * weight if self.token_share is None else learned.totals.sum() * self.token_share
+        return pairs + self.stage.sft_weight * tokens
 
     def reference_of(self, batch: dict[str, Any]) -> Tensor:
         if "ref_chosen_logps" in batch:
@@ -94,6 +120,12 @@ class ReferenceFirst(AsPrepared, Comparing, DPOTrainer):
         """The preference is a mean over pairs, the next-token loss one over the tokens of chosen answers."""
         means = means_of(parts)
         return {**means, "loss": means["loss"] + self.stage.sft_weight * means.get("nll_loss", 0.0)}
+
+
+def chosen_tokens(batch: dict[str, Any]) -> Tensor:
+    """Learned by the next-token loss, in a batch whose first half are the chosen answers."""
+    lengths: Tensor = batch["lengths"] if TEXTS in batch else batch["completion_mask"][:, 1:].sum(1)
+    return lengths.chunk(2)[0].sum()
 
 
 def build_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> DPOConfig:

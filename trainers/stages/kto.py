@@ -16,7 +16,7 @@ from conf.schema import Kto, Run
 from trainers.errors import DataError
 from trainers.kernels.parts import fused
 from trainers.regimes import PreparedModel
-from trainers.stages.shared.comparing import Comparing
+from trainers.stages.shared.comparing import Comparing, mean
 from trainers.stages.shared.evaluation import Fraction, each, means_of
 from trainers.stages.shared.material import Material
 from trainers.stages.shared.preferences import (
@@ -102,12 +102,12 @@ class ReferenceFirst(AsPrepared, Comparing, KTOTrainer):
             "logp_rejected": each(logps, ~good),
         }
 
-    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
+    def loss_of(self, parts: dict[str, Fraction], weight: float = 1.0) -> Tensor:
         """The KL is that of the micro-batches of all ranks."""
         kl = self.accelerator.gather(parts["kl"].totals.mean()).mean().clamp(min=0)
         self.note({"positive_kl": each(kl)})
         losses = self.losses(parts, kl)
-        return losses.totals.sum() / losses.counts.sum()
+        return mean(losses) * weight
 
     def losses(self, parts: dict[str, Fraction], kl: Tensor | float) -> Fraction:
         """Eq. 7 of the paper, of each answer, whose reward is 0 where the other label is meant."""

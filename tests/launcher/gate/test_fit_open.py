@@ -187,7 +187,7 @@ def test_what_is_stated_stays(given: tuple[str, ...], kept: dict[str, object]) -
     [
         (("rm",), 4),
         (("dpo",), 4),
-        (("dpo", "stage.sft_weight=0.1"), 1),  # a mean over the tokens of a micro-batch
+        (("dpo", "stage.sft_weight=0.1"), 4),
         (("simpo",), 4),
         (("simpo", "stage.sft_weight=0.1"), 4),
         (("orpo",), 4),
@@ -219,12 +219,23 @@ PLAIN = (1, 4, True, "plain", "plain", "sdpa")
     [
         (*LLAMA, "regime=lora", STATED, "training.fit=off"),
         ("model=llama3.2_1b", "node=cpu", "cluster.ranks_per_node=1", "regime=lora", STATED),
-        (*LLAMA, "stage=ppo", "stage.reward_model=org/judge", "regime=lora", STATED),
     ],
 )
 def test_elsewhere_nothing_is_chosen(overrides: tuple[str, ...]) -> None:
     assert chosen(*overrides) == PLAIN
     assert judged(*overrides).fit == ()
+
+
+@pytest.mark.usefixtures("with_extra")
+@pytest.mark.parametrize(
+    "stage", [("stage=ppo", "stage.reward_model=org/judge"), ("stage=grpo", "stage.rewards=[brevity]", "stage.generations=4")], ids=["ppo", "grpo"]
+)
+def test_stages_that_write_their_answers_choose_which_layers_are_computed_again(stage: tuple[str, ...]) -> None:
+    given = ("model=llama3.2_1b", "node=h200_141", *stage, "regime=lora", STATED)
+    assert chosen(*given) == (1, 4, False, *PLAIN[3:])
+    assert chosen(*given, "training.gradient_checkpointing=true") == PLAIN
+    [line] = [reason for reason in judged(*given).fit if reason.startswith("training.")]
+    assert line.startswith("training.gradient_checkpointing=false: ")
 
 
 @pytest.mark.usefixtures("with_extra")

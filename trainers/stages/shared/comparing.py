@@ -34,19 +34,19 @@ class Comparing(Evaluating):
         self.step = (sum(map(rows_in, batches)), len(batches))
         return batches, items
 
-    def loss_of(self, parts: dict[str, Fraction]) -> Tensor:
-        """The loss of one micro-batch of this rank."""
-        return mean(parts["loss"])
+    def loss_of(self, parts: dict[str, Fraction], weight: float = 1.0) -> Tensor:
+        """The loss of one micro-batch of this rank, of which each row weighs `weight`."""
+        return mean(parts["loss"]) * weight
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         weight = self.weight_of(inputs)
         if TEXTS not in inputs:
-            loss: Tensor = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss: Tensor = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch) * weight
         else:
             parts = self.measure(model, inputs)
             self.note(parts)
-            loss = self.loss_of(parts).float()
-        return (loss * weight, None) if return_outputs else loss * weight
+            loss = self.loss_of(parts, weight).float()
+        return (loss, None) if return_outputs else loss
 
     def weight_of(self, inputs: dict[str, Any]) -> float:
         """transformers takes the mean of the micro-batches of a step, and the last one of the data may be smaller: here every row weighs the same."""

@@ -177,8 +177,21 @@ NLL = "stage.sft_weight=0.5"
 
 @pytest.mark.parametrize(
     ("stage", "keys"),
-    [("rm", ()), ("dpo", FUSED), ("simpo", FUSED), ("simpo", (NLL,)), ("simpo", (NLL, *FUSED)), ("orpo", ()), ("orpo", FUSED)],
-    ids=["rm", "dpo", "simpo", "simpo with tokens", "simpo with tokens, joined", "orpo", "orpo, joined"],
+    [
+        *(("rm", ()), ("dpo", FUSED), ("dpo", (NLL,)), ("dpo", (NLL, *FUSED))),
+        *(("simpo", FUSED), ("simpo", (NLL,)), ("simpo", (NLL, *FUSED)), ("orpo", ()), ("orpo", FUSED)),
+    ],
+    ids=[
+        "rm",
+        "dpo",
+        "dpo with tokens",
+        "dpo with tokens, joined",
+        "simpo",
+        "simpo with tokens",
+        "simpo with tokens, joined",
+        "orpo",
+        "orpo, joined",
+    ],
 )
 def test_a_step_learns_the_same_from_the_same_pairs_in_any_micro_batches(
     stage: str, keys: tuple[str, ...], tmp_path: Path, run_of: Any, rows_of: Any, trainer_of: Any
