@@ -223,12 +223,19 @@ def speed(combination: Combination, times: Sequence[float]) -> dict[str, object]
     return {"step_seconds": [round(each, 3) for each in seconds], "tokens_per_second": round(rate, 1)}
 
 
+def by_job(lines: Sequence[dict]) -> list[list[dict]]:
+    """The combinations that were measured, of each job, the fastest first."""
+    jobs: dict[str, list[dict]] = {}
+    for line in sorted((line for line in lines if "tokens_per_second" in line), key=lambda line: -line["tokens_per_second"]):
+        jobs.setdefault(line["job"], []).append(line)
+    return [jobs[job] for job in dict.fromkeys(line["job"] for line in lines) if job in jobs]
+
+
 def report(lines: Sequence[dict]) -> str:
     """Of every job its combinations, the fastest first."""
-    text, jobs = [], dict.fromkeys(line["job"] for line in lines)
-    for job in jobs:
-        measured = sorted((line for line in lines if line["job"] == job and "tokens_per_second" in line), key=lambda line: -line["tokens_per_second"])
-        best = measured[0]["tokens_per_second"]
+    text = []
+    for measured in by_job(lines):
+        job, best = measured[0]["job"], measured[0]["tokens_per_second"]
         chosen = next((line for line in measured if line["chosen"]), None)
         ratio = f"{chosen['tokens_per_second'] / best:.3f} of the best" if chosen else "not measured"
         text.append(f"{job}: fit=auto's choice has {ratio} ({len(measured)} combinations)")

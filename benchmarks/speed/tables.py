@@ -9,10 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed import fit, spared
 from benchmarks.speed.cells import CELLS, OPTED, Cell
 from benchmarks.speed.pages import write_page
 
-FILE = "speed/h200_speed.jsonl"
+FILE, SPARED, FITTED = "speed/h200_speed.jsonl", "speed/h200_spared.jsonl", "speed/h200_fit_new.jsonl"
 VARIANTS = {
     "default": "default: model, data, regime and `training.effective_batch` are stated, and nothing more",
     "by-hand": "by hand: the fastest keys without fused kernels (no checkpointing, packing, liger's loss, four workers)",
@@ -90,7 +91,50 @@ def page(results: Path) -> str:
         "kernels were counted still. 1b-full computes in bf16_amp by default, and in bf16 in its other variants."
     )
     changed = effects(records)
-    return "\n".join([head, *rows_of(records), "", *meanings, "", *changed, *([""] if changed else []), mixed, ""])
+    more = [*spared_section(results / SPARED), *fit_section(results / FITTED)]
+    return "\n".join([head, *rows_of(records), "", *meanings, "", *changed, *([""] if changed else []), mixed, *more, ""])
+
+
+def spared_section(path: Path) -> list[str]:
+    """Each attempt to spare the host, beside the run as it is."""
+    if not path.exists():
+        return []
+    text = (
+        f"From `results/{SPARED}`, made by `benchmarks/speed/spared.py`: 1b-lora-mixed as it is, and with one thing done otherwise, one run\n"
+        "after another and all of them again in the next round."
+    )
+    return ["", "## What spares the host", "", text, "", spared.report(read(path))]
+
+
+def fit_section(path: Path) -> list[str]:
+    """Of each job with more to choose, how near to the fastest combination the chosen one is."""
+    if not path.exists():
+        return []
+    lines = read(path)
+    text = (
+        f"From `results/{FITTED}`, made by `benchmarks/speed/fit.py --new`: every permitted combination of what a job leaves open (micro-batch,\n"
+        "checkpointing, of a number of layers too, kernels, loss), one at a time. `results/speed/h200_fit.jsonl` has six more jobs, of micro-batch and\n"
+        "checkpointing alone."
+    )
+    rows = [
+        "| job | combinations | chosen | tokens/s | fastest | tokens/s | ratio |",
+        "|---|---|---|---|---|---|---|",
+        *map(row_of_job, fit.by_job(lines)),
+    ]
+    return ["", "## What training.fit chooses", "", text, "", *rows]
+
+
+def row_of_job(measured: list[dict[str, Any]]) -> str:
+    """`measured`: the combinations of one job, the fastest first."""
+    chosen, best = next((line for line in measured if line["chosen"]), None), measured[0]
+    job, forms = best["job"], [line["name"].split("/")[1] if line else "not measured" for line in (chosen, best)]
+    rates = [f"{line['tokens_per_second']:,.0f}" if line else "–" for line in (chosen, best)]
+    ratio = f"{chosen['tokens_per_second'] / best['tokens_per_second']:.3f}" if chosen else "–"
+    return f"| {job} | {len(measured)} | {forms[0]} | {rates[0]} | {forms[1]} | {rates[1]} | {ratio} |"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> int:
