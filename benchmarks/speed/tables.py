@@ -113,8 +113,8 @@ def fit_section(path: Path) -> list[str]:
     lines = read(path)
     text = (
         f"From `results/{FITTED}`, made by `benchmarks/speed/fit.py --new`: every permitted combination of what a job leaves open (micro-batch,\n"
-        "checkpointing, of a number of layers too, kernels, loss), one at a time. `results/speed/h200_fit.jsonl` has six more jobs, of micro-batch and\n"
-        "checkpointing alone."
+        "checkpointing, of a number of layers too, kernels, loss), one at a time. `results/speed/h200_fit.jsonl` has six more jobs, of micro-batch\n"
+        "and checkpointing alone."
     )
     rows = [
         "| job | combinations | chosen | tokens/s | fastest | tokens/s | ratio |",
