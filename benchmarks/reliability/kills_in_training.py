@@ -7,8 +7,8 @@
 `--first 20` goes on. A trial takes one of the jobs in turn, or the one that is named, kills the launcher, the agent or a rank at a moment drawn by
 the seed, and starts the run again as often as it ends without its last step. Compared with the undisturbed run of the same job, one for each call:
 the loss and the norm of the gradients of each step as they were written, the rows that each step of each rank was made of, and the hash of each file
-of the final model. The kill landed in a save where a checkpoint was being written then and was not committed. The broken variant goes on with the
-random numbers of another place.
+of the final model. No more steps may be lost than lie between two checkpoints (F4). The kill landed in a save where a checkpoint was being written
+then and was not committed. The broken variant goes on with the random numbers of another place.
 """
 
 import os
@@ -180,21 +180,27 @@ def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: 
             landed = landed and being_written(run_dir)
         wait_for_end(process)
         wait_for(lambda: not alive(run_dir), "end of all that was started")
-        starts = 1
+        reached, starts = step_of(run_dir), 1
         while process.returncode != DONE and starts < MOST_STARTS:
             process = start(folder, BROKEN if broken else "", f"resume={run_dir.path}")
             wait_for_end(process)
             starts += 1
-        expected = reference(job)
-        differs = [name for name, value in left_by(run_dir).items() if value != expected[name]]
-        why = f"{job}, {victim} killed at step {moment}: other {', '.join(differs)} after {starts} starts, exit code {process.returncode}"
+        expected, lost = reference(job), reached - went_on_from(run_dir)
+        differing = [name for name, value in left_by(run_dir).items() if value != expected[name]]
+        why = f"{job}, {victim} killed at step {moment}: {lost} steps lost, other {', '.join(differing) or 'nothing'} after {starts} starts"
         if process.returncode != DONE:
-            why = f"{why}; it said: {(folder / 'said').read_text(errors='replace')[-1000:]}"
-        held = process.returncode == DONE and not differs
-        return {**found, "landed": landed, "held": held, "starts": starts, "first_differing_step": first_difference(run_dir, expected), "why": why}
+            why = f"{why}; it ended with {process.returncode} and said: {(folder / 'said').read_text(errors='replace')[-1000:]}"
+        held = process.returncode == DONE and not differing and (not landed or lost <= length.interval)
+        found |= {"landed": landed, "held": held, "starts": starts, "lost_steps": lost}
+        return {**found, "first_differing_step": first_difference(run_dir, expected), "why": why}
     finally:
         clean_up(run_dir, process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def went_on_from(run_dir: RunDir) -> int:
+    """The step of the checkpoint that the second start went on from; 0 where there was none yet, or no second start."""
+    return next((entry["resumed_from"] for entry in whole(run_dir.progress) if "resumed_from" in entry), 0)
 
 
 def first_difference(run_dir: RunDir, expected: dict[str, Any]) -> int | None:
