@@ -1,4 +1,4 @@
-"""One table of exit codes: the launcher's errors, README.md and the pages under docs say nothing else."""
+"""One table of exit codes: the launcher's errors and the pages say nothing else."""
 
 import re
 from pathlib import Path
@@ -29,8 +29,8 @@ def test_every_error_of_the_launcher_ends_with_a_code_of_the_table() -> None:
     assert set(BY_EXIT_CODE) == raised - {BUG}
 
 
-def test_the_readme_lists_the_table() -> None:
-    found = LIST.search((REPOSITORY / "README.md").read_text(encoding="utf-8"))
+def test_a_page_lists_the_table() -> None:
+    found = LIST.search((REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8"))
     assert found is not None
     assert [entry.split(" ", 1) for entry in re.split(r"\s·\s", found[1])] == [[str(row.code), row.name] for row in EXIT_CODES]
 
@@ -39,7 +39,7 @@ def test_the_pages_name_no_other_codes() -> None:
     names = {row.code: row.name for row in EXIT_CODES}
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
     told = [(path.name, match) for path in pages for match in TOLD.finditer(path.read_text(encoding="utf-8"))]
-    assert {path for path, _ in told} >= {"README.md", "slurm.md", "after_training.md", "data.md"}
+    assert {path for path, _ in told} >= {"training.md", "slurm.md", "after_training.md", "data.md"}
     for path, match in told:
         code = int(match[1] or match[2] or match[4])
         assert code in names, (path, match[0])
