@@ -35,7 +35,11 @@ def gate() -> str:
 
 def speed() -> str:
     """The newest run of each cell with nothing set but its model, data, regime and samples a step."""
-    newest = {line["cell"].split("/")[0]: line for line in lines("speed/h200_speed.jsonl") if line["cell"].endswith("/default") and "tokens_per_second" in line}
+    newest = {
+        line["cell"].split("/")[0]: line
+        for line in lines("speed/h200_speed.jsonl")
+        if line["cell"].endswith("/default") and "tokens_per_second" in line
+    }
     return f"8B LoRA {newest['8b-lora']['tokens_per_second']:,.0f} and 8B QLoRA {newest['8b-qlora']['tokens_per_second']:,.0f} tokens/s on one H200"
 
 
