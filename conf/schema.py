@@ -301,6 +301,8 @@ class Zero(Sharding):
     stage: int = MISSING  # 1 | 2 | 3: 1 splits optimizer states over the ranks, 2 also gradients, 3 also weights. The choice decides it.
     offload_optimizer: bool = MISSING  # true: optimizer states stay in host memory. The choice decides it.
     offload_params: bool = MISSING  # true: weights stay in host memory; only with zero3_offload.
+    # true: ZeRO-3 gathers and reduces whole layers, two ahead: fewer and larger exchanges. false: module by module, in less memory.
+    whole_layers: bool = MISSING
 
 
 @dataclass

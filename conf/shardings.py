@@ -23,9 +23,9 @@ class ShardingRow:
     # Bytes of one GPU that NCCL and the engine hold beside the CUDA context: 2 x H200 over NVLink, DeepSpeed 0.19.8
     # (results/memory/h200x2_from_files.jsonl: 1.566, 2.041 to 2.043 and 1.760 to 1.762 GiB with the context; full training and adapters alike).
     nccl: int
-    # Seconds that the engine's Python takes in each micro-batch for one tensor that it splits, or puts into a bucket: what the rates of links do not
-    # explain (launcher/timing/links.py). Full training of a 1B llama, 146 tensors, in bf16 at micro-batch 4 x 2048 gave 39.8 thousand tokens/s on one
-    # H200, and on two 37.4, 35.3, 35.1 and 25.4 a GPU for ddp, zero1, zero2 and zero3.
+    # Seconds that the engine takes in each micro-batch for one tensor that it puts into a bucket: what the rates of links do not explain, nor what
+    # the host does meanwhile (launcher/timing/links.py). Full training of a 1B llama, 146 tensors, in bf16 at micro-batch 4 x 2048 gave 39.8 thousand
+    # tokens/s on one H200, and on two 37.4, 35.3, 35.1 and 25.4 a GPU for ddp, zero1, zero2 and zero3.
     hook: float
     saving: int  # orders shardings by the memory that they spare; a proposal goes up in it
     offloads: bool = False  # keeps optimizer states in host memory
@@ -49,7 +49,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         "deepspeed",
         splits=("states", "gradients", "weights"),
         nccl=int(0.475 * GIB),
-        hook=6.6e-4,
+        hook=0.0,
         saving=3,
         cost=24,
         note="weights are gathered for every layer: slower steps, about a third measured on two GPUs",
@@ -69,7 +69,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         splits=("states", "gradients", "weights"),
         offloads=True,
         nccl=int(0.475 * GIB),
-        hook=6.6e-4,
+        hook=0.0,
         saving=5,
         cost=72,
         note="weights and states in host memory: far slower",

@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from conf.buckets import LAYERS_AHEAD, zero_bucket
 from conf.metrics import HIGHER_IS_BETTER
 from conf.optimizers import optimizer_row
 from conf.run_dir import RunDir
@@ -122,6 +124,9 @@ def sharding_arguments(run: Run) -> dict[str, Any]:
 def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
     """DeepSpeed's JSON. Batch sizes and clipping are `auto`: TrainingArguments is their one home."""
     optimization: dict[str, Any] = {"stage": zero.stage, "overlap_comm": bool(run.node.gpus), "contiguous_gradients": True}
+    if zero.stage < 3:
+        # A bucket is reduced where it lies. With true DeepSpeed 0.19.8 reduces a copy of it, as many bytes, and copies each rank's part back.
+        optimization["reduce_scatter"] = False
     if zero.stage == 3:
         optimization |= {
             "reduce_bucket_size": "auto",
@@ -161,6 +166,35 @@ def fsdp_config(sharding: Fsdp, run: Run) -> dict[str, Any]:
         "state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
     }
+
+
+def choose_buckets(trainer: Trainer, run: Run) -> None:
+    """What depends on the number of gradients that are reduced, which the model says, and what TrainingArguments has no name for."""
+    handler, plugin = trainer.accelerator.ddp_handler, trainer.accelerator.state.deepspeed_plugin
+    if isinstance(run.sharding, Zero) and run.sharding.stage < 3:
+        plugin.deepspeed_config["zero_optimization"]["reduce_bucket_size"] = zero_bucket(elements(trainer.model, learned=True))
+    elif isinstance(run.sharding, Zero) and run.sharding.whole_layers:
+        plugin.deepspeed_config["zero_optimization"] |= layer_exchanges(trainer.model)
+    elif isinstance(run.sharding, Ddp) and handler is not None:
+        handler.gradient_as_bucket_view = True  # no second copy of the gradients, and none of their sums back
+
+
+def layer_exchanges(model: PreTrainedModel | PeftModel) -> dict[str, Any]:
+    """Keys of DeepSpeed by which a layer is one `leaf`: its weights are gathered together, and its gradients are one bucket."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    layers = [module for module in model.modules() if type(module).__name__ in (base._no_split_modules or ())]
+    largest, learned = (max((elements(layer, learned) for layer in layers), default=0) for learned in (False, True))
+    return {
+        "leaf_module": {"classes": sorted({type(layer).__name__ for layer in layers})},
+        "stage3_prefetch_bucket_size": LAYERS_AHEAD * largest,
+        "reduce_bucket_size": max(1, learned),
+    }
+
+
+def elements(module: torch.nn.Module, learned: bool) -> int:
+    """Of its weights, or of those that learn: whole ones, also where this rank holds a share (`ds_numel`)."""
+    weights = (weight for weight in module.parameters() if weight.requires_grad or not learned)
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in weights)
 
 
 def keep_output_dtype(arguments: TrainingArguments, run: Run) -> None:

@@ -17,7 +17,7 @@ from conf.regimes import regime_row
 from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
 from conf.signs import DATA, LOADING, SAVING
-from trainers.arguments import keep_output_dtype
+from trainers.arguments import choose_buckets, keep_output_dtype
 from trainers.callbacks.committing import Committing, best_of
 from trainers.callbacks.doing import Doing
 from trainers.callbacks.early_stopping import EarlyStopping
@@ -228,6 +228,7 @@ def build(
     if skipping:
         skipping.trainer = trainer
     choose_optimizer(trainer, run)
+    choose_buckets(trainer, run)
     load_adapter(trainer, run)
     save_adapter_alone(trainer.model)
     if starts_from_base(run):

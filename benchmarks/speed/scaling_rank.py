@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import trainers.run
@@ -34,6 +35,10 @@ class Clock(TrainerCallback):
         self.marks = list[Any]()
         self.trace: Any = None
         self.traced_seconds, self.began = 0.0, 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
+        if "ahead" in self.order["changes"]:
+            gather_ahead(model, self.order["changes"]["ahead"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         timed = self.order["warm_up"] + self.order["steps"]
@@ -106,11 +111,19 @@ def engine_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def apply(changes: dict[str, Any], trainer: Trainer) -> None:
-    """`zero`: keys of DeepSpeed's zero_optimization; `ddp`: arguments of DistributedDataParallel."""
+    """`zero`: keys of DeepSpeed's zero_optimization; `ddp`: arguments of DistributedDataParallel; `ahead`: see gather_ahead."""
     if "zero" in changes:
         trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"] |= changes["zero"]
     for name, value in changes.get("ddp", {}).items():
         setattr(trainer.accelerator.ddp_handler, name, value)
+
+
+def gather_ahead(model: torch.nn.Module, count: int) -> None:
+    """Under FSDP2 so many layers are asked for before one runs, where it asks for one by itself."""
+    layers = [module for module in model.modules() if isinstance(module, FSDPModule) and type(module).__name__.endswith("DecoderLayer")]
+    for number, layer in enumerate(layers):
+        layer.set_modules_to_forward_prefetch(layers[number + 1 : number + 1 + count])
+        layer.set_modules_to_backward_prefetch(layers[max(0, number - count) : number][::-1])
 
 
 def wait_for_turn(order: dict[str, Any], rank: int) -> None:

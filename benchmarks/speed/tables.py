@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.speed import fit, spared
 from benchmarks.speed.cells import CELLS, OPTED, Cell
 from benchmarks.speed.pages import write_page
+from benchmarks.speed.scaling_tables import scaling_lines
 
 FILE, SPARED, FITTED = "speed/h200_speed.jsonl", "speed/h200_spared.jsonl", "speed/h200_fit_new.jsonl"
 VARIANTS = {
@@ -91,7 +92,7 @@ def page(results: Path) -> str:
         "kernels were counted still. 1b-full computes in bf16_amp by default, and in bf16 in its other variants."
     )
     changed = effects(records)
-    more = [*spared_section(results / SPARED), *fit_section(results / FITTED)]
+    more = [*spared_section(results / SPARED), *fit_section(results / FITTED), *scaling_lines(results)]
     return "\n".join([head, *rows_of(records), "", *meanings, "", *changed, *([""] if changed else []), mixed, *more, ""])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.speed.pages import write_page
 from benchmarks.speed.rates import timed_runs
+from benchmarks.speed.scaling_tables import two_gpu_lines
 from benchmarks.speed.times import error_of, read
 from launcher.timing.step import step_time
 
@@ -31,7 +32,8 @@ has them under `expected.step`. Made by `benchmarks/speed/times_page.py`.
 - optimizer: gradients, weights and states, read and written; with offloading by the CPU, at an assumed rate of host memory
 - gathering weights, reducing gradients: bytes of a rank in a ring, at the slower of a share of the link inside of a node (`node.link`, else the
   card's data sheet) and `node.network` between nodes; nothing is taken to overlap
-- sharding engine: what DeepSpeed's Python does around each tensor, measured for one model on two GPUs
+- sharding engine: what DeepSpeed does around each tensor that it puts into a bucket; what its Python does around weights that ZeRO-3 gathers counts
+  to the host, which works while the GPU does
 
 Not in it: the start of a run, evaluations, checkpoints, and waiting for data. Every sample counts as long as `data.cutoff`, so shorter ones end
 earlier.
@@ -99,7 +101,7 @@ def said(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def page(results: Path) -> str:
-    return "\n".join([HEAD, *fitted_lines(results), *cell_lines(results), ""])
+    return "\n".join([HEAD, *fitted_lines(results), *cell_lines(results), *two_gpu_lines(results), ""])
 
 
 def main() -> int:

@@ -22,8 +22,7 @@ FRAGMENTED_PAGES = 9
 FRAGMENTED_PAGES_AUTOCAST = 19
 FRAGMENTATION = 0.01
 
-# DeepSpeed 0.19.8, runtime/zero/config.py: the defaults of reduce_bucket_size, stage3_max_live_parameters and sub_group_size, in elements.
-REDUCE_BUCKET = 500_000_000
+# DeepSpeed 0.19.8, runtime/zero/config.py: the defaults of stage3_max_live_parameters and sub_group_size, in elements.
 MAX_LIVE = 1_000_000_000
 SUB_GROUP = 1_000_000_000
 

@@ -26,7 +26,6 @@ from launcher.memory.step.step_phases import (
     head_phases,
     layer_phases,
     loss_terms,
-    reduction_phases,
     saved_term,
 )
 from launcher.memory.step.traced_moments import resident_buffers
@@ -97,7 +96,6 @@ def phases_of(job: Job) -> tuple[Phase, ...]:
         *head_phases(job, (*after, *accumulated)),
         *layer_phases(job, between),
         Phase("backward: end", (*between, *end_terms(job))),
-        *reduction_phases(job, between),
         Phase("optimizer step", (*resident, gradient_term(job, job.census.trained), *step_terms(job))),
         *((Phase("evaluation", (*inside, evaluation_term(job))),) if is_evaluated(job.run) else ()),
         Phase("save", (*(term for term in resident if term.name != WHOLE_QUANTISED), *whole_tensor_terms(job), *split_expert_terms(job))),

@@ -12,7 +12,7 @@ from conf.evaluations import is_evaluated, with_ends
 from conf.hub import is_folder
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
-from conf.schema import Composed, Grpo, Qlora, Run, Slurm
+from conf.schema import Composed, Grpo, Qlora, Run, Slurm, Zero
 from conf.stages import Loss, StageRow, stage_row
 from launcher.facts.data import held_out_samples
 
@@ -188,6 +188,12 @@ READ_IF: tuple[Reading, ...] = (
         lambda known: ranks(known.run) > 1,
         "one rank alone exchanges nothing",
         "use more ranks",
+    ),
+    Reading(
+        ("sharding.whole_layers",),
+        lambda known: isinstance(known.run.sharding, Zero) and known.run.sharding.stage == 3,
+        "sharding={run.sharding.name} never splits weights",
+        "use sharding=zero3",
     ),
     Reading(("backend.port",), lambda known: known.run.cluster.name == "local", "a job of cluster={run.cluster.name} chooses its port itself"),
     Reading(("node.gpu_name", "node.gpu_memory", "node.tflops"), lambda known: known.run.node.gpus > 0, ON_CPU, "set node.gpus"),

@@ -17,7 +17,7 @@ from launcher.memory.cards import SLICE
 from launcher.memory.stages import sample_tokens
 from launcher.memory.weights.split import split_of
 from launcher.timing.launches import launches
-from launcher.timing.links import HOST_MEMORY, LINK_SHARE, exchange_of, hooked_tensors
+from launcher.timing.links import HOST_MEMORY, LINK_SHARE, exchange_of, gathering_host, hooked_tensors
 from launcher.timing.products import attention_load, dequantising_load, product_loads
 from launcher.timing.rates import H200, Rates, attention_rate, data_sheet, pcie, rates_of
 from launcher.timing.traffic import optimizer_load, traffic_loads
@@ -97,10 +97,11 @@ def pass_terms(work: Work, rates: Rates) -> tuple[TimeTerm, ...]:
     """Of all micro-batches of a rank."""
     passes, found = work.run.training.accumulation, loads(work)
     on_gpu = [TimeTerm(load.name, passes * seconds(load, work, rates), SOURCES[load.kind]) for load in found]
-    kernels = launches(work)
-    busy, host = sum(term.seconds for term in on_gpu) / passes, rates.launch * kernels
+    kernels, gathers = launches(work), gathering_host(work)
+    busy, host = sum(term.seconds for term in on_gpu) / passes, rates.launch * kernels + gathers
     waiting = passes * ((busy**OVERLAP + host**OVERLAP) ** (1 / OVERLAP) - busy)
-    started = f"{kernels:,.0f} kernels a micro-batch, {rates.launch * 1e6:.0f} microseconds each, while the GPU works"
+    gathered = f" and {1e3 * gathers:,.0f} ms of the sharding engine" if gathers else ""
+    started = f"{kernels:,.0f} kernels a micro-batch, {rates.launch * 1e6:.0f} microseconds each{gathered}, while the GPU works"
     return (*on_gpu, TimeTerm("waiting for the host", waiting, started))
 
 

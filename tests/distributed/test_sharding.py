@@ -1,11 +1,13 @@
 """Every allowed pair of regime and sharding really trains on two ranks, sharded as it says, and learns the same."""
 
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.distributed
 
@@ -44,6 +46,8 @@ def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
         members = [cells.Cell(regime, sharding) for started_by, regime, sharding in CELLS if started_by == backend]
         if backend == "torchrun":
             members += [cells.Cell("full_amp", sharding, further=chunked(root)) for sharding in CHUNKED]
+        else:
+            members.append(cells.Cell("full_fp32", "zero3", further=("sharding.whole_layers=true", "training.gradient_checkpointing=true")))
         found |= {(backend, cell.regime, cell.sharding): result for cell, result in cells.run_cells(members, root, backend).items()}
     return found
 
@@ -71,6 +75,16 @@ def test_fp32_losses_are_those_of_ddp(results: dict, sharding: str) -> None:
         assert results[backend, regime, sharding].losses == pytest.approx(results["torchrun", regime, "ddp"].losses, rel=1e-4), regime
 
 
+def test_layers_that_zero3_gathers_and_reduces_whole_learn_the_same(results: dict) -> None:
+    left = results["accelerate", "full_fp32", "zero3"]
+    [layout, other] = left.layouts
+
+    assert [entry["code"] for entry in left.exits] == [0, 0], left.exits
+    assert left.losses == pytest.approx(results["torchrun", "full_fp32", "ddp"].losses, rel=1e-4)
+    weights = load_file(left.folder.model / "model.safetensors")
+    assert layout["reduce_bucket"] == other["reduce_bucket"] == sum(math.prod(weights[name].shape) for name in weights if ".layers.0." in name)
+
+
 def test_ranks_with_answers_of_different_lengths_gather_the_head_of_the_chunked_loss_together(results: dict) -> None:
     gathered, whole = (results["torchrun", "full_amp", sharding] for sharding in CHUNKED)
     assert [entry["code"] for entry in gathered.exits] == [0, 0], gathered.exits
@@ -82,6 +96,17 @@ def test_pure_bf16_under_zero_keeps_bf16_masters_and_states(results: dict) -> No
     assert layout["trained_dtypes"] == ["torch.bfloat16"]
     assert layout["master_dtypes"] == ["torch.bfloat16"]
     assert layout["state_dtypes"] == ["torch.bfloat16"]
+
+
+def test_gradients_are_views_of_ddps_buckets_and_zero2s_are_as_large_as_what_learns(results: dict) -> None:
+    """The demo has fewer weights than the largest bucket, so the bucket holds all of them."""
+    views, bucket = results["torchrun", "full_fp32", "ddp"].layouts[0], results["torchrun", "full_fp32", "zero2"].layouts[0]
+    weights = sum(
+        math.prod(tensor.shape) for tensor in load_file(results["torchrun", "full_fp32", "zero2"].folder.model / "model.safetensors").values()
+    )
+
+    assert (views["gradient_views"], views["reduce_bucket"]) == (True, None)
+    assert (bucket["gradient_views"], bucket["reduce_bucket"]) == (None, weights)
 
 
 def test_weights_are_partitioned_under_zero3_only(results: dict) -> None:

@@ -30,6 +30,8 @@ def layout(trainer: Trainer, place: Place) -> dict[str, Any]:
         "world": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "wrapper": type(engine).__name__,
         "zero_stage": engine.zero_optimization_stage() if type(engine).__name__ == "DeepSpeedEngine" else None,
+        "reduce_bucket": reduce_bucket(engine),
+        "gradient_views": getattr(engine, "gradient_as_bucket_view", None),
         "sharded_parameters": sum(is_split(parameter) for parameter in trainer.model.parameters()),
         "device": str(trainer.args.device),
         "optimizer": type(inner).__name__,
@@ -38,6 +40,11 @@ def layout(trainer: Trainer, place: Place) -> dict[str, Any]:
         "master_dtypes": master_dtypes(engine),
         "attention": trainer.model.config._attn_implementation,
     }
+
+
+def reduce_bucket(engine: Any) -> int | None:
+    """Elements of one bucket of DeepSpeed's."""
+    return getattr(getattr(engine, "optimizer", None), "reduce_bucket_size", None)
 
 
 def is_split(parameter: torch.nn.Parameter) -> bool:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from conf.buckets import zero_bucket
 from conf.constants import LOSS_CHUNK
 from conf.schema import Badam, Freeze, Lora, Zero
-from launcher.memory.constants import REDUCE_BUCKET
 from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.loss import fused_chunk, own_chunk
@@ -13,7 +13,7 @@ from launcher.memory.step.step_phases import final_norm_bytes
 from launcher.memory.terms import total
 from launcher.memory.weights.gathering import block_bytes
 from launcher.memory.weights.parameters import adapter_targets, frozen_selection, one_block, places
-from launcher.memory.weights.resident import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms, workspace
+from launcher.memory.weights.resident import flat_gradients, gathered_terms, reduction_terms, resident_terms, step_terms, views_buckets, workspace
 
 FLATTENED, TEMPORARIES = "flattened gradients", "temporaries of the step"  # terms of step_terms
 STATES, WORKSPACES = "optimizer states", "cuBLAS workspace"  # terms of resident_terms that are made later
@@ -47,6 +47,7 @@ class Blocks:
     flattened: tuple[int, ...]  # DeepSpeed's partition of the gradients in one piece, for the step
     gathers: tuple[int, ...]  # FSDP2's, on a stream of their own, whose memory no other stream uses
     kept_share: float  # of a whole gradient, beyond its layer's backward pass
+    viewed: bool  # gradients lie in DDP's buckets, which are resident
 
 
 def blocks_of(job: Job) -> Blocks:
@@ -81,7 +82,8 @@ def blocks_of(job: Job) -> Blocks:
         reduction=() if bucket_blocks(job) else tuple(term.bytes for term in reduction_terms(job)),
         flattened=tuple(term.bytes for term in step_terms(job) if term.name == FLATTENED),
         gathers=gather_blocks(job),
-        kept_share=0.0 if flat_gradients(job) or job.split.host_states else 1 / job.split.gradients,
+        kept_share=0.0 if flat_gradients(job) or job.split.host_states or views_buckets(job) else 1 / job.split.gradients,
+        viewed=views_buckets(job),
     )
 
 
@@ -118,11 +120,11 @@ def resident_bytes(job: Job, made_later: int) -> int:
 
 
 def bucket_blocks(job: Job) -> tuple[int, ...]:
-    """runtime/zero/stage_1_and_2.py, setup_buckets: two, made for the first gradient; a larger gradient has a buffer of its own."""
+    """runtime/zero/stage_1_and_2.py, setup_buckets: two, made for the first gradient; with offloading a larger one is copied."""
     if not isinstance(job.run.sharding, Zero) or job.run.sharding.stage == 3:
         return ()
-    element, largest = job.storage.gradient, job.census.largest
-    return (element * REDUCE_BUCKET,) * 2 + ((element * largest,) if largest > REDUCE_BUCKET else ())
+    element, largest, bucket = job.storage.gradient, job.census.largest, zero_bucket(job.census.trained)
+    return (element * bucket,) * 2 + ((element * largest,) if job.split.host_states and largest > bucket else ())
 
 
 def gather_blocks(job: Job) -> tuple[int, ...]:

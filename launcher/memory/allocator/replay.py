@@ -92,7 +92,7 @@ def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | 
         embedding, head = added(heap, blocks, head, embedding), []
     heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer)])
     outside = [*head, *embedding]  # ZeRO-1 and 2 cut the flat list of gradients: one rank keeps the embedding's whole
-    if blocks.gathers:
+    if blocks.gathers or blocks.viewed:
         outside = split(outside, blocks.embedding if blocks.tied else (*blocks.head, *blocks.embedding), heap, shares, blocks)
     return [*outside, *gradients, *buckets]  # runtime/zero/stage_1_and_2.py, record_stream: buckets come back when the reduction stream has passed
 

@@ -49,15 +49,15 @@ def kept_inputs(job: Job, layers: int) -> int:
     return min(layers, value) if not isinstance(value, bool) else layers if value else 0
 
 
-def lower_layers_terms(job: Job) -> Terms:
-    """What every layer but the last kept, and autocast's copies of their weights."""
+def lower_layers_terms(job: Job, above: int = 0) -> Terms:
+    """What the layers kept below the last, or below the one that has so many above it, and autocast's copies of their weights."""
     if last_again(job):
         return ()
     last = layer_saved(job, learns=job.census.trained_layers > 0)
-    saved = Term("saved activations", max(kept_bytes(job) - last, 0), "layers below the last")
+    saved = Term("saved activations", max(kept_bytes(job) - (above + 1) * last, 0), "layers below this one")
     if not job.autocasts:
         return (saved,)
-    copies = job.storage.compute * max(kept_casts(job) - (job.census.layer - layer_experts(job)), 0)
+    copies = job.storage.compute * max(kept_casts(job) - (above + 1) * (job.census.layer - layer_experts(job)), 0)
     return (saved, Term("autocast copies below", copies, "of the weights of the layers below, kept by autograd"))
 
 

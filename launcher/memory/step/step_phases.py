@@ -1,5 +1,6 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
+from conf.buckets import zero_bucket
 from conf.schema import Badam
 from conf.stages import Loss, compares_joined, stage_row
 from launcher.facts.model.trace import Trace
@@ -24,18 +25,20 @@ from launcher.memory.step.recomputation import (
 from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
 from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
+from launcher.memory.weights.gathering import by_layers
 from launcher.memory.weights.resident import (
     accumulates,
     flat_gradients,
     gathered_terms,
     gradient_term,
-    last_bucket_terms,
     made_gradient_term,
     module_terms,
+    moving_gradient_terms,
     partition_of_earlier_passes,
     reduction_terms,
     root_terms,
     splits_by_buckets,
+    views_buckets,
     waiting_head_terms,
     whole_accumulated_term,
     whole_between_passes,
@@ -130,15 +133,6 @@ def end_terms(job: Job) -> Terms:
     return (*gathered_terms(job), *module_terms(job, job.head), *reduction_terms(job), *gradients, *ends, *root_terms(job))
 
 
-def reduction_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
-    """After the last gradient."""
-    copy = last_bucket_terms(job)
-    if not copy:
-        return ()
-    made = made_gradient_term(job, job.census.trained)
-    return (Phase("backward: last bucket", (*inside, *reduction_terms(job), made, *partition_of_earlier_passes(job), *copy)),)
-
-
 def embedding_terms(job: Job) -> Terms:
     """CUDA sums the gradient of an embedding in fp32 by parts, at most one for every ten tokens and every distinct token
     (aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu; up to 3,072 tokens it adds them in place)."""
@@ -153,10 +147,11 @@ def pending_terms(job: Job, summed: bool) -> Terms:
     """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
     autocast's copy between them torch then adds the two into a third (csrc/autograd/input_buffer.cpp; measured up to 3,072 tokens, and not with
     4,096: full_bf16-chunked-lion_8bit/qwen2.5_1.5b/4x1024); an earlier pass may have left one; and where gradients are split, the whole one is
-    still there while its share is made."""
+    still there while its share, or its place in a bucket, is made."""
     third = summed and not job.storage.autocast and job.tokens <= EMBEDDING_IN_PLACE
     tied = 0 if not job.facts.tied else 2 if third else 1
-    whole = 1 if job.storage.master and job.split.ranks > 1 else 0
+    copied = job.storage.master or (views_buckets(job) and not accumulates(job))
+    whole = 1 if copied and job.split.ranks > 1 else 0
     held = job.split.host_states and not flat_gradients(job)  # no gradient is counted on the GPU, but the embedding's own waits there too
     # what is split is no weight's own gradient any more
     earlier = accumulates(job) and (job.split.gradients == 1 or whole_between_passes(job))
@@ -197,14 +192,21 @@ def reached(job: Job, finished: int, within: int) -> Terms:
         finished -= job.census.head if job.facts.tied else 0
         made = whole_accumulated_term(job) if accumulates(job) else gradient_term(job, finished)
         return (made, whole_gradients(job, within))
+    if by_layers(job.run):
+        return (gradient_term(job, finished), whole_gradients(job, within))
     waiting = waiting_head_terms(job)
     if splits_by_buckets(job):
         made = made_gradient_term(job, finished + within - total(waiting) // job.storage.gradient)
         kept = (whole_accumulated_term(job),) if whole_between_passes(job) else (made, *partition_of_earlier_passes(job))
-        return (*kept, *waiting)
+        return (*kept, *waiting, *moving_gradient_terms(job, within))
+    if views_buckets(job) and not accumulates(job):
+        return (*waiting, *moving_gradient_terms(job, within))
+    tied_head = job.storage.gradient * (job.census.head if job.facts.tied else 0)  # waits for the embedding's, beside that of an earlier pass
+    if views_buckets(job):
+        return (whole_accumulated_term(job), Term("gradient of the tied head", tied_head, "until the embedding's joins it"))
     if whole_between_passes(job):
         return (whole_accumulated_term(job),)
-    if accumulates(job):  # a tied head's waits for the embedding's, beside that of an earlier pass
+    if accumulates(job):
         return (gradient_term(job, job.census.trained + (job.census.head if job.facts.tied else 0)),)
     return (gradient_term(job, finished + within),)
 
@@ -218,6 +220,22 @@ def last_layer_terms(job: Job, gradients: int) -> Terms:
     buffers = last_layer_buffers(job) if by_groups(job) else buffer_terms(job)
     streams = stream_terms(job, kept_inputs(job, job.census.depth))
     return (*buffers, *reached(job, job.census.head, gradients), *streams, *lower_layers_terms(job))
+
+
+def layers_until_full(job: Job) -> int:
+    """Layers above the one in which a bucket of ZeRO-1 and 2 is full for the first time: the rank whose share begins there makes room for all of it
+    then (runtime/zero/stage_1_and_2.py, copy_grads_in_partition). 0: in the last layer, whose moments count anyway, or never."""
+    if not splits_by_buckets(job) or accumulates(job) or not job.census.layer:
+        return 0
+    above = (zero_bucket(job.census.trained) - (0 if job.facts.tied else job.census.head)) // job.census.layer
+    return above if 0 < above < min(job.census.trained_layers, max(kept_layers(job), job.census.depth * last_again(job))) else 0
+
+
+def full_bucket_terms(job: Job, gradients: int) -> Terms:
+    above = layers_until_full(job)
+    streams = stream_terms(job, kept_inputs(job, job.census.depth - above))
+    made = reached(job, job.census.head + above * job.census.layer, gradients)
+    return (*buffer_terms(job), *made, *streams, *lower_layers_terms(job, above))
 
 
 def middle_layer_terms(job: Job, gradients: int) -> Terms:
@@ -242,6 +260,8 @@ def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     moments = fused_moments if job.arithmetic.fused else learning_moments
     first = of_layer(job, recomputed_layers(job) > 0 or last_again(job))
     ends = [("last", last_layer_terms, moments(of_layer(job, last_again(job)), 0)), ("first", first_layer_terms, moments(first, unsaved_norm(job)))]
+    if layers_until_full(job):
+        ends.append(("full bucket,", full_bucket_terms, ends[0][2]))
     if not last_again(job) and recomputed_layers(job) > 1:
         ends.append(("middle", middle_layer_terms, moments(first, 0)))
     return tuple(

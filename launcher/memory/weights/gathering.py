@@ -1,9 +1,10 @@
 """Whole weights that ranks gather from their shares, and for how long they stay (DeepSpeed 0.19.8; torch fully_shard)."""
 
+from conf.buckets import zero_bucket
 from conf.regimes import regime_row
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.facts.model import ModelFacts
-from launcher.memory.constants import MAX_LIVE, REDUCE_BUCKET
+from launcher.memory.constants import MAX_LIVE
 from launcher.memory.stages import repeats_its_passes
 from launcher.memory.weights.dtypes import Storage
 from launcher.memory.weights.parameters import Census, quantised_bytes
@@ -29,6 +30,11 @@ def frees_at_once(run: Run) -> bool:
     return isinstance(run.sharding, Zero) and run.sharding.stage == 3 and not repeats_its_passes(run)
 
 
+def by_layers(run: Run) -> bool:
+    """ZeRO-3 that gathers and reduces a layer at once."""
+    return isinstance(run.sharding, Zero) and run.sharding.stage == 3 and run.sharding.whole_layers
+
+
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
     """Elements in 16 bits that ZeRO-3 keeps whole at the loss: the head, and from the last layer down every module whose way to the loss is shorter
     than stage3_max_reuse_distance (runtime/zero/partitioned_parameter_coordinator.py, __params_to_release; quantised: see whole_quantised)."""
@@ -36,10 +42,11 @@ def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
         return facts.vocab * facts.hidden + census.adapters
     kept = facts.vocab * facts.hidden
     for number in reversed(range(facts.layers - census.depth, facts.layers)):  # no backward pass goes through those below
-        for module in reversed([module for module in facts.modules if number in module.layers]):
+        modules = [module.parameters for module in reversed(facts.modules) if number in module.layers]
+        for gathered in [sum(modules)] if by_layers(run) else modules:
             if kept >= MAX_LIVE:
                 return kept
-            kept += module.parameters
+            kept += gathered
     below = facts.tied or census.depth < facts.layers
     return kept if below or kept >= MAX_LIVE else kept + facts.vocab * facts.hidden
 
@@ -69,13 +76,14 @@ def root_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, sp
 
 def persistent_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
     """Norms and biases: ZeRO-3 never splits tensors below ten widths (transformers' stage3_param_persistence_threshold=auto), and its one bucket
-    (stage3.py, __ipg_bucket_flat_buffer), which transformers' reduce_bucket_size=auto makes as large as the width squared. ZeRO-1 and 2 with offload:
-    one gradient on its way to the host."""
+    (stage3.py, __ipg_bucket_flat_buffer), which transformers' reduce_bucket_size=auto makes as large as the width squared, and
+    trainers/arguments.py as large as what learns of a layer. ZeRO-1 and 2 with offload: one gradient on its way to the host."""
     if not isinstance(run.sharding, Zero):
         return 0
     if run.sharding.stage != 3:
         return storage.gradient * census.largest if split.host_states else 0  # stage_1_and_2.py, temp_grad_buffer_for_gpu_offload
-    return storage.compute * census.small_base + storage.gradient * facts.hidden**2
+    bucket = census.layer if by_layers(run) else facts.hidden**2
+    return storage.compute * census.small_base + storage.gradient * bucket
 
 
 def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
@@ -83,11 +91,12 @@ def reduction_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storag
     if isinstance(run.sharding, Zero):
         whole_gradient = storage.gradient * census.largest
         if run.sharding.stage == 3:
-            return whole_gradient
-        # stage_1_and_2.py, ipg_buckets: two on a GPU, where reduction overlaps; a gradient larger than a bucket keeps its own buffer.
-        # A GPU gives all of them at once, whatever their use; of a CPU's memory only what is written counts.
-        buckets = 2 * REDUCE_BUCKET if run.node.gpus else min(REDUCE_BUCKET, census.trained)
-        return storage.gradient * buckets + (whole_gradient if census.largest > REDUCE_BUCKET else 0)
+            return max(whole_gradient, storage.gradient * census.layer) if by_layers(run) else whole_gradient
+        # stage_1_and_2.py, ipg_buckets: two on a GPU, where reduction overlaps. A gradient larger than a bucket is reduced where it is; with
+        # offloading as a copy (reduce_independent_p_g_buckets_and_remove_grads).
+        bucket = zero_bucket(census.trained)
+        copied = whole_gradient if split.host_states and census.largest > bucket else 0
+        return storage.gradient * bucket * (2 if run.node.gpus else 1) + copied
     if isinstance(run.sharding, Fsdp) and split.ranks > 1:
         return storage.compute * census.head + block_bytes(run, facts, census, storage, split)  # the head's gradient is whole until the end
     return 0

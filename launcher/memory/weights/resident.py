@@ -1,5 +1,6 @@
 """Weights, states, gradients and their buffers, as terms of a phase."""
 
+from conf.buckets import zero_bucket
 from conf.kernels import FP8_MULTIPLE
 from conf.schema import Ddp, Fsdp, Lora, Qlora, Zero
 from launcher.facts.model import ModuleKind
@@ -7,10 +8,10 @@ from launcher.memory import constants
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
-from launcher.memory.weights.gathering import frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
+from launcher.memory.weights.gathering import by_layers, frees_at_once, gathered_bytes, persistent_bytes, reduction_bytes, root_bytes, whole_quantised
 from launcher.memory.weights.optimizer import is_paged, state_bytes, step_bytes, unpaged_bytes
 from launcher.memory.weights.parameters import HQQ_BITS, adapter_targets, packed_experts, quantised_bytes, weight_bytes
-from launcher.memory.weights.split import partition_step_bytes, shards_weights
+from launcher.memory.weights.split import largest_layer, partition_step_bytes, shards_weights
 from launcher.words import plural
 
 WHOLE_QUANTISED = "quantised weights, whole"
@@ -33,7 +34,7 @@ def resident_terms(job: Job) -> Terms:
             Term("master weights", optimizer * storage.master * census.trained // split.states, f"DeepSpeed, over {plural(split.states, 'rank')}"),
             Term("optimizer states", optimizer * states // split.states, f"{job.run.optim.name}, over {plural(split.states, 'rank')}"),
             Term("gradient partition", flat_gradient_bytes(job), "ZeRO-3 allocates it at the start (stage3.py, grad_partitions_flat_buffer)"),
-            Term("gradient buckets", bucket_bytes(job), "DDP: one more copy of the gradients (gradient_as_bucket_view=False)"),
+            Term("gradient buckets", bucket_bytes(job), "DDP: gradients are views into them (torch/csrc/distributed/c10d/reducer.cpp)"),
             Term(WHOLE_QUANTISED, whole_quantised(job.run, census, split), "ZeRO-3 gives none back before the end; measured on two H200"),
             Term("adapters as they are computed with", cast_adapters(job), "in 16 bits, scaled (trainers/kernels/lora.py, Casts)"),
             Term("buffer for a dequantised matrix", dequantised_buffer(job), "used again by every layer (trainers/kernels/bases.py, Buffer)"),
@@ -85,7 +86,12 @@ def flat_gradient_bytes(job: Job) -> int:
 
 
 def bucket_bytes(job: Job) -> int:
-    return job.storage.gradient * job.census.trained if isinstance(job.run.sharding, Ddp) and job.split.ranks > 1 else 0
+    return job.storage.gradient * job.census.trained if views_buckets(job) else 0
+
+
+def views_buckets(job: Job) -> bool:
+    """DDP copies each gradient into its bucket as soon as it is made, and lets the gradient be a view of it (gradient_as_bucket_view)."""
+    return isinstance(job.run.sharding, Ddp) and job.split.ranks > 1
 
 
 def gathered_terms(job: Job) -> Terms:
@@ -95,7 +101,8 @@ def gathered_terms(job: Job) -> Terms:
 
 def module_terms(job: Job, elements: int) -> Terms:
     """Weights of the module whose backward pass runs, where nothing else is whole."""
-    return (Term("gathered weights", job.storage.compute * elements, "of this module alone"),) if frees_at_once(job.run) else ()
+    whole = max(elements, largest_layer(job.facts)) if by_layers(job.run) else elements
+    return (Term("gathered weights", job.storage.compute * whole, "of this module alone"),) if frees_at_once(job.run) else ()
 
 
 def load_terms(job: Job) -> Terms:
@@ -170,7 +177,8 @@ def whole_tensor_terms(job: Job) -> Terms:
 
 
 def gradient_term(job: Job, elements: int) -> Term:
-    size = 0 if flat_gradients(job) or job.split.host_states else job.storage.gradient * max(elements, 0) // job.split.gradients
+    elsewhere = flat_gradients(job) or job.split.host_states or views_buckets(job)
+    size = 0 if elsewhere else job.storage.gradient * max(elements, 0) // job.split.gradients
     return Term("gradients", size, f"{job.storage.gradient} B per trained weight, over {plural(job.split.gradients, 'rank')}")
 
 
@@ -178,7 +186,7 @@ def made_gradient_term(job: Job, elements: int) -> Term:
     """Of so many elements whose gradients were made in this pass. ZeRO-1 and 2 have them in their buckets, and from the first full bucket on their
     share in one piece (runtime/zero/stage_1_and_2.py, copy_grads_in_partition)."""
     if splits_by_buckets(job):
-        elements = job.census.trained if elements > constants.REDUCE_BUCKET else 0
+        elements = job.census.trained if elements > zero_bucket(job.census.trained) else 0
     return gradient_term(job, elements)
 
 
@@ -199,15 +207,17 @@ def waiting_bucket_terms(job: Job) -> Terms:
 
 def whole_between_passes(job: Job) -> bool:
     """Gradients of several passes are added up before any is reduced: under FSDP2 (accelerate/accelerator.py, no_sync;
-    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward) and ZeRO-1 (runtime/engine.py, allreduce_gradients)."""
+    torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, post_backward), DDP (whose buckets they reach in the last pass) and ZeRO-1
+    (runtime/engine.py, allreduce_gradients)."""
     sharding = job.run.sharding
-    splits_late = isinstance(sharding, Fsdp) or (isinstance(sharding, Zero) and sharding.stage == 1)
+    splits_late = isinstance(sharding, (Fsdp, Ddp)) or (isinstance(sharding, Zero) and sharding.stage == 1)
     return splits_late and job.split.ranks > 1 and accumulates(job)
 
 
 def whole_accumulated_term(job: Job) -> Term:
-    """In the dtype of the pass: the last one splits them as it frees these."""
-    return Term("gradients", job.storage.compute * job.census.trained, "whole on every rank until the last pass of a step")
+    """In the dtype of the pass: the last one splits them, or moves them into buckets, as it frees these."""
+    element = job.storage.gradient if views_buckets(job) else job.storage.compute
+    return Term("gradients", element * job.census.trained, "whole on every rank until the last pass of a step")
 
 
 def partition_of_earlier_passes(job: Job) -> Terms:
@@ -228,20 +238,16 @@ def splits_by_buckets(job: Job) -> bool:
     return isinstance(job.run.sharding, Zero) and job.run.sharding.stage < 3 and job.split.ranks > 1
 
 
-def last_bucket_terms(job: Job) -> Terms:
-    """When the pass is over ZeRO-1 and 2 reduce what is left in a bucket: as a copy in one piece where it holds shares of several ranks
-    (runtime/zero/stage_1_and_2.py, allreduce_bucket; one tensor alone is not copied)."""
-    if not splits_by_buckets(job):
-        return ()
-    left = job.census.trained % constants.REDUCE_BUCKET
-    size = job.storage.gradient * left if left > job.census.trained // job.split.ranks else 0
-    return (Term("copy of the bucket", size, "of shares of several ranks"),) if size else ()
+def moving_gradient_terms(job: Job, made: int) -> Terms:
+    """Of `made` elements of a layer: the last gradient is alive beside its place in a bucket."""
+    return (Term("gradient on its way to its bucket", job.storage.gradient * min(made, job.census.largest_matrix), "at most the largest matrix"),)
 
 
 def waiting_head_terms(job: Job) -> Terms:
     """A tied head's gradient is no weight's before the embedding's joins it (csrc/autograd/input_buffer.cpp): no bucket takes it until then.
     ZeRO-3's whole gradient on its way to the other ranks is as large, and counts among its buffers."""
-    if not (splits_by_buckets(job) and job.facts.tied and job.census.head):
+    buckets = splits_by_buckets(job) or (views_buckets(job) and not accumulates(job))
+    if not (buckets and job.facts.tied and job.census.head):
         return ()
     return (Term("gradient of the tied head", job.storage.gradient * job.census.head, "whole, until the embedding's joins it"),)
 

@@ -58,6 +58,7 @@ def test_every_key_is_always_read_or_has_a_row_that_says_when() -> None:
         ("stage=pt evaluation.answers=4", "evaluation.answers", "this run holds out no questions"),
         ("evaluation.metric=eval_loss", "evaluation.metric", "nothing is chosen by it"),
         ("cluster.ranks_per_node=1 sharding.bucket_mb=5", "sharding.bucket_mb", "one rank alone"),
+        ("sharding=zero2 sharding.whole_layers=true", "sharding.whole_layers", "sharding=zero2 never splits weights"),
         ("cluster=slurm backend.port=5000", "backend.port", "a job of cluster=slurm chooses its port itself"),
         ("node.tflops=5", "node.tflops", "node=cpu has no GPUs"),
         ("node=h100_80 node.link=5", "node.link", "no GPU of it sends anything to another"),

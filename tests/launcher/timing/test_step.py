@@ -117,6 +117,19 @@ def test_zero3_of_70b_moves_420_gb_at_the_rate_of_the_network() -> None:
     assert 2.7 < products < 3.4
 
 
+def test_the_host_gathers_weights_of_zero3_while_the_gpu_works() -> None:
+    """146 weights of the 1B llama at 1.3 ms, or 0.65 by whole layers."""
+    keys = ("model=llama3.2_1b", "regime=full", "training.micro_batch=4", "data.cutoff=2048", "node.gpus=2", *ONE_H200)
+    plain, modules, layers = (
+        next(term for term in told(*keys, *sharding).terms if term.name == "waiting for the host")
+        for sharding in (("sharding=zero2",), ("sharding=zero3",), ("sharding=zero3", "sharding.whole_layers=true"))
+    )
+    assert "and 190 ms of the sharding engine" in modules.source
+    assert "and 95 ms of the sharding engine" in layers.source
+    assert "sharding engine" not in plain.source
+    assert plain.seconds < layers.seconds < modules.seconds < plain.seconds + 0.19
+
+
 def test_one_rank_exchanges_nothing() -> None:
     found = seconds_of(told(*SEVENTY, "sharding=ddp", "cluster.ranks_per_node=1"))
     assert not {"gathering weights", "reducing gradients", "offloading", "sharding engine"} & set(found)

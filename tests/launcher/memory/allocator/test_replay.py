@@ -91,13 +91,18 @@ def test_gradients_that_leave_large_holes_take_the_logits_in(described):
 CHUNKED, BF16 = "training.loss=chunked", "training.precision=bf16"
 SHORT = ("training.micro_batch=2", "data.cutoff=1024", "node.gpus=1")
 TWO = ("node.gpus=2", "data.cutoff=2048")
+SMALLER_BUCKETS = 2 * 2 * (500_000_000 - 2**26) / 2**30  # of ZeRO-1 and 2: the two of today are so much smaller than those that were measured
 SIX_LAYERS = ("model.architecture.num_hidden_layers=6", "model.architecture.vocab_size=32768")
 IN_ORDER = [
     (QWEN, ("regime=full", BF16, CHUNKED, "optim=adamw_foreach", *SHORT), 5.17),
     (QWEN, ("regime=full", BF16, CHUNKED, "optim=sgd", *SHORT), 2.61),
     (QWEN, ("regime=full", CHUNKED, "optim=adafactor", *SHORT), 5.00),
-    ("llama3.2_3b", ("regime=full", BF16, CHUNKED, "sharding=zero2", "training.micro_batch=1", *TWO), 24.90),
-    ("qwen2.5_1.5b", ("regime=full", "training.gradient_checkpointing=false", "sharding=zero1", "training.micro_batch=1", *TWO), 23.89),
+    ("llama3.2_3b", ("regime=full", BF16, CHUNKED, "sharding=zero2", "training.micro_batch=1", *TWO), 24.90 - SMALLER_BUCKETS),
+    (
+        "qwen2.5_1.5b",
+        ("regime=full", "training.gradient_checkpointing=false", "sharding=zero1", "training.micro_batch=1", *TWO),
+        23.89 - SMALLER_BUCKETS,
+    ),
     ("mistral_7b", ("regime=full", BF16, "sharding=fsdp2", "training.micro_batch=2", *SIX_LAYERS, *TWO), 9.48),
 ]
 
