@@ -1,9 +1,12 @@
-"""Choices beside which training.gradient_checkpointing is not a number of layers."""
+"""Choices beside which training.gradient_checkpointing is not a number of layers, and families beside which it is false."""
 
 from conf.schema import Badam, Freeze, Fsdp, Run
 from launcher.rules.rule import Rule
 
 ALL = "training.gradient_checkpointing=true"
+
+# Causal language models that transformers 5.23 cannot recompute; tests/trainers/model/test_checkpointing.py compares them with the installed version.
+WITHOUT_RECOMPUTATION = frozenset({"cpmant", "ctrl", "gpt_neox_japanese", "jetmoe", "openai-gpt", "reformer", "xlm", "xlnet"})
 
 
 def counts_layers(run: Run) -> bool:
@@ -11,6 +14,12 @@ def counts_layers(run: Run) -> bool:
 
 
 LAYER_RULES: tuple[Rule, ...] = (
+    Rule(
+        "recomputation-family",
+        lambda run: run.training.gradient_checkpointing is not False and run.model.architecture.get("model_type") in WITHOUT_RECOMPUTATION,
+        "transformers cannot compute the activations of this family again: the ranks end with `does not support activation checkpointing`.",
+        "training.gradient_checkpointing=false",
+    ),
     Rule(
         "layers-fsdp2",
         lambda run: counts_layers(run) and isinstance(run.sharding, Fsdp),
