@@ -17,6 +17,7 @@ from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
 from launcher.verbs.parser import Parser, Version, refuse_options, refuse_other_names, refuse_verb, show_help
+from launcher.verbs.queue_options import add_queue, add_queue_processes
 from launcher.verbs.run_options import add_plan, add_train, composing
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
@@ -137,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
     add_train(verbs.add_parser)
     add_plan(verbs.add_parser)
+    add_queue(verbs.add_parser, composing)
     add_import(verbs.add_parser)
     add_watching(verbs.add_parser)
     add_board(verbs.add_parser)
@@ -186,6 +188,7 @@ def add_watching(add: AddParser) -> None:
     supervise.add_argument("run", type=Path)
     supervise.add_argument("--handed-over", metavar="NONCE", help="of the lock that the starting process holds and hands over")
     supervise.set_defaults(act=act_supervise)
+    add_queue_processes(add)
     add_job_records(add)
 
 

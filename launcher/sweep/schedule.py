@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+PATIENCE = 8  # requests that came later may begin before one that waits
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -21,6 +23,13 @@ class Resources:
 class Request:
     number: int
     gpus: int  # 0: a slot
+    passed: int = 0  # how many that came later began before it; the points of a sweep come together, and nobody passes them
+    first: bool = False  # somebody wants it to begin before all others
+
+    @property
+    def due(self) -> bool:
+        """From now on no other begins on a GPU before it."""
+        return self.first or self.passed >= PATIENCE
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,25 @@ class Placement:
 def startable(waiting: Sequence[Request], free: Resources) -> list[Placement]:
     """The widest first, in the order of their numbers; narrower ones fill what is left.
 
-    Nobody waits for ever: where a point ends there is room for the widest that waits, since no wider one is left.
+    Nobody waits for ever. Of requests that came together the widest begin first, so where one of them ends there is room for the next. Where
+    others come later, PATIENCE of them pass one that waits; then it is due, and GPUs that become free are kept for it: it waits at most until the
+    runs that have GPUs then have ended. Those that are due begin in the order of their numbers, after one that somebody put first.
     """
     gpus, slots = list(free.gpus), free.slots
     placements = []
-    for request in sorted(waiting, key=lambda request: (-request.gpus, request.number)):
+    for request in sorted(waiting, key=urgency):
         if request.gpus > len(gpus) or (request.gpus == 0 and slots == 0):
+            if request.due:
+                gpus, slots = ([], slots) if request.gpus else (gpus, 0)
             continue
         placements.append(Placement(request.number, tuple(gpus[: request.gpus])))
         gpus, slots = gpus[request.gpus :], slots - (request.gpus == 0)
     return placements
+
+
+def urgency(request: Request) -> tuple[bool, bool, int, int]:
+    """By this the requests are looked at, the least first."""
+    return (not request.first, not request.due, 0 if request.due else -request.gpus, request.number)
 
 
 def startable_ahead(waiting: Sequence[Request], free: Sequence[str], ending: Collection[str], everything: Resources) -> list[Placement]:

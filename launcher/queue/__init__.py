@@ -1,0 +1,1 @@
+"""Runs that wait for GPUs of this machine, and the process that starts them, apart from any terminal."""
