@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 class GpuPool(Launcher):
     """Judges all points of a batch, then runs the permitted ones over the GPUs of this machine."""
 
-    def __init__(self, gpus: int | None, slots: int, max_jobs: int | None, max_failures: int | None, ahead: float) -> None:
-        self.gpus, self.slots, self.max_jobs, self.max_failures, self.ahead = gpus, slots, max_jobs, max_failures, ahead
+    def __init__(self, gpus: int | None, slots: int, max_jobs: int | None, max_failures: int | None, ahead: float, per_gpu: int) -> None:
+        self.gpus, self.slots, self.max_jobs, self.max_failures, self.ahead, self.per_gpu = gpus, slots, max_jobs, max_failures, ahead, per_gpu
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.task_function = task_function
@@ -24,7 +24,7 @@ class GpuPool(Launcher):
         sweep = self.task_function
         assert isinstance(sweep, Sweep), "launcher/sweep/multirun.py hands Hydra a Sweep"
         limits = limits_of(self.max_jobs, self.max_failures, self.ahead)
-        objectives = sweep.run_batch(job_overrides, resources_here(self.gpus, self.slots), limits)
+        objectives = sweep.run_batch(job_overrides, resources_here(self.gpus, self.slots, self.per_gpu), limits)
         return [job_return(overrides, objective) for overrides, objective in zip(job_overrides, objectives, strict=True)]
 
 

@@ -26,7 +26,7 @@ from launcher.sweep.judging import Judging
 from launcher.sweep.multirun import checked_start, later_start, submits_jobs
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
 from launcher.sweep.schedule import Cluster, Resources
-from launcher.sweep.session import limits_of, resources_here, say
+from launcher.sweep.session import limits_of, places_of, resources_here, say
 from launcher.words import duration, gib, plural
 
 HEAD = ("point", "overrides", "verdict", "need", "to spare", "time", "")
@@ -98,13 +98,14 @@ def resources_of(described: object, settings: DictConfig) -> Resources | Cluster
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
     if submits_jobs(settings):
         return Cluster()
-    gpus, slots = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots"))
+    gpus, slots, per_gpu = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots", "per_gpu"))
     if "ahead" in settings.hydra.launcher:  # another launcher has settings of its own
         limits_of(*(settings.hydra.launcher[key] for key in ("max_jobs", "max_failures", "ahead")))
     if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
-        return resources_here(gpus, slots or 1)
+        return resources_here(gpus, slots or 1, per_gpu or 1)
     there = described.node.gpus
-    return Resources(tuple(map(str, range(there if gpus is None else min(gpus, there)))), slots or 1)
+    names = tuple(map(str, range(there if gpus is None else min(gpus, there))))
+    return Resources(names, slots or 1, places_of(per_gpu or 1), described.node.gpu_memory or 0)
 
 
 def cells(row: Row) -> tuple[str, ...]:

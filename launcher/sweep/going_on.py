@@ -18,7 +18,7 @@ from launcher.gate.judge import judge_recorded
 from launcher.launch import batch_job, lock, status
 from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.sweep.ledger import Start, SweepDir
-from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused
+from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused, sharing
 from launcher.sweep.processes import result_from
 from launcher.sweep.schedule import Cluster, Resources
 
@@ -86,7 +86,7 @@ def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, t
     except RegimenError as error:
         return refused(point, error, run_dir)
     found = permitted_or_refused(point, judged, run_dir)
-    return replace(found, take_over=trust.take_over) if isinstance(found, Permitted) else found
+    return sharing(replace(found, take_over=trust.take_over), resources) if isinstance(found, Permitted) else found
 
 
 def on_its_share_again(run: Composed, resources: Resources | Cluster) -> Composed:

@@ -106,7 +106,7 @@ def checked_settings(start: Start) -> DictConfig:
     config = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
     settings = config.hydra.launcher
     if "max_failures" in settings:  # another launcher has settings of its own
-        resources_here(settings.gpus, settings.slots)
+        resources_here(settings.gpus, settings.slots, settings.per_gpu)
         limits_of(settings.max_jobs, settings.max_failures, settings.ahead)
     return config
 

@@ -38,6 +38,7 @@ class Permitted:
     gpus: int  # 0: it runs on the CPU
     run_dir: RunDir | None = None  # where it goes on; None: it begins in a folder of its own
     take_over: bool = False  # the user knows that an owner of that folder who cannot be judged from here has ended
+    shares: int = 0  # bytes of its one GPU, which other points may share; 0: it has its GPUs alone
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,18 @@ def judge_described(point: Point, described: Composed | RegimenError, resources:
     except RegimenError as error:
         return refused(point, error)
     found = permitted_or_refused(point, judged)
-    return replace(found, fits=judging.what_fits(judged)) if isinstance(found, Result) else found
+    if isinstance(found, Result):
+        return replace(found, fits=judging.what_fits(judged))
+    return sharing(found, resources)
+
+
+def sharing(permitted: Permitted, resources: Resources) -> Permitted:
+    """With the bytes that it needs of a GPU that others share: all that torch reserves, since no process gives back its cache for another."""
+    if resources.places == 1 or permitted.gpus != 1 or not permitted.judged.verdict.checks:
+        return permitted
+    estimate, margin = permitted.judged.estimate, permitted.judged.run.gate.margin
+    needed = int(max(estimate.required, estimate.nvml) * (1 + margin))
+    return replace(permitted, shares=needed) if needed <= resources.bytes else permitted
 
 
 def refused(point: Point, error: RegimenError, run_dir: RunDir | None = None) -> Result:
@@ -138,6 +150,7 @@ def on_its_share(run: Composed, resources: Resources | Cluster) -> Composed:
     wanted = gpus_wanted(run, len(resources.gpus))
     refuse_wider(wanted, resources)
     share = Fraction(wanted, len(resources.gpus)) if wanted else Fraction(1, resources.slots)
+    share /= resources.places if wanted == 1 else 1
     return replace(run, node=replace(run.node, gpus=wanted, host_memory=shared_memory(run.node, share)))
 
 

@@ -82,14 +82,16 @@ class Pool:
         return self.limits.failures is not None and self.failed >= self.limits.failures
 
     def free(self) -> Resources:
-        return left_over(self.resources, [running.gpus for running in (*self.running, *self.held)])
+        everybody = [(running.gpus, self.begun[running.point.number].shares) for running in (*self.running, *self.held)]
+        alone, shared = ([one for one in everybody if bool(one[1]) == sharing] for sharing in (False, True))
+        return left_over(self.resources, [gpus for gpus, _ in alone], [(gpus[0], needed) for gpus, needed in shared])
 
     def room(self) -> int:
         """How many more points may be started."""
         return len(self.waiting) if self.limits.jobs is None else max(0, self.limits.jobs - len(self.running) - len(self.held))
 
     def requests(self) -> list[Request]:
-        return [Request(permitted.point.number, permitted.gpus) for permitted in self.waiting]
+        return [Request(permitted.point.number, permitted.gpus, bytes=permitted.shares) for permitted in self.waiting]
 
     def start_what_fits(self) -> None:
         for placement in startable(self.requests(), self.free())[: self.room()]:
@@ -97,7 +99,7 @@ class Pool:
 
     def start_ahead(self) -> None:
         """Points whose GPUs are about to be free load their libraries meanwhile, where the host memory holds them beside those that run."""
-        if not self.limits.ahead or not self.waiting:
+        if not self.limits.ahead or not self.waiting or self.resources.places > 1:
             return
         ending = {gpu for running in self.ends.before(time.time() + self.limits.ahead, self.running) for gpu in running.gpus}
         ending -= {gpu for held in self.held for gpu in held.gpus}
@@ -163,5 +165,5 @@ class Pool:
 def threads_of(permitted: Permitted, resources: Resources) -> int:
     """Threads of each rank: the cores are shared by as many ranks as can run at the same time."""
     ranks = permitted.judged.run.cluster.ranks_per_node
-    neighbours = len(resources.gpus) if permitted.gpus else ranks * resources.slots
+    neighbours = len(resources.gpus) * resources.places if permitted.gpus else ranks * resources.slots
     return max(1, (os.cpu_count() or 1) // neighbours)

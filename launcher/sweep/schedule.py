@@ -1,7 +1,7 @@
 """Which waiting points start now, and on which GPUs."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PATIENCE = 8  # requests that came later may begin before one that waits
 
@@ -17,6 +17,18 @@ class Resources:
 
     gpus: tuple[str, ...]  # as CUDA_VISIBLE_DEVICES names them
     slots: int  # points at the same time that use no GPU
+    places: int = 1  # points that may share a GPU
+    bytes: int = 0  # of each GPU, for points that share it
+    shared: tuple["Shared", ...] = ()  # GPUs that are shared already, and not among `gpus`
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What is left of a GPU that points share."""
+
+    gpu: str
+    places: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class Request:
     gpus: int  # 0: a slot
     passed: int = 0  # how many that came later began before it; the points of a sweep come together, and nobody passes them
     first: bool = False  # somebody wants it to begin before all others
+    bytes: int = 0  # of its one GPU, which it shares with others; 0: with nobody
 
     @property
     def due(self) -> bool:
@@ -45,16 +58,34 @@ def startable(waiting: Sequence[Request], free: Resources) -> list[Placement]:
     others come later, PATIENCE of them pass one that waits; then it is due, and GPUs that become free are kept for it: it waits at most until the
     runs that have GPUs then have ended. Those that are due begin in the order of their numbers, after one that somebody put first.
     """
-    gpus, slots = list(free.gpus), free.slots
+    gpus, slots, shared = list(free.gpus), free.slots, list(free.shared)
     placements = []
     for request in sorted(waiting, key=urgency):
+        beside = roomiest(shared, request.bytes)
+        if beside is not None:
+            shared.remove(beside)
+            shared.append(less(beside, request.bytes))
+            placements.append(Placement(request.number, (beside.gpu,)))
+            continue
         if request.gpus > len(gpus) or (request.gpus == 0 and slots == 0):
             if request.due:
-                gpus, slots = ([], slots) if request.gpus else (gpus, 0)
+                gpus, slots, shared = ([], slots, []) if request.gpus else (gpus, 0, shared)
             continue
         placements.append(Placement(request.number, tuple(gpus[: request.gpus])))
+        if request.bytes:
+            shared.append(less(Shared(gpus[0], free.places, free.bytes), request.bytes))
         gpus, slots = gpus[request.gpus :], slots - (request.gpus == 0)
     return placements
+
+
+def roomiest(shared: Sequence[Shared], needed: int) -> Shared | None:
+    """The shared GPU with the most bytes left, where a point that needs so many has a place on it; `needed` is 0 of one that shares with nobody."""
+    found = [one for one in shared if needed and one.places and one.bytes >= needed]
+    return max(found, key=lambda one: one.bytes, default=None)
+
+
+def less(shared: Shared, needed: int) -> Shared:
+    return replace(shared, places=shared.places - 1, bytes=shared.bytes - needed)
 
 
 def urgency(request: Request) -> tuple[bool, bool, int, int]:
@@ -69,8 +100,10 @@ def startable_ahead(waiting: Sequence[Request], free: Sequence[str], ending: Col
     return [placement for placement in placements if not set(placement.gpus) <= set(free)]
 
 
-def left_over(all_of_it: Resources, taken: Sequence[tuple[str, ...]]) -> Resources:
-    """What is free while points hold `taken`, each a tuple of GPUs or, empty, a slot."""
-    busy = {gpu for gpus in taken for gpu in gpus}
+def left_over(all_of_it: Resources, taken: Sequence[tuple[str, ...]], sharing: Sequence[tuple[str, int]] = ()) -> Resources:
+    """What is free while points hold `taken`, each a tuple of GPUs or, empty, a slot, and others share: (their GPU, their bytes)."""
+    busy = {gpu for gpus in taken for gpu in gpus} | {gpu for gpu, _ in sharing}
     slots = sum(1 for gpus in taken if not gpus)
-    return Resources(tuple(gpu for gpu in all_of_it.gpus if gpu not in busy), all_of_it.slots - slots)
+    held = {gpu: [needed for other, needed in sharing if other == gpu] for gpu in dict.fromkeys(gpu for gpu, _ in sharing)}
+    shared = tuple(Shared(gpu, all_of_it.places - len(needs), all_of_it.bytes - sum(needs)) for gpu, needs in held.items())
+    return replace(all_of_it, gpus=tuple(gpu for gpu in all_of_it.gpus if gpu not in busy), slots=all_of_it.slots - slots, shared=shared)

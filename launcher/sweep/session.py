@@ -138,7 +138,7 @@ def count_of(key: str, value: object) -> int | None:
     return value
 
 
-def resources_here(gpus: int | None, slots: int) -> Resources:
+def resources_here(gpus: int | None, slots: int, per_gpu: object = 1) -> Resources:
     """The GPUs of this machine that the sweep may use, by their number in PCI order: DeepSpeed reads CUDA_VISIBLE_DEVICES as integers.
 
     Raises:
@@ -149,4 +149,15 @@ def resources_here(gpus: int | None, slots: int) -> Resources:
         raise ConfigError(f"hydra.launcher.gpus={gpus}, but {len(visible)} GPUs are visible here. Leave it out to use all.")
     if slots < 1:
         raise ConfigError(f"hydra.launcher.slots={slots} is out of range. It must be at least 1.")
-    return Resources(tuple(gpu.uuid if gpu.mig else str(gpu.index) for gpu in visible[:gpus]), slots)
+    names = tuple(gpu.uuid if gpu.mig else str(gpu.index) for gpu in visible[:gpus])
+    return Resources(names, slots, places_of(per_gpu), min((gpu.free for gpu in visible[:gpus]), default=0))
+
+
+def places_of(per_gpu: object) -> int:
+    """
+    Raises:
+        ConfigError: for what is not a whole number of at least 1.
+    """
+    if type(per_gpu) is not int or per_gpu < 1:
+        raise ConfigError(f"hydra.launcher.per_gpu={per_gpu} is out of range. It must be a whole number of at least 1.")
+    return per_gpu

@@ -122,3 +122,17 @@ def test_a_key_that_no_point_reads_is_said_once(tmp_path: Path, capsys: pytest.C
         assert isinstance(point, Permitted)
         sweep.note(point.judged.notes)
     assert capsys.readouterr().out.count("note: data.buffer=7 has no effect, because data.streaming=false.") == 1
+
+
+def test_points_that_may_share_a_gpu_need_all_that_torch_reserves_and_have_a_part_of_its_host_memory() -> None:
+    overrides = ("model=qwen2.5_0.5b", "data=demo", "node=h200_141", "node.gpus=2", "node.host_memory=80GB", "cluster.ranks_per_node=1")
+    alone = judge_point(Point(1, overrides, ()), [], Resources(("0", "1"), 1))
+    shared = judge_point(Point(1, overrides, ()), [], Resources(("0", "1"), 1, places=4, bytes=141 * 10**9))
+    assert isinstance(alone, Permitted)
+    assert isinstance(shared, Permitted)
+    assert alone.shares == 0
+    assert shared.shares == int(max(shared.judged.estimate.required, shared.judged.estimate.nvml) * (1 + shared.judged.run.gate.margin))
+    assert (alone.judged.run.node.host_memory, shared.judged.run.node.host_memory) == (40 * 10**9, 10 * 10**9)
+    wide = judge_point(Point(1, (*overrides[:-1], "cluster.ranks_per_node=2"), ()), [], Resources(("0", "1"), 1, places=4, bytes=141 * 10**9))
+    assert isinstance(wide, Permitted)
+    assert wide.shares == 0

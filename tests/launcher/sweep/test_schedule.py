@@ -1,4 +1,6 @@
-from launcher.sweep.schedule import Placement, Request, Resources, left_over, startable, startable_ahead
+from dataclasses import replace
+
+from launcher.sweep.schedule import Placement, Request, Resources, Shared, left_over, startable, startable_ahead
 
 EIGHT = Resources(tuple("abcdefgh"), 1)
 
@@ -57,3 +59,25 @@ def test_a_point_is_started_ahead_only_on_gpus_of_which_some_will_be_free_soon()
     assert startable_ahead(waiting, ("b",), {"a"}, Resources(tuple("abc"), 2)) == [Placement(2, ("a", "b"))]
     assert startable_ahead(waiting, (), {"c"}, Resources(tuple("abc"), 2)) == [Placement(1, ("c",))]
     assert startable_ahead(waiting, ("a", "b"), set(), Resources(tuple("abc"), 2)) == []
+
+
+def test_points_share_a_gpu_while_it_has_places_and_bytes_for_their_sum() -> None:
+    one = Resources(("a",), 1, places=3, bytes=100)
+    waiting = [Request(1, 1, bytes=60), Request(2, 1, bytes=50), Request(3, 1, bytes=40), Request(4, 1, bytes=1)]
+    assert startable(waiting, one) == [Placement(1, ("a",)), Placement(3, ("a",))]
+    assert startable(waiting, replace(one, bytes=1000)) == [Placement(1, ("a",)), Placement(2, ("a",)), Placement(3, ("a",))]
+
+
+def test_a_point_that_shares_with_nobody_gets_no_gpu_that_is_shared() -> None:
+    free = left_over(Resources(("a", "b"), 1, places=2, bytes=100), [], [("a", 30)])
+    assert free == Resources(("b",), 1, 2, 100, (Shared("a", 1, 70),))
+    assert startable([Request(1, 2), Request(2, 1), Request(3, 1, bytes=70)], free) == [Placement(2, ("b",)), Placement(3, ("a",))]
+
+
+def test_what_shares_goes_where_most_is_left_before_it_takes_another_gpu() -> None:
+    free = left_over(Resources(("a", "b", "c"), 1, places=2, bytes=100), [], [("a", 50), ("b", 20)])
+    assert startable([Request(1, 1, bytes=40), Request(2, 1, bytes=50), Request(3, 1, bytes=60)], free) == [
+        Placement(1, ("b",)),
+        Placement(2, ("a",)),
+        Placement(3, ("c",)),
+    ]
