@@ -63,13 +63,32 @@ class Grid(Sweeper):
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def sweep(self, arguments: list[str]) -> list[object]:
+    def points_of(self, arguments: list[str]) -> list[list[str]]:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from launcher.sweep.grid import combinations
 
         assert self.hydra_context is not None
-        assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        returns = self.launcher.launch(combinations(parser.parse_overrides(arguments)), initial_job_idx=0)
+        return combinations(parser.parse_overrides(arguments))
+
+    def sweep(self, arguments: list[str]) -> list[object]:
+        assert self.launcher is not None
+        returns = self.launcher.launch(self.points_of(arguments), initial_job_idx=0)
         return [done.return_value for done in returns]  # reading the value raises what another launcher's job raised
+
+
+class Halving(Grid):
+    """Successive halving over the same combinations."""
+
+    def __init__(self, rounds: int, factor: int) -> None:
+        self.rounds, self.factor = rounds, factor
+
+    def sweep(self, arguments: list[str]) -> list[object]:
+        from launcher.sweep.halving import checked, run_rounds
+
+        def train(points: Sequence[Sequence[str]]) -> list[float | None]:
+            return [done.return_value for done in self.launcher.launch(points, initial_job_idx=0)]
+
+        rounds, factor = checked(self.rounds, self.factor)
+        return [*run_rounds(self.points_of(arguments), rounds, factor, train)]

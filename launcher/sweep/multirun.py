@@ -19,7 +19,8 @@ from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
 from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import continued
-from launcher.sweep.grid import fixed_keys, grid_points, refuse_hopeless, refuse_twice, refuse_without_effect
+from launcher.sweep.grid import SWEEPER, fixed_keys, grid_points, refuse_hopeless, refuse_twice, refuse_without_effect
+from launcher.sweep.halving import STEPS
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
@@ -117,7 +118,7 @@ def run(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
     lock.acquire(sweep_dir.lockable, held, trust.take_over)
     try:
         sweep_dir.stop.unlink(missing_ok=True)
-        sweep = Sweep(sweep_dir, start.config_dirs, fixed_keys(parsed(start.overrides)), trust)
+        sweep = Sweep(sweep_dir, start.config_dirs, same_in_all(start), trust)
         ledger.record_sweep(sweep_dir, start)
         say(f"sweep folder: {sweep_dir.path}")
         try:
@@ -127,6 +128,12 @@ def run(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
     finally:
         lock.release(sweep_dir.lockable, held)
     return table.exit_code(list(sweep.results.values()))
+
+
+def same_in_all(start: Start) -> frozenset[str]:
+    """The keys that do not distinguish points: of halving, the rounds do."""
+    fixed, halves = fixed_keys(parsed(start.overrides)), f"{SWEEPER}=halving" in start.overrides
+    return fixed - {STEPS} if halves else fixed
 
 
 def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
