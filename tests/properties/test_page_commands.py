@@ -103,6 +103,10 @@ def run_words(words: tuple[str, ...], folder: Path) -> None:
         planned(rest)
     elif verb in ("board", "mcp"):  # which answer until they are ended; tests/launcher/board and agent start them
         parsed_arguments([verb, *rest])
+    elif verb == "queue":  # which leaves a process behind; tests/launcher/queue starts it
+        parsed_arguments([verb, *rest])
+        if rest[0] == "add":
+            planned(rest[1:])
     elif verb == "data":
         assert main(["data", *rest, "--cfg"]) == 0
     elif verb == "status" and "--follow" in rest and any("sweeps" in word for word in rest):
