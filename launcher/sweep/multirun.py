@@ -11,9 +11,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from conf.reserve import FULL
 from launcher.composition.compose import CONFIG_NAME, checked_overrides, config_loader, load_config, parsed
 from launcher.composition.recorded import output_of, split_resume
-from launcher.errors import ConfigError
+from launcher.errors import ConfigError, DiskError
 from launcher.launch import lock, places
 from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
 from launcher.sweep import ledger, table
@@ -113,6 +114,24 @@ def checked_settings(start: Start) -> DictConfig:
 
 
 def run(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
+    """As run_in; a disk or a quota that is full is one message, and a sweep that came to nothing for it leaves no folder.
+
+    Raises:
+        DiskError: where that is so. Points that ran have saved.
+    """
+    try:
+        return run_in(sweep_dir, start, trust)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        said = f"{sweep_dir.path} cannot be written: {error.strerror}."
+        if not ledger.events(sweep_dir):
+            ledger.remove(sweep_dir)
+            raise DiskError(f"{said} Free space, or set output= to another disk. Nothing was started.") from error
+        raise DiskError(f"{said} Free space, then go on with: regimen train -m resume={sweep_dir.path}") from error
+
+
+def run_in(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
     """Own the folder of the sweep, and let Hydra choose its points."""
     held = lock.this_process()
     lock.acquire(sweep_dir.lockable, held, trust.take_over)

@@ -1,5 +1,6 @@
 """The way through Hydra, with points that are all refused, so that nothing is started."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from launcher.errors import ConfigError, Unsafe
+from launcher.errors import ConfigError, DiskError, Unsafe
 from launcher.sweep.multirun import multirun
 
 TOO_SMALL = ["recipe=demo", "node=cpu", "node.host_memory=100000000"]
@@ -159,4 +160,26 @@ def test_a_later_start_with_a_key_that_does_not_exist_says_so(working_folder: Pa
 
 def test_last_is_also_a_sweep_elsewhere_of_which_no_point_ran(working_folder: Path) -> None:
     assert multirun([*TOO_SMALL, "regime.rank=8,16", f"output={working_folder / 'elsewhere'}"], []) == 3
+    assert multirun(["resume=last"], []) == 3
+
+
+def test_a_full_disk_is_one_message_and_a_sweep_that_came_to_nothing_leaves_no_folder(working_folder: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("launcher.sweep.ledger.record", full)  # where the kernel says so
+        with pytest.raises(DiskError, match=r"cannot be written: Disk quota exceeded\. Free space, .* Nothing was started\."):
+            multirun([*TOO_SMALL, "regime.rank=8,16"], [])
+    assert list(working_folder.iterdir()) == []
+
+
+def test_a_quota_that_is_full_later_says_how_the_sweep_goes_on(working_folder: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("launcher.sweep.ledger.record_result", full)
+        with pytest.raises(DiskError, match=r"Disk quota exceeded\. Free space, then go on with: regimen train -m resume="):
+            multirun([*TOO_SMALL, "regime.rank=8,16"], [])
     assert multirun(["resume=last"], []) == 3
