@@ -11,7 +11,24 @@ from typing import Any, NoReturn
 from launcher.command import PACKAGES
 from launcher.errors import ConfigError
 
-VERBS = ("train", "plan", "queue", "import", "status", "stop", "board", "mcp", "clean", "doctor", "memory", "data", "export", "predict", "evaluate", "chat")
+VERBS = (
+    "train",
+    "plan",
+    "queue",
+    "import",
+    "status",
+    "stop",
+    "board",
+    "mcp",
+    "clean",
+    "doctor",
+    "memory",
+    "data",
+    "export",
+    "predict",
+    "evaluate",
+    "chat",
+)
 INTERNAL = ("supervise", "queue-serve", "queue-run", "job-start", "job-end")  # what regimen calls itself; they are not offered
 # What people type for a verb that has a different name here.
 SAID = {
