@@ -21,7 +21,7 @@ from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import continued
 from launcher.sweep.grid import SWEEPER, fixed_keys, grid_points, refuse_hopeless, refuse_twice, refuse_without_effect
-from launcher.sweep.halving import STEPS
+from launcher.sweep.halving import STEPS, checked, most_steps, steps_of_rounds
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.page import page
 from launcher.sweep.session import Sweep, limits_of, resources_here, say
@@ -103,13 +103,16 @@ def checked_settings(start: Start) -> DictConfig:
     """What all points share, with Hydra's own node.
 
     Raises:
-        ConfigError: for settings of gpu_pool that this machine does not have.
+        ConfigError: for settings of gpu_pool that this machine does not have, and for those of halving that cannot be.
     """
     config = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
     settings = config.hydra.launcher
     if "max_failures" in settings:  # another launcher has settings of its own
         resources_here(settings.gpus, settings.slots, settings.per_gpu)
         limits_of(settings.max_jobs, settings.max_failures, settings.ahead)
+    if halves(start):
+        rounds, factor = checked(config.hydra.sweeper.rounds, config.hydra.sweeper.factor)
+        steps_of_rounds(most_steps([start.overrides]), rounds, factor)
     return config
 
 
@@ -151,8 +154,12 @@ def run_in(sweep_dir: SweepDir, start: Start, trust: Trust) -> int:
 
 def same_in_all(start: Start) -> frozenset[str]:
     """The keys that do not distinguish points: of halving, the rounds do."""
-    fixed, halves = fixed_keys(parsed(start.overrides)), f"{SWEEPER}=halving" in start.overrides
-    return fixed - {STEPS} if halves else fixed
+    fixed = fixed_keys(parsed(start.overrides))
+    return fixed - {STEPS} if halves(start) else fixed
+
+
+def halves(start: Start) -> bool:
+    return f"{SWEEPER}=halving" in start.overrides
 
 
 def drive(sweep: Sweep, given: list[str], config_dirs: Sequence[Path]) -> None:
