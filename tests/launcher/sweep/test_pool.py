@@ -1,15 +1,17 @@
 """Placement on GPUs that are not there: real supervisors get them by name, the runs themselves compute on the CPU."""
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from conf.run_dir import RunDir
 from launcher.sweep.points import Permitted, Point, Result, judge_point
 from launcher.sweep.pool import Limits, Pool, threads_of
 from launcher.sweep.processes import Running
-from launcher.sweep.schedule import Resources
+from launcher.sweep.schedule import Resources, Shared
 
 TWO = Resources(("GPU-a", "GPU-b"), 1)
 ONE_STEP = ["cluster.ranks_per_node=1", "sharding=ddp", "training.max_steps=1", "evaluation.interval=0", "evaluation.answers=0"]
@@ -93,3 +95,15 @@ def test_the_cores_are_shared_by_as_many_ranks_as_there_are_gpus(tmp_path: Path,
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert threads_of(permitted(tmp_path, 1, 1), TWO) == 32
     assert threads_of(permitted(tmp_path, 1, 0), Resources((), 4)) == 16
+
+
+def test_what_a_point_reserves_of_a_gpu_that_it_shares_is_left_out_of_what_is_free(tmp_path: Path) -> None:
+    pool = Pool(replace(TWO, places=3, bytes=100), Listening())
+    shares = {1: 30, 2: 20, 3: 0}
+    for number, needed in shares.items():
+        point = permitted(tmp_path, number, 1)
+        pool.begun[number] = replace(point, shares=needed)
+        gpu = "GPU-b" if number == 3 else "GPU-a"
+        with (tmp_path / f"log-{number}").open("w+b") as log, subprocess.Popen(("true",)) as process:
+            pool.running.append(Running(point.point, RunDir(tmp_path), (gpu,), process, log, 0.0))
+    assert pool.free() == Resources((), 1, 3, 100, (Shared("GPU-a", 1, 50),))
