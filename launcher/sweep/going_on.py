@@ -12,7 +12,6 @@ from conf.schema import GROUPS, Composed
 from launcher.composition.compose import load_config, parsed
 from launcher.composition.names import known_keys
 from launcher.composition.recorded import resumed_run
-from launcher.composition.names import known_keys
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.judge import judge_recorded
 from launcher.launch import batch_job, lock, status
