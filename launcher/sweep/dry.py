@@ -103,9 +103,9 @@ def resources_of(described: object, settings: DictConfig) -> Resources | Cluster
         limits_of(*(settings.hydra.launcher[key] for key in ("max_jobs", "max_failures", "ahead")))
     if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
         return resources_here(gpus, slots or 1, per_gpu or 1)
-    there = described.node.gpus
+    there, memory = described.node.gpus, described.node.gpu_memory
     names = tuple(map(str, range(there if gpus is None else min(gpus, there))))
-    return Resources(names, slots or 1, places_of(per_gpu or 1), described.node.gpu_memory or 0)
+    return Resources(names, slots or 1, places_of(per_gpu or 1), 0 if memory is None else memory)
 
 
 def cells(row: Row) -> tuple[str, ...]:
