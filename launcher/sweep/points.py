@@ -107,9 +107,9 @@ def judge_described(point: Point, described: Composed | RegimenError, resources:
     return sharing(found, resources)
 
 
-def sharing(permitted: Permitted, resources: Resources) -> Permitted:
+def sharing(permitted: Permitted, resources: Resources | Cluster) -> Permitted:
     """With the bytes that it needs of a GPU that others share: all that torch reserves, since no process gives back its cache for another."""
-    if resources.places == 1 or permitted.gpus != 1 or not permitted.judged.verdict.checks:
+    if isinstance(resources, Cluster) or resources.places == 1 or permitted.gpus != 1 or not permitted.judged.verdict.checks:
         return permitted
     estimate, margin = permitted.judged.estimate, permitted.judged.run.gate.margin
     needed = int(max(estimate.required, estimate.nvml) * (1 + margin))
