@@ -73,13 +73,13 @@ def cell_lines(results: Path) -> list[str]:
     predicted = read(results / PREDICTED)
     if not (results / MEASURED).exists():
         return [f"{len(predicted)} cells were drawn at random (`results/{PREDICTED}`); they are not measured yet."]
-    lines = [line for line in read(results / MEASURED) if "step" in line]
+    lines = sorted((line for line in read(results / MEASURED) if "step" in line), key=lambda line: str(line["cell"]))
     facts = lines[-1]["surroundings"]
     waits = [line for line in lines if "waits for the host" in line["predicted"]["source"]]
     others = [line for line in lines if line not in waits]
     return [
-        f"{len(lines)} of {len(predicted)} cells that were drawn at random were measured, one at a time, after their prediction had been",
-        f"written down (`results/{MEASURED}`, {facts['date']}, one {facts['gpus'][0].split(',')[0]}), the first of the draw:",
+        f"{len(lines)} of {len(predicted)} cells that were drawn at random were measured, one at a time on a GPU, after their prediction had been",
+        f"written down (`results/{MEASURED}`, {facts['date']}, {facts['gpus'][0].split(',')[0]}){first(lines, predicted)}:",
         f"{said(lines)} {sum('fused' in line['cell'] for line in lines)} of them have fused kernels.",
         f"Of the {len(others)} whose GPU does not wait for the host: {said(others)}",
         f"Of the {len(waits)} others: {said(waits)}",
@@ -88,6 +88,12 @@ def cell_lines(results: Path) -> list[str]:
         "|---|---|---|---|",
         *(row(line) for line in lines),
     ]
+
+
+def first(lines: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]) -> str:
+    """What is to be said of which cells these are; `lines` in the order of the draw."""
+    drawn = [line["cell"] for line in predicted[: len(lines)]]
+    return ", the first of the draw" if drawn == [line["cell"] for line in lines] and len(lines) < len(predicted) else ""
 
 
 def row(line: dict[str, Any]) -> str:
