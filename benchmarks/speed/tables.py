@@ -14,7 +14,8 @@ from benchmarks.speed.cells import CELLS, OPTED, Cell
 from benchmarks.speed.pages import write_page
 from benchmarks.speed.scaling_tables import scaling_lines
 
-FILE, SPARED, FITTED = "speed/h200_speed.jsonl", "speed/h200_spared.jsonl", "speed/h200_fit_new.jsonl"
+FILE, PEERS = "speed/h200_speed.jsonl", "speed/h200_peers.jsonl"
+SPARED, FITTED = "speed/h200_spared.jsonl", "speed/h200_fit_new.jsonl"
 VARIANTS = {
     "default": "default: model, data, regime and `training.effective_batch` are stated, and nothing more",
     "by-hand": "by hand: the fastest keys without fused kernels (no checkpointing, packing, liger's loss, four workers)",
@@ -28,7 +29,8 @@ VARIANTS = {
 }
 HEAD = """# Measured speed
 
-Made by `benchmarks/speed/tables.py` from `benchmarks/results/{file}`, whose lines hold the command of each run. {count} runs on {gpus},
+Made by `benchmarks/speed/tables.py` from `benchmarks/results/{file}`, whose lines hold the command of each run, and for other trainers from
+`speed/h200_peers.jsonl`. {count} runs on {gpus},
 {dates}, {versions}.
 Tokens a second count no padding; the figure is the median over the steps after the warm-up. Random weights of the real shapes, byte-level
 tokenizer. Where a variant was measured several times, all figures stand here, the newest last: the note of each line says at which commit.
@@ -77,8 +79,8 @@ def figures(found: list[dict[str, Any]], key: str, factor: float, form: str) -> 
 
 
 def page(results: Path) -> str:
-    records = [json.loads(line) for line in (results / FILE).read_text(encoding="utf-8").splitlines()]
-    records = [record for record in records if record["exit_code"] == 0]
+    there = [path for path in (results / FILE, results / PEERS) if path.exists()]
+    records = [record for path in there for record in read(path) if record["exit_code"] == 0]
     facts = [record["surroundings"] for record in records]
     dates = ", ".join(sorted({fact["date"] for fact in facts}))
     gpus = ", ".join(sorted({gpu.split(",")[0] for fact in facts for gpu in fact["gpus"]}))
