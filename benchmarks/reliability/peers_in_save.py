@@ -5,9 +5,10 @@
     PYTHONPATH=. python benchmarks/reliability/peers_in_save.py --system regimen --trials 20 --out RESULTS.jsonl       a rank of this project
 
 All train a small llama with AdamW on a CPU, save every step and keep two checkpoints. HF Trainer goes on by resume_from_checkpoint=True,
-Accelerate by load_state() with automatic_checkpoint_naming. A process is killed at a random moment of a save that has two whole checkpoints
-before it; the kill landed where the last file of that save was not there, or, here, its commit. It held where the next start ends by itself
-with the weights of a run that nobody disturbed. There is no broken variant: the peers are what must be told apart.
+Accelerate by load_state() with automatic_checkpoint_naming. A process is killed within a save that has two whole checkpoints before it, at a
+random share of the time that the save before it took; the kill landed where the last file of that save was not there, or, here, its commit.
+It held where the next start ends by itself with the weights of a run that nobody disturbed. There is no broken variant: the peers are what
+must be told apart.
 """
 
 import hashlib
@@ -166,15 +167,12 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def undisturbed(system: System, folder: Path) -> tuple[str, float]:
-    """(hash of the weights at the end, seconds of a save)."""
+def undisturbed(system: System, folder: Path) -> str:
+    """Hash of the weights at the end."""
     system.begin(folder)
-    pid, path, last = started(system, folder), *(folder / name.format(BEFORE + system.first) for name in (system.being_made, system.last))
-    begun = until(path.exists, pid)
-    took = until(last.exists, pid) - begun
-    if ended(pid):
+    if ended(started(system, folder)):
         raise RuntimeError(f"the undisturbed run failed: {(folder / 'said').read_text()[-2000:]}")
-    return weights(folder / system.end), took
+    return weights(folder / system.end)
 
 
 def until(holds: Callable[[], bool], pid: int) -> float:
@@ -191,15 +189,23 @@ def weights(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "none"
 
 
-def trial(number: int, seed: int, name: str, reference: str, took: float) -> dict[str, Any]:
+def save_seconds(system: System, folder: Path, step: int, pid: int) -> float:
+    """How long the save of a step takes, from its first file to its last."""
+    made, last = folder / system.being_made.format(step), folder / system.last.format(step)
+    begun = until(lambda: made.exists() or last.exists(), pid)
+    return until(last.exists, pid) - begun
+
+
+def trial(number: int, seed: int, name: str, reference: str) -> dict[str, Any]:
     chance, system = random.Random(f"{seed} {number}"), SYSTEMS[name]
-    step, late = chance.randrange(BEFORE, STEPS - 1) + system.first, chance.uniform(0, took)
+    step, share = chance.randrange(BEFORE, STEPS - 1) + system.first, chance.random()
     with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as made:
         folder = Path(made)
         system.begin(folder)
         pid = started(system, folder)
+        took = save_seconds(system, folder, step - 1, pid)
         until((folder / system.being_made.format(step)).exists, pid)
-        time.sleep(late)
+        time.sleep(share * took)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         landed = not (folder / system.last.format(step)).exists()
@@ -208,7 +214,13 @@ def trial(number: int, seed: int, name: str, reference: str, took: float) -> dic
         said = (folder / "said").read_text(errors="replace").strip().splitlines()[-1:]
     why = f"status {status}, same weights: {same}; it said: {said}"
     found = {"system": name, "landed": landed, "held": status == 0 and same, "went_on": status == 0, "same_weights": same}
-    return {**found, "said": "" if status == 0 else " ".join(said)[:300], "killed_after": round(late, 4), "save_seconds": round(took, 4), "why": why}
+    return {
+        **found,
+        "said": "" if status == 0 else " ".join(said)[:300],
+        "killed_after": round(share * took, 4),
+        "save_seconds": round(took, 4),
+        "why": why,
+    }
 
 
 def main() -> int:
@@ -216,9 +228,8 @@ def main() -> int:
     parser.add_argument("--system", choices=[*SYSTEMS], required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="undisturbed-", ignore_cleanup_errors=True) as made:
-        reference, took = undisturbed(SYSTEMS[options.system], Path(made))
-    print(f"{options.system}: a save takes {took:.3f} s", flush=True)
-    return run(options, "F2 beside peers", lambda number, seed: trial(number, seed, options.system, reference, took))
+        reference = undisturbed(SYSTEMS[options.system], Path(made))
+    return run(options, "F2 beside peers", lambda number, seed: trial(number, seed, options.system, reference))
 
 
 if __name__ == "__main__":
