@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from conf import journal
@@ -181,7 +182,7 @@ def job_end(run_dir: RunDir, job: str, agent_code: int, ending: bool = False) ->
 
 def ended_by_slurm(run_dir: RunDir, job: str, outcome: Outcome) -> int:
     """After scontrol requeue the job is in the queue again; after scancel or the time limit it is at its end."""
-    if slurm_commands.restarts(job, os.environ) > int(os.environ.get("SLURM_RESTART_COUNT") or 0):  # not set in the first start
+    if requeued_by_slurm(job):
         journal.record(run_dir, journal.Requeued(job))
         return outcome.exit_code
     ended = execute.finish(run_dir, Outcome(outcome.exit_code, f"Slurm ended job {job} (scancel, or its time limit): {outcome.message}"))
@@ -189,11 +190,23 @@ def ended_by_slurm(run_dir: RunDir, job: str, outcome: Outcome) -> int:
     return ended.exit_code
 
 
+def requeued_by_slurm(job: str) -> bool:
+    """Whether Slurm has queued the job again since this start of it.
+
+    Raises:
+        SubmissionError: when Slurm cannot be asked.
+    """
+    return slurm_commands.restarts(job, os.environ) > int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # not set in the first start
+
+
 def queue_again(run_dir: RunDir, job: str, outcome: Outcome) -> int:
     journal.record(run_dir, journal.Requeued(job))  # before it is done: Slurm ends this process a moment later
     try:
         slurm_commands.requeue(job, os.environ)
     except SubmissionError as error:
+        with suppress(SubmissionError):  # what scontrol said first is told below
+            if requeued_by_slurm(job):  # it was faster, as where a node has failed
+                return 0
         why = "saved before the time limit" if outcome.exit_code == SAVED else outcome.message
         message = f"{why}, but not queued again: {error} Go on with: regimen train resume={run_dir.path}"
         journal.record(run_dir, journal.Ended(outcome.exit_code, message))

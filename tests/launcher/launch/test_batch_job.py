@@ -411,6 +411,18 @@ def test_a_sigterm_that_follows_from_a_failed_rank_is_no_request_to_stop(run_dir
     assert [event["event"] for event in journal.events(run_dir)] == ["submitted", "end"]
 
 
+def test_a_job_that_slurm_has_queued_again_itself_has_not_ended(run_dir: RunDir, put: Put) -> None:
+    """As when a node of it fails: the ranks of the others end as lost peers while the job waits already (recorded from Slurm 22.05.8)."""
+    put(
+        "scontrol",
+        '[ "$1" = --oneliner ] && echo "JobId=12 JobState=PENDING Restarts=1" && exit; echo "Job is pending execution for job 12" >&2; exit 1',
+    )
+    leave_exit(run_dir, 0, 76)
+    assert batch_job.job_end(run_dir, "12", 143) == 0
+    assert [event["event"] for event in journal.events(run_dir)] == ["submitted", "failure", "requeued"]
+    assert status_of(run_dir).state == "queued"
+
+
 def test_a_requeue_that_slurm_refuses_ends_with_75(run_dir: RunDir, put: Put) -> None:
     put("scontrol", "echo 'Job is not requeuable for job 12' >&2; exit 1")
     leave_exit(run_dir, 0, 75)
