@@ -9,6 +9,7 @@ NF4_BLOCK = 64  # weights that share a scale, of regime.bits=4 (bitsandbytes/fun
 NF4_SCALE_BLOCK = 256  # scales that share one of their own, of regime.double_quant
 EXPERT_BUFFER = 2**28  # bytes: packed experts are unpacked so many at a time, but at least one
 ALL_LINEAR = "all-linear"  # regime.targets: every linear layer but the output head
+EXPERTS = "experts"  # regime.targets: the matrices of every routed expert
 SCORE_HEAD = "score"  # transformers' name of the linear layer from the last token's state to a reward
 BYTE_TOKENIZER = "bytes"  # model.tokenizer: the built-in one
 BYTE_TOKENS = ("<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")  # which it has beside the 256 bytes; its chat template is chatml

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from conf.schema import Qlora, Run
+from conf.constants import EXPERTS
+from conf.schema import Lora, Qlora, Run
 
 # The stacked matrices of modules with transformers' common interface for experts (integrations/moe.py, use_experts_implementation).
 STACKED = ("gate_up_proj", "up_proj", "down_proj")
@@ -19,3 +20,8 @@ def draws_experts(run: Run) -> bool:
     """Whether a random base is quantised as it is drawn, and drawn from the seed again where it is needed: it may be larger than any disk."""
     packs = isinstance(run.regime, Qlora) and not run.regime.dequantised
     return packs and run.model.init == "random" and names_experts(run.model.architecture)
+
+
+def adapts_experts(run: Run) -> bool:
+    """Whether every routed expert gets an adapter of its own."""
+    return isinstance(run.regime, Lora) and EXPERTS in run.regime.targets

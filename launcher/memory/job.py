@@ -15,7 +15,15 @@ from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.traces import trace_of
 from launcher.memory.weights.dtypes import Storage, storage_of
 from launcher.memory.weights.optimizer import is_paged
-from launcher.memory.weights.parameters import Census, census_of, expert_adapter_elements, expert_targets, packed_experts, quantised_layers
+from launcher.memory.weights.parameters import (
+    Census,
+    adapted_packed,
+    census_of,
+    expert_adapter_elements,
+    expert_targets,
+    packed_experts,
+    quantised_layers,
+)
 from launcher.memory.weights.split import Split, split_of
 
 # Families whose activations were compared with traces of transformers' operations, or share those models' blocks.
@@ -126,7 +134,11 @@ def doubts_of(job: Job) -> tuple[str, ...]:
     """What the formulas only come close to."""
     run, facts = job.run, job.facts
     rows = (
-        (job.trace is not None, f"{facts.family} has no table: its layers were traced without a GPU; no run of such a family was measured on one"),
+        (bool(adapted_packed(run.regime, facts)), "layers whose experts have adapters were traced without a GPU; no such run was measured on one"),
+        (
+            job.trace is not None and bool(facts.architecture),
+            f"{facts.family} has no table: its layers were traced without a GPU; no run of such a family was measured on one",
+        ),
         (not facts.traits.traced and job.trace is None, f"activations of {facts.family} are taken from the closest family{because(job)}"),
         (
             isinstance(run.regime, Qlora) and not set(facts.linears) <= set(quantised_layers(run.regime, facts)),

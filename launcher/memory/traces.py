@@ -1,20 +1,27 @@
-"""Which trace describes the layers of a run whose family has no table."""
+"""Which trace describes the layers of a run whose family has no table, or whose packed experts have adapters, which no table counts."""
 
+import json
+
+from conf.constants import EXPERTS
 from conf.schema import Badam, Freeze, Lora, Qlora, Run
 from conf.traces import Adapter, TraceSettings
+from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
 from launcher.facts.model.trace import Trace, Untraceable
 from launcher.memory.step.activations import Batch
 from launcher.memory.weights.dtypes import Storage
+from launcher.memory.weights.parameters import adapted_packed
 
 
 def trace_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> tuple[Trace | None, str | None]:
-    """Neither for a family with a table; else the trace, or why there is none.
+    """Neither where a table says it; else the trace, or why there is none.
 
     Raises:
-        ConfigError: where torch or transformers fails.
+        ConfigError: where torch or transformers fails, and where nothing else could say what adapters of experts need.
     """
-    if not facts.architecture:
+    adapted = bool(adapted_packed(run.regime, facts))
+    text = json.dumps(dict(run.model.architecture), sort_keys=True) if adapted else facts.architecture
+    if not text:
         return None, None
     if isinstance(run.regime, Freeze):
         return None, f"regime={run.regime.name} is not traced"
@@ -22,7 +29,12 @@ def trace_of(run: Run, facts: ModelFacts, storage: Storage, batch: Batch) -> tup
         return None, f"optim={run.optim.name} is not traced"
     from launcher.facts.model.tracing import layer_trace  # it starts a process and reads versions, so it is imported only when it is needed
 
-    found = layer_trace(facts.architecture, settings_of(run, storage, batch))
+    found = layer_trace(text, settings_of(run, storage, batch))
+    if adapted and isinstance(found, Untraceable):
+        raise ConfigError(
+            f"regime.targets names {EXPERTS}, and the layers of {facts.family} cannot be traced with such adapters ({found.reason}), "
+            "so that their memory is not known. Leave it out of regime.targets."
+        )
     return (None, found.reason) if isinstance(found, Untraceable) else (found, None)
 
 

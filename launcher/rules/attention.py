@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from conf.mixtures import adapts_experts
 from conf.schema import Run
 from launcher.facts.model.facts import Traits
 from launcher.facts.model.families import traits_of
@@ -67,6 +68,12 @@ ATTENTION_RULES: tuple[Rule, ...] = (
         "transformers has no scaled dot-product attention for this family: the ranks end with `does not support an attention implementation through "
         "torch.nn.functional.scaled_dot_product_attention yet`.",
         "training.attention=eager",
+    ),
+    Rule(
+        "adapted-experts-varlen",
+        lambda run: adapts_experts(run) and run.training.attention == "varlen",
+        "The memory of layers whose experts have adapters is traced, and a trace knows no variable-length attention.",
+        "training.attention=sdpa",
     ),
     Rule(
         "varlen-softcap",

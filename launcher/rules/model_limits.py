@@ -7,12 +7,10 @@ from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.memory.weights.held import as_held
-from launcher.memory.weights.parameters import EXPERT_NAMES, census_of, frozen_selection, is_expert_target, packed_experts
+from launcher.memory.weights.parameters import EXPERT_NAMES, adapted_packed, census_of, frozen_selection, is_expert_target, packed_experts
+from launcher.rules.regime_pairs import PRODUCT_ROW
 from launcher.words import plural
 
-PRODUCT_ROW = (
-    8  # elements of 16 bits in the 16 bytes that rows of torch's grouped products are a multiple of (`strides should be multiple of 16 bytes`)
-)
 OF_MATRICES = {"matrix momentum": "orthogonalises", "projected moments": "projects"}
 
 
@@ -52,9 +50,12 @@ def passed_over(run: Run, facts: ModelFacts) -> tuple[str, ...]:
     left_out = sorted({module.name.rsplit(".", 2)[-2] for module in unadapted_beside_experts(run, facts)})
     if not left_out:
         return ()
+    beside = f"gate_proj, up_proj and down_proj of {' and '.join(left_out)}"
+    if adapted_packed(run.regime, facts):
+        return (f"regime.targets: {beside} get no adapters, for PEFT takes their names for those of the routed experts of {facts.family}.",)
     return (
-        f"regime.targets: the routed experts of {facts.family} are quantised and get no adapters, nor do gate_proj, up_proj and down_proj of "
-        f"{' and '.join(left_out)}, whose names PEFT takes for theirs.",
+        f"regime.targets: the routed experts of {facts.family} are quantised and get no adapters, nor do {beside}, "
+        "whose names PEFT takes for theirs.",
     )
 
 

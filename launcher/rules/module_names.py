@@ -2,7 +2,7 @@
 
 import difflib
 
-from conf.constants import ALL_LINEAR, SCORE_HEAD
+from conf.constants import ALL_LINEAR, EXPERTS, SCORE_HEAD
 from conf.schema import Freeze, Lora, Run
 from conf.stages import Loss, stage_row
 from launcher.errors import ConfigError
@@ -26,6 +26,13 @@ def refuse_unknown_modules(run: Run, facts: ModelFacts) -> None:
 
 def refuse_unknown_target(target: str, run: Run, facts: ModelFacts) -> None:
     linear = [module for module in facts.modules if module.kind in ("linear", "head")]
+    if target == EXPERTS and any(module.kind == "experts" and module.plain for module in facts.modules):
+        return
+    if target == EXPERTS:
+        raise ConfigError(
+            f"regime.targets: {target} are the routed experts of a mixture whose layers follow transformers' common interface, and "
+            f"{run.model.name} has none. Use regime.targets=[{ALL_LINEAR}]."
+        )
     if target == ALL_LINEAR or any(f".{full_name(module, place)}".endswith(f".{target}") for module in linear for place in places(module)):
         return
     known = sorted({module.name.rsplit(".", 1)[-1] for module in linear})

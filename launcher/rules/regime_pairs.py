@@ -1,10 +1,13 @@
 """Pairs of a form of the regime and another choice that cannot work."""
 
-from conf.mixtures import names_experts
+from conf.mixtures import adapts_experts, names_experts
 from conf.schema import Badam, Freeze, Fsdp, Lora, Qlora, Run, Zero
 from conf.stages import stage_row
 from launcher.rules.rule import Rule
 
+PRODUCT_ROW = (
+    8  # elements of 16 bits in the 16 bytes that rows of torch's grouped products are a multiple of (`strides should be multiple of 16 bytes`)
+)
 EMBEDDINGS = ("embed", "wte")  # in the names of the families' embeddings
 
 
@@ -82,6 +85,44 @@ REGIME_RULES: tuple[Rule, ...] = (
         lambda run: isinstance(run.regime, Qlora) and not run.regime.dequantised and splits_early(run) and names_experts(run.model.architecture),
         "Experts are quantised one by one as they are loaded, and this sharding splits a model before: transformers would then load them in 16 bits.",
         "sharding=zero2",
+    ),
+    Rule(
+        "adapted-experts-plain",
+        lambda run: adapts_experts(run) and not (isinstance(run.regime, Qlora) and not run.regime.dequantised),
+        "Adapters of routed experts are multiplied beside packed experts alone. Beside experts of 16 bits PEFT would add their product to a copy of "
+        "all experts of a layer in every pass.",
+        "regime=qlora regime.dequantised=false",
+    ),
+    Rule(
+        "adapted-experts-dropout",
+        lambda run: adapts_experts(run) and isinstance(run.regime, Lora) and run.regime.dropout > 0,
+        "PEFT loads no adapter of stacked experts that has dropout: `lora.ParamWrapper does not work with lora_dropout != 0`.",
+        "regime.dropout=0.0",
+    ),
+    Rule(
+        "adapted-experts-dora",
+        lambda run: adapts_experts(run) and isinstance(run.regime, Lora) and run.regime.dora,
+        "PEFT knows no DoRA for stacked experts: `lora.ParamWrapper does not work with use_dora=True`.",
+        "regime.dora=false",
+    ),
+    Rule(
+        "adapted-experts-rank",
+        lambda run: adapts_experts(run) and isinstance(run.regime, Lora) and run.regime.rank % PRODUCT_ROW > 0,
+        f"Rows of torch's grouped products are multiples of 16 bytes, and a rank that is no multiple of {PRODUCT_ROW} fills none: "
+        "`strides should be multiple of 16 bytes`.",
+        f"regime.rank={2 * PRODUCT_ROW}",
+    ),
+    Rule(
+        "adapted-experts-kernels",
+        lambda run: adapts_experts(run) and run.training.kernels == "fused",
+        "The memory of layers whose experts have adapters is traced, and a trace knows the plain kernels alone.",
+        "training.kernels=plain",
+    ),
+    Rule(
+        "adapted-experts-layers",
+        lambda run: adapts_experts(run) and not isinstance(run.training.gradient_checkpointing, bool),
+        "The memory of layers whose experts have adapters is traced, with all of them computed again, or none.",
+        "training.gradient_checkpointing=true",
     ),
     Rule(
         "new-blocks-split",

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.described import described
 
@@ -27,6 +28,7 @@ class MixtureCell:
     sharding: str
     bits: int
     stage: str = "sft"
+    targets: str = "all-linear"
 
     @property
     def regime(self) -> str:
@@ -34,7 +36,9 @@ class MixtureCell:
 
     @cached_property
     def settled(self) -> Any:
-        return described(*SHORT, *ARCHITECTURE, *TRAINING, *QUIET, f"sharding={self.sharding}", f"regime.bits={self.bits}")
+        return described(
+            *SHORT, *ARCHITECTURE, *TRAINING, *QUIET, f"sharding={self.sharding}", f"regime.bits={self.bits}", f"regime.targets=[{self.targets}]"
+        )
 
 
 def test_ddp_and_zero2_learn_the_same_and_go_on_from_a_checkpoint(cells: ModuleType, tmp_path: Path) -> None:
@@ -56,3 +60,23 @@ def test_ddp_and_zero2_learn_the_same_and_go_on_from_a_checkpoint(cells: ModuleT
             third = [entry["loss"] for entry in entries if "loss" in entry and entry["step"] == 3]
             assert len(third) == 2
             assert third[1] == pytest.approx(third[0], rel=1e-6)
+
+
+def test_adapters_of_experts_learn_the_same_under_ddp_and_zero2_and_go_on_from_a_checkpoint(cells: ModuleType, tmp_path: Path) -> None:
+    members = [MixtureCell(sharding, 4, targets="all-linear,experts") for sharding in ("ddp", "zero2")]
+    left: dict[MixtureCell, Any] = cells.run_cells(members, tmp_path, "torchrun")
+    assert all([entry["code"] for entry in result.exits] == [0, 0] for result in left.values()), [result.exits for result in left.values()]
+    ddp, zero2 = (left[cell].losses for cell in members)
+    assert zero2 == pytest.approx(ddp, rel=1e-4)
+    assert ddp[-1] < ddp[0]
+    saved = load_file(left[members[0]].folder.model / "adapter_model.safetensors")
+    assert all(saved[name].abs().max() > 0 for name in saved if "experts" in name and "lora_B" in name)
+    assert sum("experts" in name for name in saved) == 2 * 4  # layers; A and B of both matrices
+
+    cells.resume_cells(left, tmp_path, "torchrun", 2)
+
+    for result in left.values():
+        entries = [json.loads(line) for line in result.folder.progress.read_text().splitlines()]
+        third = [entry["loss"] for entry in entries if "loss" in entry and entry["step"] == 3]
+        assert len(third) == 2
+        assert third[1] == pytest.approx(third[0], rel=1e-6)

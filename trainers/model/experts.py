@@ -6,6 +6,7 @@ unpacks again, so that autograd keeps what it would keep of frozen experts in 16
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -16,6 +17,19 @@ from transformers.integrations.moe import _grouped_mm
 from conf.constants import EXPERT_BUFFER
 from conf.mixtures import STACKED
 from trainers.model.packing import Form, Packed
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Of every expert a pair of factors (arXiv:2106.09685)."""
+
+    into: Tensor  # [experts, inputs, rank]
+    out: Tensor  # [experts, rank, outputs]
+    scaling: float
+
+    def product(self, rows: Tensor, ends: Tensor) -> Tensor:
+        """rows [copies, inputs], sorted by expert, to [copies, outputs]."""
+        return _grouped_mm(_grouped_mm(rows, self.into, offs=ends), self.out, offs=ends) * self.scaling
 
 
 class PackedExperts(nn.Module):
@@ -33,6 +47,7 @@ class PackedExperts(nn.Module):
         self.experts, self.outputs, self.inputs, self.parts = experts, outputs, inputs, parts
         self.form, self.dtype = form, dtype
         self.stacked: Packed = {}
+        self.adapter: Adapter | None = None  # while a forward pass goes through adapters (trainers/model/adapted_experts.py)
         self.missing = {(expert, part) for expert in range(experts) for part in range(parts)}
 
     def put(self, expert: int, part: int, matrix: Tensor) -> None:
@@ -106,7 +121,10 @@ def forward_packed(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_
 
     def multiply(rows: Tensor, name: str) -> Tensor:
         packed = getattr(self, name)
-        answers = PackedProduct.apply(rows.to(packed.dtype), ends, bounds, packed)
+        rows = rows.to(packed.dtype)
+        answers = PackedProduct.apply(rows, ends, bounds, packed)
+        if packed.adapter is not None:
+            answers = answers + packed.adapter.product(rows, ends)
         return answers + getattr(self, f"{name}_bias")[chosen].to(answers.dtype) if self.has_bias else answers
 
     made = multiply(hidden_states[order // top_k], "gate_up_proj" if self.has_gate else "up_proj")
@@ -157,4 +175,5 @@ def give_back_parameters(experts: Any, dtype: torch.dtype, device: torch.device 
         whole = torch.cat([packed.unpacked(*group).to(device=device, dtype=dtype) for group in packed.groups()])
         delattr(experts, name)
         setattr(experts, name, nn.Parameter(whole.transpose(1, 2).contiguous() if experts.is_transposed else whole, requires_grad=False))
-    vars(experts).pop("forward", None)
+    for name in ("forward", "named_parameters", "W_q"):
+        vars(experts).pop(name, None)

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from conf.constants import ALL_LINEAR
+from conf.constants import ALL_LINEAR, EXPERTS
 from conf.schema import Lora, Run
 from trainers.model.build import ModelClass, load_model
 from trainers.model.prepared import PreparedModel
@@ -20,7 +20,8 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
     return PreparedModel(model, adapter_config(run, target_names(model, run.regime.targets, LINEAR_TYPES)))
 
 
-def adapter_config(run: Run, targets: list[str]) -> LoraConfig:
+def adapter_config(run: Run, targets: list[str], parameters: list[str] | None = None) -> LoraConfig:
+    """`parameters`: stacked matrices of experts."""
     regime = run.regime
     assert isinstance(regime, Lora)
     return LoraConfig(
@@ -29,6 +30,7 @@ def adapter_config(run: Run, targets: list[str]) -> LoraConfig:
         lora_alpha=regime.alpha,
         lora_dropout=regime.dropout,
         target_modules=targets,
+        target_parameters=parameters,
         use_rslora=regime.rslora,
         use_dora=regime.dora,
         init_lora_weights=True if regime.init == "default" else regime.init,
@@ -41,7 +43,7 @@ def target_names(model: PreTrainedModel, targets: list[str], types: tuple[type[n
     linear = {name: module for name, module in model.named_modules() if isinstance(module, types)}
     body = set(model.base_model.modules())  # the output head is outside of it
     chosen: list[str] = []
-    for target in targets:
+    for target in (target for target in targets if target != EXPERTS):
         names = [name for name, module in linear.items() if (module in body if target == ALL_LINEAR else f".{name}".endswith(f".{target}"))]
         if not names:
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
@@ -49,6 +51,6 @@ def target_names(model: PreTrainedModel, targets: list[str], types: tuple[type[n
                 f"regime.targets: {target} is not a linear layer of {type(model).__name__}. Its linear layers: {', '.join(known)}; or [{ALL_LINEAR}]."
             )
         chosen += names
-    if not chosen:
+    if not chosen and EXPERTS not in targets:
         raise ValueError(f"regime.targets is empty, so no layer would get an adapter. Set regime.targets=[{ALL_LINEAR}].")
     return sorted(set(chosen))

@@ -11,8 +11,9 @@ from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTE
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from conf.constants import ALL_LINEAR
+from conf.constants import ALL_LINEAR, EXPERTS
 from conf.schema import Qlora, Run
+from trainers.model.adapted_experts import offer_experts
 from trainers.model.build import ModelClass, load_model, weight_dtype
 from trainers.model.experts import PackedExperts
 from trainers.model.mixtures import has_experts, load_mixture
@@ -32,7 +33,8 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
         model = with_plain_layers(model, weight_dtype(run))
     # No prepare_model_for_kbit_training: it would make embeddings, norms and head fp32, 2 GiB more with 128k tokens of width 4096.
     targets = target_names(model, run.regime.targets, quantised_types(run.regime.bits))
-    return PreparedModel(model, adapter_config(run, beside_experts(model, targets, run.regime.targets)))
+    parameters = offer_experts(model) if EXPERTS in run.regime.targets else None
+    return PreparedModel(model, adapter_config(run, beside_experts(model, targets, run.regime.targets), parameters))
 
 
 def beside_experts(model: PreTrainedModel, names: list[str], asked: Sequence[str]) -> list[str]:
@@ -47,7 +49,7 @@ def beside_experts(model: PreTrainedModel, names: list[str], asked: Sequence[str
     family = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type, "")
     routed = set(_MOE_TARGET_MODULE_MAPPING.get(family, ())) if any(isinstance(module, PackedExperts) for module in model.modules()) else set()
     kept = [name for name in names if name.rsplit(".", 1)[-1] not in routed]
-    if not kept or (ALL_LINEAR not in asked and len(kept) < len(names)):
+    if (not kept and EXPERTS not in asked) or (ALL_LINEAR not in asked and len(kept) < len(names)):
         raise ValueError(
             f"regime.targets=[{','.join(asked)}]: PEFT takes {', '.join(sorted(routed))} of {model.config.model_type} for its routed experts, which "
             f"are packed under regime=qlora and cannot have adapters. Name layers of attention, as [q_proj,v_proj], or set regime=lora."

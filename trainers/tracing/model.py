@@ -11,7 +11,9 @@ from peft.tuners.lora.dora import DoraLinearLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from conf.constants import EXPERTS
 from conf.traces import Adapter, TraceSettings
+from trainers.model.adapted_experts import offer_experts
 from trainers.regimes.lora import LINEAR_TYPES, target_names
 from trainers.regimes.qlora import beside_experts
 from trainers.tracing.quantised import fill, magnitude, quantise
@@ -88,10 +90,13 @@ def meta_model(config: PreTrainedConfig, settings: TraceSettings) -> nn.Module:
 
 def adapted(model: PreTrainedModel, adapter: Adapter, dtype: torch.dtype) -> nn.Module:
     targets = target_names(model, list(adapter.targets), LINEAR_TYPES)
+    parameters = None
     if adapter.bits < 16:
-        targets = beside_experts(model, targets, adapter.targets)
         quantise(model, adapter.bits)
-    config = LoraConfig(task_type="CAUSAL_LM", r=adapter.rank, lora_dropout=adapter.dropout, use_dora=adapter.dora, target_modules=targets)
+        targets = beside_experts(model, targets, adapter.targets)
+        parameters = offer_experts(model) if EXPERTS in adapter.targets else None
+    shape = {"r": adapter.rank, "lora_dropout": adapter.dropout, "use_dora": adapter.dora}
+    config = LoraConfig(task_type="CAUSAL_LM", **shape, target_modules=targets, target_parameters=parameters)
     with patch.object(DoraLinearLayer, "update_layer", magnitude):
         whole = get_peft_model(model, config, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     for parameter in whole.parameters():

@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.facts.model.census import cause_of, default_cache, digest, finished, kept_answer
 from launcher.facts.model.trace import Trace, TracedMoment, Untraceable
 
-FORM = 1  # of what a trace says; counted up where the meaning of a field changes
+FORM = 2  # of what a trace says; counted up where the meaning of a field changes
 
 BUILDERS = ("torch", "peft", "bitsandbytes", "hqq")  # beside transformers, whose version the digest has
 
@@ -73,7 +73,7 @@ def moments(values: list[dict[str, Any]]) -> tuple[TracedMoment, ...]:
 def process(architecture: str, settings: TraceSettings) -> str:
     """What `python -m trainers.tracing` writes."""
     name = json.loads(architecture).get("model_type")
-    print(f"Tracing a step of {name}, which has no table here: once for these settings, some ten seconds ...", file=sys.stderr, flush=True)
+    print(f"Tracing a step of {name}, which no table here describes: once for these settings, some ten seconds ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="regimen-trace-") as folder:
         request = {"architecture": json.loads(architecture), "settings": asdict(settings)}
         (Path(folder) / REQUEST).write_text(json.dumps(request), encoding="utf-8")
@@ -81,6 +81,6 @@ def process(architecture: str, settings: TraceSettings) -> str:
         if done.returncode == 0:
             return (Path(folder) / TRACES).read_text(encoding="utf-8")
     raise ConfigError(
-        f"model_type={name} has no table here and its layers must be traced, which failed: {cause_of(done)}. "
+        f"The layers of model_type={name} are not described by a table here and must be traced, which failed: {cause_of(done)}. "
         "Plan where torch and transformers are installed."
     )

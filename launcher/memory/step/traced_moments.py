@@ -6,7 +6,7 @@ from launcher.memory.job import Job
 from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Term, Terms, total
-from launcher.memory.weights.parameters import adapter_elements, adapter_targets
+from launcher.memory.weights.parameters import adapted_packed, adapter_elements, adapter_targets, expert_factors
 
 
 def moment_terms(job: Job, moment: TracedMoment) -> Terms:
@@ -34,7 +34,8 @@ def first_layer(job: Job) -> int:
     regime = job.run.regime
     if not isinstance(regime, Lora):
         return job.facts.layer_parameters(0)
-    return sum(adapter_elements(regime, module) for module in adapter_targets(regime, job.facts) if 0 in module.layers)
+    linears = sum(adapter_elements(regime, module) for module in adapter_targets(regime, job.facts) if 0 in module.layers)
+    return linears + sum(sum(expert_factors(regime, module)) for module in adapted_packed(regime, job.facts) if 0 in module.layers)
 
 
 def largest(job: Job, moments: tuple[TracedMoment, ...]) -> Terms:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from conf.constants import ALL_LINEAR, HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK
+from conf.constants import ALL_LINEAR, EXPERTS, HQQ_GROUP, NF4_BLOCK, NF4_SCALE_BLOCK
 from conf.schema import Badam, Freeze, Lora, Qlora, Regime, Run
 from launcher.facts.model import ModelFacts, ModuleKind
 from launcher.facts.model.grown import new_places
@@ -158,7 +158,7 @@ def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
     """PEFT 0.21 takes targets of these names for the routed experts, which were linear layers of such names in transformers 4, and adapts none of
     the layers that still have them (utils/transformers_weight_conversion.py, _convert_peft_config_moe).
 
-    Packed experts have no adapters (trainers/regimes/qlora.py)."""
+    Packed experts have none of these (trainers/regimes/qlora.py)."""
     if not facts.traits.expert_adapters or packed_experts(regime, facts):
         return []
     alike = [module for module in facts.linears if is_expert_target(module)]  # none where no expert is shared and no layer dense
@@ -168,6 +168,17 @@ def expert_targets(regime: Lora, facts: ModelFacts) -> list[ModuleKind]:
 
 def is_expert_target(module: ModuleKind) -> bool:
     return module.name.rsplit(".", 1)[-1] in EXPERT_NAMES
+
+
+def adapted_packed(regime: Regime, facts: ModelFacts) -> tuple[ModuleKind, ...]:
+    """Packed experts that have adapters of their own (trainers/model/adapted_experts.py)."""
+    return packed_experts(regime, facts) if isinstance(regime, Lora) and EXPERTS in regime.targets else ()
+
+
+def expert_factors(regime: Lora, module: ModuleKind) -> tuple[int, int]:
+    """Elements of A [experts * rank, inputs] and of B [outputs, rank * experts], each one tensor (peft/tuners/lora/layer.py, ParamWrapper)."""
+    width = regime.rank * module.parameters // (module.inputs * module.outputs)
+    return width * module.inputs, width * module.outputs
 
 
 def expert_adapter_elements(regime: Lora, module: ModuleKind) -> int:
@@ -189,9 +200,12 @@ def added_rows(run: Run, facts: ModelFacts) -> int:
 
 def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
     targets, experts = adapter_targets(regime, facts), expert_targets(regime, facts)
+    packed = adapted_packed(regime, facts)
     routed = sum(expert_adapter_elements(regime, module) * module.instances for module in experts)
+    routed += sum(sum(expert_factors(regime, module)) * module.instances for module in packed)
     adapters = rows + routed + sum(adapter_elements(regime, module) * module.instances for module in targets)
     sides = [(regime.rank * side, module.instances) for module in targets for side in (module.inputs, module.outputs)]
+    sides += [(factor, module.instances) for module in packed for factor in expert_factors(regime, module)]
     quantised = quantised_layers(regime, facts) if isinstance(regime, Qlora) else ()
     return Census(
         base=facts.parameters,
@@ -204,8 +218,10 @@ def adapter_census(regime: Lora, facts: ModelFacts, rows: int) -> Census:
         embedding=0,
         head=0,
         layer=sum(adapter_elements(regime, module) for module in targets if facts.layers - 1 in module.layers)
-        + sum(expert_adapter_elements(regime, module) for module in experts),
-        matrices=adapters - routed,  # PEFT adds adapters of experts to their weights in fp32 (tuners/lora/layer.py, ParamWrapper)
+        + sum(expert_adapter_elements(regime, module) for module in experts)
+        + sum(sum(expert_factors(regime, module)) for module in packed),
+        matrices=adapters
+        - routed,  # PEFT adds adapters of experts to their weights in fp32 (tuners/lora/layer.py, ParamWrapper); packed ones are cast by us
         experts=0,
         shapes=(),
         largest=max((elements for elements, _ in sides), default=0),

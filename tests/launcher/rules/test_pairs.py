@@ -10,6 +10,7 @@ from tests.described import described
 GPU = ("node=h100_80", "node.gpus=2")
 CPU = ("node=cpu", "node.host_memory=8000000000")
 FP8 = "training.fp8=true"
+ADAPTED = "regime.targets=[all-linear,experts]"
 VARLEN = ("data.packing=true", "training.attention=varlen")
 FORBIDDEN = {
     "background-split": (*GPU, "checkpoint.background=true", "sharding=zero2"),
@@ -37,6 +38,13 @@ FORBIDDEN = {
     "pissa-continued": (*GPU, "regime=lora", "regime.init=pissa", "regime.adapter=a"),
     "adapter-reference": (*GPU, "regime=lora", "regime.adapter=a", "stage=dpo"),
     "experts-split": ("model=mixtral_8x7b", *GPU, "regime=qlora", "sharding=zero3"),
+    "adapted-experts-plain": (*GPU, "regime=lora", ADAPTED),
+    "adapted-experts-dropout": (*GPU, "regime=qlora", ADAPTED, "regime.dropout=0.1"),
+    "adapted-experts-dora": (*GPU, "regime=qlora", ADAPTED, "regime.dora=true"),
+    "adapted-experts-rank": (*GPU, "regime=qlora", ADAPTED, "regime.rank=4"),
+    "adapted-experts-kernels": (*GPU, "regime=qlora", ADAPTED, "training.kernels=fused"),
+    "adapted-experts-varlen": (*GPU, "regime=qlora", ADAPTED, *VARLEN),
+    "adapted-experts-layers": (*GPU, "regime=qlora", ADAPTED, "training.gradient_checkpointing=2"),
     "new-blocks-split": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=0", "sharding=zero3"),
     "new-blocks-layers": (*GPU, "regime=freeze", "regime.new_blocks=1", "regime.layers=1"),
     "tokens-frozen": (*GPU, "regime=freeze", 'model.added_tokens=["<a>"]'),

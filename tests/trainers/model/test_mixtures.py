@@ -21,6 +21,7 @@ from trainers.model.experts import PackedExperts, expert_modules, stacked_parame
 from trainers.model.mixtures import has_experts
 from trainers.model.packing import form_of
 from trainers.regimes import prepare_model, with_adapter
+from trainers.regimes.dequantised import with_plain_layers
 
 WIDE = {"hidden_size": 64, "intermediate_size": 112, "moe_intermediate_size": 32}
 ROUTED = {**OF_FAMILY["qwen2_moe"], **WIDE}
@@ -227,3 +228,61 @@ def test_plain_peft_loads_the_adapter_on_the_plain_base(tmp_path: Path) -> None:
     assert len(ours) == 2 * 2 * 4  # A and B in two layers, of four projections each
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+ADAPTED = "regime.targets=[all-linear,experts]"
+TOKENS = torch.arange(5, 29).reshape(2, 12)
+
+
+def adapted(family: str, folder: Path, *overrides: str) -> tuple[Run, PeftModel]:
+    """A mixture from files whose experts' adapters are not zero."""
+    run = described(family, ADAPTED, *overrides)
+    full_model(run).save_pretrained(folder / "files")
+    run = replace(run, model=on_disk(run.model, folder / "files"))
+    model = with_adapter(prepare_model(run, AutoModelForCausalLM, folder / "base"), run)
+    assert isinstance(model, PeftModel)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0.0, 0.05)
+    return run, model
+
+
+@pytest.mark.parametrize(("family", "rslora"), [("mixtral", "true"), ("qwen2_moe", "false"), ("gpt_oss", "false")])
+def test_plain_peft_gives_the_logits_of_adapted_experts_and_merges_them(family: str, rslora: str, tmp_path: Path) -> None:
+    run, model = adapted(family, tmp_path, f"regime.rslora={rslora}")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    plain = with_plain_layers(prepare_model(run, AutoModelForCausalLM, tmp_path / "base").model, torch.float32)
+
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter")
+
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {name.rsplit("layers.0.", 1)[-1] for name in saved if "layers.0." in name and "experts" in name} == {
+        f"mlp.experts.{base}lora_{side}.weight" for base in ("", "base_layer.") for side in "AB"
+    }
+    with torch.no_grad():
+        ours = model.eval()(input_ids=TOKENS).logits
+        assert torch.allclose(theirs(input_ids=TOKENS).logits, ours, atol=1e-5)
+        with model.disable_adapter():
+            assert not torch.allclose(model(input_ids=TOKENS).logits, ours, atol=1e-2)
+        assert torch.allclose(theirs.merge_and_unload()(input_ids=TOKENS).logits, ours, atol=1e-5)
+
+
+def test_gradients_of_adapted_experts_are_those_of_plain_peft(tmp_path: Path) -> None:
+    run, model = adapted("qwen3_moe", tmp_path)
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    plain = with_plain_layers(prepare_model(run, AutoModelForCausalLM, tmp_path / "base").model, torch.float32)
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter", is_trainable=True)
+
+    for each in (model.train(), theirs.train()):
+        each(input_ids=TOKENS, labels=TOKENS, use_cache=False).loss.backward()
+
+    meant = dict(theirs.named_parameters())
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if "experts" in name and parameter.requires_grad}
+    assert len(found) == 2 * 4  # layers; A and B of both matrices
+    for name, gradient in found.items():
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+        other = meant[name].grad
+        assert other is not None
+        assert torch.allclose(gradient, other, atol=1e-6, rtol=1e-4), name

@@ -17,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from conf.constants import EXPERTS
 from conf.schema import Freeze, Lora, Qlora, Run
 from launcher.memory.step.activations import Batch
 from trainers.kernels.attention import unmasked
 from trainers.kernels.lora import fuse_adapters
 from trainers.kernels.loss import compute_loss_fused
 from trainers.kernels.parts import fused
+from trainers.model.adapted_experts import offer_experts
 from trainers.model.build import random_model_from_config, trained_dtype
 from trainers.regimes.freeze import chosen_layers, train_only
 from trainers.regimes.layers import recompute_lowest
@@ -119,10 +121,11 @@ def meta_model(run: Run) -> nn.Module:
         return model
     targets = target_names(model, regime.targets, LINEAR_TYPES)
     if isinstance(regime, Qlora):
-        targets = beside_experts(model, targets, regime.targets)
         quantise(model, regime.bits)
+        targets = beside_experts(model, targets, regime.targets)
+    parameters = offer_experts(model) if EXPERTS in regime.targets else None
     with patch.object(DoraLinearLayer, "update_layer", magnitude):
-        adapted = get_peft_model(model, adapter_config(run, targets), low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+        adapted = get_peft_model(model, adapter_config(run, targets, parameters), low_cpu_mem_usage=True, autocast_adapter_dtype=False)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(trained_dtype(run))
