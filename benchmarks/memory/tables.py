@@ -29,6 +29,9 @@ FILES = {  # of a set on so many GPUs
     ("fused_again", 1): "memory/h200_fused_again.jsonl",
     ("drawn_on_two", 2): "memory/h200x2_drawn.jsonl",
     ("drawn_on_two_again", 2): "memory/h200x2_drawn_again.jsonl",
+    ("families", 1): "memory/h200_families.jsonl",
+    ("mixtures", 1): "memory/h200_mixtures.jsonl",
+    ("mixtures", 2): "memory/h200x2_mixtures.jsonl",
 }
 MENDED = {  # measured with a trainer that is another one today
     "freeze-chunked-galore/qwen2.5_0.5b/2x2048": "GaLore kept every direction of a projector",

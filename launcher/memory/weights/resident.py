@@ -143,18 +143,24 @@ def untied_head_terms(job: Job) -> Terms:
 def quantised_matrix_terms(job: Job) -> Terms:
     if not job.census.quantised:
         return ()
-    experts = [module.inputs * module.outputs for module in packed_experts(job.run.regime, job.facts)]
-    largest = max(job.census.largest_matrix, *experts, 0)
+    experts = (module.inputs * module.outputs for module in packed_experts(job.run.regime, job.facts))
+    largest = max(job.census.largest_matrix, searched_matrix(job) or max(experts, default=0))
     return (Term("one matrix to quantise", job.storage.frozen * largest, "the largest, in 16 or 32 bits; of experts, one's"), *search_terms(job))
 
 
 def search_terms(job: Job) -> Terms:
-    """HQQ's search beside a matrix of one expert; gate and up are searched apart. That of linear layers comes before the embedding is on the GPU."""
+    """HQQ's search beside a matrix of one expert. That of linear layers comes before the embedding is on the GPU."""
+    searched = searched_matrix(job)
+    return (Term("search for 2 bits", int(constants.HQQ_SEARCH * searched), "hqq/core/optimize.py, in fp16"),) if searched else ()
+
+
+def searched_matrix(job: Job) -> int:
+    """Elements of the last matrix that HQQ searches 2 bits for, where experts are packed; else 0. Gate and up come before and are searched apart:
+    what down takes in all experts is not there yet, which is more than their one matrix more."""
     packed = packed_experts(job.run.regime, job.facts)
-    if not packed or not isinstance(job.run.regime, Qlora) or job.run.regime.bits != HQQ_BITS:
-        return ()
-    searched = max(module.inputs * module.outputs // (2 if module.name.endswith("gate_up_proj") else 1) for module in packed)
-    return (Term("search for 2 bits", int(constants.HQQ_SEARCH * searched), "hqq/core/optimize.py, optimize_weights_proximal_legacy, in fp16"),)
+    if not isinstance(job.run.regime, Qlora) or job.run.regime.bits != HQQ_BITS:
+        return 0
+    return max((module.inputs * module.outputs // (2 if module.name.endswith("gate_up_proj") else 1) for module in packed), default=0)
 
 
 def split_expert_terms(job: Job) -> Terms:
