@@ -144,8 +144,13 @@ def direct(model: PreTrainedModel) -> Iterator[tuple[str, tuple[str, int, int, i
             yield name, (*shape_of(module, own, module is head), rest, not isinstance(module, nn.Linear) or type(module) is nn.Linear)
 
 
+def is_router(module: nn.Module) -> bool:
+    """Of some families a router is an nn.Linear that answers more than one tensor (phimoe, llama4): nothing may take its place."""
+    return isinstance(module, nn.Linear) and type(module).__name__.endswith("Router")
+
+
 def shape_of(module: nn.Module, own: dict[str, nn.Parameter], is_head: bool) -> tuple[str, int, int]:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and not is_router(module):
         return ("head" if is_head else "linear"), module.in_features, module.out_features
     if isinstance(module, Conv1D):
         return "linear", module.nx, module.nf

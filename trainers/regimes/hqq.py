@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from conf.constants import HQQ_GROUP
+from trainers.census import is_router
 from trainers.model.packing import HQQ_AXIS
 
 
@@ -22,7 +23,7 @@ def quantise_2bit(model: PreTrainedModel, compute_dtype: torch.dtype, device: to
     Raises:
         ValueError: when the model has no nn.Linear, or the size of one is not a multiple of the group size.
     """
-    layers = [(name, module) for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)]
+    layers = [(name, module) for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear) and not is_router(module)]
     if not layers:
         raise ValueError(f"regime.bits=2: {type(model).__name__} has no nn.Linear to quantise. Set regime.bits=4 or 8.")
     for name, layer in layers:

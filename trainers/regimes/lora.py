@@ -7,6 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 from conf.constants import ALL_LINEAR, EXPERTS
 from conf.schema import Lora, Run
+from trainers.census import is_router
 from trainers.model.build import ModelClass, load_model
 from trainers.model.prepared import PreparedModel
 
@@ -40,7 +41,7 @@ def adapter_config(run: Run, targets: list[str], parameters: list[str] | None = 
 
 def target_names(model: PreTrainedModel, targets: list[str], types: tuple[type[nn.Module], ...]) -> list[str]:
     """The full names of the layers that get an adapter: PEFT's own `all-linear` does not know HQQ's layers."""
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, types)}
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, types) and not is_router(module)}
     body = set(model.base_model.modules())  # the output head is outside of it
     chosen: list[str] = []
     for target in (target for target in targets if target != EXPERTS):

@@ -19,7 +19,7 @@ from launcher.errors import ConfigError
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 from launcher.facts.model.families import traits_of
 
-FORM = 2  # of what a count says; counted up where the meaning of a field changes
+FORM = 3  # of what a count says; counted up where the meaning of a field changes
 CONFIG, CENSUS = "config.json", "census.json"
 FORCED = (("PYTHONSAFEPATH", "1"), ("CUDA_VISIBLE_DEVICES", ""), ("HF_HUB_OFFLINE", "1"))
 Answer = TypeVar("Answer")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
@@ -73,3 +74,17 @@ def test_the_adapter_knows_the_base_that_the_run_left(tmp_path: Path) -> None:
     run = lora()
     model = with_adapter(prepare_model(run, AutoModelForCausalLM, tmp_path / "base"), run)
     assert model.peft_config["default"].base_model_name_or_path == str(tmp_path / "base")
+
+
+def test_a_router_that_answers_several_tensors_gets_no_adapter(tmp_path: Path) -> None:
+    """phimoe's is an nn.Linear by class, and PEFT's layer in its place would fail in the first step."""
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4}
+    run = compose(["model=demo", "data=demo", "regime=lora", "training.precision=fp32"])
+    run = replace(run, model=replace(run.model, architecture={"model_type": "phimoe", "num_local_experts": 4, **sizes}))
+
+    prepared = prepare_model(run, AutoModelForCausalLM, tmp_path / "base")
+
+    assert prepared.peft_config is not None
+    assert {name.rsplit(".", 1)[-1] for name in prepared.peft_config.target_modules} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    tokens = torch.arange(5, 17)[None]
+    assert with_adapter(prepared, run)(input_ids=tokens, labels=tokens).loss.isfinite()
