@@ -55,7 +55,7 @@ def kinds_of_model(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     return (
         (facts.mixture, Uncertainty(0.015, "mixtures of experts: -0.6 to +1.3 %; before, one of 21 -9.6 %, experts that learn under autocast")),
         (keeps_beside_packed(job), Uncertainty(0.03, KEPT_BESIDE_PACKED)),
-        (job.trace is not None, Uncertainty(0.05, TRACED)),
+        (job.trace is not None, Uncertainty(0.05, TRACED if job.facts.architecture else TRACED_EXPERTS)),
         (job.trace is not None and job.run.training.attention == "eager", Uncertainty(0.12, TRACED_EAGER)),
         (facts.family not in FAMILIES and job.trace is None, Uncertainty(0.15, "a family without a table, whose layers were not traced")),
         (facts.family in FAMILIES and not facts.traits.traced, Uncertainty(0.15, "a family whose operations were not traced")),
@@ -86,6 +86,9 @@ def keeps_beside_packed(job: Job) -> bool:
 
 KEPT_BESIDE_PACKED = "quantised mixtures without checkpointing, with shared experts or several ranks: six jobs, -2.6 to +2.2 %"
 TRACED = "a family without a table, its layers traced: none was measured since; families with tables, traced alike, at most 1.5 % off an H200"
+TRACED_EXPERTS = (
+    "layers whose experts have adapters were traced: none was measured since; families with tables, traced alike, at most 1.5 % off an H200"
+)
 TRACED_EAGER = "a family without a table, its layers traced with eager attention: up to 11.3 % more than a traced step of the whole model (xglm)"
 FUSED_KERNELS = "training.kernels=fused: five jobs needed 21 to 55 % less than the plain kernels that are counted"
 OUTLIERS = "8-bit layers under small logits: -2.6 to 0 %: bitsandbytes copies the columns of outliers, which only the data tell"
