@@ -8,6 +8,7 @@ from conf.run_dir import RunDir
 from conf.schema import Composed
 from launcher.composition.compose import compose
 from launcher.composition.recorded import output_of, resumed_run, split_resume
+from launcher.errors import ConfigError
 from launcher.facts.node import settle_node
 from launcher.gate.judge import Judged, judge_recorded, judge_run
 from launcher.launch import lock, status
@@ -26,9 +27,9 @@ def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], reso
     """
     name, others = split_resume(overrides)
     if name is None:
-        return judge_run(as_if_alone(on_its_share(compose(overrides, config_dirs), resources)))
+        return judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources)))
     run_dir = folder_to_go_on_in(name, others)
-    return judge_recorded(as_if_alone(on_its_share(resumed_run(run_dir, others), resources)))
+    return judge_recorded(as_if_alone(on_its_share(on_this_machine(resumed_run(run_dir, others)), resources)))
 
 
 def judged_now(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
@@ -49,6 +50,16 @@ def folder_to_go_on_in(name: str, others: Sequence[str]) -> RunDir:
     lock.refuse_live_owner(run_dir)
     resumed_run(run_dir, others)  # refuses keys that differ
     return run_dir
+
+
+def on_this_machine(run: Composed) -> Composed:
+    """Raises ConfigError for a run that waits in the queue of its cluster."""
+    if run.cluster.name != "local":
+        raise ConfigError(
+            f"cluster={run.cluster.name} is not possible here: the queue begins runs on this machine. Use cluster=local, "
+            f"or `regimen train ... cluster={run.cluster.name}`, which waits in the cluster's own queue."
+        )
+    return run
 
 
 def as_if_alone(run: Composed) -> Composed:
