@@ -29,11 +29,12 @@ FILES = {  # of a set on so many GPUs
     ("fused_again", 1): "memory/h200_fused_again.jsonl",
     ("drawn_on_two", 2): "memory/h200x2_drawn.jsonl",
     ("drawn_on_two_again", 2): "memory/h200x2_drawn_again.jsonl",
-    ("families", 1): "memory/h200_families.jsonl",
     ("mixtures", 1): "memory/h200_mixtures.jsonl",
     ("mixtures", 2): "memory/h200x2_mixtures.jsonl",
 }
 MENDED = {  # measured with a trainer that is another one today
+    "qlora8-zero2/mixtral_cut/1x2048": "ZeRO's buckets held more than what learns",
+    "qlora4-zero2-kept/qwen3_moe_cut/1x1024": "ZeRO's buckets held more than what learns",
     "freeze-chunked-galore/qwen2.5_0.5b/2x2048": "GaLore kept every direction of a projector",
     "full_amp-chunked-galore/qwen2.5_0.5b/2x1024": "GaLore kept every direction of a projector",
     "lora-fused-q_v/gemma3_1b/2x2048": "liger's GEGLU stood in the place of the model's MLP",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory.cells import GRIDS, overrides, predict, write_samples
+from benchmarks.memory.cells import GRIDS, MORE_SHAPES, overrides, predict, write_samples
 from benchmarks.memory.chosen import write_shapes
 from benchmarks.memory.tables import FILES, MENDED, records, seen_by_driver
 from launcher.composition.compose import compose
@@ -22,7 +22,7 @@ SOME = 25  # of so many cells one is looked at in every test run, the others in 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cells")
-    write_shapes(path / "shapes")
+    write_shapes(path / "shapes", MORE_SHAPES)
     write_samples(path / "data")
     return path
 
