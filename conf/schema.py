@@ -392,7 +392,7 @@ class Gate:
     mode: str = MISSING  # enforce | advise | off: enforce refuses a run that does not fit. advise only says so. off checks nothing.
     floor: str = MISSING  # strict | advisory: strict lets the published hardware table refuse a run by itself.
     margin: float = MISSING  # share: This share of the predicted peak is kept free, from 0 to below 1.
-    canary: bool = MISSING  # true: A local run that is too close to the limit for the estimate to tell is decided by two real steps.
+    canary: bool = MISSING  # true: A local run that is too close to the limit for the estimate to tell is decided by a few real steps.
 
 
 @dataclass

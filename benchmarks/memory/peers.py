@@ -3,23 +3,23 @@
     python -m benchmarks.memory.peers benchmarks/results/memory/h200_chosen.jsonl --peers FOLDER --out PEERS.json --page docs/peers.md
 
 FOLDER holds what is not installed with this project: EleutherAI's calc_transformer_mem.py (github.com/EleutherAI/cookbook, 069ae2ef) with calc_mem
-returning its total, and the llm_analysis 0.2.2 package. A peer is asked about every cell that its inputs can describe: the regime, the optimizer and
-the loss of a cell that it has no word for are not counted against it, and it gets the true number of parameters where it takes one. All predict the
-peak of one GPU; the measured one is that of torch's allocator. What a published table asks is a need of whole cards, not a prediction.
+returning its total; site/ with the llm_analysis 0.2.2 package; fitcheck/ with the unpacked fitcheck-llm 0.3.1; hardware_fit.py of soup-cli 0.77.0
+(soup_cli/utils); vram_estimation.py of unsloth 2026.10.9 (studio/backend/utils/hardware). Of what it lacks, PEERS.json keeps the last
+answers. A peer is asked about every cell that its inputs can describe: the regime, the optimizer and the loss of a cell that it has no word for are
+not counted against it, and it gets the true number of parameters where it takes one. All predict the peak of one GPU; the measured one is that of
+torch's allocator. What a published table asks is a need of whole cards, not a prediction.
 """
 
 import argparse
-import importlib.util
 import json
-import logging
 import statistics
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.memory import calculators
 from benchmarks.memory.cells import overrides, write_samples
 from benchmarks.memory.chosen import CHOSEN_ONE_GPU, write_shapes
 from conf.schema import Full, Run
@@ -27,7 +27,7 @@ from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts
 from launcher.gate.hardware_table import published_need, row_of
 from launcher.gate.judge import judge_run
-from launcher.memory import estimate
+from launcher.memory.estimate import estimate
 
 GIB = 2**30
 GB = 10**9
@@ -50,71 +50,9 @@ class Case:
 class Peer:
     name: str
     describes: Callable[[Case], bool]
-    predict: Callable[[Case], float]
+    build: Callable[[Path], Callable[[Case], float]]  # of the folder of what is not installed
     leaves_out: str
-
-
-def eleuther(folder: Path) -> Callable[[Case], float]:
-    module = load(folder / "calc_transformer_mem.py")
-
-    def predict(case: Case) -> float:
-        facts, training = case.facts, case.run.training
-        given = {
-            **module.DEFAULTS,
-            "zero_stage": 0,
-            "checkpoint_activations": training.gradient_checkpointing,
-            "batch_size_per_gpu": training.micro_batch,
-            "sequence_length": case.run.data.cutoff,
-            "vocab_size": facts.vocab,
-            "hidden_size": facts.hidden,
-            "num_attention_heads": facts.heads,
-            "num_layers": facts.layers,
-            "ffn_expansion_factor": facts.intermediate / facts.hidden,
-            "num_mlp_linears": 3 if facts.gated_mlp else 2,
-            "kv_size_ratio": facts.kv_heads / facts.heads,
-            "num_experts": facts.experts,
-        }
-        return float(module.calc_mem(Namespace(**given)))
-
-    return predict
-
-
-def llm_analysis(folder: Path) -> Callable[[Case], float]:
-    sys.path.insert(0, str(folder / "site"))
-    from llm_analysis.analysis import ActivationRecomputation, DSZeRO, LLMAnalysis
-    from llm_analysis.config import ModelConfig, get_dtype_config_by_name, get_gpu_config_by_name
-
-    logging.disable(logging.WARNING)
-
-    def predict(case: Case) -> float:
-        facts, training = case.facts, case.run.training
-        model = ModelConfig(
-            name="cell",
-            num_layers=facts.layers,
-            n_head=facts.heads,
-            hidden_dim=facts.hidden,
-            vocab_size=facts.vocab,
-            max_seq_len=case.run.data.cutoff,
-            num_key_value_heads=facts.kv_heads,
-            ffn_embed_dim=facts.intermediate,
-            model_type="llama",
-        )
-        amp = training.precision == "bf16_amp"
-        found = LLMAnalysis(model, get_gpu_config_by_name("a100-sxm-80gb"), get_dtype_config_by_name("w16a16e16"), flops_efficiency=0.5).training(
-            batch_size_per_gpu=training.micro_batch,
-            gradient_accumulation_steps=1,
-            global_batch_size=training.micro_batch,
-            seq_len=case.run.data.cutoff,
-            total_num_tokens=GB,
-            activation_recomputation=ActivationRecomputation.FULL if training.gradient_checkpointing else ActivationRecomputation.NONE,
-            ds_zero=DSZeRO.NONE,
-            mlp_gated_linear_units=facts.gated_mlp,
-            master_weights_dtype_bytes=4 if amp else 2,
-            other_op_bytes=8 if amp else 4,
-        )
-        return float(found["(weight+op_state+grad+act)_memory_per_gpu"])
-
-    return predict
+    needs: str = ""  # in that folder
 
 
 def accelerate_estimate(case: Case) -> float:
@@ -177,27 +115,81 @@ def in_whole_widths(case: Case) -> bool:
     return case.full_adamw and not case.facts.mixture and case.facts.intermediate % case.facts.hidden == 0
 
 
-def load(path: Path) -> Namespace:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def installed(predict: Callable[[Case], float]) -> Callable[[Path], Callable[[Case], float]]:
+    return lambda folder: predict
 
 
-def peers(folder: Path) -> list[Peer]:
-    dense = "LoRA, quantisation, other optimizers, logits, the loss kernel"
-    return [
-        Peer("regimen, predicted before measuring", lambda case: True, lambda case: case.before, "nothing of these cells"),
-        Peer("regimen, formulas mended since", lambda case: True, ours, "nothing of these cells"),
-        Peer("EleutherAI calc_transformer_mem", lambda case: case.full_adamw, eleuther(folder), dense + ", bf16 states, tied embeddings"),
-        Peer("llm-analysis 0.2.2", in_whole_widths, llm_analysis(folder), dense + ", MLPs that are no whole multiple of the width"),
-        Peer("accelerate estimate-memory", lambda case: case.full_adamw, accelerate_estimate, "batch, length, activations, logits, and the above"),
-        Peer("DeepSpeed estimate_zero2", lambda case: case.full_adamw, deepspeed_zero2, "activations, logits, bf16 states, adapters"),
-        Peer("FakeTensor, torch's MemTracker", traceable, fake_tensors, "adapters, quantised layers; sees what CPU kernels allocate"),
-        Peer("published hardware table", lambda case: True, published_table, "batch, length, optimizer, loss; a floor, not a prediction"),
-    ]
+def of_run(build: Callable[[Path], Callable[[Run, ModelFacts], float]]) -> Callable[[Path], Callable[[Case], float]]:
+    def built(folder: Path) -> Callable[[Case], float]:
+        predict = build(folder)
+        return lambda case: predict(case.run, case.facts)
+
+    return built
+
+
+DENSE = "LoRA, quantisation, other optimizers, logits, the loss kernel"
+PEERS = (
+    Peer("regimen, predicted before measuring", lambda case: True, installed(lambda case: case.before), "nothing of these cells"),
+    Peer("regimen, formulas mended since", lambda case: True, installed(ours), "nothing of these cells"),
+    Peer(
+        "EleutherAI calc_transformer_mem",
+        lambda case: case.full_adamw,
+        of_run(calculators.eleuther),
+        DENSE + ", bf16 states, tied embeddings",
+        needs="calc_transformer_mem.py",
+    ),
+    Peer(
+        "llm-analysis 0.2.2",
+        in_whole_widths,
+        of_run(calculators.llm_analysis),
+        DENSE + ", MLPs that are no whole multiple of the width",
+        needs="site",
+    ),
+    Peer(
+        "FitCheck 0.3.1 (fitcheck-llm)",
+        lambda case: calculators.fitcheck_describes(case.run, case.facts),
+        of_run(calculators.fitcheck),
+        "mixtures, 2 bits, states in bf16, other optimizers, the loss kernel, DoRA, frozen layers",
+        needs="fitcheck",
+    ),
+    Peer(
+        "Soup 0.77.0 hardware_fit",
+        lambda case: calculators.soup_describes(case.run, case.facts),
+        of_run(calculators.soup),
+        "the model's shape (only its parameters), the adapter's rank, logits, full training in bf16",
+        needs="hardware_fit.py",
+    ),
+    Peer(
+        "Unsloth 2026.10.9 vram_estimation",
+        lambda case: calculators.unsloth_describes(case.run, case.facts),
+        of_run(calculators.unsloth),
+        "logits of all tokens, 8 and 2 bits, full training in AMP, other optimizers",
+        needs="vram_estimation.py",
+    ),
+    Peer(
+        "accelerate estimate-memory",
+        lambda case: case.full_adamw,
+        installed(accelerate_estimate),
+        "batch, length, activations, logits, and the above",
+    ),
+    Peer("DeepSpeed estimate_zero2", lambda case: case.full_adamw, installed(deepspeed_zero2), "activations, logits, bf16 states, adapters"),
+    Peer("FakeTensor, torch's MemTracker", traceable, installed(fake_tensors), "adapters, quantised layers; sees what CPU kernels allocate"),
+    Peer("published hardware table", lambda case: True, installed(published_table), "batch, length, optimizer, loss; a floor, not a prediction"),
+)
+MAPPING = """
+EleutherAI's calculator, llm-analysis and FakeTensor were asked about 56 of the cells, before the last twelve were measured.
+
+How the newer three are asked (`benchmarks/memory/calculators.py`), each without what it adds outside of torch's allocator (its overhead, its CUDA
+context), since that was not measured here:
+
+- **FitCheck**: dense models; `precision=bf16`, `quantization` none, int8 or nf4 with the run's `double_quant`; AdamW, 8-bit AdamW or SGD; rank and
+  layers of the adapter; `flash_attn` for `attention=sdpa`; the true number of parameters. Full training counts 16 bytes a parameter with AdamW, so
+  it is asked about full training in AMP, and not in bf16. Cells with `training.loss=plain`.
+- **Soup**: the number of parameters, length, batch, optimizer, bits, full or adapter (1 % of the parameters), checkpointing. Full training counts
+  fp32 weights, so it is asked about AMP. Cells with `training.loss=plain`.
+- **Unsloth**: the architecture, method, rank, layers, optimizer, batch, length, checkpointing `true` or `none`, attention. Its trainer never makes
+  the logits of all tokens and its sum has none, so it is asked about cells with `training.loss` chunked or fused.
+"""
 
 
 def cases(path: Path, work: Path) -> dict[str, Case]:
@@ -213,9 +205,10 @@ def cases(path: Path, work: Path) -> dict[str, Case]:
     return found
 
 
-def asked(peer: Peer, known: dict[str, Case]) -> dict[str, float]:
+def asked(peer: Peer, known: dict[str, Case], folder: Path) -> dict[str, float]:
     """Signed relative error of every cell that the peer can describe."""
-    return {name: peer.predict(case) / case.measured - 1 for name, case in known.items() if peer.describes(case)}
+    predict = peer.build(folder)
+    return {name: predict(case) / case.measured - 1 for name, case in known.items() if peer.describes(case)}
 
 
 def row(peer: Peer, errors: dict[str, float], total: int) -> str:
@@ -236,7 +229,7 @@ def page(rows: list[str]) -> str:
         "| estimator | cells it can describe | median error | worst | too low by more than 2 % | has no input for |",
         "|---|---|---|---|---|---|",
     ]
-    return "\n".join([*head, *rows, ""])
+    return "\n".join([*head, *rows, MAPPING])
 
 
 def main() -> int:
@@ -244,14 +237,25 @@ def main() -> int:
     parser.add_argument("results", type=Path)
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[], help="parts of the names of the peers that are asked; the others keep their last answers")
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-peers"))
     arguments = parser.parse_args()
     known = cases(arguments.results, arguments.work)
-    found = {peer.name: (peer, asked(peer, known)) for peer in peers(arguments.peers)}
-    arguments.page.write_text(page([row(peer, errors, len(known)) for peer, errors in found.values()]), encoding="utf-8")
+    before = json.loads(arguments.out.read_text())["errors"] if arguments.out.is_file() else {}
+    errors: dict[str, dict[str, float]] = {}
+    for peer in PEERS:
+        asks = not arguments.only or any(part in peer.name for part in arguments.only)
+        there = not peer.needs or (arguments.peers / peer.needs).exists()
+        if asks and there:
+            errors[peer.name] = {cell: round(error, 5) for cell, error in asked(peer, known, arguments.peers).items()}
+        elif peer.name in before:
+            print(f"{peer.name}: its last answers are kept.")
+            errors[peer.name] = before[peer.name]
+        else:
+            parser.error(f"{arguments.out} has no answers of {peer.name}. Ask it too{'' if there else f': put {peer.needs} into {arguments.peers}'}.")
+    arguments.page.write_text(page([row(peer, errors[peer.name], len(known)) for peer in PEERS]), encoding="utf-8")
     versions = {name: version(name) for name in ("accelerate", "deepspeed")}
-    errors = {name: {cell: round(error, 5) for cell, error in errors.items()} for name, (_, errors) in found.items()}
     arguments.out.write_text(json.dumps({"command": "python " + " ".join(sys.argv), "versions": versions, "errors": errors}, indent=1) + "\n")
     return 0
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.memory.cells import GIB, GRIDS, MORE_SHAPES, predict, write_samples
+from benchmarks.memory.cells import GIB, GRIDS, MORE_SHAPES, write_samples
 from benchmarks.memory.chosen import MemoryCell, write_shapes
+from benchmarks.memory.then import estimate_then, judge_cell
 from launcher.errors import ConfigError
 
 FILES = {  # of a set on so many GPUs
@@ -39,6 +40,17 @@ MENDED = {  # measured with a trainer that is another one today
     "full_amp-chunked-galore/qwen2.5_0.5b/2x1024": "GaLore kept every direction of a projector",
     "lora-fused-q_v/gemma3_1b/2x2048": "liger's GEGLU stood in the place of the model's MLP",
     "freeze-fused-2/gemma3_1b/2x4096": "liger's GEGLU stood in the place of the model's MLP",
+    **dict.fromkeys(
+        (
+            "qlora4/mixtral_cut/1x2048",
+            "qlora4/qwen3_moe_cut/2x1024",
+            "qlora4/deepseek_cut/1x4096",
+            "qlora4-kept/qwen2_moe_cut/1x2048",
+            "qlora4-chunked/deepseek_cut/2x1024",
+            "qlora8-chunked/qwen2_moe_cut/4x2048",
+        ),
+        "experts were not quantised",
+    ),
 }
 MEASURED_IN = {"load": "load", "forward": "forward", "loss": "forward", "backward": "backward", "optimizer": "optimizer step", "save": "save"}
 FIGURES = ("allocated", "phases", "nvidia-smi", "host")
@@ -64,18 +76,18 @@ def rows_of(path: Path, work: Path) -> Iterator[Row]:
     cells = {cell.name: cell for grid in GRIDS.values() for group in grid for cell in group}
     for record in records(path):
         ranks = record["measured"]
-        now = errors_now(cells[record["cell"]], ranks, work)
+        now = errors_now(cells[record["cell"]], record, work)
         yield Row(record["cell"], max(rank["allocated"] for rank in ranks), errors(record["predicted"], ranks), now)
 
 
-def errors_now(cell: MemoryCell, ranks: list[dict], work: Path) -> Errors:
+def errors_now(cell: MemoryCell, record: dict, work: Path) -> Errors:
     if cell.name in MENDED:
         return {}
     try:
-        present = predict(cell, work / "data", work / "shapes")["memory"]
+        present = estimate_then(judge_cell(cell, work), record).as_dict()
     except ConfigError:
         return {}
-    return errors(present, ranks)
+    return errors(present, record["measured"])
 
 
 def errors(predicted: dict, ranks: list[dict]) -> Errors:

@@ -57,13 +57,15 @@ def test_peak_allocated_is_within_half_a_percent_of_one_measured_h200(described,
 
 
 @pytest.mark.parametrize(("model", "samples", "overrides", "allocated", "nvml"), TWO_H200)
-def test_sharded_peaks_are_within_half_a_percent_of_two_measured_h200s_and_nvml_within_a_sixth(described, model, samples, overrides, allocated, nvml):
+def test_sharded_peaks_are_within_half_a_percent_of_two_measured_h200s_and_nvml_within_a_fifth(described, model, samples, overrides, allocated, nvml):
     run, facts = described(f"model={model}", "regime=full", "data.cutoff=2048", f"training.micro_batch={samples}", *overrides)
 
     predicted = estimate_batch(run, facts, Batch(samples, 2048, masked=False))
 
     assert predicted.allocated / GIB == pytest.approx(allocated, rel=0.005)
-    assert predicted.nvml / GIB == pytest.approx(nvml, rel=0.16)  # what the allocator caches varies: ZeRO-1 and ZeRO-2 of the 1 B model most
+    assert predicted.nvml / GIB == pytest.approx(
+        nvml, rel=0.18
+    )  # what the allocator caches varies: ZeRO-1 and ZeRO-2 of the 1 B model most, measured with workspaces in the step
 
 
 def test_peak_is_the_largest_phase_and_never_a_sum(described):
