@@ -8,7 +8,7 @@ from launcher.gate.background import with_background
 from launcher.memory.estimate import estimate
 from tests.described import with_facts
 
-FULL_1B = ("model=llama3.2_1b", "data=demo", "regime=full", "node=h200_141", "sharding=ddp")
+FULL_1B = ("model=llama3.2_1b", "data=demo", "regime=full", "node=h200_141", "sharding=ddp", "checkpoint.background=null")
 ROOMY = "node.host_memory=200000000000"
 
 
