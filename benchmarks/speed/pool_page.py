@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.pages import write_page
+from benchmarks.speed.pool import KINDS
 
 MEASURED = "speed/h200x2_pool.jsonl"
 HEAD = """# The GPUs of a sweep
@@ -41,10 +42,15 @@ def page(results: Path) -> str:
     shares = [f"| {gpu} | {share:.1%} | {sweep['driver_mean_percent'][gpu]} % |" for gpu, share in sweep["share_with_a_rank"].items()]
     rows = [row(point, first) for point in sorted(points, key=lambda point: point["had"]) if point["exited"] is not None]
     counted = f"{sweep['points']} runs in {sweep['makespan']:.1f} s, {sweep['right']} of them right"
+    cut = [point for point in points if point["state"] != "finished"]
+    planned = sum(kind.points for kind in KINDS)
+    left = f"{len(cut)} were asked to stop when the time on the machine was over, and {planned - len(points)} of the {planned} had not begun. "
+    beside = "Other processes used both GPUs at the same time, so runs took longer than alone, and the driver's mean is not this sweep's alone."
     return "\n".join(
         [
             HEAD,
             f"{counted}: finished, every rank with 0, all steps, finite losses, a final model.",
+            f"{left if cut else ''}{beside}",
             "",
             "| GPU | has a living rank | mean of the driver |",
             "|---|---|---|",
