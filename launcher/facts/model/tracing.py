@@ -14,7 +14,7 @@ from launcher.errors import ConfigError
 from launcher.facts.model.census import cause_of, default_cache, digest, finished, kept_answer
 from launcher.facts.model.trace import Trace, TracedMoment, Untraceable
 
-FORM = 2  # of what a trace says; counted up where the meaning of a field changes
+FORM = 3  # of what a trace says; counted up where the meaning of a field changes, or what is traced
 
 BUILDERS = ("torch", "peft", "bitsandbytes", "hqq")  # beside transformers, whose version the digest has
 
