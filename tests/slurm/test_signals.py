@@ -143,7 +143,7 @@ def kill_node(name: str) -> None:
     [slurmd] = [path for path, words in names.items() if words[:1] == ["slurmd"] and words[-2:] == ["-N", name]]
     place = os.readlink(slurmd / "ns/uts")
     for path in names:
-        with suppress(FileNotFoundError, ProcessLookupError):
+        with suppress(OSError):  # it has ended, or may not be looked at
             if os.readlink(path / "ns/uts") == place:
                 os.kill(int(path.name), signal.SIGKILL)
 
