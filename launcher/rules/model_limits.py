@@ -35,7 +35,7 @@ def refuse_expert_targets(run: Run, facts: ModelFacts) -> None:
     if named and unadapted_beside_experts(run, facts):
         raise ConfigError(
             f"regime.targets names {', '.join(named)}, which PEFT takes for the routed experts of {facts.family}. These are quantised one by one "
-            "under regime=qlora, and have no adapters there. Name layers of attention, as [q_proj,v_proj], or set regime=lora."
+            "under regime=qlora, where their adapters are asked for by one word: regime.targets=[q_proj,v_proj,experts]. Or set regime=lora."
         )
 
 

@@ -38,7 +38,7 @@ def prepare_model(run: Run, model_class: ModelClass) -> PreparedModel:
 
 
 def beside_experts(model: PreTrainedModel, names: list[str], asked: Sequence[str]) -> list[str]:
-    """Those of `names` that PEFT does not take for routed experts, which are packed and have no adapters.
+    """Those of `names` that PEFT does not take for routed experts, which are packed and have adapters only as `experts`.
 
     PEFT reads targets of some names as the experts' own, which were linear layers of such names in transformers 4, even where dense layers or shared
     experts have them too (peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe).
@@ -52,7 +52,7 @@ def beside_experts(model: PreTrainedModel, names: list[str], asked: Sequence[str
     if (not kept and EXPERTS not in asked) or (ALL_LINEAR not in asked and len(kept) < len(names)):
         raise ValueError(
             f"regime.targets=[{','.join(asked)}]: PEFT takes {', '.join(sorted(routed))} of {model.config.model_type} for its routed experts, which "
-            f"are packed under regime=qlora and cannot have adapters. Name layers of attention, as [q_proj,v_proj], or set regime=lora."
+            f"are packed under regime=qlora. Their adapters are asked for by one word: regime.targets=[q_proj,v_proj,experts]. Or set regime=lora."
         )
     return kept
 
