@@ -1,6 +1,6 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
-python -m benchmarks.stages.report benchmarks/results/stages/h200{,x2}_{sft,stages,stages2}.jsonl benchmarks/results/stages/h200_stages3.jsonl \\
+python -m benchmarks.stages.report benchmarks/results/stages/h200{,x2}_{sft,stages,stages2}.jsonl benchmarks/results/stages/h200{,x2}_stages3.jsonl \\
     --page docs/measured.md --picture docs/images/measured.png
 """
 

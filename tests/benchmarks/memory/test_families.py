@@ -1,7 +1,8 @@
-"""What one H200 measured of families without a table lies within what their plans stated before."""
+"""What one H200 measured of families without a table, and the page of cells that were drawn."""
 
 from pathlib import Path
 
+from benchmarks.memory.before import SETS, section
 from benchmarks.memory.tables import records
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "memory" / "h200_families.jsonl"
@@ -14,3 +15,10 @@ def test_every_measured_cell_lies_within_the_uncertainty_that_was_stated() -> No
         predicted = record["predicted"]
         off = max(rank["allocated"] for rank in record["measured"]) / predicted["allocated"] - 1
         assert abs(off) <= predicted["uncertainty"]["share"], record["cell"]
+
+
+def test_the_page_has_every_cell_once_that_was_measured_ended_or_is_left() -> None:
+    page = (RESULTS.parents[3] / "docs" / "measured_drawn.md").read_text(encoding="utf-8")
+    for name, title in SETS.items():
+        assert "\n".join(section(RESULTS.with_name(name), title)) in page
+        assert all(f"| {record['cell']} |" in page for record in records(RESULTS.with_name(name)))
