@@ -180,7 +180,7 @@ def test_every_text_field_of_slurm_has_its_pattern() -> None:
 TEXTS = ("licenses", "mail_user", "mail_type", "comment", "dependency", "container", "container_runtime", "container_python")
 
 
-@pytest.mark.parametrize("key", [*TEXTS, *(key.removeprefix("cluster.") for key in LISTS)])
+@pytest.mark.parametrize("key", [*TEXTS, *(key.removeprefix("cluster.") for key in sorted(LISTS))])
 @pytest.mark.parametrize(
     "attack", ["a\ntouch /tmp/x", "$(id)", "`id`", "a;id", "-x", "--wrap=id", "a'b", 'a"b', "a\r", "a\n", "module load $(id)", "ml a;id"]
 )
