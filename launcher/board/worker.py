@@ -45,10 +45,11 @@ def judged(question: dict[str, Any]) -> dict[str, Any]:
 def proposed(question: dict[str, Any]) -> dict[str, Any]:
     """What would fit instead: the lines of `regimen plan`, and the whole form that each change leads to."""
     overrides = checked(question)
-    found = plan.proposals(plan.unstarted(overrides, ()).judged, overrides)
+    decided = plan.unstarted(overrides, ()).judged
+    found = plan.proposals(decided, overrides)
     forms = [as_form(pasted(overrides, change.overrides)) for change in found]
     rows = [{"words": " ".join(change.overrides), "form": form} for change, form in zip(found, forms, strict=True)]
-    return {"text": "\n".join(recommendation_lines(found, overrides)), "proposals": rows}
+    return {"text": "\n".join(recommendation_lines(found, overrides, bool(decided.fit))), "proposals": rows}
 
 
 def as_form(overrides: Sequence[str]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def save_run_file(overrides: Sequence[str], config_dirs: Sequence[Path], path: P
 
 
 def recommendations(decided: Judged, given: Sequence[str]) -> list[str]:
-    return recommendation_lines(proposals(decided, given), given)
+    return recommendation_lines(proposals(decided, given), given, bool(decided.fit))
 
 
 def proposals(decided: Judged, given: Sequence[str]) -> "list[Change]":

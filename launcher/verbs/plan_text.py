@@ -202,8 +202,14 @@ def explanation_lines(judged: Judged) -> list[str]:
     return [*lines, *time_lines(judged), *(f"approximate: {doubt}" for doubt in estimate.doubts), "", *verdict_lines(judged.verdict)]
 
 
-def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str]) -> list[str]:
-    """The proposals for a refused run that `given` describes."""
+CHOSEN_ANEW = (
+    "Each peak is that of the form which needs least. Where more fits, what the run leaves open takes a faster form with a higher peak; the plan of "
+    "the pasted line shows it."
+)
+
+
+def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str], fitted: bool) -> list[str]:
+    """The proposals for a refused run that `given` describes; `fitted`: training.fit chooses what it leaves open, once more after a change."""
     from launcher.gate.pasting import left_out
 
     if not changes and any(text.startswith(PREFIX) for text in given):
@@ -215,7 +221,7 @@ def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str]) -> l
         note = change.note + leave_out(left_out(given, change.overrides))
         lines.append(f"  {' '.join(change.overrides)}")
         lines += wrapped(f"      peak {gib(change.peak)}, {gib(change.headroom)} to spare; {note}", later=6)
-    return lines
+    return lines + (wrapped(CHOSEN_ANEW) if fitted else [])
 
 
 def leave_out(keys: Sequence[str]) -> str:
