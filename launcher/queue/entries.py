@@ -14,6 +14,7 @@ from typing import Any
 from conf.records import is_time, is_whole, read_lines
 from conf.run_dir import RunDir, cut_torn_line
 from conf.secrets import masked_in
+from launcher.composition.recorded import split_resume
 from launcher.errors import ConfigError, DiskError
 from launcher.launch.places import state_folder
 
@@ -149,12 +150,36 @@ def record(queue: QueueDir, number: int, event: str, **facts: Any) -> None:
 
 
 def add(queue: QueueDir, overrides: Sequence[str], config_dirs: Sequence[Path], gpus: int) -> int:
-    """The number of the new entry."""
+    """The number of the new entry.
+
+    Raises:
+        ConfigError: where a run to go on with waits already.
+        DiskError: as writing.
+    """
     with writing(queue):
-        number = max([0, *(entry.number for entry in entries(queue))]) + 1
+        known = entries(queue)
+        refuse_twice(known, overrides)
+        number = max([0, *(entry.number for entry in known)]) + 1
         folders = [str(folder.absolute()) for folder in config_dirs]
         record(queue, number, ADDED, overrides=[*overrides], config_dirs=folders, working_folder=os.getcwd(), gpus=gpus)
     return number
+
+
+def refuse_twice(known: Sequence[Entry], overrides: Sequence[str]) -> None:
+    """Raises ConfigError where an entry waits to go on with the same run. One that runs has the lock of its folder."""
+    folder = folder_to_go_on_in(overrides, os.getcwd())
+    for entry in known:
+        if folder and entry.state == "waiting" and folder_to_go_on_in(entry.overrides, entry.working_folder) == folder:
+            raise ConfigError(
+                f"{folder} waits already: it is number {entry.number} of the queue. To add it with other values, first: "
+                f"regimen queue remove {entry.number}"
+            )
+
+
+def folder_to_go_on_in(overrides: Sequence[str], working_folder: str) -> str | None:
+    """Without symbolic links; None for a new run."""
+    name, _ = split_resume(overrides)
+    return None if name is None else os.path.realpath(os.path.join(working_folder, name))
 
 
 def begin(queue: QueueDir, number: int, run_dir: RunDir, on: tuple[str, ...]) -> bool:
@@ -164,7 +189,7 @@ def begin(queue: QueueDir, number: int, run_dir: RunDir, on: tuple[str, ...]) ->
         running = [entry for entry in known.values() if entry.state == "running"]
         if known[number].state != "waiting" or any(set(entry.on) & set(on) or entry.on == on for entry in running):
             return False
-        record(queue, number, STARTED, run_folder=str(run_dir.path), on=list(on))
+        record(queue, number, STARTED, run_folder=str(run_dir.path.absolute()), on=list(on))
         for entry in known.values():
             if entry.state == "waiting" and entry.number < number:
                 record(queue, entry.number, PASSED)

@@ -7,49 +7,83 @@ from pathlib import Path
 from conf.run_dir import RunDir
 from conf.schema import Composed
 from launcher.composition.compose import compose
-from launcher.composition.recorded import output_of, resumed_run, split_resume
+from launcher.composition.recorded import PREFIX, output_of, recorded_run, resumed_run, split_resume
+from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import ConfigError
 from launcher.facts.node import settle_node
 from launcher.gate.judge import Judged, judge_recorded, judge_run
-from launcher.launch import lock, status
+from launcher.launch import batch_job, lock, rewind, status
 from launcher.launch.foreign import NO_TRUST, refuse_foreign
+from launcher.launch.lengthen import changed_length, lengthening, lengthening_lines
 from launcher.sweep.going_on import judge_again
 from launcher.sweep.points import Permitted, Point, Result, judge_point, on_its_share
 from launcher.sweep.schedule import Resources
 
 
-def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Judged:
-    """On its share of this machine; what other runs hold of the GPUs now does not count.
+def settled(overrides: Sequence[str]) -> tuple[str, ...]:
+    """With the absolute folder of the run to go on with, since `last` and a name may mean another run when its turn comes.
 
     Raises:
-        ConfigError: for what cannot be composed, for a run to go on with that is not there, and for more than this machine has.
-        Unsafe, RunLocked: where another user owns the folder of a run to go on with, or somebody works in it.
+        ConfigError: where there is no such run.
+    """
+    name, others = split_resume(overrides)
+    return tuple(overrides) if name is None else (f"{PREFIX}{named(name, others).path}", *others)
+
+
+def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Judged:
+    """On its share of this machine; what other runs hold of the GPUs now does not count. Its notes say what changes in a run that goes on.
+
+    Raises:
+        ConfigError: for what cannot be composed, and for more than this machine has.
+        RegimenError: as going_on, for a run to go on with.
     """
     name, others = split_resume(overrides)
     if name is None:
         return judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources)))
-    run_dir = folder_to_go_on_in(name, others)
-    return judge_recorded(as_if_alone(on_its_share(on_this_machine(resumed_run(run_dir, others)), resources)))
+    run_dir = named(name, others)
+    run, before = going_on(run_dir, others), recorded_run(run_dir)
+    decided = judge_recorded(as_if_alone(on_its_share(on_this_machine(run), resources)))
+    length = lengthening(run_dir, before, run)
+    notes = [*(lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
+    return replace(decided, notes=(*notes, *decided.notes))
 
 
 def judged_now(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
     """The run ready to start, or why it may not.
 
     Raises:
-        RegimenError: as judged_for_later, for a run to go on with.
+        RegimenError: as going_on, for a run to go on with.
     """
     name, others = split_resume(overrides)
     if name is None:
         return judge_point(Point(1, tuple(overrides), ()), config_dirs, resources)
-    return judge_again(Point(1, tuple(others), ()), folder_to_go_on_in(name, others), resources, NO_TRUST)
+    run_dir = named(name, others)
+    going_on(run_dir, others)
+    return judge_again(Point(1, tuple(others), ()), run_dir, resources, NO_TRUST, others)
 
 
-def folder_to_go_on_in(name: str, others: Sequence[str]) -> RunDir:
-    run_dir = status.named_run(name, output_of(others))
+def named(name: str, others: Sequence[str]) -> RunDir:
+    """Its path is absolute."""
+    return RunDir(status.named_run(name, output_of(others)).path.absolute())
+
+
+def going_on(run_dir: RunDir, others: Sequence[str]) -> Composed:
+    """The recorded run with what is given for this start. What `train resume=` would not start is refused; nothing in the folder is touched.
+
+    Raises:
+        ConfigError: for a key that differs from the record, a run with nothing left to do, an unusable checkpoint and an impossible length.
+        Unsafe, RunLocked: where another user owns the folder, or somebody works in it.
+    """
     refuse_foreign(run_dir, NO_TRUST)
+    run, before = resumed_run(run_dir, others), recorded_run(run_dir)
+    if status.status_of(run_dir).state == "finished" and not changed_length(before, run):
+        rewind.refuse_finished(run_dir, run.checkpoint.resume)
+        raise ConfigError(f"{run_dir.path} is finished. Nothing is left to do. To make it longer, give more training.max_steps or training.epochs.")
+    batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir)
-    resumed_run(run_dir, others)  # refuses keys that differ
-    return run_dir
+    rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+    lengthening(run_dir, before, run)
+    return run
 
 
 def on_this_machine(run: Composed) -> Composed:

@@ -76,12 +76,12 @@ def what_is_left(before: Result) -> Result | RunDir | None:
     return run_dir
 
 
-def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, trust: Trust) -> Permitted | Result:
-    """The point ready to go on in its folder, or why it may not."""
+def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, trust: Trust, given: Sequence[str] = ()) -> Permitted | Result:
+    """The point ready to go on in its folder, or why it may not. `given`: what this start has with another value than the recorded one."""
     try:
         refuse_foreign(run_dir, trust)
         lock.refuse_live_owner(run_dir, trust.take_over)
-        judged = judge_recorded(on_its_share_again(resumed_run(run_dir, ()), resources))
+        judged = judge_recorded(on_its_share_again(resumed_run(run_dir, given), resources))
     except RegimenError as error:
         return refused(point, error, run_dir)
     found = permitted_or_refused(point, judged, run_dir)

@@ -155,10 +155,11 @@ def on_its_share(run: Composed, resources: Resources | Cluster) -> Composed:
 
 
 def refuse_wider(wanted: int, resources: Resources) -> None:
-    """Raises ConfigError for more GPUs than the sweep has."""
+    """Raises ConfigError for more GPUs than the sweep or the queue has."""
     if wanted > len(resources.gpus):
         raise ConfigError(
-            f"This point needs {wanted} GPUs, and the sweep has {len(resources.gpus)}. Lower cluster.ranks_per_node, or start it on a larger machine."
+            f"This run needs {plural(wanted, 'GPU')}, and {len(resources.gpus)} may be used here. "
+            "Lower cluster.ranks_per_node, or start it on a larger machine."
         )
 
 

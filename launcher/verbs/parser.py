@@ -140,7 +140,7 @@ def refuse_options(arguments: argparse.Namespace, rest: Sequence[str], argv: Seq
     Raises:
         ConfigError: always.
     """
-    verb = " ".join(word for word in argv[:2] if word in (*VERBS, "report", "validate", "prepare"))
+    verb = " ".join(word for word in argv[:2] if word in (*VERBS, "report", "validate", "prepare", "add", "remove", "first"))
     option = next((text for text in rest if text.startswith("-")), None)
     if option is None:
         raise ConfigError(f"`regimen {verb}` cannot use `{' '.join(rest)}`. `regimen {verb} --help` shows what it takes.")
@@ -148,8 +148,9 @@ def refuse_options(arguments: argparse.Namespace, rest: Sequence[str], argv: Seq
     following = [*argv, ""][argv.index(option) + 1]
     value = given if equals else following if following and "=" not in following and not following.startswith("-") else None
     known = [f"--{key.replace('_', '-')}" for key in vars(arguments) if key not in ("act", "overrides")]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    if "overrides" not in arguments or (near and name != "--config"):
+    elsewhere = name in known  # an option of the verb around this one, or the name of an argument
+    near = [] if elsewhere else difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if "overrides" not in arguments or elsewhere or (near and name != "--config"):
         raise ConfigError(
             f"{name} is not an option of `regimen {verb}`. {f'Did you mean {near[0]}? ' if near else ''}`regimen {verb} --help` shows them."
         )

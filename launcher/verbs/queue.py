@@ -15,7 +15,7 @@ from launcher.launch.status import shortest
 from launcher.queue import entries as queue
 from launcher.queue import scheduler
 from launcher.queue.entries import Entry, QueueDir
-from launcher.queue.judging import judged_for_later, judged_now
+from launcher.queue.judging import judged_for_later, judged_now, settled
 from launcher.sweep.points import Result, one_line
 from launcher.sweep.processes import prepared
 from launcher.sweep.schedule import Resources
@@ -35,14 +35,16 @@ def add(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     """Judge a run and let it wait for its turn; a refused one is not added.
 
     Raises:
+        ConfigError: for a run that `train` would not start, and for one to go on with that waits already.
         GateRefused: where it would not fit on this machine with nothing else there.
     """
-    decided = judged_for_later(overrides, config_dirs, resources_here(None, scheduler.SLOTS))
-    announce(decided, overrides)
+    described = settled(overrides)
+    decided = judged_for_later(described, config_dirs, resources_here(None, scheduler.SLOTS))
+    announce(decided, described)
     if not decided.verdict.permitted:
         raise gate_refusal(decided)
     place = here()
-    number = queue.add(place, overrides, config_dirs, decided.run.node.gpus)
+    number = queue.add(place, described, config_dirs, decided.run.node.gpus)
     scheduler.ensure_running(place, os.environ)
     print(f"number {number} of the queue. `regimen queue` shows it; take it out with: regimen queue remove {number}")
     return 0

@@ -27,6 +27,7 @@ def test_overrides_may_stand_before_between_and_after_options() -> None:
         (["plan", "--config", "groups"], "`--config groups` is not an option. Write: --config-dir groups"),
         (["plan", "--config", "lf.yaml"], "`--config lf.yaml` is not an option. lf.yaml does not exist. Name a file of a run"),
         (["plan", "--json", "--matrix"], "Argument --matrix: not allowed with argument --json. Write: regimen plan "),
+        (["queue", "add", "--json"], "--json is not an option of `regimen queue add`. `regimen queue add --help` shows them."),
         (["status", "--out", "x"], "--out is not an option of `regimen status`."),
         (["predict", "last", "--dta", "x"], "--dta is not an option of `regimen predict`. Did you mean --data?"),
         (["stop", "RUN", "OTHER"], "`regimen stop` cannot use `OTHER`. `regimen stop --help` shows"),

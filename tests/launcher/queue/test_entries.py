@@ -38,6 +38,11 @@ def test_a_run_that_begins_is_recorded_with_those_that_it_has_passed(place: Queu
     assert [(one.passed, one.on) for one in queue.entries(place)] == [(1, ()), (1, ()), (0, ("1",))]
 
 
+def test_the_journal_has_the_absolute_folder_of_a_run(place: QueueDir) -> None:
+    assert queue.begin(place, 1, RunDir(Path("outputs/demo/one")), ("0",))
+    assert entry(place, 1).run_dir == RunDir(Path.cwd() / "outputs/demo/one")
+
+
 def test_a_run_does_not_begin_twice_nor_on_a_gpu_that_another_has(place: QueueDir, tmp_path: Path) -> None:
     assert queue.begin(place, 1, RunDir(tmp_path / "run"), ("0",))
     assert not queue.begin(place, 1, RunDir(tmp_path / "other"), ("1",))

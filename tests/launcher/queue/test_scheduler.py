@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.records import is_step, read_lines
 from launcher.launch import lock
+from launcher.launch.status import last_run
 from launcher.queue.entries import Entry, QueueDir, queue_dir
 from launcher.queue.scheduler import decided, free_now, reason
 from launcher.sweep.schedule import PATIENCE, Request, Resources, left_over, startable
@@ -106,4 +108,9 @@ def test_a_killed_scheduler_loses_nothing_and_comes_back_when_the_run_ends_that_
     assert ends == [(1, "started", ""), (1, "ended", "finished"), (2, "started", ""), (2, "ended", "finished")]
     wait_until(lambda: lock.read_owner(place.lockable) is None, "end of a scheduler that has nothing to do")
     assert len(list(tmp_path.glob("outputs/*/*/model"))) == 2
+    longer = last_run(tmp_path / "outputs")
     assert [entry["state"] for entry in json.loads(call("--json"))] == ["finished", "finished"]
+    call("add", "resume=last", "training.max_steps=3")
+    wait_until(lambda: (3, "ended") in [entry[:2] for entry in journal_of(place)], "end of the run that goes on")
+    assert journal_of(place)[-1] == (3, "ended", "finished")
+    assert read_lines(longer.progress, is_step).entries[-1]["step"] == 3

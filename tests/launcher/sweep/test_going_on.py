@@ -124,7 +124,7 @@ def test_a_stated_node_is_not_shared_a_second_time() -> None:
     shared = on_its_share(run, eight)
     assert shared.node.host_memory == int(800 * Fraction(2, 8))
     assert on_its_share_again(shared, eight) == shared
-    with pytest.raises(ConfigError, match="needs 2 GPUs, and the sweep has 1"):
+    with pytest.raises(ConfigError, match="This run needs 2 GPUs, and 1 may be used here"):
         on_its_share_again(shared, Resources(("a",), 1))
 
 

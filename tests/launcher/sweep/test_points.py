@@ -50,7 +50,7 @@ def test_two_points_at_a_time_on_a_cpu_node_have_half_of_its_memory() -> None:
 
 
 def test_a_point_wider_than_the_sweep_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ConfigError, match="needs 8 GPUs, and the sweep has 0"):
+    with pytest.raises(ConfigError, match="This run needs 8 GPUs, and 0 may be used here"):
         on_its_share(demo(*NODE), CPU)
 
 
