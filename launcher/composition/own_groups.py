@@ -46,7 +46,8 @@ class OwnGroups(FileConfigSource):
             left_out = [key for key in yaml_lines(group, base) if key not in (*result.config, "defaults", "name")]
             result.config = filled(group, name, base, result.config)
             if left_out:
-                tell(f"note: {file} has no defaults list. It leaves out {', '.join(left_out)}, which are as in {group}={base}.")
+                which = "which is" if len(left_out) == 1 else "which are"
+                tell(f"note: {file} has no defaults list. It leaves out {', '.join(left_out)}, {which} as in {group}={base}.")
         return result
 
 

@@ -49,7 +49,7 @@ def test_a_file_of_one_key_gets_the_others_from_the_default_and_says_so(tmp_path
 
 
 def test_a_file_that_leaves_nothing_out_needs_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = own_file(tmp_path, "checkpoint/mine.yaml", "interval: 7\nkeep: 2\nresume: newest\n")
+    folder = own_file(tmp_path, "checkpoint/mine.yaml", "interval: 7\nkeep: 2\nresume: newest\nbackground: false\n")
     assert compose([*DEMO, "checkpoint=mine"], [folder]).checkpoint.interval == 7
     assert capsys.readouterr().err == ""
 

@@ -55,8 +55,10 @@ def test_optuna_goes_on_after_refused_points_and_ends_in_one_message(working_fol
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
     sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "regime.rank=range(1,9)"]
     assert multirun([*TOO_SMALL, *sweeper], []) == 3
-    assert [event.get("point") for event in ledger_of(working_folder)] == [None, 1, 2, 3]
-    assert "No point finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    drawn_again = said.count("describes the same run as point")  # the sampler may draw a value twice
+    assert [event.get("point") for event in ledger_of(working_folder)] == [None, *range(1, 4 - drawn_again)]
+    assert "No point finished" in said
 
 
 def test_a_mistake_of_the_whole_sweep_is_one_message_and_no_folder(working_folder: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_lines_after_a_training_do_what_the_pages_say(folder: Path, monkeypa
         assert said.out.strip(), command.name
         assert verb != "chat" or not new, (command.name, new)
         ran.append(verb)
-    assert {verb: ran.count(verb) for verb in VERBS} == {"export": 4, "predict": 6, "evaluate": 1, "chat": 3}
+    assert {verb: ran.count(verb) for verb in VERBS} == {"export": 4, "predict": 5, "evaluate": 1, "chat": 3}
     [run] = (folder / "outputs" / "demo").glob("2026*")
     assert (run / "exports" / "final-merged" / "model.safetensors").is_file()  # as the page says beside the first line
     assert (folder / "before" / "scores.json").is_file()

@@ -44,7 +44,9 @@ def test_what_cannot_be_traced_is_kept_with_its_reason(tmp_path):
 def test_a_process_that_fails_is_one_message_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("launcher.facts.model.census.FORCED", (("PYTHONHOME", str(tmp_path)),))
 
-    with pytest.raises(ConfigError, match=r"model_type=granite has no table here and its layers must be traced, which failed: .*\. Plan where"):
+    with pytest.raises(
+        ConfigError, match=r"layers of model_type=granite are not described by a table here and must be traced, which failed: .*\. Plan where"
+    ):
         kept_trace(GRANITE, SETTINGS, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
