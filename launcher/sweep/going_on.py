@@ -15,6 +15,7 @@ from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.judge import judge_recorded
 from launcher.launch import batch_job, lock, status
+from launcher.launch.after import with_run_folder
 from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.sweep.ledger import Start, SweepDir
 from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused, sharing
@@ -81,7 +82,7 @@ def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, t
     try:
         refuse_foreign(run_dir, trust)
         lock.refuse_live_owner(run_dir, trust.take_over)
-        judged = judge_recorded(on_its_share_again(resumed_run(run_dir, given), resources))
+        judged = judge_recorded(on_its_share_again(with_run_folder(resumed_run(run_dir, given)), resources))
     except RegimenError as error:
         return refused(point, error, run_dir)
     found = permitted_or_refused(point, judged, run_dir)

@@ -13,6 +13,7 @@ from conf.schema import Composed
 from launcher.composition.compose import config_loader, parsed
 from launcher.composition.recorded import PREFIX
 from launcher.errors import ConfigError, RegimenError
+from launcher.launch.after import with_run_folder
 from launcher.sweep.ledger import FOLDER
 from launcher.sweep.points import composed_or_refusal, refuse_unshareable, refuse_unsubmittable
 
@@ -106,6 +107,7 @@ def mistake_of(described: Composed | RegimenError, submits: bool) -> RegimenErro
         return described
     try:
         refuse_unsubmittable(described) if submits else refuse_unshareable(described)
+        with_run_folder(described)
     except ConfigError as error:
         return error
     return None

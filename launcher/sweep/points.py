@@ -15,6 +15,7 @@ from launcher.errors import ConfigError, GateRefused, RegimenError
 from launcher.facts.node import stated_or_host_memory
 from launcher.gate.judge import Judged, with_unread
 from launcher.gate.verdict import Verdict
+from launcher.launch.after import with_run_folder
 from launcher.sweep.fingerprint import fingerprint_of
 from launcher.sweep.judging import Judging
 from launcher.sweep.schedule import Cluster, Resources
@@ -96,7 +97,7 @@ def judge_described(point: Point, described: Composed | RegimenError, resources:
     if isinstance(described, RegimenError):
         return refused(point, described)
     try:
-        run = on_its_share(described, resources)
+        run = with_run_folder(on_its_share(described, resources))
         judged = judging.judge(replace(run, name=named(run.name, point.varied)))
         judged = with_unread(judged, run, given_values(point.overrides, judging.config_dirs))
     except RegimenError as error:

@@ -22,6 +22,7 @@ from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, heartbeat, lengthen, lock, places, restart, rewind, status, torchrun_door
+from launcher.launch.after import with_run_folder
 from launcher.launch.again import take_again
 from launcher.launch.backends import command, refuse_several_local_nodes
 from launcher.launch.canary import after_canary
@@ -84,7 +85,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
         ConfigError: for a key that differs from the record, for a checkpoint that cannot be used, and for a length that is not possible.
     """
     refuse_foreign(run_dir, trust)
-    run = recorded.resumed_run(run_dir, overrides)
+    run = with_run_folder(recorded.resumed_run(run_dir, overrides))
     longer = lengthen.changed_length(recorded.recorded_run(run_dir), run)
     if status.status_of(run_dir).state == "finished" and not longer:
         rewind.refuse_finished(run_dir, run.checkpoint.resume)

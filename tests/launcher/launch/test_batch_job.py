@@ -529,3 +529,17 @@ def test_a_run_that_has_ended_is_not_waited_for(
     assert said in capsys.readouterr().err
     scripts = [path.read_text() for path in tmp_path.glob("outputs/second/*/train.sbatch")]
     assert [("--dependency" in script) for script in scripts] == ([False] if exit_code == 0 else [])
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_a_run_that_goes_on_waits_for_a_named_run_or_is_refused(verb: str, tmp_path: Path, put: Put, capsys: pytest.CaptureFixture[str]) -> None:
+    put("sbatch", '[ "$1" = --test-only ] || echo 4711')
+    first, second = (submitted_run(tmp_path, capsys, f"name={name}") for name in ("first", "second"))
+    journal.record(second, journal.Ended(6, "said"))
+    words = [verb, f"resume={second.path}", f"output={tmp_path / 'outputs'}"]
+    assert main([*words, "cluster.after=nosuch"]) == 2
+    assert "nosuch is not a run folder" in capsys.readouterr().err
+    assert main([*words, "cluster.after=first"]) == 0
+    told = capsys.readouterr().out + second.batch_script.read_text()
+    assert "#SBATCH --dependency=afterok:4711\n" in told
+    assert verb == "plan" or f"after: {first.path}\n" in second.run_yaml.read_text()

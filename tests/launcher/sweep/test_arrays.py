@@ -141,3 +141,29 @@ def test_a_dry_sweep_judges_every_job_and_submits_none(put: Put, tmp_path: Path,
     assert "2 points: 2 permitted" in capsys.readouterr().out
     assert not (tmp_path / "submitted").exists()
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+@pytest.mark.parametrize("name", ["nosuch", "last"])
+def test_points_that_wait_for_a_run_that_is_not_there_are_refused_at_once(
+    verb: str, name: str, put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*RUN, f"output={tmp_path / 'outputs'}", "regime.rank=8,16", f"cluster.after={name}"]
+    assert main([verb, "-m", *words]) == 2
+    assert ("There is no run under" if name == "last" else "nosuch is not a run folder") in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["hold", "last"])
+def test_points_wait_for_the_run_that_a_name_means(name: str, put: Put, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = [word for word in RUN if not word.startswith(("hydra/", "name="))]
+    assert main(["train", *alone, f"output={tmp_path / 'outputs'}", "name=hold"]) == 0
+    [hold] = tmp_path.glob("outputs/hold/*")
+    words = ["regime.rank=8,16", f"cluster.after={name}"]
+    assert main(["plan", "-m", *RUN, f"output={tmp_path / 'outputs'}", *words]) == 0
+    assert start(tmp_path, *words) == 0
+    job = status_of(RunDir(hold)).job
+    assert f"#SBATCH --dependency=afterok:{job}\n" in (sweep_folder(tmp_path) / "array-1.sbatch").read_text()
+    points = [Path(line) for line in (sweep_folder(tmp_path) / "array-1.txt").read_text().splitlines()]
+    assert len(points) == 2
+    assert all(f"after: {hold}\n" in RunDir(point).run_yaml.read_text() for point in points)
