@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf.exit_codes import REFUSED
 from conf.run_dir import RunDir
@@ -26,7 +26,7 @@ from launcher.sweep.judging import Judging
 from launcher.sweep.multirun import checked_start, later_start, submits_jobs
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
 from launcher.sweep.schedule import Cluster, Resources
-from launcher.sweep.session import limits_of, places_of, resources_here, say
+from launcher.sweep.session import limits_of, places_of, resources_here, say, slots_of
 from launcher.words import duration, gib, plural
 
 HEAD = ("point", "overrides", "verdict", "need", "to spare", "time", "")
@@ -98,14 +98,15 @@ def resources_of(described: object, settings: DictConfig) -> Resources | Cluster
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
     if submits_jobs(settings):
         return Cluster()
-    gpus, slots, per_gpu = (OmegaConf.select(settings, f"hydra.launcher.{key}") for key in ("gpus", "slots", "per_gpu"))
-    if "ahead" in settings.hydra.launcher:  # another launcher has settings of its own
-        limits_of(*(settings.hydra.launcher[key] for key in ("max_jobs", "max_failures", "ahead")))
+    pool = settings.hydra.launcher
+    gpus, slots, per_gpu = (pool.get(key, default) for key, default in (("gpus", None), ("slots", 1), ("per_gpu", 1)))
+    if "ahead" in pool:  # another launcher has settings of its own
+        limits_of(*(pool[key] for key in ("max_jobs", "max_failures", "ahead")))
     if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
-        return resources_here(gpus, slots or 1, per_gpu or 1)
+        return resources_here(gpus, slots, per_gpu)
     there, memory = described.node.gpus, described.node.gpu_memory
     names = tuple(map(str, range(there if gpus is None else min(gpus, there))))
-    return Resources(names, slots or 1, places_of(per_gpu or 1), 0 if memory is None else memory)
+    return Resources(names, slots_of(slots), places_of(per_gpu), 0 if memory is None else memory)
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -138,26 +138,32 @@ def count_of(key: str, value: object) -> int | None:
     return value
 
 
-def resources_here(gpus: int | None, slots: int, per_gpu: object = 1) -> Resources:
+def resources_here(gpus: int | None, slots: object, per_gpu: object = 1) -> Resources:
     """The GPUs of this machine that the sweep may use, by their number in PCI order: DeepSpeed reads CUDA_VISIBLE_DEVICES as integers.
 
     Raises:
-        ConfigError: when more are asked for than are visible.
+        ConfigError: when more are asked for than are visible; as slots_of and places_of.
     """
     visible, _ = visible_gpus()
     if gpus is not None and not 0 <= gpus <= len(visible):
         raise ConfigError(f"hydra.launcher.gpus={gpus}, but {len(visible)} GPUs are visible here. Leave it out to use all.")
-    if slots < 1:
-        raise ConfigError(f"hydra.launcher.slots={slots} is out of range. It must be at least 1.")
     names = tuple(gpu.uuid if gpu.mig else str(gpu.index) for gpu in visible[:gpus])
-    return Resources(names, slots, places_of(per_gpu), min((gpu.free for gpu in visible[:gpus]), default=0))
+    return Resources(names, slots_of(slots), places_of(per_gpu), min((gpu.free for gpu in visible[:gpus]), default=0))
+
+
+def slots_of(slots: object) -> int:
+    return at_least_one("slots", slots)
 
 
 def places_of(per_gpu: object) -> int:
+    return at_least_one("per_gpu", per_gpu)
+
+
+def at_least_one(key: str, value: object) -> int:
     """
     Raises:
         ConfigError: for what is not a whole number of at least 1.
     """
-    if type(per_gpu) is not int or per_gpu < 1:
-        raise ConfigError(f"hydra.launcher.per_gpu={per_gpu} is out of range. It must be a whole number of at least 1.")
-    return per_gpu
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"hydra.launcher.{key}={value} is out of range. It must be a whole number of at least 1.")
+    return value

@@ -109,3 +109,16 @@ def test_points_of_one_configuration_are_shown_as_one_run(capsys: pytest.Capture
 def test_a_setting_of_hydra_without_effect_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", *ON_EIGHT.split(), "optim.lr=1e-4,2e-4", "hydra.sweep.dir=x"]) == 2
     assert "hydra.sweep.dir=x has no effect on a sweep. A sweep is kept in OUTPUT/sweeps/TIME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["per_gpu=0", "per_gpu=null", "slots=0", "slots=null"])
+@pytest.mark.parametrize("verb", ["plan", "train"])
+@pytest.mark.parametrize("node", ["node=h100_80", "node=auto"])
+def test_a_setting_of_the_pool_is_refused_by_the_plan_as_by_the_sweep(
+    verb: str, node: str, setting: str, working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "-m", "recipe=demo", node, "optim.lr=1e-4,2e-4", f"hydra.launcher.{setting}"]) == 2
+    key = setting.partition("=")[0]
+    assert f"hydra.launcher.{key}=" in (told := capsys.readouterr().err)
+    assert "is out of range. It must be a whole number of at least 1." in told
+    assert list(working_folder.iterdir()) == []
