@@ -232,13 +232,14 @@ def refuse_incompatible(run: Run) -> None:
 
 
 def at_fault(run: Run, rule: Rule) -> str:
-    """What the run says where the rule says something else; a message begins with it."""
+    """What the run says where the rule says something else; a message begins with it. What only another choice of the group has, it does not say."""
     from launcher.gate.changes import as_override  # only a refusal needs it
 
     said = []
     for override in rule.instead.split():
         key, _, instead = override.partition("=")
         group, _, field = key.partition(".")
-        value = as_override(getattr(getattr(run, group), field or "name"))
+        there = vars(getattr(run, group))
+        value = as_override(there[field or "name"]) if (field or "name") in there else instead
         said += [f"{key}={value}"] if value != instead else []
     return " with ".join(said) or rule.instead

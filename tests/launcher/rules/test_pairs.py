@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli import main
 from launcher.rules.pairs import RULES, incompatibilities
 from tests.described import described
 
@@ -159,3 +160,11 @@ def test_a_soft_cap_or_a_routers_loss_beside_the_head_refuses_what_computes_the_
 def test_names_are_unique_and_every_row_says_why():
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(rule.why.endswith(".") and "=" in rule.instead for rule in RULES)
+
+
+@pytest.mark.parametrize("model", ["demo", "mixtral_8x7b"])
+def test_experts_under_lora_are_refused_by_their_rule_on_the_command_line(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", f"model={model}", "data=demo", *GPU, "regime=lora", ADAPTED]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("regimen: regime=lora does not work in this run. Adapters of routed experts")
+    assert told.rstrip().endswith("Set regime=qlora regime.dequantised=false.")
