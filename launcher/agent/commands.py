@@ -61,11 +61,14 @@ def checked(words: Sequence[str]) -> Sequence[str]:
     """The words as they are.
 
     Raises:
-        ConfigError: for one that the command line would read as an option.
+        ConfigError: for one that the command line would read as an option, and for one that no command line can hold.
     """
     odd = next((word for word in words if word.startswith("-") or not word), None)
     if odd is not None:
         raise ConfigError(f"{odd!r} is not an override such as regime=lora, nor a file of a run or its name. Options cannot be given here.")
+    cut = next((word for word in words if "\0" in word), None)
+    if cut is not None:
+        raise ConfigError(f"{cut!r} holds a NUL character, which ends a word of a command line. Leave it out.")
     return words
 
 

@@ -86,6 +86,16 @@ def test_no_option_of_the_command_line_can_be_given(tmp_path: Path, word: str) -
     with_agent(tmp_path, work, "--allow-start")
 
 
+def test_a_word_that_no_command_line_can_hold_is_refused(tmp_path: Path) -> None:
+    async def work(agent: Agent) -> None:
+        for tool, given in (("plan", {"overrides": ["recipe=demo", "name=a\0b"]}), ("status", {"run": "a\0b"})):
+            failed, text = await agent.call(tool, **given)
+            assert failed
+            assert "holds a NUL character" in text
+
+    with_agent(tmp_path, work)
+
+
 def test_without_allow_start_nothing_is_started_or_stopped(tmp_path: Path) -> None:
     async def work(agent: Agent) -> None:
         failed, text = await agent.call("start", overrides=TINY)
