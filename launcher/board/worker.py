@@ -49,7 +49,7 @@ def proposed(question: dict[str, Any]) -> dict[str, Any]:
     found = plan.proposals(decided, overrides)
     forms = [as_form(pasted(overrides, change.overrides)) for change in found]
     rows = [{"words": " ".join(change.overrides), "form": form} for change, form in zip(found, forms, strict=True)]
-    return {"text": "\n".join(recommendation_lines(found, overrides, bool(decided.fit))), "proposals": rows}
+    return {"text": "\n".join(recommendation_lines(decided, found, overrides)), "proposals": rows}
 
 
 def as_form(overrides: Sequence[str]) -> dict[str, str]:

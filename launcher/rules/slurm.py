@@ -1,13 +1,14 @@
 """What the values of cluster=slurm must hold besides their form (slurm_forms.py): sizes, and whether the time limit leaves time to train."""
 
+import re
 from math import ceil
 from pathlib import Path
 
-from conf.schema import Composed, Slurm
+from conf.schema import Composed, Node, Slurm
 from conf.sizes import MIB, bytes_of
 from launcher.errors import ConfigError
-from launcher.facts.gpu_types import read_row
-from launcher.rules.slurm_forms import SITE_DEFAULT, TIME, refuse_other_form, refuse_other_values
+from launcher.facts.gpu_types import card_names, card_of, described_card, read_row
+from launcher.rules.slurm_forms import PATH, SITE_DEFAULT, TIME, refuse_other_form, refuse_other_values
 from launcher.words import duration
 
 SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
@@ -28,10 +29,34 @@ def refuse_slurm_values(run: Composed) -> None:
     refuse_other_form("name", run.name)
     refuse_other_values(cluster)
     refuse_other_form("the run folder", str(Path(run.output).absolute()))
+    refuse_unmountable(cluster, str(Path(run.output).absolute()))
     for row in cluster.gpu_types:
         read_row(row)
+    refuse_other_card(run.node, cluster)
     refuse_other_memory(cluster)
     refuse_short_time(cluster)
+
+
+def refuse_unmountable(cluster: Slurm, output: str) -> None:
+    """The folder of all runs is the first mount of a container, and is written as the others are."""
+    if cluster.container is not None and re.fullmatch(PATH, output) is None:
+        raise ConfigError(
+            f"output={output} cannot be mounted in cluster.container={cluster.container}: a mount is written with letters, digits "
+            "and / . _ + @ = - only. Set output= to another folder."
+        )
+
+
+def refuse_other_card(node: Node, cluster: Slurm) -> None:
+    """A job would land on other GPUs than those that it is judged on. Only cards of conf/node are compared: names of a site's own are not known."""
+    asked = None if cluster.gpu_type is None or node.auto else card_of(cluster.gpu_type, cluster.gpu_types)
+    described = {described_card(name).name: name for name in card_names()}
+    if asked is None or asked.name == node.gpu_name or not {asked.name, node.gpu_name} <= described.keys():
+        return
+    raise ConfigError(
+        f"cluster.gpu_type={cluster.gpu_type} asks Slurm for GPUs of the kind {asked.name}, and node={node.name} describes {node.gpu_name}, "
+        f"on which the run would be judged. Set node={described[asked.name]}, or ask for another type. Where {cluster.gpu_type} is {node.gpu_name} "
+        f"at your site, say so: cluster.gpu_types=[{cluster.gpu_type}:{described[str(node.gpu_name)]}]."
+    )
 
 
 def stated_memory(cluster: Slurm) -> int | None:

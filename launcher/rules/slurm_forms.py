@@ -13,7 +13,8 @@ NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 TIME = re.compile(r"(?:([0-9]+)-)?([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])")
 JOBS = r"(after|afterany|afterok|afternotok|aftercorr|afterburstbuffer)(:[0-9]+(_[0-9]+)?(\+[0-9]+)?)+"
 LIST_OF_NODES = r"[A-Za-z0-9_][\w.,\[\]-]*"
-PATH = r"/[\w./+@=,-]*"
+PATH = r"/[\w./+@=-]*"  # of a mount: a comma would begin another one, and a colon its other side
+WHOLE = ("ALL", "NONE", "NIL")  # words of --export of sbatch, in small and capital letters: all variables, or none
 SITE_DEFAULT = "default"  # of cluster.memory: no --mem
 
 
@@ -55,7 +56,9 @@ FORMS: dict[str, Form] = {
     "cluster.export": Form(r"[A-Za-z_]\w*", "the name of a variable", "HF_HOME"),
     "cluster.container": Form(r"[A-Za-z0-9_/][\w./+@:=,#-]*", "the path or the address of an image", "/images/regimen.sif"),
     "cluster.container_runtime": Form("pyxis|apptainer", "pyxis or apptainer", "apptainer"),
-    "cluster.container_mounts": Form(rf"{PATH}(:{PATH}(:(ro|rw))?)?", "FOLDER, FOLDER:INSIDE or FOLDER:INSIDE:ro", "/scratch:/scratch"),
+    "cluster.container_mounts": Form(
+        rf"{PATH}(:{PATH}(:(ro|rw))?)?", "FOLDER, FOLDER:INSIDE or FOLDER:INSIDE:ro without a comma", "/scratch:/scratch"
+    ),
     "cluster.container_python": Form(r"[A-Za-z0-9_/][\w./+-]*", "a path or the name of a program", "/usr/bin/python3"),
     # `%` is a pattern to sbatch, and white space would end --output
     "the run folder": Form(r"/[\w./+@:=,-]*", "a path of letters, digits and / . _ + @ : = , -", "/home/me/outputs"),
@@ -105,6 +108,7 @@ def refuse_other_values(cluster: Slurm) -> None:
         refuse_other_form(key, text)
     for directive in cluster.directives:
         refuse_other_directive(directive)
+    refuse_whole_environment(cluster)
     refuse_from_environment(cluster)
 
 
@@ -137,6 +141,15 @@ def refuse_other_directive(directive: str) -> None:
         raise ConfigError(f"cluster.directives={directive}: --{option} has no value. Write {option}.")
     if pattern is not None and re.fullmatch(pattern, value) is None:
         raise ConfigError(f"cluster.directives={directive} is not a value that sbatch accepts for --{option}.")
+
+
+def refuse_whole_environment(cluster: Slurm) -> None:
+    word = next((name for name in cluster.export or [] if name.upper() in WHOLE), None)
+    if word is not None:
+        raise ConfigError(
+            f"cluster.export={word} is no variable to sbatch, which reads {', '.join(WHOLE)} as the whole environment or none of it. "
+            "Name the variables that the job gets, for example cluster.export='[\"HF_HOME\"]', or leave the key out: the job then gets all of them."
+        )
 
 
 def refuse_from_environment(cluster: Slurm) -> None:

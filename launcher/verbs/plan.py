@@ -52,9 +52,9 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
 
 def unstarted_again(run_dir: RunDir, overrides: Sequence[str]) -> LaunchPlan:
     """Of a run that goes on; what changes in its length is among the notes."""
-    from launcher.launch import lengthen, rewind, status  # a first plan reads no other run
+    from launcher.launch import after, lengthen, rewind, status  # a first plan reads no other run
 
-    run, before = recorded.resumed_run(run_dir, overrides), recorded.recorded_run(run_dir)
+    run, before = after.with_run_folder(recorded.resumed_run(run_dir, overrides)), recorded.recorded_run(run_dir)
     if status.status_of(run_dir).state == "finished" and not lengthen.changed_length(before, run):
         rewind.refuse_finished(run_dir, run.checkpoint.resume)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
@@ -97,7 +97,7 @@ def save_run_file(overrides: Sequence[str], config_dirs: Sequence[Path], path: P
 
 
 def recommendations(decided: Judged, given: Sequence[str]) -> list[str]:
-    return recommendation_lines(proposals(decided, given), given, bool(decided.fit))
+    return recommendation_lines(decided, proposals(decided, given), given)
 
 
 def proposals(decided: Judged, given: Sequence[str]) -> "list[Change]":

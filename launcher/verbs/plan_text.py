@@ -3,18 +3,21 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.ranks import ranks
 from conf.regimes import regime_row
-from conf.schema import Freeze, Run
+from conf.schema import Freeze, Run, Slurm
+from conf.sizes import MIB
 from launcher.composition.recorded import PREFIX
 from launcher.gate.expectations import Expectations
 from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.memory.ranges import Range
+from launcher.rules.slurm import stated_memory
 from launcher.words import count, duration, gib, plural, wrapped
 
 if TYPE_CHECKING:
@@ -208,10 +211,12 @@ CHOSEN_ANEW = (
 )
 
 
-def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str], fitted: bool) -> list[str]:
-    """The proposals for a refused run that `given` describes; `fitted`: training.fit chooses what it leaves open, once more after a change."""
+def recommendation_lines(decided: Judged, changes: "Sequence[Change]", given: Sequence[str]) -> list[str]:
+    """The proposals for a refused run that `given` describes. What training.fit chose is chosen once more after a change."""
     from launcher.gate.pasting import left_out
 
+    if not changes and lacks_stated_memory(decided):
+        return wrapped(more_memory(decided))
     if not changes and any(text.startswith(PREFIX) for text in given):
         return ["A resumed run keeps its configuration, and nothing that may change makes it fit. Resume it on a larger node, or start a new run."]
     if not changes:
@@ -221,7 +226,27 @@ def recommendation_lines(changes: "Sequence[Change]", given: Sequence[str], fitt
         note = change.note + leave_out(left_out(given, change.overrides))
         lines.append(f"  {' '.join(change.overrides)}")
         lines += wrapped(f"      peak {gib(change.peak)}, {gib(change.headroom)} to spare; {note}", later=6)
-    return lines + (wrapped(CHOSEN_ANEW) if fitted else [])
+    return lines + (wrapped(CHOSEN_ANEW) if decided.fit else [])
+
+
+def lacks_stated_memory(judged: Judged) -> bool:
+    """Whether nothing but the host memory that cluster.memory gives the job keeps the run from its node."""
+    run, failed = judged.run, {check.rule for check in judged.verdict.checks if check.binding and not check.passed}
+    stated = stated_memory(run.cluster) if isinstance(run.cluster, Slurm) else None
+    hosted = {"HOST_RAM"} if run.node.gpus else {"HOST_RAM", "PUBLISHED_FLOOR"}
+    return stated is not None and stated == run.node.host_memory and bool(failed) and failed <= hosted
+
+
+def more_memory(judged: Judged) -> str:
+    """The least cluster.memory that passes every check. The published table counts the memory of all nodes."""
+    cluster = judged.run.cluster
+    assert isinstance(cluster, Slurm)
+    shares = {"HOST_RAM": 1, **({} if judged.run.node.gpus else {"PUBLISHED_FLOOR": cluster.nodes})}
+    least = max(ceil(check.need / shares[check.rule]) for check in judged.verdict.checks if check.rule in shares and check.binding)
+    return (
+        f"cluster.memory={cluster.memory} is all the host memory that the job gets on a node. Set cluster.memory={ceil(least / MIB)}MiB or more "
+        "where its nodes have as much, or cluster.memory=null, which asks for what is predicted and a margin."
+    )
 
 
 def leave_out(keys: Sequence[str]) -> str:
