@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results" / "memory"
 PICTURE = REPOSITORY / "docs" / "images" / "estimators.png"
 OURS = "regimen, predicted before measuring"
-LEFT_OUT = ("regimen, formulas mended since", "published hardware table")  # not predicted before; a floor, no prediction
+LEFT_OUT = ("regimen, with today's formulas", "published hardware table")  # not predicted before; a floor, no prediction
 EDGE = 1.6  # an estimate of 2.6 times the peak
 
 

@@ -5,7 +5,7 @@
     python -m benchmarks.memory.calibration before --out BEFORE.jsonl RESULTS.jsonl ...      the same of what was predicted where the cell ran
     python -m benchmarks.memory.calibration page --lines LINES.jsonl ON_TWO.jsonl --before BEFORE.jsonl --page docs/calibration.md
 
-Every cell is predicted by the present formulas. Cells that would be refused today, and those whose trainer was mended since (tables.MENDED), are left
+Every cell is predicted by the present formulas. Cells that would be refused today, or whose trainer was corrected since (tables.MENDED), are left
 out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step are replayed as they were (then.py).
 """
 

@@ -130,7 +130,7 @@ def of_run(build: Callable[[Path], Callable[[Run, ModelFacts], float]]) -> Calla
 DENSE = "LoRA, quantisation, other optimizers, logits, the loss kernel"
 PEERS = (
     Peer("regimen, predicted before measuring", lambda case: True, installed(lambda case: case.before), "nothing of these cells"),
-    Peer("regimen, formulas mended since", lambda case: True, installed(ours), "nothing of these cells"),
+    Peer("regimen, with today's formulas", lambda case: True, installed(ours), "nothing of these cells"),
     Peer(
         "EleutherAI calc_transformer_mem",
         lambda case: case.full_adamw,

@@ -160,7 +160,7 @@ def page(sets: dict[tuple[str, int], list[Row]], surroundings: dict, missing: li
         "formulas were mended after each set, so that `present formulas` have seen it.",
         *([f"Did not run to their end: {', '.join(missing)}."] if missing else []),
         *([f"Would be refused today, so that the present formulas say nothing of them: {', '.join(refused)}."] if refused else []),
-        f"Nor of these, whose trainer was mended since: {', '.join(f'{cell} ({why})' for cell, why in MENDED.items())}.",
+        f"Nor of these, whose trainer was corrected since: {', '.join(f'{cell} ({why})' for cell, why in MENDED.items())}.",
         "",
         *(f"- {figure}: {meaning}." for figure, meaning in MEANINGS.items()),
         "",

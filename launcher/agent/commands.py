@@ -1,35 +1,23 @@
 """What an agent asks for, in words of the command line, and what that command answered."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.secrets import masked
-from launcher.board.actions import command_of, entry
+from launcher.board.actions import Done
 from launcher.errors import ConfigError
 
-SECONDS = 600.0  # a start waits for the data to be tokenised; whatever takes longer goes on, and is not waited for
 
-
-@dataclass(frozen=True)
-class Answer:
-    command: str  # as it can be pasted into a terminal
-    code: int | None  # its exit code; None: it is still at work
-    out: str
-    err: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """With the JSON that the command printed under "answer", or its text under "text"; what it said beside that under "said"."""
-        found: dict[str, Any] = {"command": self.command, "exit_code": self.code, "said": self.err.strip()}
-        try:
-            found["answer"] = json.loads(self.out)
-        except ValueError:
-            found["text"] = self.out.strip()
-        return found
+def as_dict(done: Done) -> dict[str, Any]:
+    """With the JSON that the command printed under "answer", or its text under "text"; what it said beside that under "said"."""
+    found: dict[str, Any] = {"command": done.command, "exit_code": done.code, "said": done.said.strip()}
+    try:
+        found["answer"] = json.loads(done.text)
+    except ValueError:
+        found["text"] = done.text.strip()
+    return found
 
 
 def plan_words(overrides: Sequence[str]) -> list[str]:
@@ -70,26 +58,6 @@ def checked(words: Sequence[str]) -> Sequence[str]:
     if cut is not None:
         raise ConfigError(f"{cut!r} holds a NUL character, which ends a word of a command line. Leave it out.")
     return words
-
-
-def answered(words: Sequence[str], folder: Path, seconds: float = SECONDS) -> Answer:
-    """Run the words as the command line does, as a process of its own, which outlives this one."""
-    process = subprocess.Popen(
-        (*entry("launcher.cli"), *words),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return Answer(command_of(words), None, "", f"It is still at work after {seconds:.0f} s, as process {process.pid}, and goes on.")
-    return Answer(command_of(words), process.returncode, masked(out), masked(err))
 
 
 def refuse_without_library() -> None:

@@ -6,7 +6,7 @@ from functools import wraps
 from pathlib import Path
 
 from launcher.agent import commands
-from launcher.board.actions import command_of
+from launcher.board.actions import command_of, run
 from launcher.board.files import log_names, log_tail
 from launcher.errors import ConfigError, RegimenError
 from launcher.launch.status import named_run
@@ -52,7 +52,7 @@ def tools(folder: Path, output: Path | None, allow_start: bool) -> Sequence[Tool
     """The tools of runs that are described in `folder`, and looked for in `output`; what an agent reads about each is its docstring."""
 
     def said(words: Sequence[str]) -> str:
-        return json.dumps(commands.answered(words, folder).as_dict(), indent=1, ensure_ascii=False)
+        return json.dumps(commands.as_dict(run(words, folder, apart=True)), indent=1, ensure_ascii=False)
 
     def refuse_acts(words: Sequence[str]) -> None:
         if not allow_start:

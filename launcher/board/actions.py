@@ -26,6 +26,7 @@ class Done:
     code: int | None  # None: it is still at work
     command: str
     text: str
+    said: str = ""  # on standard error, where that was kept apart
 
 
 class Starts:
@@ -59,21 +60,24 @@ def entry(module: str) -> tuple[str, ...]:
     return sys.executable, "-c", ENTRY.format(module), str(PACKAGES)
 
 
-def run(words: Sequence[str], folder: Path) -> Done:
-    """Run the words as the command line does, in a session of its own: whatever becomes of the board, it comes to its own end."""
+def run(words: Sequence[str], folder: Path, seconds: float = SECONDS, apart: bool = False) -> Done:
+    """Run the words as the command line does, in a session of its own: whatever becomes of this process, it comes to its own end.
+
+    `apart`: what goes to standard error is not in the text.
+    """
     process = subprocess.Popen(
         (*entry("launcher.cli"), *words),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
         start_new_session=True,
         text=True,
         encoding="utf-8",
         errors="replace",
     )
     try:
-        said, _ = process.communicate(timeout=SECONDS)
+        text, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        return Done(None, command_of(words), f"It is still at work after {SECONDS:.0f} s, as process {process.pid}, and goes on.")
-    return Done(process.returncode, command_of(words), masked(said))
+        return Done(None, command_of(words), f"It is still at work after {seconds:.0f} s, as process {process.pid}, and goes on.")
+    return Done(process.returncode, command_of(words), masked(text), masked(said or ""))
