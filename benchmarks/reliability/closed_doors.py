@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import SMALL, TRIAL, alive, clean_up, folder_for_trial, run_in, wait_for
+from benchmarks.reliability.live_runs import SMALL, alive, clean_up, environment, folder_for_trial, run_in, wait_for
 from benchmarks.reliability.trials import arguments, run
 from conf.committed import committed, faults, step_of
 from conf.exit_codes import SAVED
@@ -129,18 +129,17 @@ def last_step(run_dir: RunDir) -> int:
 
 
 def started(folder: Path, door: Door, broken: bool) -> Running:
-    path = str(Path(__file__).resolve().parents[2])
+    site = folder / "site"
     if broken:
-        (folder / "site").mkdir()
-        (folder / "site" / "sitecustomize.py").write_text(BROKEN)
-        path = f"{folder / 'site'}{os.pathsep}{path}"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(BROKEN)
     ours, theirs = pty.openpty() if door.terminal else os.pipe()
-    environment = {**os.environ, **dict(door.site), TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    around = environment(folder, *([site] if broken else []), **dict(door.site))
     argv = [sys.executable, "-m", "launcher", "train", *RUN]
     # a session of its own, whose terminal this is: its end is then a hang-up
     attach = ["setsid", "--ctty", "--wait"] if door.terminal else []
     # started from here, it would inherit what a shell in the background ignores
-    process = subprocess.Popen([*attach, *argv], cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=listen)
+    process = subprocess.Popen([*attach, *argv], cwd=folder, env=around, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=listen)
     os.close(theirs)
     reader = Reader(ours)
     run_dir = wait_for(lambda: run_in(folder), "run folder", process=process)

@@ -13,6 +13,7 @@ from typing import Any
 from conf.processes import process_start
 from conf.run_dir import RunDir
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE = 600.0  # seconds until something that must come has come
 PAUSE = 0.005  # windows are short
 ENDS = [float("inf")]  # on the monotonic clock: nothing is waited for after it
@@ -33,14 +34,19 @@ processes.kill_supervised_by = lambda supervisor: []
 
 def start(folder: Path, changed: str, *words: str) -> "subprocess.Popen[bytes]":
     """The command line in a folder of its own; its output is in the file `said` there. `changed` is run first by every Python process of it."""
-    path = os.environ.get("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     if changed:
         (folder / "site").mkdir(exist_ok=True)
         (folder / "site" / "sitecustomize.py").write_text(changed)
-        path = f"{folder / 'site'}:{path}"
-    environment = {**os.environ, TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with (folder / "said").open("wb") as said:
-        return subprocess.Popen([sys.executable, "-m", "launcher", "train", *words], cwd=folder, env=environment, stdout=said, stderr=said)
+        argv = [sys.executable, "-m", "launcher", "train", *words]
+        return subprocess.Popen(argv, cwd=folder, env=environment(folder, *([folder / "site"] if changed else [])), stdout=said, stderr=said)
+
+
+def environment(folder: Path, *sites: Path, **more: str) -> dict[str, str]:
+    """Of what a trial starts: `sites` come before this repository and before what this process finds its packages in."""
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    path = os.pathsep.join([*map(str, sites), str(REPOSITORY), *inherited])
+    return {**os.environ, **more, TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def wait_no_longer_than(seconds: float) -> None:

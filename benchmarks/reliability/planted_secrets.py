@@ -7,7 +7,6 @@ time; after it, what the terminal showed and every file below its folder: journa
 anywhere. --broken masks nothing.
 """
 
-import os
 import random
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import TRIAL, clean_up, folder_for_trial, words_of
+from benchmarks.reliability.live_runs import TRIAL, clean_up, environment, folder_for_trial, words_of
 from benchmarks.reliability.trials import arguments, files_of, run
 from conf.exit_codes import DONE
 from conf.run_dir import RunDir
@@ -62,11 +61,10 @@ def trial(number: int, seed: int, broken: bool) -> dict[str, Any]:
         (site / "telling.py").write_text(REWARDS)
         if broken:
             (site / "sitecustomize.py").write_text(BROKEN)
-        path = f"{site}{os.pathsep}{Path(__file__).resolve().parents[2]}"
-        environment = {**os.environ, **planted, "ENDS": ends, TRIAL: str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         words = (*(SWEEP if sweep else ()), *SMALL)
         with (folder / "said").open("wb") as said:
-            process = subprocess.Popen([sys.executable, "-m", "launcher", "train", *words], cwd=folder, env=environment, stdout=said, stderr=said)
+            argv = [sys.executable, "-m", "launcher", "train", *words]
+            process = subprocess.Popen(argv, cwd=folder, env=environment(folder, site, ENDS=ends, **planted), stdout=said, stderr=said)
         try:
             found: set[str] = set()
             seen: set[int] = set()

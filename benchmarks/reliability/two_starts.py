@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability.live_runs import TRIAL, alive, clean_up, wait_for
+from benchmarks.reliability.live_runs import alive, clean_up, environment, wait_for
 from benchmarks.reliability.trials import arguments, run
 from conf.exit_codes import DONE, IN_USE
 from conf.run_dir import RunDir
@@ -48,14 +48,14 @@ WAYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # what stands befo
 }
 FIRST = ("lives", "killed", "begins too")
 LOOK = 0.01  # seconds
+SAID = "said"  # what the command lines of a trial print
 
 
 def starting(site: Path, words: tuple[str, ...], way: str) -> "subprocess.Popen[bytes]":
     before, after = WAYS[way]
-    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{Path(__file__).resolve().parents[2]}", TRIAL: str(site.parent)}
-    nowhere = subprocess.DEVNULL
     argv = [*before, sys.executable, "-m", "launcher", "train", *words, *after]
-    return subprocess.Popen(argv, cwd=site.parent, env=environment, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    with (site.parent / SAID).open("ab") as said:
+        return subprocess.Popen(argv, cwd=site.parent, env=environment(site.parent, site), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
 
 
 def site_in(folder: Path, broken: bool) -> Path:
@@ -74,13 +74,20 @@ def template(folder: Path) -> RunDir:
     """The folder of a run that has ended once."""
     site = site_in(folder, False)
     process = starting(site, RUN, "foreground")
-    made = wait_for(lambda: next(iter(folder.glob("outputs/*/*/run.yaml")), None), "run folder", LOOK, process)
+    try:
+        made = wait_for(lambda: next(iter(folder.glob("outputs/*/*/run.yaml")), None), "run folder", LOOK, process)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}. It said: {said_in(folder)}") from error
     run_dir = RunDir(made.parent)
     (run_dir.path / "go").touch()
     process.wait()
     for path in (run_dir.journal, run_dir.exit_file(0), run_dir.path / "go", run_dir.path / "agents"):
         path.unlink()  # what is started next is not a finished run
     return run_dir
+
+
+def said_in(folder: Path) -> str:
+    return (folder / SAID).read_text(errors="replace")[-2000:].strip()
 
 
 def agents(run_dir: RunDir) -> int:
@@ -139,7 +146,8 @@ def judged(first_is: str, ways: tuple[str, str], run_dir: RunDir, processes: "li
         held = (started, codes[1]) == (2, DONE)
     else:
         held = started == 1 and refused == [IN_USE] and sorted(codes) == [DONE, IN_USE] and (first_is != "lives" or codes[1] == IN_USE)
-    why = f"first {ways[0]} {first_is}, second {ways[1]}: exit codes {codes}, {started} agents started"
+    said = said_in(run_dir.path.parents[2])
+    why = f"first {ways[0]} {first_is}, second {ways[1]}: exit codes {codes}, {started} agents started. They said: {said}"
     tried = {"first": ways[0], "first_is": first_is, "second": ways[1]}
     return {**tried, "codes": codes, "agents": started, "landed": started > 0, "held": held, "why": why}
 

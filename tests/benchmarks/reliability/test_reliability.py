@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reliability import damage, kills_in_save, kills_in_training, two_starts
+from benchmarks.reliability.live_runs import environment
 from conf.run_dir import RunDir
 from tests.waiting import PATIENCE
 from trainers.checkpoints.commit import commit, commit_model
@@ -64,6 +65,18 @@ def test_two_starts_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_starts_under_a_lock_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code(two_starts.main, monkeypatch, "--trials", "1", "--broken") == 1
+
+
+def test_what_a_trial_starts_finds_the_packages_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are installed beside Python, as on a machine that is lent with a torch of its own."""
+    monkeypatch.setenv("PYTHONPATH", "/packages")
+    assert environment(tmp_path, tmp_path / "site")["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "site"), str(ROOT), "/packages"]
+
+
+def test_a_start_that_fails_before_the_first_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_starts, "RUN", ("no.such=key",))
+    with pytest.raises(RuntimeError, match=r"the command line ended with exit code 2.*no\.such"):
+        two_starts.template(tmp_path)
 
 
 def by_itself(script: str, *options: str) -> int:
