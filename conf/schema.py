@@ -237,7 +237,7 @@ class Training:
     # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).
     precision: str = MISSING
     # true: activations are computed again in the backward pass, which takes less memory and more time. A number: those of so many layers, the lowest
-    # ones. auto: of the fewest layers that fit. null: true, or what fit chooses.
+    # ones. auto: of the fewest layers that fit. null: true, or what fit chooses; false for families that cannot.
     gradient_checkpointing: Layers | None = MISSING
     attention: str | None = MISSING  # sdpa | varlen | eager: varlen is for packed rows. null: the first of varlen, sdpa and eager that works.
     # plain | chunked | fused: chunked computes the logits of 512 tokens at a time, twice. fused is one kernel of liger-kernel (GPU only).

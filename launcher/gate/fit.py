@@ -29,6 +29,7 @@ from launcher.memory.stages import sample_tokens
 from launcher.memory.step.fused_reach import fused_unknown
 from launcher.memory.weights.parameters import census_of
 from launcher.rules.attention import chosen_attention, on_old_gpu
+from launcher.rules.layer_pairs import NO_RECOMPUTATION, can_recompute
 from launcher.rules.model_limits import layers_counted
 from launcher.rules.pairs import incompatibilities
 from launcher.timing.step import step_seconds
@@ -204,7 +205,7 @@ def lines(run: Run, chosen: Run, left: Open, against: Mapping[str, str]) -> list
     training = chosen.training
     first = "first in the order of speed"
     kernels = why_plain(run, left) if training.kernels == "plain" else "the same mathematics in less time"
-    whole = "nothing is computed twice, and all activations fit"
+    whole = "nothing is computed twice, and all activations fit" if can_recompute(chosen.model) else NO_RECOMPUTATION
     losses_why = {"fused": "one kernel, whose logits are never whole", "plain": "its logits fit", "chunked": "its logits would not fit whole"}
     rows = (
         (left.micro_batch, "micro_batch", against.get("micro-batch", f"{first}; a step keeps its {training.effective_batch} samples")),

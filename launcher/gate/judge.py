@@ -23,6 +23,7 @@ from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.rules.adapter import refuse_other_layers
+from launcher.rules.layer_pairs import NO_RECOMPUTATION, can_recompute
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.model_limits import passed_over, refuse_beyond_model
 from launcher.rules.module_names import refuse_unknown_modules
@@ -182,7 +183,7 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts))
+    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *(() if fit else kept_activations(run)))
     return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *special, *notes))
 
 
@@ -204,6 +205,10 @@ def rounded_products(run: Run) -> tuple[str, ...]:
     if not run.training.fp8:
         return ()
     return ("training.fp8=true: products of frozen matrices are rounded to 8 bits, so losses differ a little from those without it.",)
+
+
+def kept_activations(run: Run) -> tuple[str, ...]:
+    return () if can_recompute(run.model) else (f"training.gradient_checkpointing=false: {NO_RECOMPUTATION}.",)
 
 
 def absent_base(run: Run) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from launcher.facts.awaited import architecture_left, awaited_run
 from launcher.facts.model import read_architecture
 from launcher.rules.adapter import with_adapter_folder
 from launcher.rules.attention import chosen_attention
+from launcher.rules.layer_pairs import can_recompute
 from launcher.rules.rewards import check_groups
 
 CPU_RANKS = 2  # a CPU node rehearses what several GPUs would do
@@ -25,9 +26,9 @@ def settled(composed: Composed, node: SettledNode) -> Run:
         ConfigError: when ranks, GPUs, nodes and batch sizes contradict each other, or the architecture or the adapter cannot be read.
     """
     cluster = with_ranks(composed.cluster, node)
-    training = with_batch(unfitted(composed.training), cluster.nodes * ranks_on(cluster, node))
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
     model = replace(at_home(composed.model), architecture=architecture_of(composed))
+    training = with_batch(unfitted(composed.training, can_recompute(model)), cluster.nodes * ranks_on(cluster, node))
     given = training.attention
     described = replace(
         composed,
@@ -72,11 +73,11 @@ def with_ranks(cluster: Cluster, node: SettledNode) -> Cluster:
     return replace(cluster, ranks_per_node=ranks)
 
 
-def unfitted(training: Training) -> Training:
-    """What launcher/gate/fit.py chooses where it is asked to. Here samples pass one by one, activations are computed again, and the libraries' own
-    operations compute, unless training.fp8 needs others."""
+def unfitted(training: Training, recomputes: bool) -> Training:
+    """What launcher/gate/fit.py chooses where it is asked to. Here samples pass one by one, activations are computed again where the family can, and
+    the libraries' own operations compute, unless training.fp8 needs others."""
     kernels = "fused" if training.fp8 else "plain"
-    defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True, "loss": "plain", "kernels": kernels}
+    defaults: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": recomputes, "loss": "plain", "kernels": kernels}
     return replace(training, **{key: value for key, value in defaults.items() if getattr(training, key) in (None, "auto")})
 
 

@@ -1,12 +1,19 @@
 """Choices beside which training.gradient_checkpointing is not a number of layers, and families beside which it is false."""
 
-from conf.schema import Badam, Freeze, Fsdp, Run
+from conf.schema import Badam, Freeze, Fsdp, Model, Run
 from launcher.rules.rule import Rule
 
 ALL = "training.gradient_checkpointing=true"
 
 # Causal language models that transformers 5.23 cannot recompute; tests/trainers/model/test_checkpointing.py compares them with the installed version.
 WITHOUT_RECOMPUTATION = frozenset({"cpmant", "ctrl", "gpt_neox_japanese", "jetmoe", "openai-gpt", "reformer", "xlm", "xlnet"})
+
+
+NO_RECOMPUTATION = "transformers cannot compute the activations of this family again"
+
+
+def can_recompute(model: Model) -> bool:
+    return (model.architecture or {}).get("model_type") not in WITHOUT_RECOMPUTATION
 
 
 def counts_layers(run: Run) -> bool:
@@ -16,8 +23,8 @@ def counts_layers(run: Run) -> bool:
 LAYER_RULES: tuple[Rule, ...] = (
     Rule(
         "recomputation-family",
-        lambda run: run.training.gradient_checkpointing is not False and run.model.architecture.get("model_type") in WITHOUT_RECOMPUTATION,
-        "transformers cannot compute the activations of this family again: the ranks end with `does not support activation checkpointing`.",
+        lambda run: run.training.gradient_checkpointing is not False and not can_recompute(run.model),
+        f"{NO_RECOMPUTATION}: the ranks end with `does not support activation checkpointing`.",
         "training.gradient_checkpointing=false",
     ),
     Rule(

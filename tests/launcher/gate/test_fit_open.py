@@ -10,9 +10,13 @@ import pytest
 from conf.run_dir import RunDir, load_run, save_run
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
-from launcher.gate import fit
-from launcher.gate.judge import Judged, judge_recorded, judge_run
+from launcher.gate import fit, verdict
+from launcher.gate.judge import Judged, judge_recorded, judge_run, kept_activations, node_of
+from launcher.gate.left_open import left_open
+from launcher.gate.settle import settled
+from launcher.memory.estimate import estimate
 from launcher.memory.step.fused_reach import fuses_layers
+from launcher.rules.pairs import incompatibilities
 from launcher.verbs.plan_text import fit_lines
 
 SOURCE = ("data=files", "data.sets=[org/name]", "data.cutoff=2048", "training.max_steps=10", "node.host_memory=500000000000", "gate.floor=advisory")
@@ -295,3 +299,34 @@ def test_8_bit_products_take_the_fused_kernels_with_them_and_are_never_chosen() 
     assert (found.run.training.fp8, found.run.training.kernels, found.run.training.loss) == (True, "fused", "fused")
     assert any(note.startswith("training.fp8=true: ") for note in found.notes)
     assert not judged(*LLAMA, "regime=lora", STATED).run.training.fp8
+
+
+FAMILY = ("model=llama3.2_1b", "model.init=random", "model.path=null", "model.architecture.model_type=ctrl", "node=h200_141")
+
+
+@pytest.mark.parametrize("given", ["training.gradient_checkpointing=null", "training.gradient_checkpointing=auto"])
+@pytest.mark.parametrize("where", [(), ("training.fit=off",), ("node=cpu",)])
+def test_a_family_that_cannot_recompute_keeps_its_activations_where_nothing_else_is_stated(given: str, where: tuple[str, ...]) -> None:
+    """It was settled as true, which the rules refuse for such a family."""
+    composed = compose([*SOURCE, *FAMILY, given, *where])
+    node = node_of(composed).node
+
+    run = settled(composed, node)
+
+    assert run.training.gradient_checkpointing is False
+    assert incompatibilities(run) == []
+    assert kept_activations(run) == ("training.gradient_checkpointing=false: transformers cannot compute the activations of this family again.",)
+    assert settled(compose([*SOURCE, *FAMILY[:3], given, *where]), node).training.gradient_checkpointing is True
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_what_is_chosen_for_such_a_family_never_recomputes_and_says_why() -> None:
+    composed = compose([*SOURCE, *FAMILY])
+    facts = judged("model=llama3.2_1b", "node=h200_141").facts
+    run, left = settled(composed, node_of(composed).node), left_open(composed, 1)
+    assert left is not None
+
+    chosen, reasons = fit.fitted(run, facts, lambda candidate: verdict.judge(candidate, facts, estimate(candidate, facts)), None, left)
+
+    assert chosen.training.gradient_checkpointing is False
+    assert "training.gradient_checkpointing=false: transformers cannot compute the activations of this family again" in reasons

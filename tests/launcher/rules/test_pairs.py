@@ -24,7 +24,12 @@ FORBIDDEN = {
     "bitsandbytes-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=lion"),
     "adafactor-fsdp2": (*GPU, "regime=full", "sharding=fsdp2", "optim=adafactor"),
     "muon-split": (*GPU, "regime=full", "sharding=zero1", "optim=muon"),
-    "recomputation-family": (*GPU, "model.architecture.model_type=gpt_neox_japanese", "training.attention=eager"),
+    "recomputation-family": (
+        *GPU,
+        "model.architecture.model_type=gpt_neox_japanese",
+        "training.attention=eager",
+        "training.gradient_checkpointing=true",
+    ),
     "layers-fsdp2": (*GPU, "training.gradient_checkpointing=2", "sharding=fsdp2"),
     "layers-badam": (*GPU, "training.gradient_checkpointing=2", "regime=full", "optim=badam", "cluster.ranks_per_node=1"),
     "layers-new-blocks": (*GPU, "training.gradient_checkpointing=1", "regime=freeze", "regime.new_blocks=1", "regime.layers=0"),
