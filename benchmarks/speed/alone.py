@@ -1,6 +1,7 @@
 """One run timed in a process of its own, which has loaded its libraries before and waited for its turn: `python -m benchmarks.speed.alone`.
 
-It says `ready`, reads one line of JSON {folder, result, environment}, trains that run and writes the seconds of its steps.
+It says `ready`, reads one line of JSON {folder, result, environment, way}, trains that run, in that way of ways.py if one is named, and writes the
+seconds of its steps.
 """
 
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from benchmarks.speed.ways import AS_IT_IS, WAYS
 
 WARM_UP, STEPS, LEAST, SECONDS = 3, 8, 4, 3.0  # steps before those that count, those, and how few are enough once they took so many seconds
 READY = "ready"
@@ -131,6 +134,7 @@ def main() -> int:
         return 0
     order = json.loads(said)
     os.environ.update(order["environment"])
+    WAYS[order.get("way", AS_IT_IS)][0]()
     return timed(Path(order["folder"]), Path(order["result"]))
 
 

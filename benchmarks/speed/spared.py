@@ -9,20 +9,20 @@ round: the speed of a host changes within minutes. Rates are those of measure.py
 """
 
 import argparse
-import gc
 import json
 import os
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import alone
 from benchmarks.speed.cells import CELLS, MODELS, overrides, write_data
 from benchmarks.speed.measure import make_base, measured, surroundings
+from benchmarks.speed.ways import WAYS
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 from launcher.launch.backends import command
@@ -30,36 +30,6 @@ from launcher.launch.execute import start_fresh, write_plan
 from launcher.launch.plan import plan_for
 
 CELL = next(cell for cell in CELLS if cell.name == "1b-lora-mixed")
-
-
-def keep_liger_norms() -> None:
-    import trainers.kernels.parts
-
-    trainers.kernels.parts.spare_frozen_norms = lambda _: 0
-
-
-def clip_by_accelerate() -> None:
-    import trainers.kernels.stepping
-
-    trainers.kernels.stepping.one_kind = lambda _: False
-
-
-def collect_nothing() -> None:
-    gc.disable()
-
-
-def as_it_is() -> None:
-    pass
-
-
-# By name: what is done in the rank before it begins, and keys beside those of the default.
-WAYS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
-    "as it is": (as_it_is, ()),
-    "liger's norms": (keep_liger_norms, ()),
-    "accelerate's clipping": (clip_by_accelerate, ()),
-    "without Python's collector": (collect_nothing, ()),
-    "one worker makes batches": (as_it_is, ("training.dataloader_workers=1",)),
-}
 
 
 def rank() -> int:

@@ -4,6 +4,7 @@
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --seconds 450      one H200
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
     CUDA_VISIBLE_DEVICES=1 python -m benchmarks.speed.times measure --part 2/2 --work FOLDER2 ...      every second cell, on another GPU
+    python -m benchmarks.speed.times measure --only 10/ 16/ --ways "as it is" "liger's norms" ...       these cells, in each way of ways.py in turn
     python -m benchmarks.speed.times report --out TIMES.jsonl                                          the table, and how far off
 
 Runs train one at a time, in a process of their own each (alone.py); nothing else uses the GPU meanwhile, nor its share of the processors. Cells that
@@ -28,6 +29,7 @@ from typing import Any
 from benchmarks.memory.cells import tiny
 from benchmarks.running.cell_runs import surroundings
 from benchmarks.speed import alone
+from benchmarks.speed.ways import AS_IT_IS, WAYS
 from conf.schema import Composed
 from launcher.composition.compose import compose
 from launcher.gate.judge import Judged, judge_run
@@ -131,10 +133,12 @@ def measure(arguments: argparse.Namespace) -> None:
     began, facts = time.monotonic(), surroundings()
     write_data(arguments.work / "data")
     predicted = read(arguments.predicted)
-    done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
+    there = [line for line in read(arguments.out) if line["exit_code"] == 0] if arguments.out.exists() else []
+    done = {(line["cell"], line.get("way", AS_IT_IS)) for line in there}
     if not all((arguments.bases / model).is_dir() for model in MODELS):
         make_bases(arguments)
-    left = [line for line in part_of(predicted, arguments.part) if line["cell"] not in done]
+    named = [line for line in part_of(predicted, arguments.part) if line["cell"].startswith(tuple(arguments.only))]
+    left = [{**line, "way": way} for line in named for way in arguments.ways if (line["cell"], way) not in done]
     for start in range(0, len(left), arguments.ready):
         batch = left[start : start + arguments.ready]
         if time.monotonic() - began > arguments.seconds:
@@ -169,12 +173,13 @@ def one(line: dict[str, Any], arguments: argparse.Namespace, process: "subproces
     cell, result = Cell(line["cell"], tuple(line["overrides"])), arguments.work / "result.json"
     keys = dict(each.split("=") for each in cell.overrides)
     node = ["node=auto", "node.gpus=1"] if not arguments.tiny else ["node=cpu", *small(keys["model"])]
-    judged = judge_run(composed(cell, arguments.work, arguments.bases, node))
+    judged = judge_run(composed(cell, arguments.work, arguments.bases, [*node, *WAYS[line["way"]][1]]))
     run_dir = start_fresh(judged)
     write_plan(plan_for(judged, run_dir), dict(os.environ))
     result.unlink(missing_ok=True)
     began = time.monotonic()
-    code = alone.trained(process, run_dir.path, result, command(judged.run, run_dir).environment(dict(os.environ)), CELL_SECONDS)
+    environment = command(judged.run, run_dir).environment(dict(os.environ))
+    code = alone.trained(process, run_dir.path, result, environment, CELL_SECONDS, way=line["way"])
     took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1)}
     log = run_dir.rank_log(0).read_text() if run_dir.rank_log(0).exists() else ""
     shutil.rmtree(run_dir.path, ignore_errors=True)
@@ -225,6 +230,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
     parser.add_argument("--ready", type=int, default=8, help="processes that load their libraries together before the first of them trains")
     parser.add_argument("--part", default="1/1", help="the share of the cells that this process measures, as 2/2")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of cell names")
+    parser.add_argument("--ways", nargs="*", default=[AS_IT_IS], choices=list(WAYS))
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
