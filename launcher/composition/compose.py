@@ -52,6 +52,7 @@ NAMING = {
     "data.registry",
 }  # what says which model and data
 PATHS = ("output", "model.path", "data.folder", "data.cache", "regime.adapter", "stage.reward_model")
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, where PyYAML was built with it: in Python a quarter of all composing was writing
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
@@ -155,7 +156,7 @@ def typed_run(config: DictConfig) -> Composed:
         raise config_error(value_message(error.full_key or "A value", first_line(error))) from error
     if not isinstance(run, Composed):
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
-    refuse_secret(OmegaConf.to_yaml(config, resolve=True), os.environ)
+    refuse_secret(yaml.dump(OmegaConf.to_container(config, resolve=True, enum_to_str=True), Dumper=DUMPER), os.environ)
     refuse_renamed(run)
     refuse_tilde(config)
     try:

@@ -1,11 +1,14 @@
 """What `make` would do, by its dry run: the demo installs what runs need, and the tests what they need besides."""
 
 import os
+import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -53,3 +56,27 @@ def test_what_is_installed_is_not_installed_again(folder: Path) -> None:
 def test_an_interpreter_of_the_users_gets_nothing_installed(folder: Path) -> None:
     for target in ("demo", "lint"):
         assert "pip install" not in dry_run(folder, target, "PYTHON=python3")
+
+
+@pytest.mark.parametrize(("target", "long_runs"), [("test", False), ("test-full", True)])
+def test_every_test_is_run_by_exactly_one_command(folder: Path, target: str, long_runs: bool) -> None:
+    chosen = [Expression.compile(text) for text in re.findall(r'pytest .*-m "([^"]+)"', dry_run(folder, target))]
+    markers = ("long", "distributed", "slurm", "gpu")
+    for held in product((True, False), repeat=len(markers)):
+        has = dict(zip(markers, held, strict=True))
+        runs = [expression for expression in chosen if expression.evaluate(lambda name, **_: has[name])]  # noqa: B023 - called at once
+        assert len(runs) == (long_runs or not has["long"]), has
+
+
+def test_files_run_side_by_side_and_those_for_gpus_alone(folder: Path) -> None:
+    beside, alone = [line for line in dry_run(folder, "test", "WORKERS=5").splitlines() if " -m pytest " in line]
+    assert "--require=distributed,slurm --numprocesses=5 " in beside
+    assert "--numprocesses" not in alone
+    assert " tests/gpu " in alone
+
+
+def test_a_process_of_the_tests_keeps_what_python_has_compiled(folder: Path) -> None:
+    (folder / "shown.mk").write_text("include Makefile\nshown:\n\t@env\n")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    shown = subprocess.run(["make", "-f", "shown.mk", "shown"], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in shown
