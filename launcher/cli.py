@@ -12,13 +12,16 @@ from typing import TextIO, cast
 from conf.exit_codes import BUG, DISK, INTERRUPTED
 from conf.private import OWNER_ALONE, keep_private
 from conf.secrets import masked
-from launcher.errors import ConfigError, RegimenError
+from launcher.errors import RegimenError
 from launcher.steady import Steady
 from launcher.verbs.after_training_options import add_after_training, add_output
 from launcher.verbs.data_options import add_data_verbs
+from launcher.verbs.import_options import add_import
 from launcher.verbs.parser import Parser, Version, refuse_options, refuse_other_names, refuse_verb, show_help
-from launcher.verbs.queue_options import add_queue, add_queue_processes
+from launcher.verbs.process_options import add_processes
+from launcher.verbs.queue_options import add_queue
 from launcher.verbs.run_options import add_plan, add_train, composing
+from launcher.verbs.watch_options import add_memory, add_watching
 
 DESCRIPTION = "Fine-tune language models. A run is described once, judged before it starts, started anywhere, and resumed bit for bit."
 FIRST_STEPS = """first steps:
@@ -141,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     add_queue(verbs.add_parser, composing)
     add_import(verbs.add_parser)
     add_watching(verbs.add_parser)
+    add_processes(verbs.add_parser)
     add_board(verbs.add_parser)
     add_mcp(verbs.add_parser)
     add_memory(verbs.add_parser)
@@ -150,46 +154,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 AddParser = Callable[..., argparse.ArgumentParser]
-
-
-def add_import(add: AddParser) -> None:
-    what = "translate a training file or command of LLaMA-Factory"
-    moved = add("import", help=what, description=what.capitalize() + ", and say what becomes of every argument.")
-    moved.add_argument("words", nargs="+", metavar="FILE", help="its training file (.yaml or .json), or after -- its command line")
-    moved.add_argument("--save", type=Path, metavar="FILE.yaml", help="write the file of a run here (default: print it)")
-    moved.add_argument("--run", action="store_true", help="start the run at once, as `regimen train FILE.yaml` would")
-    moved.set_defaults(act=act_import)
-
-
-def add_watching(add: AddParser) -> None:
-    status = add(
-        "status",
-        help="list runs, or follow one",
-        description="List runs, or follow one. It reads their files, and asks squeue about runs that wait or run in Slurm.",
-    )
-    status.add_argument("run", nargs="?", metavar="RUN", help="a run folder, the name of a run, last, or the folder of a sweep")
-    status.add_argument("--follow", action="store_true", help="show the run's progress until it ends")
-    add_output(status)
-    status.add_argument("--json", action="store_true", help="print the list as JSON")
-    status.set_defaults(act=act_status)
-    stop = add(
-        "stop", help="ask a run to save a checkpoint and stop", description="Ask a run, or each point of a sweep, to save a checkpoint and stop."
-    )
-    stop.add_argument("run", metavar="RUN", help="a run folder, the name of a run, last, or the folder of a sweep")
-    add_output(stop)
-    stop.set_defaults(act=act_stop)
-    add_clean(add)
-    doctor = add("doctor", help="check this machine and say what to do", description="Check this machine and say what to do.")
-    doctor.add_argument("--output", default="outputs", type=Path, metavar="FOLDER", help="the folder whose disk is checked (default: %(default)s)")
-    doctor.set_defaults(act=act_doctor)
-    supervise = add(
-        "supervise", description="Start the ranks of a run folder and wait until they have ended. `train --detach` leaves this verb running."
-    )
-    supervise.add_argument("run", type=Path)
-    supervise.add_argument("--handed-over", metavar="NONCE", help="of the lock that the starting process holds and hands over")
-    supervise.set_defaults(act=act_supervise)
-    add_queue_processes(add)
-    add_job_records(add)
 
 
 def add_board(add: AddParser) -> None:
@@ -212,66 +176,6 @@ def add_mcp(add: AddParser) -> None:
     mcp.set_defaults(act=act_mcp)
 
 
-def add_clean(add: AddParser) -> None:
-    clean = add(
-        "clean",
-        help="remove what old runs left, after asking",
-        description="Remove the runs that you name. Without a name: tokenised data, other leftovers, and runs that left neither a model nor "
-        "a checkpoint. It shows sizes and asks first. A run that is alive is never touched.",
-    )
-    clean.add_argument("runs", nargs="*", metavar="RUN", help="a run folder, the name of a run, or last: remove these runs, with their models")
-    clean.add_argument("--older", type=float, metavar="DAYS", help="also every run that ended this many days ago, with its model")
-    clean.add_argument("--yes", action="store_true", help="do not ask")
-    add_output(clean)
-    clean.set_defaults(act=act_clean)
-
-
-def add_memory(add: AddParser) -> None:
-    what = "compare predicted with measured memory over runs"
-    memory = add("memory", help=what, description=what.capitalize() + ".")
-    memory.set_defaults(act=show_help(memory))
-    verbs = memory.add_subparsers(title="verbs", metavar="VERB")
-    report = verbs.add_parser("report", help="tabulate the errors of runs", description="Tabulate the errors by run, phase, regime and sharding.")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, last, or a folder that holds runs")
-    report.add_argument("--picture", type=Path, metavar="FILE", help="draw the errors (.png, .svg, .pdf or .jpg)")
-    add_output(report)
-    report.set_defaults(act=act_memory_report)
-
-
-def add_job_records(add: AddParser) -> None:
-    start = add("job-start", description="Record that a Slurm job starts this run. Its batch script calls this.")
-    end = add("job-end", description="Record how the ranks of a Slurm job ended; queue it again where that may help. Its batch script calls this.")
-    for verb, act in ((start, act_job_start), (end, act_job_end)):
-        verb.add_argument("run", type=Path)
-        verb.add_argument("job")
-        verb.set_defaults(act=act)
-    end.add_argument("code", type=int, help="the exit code of srun")
-    end.add_argument("--set-up", action="store_true", help="a line of cluster.setup failed with this code, and no rank was started")
-    end.add_argument("--ending", action="store_true", help="Slurm ends the job itself: it was cancelled or queued again, or its time is over")
-
-
-def act_import(arguments: argparse.Namespace) -> int:
-    keep_private()
-    from launcher.verbs.import_run import import_run, start
-
-    draft = import_run(arguments.words, arguments.save)
-    return start(draft) if arguments.run else 0
-
-
-def act_status(arguments: argparse.Namespace) -> int:
-    from launcher.verbs import watch
-
-    if arguments.follow:
-        return watch.follow(arguments.run or "last", arguments.output)
-    return watch.show_status(arguments.run, arguments.output, arguments.json)
-
-
-def act_stop(arguments: argparse.Namespace) -> int:
-    from launcher.verbs import watch
-
-    return watch.stop(arguments.run, arguments.output)
-
-
 def act_board(arguments: argparse.Namespace) -> int:
     keep_private()
     from launcher.board.serve import serve
@@ -284,53 +188,3 @@ def act_mcp(arguments: argparse.Namespace) -> int:
     from launcher.agent.server import serve
 
     return serve(Path.cwd(), arguments.output, arguments.allow_start)
-
-
-def act_clean(arguments: argparse.Namespace) -> int:
-    from launcher.verbs.clean import clean
-
-    if arguments.runs and arguments.older is not None:
-        raise ConfigError("--older chooses among all runs, and RUN names one. Give one of them.")
-    if arguments.older is not None and not 0 <= arguments.older < float("inf"):
-        raise ConfigError(f"--older {arguments.older:g} is not a number of days. Give 0 or more, for example --older 30.")
-    return clean(arguments.runs, arguments.output, arguments.older, arguments.yes)
-
-
-def act_doctor(arguments: argparse.Namespace) -> int:
-    from launcher.verbs.doctor import check_machine, lines
-    from launcher.words import red_alarms
-
-    findings = check_machine(arguments.output)
-    print(red_alarms("\n".join(lines(findings)), sys.stdout))
-    return 1 if any(finding.state == "fail" for finding in findings) else 0
-
-
-def act_memory_report(arguments: argparse.Namespace) -> int:
-    from launcher.verbs.memory_report import report
-
-    return report(arguments.runs, arguments.output, arguments.picture)
-
-
-def act_supervise(arguments: argparse.Namespace) -> int:
-    keep_private()
-    from launcher.verbs import train
-
-    return train.supervise_folder(arguments.run, arguments.handed_over)
-
-
-def act_job_start(arguments: argparse.Namespace) -> int:
-    keep_private()
-    from conf.run_dir import RunDir
-    from launcher.launch import batch_job
-
-    return batch_job.job_start(RunDir(arguments.run), arguments.job)
-
-
-def act_job_end(arguments: argparse.Namespace) -> int:
-    keep_private()
-    from conf.run_dir import RunDir
-    from launcher.launch import batch_job
-
-    if arguments.set_up:
-        return batch_job.setup_failed(RunDir(arguments.run), arguments.job, arguments.code)
-    return batch_job.job_end(RunDir(arguments.run), arguments.job, arguments.code, arguments.ending)
