@@ -17,7 +17,8 @@ import yaml
 
 from conf.exit_codes import REFUSED
 from conf.private import keep_private
-from conf.run_dir import RunDir, run_as_dict
+from conf.run_dir import RunDir
+from conf.run_values import run_as_dict
 from conf.secrets import masked_in
 from launcher.board.form import form_of, overrides_of, refuse_outside
 from launcher.composition.compose import compose

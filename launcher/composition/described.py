@@ -10,7 +10,7 @@ import yaml
 from conf.constants import GENERATED
 from conf.groups import built_in_choices, default_choices
 from conf.keys import key_rows
-from conf.run_dir import run_as_dict
+from conf.run_values import run_as_dict
 from conf.schema import GROUPS, Composed
 from launcher.composition.compose import compose
 from launcher.composition.names import preset_of

@@ -16,7 +16,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from conf.environment import as_written
 from conf.new_keys import new_keys
-from conf.run_dir import RunDir, composed_from_dict, load_run, recorded_values, run_as_dict
+from conf.run_dir import RunDir, load_run, recorded_values
+from conf.run_values import composed_from_dict, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets

@@ -20,7 +20,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from conf.choices import subtypes
 from conf.llamafactory import row_of_name, row_of_needless
 from conf.new_keys import with_new_keys
-from conf.run_dir import composed_from_dict
+from conf.run_values import composed_from_dict
 from conf.schema import GROUPS, Composed
 from launcher.composition.described import CHOICES, described, in_grammar, quoted
 from launcher.composition.mistakes import first_line, meant, unknown_key

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from conf.evaluations import with_ends
-from conf.run_dir import as_settled
+from conf.run_values import as_settled
 from conf.schema import Cluster, Composed, Model, Run, SettledNode, Training
 from launcher.errors import ConfigError
 from launcher.facts.awaited import architecture_left, awaited_run

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from conf.environment import FromEnvironment, as_written
-from conf.run_dir import RunDir, run_as_dict
+from conf.run_dir import RunDir
+from conf.run_values import run_as_dict
 from conf.schema import Run, Slurm
 from conf.secrets import masked_in
 from conf.sizes import MIB

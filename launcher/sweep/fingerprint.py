@@ -11,7 +11,7 @@ import yaml
 
 from conf.choices import type_of
 from conf.new_keys import default_of
-from conf.run_dir import run_as_dict
+from conf.run_values import run_as_dict
 from conf.schema import GROUPS, Composed
 from launcher.errors import RegimenError
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from conf.run_dir import run_as_dict
+from conf.run_values import run_as_dict
 from conf.schema import Composed, Run
 from launcher.composition.recorded import flat
 from launcher.facts.output import refuse_unusable_output

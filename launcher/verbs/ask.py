@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf.constants import ADAPTER_CONFIG, GENERATED
 from conf.request import Chat, Evaluate, Predict, Sampling
-from conf.run_dir import as_settled, run_as_dict
+from conf.run_values import as_settled, run_as_dict
 from conf.schema import Data, Run
 from conf.stages import Loss, stage_row
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets

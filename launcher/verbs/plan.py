@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from conf.exit_codes import REFUSED
-from conf.run_dir import RunDir, run_as_dict
+from conf.run_dir import RunDir
+from conf.run_values import run_as_dict
 from conf.schema import Composed, Slurm
 from launcher.composition import recorded
 from launcher.composition.compose import compose, compose_config, typed_run

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.choices import subtypes
-from conf.run_dir import RunDir, as_settled, composed_from_dict, cut_torn_line, load_composed, load_run, run_as_dict, save_run, write_text_atomically
+from conf.run_dir import RunDir, cut_torn_line, load_composed, load_run, save_run, write_text_atomically
+from conf.run_values import as_settled, composed_from_dict, run_as_dict
 from conf.schema import Qlora, Run, Zero
 from launcher.composition.compose import choices, compose
 from tests.described import described

@@ -9,7 +9,8 @@ import yaml
 from conf.evaluations import of_final_model
 from conf.records import is_step, read_lines
 from conf.request import Export
-from conf.run_dir import RunDir, run_as_dict
+from conf.run_dir import RunDir
+from conf.run_values import run_as_dict
 from conf.schema import Evaluation, Qlora, Run
 
 DESCRIBED = ("model", "data", "stage", "regime", "optim", "training", "sharding")  # groups that describe how the weights were made

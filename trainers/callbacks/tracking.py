@@ -12,7 +12,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import rewrite_logs
 
-from conf.run_dir import RunDir, run_as_dict, write_text_atomically
+from conf.run_dir import RunDir, write_text_atomically
+from conf.run_values import run_as_dict
 from conf.schema import Run
 from trainers.ranks.notes import tell
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conf.run_dir import RunDir, run_as_dict, save_run
+from conf.run_dir import RunDir, save_run
+from conf.run_values import run_as_dict
 from launcher.board import form
 from launcher.board.judge import Judge
 from launcher.board.worker import answer

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.run_dir import RunDir, run_as_dict, save_run
+from conf.run_dir import RunDir, save_run
+from conf.run_values import run_as_dict
 from conf.schema import Run
 from launcher.composition.recorded import FREE, output_of, recorded_run, resumed_run, split_resume
 from launcher.errors import ConfigError, Unsafe

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.run_dir import run_as_dict
+from conf.run_values import run_as_dict
 from conf.schema import Composed
 from launcher.cli import main
 from launcher.composition.compose import compose

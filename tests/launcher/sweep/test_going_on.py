@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conf import journal
-from conf.run_dir import RunDir, run_as_dict, save_run
+from conf.run_dir import RunDir, save_run
+from conf.run_values import run_as_dict
 from launcher.errors import ConfigError, RunLocked
 from launcher.launch import lock
 from launcher.launch.foreign import NO_TRUST

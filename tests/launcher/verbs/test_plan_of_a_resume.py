@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.run_dir import RunDir, run_as_dict, save_run
+from conf.run_dir import RunDir, save_run
+from conf.run_values import run_as_dict
 from launcher.cli import main
 from tests.described import described
 
