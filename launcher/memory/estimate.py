@@ -15,19 +15,11 @@ from launcher.memory.job import Job, doubts_of, job_of, worst_batch
 from launcher.memory.step.activations import Batch
 from launcher.memory.step.added_tokens import merged_terms
 from launcher.memory.step.fully_sharded import by_groups, tail_terms
+from launcher.memory.step.head_phases import evaluation_term, head_phases, loss_terms
 from launcher.memory.step.last_layer import last_layer_phases
+from launcher.memory.step.saved import final_state_terms, saved_term
 from launcher.memory.step.stage_phases import answer_phases, copy_terms, outside_phases, reference_phases
-from launcher.memory.step.step_phases import (
-    cast_terms,
-    end_terms,
-    evaluation_term,
-    final_state_terms,
-    head_cast_terms,
-    head_phases,
-    layer_phases,
-    loss_terms,
-    saved_term,
-)
+from launcher.memory.step.step_phases import cast_terms, end_terms, head_cast_terms, layer_phases
 from launcher.memory.step.traced_moments import resident_buffers
 from launcher.memory.terms import MemoryEstimate, Phase, Term, Terms, total
 from launcher.memory.uncertainty import ranges_of, uncertainty_of

@@ -9,7 +9,7 @@ from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.loss import fused_chunk, own_chunk
 from launcher.memory.step.recomputation import recomputed_layers
-from launcher.memory.step.step_phases import final_norm_bytes
+from launcher.memory.step.saved import final_norm_bytes
 from launcher.memory.terms import total
 from launcher.memory.weights.gathering import block_bytes
 from launcher.memory.weights.parameters import adapter_targets, frozen_selection, one_block, places

@@ -10,19 +10,8 @@ from conf.schema import Lora, Qlora
 from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
 from launcher.memory.step.activations import CLOSING, fused_gate, in_last_layer, last_part, mlp_adapter_bytes, mlp_bytes, mlp_width
-from launcher.memory.step.layer_backward import (
-    INT8_ROWS,
-    INT8_SOURCE,
-    Weights,
-    adapted_in_mlp,
-    adapts_closing,
-    casts,
-    dequantised,
-    layer_saved,
-    layer_weights,
-    matrices_of,
-    norm_saved,
-)
+from launcher.memory.step.layer_adapters import INT8_ROWS, INT8_SOURCE, adapted_in_mlp, adapts_closing, dequantised, matrices_of
+from launcher.memory.step.layer_backward import Weights, casts, layer_saved, layer_weights, norm_saved
 from launcher.memory.step.query_sums import query_sums
 from launcher.memory.terms import Moment, Term, Terms, total
 from launcher.memory.weights.parameters import adapter_elements, adapter_targets

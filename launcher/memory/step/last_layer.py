@@ -8,9 +8,10 @@ from launcher.memory.step.dora import forward_bytes, weight_norm_terms
 from launcher.memory.step.experts import routed_copies, unpacked_bytes
 from launcher.memory.step.fully_sharded import by_groups
 from launcher.memory.step.fused_layer import forward_terms, norm_gradients
-from launcher.memory.step.layer_backward import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
+from launcher.memory.step.layer_adapters import INT8_PRODUCT, adapts_closing, closing_terms, float_copies, int8, shares_inputs
 from launcher.memory.step.recomputation import last_again, of_layer
-from launcher.memory.step.step_phases import cast_terms, final_norm_bytes, held_mask_bytes, lower_casts, saved_term
+from launcher.memory.step.saved import final_norm_bytes, held_mask_bytes, saved_term
+from launcher.memory.step.step_phases import cast_terms, lower_casts
 from launcher.memory.step.traced_moments import largest, passing_bytes
 from launcher.memory.terms import Phase, Term, Terms, total
 from launcher.memory.weights.resident import accumulates, made_gradient_term, waiting_head_terms

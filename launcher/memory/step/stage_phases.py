@@ -5,9 +5,10 @@ from conf.stages import Loss, stage_row
 from launcher.memory.job import Job
 from launcher.memory.stages import answer_length, compares, precomputes
 from launcher.memory.step.activations import Batch
+from launcher.memory.step.head_phases import layer_stream, logits_of
 from launcher.memory.step.last_layer import forward_layer_bytes
 from launcher.memory.step.stage_loss import FLOAT, answered, float_logits, read_batch, reference_bytes
-from launcher.memory.step.step_phases import cast_terms, layer_stream, logits_of
+from launcher.memory.step.step_phases import cast_terms
 from launcher.memory.terms import Phase, Term, Terms
 from launcher.memory.weights.resident import gathered_terms
 from launcher.words import plural

@@ -2,16 +2,12 @@
 
 from conf.buckets import zero_bucket
 from conf.schema import Badam
-from conf.stages import Loss, compares_joined, stage_row
 from launcher.facts.model.trace import Trace
 from launcher.memory.job import Job
-from launcher.memory.step.activations import Batch, last_state_element, mlp_width, norm_bytes, widened
-from launcher.memory.step.column_sums import column_sum_bytes
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.step.fused_layer import fused_moments
 from launcher.memory.step.layer_backward import learning_moments
 from launcher.memory.step.recomputation import (
-    kept_bytes,
     kept_casts,
     kept_inputs,
     kept_layers,
@@ -22,8 +18,8 @@ from launcher.memory.step.recomputation import (
     recomputed_layers,
     unsaved_norm,
 )
-from launcher.memory.step.stage_loss import LossBytes, evaluation_bytes_of, loss_bytes_of
-from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms, passing_bytes
+from launcher.memory.step.saved import mask_bytes, stream_terms
+from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms
 from launcher.memory.terms import Phase, Term, Terms, total
 from launcher.memory.weights.gathering import by_layers
 from launcher.memory.weights.resident import (
@@ -45,76 +41,6 @@ from launcher.memory.weights.resident import (
 )
 
 EMBEDDING_IN_PLACE, EMBEDDING_ROWS = 3072, 10  # tokens (EmbeddingBackwardKernel.cu, embedding_dense_backward_cuda and NROWS_PER_THREAD)
-
-
-LOSS_SOURCES = {
-    "plain": "logits in compute dtype and fp32, log-softmax, gradients",
-    "chunked": "the plain loss of one chunk of tokens at a time",
-    "fused": "liger-kernel: one chunk of logits",
-}
-
-
-def stream_terms(job: Job, layers: int) -> Terms:
-    """Inputs of `layers` layers, and the rotary tables: one for all samples, unless packing gives each its own positions."""
-    rotary = 2 * job.arithmetic.residual * job.facts.head_dim * job.batch.length * (job.batch.samples if job.run.data.packing else 1)
-    stream = layers * job.arithmetic.residual * job.facts.hidden * job.tokens - (narrow_embedding(job) if layers else 0)
-    return (Term("layer inputs", stream + rotary, f"{layers} x residual stream, and cos and sin"),)
-
-
-def saved_term(job: Job) -> Term:
-    """What waits for the backward pass when the loss is computed."""
-    if job.trace is not None:
-        return Term("saved activations", job.traced(job.trace.kept) + head_input_bytes(job) * job.tokens, "traced; and the input of the head")
-    (stream,) = stream_terms(job, kept_inputs(job, job.census.depth))
-    dropped = job.facts.hidden * job.tokens if job.facts.residual_dropout else 0  # the mask of the embedding's dropout
-    saved = stream.bytes + final_norm_bytes(job) + mask_bytes(job) + dropped
-    if last_again(job):
-        return Term("saved activations", saved, f"checkpoints of {job.census.depth} layers, last norm, cos and sin")
-    again = f"checkpoints of {recomputed_layers(job)} layers, " if recomputed_layers(job) else ""
-    return Term("saved activations", max(saved + kept_bytes(job), 0), f"{again}{kept_layers(job)} layers, last norm, cos and sin")
-
-
-def narrow_embedding(job: Job) -> int:
-    """Where the first layer widens the residual stream, its own input is still as narrow as the embedding."""
-    widens = job.storage.autocast and widened(job.run, job.facts)
-    return (job.arithmetic.residual - job.storage.frozen) * job.facts.hidden * job.tokens if widens else 0
-
-
-def final_norm_bytes(job: Job) -> int:
-    return (norm_bytes(job.facts, job.arithmetic, job.whole) + head_input_bytes(job)) * job.tokens
-
-
-def head_input_bytes(job: Job) -> int:
-    """Kept for the gradient of a head that learns; the other losses keep the states themselves, or make that gradient at once. A head that reads
-    the last token of each text keeps next to nothing."""
-    return job.arithmetic.element * job.facts.hidden if job.census.head and job.run.training.loss == "plain" and not scores_ends(job) else 0
-
-
-def scores_ends(job: Job) -> bool:
-    return compares_joined(job.run) and stage_row(job.run.stage.name).loss is Loss.SCORE
-
-
-def mask_bytes(job: Job) -> int:
-    """Kept for the layers that are computed again; without that every attention call keeps a bias of its own."""
-    return held_mask_bytes(job) if job.run.training.gradient_checkpointing else 0
-
-
-def held_mask_bytes(job: Job) -> int:
-    """Until the forward pass returns: sdpa takes a boolean mask, eager one in the dtype of the scores (transformers/masking_utils.py)."""
-    squares = job.batch.samples * job.batch.length**2
-    if job.run.training.attention == "eager":
-        return job.arithmetic.element * squares * (2 if job.facts.traits.two_masks else 1)
-    return squares if job.batch.masked else 0
-
-
-def final_state_terms(job: Job) -> Terms:
-    """The model's last hidden states live until its forward pass returns; the chunked loss keeps them, and so does a head that learns, but
-    under autocast as a copy."""
-    kept_by_head = job.census.head > 0 and not job.storage.autocast and job.run.training.loss == "plain" and not scores_ends(job)
-    shared = kept_by_head or job.run.training.loss == "chunked"
-    element = last_state_element(job.facts, job.arithmetic) if job.trace is None else job.trace.last_state
-    size = 0 if shared else element * job.facts.hidden * job.tokens
-    return (Term("last hidden states", size, "alive until the forward pass returns"),) if size else ()
 
 
 def end_terms(job: Job) -> Terms:
@@ -297,48 +223,3 @@ def lower_casts(job: Job) -> Terms:
     if last_again(job) or not job.autocasts or job.trace is not None:
         return ()
     return (Term("autocast copies", job.storage.compute * kept_casts(job), "of the layers' weights, kept by autograd"),)
-
-
-def head_phases(job: Job, alive: Terms) -> tuple[Phase, ...]:
-    """Where that gradient is a moment of its own: the other losses sum it up chunk by chunk."""
-    if not job.census.head or job.run.training.loss != "plain":
-        return ()
-    return (Phase("backward: head", (*alive, saved_term(job), *lower_casts(job), *module_terms(job, job.head), *head_terms(job))),)
-
-
-def head_terms(job: Job) -> Terms:
-    """The head's gradient is made in the dtype of the product, beside the logits' gradient; autocast then copies it."""
-    copies = job.storage.gradient if job.storage.autocast else 0
-    logits = 0 if copies else job.storage.compute * job.logit_tokens * job.facts.vocab
-    size = (job.storage.compute + copies) * job.census.head + logits + job.arithmetic.residual * job.facts.hidden * job.tokens
-    return (Term("gradient of the head", size, "in compute dtype and as it is kept"), *head_bias_terms(job))
-
-
-def head_bias_terms(job: Job) -> Terms:
-    """The gradient of a head's bias is a sum over tokens."""
-    biased = any(module.kind == "head" and module.parameters > module.inputs * module.outputs > 0 for module in job.facts.modules)
-    size = column_sum_bytes(job.logit_tokens, job.facts.vocab) if job.gpu and biased else 0
-    return (Term("sums for a bias", size, "of the head (ATen/native/cuda/Reduce.cuh)"),) if size else ()
-
-
-def loss_terms(job: Job) -> tuple[Term, Term]:
-    found, source = logits_of(job), LOSS_SOURCES[job.run.training.loss]
-    return Term("logits and loss", found.model, source), Term("logits and loss", found.backward, source)
-
-
-def logits_of(job: Job) -> LossBytes:
-    return loss_bytes_of(job.run, job.facts, job.storage, job.batch, job.census.head)
-
-
-def evaluation_term(job: Job) -> Term:
-    """Forward without gradients."""
-    batch = Batch(job.run.evaluation.micro_batch * stage_row(job.run.stage.name).sequences, job.batch.length, job.batch.masked)
-    loss = evaluation_bytes_of(job.run, job.facts, job.storage, batch)
-    return Term("evaluation batch", loss + layer_stream(job, batch.tokens), "logits in compute dtype and fp32, log-softmax; one layer")
-
-
-def layer_stream(job: Job, tokens: int) -> int:
-    """Of one layer at a time, where nothing is saved for a backward pass."""
-    if job.trace is not None:
-        return passing_bytes(job, job.trace, tokens)
-    return job.arithmetic.element * (4 * job.facts.hidden + 3 * mlp_width(job.facts)) * tokens
