@@ -1,12 +1,19 @@
-"""Which type the settings of a choice have."""
+"""Which type the settings of a choice have, and its defaults."""
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from conf.optimizers import optimizer_row, optimizer_types
 from conf.regimes import REGIMES, regime_row
 from conf.schema import PLAIN_GROUPS, SUBTYPES
 from conf.shardings import SETTINGS, sharding_row, sharding_types
 from conf.stages import STAGES, stage_row
+
+FOLDER = Path(__file__).parent
 
 
 def subtypes() -> dict[str, Mapping[str, type]]:
@@ -30,3 +37,15 @@ def type_of(group: str, name: str) -> type:
     if group == "sharding":
         return SETTINGS[sharding_row(name).engine]
     return SUBTYPES[group][name] if group in SUBTYPES else PLAIN_GROUPS[group]
+
+
+@cache
+def choice(group: str, name: str) -> Any:
+    """The typed default of a choice as its YAML file states it."""
+    values = yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    del values["defaults"]
+    return type_of(group, name)(**values)
+
+
+def has_file(group: str, name: str) -> bool:
+    return (FOLDER / group / f"{name}.yaml").is_file()

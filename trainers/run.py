@@ -14,6 +14,7 @@ from conf import journal
 from conf.exit_codes import DONE, SAVED
 from conf.journal import roll_backs
 from conf.regimes import regime_row
+from conf.relaying import bound_to_layout
 from conf.run_dir import RunDir
 from conf.schema import Badam, Run, Zero
 from conf.signs import DATA, LOADING, SAVING
@@ -39,6 +40,7 @@ from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
 from trainers.checkpoints.length import end_at_last_step
 from trainers.checkpoints.pickles import admit, load_only_weights
+from trainers.checkpoints.relaid import load_any_layout
 from trainers.checkpoints.room import checkpoint_bytes, refuse_full_disk, weight_bytes
 from trainers.data import PreparedData, build_collator, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
@@ -105,6 +107,8 @@ def train(run: Run, run_dir: RunDir, place: Place) -> tuple[int, str]:
     say_doing(run_dir, place, "loading weights")
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, watching)
     host.end("load")
+    if not bound_to_layout(run):
+        load_any_layout(trainer, run, place.world)
     if checkpoint is not None:
         end_at_last_step(trainer, checkpoint)
         trainer.begins_at = checkpoint

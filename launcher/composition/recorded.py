@@ -22,7 +22,7 @@ from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
 from launcher.composition.mistakes import first_line, meant
-from launcher.composition.reshaping import RESHAPING, refuse_reshaping, with_portions
+from launcher.composition.reshaping import RESHAPING, SHARDING, refuse_reshaping, with_portions, with_sharding
 from launcher.composition.values import value_message
 from launcher.errors import ConfigError
 
@@ -35,6 +35,7 @@ PREFIX = "resume="
 FREE = frozenset(
     {
         *("checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "checkpoint.background", "backend.port", "backend.max_restarts"),
+        "training.on_oom",
         *("tracking.project", "tracking.entity", "cluster.partition", "cluster.account", "cluster.qos", "cluster.time", "cluster.memory"),
         *("cluster.constraint", "cluster.reservation", "cluster.exclude", "cluster.signal_seconds", "cluster.gpu_types"),
         *(f"cluster.{key}" for key in ("exclusive", "licenses", "mail_user", "mail_type", "comment", "dependency", "after", "directives")),
@@ -44,7 +45,7 @@ FREE = frozenset(
 )
 
 LENGTH = ("training.epochs", "training.max_steps")  # may differ too: the run is made longer or shorter (launcher/launch/lengthen.py)
-MAY_DIFFER = FREE | {*LENGTH, *RESHAPING}
+MAY_DIFFER = FREE | {*LENGTH, *RESHAPING, SHARDING}
 
 NEWEST = {"checkpoint.resume": "newest"}  # a named checkpoint belongs to one start
 
@@ -98,7 +99,7 @@ def tell_new_keys(run_dir: RunDir) -> None:
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
-    """The recorded run, with the free keys, the length and the portions of a step as given.
+    """The recorded run, with the free keys, the length, the sharding and the portions of a step as given.
 
     Raises:
         ConfigError: listing every given key that differs from the record and may not; for training.epochs where training.max_steps decides; for
@@ -107,8 +108,8 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     refuse_secrets(overrides)
     refuse_additions(overrides)
     before = recorded_run(run_dir)
-    recorded = run_as_dict(before)
     given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
+    recorded = with_sharding(run_as_dict(before), given)
     for key in given:
         refuse_unknown(recorded, key)
     wanted = asdict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))

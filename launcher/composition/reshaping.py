@@ -1,19 +1,24 @@
 """On a resume, the samples of a step may pass in other portions: other micro-batches, or other ranks. They stay the same samples, in the same order.
 
 A step takes the next training.effective_batch samples of the permutation of its epoch, and its loss is a mean over all of them. So the portions only
-change the order in which numbers are added.
+change the order in which numbers are added. The sharding may be another one, too: trainers/checkpoints/relaid.py lays the states out anew.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from conf.choices import choice, has_file
 from conf.ranks import ranks
-from conf.schema import Composed, Run
-from conf.shardings import sharding_row
-from conf.stages import bound_by
+from conf.relaying import bound_to_layout
+from conf.schema import Composed, Run, Zero
+from conf.shardings import SHARDINGS
+from conf.stages import stage_row
 from launcher.errors import ConfigError
+from launcher.words import plural
 
 PORTIONS = ("training.micro_batch", "cluster.nodes", "cluster.ranks_per_node")
+SHARDING = "sharding"
 RESHAPING = (*PORTIONS, "training.accumulation", "training.gradient_checkpointing")
 
 
@@ -28,11 +33,27 @@ def portions(run: Composed) -> tuple[int | None, int | None, int | None]:
     return run.training.micro_batch, run.cluster.nodes, run.cluster.ranks_per_node
 
 
+def with_sharding(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded values with the defaults of the sharding that is given, where that is another one.
+
+    Raises:
+        ConfigError: for one that is not built in.
+    """
+    name = given.get(SHARDING, recorded[SHARDING]["name"])
+    if name == recorded[SHARDING]["name"]:
+        return dict(recorded)
+    if name not in SHARDINGS or not has_file(SHARDING, name):
+        raise ConfigError(f"sharding={name} cannot be chosen on a resume. Choose one of: {', '.join(SHARDINGS)}.")
+    return {**recorded, SHARDING: asdict(choice(SHARDING, name))}
+
+
 def refuse_reshaping(before: Run, after: Composed) -> None:
-    """Raises ConfigError where other portions would change what is learned, or where the checkpoints cannot be read by as many ranks."""
+    """Raises ConfigError where other portions would change what is learned, or where the states cannot be laid out anew."""
+    if relays(before, after):
+        refuse_relaying(before, after)
     if portions(before) == portions(after):
         return
-    bound = bound_by(before.stage)
+    bound = stage_row(before.stage.name).bound
     if bound:
         raise ConfigError(f"{said(before, after)}: stage={before.stage.name} {bound}, so its numbers would change. Resume without these keys.")
     if before.data.streaming:
@@ -40,31 +61,46 @@ def refuse_reshaping(before: Run, after: Composed) -> None:
             f"{said(before, after)}: data.streaming=true gives each rank its own share of the records, so the order of samples would change. "
             "Resume without these keys."
         )
+
+
+def relays(before: Run, after: Composed) -> bool:
+    """Whether states are laid out anew: under another sharding, and where each rank of ZeRO saved its part and there are other ranks now."""
+    if before.sharding.name != after.sharding.name:
+        return True
     per_node = after.cluster.ranks_per_node
-    if per_node is not None and per_node * after.cluster.nodes != ranks(before) and sharding_row(before.sharding.name).engine == "deepspeed":
+    return isinstance(before.sharding, Zero) and per_node is not None and per_node * after.cluster.nodes != ranks(before)
+
+
+def refuse_relaying(before: Run, after: Composed) -> None:
+    why = bound_to_layout(before)
+    if why:
         raise ConfigError(
-            f"{said(before, after)}: each of {ranks(before)} ranks saved its own part of the states under sharding={before.sharding.name}, and "
-            f"DeepSpeed reads them on {ranks(before)} ranks only. Resume on {ranks(before)} ranks, or start a new run from the weights. "
-            "Only runs under ddp and fsdp2 go on with another number of ranks."
+            f"{said(before, after)}: {why}. Resume under sharding={before.sharding.name} on {plural(ranks(before), 'rank')}, "
+            "or start a new run from the weights."
         )
 
 
 def said(before: Run, after: Composed) -> str:
-    pairs = zip(PORTIONS, portions(before), portions(after), strict=True)
+    pairs = [(SHARDING, before.sharding.name, after.sharding.name), *zip(PORTIONS, portions(before), portions(after), strict=True)]
     return ", ".join(f"{key} {old} -> {new}" for key, old, new in pairs if old != new)
 
 
 def reshaping_lines(before: Run, after: Run) -> list[str]:
-    """What plan and train say of other portions before anything starts."""
-    if portions(before) == portions(after):
-        return []
-    return [
-        f"batch: {described(before)} -> {described(after)}. Each step takes the same {after.training.effective_batch} samples in the same order; "
-        "its loss differs by the order in which numbers are added. Dropout draws other random numbers, and a last step of an epoch that is not full "
-        "may be filled up with other samples."
-    ]
+    """What plan and train say of other portions, and of another layout, before anything starts."""
+    layouts, found = [f"{run.sharding.name} on {plural(ranks(run), 'rank')}" for run in (before, after)], []
+    if relays(before, after):
+        found.append(
+            f"sharding: {' -> '.join(layouts)}. The weights and the states of the optimizer are the same numbers, laid out anew. "
+            "Losses differ by rounding, because another library adds and casts in another order."
+        )
+    if portions(before) != portions(after):
+        found.append(
+            f"batch: {described(before)} -> {described(after)}. Each step takes the same {after.training.effective_batch} samples in the same order; "
+            "its loss differs by the order in which numbers are added. Dropout draws other random numbers, and a last step of an epoch that is not "
+            "full may be filled up with other samples."
+        )
+    return found
 
 
 def described(run: Run) -> str:
-    count = ranks(run)
-    return f"micro-batch {run.training.micro_batch} x {count} rank{'s' * (count != 1)} x accumulation {run.training.accumulation}"
+    return f"micro-batch {run.training.micro_batch} x {plural(ranks(run), 'rank')} x accumulation {run.training.accumulation}"

@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-import conf
-from conf.choices import type_of
+from conf.choices import choice, has_file
 from conf.committed import KEPT_WHOLE
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
@@ -21,7 +16,6 @@ from launcher.facts.node import settled_node
 from launcher.memory.stages import copies_of
 from launcher.rules.pairs import can_fuse
 
-CHOICES = Path(conf.__file__).parent
 LARGEST_NODE = 8  # GPUs
 
 
@@ -31,18 +25,6 @@ class Move:
     cost: int  # orders proposals; only comparisons matter
     note: str  # what it costs the user
     apply: Callable[[Run], Run]
-
-
-@cache
-def choice(group: str, name: str) -> Any:
-    """The typed default of a choice as its YAML file states it."""
-    values = yaml.safe_load((CHOICES / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    del values["defaults"]
-    return type_of(group, name)(**values)
-
-
-def has_file(group: str, name: str) -> bool:
-    return (CHOICES / group / f"{name}.yaml").is_file()
 
 
 def carried(group: str, name: str, before: Regime | Optim) -> Any:

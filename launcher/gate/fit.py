@@ -16,13 +16,14 @@ from importlib.util import find_spec
 from itertools import product
 from math import ceil, inf
 
+from conf.choices import choice, has_file
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
 from conf.schema import Run, Sharding
 from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
-from launcher.gate.changes import as_override, choice, has_file, trained, with_micro_batch
+from launcher.gate.changes import as_override, trained, with_micro_batch
 from launcher.gate.left_open import BATCH_AND_SHARDING, Open
 from launcher.gate.verdict import Verdict
 from launcher.memory.stages import sample_tokens

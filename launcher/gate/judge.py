@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from conf.choices import choice
 from conf.hub import is_folder
 from conf.schema import Composed, Qlora, Run, Slurm
 from launcher.errors import ConfigError
@@ -101,7 +102,6 @@ def judge_fitted(composed: Composed) -> Judged:
     run = settled(composed, node.node)
     if left is None:
         return judge_settled(run, node)
-    from launcher.gate.changes import choice  # what leaves nothing to choose is judged without what chooses
     from launcher.gate.fit import fitted
 
     refuse_incompatible(replace(run, sharding=choice("sharding", "ddp")) if left.sharding else run)  # a sharding that is chosen need not work

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from conf.choices import has_file
 from conf.ranks import ranks
 from conf.regimes import REGIMES, regime_row
 from conf.schema import Qlora, Run
@@ -17,7 +18,6 @@ from launcher.gate.changes import (
     cutoff_moves,
     disk_moves,
     evaluation_moves,
-    has_file,
     loss_moves,
     micro_batches,
     node_moves,

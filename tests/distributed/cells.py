@@ -114,9 +114,9 @@ def lay_out(cells: Sequence[Any], root: Path, backend: str) -> dict[Any, Left]:
     return left
 
 
-def going_on(cell: Any, first: Left, step: int) -> Left:
+def going_on(cell: Any, first: Left, step: int, called: str = "resumed") -> Left:
     """A folder beside that of `first`, for the same run going on from that run's checkpoint: both can be trained by one pair of ranks."""
-    again = RunDir(first.folder.path.with_name(f"{first.folder.path.name}-resumed"))
+    again = RunDir(first.folder.path.with_name(f"{first.folder.path.name}-{called}"))
     again.checkpoints.mkdir(parents=True)
     again.checkpoint(step).symlink_to(first.folder.checkpoint(step))  # alone: ranks go on from the newest
     again.base.symlink_to(first.folder.base)

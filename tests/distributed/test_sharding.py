@@ -26,6 +26,7 @@ CELLS = [(backend, regime, sharding) for backend, group in GROUPS.items() for sh
 
 
 CHUNKED = ("zero3", "zero2")
+MOVED = [("full_fp32", "ddp", "zero2"), ("lora", "zero2", "zero3")]  # after two steps; test_relaid.py has the other pairs
 
 
 def chunked(folder: Path) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ def chunked(folder: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], Any]:
-    """What each cell left, by (backend, regime, sharding)."""
+    """What each cell left, by (backend, regime, sharding); by ("moved", regime, sharding) what one left that went on under that sharding."""
     root = tmp_path_factory.mktemp("cells")
     found = {}
     for backend in GROUPS:
@@ -48,7 +49,14 @@ def results(cells: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict
             members += [cells.Cell("full_amp", sharding, further=chunked(root)) for sharding in CHUNKED]
         else:
             members.append(cells.Cell("full_fp32", "zero3", further=("sharding.whole_layers=true", "training.gradient_checkpointing=true")))
-        found |= {(backend, cell.regime, cell.sharding): result for cell, result in cells.run_cells(members, root, backend).items()}
+        left = cells.lay_out(members, root, backend)
+        found |= {(backend, cell.regime, cell.sharding): result for cell, result in left.items()}
+        moved = {
+            ("moved", regime, after): cells.going_on(cells.Cell(regime, after), left[cells.Cell(regime, before)], 2, after)
+            for regime, before, after in (MOVED if backend == "torchrun" else ())
+        }
+        cells.train_folders(members[0], [*left.values(), *moved.values()], root, backend)
+        found |= moved
     return found
 
 
@@ -69,7 +77,7 @@ def test_a_cell_trains_on_two_ranks_under_the_sharding_it_names(results: dict, b
 
 @pytest.mark.parametrize("sharding", ["zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"])
 def test_fp32_losses_are_those_of_ddp(results: dict, sharding: str) -> None:
-    compared = [key for key in results if key[2] == sharding and key[1] in ("full_fp32", "freeze", "lora")]
+    compared = [key for key in results if key[0] in GROUPS and key[2] == sharding and key[1] in ("full_fp32", "freeze", "lora")]
     assert compared
     for backend, regime, _ in compared:
         assert results[backend, regime, sharding].losses == pytest.approx(results["torchrun", regime, "ddp"].losses, rel=1e-4), regime
@@ -83,6 +91,13 @@ def test_layers_that_zero3_gathers_and_reduces_whole_learn_the_same(results: dic
     assert left.losses == pytest.approx(results["torchrun", "full_fp32", "ddp"].losses, rel=1e-4)
     weights = load_file(left.folder.model / "model.safetensors")
     assert layout["reduce_bucket"] == other["reduce_bucket"] == sum(math.prod(weights[name].shape) for name in weights if ".layers.0." in name)
+
+
+@pytest.mark.parametrize(("regime", "before", "after"), MOVED)
+def test_a_run_goes_on_under_another_sharding(results: dict, regime: str, before: str, after: str) -> None:
+    left = results["moved", regime, after]
+    assert [entry["code"] for entry in left.exits] == [0, 0], left.exits
+    assert left.losses == pytest.approx(results["torchrun", regime, before].losses[2:], rel=1e-4)
 
 
 def test_ranks_with_answers_of_different_lengths_gather_the_head_of_the_chunked_loss_together(results: dict) -> None:

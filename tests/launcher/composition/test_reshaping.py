@@ -62,10 +62,15 @@ def test_checkpointing_may_change_alone(tmp_path: Path) -> None:
         (("stage=kto",), ("training.micro_batch=2",), "training.micro_batch 4 -> 2: stage=kto estimates the divergence"),
         (("data.streaming=true", "training.max_steps=9"), ("cluster.ranks_per_node=1",), "the order of samples would change"),
         (
-            ("sharding=zero2",),
+            ("sharding=zero2", "optim=adamw_8bit"),
             ("cluster.ranks_per_node=1",),
-            "cluster.ranks_per_node 2 -> 1: each of 2 ranks saved its own part of the states under sharding=zero2, and DeepSpeed reads them on",
+            "cluster.ranks_per_node 2 -> 1: optim=adamw_8bit keeps states that belong to whole tensors or blocks of them, and they cannot be divided "
+            "anew. Resume under sharding=zero2 on 2 ranks",
         ),
+        (("stage=ppo",), ("sharding=zero3",), "sharding ddp -> zero3: stage=ppo trains beside further models"),
+        (("optim=muon", "regime=full"), ("sharding=zero3",), "optim=muon keeps states that belong to whole tensors"),
+        (("sharding=zero2",), ("sharding=zero4",), "sharding=zero4 cannot be chosen on a resume. Choose one of: ddp, zero1, zero2"),
+        (("sharding=zero2",), ("sharding=ddp", "sharding.whole_layers=true"), "sharding.whole_layers is not a key of this run."),
     ],
 )
 def test_what_would_change_a_step_is_refused_before_anything_is_loaded(
@@ -85,3 +90,25 @@ def test_under_zero_micro_batches_may_change(tmp_path: Path) -> None:
 def test_pairs_may_pass_in_other_portions(weight: str, tmp_path: Path) -> None:
     _, after = resumed(tmp_path, ("stage=dpo", f"stage.sft_weight={weight}"), "training.micro_batch=1")
     assert after.training.accumulation == 8
+
+
+@pytest.mark.parametrize(
+    ("started", "given", "said"),
+    [
+        ("zero2", ("sharding=zero3",), "sharding: zero2 on 2 ranks -> zero3 on 2 ranks."),
+        ("zero2", ("cluster.ranks_per_node=1",), "sharding: zero2 on 2 ranks -> zero2 on 1 rank."),
+        ("ddp", ("sharding=zero3", "cluster.ranks_per_node=1"), "sharding: ddp on 2 ranks -> zero3 on 1 rank."),
+    ],
+)
+def test_states_are_laid_out_anew_under_another_sharding_and_for_zero_on_other_ranks(
+    started: str, given: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    before, after = resumed(tmp_path, (f"sharding={started}",), *given)
+    assert after.sharding == described(*DEMO, *(word for word in (f"sharding={started}", *given) if word.startswith("sharding="))).sharding
+    assert reshaping_lines(before, after)[0].startswith(said)
+    assert after.training.effective_batch == before.training.effective_batch
+
+
+def test_plain_ranks_of_another_number_and_a_sharding_that_is_named_again_are_laid_out_as_they_were(tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, ("sharding=ddp",), "cluster.ranks_per_node=1", "sharding=ddp")
+    assert [line.split(":")[0] for line in reshaping_lines(before, after)] == ["batch"]

@@ -1,9 +1,9 @@
 import pytest
 
+from conf.choices import choice
 from launcher.gate.changes import (
     as_override,
     carried,
-    choice,
     loss_moves,
     micro_batches,
     optimizer_moves,

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from conf.choices import choice
 from conf.run_dir import RunDir, load_run, save_run
 from conf.schema import Run
 from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts
-from launcher.gate.changes import choice, trained, with_micro_batch
+from launcher.gate.changes import trained, with_micro_batch
 from launcher.gate.fit import candidates, fitted, named, slowness
 from launcher.gate.judge import judge_recorded, judge_run
 from launcher.gate.proposals import alternatives

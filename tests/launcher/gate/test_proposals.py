@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 import yaml
 
+from conf.choices import choice
 from conf.schema import Run
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.node import settled_node
-from launcher.gate.changes import choice
 from launcher.gate.proposals import alternatives, regime_matrix
 from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
