@@ -257,6 +257,9 @@ class Training:
     # stop | skip | rollback: What happens at a step whose loss or gradient is NaN or infinite. skip leaves it out, and stops after ten in a row.
     # rollback goes on from the newest checkpoint with half the learning rate, at most three times without a new checkpoint.
     on_nan: str = MISSING
+    # stop | split: What happens where memory runs out. split goes on from the newest checkpoint with at most half of `micro_batch`, as long as there
+    # is a smaller one; each step keeps its samples.
+    on_oom: str = MISSING
 
 
 @dataclass

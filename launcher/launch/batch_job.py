@@ -169,11 +169,12 @@ def job_end(run_dir: RunDir, job: str, agent_code: int, ending: bool = False) ->
         return ended_by_slurm(run_dir, job, outcome)
     if by and restart.again(outcome.exit_code) == AFTER_WARNING:
         return queue_again(run_dir, job, outcome)
-    on_nan = recorded_run(run_dir).training.on_nan
-    end = outcome if run_dir.stop.exists() else restart.final(outcome, journal.events(run_dir), allowed(run_dir), run_dir, on_nan)
+    run = recorded_run(run_dir)
+    end = outcome if run_dir.stop.exists() else restart.final(outcome, journal.events(run_dir), allowed(run_dir), run_dir, run)
     if end is None:
         journal.record(run_dir, journal.Failed(outcome.exit_code, outcome.message))
-        print(f"Exit code {outcome.exit_code}: {outcome.message}\nThe job is queued again ({restart.reason(outcome, on_nan)}).", flush=True)
+        print(f"Exit code {outcome.exit_code}: {outcome.message}\nThe job is queued again ({restart.reason(outcome, run)}).", flush=True)
+        execute.change(run_dir, restart.as_started_again(outcome, run))
         return queue_again(run_dir, job, outcome)
     ended = execute.finish(run_dir, end)
     print(ended.message, flush=True)

@@ -20,7 +20,9 @@ from conf.exit_codes import CONFIG, DATA
 from conf.processes import SUPERVISOR, Identity, die_with_parent, identity_of, kill_supervised_by, supervised_by
 from conf.reserve import RUN_BYTES, despite_full_disk, reserve
 from conf.run_dir import RunDir, load_run, save_run, write_text_atomically
+from conf.schema import Run
 from launcher.command import Command, launcher_environment
+from launcher.composition.recorded import changes
 from launcher.errors import ConfigError, DiskError, GateRefused, RanksFailed
 from launcher.facts.model.tokenizer_files import refuse_absent_tokenizer
 from launcher.facts.node import refuse_absent_gpus
@@ -102,6 +104,15 @@ def clear_failed(run_dir: RunDir, outcome: Outcome) -> None:
     clear_traces(run_dir)
     for folder in (run_dir.exits, run_dir.layouts, run_dir.peaks):
         folder.mkdir()
+
+
+def change(run_dir: RunDir, run: Run) -> None:
+    """Have the next start train `run`, and record in what it differs from the one before."""
+    changed = changes(run_dir, run)
+    for row in changed:
+        journal.record(run_dir, row)
+    if changed:
+        save_run(run, run_dir)
 
 
 def forget_stop_of_slurm(run_dir: RunDir) -> str:

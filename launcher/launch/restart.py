@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from conf import journal
-from conf.exit_codes import EXIT_CODES, NO_PROGRESS, NOT_A_NUMBER, WITHIN_BUDGET, Again
+from conf.exit_codes import EXIT_CODES, NO_PROGRESS, NOT_A_NUMBER, OUT_OF_MEMORY, WITHIN_BUDGET, Again
 from conf.journal import roll_backs, starts_without_progress
 from conf.run_dir import RunDir
 from conf.schema import Run
@@ -25,13 +25,41 @@ ROLL_BACKS = 3  # without a new checkpoint between: the rate is an eighth then
 NO_MORE = f"The run went back {ROLL_BACKS} times without a new checkpoint, each time to half the learning rate (training.on_nan=rollback)."
 
 
-def goes_back(outcome: Outcome, on_nan: str) -> bool:
-    return outcome.exit_code == NOT_A_NUMBER and on_nan == "rollback"
+NOT_SMALLER = "No smaller micro-batch keeps the effective batch (training.on_oom=split)."
 
 
-def reason(outcome: Outcome, on_nan: str) -> str:
-    """Which key has a run started again that ended with `outcome`."""
-    return "training.on_nan=rollback: with half the learning rate" if goes_back(outcome, on_nan) else "backend.max_restarts"
+def goes_back(outcome: Outcome, run: Run) -> bool:
+    return outcome.exit_code == NOT_A_NUMBER and run.training.on_nan == "rollback"
+
+
+def splits(outcome: Outcome, run: Run) -> bool:
+    return outcome.exit_code == OUT_OF_MEMORY and run.training.on_oom == "split"
+
+
+def as_started_again(outcome: Outcome, run: Run) -> Run:
+    """What the next start trains after an attempt of `run` ended with `outcome`: the same run, where memory ran out in smaller micro-batches.
+
+    All ranks have ended then. A rank that ran out of memory alone could not go on: the others wait for it in a collective.
+    """
+    return (split(run) or run) if splits(outcome, run) else run
+
+
+def split(run: Run) -> Run | None:
+    """The run with the largest micro-batch of at most half of its own that keeps the effective batch; None where there is none."""
+    from launcher.gate.changes import micro_batches, with_micro_batch  # few runs need it
+
+    sizes = [size for size in micro_batches(run) if size <= run.training.micro_batch // 2]
+    return with_micro_batch(run, sizes[0]) if sizes else None
+
+
+def reason(outcome: Outcome, run: Run) -> str:
+    """Which key has `run` started again after it ended with `outcome`, and what is different then."""
+    if goes_back(outcome, run):
+        return "training.on_nan=rollback: with half the learning rate"
+    if splits(outcome, run):
+        training = as_started_again(outcome, run).training
+        return f"training.on_oom=split: training.micro_batch={training.micro_batch}, training.accumulation={training.accumulation}"
+    return "backend.max_restarts"
 
 
 def budget(run: Run, by: str) -> int:
@@ -44,10 +72,12 @@ def again(exit_code: int) -> Again:
     return next(row.again for row in EXIT_CODES if row.code == exit_code)
 
 
-def final(outcome: Outcome, events: Sequence[dict[str, Any]], allowed: int, run_dir: RunDir, on_nan: str = "stop") -> Outcome | None:
-    """What a run ends with, after an attempt ended with `outcome`; None: it is started again. `on_nan` as the run says."""
-    if goes_back(outcome, on_nan):
+def final(outcome: Outcome, events: Sequence[dict[str, Any]], allowed: int, run_dir: RunDir, run: Run) -> Outcome | None:
+    """What `run` ends with, after an attempt ended with `outcome`; None: it is started again."""
+    if goes_back(outcome, run):
         return None if roll_backs(events, None) < ROLL_BACKS else replace(outcome, message=f"{outcome.message} {NO_MORE}")
+    if splits(outcome, run):
+        return None if split(run) is not None else replace(outcome, message=f"{outcome.message} {NOT_SMALLER}")
     if again(outcome.exit_code) != WITHIN_BUDGET or allowed == 0:
         return outcome
     used = starts_without_progress(events)

@@ -91,12 +91,13 @@ def attempt(
     outcome = outcome_of(run_dir, process.returncode, cause)
     if requests.count or run_dir.stop.exists():
         return outcome
-    on_nan = load_run(run_dir).training.on_nan
-    end = restart.final(outcome, journal.events(run_dir), restarts, run_dir, on_nan)
+    run = load_run(run_dir)
+    end = restart.final(outcome, journal.events(run_dir), restarts, run_dir, run)
     if end is None:
-        why = restart.reason(outcome, on_nan)
+        why = restart.reason(outcome, run)
         display.say(f"Exit code {outcome.exit_code}: {outcome.message}\nStarting again from the newest checkpoint ({why}).")
         execute.clear_failed(run_dir, outcome)
+        execute.change(run_dir, restart.as_started_again(outcome, run))
     return end
 
 

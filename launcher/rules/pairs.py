@@ -64,6 +64,18 @@ RULES: tuple[Rule, ...] = (
         "training.on_nan=stop",
     ),
     Rule(
+        "split-bound",
+        lambda run: run.training.on_oom == "split" and stage_row(run.stage.name).bound != "",
+        "The numbers of this stage change with the samples that pass together, so smaller micro-batches would be another training.",
+        "training.on_oom=stop",
+    ),
+    Rule(
+        "split-streaming",
+        lambda run: run.training.on_oom == "split" and run.data.streaming,
+        "With data.streaming=true smaller micro-batches would give each rank other samples.",
+        "training.on_oom=stop",
+    ),
+    Rule(
         "int8-fsdp2",
         lambda run: bits(run) == 8 and isinstance(run.sharding, Fsdp),
         "FSDP2 cannot split int8 weights. The ranks end with `only Tensors of floating point dtype can require gradients`.",

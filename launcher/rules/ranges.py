@@ -160,6 +160,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("training.seed", lambda value: 0 <= value < 2**32, "between 0 and 2^32 - 1"),
     counted("training.log_interval", 1),
     one_of("training.on_nan", "stop", "skip", "rollback"),
+    one_of("training.on_oom", "stop", "split"),
     counted("training.dataloader_workers", 0, MOST_PROCESSES),
     counted("checkpoint.interval", 0),
     counted("checkpoint.keep", 1),

@@ -57,7 +57,7 @@ ALWAYS: Mapping[str, str] = {
     "optim": "name lr weight_decay max_grad_norm scheduler rank update_interval scale scale_by switch_interval order",
     "training": (
         "max_steps micro_batch accumulation fit effective_batch precision gradient_checkpointing attention loss kernels fp8 "
-        "deterministic neftune_alpha on_nan seed log_interval dataloader_workers"
+        "deterministic neftune_alpha on_nan on_oom seed log_interval dataloader_workers"
     ),
     "checkpoint": "interval resume background",
     "evaluation": "best_at_end patience generate",

@@ -101,6 +101,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("training.log_interval", "", [1], [0]),
     ("training.dataloader_workers", "", [0], [-1]),
     ("training.on_nan", "", ["stop", "skip", "rollback"], ["ignore", ""]),
+    ("training.on_oom", "", ["stop", "split"], ["skip", ""]),
     ("checkpoint.interval", "", [0], [-1]),
     ("checkpoint.keep", "", [1], [0]),
     ("data.control_tokens", "", ["special", "text"], ["Special", "", "plain"]),

@@ -17,6 +17,8 @@ FORBIDDEN = {
     "background-split": (*GPU, "checkpoint.background=true", "sharding=zero2"),
     "skip-zero": (*GPU, "training.on_nan=skip", "sharding=zero2"),
     "skip-scaler": (*GPU, "training.on_nan=skip", "sharding=ddp", "training.precision=fp16_amp"),
+    "split-bound": (*GPU, "training.on_oom=split", "stage=kto", "training.micro_batch=4"),
+    "split-streaming": (*GPU, "training.on_oom=split", "data.streaming=true", "training.max_steps=9"),
     "int8-fsdp2": (*GPU, "regime=qlora", "regime.bits=8", "sharding=fsdp2"),
     "int8-latent": (*GPU, "regime=qlora", "regime.bits=8", "model.architecture.model_type=deepseek_v3"),
     "hqq-fsdp2": (*GPU, "regime=qlora", "regime.bits=2", "sharding=fsdp2"),
