@@ -33,6 +33,7 @@ from trainers.callbacks.rows import Rows
 from trainers.callbacks.schedule import Schedule
 from trainers.callbacks.skipping import Skipping
 from trainers.callbacks.stopping import Stopping, owes_evaluation, save_step
+from trainers.callbacks.tensorboard import TensorBoard
 from trainers.callbacks.tracking import Wandb
 from trainers.callbacks.workspaces import Workspaces
 from trainers.checkpoints.background import Background
@@ -218,6 +219,8 @@ def build(
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
     if run.tracking.name == "wandb" and place.leads:
         callbacks.append(Wandb(run, run_dir))
+    if run.tracking.name == "tensorboard" and place.leads:
+        callbacks.append(TensorBoard(run_dir))
     questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)
     if place.leads and why_none is not None:
         tell(run_dir, [why_none])

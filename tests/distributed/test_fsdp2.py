@@ -1,5 +1,6 @@
 """Every stage under FSDP2 on two ranks: what is learned is what plain data parallelism learns, goes on from a checkpoint, and can be exported."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from peft import PeftModel
 from reward_models import save_reward_model
 from transformers import AutoModelForCausalLM
 
+from conf import journal
+from conf.exit_codes import NOT_A_NUMBER
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
 from trainers.verbs.export import export
@@ -83,6 +86,22 @@ def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
     losses = left[member].losses
     assert len(losses) == 4
     assert losses[3] == losses[2]
+
+
+def test_a_run_that_went_back_twice_goes_on_with_a_quarter_of_the_rate(
+    cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path: Path
+) -> None:
+    """The ranks' part of training.on_nan=rollback: the supervisor's is the same under every sharding (test_finite.py)."""
+    member = cell_of("sft", "lora", "fsdp2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        left = cells.run_cells([member], tmp_path, "torchrun")
+        for _ in range(2):
+            journal.record(left[member].folder, journal.Failed(NOT_A_NUMBER, "the loss is NaN"))
+        cells.resume_cells(left, tmp_path, "torchrun", step=2)
+    rates = [entry["lr"] for entry in map(json.loads, left[member].folder.progress.read_text().splitlines()) if "lr" in entry]
+    assert len(rates) == 4
+    assert rates[3] == pytest.approx(rates[2] / 4)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

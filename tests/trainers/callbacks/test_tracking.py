@@ -21,17 +21,30 @@ import json, os, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-behaviour, folder, starts, answer_seconds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-asked = []
+behaviour, folder, starts, answer_seconds, finish_seconds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
+asked, ending = [], threading.Event()
+answers = behaviour.endswith(" at the end")  # until then it takes what it is sent
+PROJECT = {"id": "cA==", "name": "p", "entity": {"id": "ZQ==", "name": "e"}}
+RUN = {"id": "cg==", "name": "run", "displayName": "run", "config": "{}", "sweepName": "", "project": PROJECT, "historyLineCount": 0}
 
 
 class Server(BaseHTTPRequestHandler):
     def do_POST(self):
         asked.append(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace"))
-        if behaviour == "hangs":
+        if answers and not ending.is_set() and "CreateRunFiles" not in asked[-1]:  # it keeps no files of a run
+            return self.answer({"data": {"upsertBucket": {"bucket": RUN, "inserted": True}, "viewer": {"id": "dQ==", "entity": "e", "flags": "{}"}}})
+        if behaviour.startswith("hangs"):
             threading.Event().wait()
-        self.send_response({"refuses": 401, "fails": 500}[behaviour])
+        self.send_response(401 if behaviour == "refuses" else 500)
         self.end_headers()
+
+    def answer(self, values):
+        text = json.dumps(values).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     do_GET = do_POST
 
@@ -58,21 +71,24 @@ for start in range(starts):
     if start:
         time.sleep(1.5)  # the library names a folder by the second in which it began
     asked.clear()
-    tracker = Wandb(run, run_dir, answer_seconds=answer_seconds, finish_seconds=120.0)
+    tracker = Wandb(run, run_dir, answer_seconds=answer_seconds, finish_seconds=finish_seconds)
     tracker.on_train_begin(None, TrainerState(), TrainerControl())
     for step in range(200):
         tracker.on_log(None, TrainerState(global_step=step), TrainerControl(), {"loss": 1.0})
     waiting = tracker.work.qsize()  # the library has taken none yet, or some: the training did not wait for it
+    if answers:
+        tracker.begun.wait()
+    ending.set()
     tracker.on_train_end(None, TrainerState(), TrainerControl())
     print(json.dumps({"asked": asked, "waiting": waiting, "alive": tracker.thread.is_alive()}), flush=True)
 os._exit(0)
 """
 
 
-def started(behaviour: str, folder: Path, answer_seconds: float, starts: int = 1) -> list[dict[str, Any]]:
+def started(behaviour: str, folder: Path, answer_seconds: float, starts: int = 1, finish_seconds: float = 120.0) -> list[dict[str, Any]]:
     folder.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    argv = [sys.executable, "-c", START, behaviour, str(folder), str(starts), str(answer_seconds)]
+    argv = [sys.executable, "-c", START, behaviour, str(folder), str(starts), str(answer_seconds), str(finish_seconds)]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -107,6 +123,17 @@ def test_whatever_the_server_does_the_run_ends_well(behaviour: str, tmp_path: Pa
     [start] = started(behaviour, tmp_path, 2.0)
     assert not start["alive"]
     assert told(tmp_path)[0].startswith("WARNING: tracking=wandb: ")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("behaviour", ["fails at the end", "hangs at the end"])
+def test_a_server_that_is_lost_at_the_end_is_not_waited_for(behaviour: str, tmp_path: Path) -> None:
+    """It has taken the run and its metrics until then. What it did not take is on disk."""
+    [start] = started(behaviour, tmp_path, PATIENCE, finish_seconds=3.0)
+    assert any("UpsertBucket" in question for question in start["asked"])
+    [warning] = told(tmp_path)
+    assert "the server did not take everything within 3 s after the training. Send them later with: wandb sync" in warning
+    assert list((tmp_path / "wandb").glob("run-*/run-*.wandb"))
 
 
 def test_a_missing_key_is_told_before_training(tmp_path: Path) -> None:
