@@ -156,9 +156,12 @@ def victim_of(run_dir: RunDir, name: str, launcher: int) -> int | None:
     return found[-1] if found else None
 
 
-def trial(number: int, seed: int, on: str, jobs: list[str], broken: bool, root: Path, reference: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+def trial(
+    number: int, seed: int, on: str, jobs: list[str], saves: bool, broken: bool, root: Path, reference: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    """`saves`: the kill is to meet a save, whatever the number of the trial."""
     chance = random.Random(f"{seed} {number}")
-    job, victim, in_save = jobs[number % len(jobs)], chance.choice(("launcher", "agent", "rank")), number // len(jobs) % 2 == 1
+    job, victim, in_save = jobs[number % len(jobs)], chance.choice(("launcher", "agent", "rank")), saves or number // len(jobs) % 2 == 1
     length = LENGTHS[on]
     moment = chance.choice(length.in_save if in_save else length.between)
     folder = Path(tempfile.mkdtemp(prefix=f"trial-{number}-", dir=root))
@@ -212,6 +215,7 @@ def main() -> int:
     parser = arguments(__doc__ or "")
     parser.add_argument("--on", choices=[*JOBS], default="cpu")
     parser.add_argument("--job", help="this one alone", choices=[name for jobs in JOBS.values() for name in jobs])
+    parser.add_argument("--in-save", action="store_true", help="every kill is inside a save (F2 through the command line)")
     parser.add_argument("--at-once", type=int, default=1, help="trials side by side; the undisturbed runs are among them")
     parser.add_argument("--within", type=float, default=1e9, help="end whatever still runs after this many seconds")
     options = parser.parse_args()
@@ -223,7 +227,7 @@ def main() -> int:
         return run(
             options,
             "kills in training",
-            lambda number, seed: trial(number, seed, options.on, jobs, options.broken, root, lambda job: references[job].result()),
+            lambda number, seed: trial(number, seed, options.on, jobs, options.in_save, options.broken, root, lambda job: references[job].result()),
             threads,
         )
 
