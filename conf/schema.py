@@ -304,13 +304,16 @@ class Zero(Sharding):
     stage: int = MISSING  # 1 | 2 | 3: 1 splits optimizer states over the ranks, 2 also gradients, 3 also weights. The choice decides it.
     offload_optimizer: bool = MISSING  # true: optimizer states stay in host memory. The choice decides it.
     offload_params: bool = MISSING  # true: weights stay in host memory; only with zero3_offload.
-    # true: ZeRO-3 gathers and reduces whole layers, two ahead: fewer and larger exchanges. false: module by module, in less memory.
-    whole_layers: bool = MISSING
+    # true: ZeRO-3 gathers and reduces whole layers, two ahead: fewer and larger exchanges. false: module by module, in less memory. null: true where
+    # every weight learns on GPUs and nothing is on the host.
+    whole_layers: bool | None = MISSING
 
 
 @dataclass
 class Fsdp(Sharding):
-    reshard_after_forward: bool = MISSING  # true: gathered weights are freed between the forward and the backward pass.
+    # true: gathered weights are freed between the forward and the backward pass. false: they stay, in more memory and less time. null: true, or what
+    # training.fit=auto chooses.
+    reshard_after_forward: bool | None = MISSING
 
 
 @dataclass

@@ -52,7 +52,7 @@ SHARDINGS: dict[str, ShardingRow] = {
         hook=0.0,
         saving=3,
         cost=24,
-        note="weights are gathered for every layer: slower steps, about a fifth measured on two GPUs",
+        note="weights are gathered for every layer: slower steps, a tenth to a fifth measured on two GPUs",
     ),
     "zero2_offload": ShardingRow(
         "deepspeed",

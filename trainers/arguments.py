@@ -8,6 +8,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from conf.buckets import LAYERS_AHEAD, zero_bucket
+from conf.exchanges import reshards, whole_layers
 from conf.metrics import HIGHER_IS_BETTER
 from conf.optimizers import optimizer_row
 from conf.run_dir import RunDir
@@ -162,7 +163,7 @@ def fsdp_config(sharding: Fsdp, run: Run) -> dict[str, Any]:
     return {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "reshard_after_forward": sharding.reshard_after_forward,
+        "reshard_after_forward": reshards(sharding),
         "state_dict_type": "FULL_STATE_DICT",
         "cpu_ram_efficient_loading": False,
     }
@@ -173,7 +174,7 @@ def choose_buckets(trainer: Trainer, run: Run) -> None:
     handler, plugin = trainer.accelerator.ddp_handler, trainer.accelerator.state.deepspeed_plugin
     if isinstance(run.sharding, Zero) and run.sharding.stage < 3:
         plugin.deepspeed_config["zero_optimization"]["reduce_bucket_size"] = zero_bucket(elements(trainer.model, learned=True))
-    elif isinstance(run.sharding, Zero) and run.sharding.whole_layers:
+    elif whole_layers(run):
         plugin.deepspeed_config["zero_optimization"] |= layer_exchanges(trainer.model)
     elif isinstance(run.sharding, Ddp) and handler is not None:
         handler.gradient_as_bucket_view = True  # no second copy of the gradients, and none of their sums back

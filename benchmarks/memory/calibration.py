@@ -3,10 +3,12 @@
     python -m benchmarks.memory.calibration show RESULTS.jsonl ...                  median and worst of each figure, of any results of cells.py
     python -m benchmarks.memory.calibration compare --out LINES.jsonl RESULTS.jsonl ...     one line a cell; cells that LINES holds are skipped
     python -m benchmarks.memory.calibration before --out BEFORE.jsonl RESULTS.jsonl ...      the same of what was predicted where the cell ran
-    python -m benchmarks.memory.calibration page --lines LINES.jsonl ON_TWO.jsonl --before BEFORE.jsonl --page docs/calibration.md
+    python -m benchmarks.memory.calibration page --lines LINES.jsonl --before BEFORE.jsonl --page docs/calibration.md
 
-Every cell is predicted by the present formulas. Cells that would be refused today, or whose trainer was corrected since (tables.MENDED), are left
-out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step are replayed as they were (then.py).
+RESULTS of cells.py, and of benchmarks/stages/stage_cells.py. Every cell is predicted by the present formulas. Cells that would be refused today, or
+whose trainer was corrected since (tables.MENDED), are left out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step
+are replayed as they were, and of those on two GPUs whose trainer had other buckets counts what was predicted then (then.py). The ranges are those
+that a plan states today.
 """
 
 import argparse
@@ -15,18 +17,22 @@ import random
 import statistics
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks.memory.cells import GRIDS, MORE_SHAPES, write_samples
 from benchmarks.memory.chosen import write_shapes
+from benchmarks.memory.stage_records import judge_stage
 from benchmarks.memory.tables import MENDED, records, seen_by_driver
-from benchmarks.memory.then import estimate_then, is_late, judge_cell
+from benchmarks.memory.then import estimate_then, had_other_buckets, is_late, judge_cell
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged
 from launcher.memory.terms import MemoryEstimate, total
 
 CELLS = {cell.name: cell for grid in GRIDS.values() for group in grid for cell in group}
 FIGURES = ("allocated", "reserved", "nvidia-smi", "host")
+IN_RECORDS = {"allocated": "allocated", "reserved": "reserved", "nvidia-smi": "nvml", "host": "host"}
+ON_TWO = "calibration_on_two.jsonl"
 SEED, SHARE = 14, 0.97
 LEAST = 20  # cells of a group of which a share says something: below, one cell is more than 5 %
 
@@ -57,22 +63,44 @@ class Line:
     regime: str
     sharding: str
     stage: str
+    kind: str  # of job, whose range of `allocated` is the widest
     sizes: dict[str, Size]
 
 
 def line_of(results: Path, record: dict, work: Path) -> Line | None:
     """None where the present trainer is another one, or refuses the cell."""
-    cell = CELLS[record["cell"]]
-    if cell.name in MENDED or (cell.gpus > 1 and is_late(record)):
+    if record["cell"] in MENDED:
         return None
     try:
-        judged = judge_cell(cell, work)
+        judged = judge_cell(CELLS[record["cell"]], work) if record["cell"] in CELLS else judge_stage(record, work)
     except ConfigError:
         return None
-    run = judged.run
-    sizes = sizes_of(estimate_then(judged, record), record["measured"])
-    sharding = run.sharding.name if cell.gpus > 1 else "one GPU"
-    return Line(results.name, cell.name, judged.facts.family, regime_name(judged), sharding, run.stage.name, sizes)
+    run, estimate = judged.run, estimate_then(judged, record)
+    predicted = predicted_then(results, record) if had_other_buckets(run, record) else of_estimate(estimate)
+    if predicted is None:
+        return None
+    sharding = run.sharding.name if record["gpus"] > 1 else "one GPU"
+    named = (judged.facts.family, regime_name(judged), sharding, run.stage.name, estimate.uncertainty.source)
+    return Line(results.name, record["cell"], *named, sizes_of(predicted, estimate, record["measured"]))
+
+
+@cache
+def lines_by_cell(path: Path) -> dict[tuple[str, str], Line]:
+    return {(line.results, line.cell): line for line in read_lines(path)}
+
+
+def of_estimate(estimate: MemoryEstimate) -> dict[str, int]:
+    return {"allocated": estimate.allocated, "reserved": estimate.reserved, "nvidia-smi": estimate.nvml, "host": estimate.host}
+
+
+def predicted_then(results: Path, record: dict) -> dict[str, int] | None:
+    """By the last formulas of the trainer that it ran with (calibration_on_two.jsonl), or as it was committed since; None of earlier stages, whose
+    formulas had faults that are fixed."""
+    earlier = lines_by_cell(results.with_name(ON_TWO))
+    if (results.name, record["cell"]) in earlier:
+        return {figure: size.predicted for figure, size in earlier[results.name, record["cell"]].sizes.items()}
+    committed = record["predicted"]
+    return {name: committed[key] for name, key in IN_RECORDS.items()} if "reserved" in committed else None
 
 
 def regime_name(judged: Judged) -> str:
@@ -81,18 +109,18 @@ def regime_name(judged: Judged) -> str:
     return f"{regime.name}, {bits} bits" if bits else regime.name
 
 
-def sizes_of(estimate: MemoryEstimate, ranks: list[dict]) -> dict[str, Size]:
+def sizes_of(predicted: dict[str, int], estimate: MemoryEstimate, ranks: list[dict]) -> dict[str, Size]:
     """Of the fullest rank; of all ranks together on the host."""
-    outside, share, ranges = total(estimate.outside), estimate.uncertainty.share, estimate.ranges
-    allocated, seen = estimate.allocated, max(seen_by_driver(rank, outside) for rank in ranks)
-    within = int(allocated * (1 - share)), int(allocated * (1 + share))
+    outside, ranges = total(estimate.outside), estimate.ranges
+    allocated, driver = predicted["allocated"], predicted["nvidia-smi"]
+    seen = max(seen_by_driver(rank, outside) for rank in ranks)
     found = {
-        "allocated": Size(max(rank["allocated"] for rank in ranks), allocated, *within),
-        "reserved": Size(max(rank["reserved"] for rank in ranks), estimate.reserved, None, None),
-        "nvidia-smi": Size(seen, estimate.nvml, ranges.driver.low(estimate.nvml), ranges.driver.high(estimate.nvml)),
+        "allocated": Size(max(rank["allocated"] for rank in ranks), allocated, ranges.needed.low(allocated), ranges.needed.high(allocated)),
+        "reserved": Size(max(rank["reserved"] for rank in ranks), predicted["reserved"], None, None),
+        "nvidia-smi": Size(seen, driver, ranges.driver.low(driver), ranges.driver.high(driver)),
     }
     if all("host_phases" in rank for rank in ranks):
-        host = estimate.host
+        host = predicted["host"]
         found["host"] = Size(sum(rank["host"] for rank in ranks), host, ranges.host.low(host), ranges.host.high(host))
     return found
 
@@ -105,7 +133,7 @@ def line_before(results: Path, record: dict) -> Line:
         "nvidia-smi": Size(max(seen_by_driver(rank, outside) for rank in ranks), there["nvml"], None, None),
         "host": Size(sum(rank["host"] for rank in ranks), there["host"], None, None),
     }
-    return Line(results.name, record["cell"], "", "", "one GPU" if record["gpus"] == 1 else "two GPUs", "", sizes)
+    return Line(results.name, record["cell"], "", "", "one GPU" if record["gpus"] == 1 else "two GPUs", "", "", sizes)
 
 
 def compared(paths: Iterable[Path], work: Path, done: Collection[tuple[str, str]] = ()) -> Iterator[Line]:
@@ -118,7 +146,7 @@ def compared(paths: Iterable[Path], work: Path, done: Collection[tuple[str, str]
 
 def read_lines(path: Path) -> list[Line]:
     found = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
-    return [Line(**{**one, "sizes": {figure: Size(**size) for figure, size in one["sizes"].items()}}) for one in found]
+    return [Line(**{"kind": "", **one, "sizes": {figure: Size(**size) for figure, size in one["sizes"].items()}}) for one in found]
 
 
 def errors_of(lines: Iterable[Line], figure: str) -> list[tuple[float, str]]:
@@ -141,7 +169,7 @@ def summary(lines: list[Line]) -> list[str]:
 
 def groups_of(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
     yield "all cells", lines
-    for field in ("sharding", "regime", "family", "stage"):
+    for field in ("kind", "sharding", "regime", "family", "stage"):
         names = sorted({getattr(line, field) for line in lines})
         for name in names if len(names) > 1 else ():
             yield f"{field}: {name}", [line for line in lines if getattr(line, field) == name]
@@ -204,9 +232,9 @@ def page(lines: list[Line], before: list[Line]) -> str:
             "present formulas, on NVIDIA H200s. `within`: cells whose measured size lies in the range that a plan states; a share is given from",
             f"{LEAST} cells on.",
             "`error`: median and worst. A range is meant to hold 95 to 99 % of the cells; one that holds all of many is wider than it need be.",
-            "The cells of two GPUs ran before the trainer kept the gradients of DDP and ZeRO elsewhere (63efd71): `calibration_on_two.jsonl` has",
-            "what the formulas said of them before that change, with the ranges of nvidia-smi that are stated now.",
-            "The range of `allocated`, by which the gate permits a run, is left wider: cells that the formulas had not seen missed a narrower one.",
+            "`kind` is the row of `launcher/memory/uncertainty.py` that states the range of `allocated`, by which the gate permits a run.",
+            "Most runs on two GPUs under DDP, ZeRO-1 and ZeRO-2 were measured before the trainer made other buckets (63efd71). Of them counts what",
+            "the formulas said before that change (`calibration_on_two.jsonl`, or their own records), with the ranges that are stated now.",
             "",
             f"| cells | count | {head} |",
             "|---|---|" + "---|" * len(ranged),

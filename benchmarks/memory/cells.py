@@ -113,11 +113,16 @@ def overrides(cell: MemoryCell, data: Path, bases: Path = BASES) -> list[str]:
     """`bases` holds what bases.py wrote; it need not be there where nothing but a prediction is asked."""
     path = ["model.init=pretrained", f"model.path={bases / cell.model}"] if cell.from_files else ["model.init=random", "model.path=null"]
     return [
-        *("training.fit=off", *cell.overrides, *path, "model.tokenizer=bytes"),  # what a cell does not state is as it was when it was measured
+        *("training.fit=off", *modules_alone(cell), *cell.overrides, *path, "model.tokenizer=bytes"),  # what is not stated is as it was measured
         *("data=files", f"data.folder={data}", f"data.sets=[{cell.rows}]", "data.template=chatml"),
         *(f"training.max_steps={STEPS}", "checkpoint.interval=0", "evaluation.interval=0", "optim.scheduler=constant", "optim.warmup=0"),
         *("gate.mode=off", f"cluster.ranks_per_node={max(1, cell.gpus)}"),
     ]
+
+
+def modules_alone(cell: MemoryCell) -> tuple[str, ...]:
+    """ZeRO-3 gathered module by module."""
+    return ("sharding.whole_layers=false",) if "sharding=zero3" in cell.overrides else ()
 
 
 def tiny(architecture: dict[str, object]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.memory.cells import overrides
 from benchmarks.memory.chosen import MemoryCell
+from conf.schema import Run
 from launcher.composition.compose import compose
 from launcher.gate.judge import Judged, judge_run
 from launcher.memory.allocator.blocks import blocks_of
@@ -20,6 +21,10 @@ from launcher.memory.weights.held import as_held
 # those of the machine of 16 cores, which had one H200.
 LATE_UNTIL, LATE_CORES = "2026-11-30", 16
 
+# Until this day DDP kept its gradients beside its buckets, and ZeRO-1 and 2 had buckets of 500 million elements. A record that names its own bucket
+# has the smaller ones.
+BUCKETS_UNTIL, BUCKETED = "2026-11-30", ("ddp", "zero1", "zero2", "zero2_offload")
+
 
 def judge_cell(cell: MemoryCell, work: Path) -> Judged:
     """`work` holds shapes/ and data/ (write_shapes, write_samples).
@@ -31,8 +36,13 @@ def judge_cell(cell: MemoryCell, work: Path) -> Judged:
 
 
 def is_late(record: dict) -> bool:
-    day, cores = record["surroundings"]["date"], record["surroundings"]["cpus"]
+    day, cores = record["surroundings"]["date"], record["surroundings"].get("cpus")
     return bool(day < LATE_UNTIL or (day == LATE_UNTIL and cores == LATE_CORES))
+
+
+def had_other_buckets(run: Run, record: dict) -> bool:
+    named = record.get("layout", {}).get("reduce_bucket") not in (None, 500_000_000)
+    return record["gpus"] > 1 and run.sharding.name in BUCKETED and record["surroundings"]["date"] <= BUCKETS_UNTIL and not named
 
 
 def estimate_then(judged: Judged, record: dict) -> MemoryEstimate:

@@ -73,7 +73,7 @@ def ahead(layers: int, **keys: Any) -> dict[str, Any]:
     return zero(**LEAVES, stage3_prefetch_bucket_size=layers * LAYER, reduce_bucket_size=LAYER, **keys)
 
 
-WHOLE = ("sharding.whole_layers=true",)
+WHOLE, MODULES = ("sharding.whole_layers=true",), ("sharding.whole_layers=false",)
 SMALL = zero(reduce_bucket_size=2**26, reduce_scatter=False)
 VIEWS = {"ddp": {"gradient_as_bucket_view": True}}
 DEEPSPEED = {"reduce_bucket_size": 500_000_000, "reduce_scatter": True}  # its own settings
@@ -85,11 +85,11 @@ CELLS = (
     Cell("8b-lora/2/ddp", LORA, "ddp", changes=VIEWS, goal=0.99),
     Cell("1b-full/2/ddp", FULL, "ddp", changes=VIEWS, goal=0.96),
     Cell("1b-full/2/zero2", FULL, "zero2", changes=SMALL, goal=0.95),
-    Cell("1b-full/2/zero3", FULL, "zero3", goal=0.85),
+    Cell("1b-full/2/zero3", FULL, "zero3", keys=MODULES, goal=0.85),
     Cell("1b-full/2/zero3/layers", FULL, "zero3", keys=WHOLE, goal=0.85),
     Cell("1b-full/2/fsdp2", FULL, "fsdp2", goal=0.96),
     Cell("1b-full/2/zero1", FULL, "zero1", changes=SMALL),
-    Cell("1b-full/1/zero3", FULL, "zero3", gpus=1),
+    Cell("1b-full/1/zero3", FULL, "zero3", keys=MODULES, gpus=1),
     Cell("1b-full/1/fsdp2", FULL, "fsdp2", gpus=1),
     Cell("1b-full/1/zero2", FULL, "zero2", gpus=1, changes=SMALL),
     Cell("1b-full/1/zero1", FULL, "zero1", gpus=1, changes=SMALL),
@@ -107,7 +107,14 @@ CELLS = (
     ),
     Cell("1b-full/2/zero3/layers-4-ahead", FULL, "zero3", keys=WHOLE, changes=ahead(4), goal=0.85),
     Cell("1b-full/2/zero3/layers-whole-bucket", FULL, "zero3", keys=WHOLE, changes=ahead(2, reduce_scatter=False), goal=0.85),
-    Cell("1b-full/2/zero3/large-buckets", FULL, "zero3", changes=zero(reduce_bucket_size=LAYER, stage3_prefetch_bucket_size=2 * LAYER), goal=0.85),
+    Cell(
+        "1b-full/2/zero3/large-buckets",
+        FULL,
+        "zero3",
+        keys=MODULES,
+        changes=zero(reduce_bucket_size=LAYER, stage3_prefetch_bucket_size=2 * LAYER),
+        goal=0.85,
+    ),
     Cell("1b-full/2/fsdp2/2-ahead", FULL, "fsdp2", changes={"ahead": 2}, goal=0.96),
     Cell("1b-full/2/fsdp2/few-channels", FULL, "fsdp2", changes={"environment": {"NCCL_MAX_CTAS": "8"}}, goal=0.96),
     Cell("1b-full/2/ddp/100MB", FULL, "ddp", keys=("sharding.bucket_mb=100",), changes=VIEWS, goal=0.96),

@@ -17,9 +17,10 @@ from itertools import product
 from math import ceil, inf
 
 from conf.choices import choice, has_file
+from conf.exchanges import reshards
 from conf.kernels import FUSED_FAMILIES
 from conf.ranks import ranks
-from conf.schema import Run, Sharding
+from conf.schema import Fsdp, Run, Sharding
 from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import stage_row
 from launcher.facts.model import ModelFacts
@@ -105,7 +106,7 @@ def fewest_layers(run: Run, depth: int, judge: Callable[[Run], Verdict]) -> list
 
 def candidates(run: Run, samples: int | None, left: Open = BATCH_AND_SHARDING) -> Iterator[Run]:
     """Every combination that can work and keeps the effective batch."""
-    split = shardings(run) if left.sharding else [run.sharding]
+    split = shardings(run) if left.sharding else forms(run.sharding, run) if left.gathered else [run.sharding]
     recomputing = (False, True) if left.checkpointing else (run.training.gradient_checkpointing,)
     sizes = micro_batches(run, samples) if left.micro_batch else [run.training.micro_batch]
     for computed, sharding, checkpointing, size in product(computations(run, left), split, recomputing, sizes):
@@ -144,7 +145,7 @@ def why_plain(run: Run, left: Open) -> str | None:
         (family not in FUSED_FAMILIES, f"the fused kernels were not compared for {family}"),
         (training.precision == "fp32", "the fused kernels were not measured with training.precision=fp32"),
         (len(run.model.added_tokens) > 0, "the fused kernels were not tried with model.added_tokens"),
-        (compares(run), "the fused kernels were not run on a GPU in a stage that compares answers"),
+        (compares(run), "the fused kernels ran on GPUs in two runs alone of stages that compare answers"),
         (fused_unknown(run) is not None, f"the memory of the fused kernels is not predicted with {fused_unknown(run)}"),
     )
     refused = incompatibilities(with_kernels(run, "fused", "plain", left))
@@ -167,7 +168,14 @@ def shardings(run: Run) -> list[Sharding]:
     known = [(name, row) for name, row in SHARDINGS.items() if name == given.name or has_file("sharding", name)]
     there = [(name, row) for name, row in known if run.node.gpus or not row.offloads]
     useful = [name for name, row in there if ranks(run) > 1 or not row.splits or row.offloads]
-    return [given if name == given.name else choice("sharding", name) for name in useful]
+    return [form for name in useful for form in forms(given if name == given.name else choice("sharding", name), run)]
+
+
+def forms(sharding: Sharding, run: Run) -> list[Sharding]:
+    """As it is and, where its key leaves that open, with gathered weights that stay until the backward pass."""
+    if isinstance(sharding, Fsdp) and sharding.reshard_after_forward is None and ranks(run) > 1:
+        return [sharding, replace(sharding, reshard_after_forward=False)]
+    return [sharding]
 
 
 def micro_batches(run: Run, samples: int | None) -> list[int]:
@@ -216,7 +224,8 @@ def lines(run: Run, chosen: Run, left: Open, against: Mapping[str, str]) -> list
         (left.attention, "attention", "the first of varlen, sdpa and eager that works with these kernels and rows"),
     )
     said = [f"training.{key}={as_override(getattr(training, key))}: {why}" for is_open, key, why in rows if is_open]
-    return [*said, *([f"sharding={chosen.sharding.name}: {against.get('sharding', first)}"] if left.sharding else [])]
+    split = left.sharding or chosen.sharding != run.sharding
+    return [*said, *([f"{sharding_words(chosen.sharding)}: {against.get('sharding', first)}"] if split else [])]
 
 
 def parts(run: Run) -> dict[str, str]:
@@ -226,8 +235,13 @@ def parts(run: Run) -> dict[str, str]:
         "checkpointing": checkpointing_words(training.gradient_checkpointing),
         **({"kernels": "fused kernels"} if training.kernels == "fused" else {}),
         **({"loss": f"{training.loss} loss"} if training.loss != "plain" else {}),
-        "sharding": f"sharding={run.sharding.name}",
+        "sharding": sharding_words(run.sharding),
     }
+
+
+def sharding_words(sharding: Sharding) -> str:
+    kept = isinstance(sharding, Fsdp) and not reshards(sharding)
+    return f"sharding={sharding.name}{' sharding.reshard_after_forward=false' if kept else ''}"
 
 
 def checkpointing_words(value: bool | int) -> str:

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from conf.choices import choice
+from conf.exchanges import whole_layers
 from conf.hub import is_folder
-from conf.schema import Composed, Qlora, Run, Slurm
+from conf.ranks import ranks
+from conf.schema import Composed, Qlora, Run, Slurm, Zero
 from launcher.errors import ConfigError
 from launcher.facts.awaited import awaited_run
 from launcher.facts.data import refuse_unfit_sets, trained_samples
@@ -183,7 +185,14 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
             f"node={run.node.name} is not this machine, so its disk is not judged. The run needs {gib(predicted.disk)} in output={run.output} there."
         )
         node = replace(node, notes=(*node.notes, note))
-    special = (*dequantised_base(run), *rounded_products(run), *absent_base(run), *passed_over(run, facts), *(() if fit else kept_activations(run)))
+    special = (
+        *dequantised_base(run),
+        *rounded_products(run),
+        *absent_base(run),
+        *passed_over(run, facts),
+        *(() if fit else kept_activations(run)),
+        *whole_exchanges(run),
+    )
     return Judged(run, facts, node, predicted, verdict, expected, fit, (*node.notes, *special, *notes))
 
 
@@ -205,6 +214,14 @@ def rounded_products(run: Run) -> tuple[str, ...]:
     if not run.training.fp8:
         return ()
     return ("training.fp8=true: products of frozen matrices are rounded to 8 bits, so losses differ a little from those without it.",)
+
+
+def whole_exchanges(run: Run) -> tuple[str, ...]:
+    if ranks(run) == 1 or not isinstance(run.sharding, Zero) or run.sharding.whole_layers is not None or not whole_layers(run):
+        return ()
+    return (
+        f"sharding={run.sharding.name} exchanges whole layers, two ahead: faster, in a little more memory. sharding.whole_layers=false does not.",
+    )
 
 
 def kept_activations(run: Run) -> tuple[str, ...]:

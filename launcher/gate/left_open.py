@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from conf.schema import Composed
+from conf.schema import Composed, Fsdp
 from conf.stages import bound_by, stage_row
 from launcher.errors import ConfigError
 
@@ -17,6 +17,7 @@ class Open:
     kernels: bool = False
     loss: bool = False
     attention: bool = False  # follows the kernels
+    gathered: bool = False  # whether FSDP2 frees what it gathered
 
 
 BATCH_AND_SHARDING = Open()
@@ -47,8 +48,9 @@ def left_open(composed: Composed, gpus: int) -> Open | None:
         kernels=training.kernels is None and not training.fp8,
         loss=training.loss is None,
         attention=training.attention is None,
+        gathered=isinstance(composed.sharding, Fsdp) and composed.sharding.reshard_after_forward is None,
     )
-    if asked or (implied and not writes and (found.micro_batch or found.checkpointing or found.kernels or found.loss)):
+    if asked or (implied and not writes and (found.micro_batch or found.checkpointing or found.kernels or found.loss or found.gathered)):
         return found
     layers = training.gradient_checkpointing == "auto" or (implied and writes and found.checkpointing)
     return LAYERS if layers else None

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Uncertainty:
-    share: float  # of what is predicted, to both sides
+    """Shares of what is predicted by which the true size may be smaller and larger."""
+
+    below: float
+    above: float
     source: str  # the kind of job that it comes from
+
+    @property
+    def share(self) -> float:
+        return max(self.below, self.above)
 
 
 @dataclass(frozen=True)

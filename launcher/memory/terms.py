@@ -38,6 +38,9 @@ class Phase:
         return max(self.terms, key=lambda term: term.bytes)
 
 
+ONE_LAYER = "activations of one layer"  # a term of most moments
+
+
 @dataclass(frozen=True)
 class Moment:
     """Of the backward pass of one layer."""
@@ -112,7 +115,12 @@ class MemoryEstimate:
             "host_terms": {term.name: term.bytes for term in self.host_terms},
             "disk_terms": {term.name: term.bytes for term in self.disk_terms},
             "doubts": list(self.doubts),
-            "uncertainty": {"share": self.uncertainty.share, "source": self.uncertainty.source},
+            "uncertainty": {
+                "share": self.uncertainty.share,
+                "below": self.uncertainty.below,
+                "above": self.uncertainty.above,
+                "source": self.uncertainty.source,
+            },
             "ranges": self.stated_ranges(),
         }
 

@@ -5,6 +5,7 @@ A ring passes (n - 1) / n of what it reduces or gathers through every rank, so t
 
 from dataclasses import dataclass
 
+from conf.exchanges import reshards, whole_layers
 from conf.schema import Fsdp, Lora, Zero
 from conf.shardings import sharding_row
 from launcher.memory.weights.optimizer import state_bytes
@@ -50,7 +51,7 @@ def exchange_of(work: Work) -> Exchange:
 def gathers(work: Work) -> float:
     """Of all weights in one micro-batch: before each forward pass and, where they were freed again, before the backward pass."""
     sharding = work.run.sharding
-    kept = isinstance(sharding, Fsdp) and not sharding.reshard_after_forward
+    kept = isinstance(sharding, Fsdp) and not reshards(sharding)
     return 1 + work.forwards + (0 if kept else 1)
 
 
@@ -82,7 +83,7 @@ def gathering_host(work: Work) -> float:
     sharding = work.run.sharding
     if not isinstance(sharding, Zero) or sharding.stage != 3:
         return 0.0
-    return hooked_tensors(work) * (GATHERED_LAYER if sharding.whole_layers else GATHERED_MODULE)
+    return hooked_tensors(work) * (GATHERED_LAYER if whole_layers(work.run) else GATHERED_MODULE)
 
 
 def hooked_tensors(work: Work) -> int:

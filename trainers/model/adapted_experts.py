@@ -17,7 +17,7 @@ from trainers.model.experts import Adapter, PackedExperts, expert_modules
 
 
 class Offered:
-    """What PEFT reads of a parameter: its shape, dtype and device."""
+    """What PEFT reads of a parameter: its shape, dtype and device; and where it lies, by which DeepSpeed's checkpoints tell shared weights."""
 
     def __init__(self, packed: PackedExperts, transposed: bool) -> None:
         sides = (packed.inputs, packed.outputs) if transposed else (packed.outputs, packed.inputs)
@@ -25,6 +25,9 @@ class Offered:
         self.device = next((tensor.device for tensor in packed.stacked.values()), torch.device("meta"))
         self.requires_grad = False
         self.packed = packed
+
+    def data_ptr(self) -> int:
+        return next((tensor.data_ptr() for tensor in self.packed.stacked.values()), 0)
 
 
 def offer_experts(model: nn.Module) -> list[str]:

@@ -5,7 +5,7 @@ from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
 from launcher.memory.step.activations import fused_gate, mlp_width, reads_stream
 from launcher.memory.step.column_sums import column_sum_bytes
-from launcher.memory.terms import Term, Terms
+from launcher.memory.terms import ONE_LAYER, Term, Terms
 from launcher.memory.weights.parameters import adapter_targets
 
 PRODUCTS = 4  # of an answer's size: its gradient, that scaled, and that times the magnitude and times the adapter's answer
@@ -92,6 +92,6 @@ def gradient_terms(job: Job, modules: list[ModuleKind], saved: int) -> Terms:
     sums = column_sum_bytes(job.tokens, outputs) if job.gpu else 0
     products = (PRODUCTS * magnitude_bytes(job) + narrow_gradient(job)) * outputs + job.arithmetic.residual * job.facts.hidden
     return (
-        Term("activations of one layer", saved, "what is left of what a layer saves"),
+        Term(ONE_LAYER, saved, "what is left of what a layer saves"),
         Term("gradients of dora's magnitudes", products * job.tokens + sums, GRADIENTS_SOURCE),
     )

@@ -5,7 +5,7 @@ from conf.schema import Lora, Qlora
 from launcher.facts.model import ModuleKind
 from launcher.memory.job import Job
 from launcher.memory.step.activations import CLOSING, expert_bytes, expert_element, experts_keep_inputs, last_part, layer_modules
-from launcher.memory.terms import Moment, Term
+from launcher.memory.terms import ONE_LAYER, Moment, Term
 from launcher.memory.weights.parameters import expert_targets, packed_experts
 
 
@@ -35,7 +35,7 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
     facts, copies = job.facts, routed_copies(job)
     incoming = job.arithmetic.element * facts.hidden * job.tokens
     again = 2 * incoming if job.run.training.gradient_checkpointing else 0  # recomputed there: the residual stream and its norm
-    layer = Term("activations of one layer", saved, "what a layer saves per token")
+    layer = Term(ONE_LAYER, saved, "what a layer saves per token")
     outputs = Term("expert gradients", 3 * copies * facts.hidden + incoming, "of the weighted outputs, the outputs and the routing weights")
     if not learns:
         forward = Term("forward pass of the layer", again, "residual stream and its norm")
@@ -44,7 +44,7 @@ def expert_moments(job: Job, saved: int, learns: bool) -> tuple[Moment, ...]:
             *adapted_expert_moments(job, saved, forward),
             *packed_expert_moments(job, saved, forward),
         )
-    gone = Term("activations of one layer", saved - 2 * copies * facts.intermediate, "without the experts' inner values")
+    gone = Term(ONE_LAYER, saved - 2 * copies * facts.intermediate, "without the experts' inner values")
     return (
         Moment("expert outputs", 0, (layer, outputs)),
         Moment("experts", stacked(job), (gone, Term("expert gradients", incoming, "of the layer's output"))),
@@ -59,7 +59,7 @@ def adapted_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment,
     if not experts:
         return ()
     facts, copies = job.facts, routed_copies(job)
-    layer = Term("activations of one layer", saved - copies * facts.hidden, "without the experts' outputs")
+    layer = Term(ONE_LAYER, saved - copies * facts.hidden, "without the experts' outputs")
     work = Term("expert gradients", copies * (facts.hidden + facts.intermediate) + forward.bytes // 2, "of the outputs and the inner values")
     merged = Term("gradient of adapted experts", job.storage.frozen * sum(module.parameters for module in experts) // 3, "of their second matrices")
     return (Moment("adapted experts", 0, (layer, work, merged, forward)),)
@@ -74,8 +74,8 @@ def packed_expert_moments(job: Job, saved: int, forward: Term) -> tuple[Moment, 
         return ()
     facts, copies = job.facts, routed_copies(job)
     incoming = job.arithmetic.element * facts.hidden * job.tokens + (waiting_outputs(job) if forward.bytes else 0)
-    second = Term("activations of one layer", saved - copies * facts.hidden, "without the experts' outputs")
-    first = Term("activations of one layer", saved - expert_saved(job, learns=False), "without the experts' values")
+    second = Term(ONE_LAYER, saved - copies * facts.hidden, "without the experts' outputs")
+    first = Term(ONE_LAYER, saved - expert_saved(job, learns=False), "without the experts' values")
     widths = (facts.hidden, 2 * facts.intermediate) if forward.bytes else (facts.intermediate, facts.hidden)  # of what a product makes
     twice = [int(group_share(job, opens) * copies * width) for opens, width in zip((False, True), widths, strict=True)]
     inner = copies * (facts.hidden + facts.intermediate) + incoming + twice[0]

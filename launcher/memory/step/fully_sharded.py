@@ -4,6 +4,7 @@ An embedding of its own, every layer, and a tail of last norm and head, to which
 the tail stays so from the loss to its own gradient.
 """
 
+from conf.exchanges import reshards
 from conf.schema import Fsdp
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms
@@ -11,7 +12,7 @@ from launcher.memory.weights.gathering import block_bytes
 
 
 def by_groups(job: Job) -> bool:
-    return isinstance(job.run.sharding, Fsdp) and job.split.ranks > 1 and job.run.sharding.reshard_after_forward
+    return isinstance(job.run.sharding, Fsdp) and job.split.ranks > 1 and reshards(job.run.sharding)
 
 
 def block(job: Job) -> int:

@@ -13,7 +13,7 @@ from launcher.memory.step.activations import CLOSING, fused_gate, in_last_layer,
 from launcher.memory.step.layer_adapters import INT8_ROWS, INT8_SOURCE, adapted_in_mlp, adapts_closing, dequantised, matrices_of
 from launcher.memory.step.layer_backward import Weights, casts, layer_saved, layer_weights, norm_saved
 from launcher.memory.step.query_sums import query_sums
-from launcher.memory.terms import Moment, Term, Terms, total
+from launcher.memory.terms import ONE_LAYER, Moment, Term, Terms, total
 from launcher.memory.weights.parameters import adapter_elements, adapter_targets
 from launcher.memory.weights.resident import accumulates, fp8_matrices
 
@@ -76,7 +76,7 @@ def recomputed_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Te
     unkept = 0 if keeps_product(job, learns) else element * mlp_width(job.facts)
     answer = (unkept + (element + job.arithmetic.residual) * hidden + joined_gate(job)) * job.tokens
     return (
-        Term("activations of one layer", saved, "what a layer saves per token"),
+        Term(ONE_LAYER, saved, "what a layer saves per token"),
         Term("forward pass of the layer", answer, "its last answer, and the gradient that waits for it"),
         *int8_rows(job),
         *fp8_terms(job, sum(each.inputs for each in fp8_in_mlp(job, closing=True))),
@@ -120,7 +120,7 @@ def closing_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
     rounded = total(fp8_terms(job, sum(each.outputs for each in fp8_in_mlp(job, closing=True))))
     inner = max(width * (3 if drops(job) else 1) * job.tokens + rounded, joined * job.tokens)
     return (
-        Term("activations of one layer", saved, "what a layer saves per token"),
+        Term(ONE_LAYER, saved, "what a layer saves per token"),
         Term(
             "MLP gradients",
             inner,
@@ -182,7 +182,7 @@ def opening_terms(job: Job, saved: int, weights: Weights, learns: bool) -> Terms
     uncast = max(job.storage.compute * weights.widest - (inner + element * hidden) * job.tokens, 0) if job.storage.autocast else 0
     made = element * hidden + (job.arithmetic.residual * hidden if one_by_one else 0)
     return (
-        Term("activations of one layer", saved - (kept + adapted_product(job)) * job.tokens, "without the MLP's product"),
+        Term(ONE_LAYER, saved - (kept + adapted_product(job)) * job.tokens, "without the MLP's product"),
         Term("MLP gradients", made * job.tokens + uncast, "of its input, and of its largest matrix before the cast"),
         *stream_gradients(job, 1),
         *opening_products(job),
@@ -204,7 +204,7 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
     expanded = 2 * element * queries if facts.kv_heads < facts.heads else 0
     work = (2 * queries + 2 * keys) * element + expanded + query_sums(job) + 4 * facts.heads
     return (
-        Term("activations of one layer", saved, "without its MLP and second norm"),
+        Term(ONE_LAYER, saved, "without its MLP and second norm"),
         Term("attention gradients", work * job.tokens, "of the output, queries, keys and values; fp32 sums"),
         *stream_gradients(job, 1),
         *unadapted(job, in_mlp=False),

@@ -31,7 +31,7 @@ from launcher.memory.step.layer_adapters import (
     shares_inputs,
 )
 from launcher.memory.step.query_sums import query_sums
-from launcher.memory.terms import Moment, Term, Terms, total
+from launcher.memory.terms import ONE_LAYER, Moment, Term, Terms, total
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def recompute_terms(job: Job, saved: int, weights: Weights) -> Terms:
     inner = (0 if closing and shares_inputs(job) else element) * width + float_copies(job) * width
     stream = ((2 if shares_inputs(job) else 4) * element + arithmetic.residual + post_norm_bytes(job)) * job.facts.hidden
     return (
-        Term("activations of one layer", saved, "what a layer saves per token"),
+        Term(ONE_LAYER, saved, "what a layer saves per token"),
         Term(
             "forward pass of the layer",
             (inner + stream) * job.tokens + recomputed_bytes(job),
@@ -164,14 +164,14 @@ def gate_terms(job: Job, saved: int) -> Terms:
     stream = (rows + 2 * residual + (1 if shares_inputs(job) else 2) * element + copy) * job.facts.hidden
     size = (widest * 2 * mlp_width(job.facts) + stream) * job.tokens
     return (
-        Term("activations of one layer", saved - product, "without its MLP"),
+        Term(ONE_LAYER, saved - product, "without its MLP"),
         Term("forward pass of the layer", size, "gate and up, thrice; residual stream, the gradient that waits"),
     )
 
 
 def mlp_terms(job: Job, saved: int, weights: Weights) -> Terms:
     return (
-        Term("activations of one layer", saved, "what a layer saves per token"),
+        Term(ONE_LAYER, saved, "what a layer saves per token"),
         Term("MLP gradients", mlp_gradients(job), "of its inner values and its input; before those, of a dequantised matrix"),
         *casts(job, weights, weights.closing),
     )
@@ -205,7 +205,7 @@ def mlp_weight_terms(job: Job, saved: int, weights: Weights) -> Terms:
         work += job.arithmetic.element * (2 if fused_gate(job.facts) else 1) * mlp_width(job.facts) * job.tokens
     uncast = job.storage.compute * weights.widest if job.storage.autocast else 0
     return (
-        Term("activations of one layer", saved, "without its MLP"),
+        Term(ONE_LAYER, saved, "without its MLP"),
         Term("MLP gradients", work + uncast, "of its input, and of its largest matrix before the cast"),
         *bias_terms(job),
         *dequantised_terms(job, in_mlp=True),
@@ -231,7 +231,7 @@ def attention_terms(job: Job, saved: int, weights: Weights) -> Terms:
     scores = (4 + arithmetic.element) * facts.heads * job.batch.length
     work = (scores if job.run.training.attention == "eager" else flash) * job.tokens
     return (
-        Term("activations of one layer", saved, "without its MLP and second norm"),
+        Term(ONE_LAYER, saved, "without its MLP and second norm"),
         Term("attention gradients", work, "output, fp32 queries and repeated keys and values; eager: scores"),
         *dequantised_terms(job, in_mlp=False),
         *casts(job, weights, weights.opened),
@@ -242,7 +242,7 @@ def closing_norm_terms(job: Job, saved: int) -> Terms:
     """Where a norm follows the MLP: four products of its saved input and their sum, beside the gradient of the residual stream."""
     work = (5 * 4 + job.arithmetic.residual) * job.facts.hidden * job.tokens
     return (
-        Term("activations of one layer", saved, "what a layer saves per token"),
+        Term(ONE_LAYER, saved, "what a layer saves per token"),
         Term("norm gradients", work, "of the layer's last norm, in fp32"),
     )
 

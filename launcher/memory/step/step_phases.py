@@ -1,9 +1,12 @@
 """Activations and the work of the forward and backward pass, as terms of a phase."""
 
+from dataclasses import replace
+
 from conf.buckets import zero_bucket
 from conf.schema import Badam
 from launcher.facts.model.trace import Trace
 from launcher.memory.job import Job
+from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.fully_sharded import by_groups, end_buffers, first_layer_buffers, last_layer_buffers, whole_gradients
 from launcher.memory.step.fused_layer import fused_moments
 from launcher.memory.step.layer_backward import learning_moments
@@ -20,7 +23,7 @@ from launcher.memory.step.recomputation import (
 )
 from launcher.memory.step.saved import mask_bytes, stream_terms
 from launcher.memory.step.traced_moments import first_layer, largest_moment, moment_terms
-from launcher.memory.terms import Phase, Term, Terms, total
+from launcher.memory.terms import ONE_LAYER, Moment, Phase, Term, Terms, total
 from launcher.memory.weights.gathering import by_layers
 from launcher.memory.weights.resident import (
     accumulates,
@@ -164,6 +167,15 @@ def full_bucket_terms(job: Job, gradients: int) -> Terms:
     return (*buffer_terms(job), *made, *streams, *lower_layers_terms(job, above))
 
 
+def without_product(job: Job, moment: Moment) -> Moment:
+    """Where the gradient of the MLP's last matrix, the first of a layer, fills the bucket: that matrix has given back its input by then."""
+    if moment.name != "layer":
+        return moment
+    product = job.arithmetic.element * mlp_width(job.facts) * job.tokens
+    less = (replace(term, bytes=max(0, term.bytes - product * (term.name == ONE_LAYER))) for term in moment.terms)
+    return replace(moment, terms=tuple(less))
+
+
 def middle_layer_terms(job: Job, gradients: int) -> Terms:
     """Of the highest layer that is computed again, below others that are not: these have their gradients, and what they kept has gone."""
     above = job.census.head + job.census.layer * (kept_layers(job) if job.census.adapters else kept_learning(job))
@@ -187,7 +199,7 @@ def layer_phases(job: Job, inside: Terms) -> tuple[Phase, ...]:
     first = of_layer(job, recomputed_layers(job) > 0 or last_again(job))
     ends = [("last", last_layer_terms, moments(of_layer(job, last_again(job)), 0)), ("first", first_layer_terms, moments(first, unsaved_norm(job)))]
     if layers_until_full(job):
-        ends.append(("full bucket,", full_bucket_terms, ends[0][2]))
+        ends.append(("full bucket,", full_bucket_terms, tuple(without_product(job, moment) for moment in ends[0][2])))
     if not last_again(job) and recomputed_layers(job) > 1:
         ends.append(("middle", middle_layer_terms, moments(first, 0)))
     return tuple(

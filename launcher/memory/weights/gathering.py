@@ -1,6 +1,7 @@
 """Whole weights that ranks gather from their shares, and for how long they stay (DeepSpeed 0.19.8; torch fully_shard)."""
 
 from conf.buckets import zero_bucket
+from conf.exchanges import reshards, whole_layers
 from conf.regimes import regime_row
 from conf.schema import Fsdp, Qlora, Run, Zero
 from launcher.facts.model import ModelFacts
@@ -14,15 +15,24 @@ from launcher.memory.weights.split import Split, base_element, largest_layer
 def gathered_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
     """Whole weights that a rank holds around the loss."""
     element = base_element(run, census, storage)
-    if isinstance(run.sharding, Fsdp) and split.ranks > 1:
+    if isinstance(run.sharding, Fsdp) and split.ranks == 1:
+        # The tail too comes as a copy of its one share (results/speed/h200x2_scaling.jsonl, 1b-full/1/fsdp2).
+        return storage.compute * facts.vocab * facts.hidden
+    if isinstance(run.sharding, Fsdp):
         # The tail, and the piece in which the last group came, until the forward pass returns: the tail's own, or with a tied embedding, which is
         # gathered first of all, the last layer's (torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py, wait_for_unshard).
         tail = storage.compute * facts.vocab * facts.hidden
         piece = block_bytes(run, facts, census, storage, split) if facts.tied else tail
-        return tail + piece if run.sharding.reshard_after_forward else int(element * census.base)
-    if isinstance(run.sharding, Zero) and run.sharding.stage == 3:
+        return tail + piece if reshards(run.sharding) else int(element * census.base)
+    if isinstance(run.sharding, Zero) and run.sharding.stage == 3 and not holds_shares_alone(run, split):
         return storage.compute * reused_soon(run, facts, census) if repeats_its_passes(run) else 0
     return 0
+
+
+def holds_shares_alone(run: Run, split: Split) -> bool:
+    """ZeRO-3 on one rank: a gathered weight is a view of its one share, unless that is on the host (runtime/zero/partition_parameters.py,
+    NoGatherHandle)."""
+    return isinstance(run.sharding, Zero) and split.ranks == 1 and not split.host_weights
 
 
 def frees_at_once(run: Run) -> bool:
@@ -32,7 +42,7 @@ def frees_at_once(run: Run) -> bool:
 
 def by_layers(run: Run) -> bool:
     """ZeRO-3 that gathers and reduces a layer at once."""
-    return isinstance(run.sharding, Zero) and run.sharding.stage == 3 and run.sharding.whole_layers
+    return whole_layers(run)
 
 
 def reused_soon(run: Run, facts: ModelFacts, census: Census) -> int:
@@ -62,7 +72,7 @@ def whole_quantised(run: Run, census: Census, split: Split) -> int:
 
 def block_bytes(run: Run, facts: ModelFacts, census: Census, storage: Storage, split: Split) -> int:
     """FSDP2 gathers the block whose layer runs."""
-    if not isinstance(run.sharding, Fsdp) or split.ranks == 1 or not run.sharding.reshard_after_forward:
+    if not isinstance(run.sharding, Fsdp) or split.ranks == 1 or not reshards(run.sharding):
         return 0
     return int(base_element(run, census, storage) * largest_layer(facts))
 

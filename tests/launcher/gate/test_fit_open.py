@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.exchanges import reshards
 from conf.run_dir import RunDir, load_run, save_run
+from conf.schema import Fsdp, Run
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from launcher.gate import fit, verdict
@@ -141,10 +143,11 @@ def test_a_number_of_layers_that_cannot_be_is_refused(overrides: tuple[str, ...]
 
 @pytest.mark.usefixtures("without_extra")
 def test_what_nobody_asked_for_does_not_come_so_near_to_the_limit_that_the_estimate_may_be_wrong() -> None:
-    """Mixtures are known to 1.5 %, and the margin is 1 %: between its bounds the default computes layers again, and auto none."""
-    job = ("model=mixtral_8x7b", "regime=qlora", "node=h200_141", "training.effective_batch=1", "data.cutoff=2048")
+    """8-bit layers under the chunked loss may need 3 % more, and the margin is 1 %: between both the default computes layers again, and auto none."""
+    bits = ("regime=qlora", "regime.bits=8", "training.loss=chunked")
+    job = ("model=llama3.1_8b", *bits, "node=h200_141", "training.effective_batch=1", "data.cutoff=8192")
     fast, frugal = (judged(*job, f"training.gradient_checkpointing={kept}").estimate for kept in ("false", "true"))
-    limit = int(fast.required * 1.0125)  # gate.margin is 0.01, and mixtures are known to 0.015
+    limit = int(fast.required * 1.02)  # gate.margin is 0.01
     assert frugal.ranges.needed.high(frugal.required) < limit < fast.ranges.needed.high(fast.required)
     node = (f"node.gpu_memory={limit}",)
 
@@ -202,7 +205,7 @@ def test_stages_that_compare_answers_keep_a_micro_batch_on_which_their_loss_depe
     found = judged("model=llama3.2_1b", "node=h200_141", f"stage={stage[0]}", "regime=lora", STATED, *stage[1:])
 
     assert tuple(getattr(found.run.training, key) for key in KEYS) == (micro_batch, 4 // micro_batch, False, "plain", "plain", "sdpa")
-    assert "training.kernels=plain: the fused kernels were not run on a GPU in a stage that compares answers" in found.fit
+    assert "training.kernels=plain: the fused kernels ran on GPUs in two runs alone of stages that compare answers" in found.fit
 
 
 @pytest.mark.usefixtures("with_extra")
@@ -330,3 +333,53 @@ def test_what_is_chosen_for_such_a_family_never_recomputes_and_says_why() -> Non
 
     assert chosen.training.gradient_checkpointing is False
     assert "training.gradient_checkpointing=false: transformers cannot compute the activations of this family again" in reasons
+
+
+TWO_FULL = ("model=llama3.2_1b", "node=h200_141", "node.gpus=2", "regime=full", "training.fit=auto", "training.effective_batch=2", "sharding=fsdp2")
+
+
+def fitted_on_two(*stated: str, kept_fits: bool = True) -> tuple[Run, tuple[str, ...]]:
+    """Where only FSDP2 is permitted."""
+    composed = compose([*SOURCE, *TWO_FULL, *stated])
+    run, left = settled(composed, node_of(composed).node), left_open(composed, 2)
+    facts = judged("model=llama3.2_1b", "node=h200_141").facts
+    assert left is not None
+
+    def permitting(candidate: Run) -> verdict.Verdict:
+        found = verdict.judge(candidate, facts, estimate(candidate, facts))
+        split = isinstance(candidate.sharding, Fsdp)
+        return replace(found, permitted=split and (kept_fits or reshards(candidate.sharding)))
+
+    return fit.fitted(run, facts, permitting, None, left)
+
+
+@pytest.mark.usefixtures("without_extra")
+@pytest.mark.parametrize(
+    ("stated", "kept_fits", "chosen_value", "said"),
+    [
+        ((), True, False, "sharding=fsdp2 sharding.reshard_after_forward=false: "),
+        ((), False, None, "sharding=fsdp2: "),
+        (("sharding.reshard_after_forward=true",), True, True, "sharding=fsdp2: "),
+    ],
+)
+def test_fsdp2_keeps_what_it_gathered_where_that_fits_and_the_key_is_open(
+    stated: tuple[str, ...], kept_fits: bool, chosen_value: bool | None, said: str
+) -> None:
+    """Two H200s kept 96.9 % of the rate of one, instead of 94.9."""
+    run, reasons = fitted_on_two(*stated, kept_fits=kept_fits)
+
+    assert isinstance(run.sharding, Fsdp)
+    assert run.sharding.reshard_after_forward is chosen_value
+    assert any(reason.startswith(said) for reason in reasons), reasons
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_a_stated_fsdp2_keeps_what_it_gathered_without_being_asked() -> None:
+    stated = (*TWO_FULL[:-3], "sharding=fsdp2")
+    found = judged(*stated)
+    assert isinstance(found.run.sharding, Fsdp)
+    assert found.run.sharding.reshard_after_forward is False
+    assert "sharding=fsdp2 sharding.reshard_after_forward=false: first in the order of speed" in found.fit
+    off = judged(*stated, "training.fit=off").run.sharding
+    assert isinstance(off, Fsdp)
+    assert off.reshard_after_forward is None

@@ -20,9 +20,9 @@ def decided(required_share: float, *overrides: str) -> Judged:
     return judge_run(compose([*JOB, *node, f"node.gpu_memory={int(predicted * required_share)}", *overrides]))
 
 
-@pytest.mark.parametrize(("share", "close"), [(0.98, False), (0.995, True), (1.0, True), (1.005, True), (1.011, False)])
+@pytest.mark.parametrize(("share", "close"), [(0.98, False), (0.998, True), (1.0, True), (1.005, True), (1.011, False)])
 def test_the_limit_is_close_within_the_uncertainty_below_and_the_margin_above(share, close):
-    """llama with adapters on one GPU: uncertainty 1 %; gate.margin is 1 %."""
+    """llama with adapters on one GPU: uncertainty 0.35 %; gate.margin is 1 %."""
     verdict = decided(share).verdict
 
     assert bool(verdict.close) is close
@@ -32,7 +32,7 @@ def test_the_limit_is_close_within_the_uncertainty_below_and_the_margin_above(sh
 def test_a_close_verdict_says_how_close():
     said = decided(1.0).verdict.close
     assert said.startswith("may or may not fit: ")
-    assert "The limit lies within the margin of 1.0% or the estimate's uncertainty (one GPU: at most 0.9 %" in said
+    assert "The limit lies within the margin of 1.0% or the estimate's uncertainty (one GPU: 98 % of the runs" in said
     # on another card as much memory may be too little: 2 % of some 17 GiB, and 0.29 GiB of context and sums, may be needed too
     elsewhere = decided(1.03, "node.gpu_name=A100-80GB").verdict
     assert elsewhere.permitted

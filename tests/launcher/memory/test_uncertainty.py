@@ -4,34 +4,38 @@ from launcher.memory.constants import GIB, MIB
 from launcher.memory.estimate import estimate
 
 
-def share(described, *overrides):
-    return estimate(*described("model=llama3.1_8b", "node.gpus=1", *overrides)).uncertainty.share
+def stated(described, *overrides):
+    found = estimate(*described("model=llama3.1_8b", "node.gpus=1", *overrides)).uncertainty
+    return found.below, found.above
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ((), 0.01),
-        (("training.loss=chunked",), 0.015),
-        (("model=mixtral_8x7b",), 0.015),
-        (("node.gpus=2",), 0.01),
-        (("node.gpus=2", "sharding=zero2", "regime=full"), 0.01),
-        (("node.gpus=2", "sharding=zero3", "regime=full"), 0.025),
-        (("regime=qlora", "regime.bits=8", "training.loss=fused"), 0.03),
-        (("regime=qlora", "regime.bits=8"), 0.01),
-        (("regime=qlora", "regime.bits=2"), 0.01),
-        (("regime=lora", "regime.dora=true"), 0.015),
-        (("node.gpus=2", "sharding=zero3_offload", "regime=full"), 0.19),
-        (("node.gpus=2", "sharding=zero3_offload", "regime=lora"), 0.03),
-        (("node.gpus=2", "sharding=fsdp2", "regime=full"), 0.02),
-        (("node.gpus=8",), 0.03),
-        (("optim=galore", "regime=full"), 0.01),
-        (("cluster.nodes=2",), 0.03),
-        (("node.gpus=0",), 0.29),
+        ((), (0.0035, 0.0035)),
+        (("training.loss=chunked",), (0.0055, 0.0055)),
+        (("model=mixtral_8x7b",), (0.008, 0.008)),
+        (("node.gpus=2",), (0.009, 0.004)),
+        (("node.gpus=2", "sharding=zero2", "regime=full"), (0.009, 0.004)),
+        (("node.gpus=2", "sharding=zero3", "regime=full"), (0.02, 0.02)),
+        (("node.gpus=2", "sharding=zero3", "regime=full", "training.gradient_checkpointing=false"), (0.009, 0.006)),
+        (("node.gpus=2", "sharding=zero3", "regime=full", "sharding.whole_layers=false"), (0.009, 0.006)),
+        (("node.gpus=2", "sharding=zero3", "regime=lora", "stage=rm"), (0.009, 0.12)),
+        (("regime=qlora", "regime.bits=8", "training.loss=fused"), (0.005, 0.03)),
+        (("regime=qlora", "regime.bits=8"), (0.0035, 0.0035)),
+        (("regime=qlora", "regime.bits=2"), (0.0035, 0.0035)),
+        (("regime=lora", "regime.dora=true"), (0.008, 0.008)),
+        (("node.gpus=2", "sharding=zero3_offload", "regime=full"), (0.025, 0.19)),
+        (("node.gpus=2", "sharding=zero3_offload", "regime=lora"), (0.025, 0.012)),
+        (("node.gpus=2", "sharding=fsdp2", "regime=full"), (0.009, 0.009)),
+        (("node.gpus=8",), (0.03, 0.03)),
+        (("optim=galore", "regime=full"), (0.0035, 0.0035)),
+        (("cluster.nodes=2",), (0.03, 0.03)),
+        (("node.gpus=0",), (0.16, 0.29)),
     ],
 )
 def test_every_kind_of_job_states_its_own_uncertainty(described, overrides, expected):
-    assert share(described, *overrides) == expected
+    assert stated(described, *overrides) == expected
 
 
 def test_the_largest_of_several_kinds_counts_and_names_its_source(described):
@@ -39,7 +43,8 @@ def test_the_largest_of_several_kinds_counts_and_names_its_source(described):
 
     assert predicted.uncertainty.share == 0.03
     assert "outliers" in predicted.uncertainty.source
-    assert predicted.as_dict()["uncertainty"] == {"share": 0.03, "source": predicted.uncertainty.source}
+    assert (predicted.uncertainty.below, predicted.uncertainty.above) == (0.008, 0.03)  # the other side is that of mixtures
+    assert predicted.as_dict()["uncertainty"] == {"share": 0.03, "below": 0.008, "above": 0.03, "source": predicted.uncertainty.source}
 
 
 def needed(described, *overrides):
@@ -50,8 +55,17 @@ def needed(described, *overrides):
 
 def test_on_the_card_that_was_measured_the_kind_of_job_says_it_all(described):
     required, low, high, source = needed(described)
-    assert (low, high) == (int(required * 0.99), int(required * 1.01))
-    assert source.startswith("one GPU: at most 0.9 %")
+    assert (low, high) == (int(required * 0.9965), int(required * 1.0035))
+    assert source.startswith("one GPU: 98 % of the runs")
+
+
+def test_rows_that_may_all_be_as_long_state_what_they_would_spare(described):
+    """Two rows of 64 tokens: a bias of 2 x 64 x 64 values in 16 bits, keys and values of 8 heads repeated for 32, and a mask of bytes."""
+    padded, alone = (needed(described, "training.precision=bf16", f"training.micro_batch={rows}", "data.cutoff=64") for rows in (2, 1))
+    spared = 2 * 2 * 64 * 64 + 2 * 2 * (32 - 8) * 128 * 2 * 64 + 2 * 64 * 64
+
+    assert int(padded[0] * 0.9965) - padded[1] == spared
+    assert int(alone[0] * 0.9965) == alone[1]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +111,15 @@ def test_the_stated_ranges_hold_what_is_predicted(described):
         (("training.kernels=fused",), (0.13, 0.04), (0.09, 0.10)),
         (("training.attention=eager",), (0.09, 0.12), (0.09, 0.10)),
         (("regime=qlora", "regime.bits=2"), (0.09, 0.08), (0.03, 0.18)),
-        (("node.gpus=2",), (0.07, 0.13), (0.07, 0.09)),
-        (("node.gpus=2", "sharding=zero2", "regime=full"), (0.05, 0.24), (0.07, 0.09)),
-        (("node.gpus=2", "sharding=zero3_offload", "regime=full"), (0.19, 0.36), (0.07, 0.09)),  # no narrower than what is allocated
+        (("node.gpus=2",), (0.10, 0.13), (0.09, 0.10)),
+        (("node.gpus=2", "sharding=zero2", "regime=full"), (0.10, 0.32), (0.09, 0.10)),
+        (("node.gpus=2", "sharding=fsdp2", "regime=full"), (0.10, 0.13), (0.09, 0.36)),
+        (("node.gpus=2", "stage=grpo", "stage.rewards=[brevity]"), (0.33, 0.08), (0.09, 0.83)),
+        (("node.gpus=2", "sharding=zero3_offload", "regime=full"), (0.05, 0.36), (0.09, 0.10)),
     ],
 )
 def test_what_the_driver_shows_and_the_host_holds_have_ranges_of_their_own(described, overrides, driver, host):
     predicted = estimate(*described("model=llama3.1_8b", "node.gpus=1", *overrides))
     assert (predicted.ranges.driver.below, predicted.ranges.driver.above) == driver
     assert (predicted.ranges.host.below, predicted.ranges.host.above) == host
-    assert f"-{driver[0]:.0%} to +" in predicted.ranges.driver.source or driver[0] == 0.19
+    assert f"-{driver[0]:.0%} to +" in predicted.ranges.driver.source

@@ -122,7 +122,7 @@ def test_the_host_gathers_weights_of_zero3_while_the_gpu_works() -> None:
     keys = ("model=llama3.2_1b", "regime=full", "training.micro_batch=4", "data.cutoff=2048", "node.gpus=2", *ONE_H200)
     plain, modules, layers = (
         next(term for term in told(*keys, *sharding).terms if term.name == "waiting for the host")
-        for sharding in (("sharding=zero2",), ("sharding=zero3",), ("sharding=zero3", "sharding.whole_layers=true"))
+        for sharding in (("sharding=zero2",), ("sharding=zero3", "sharding.whole_layers=false"), ("sharding=zero3",))
     )
     assert "and 190 ms of the sharding engine" in modules.source
     assert "and 95 ms of the sharding engine" in layers.source
@@ -135,11 +135,14 @@ def test_one_rank_exchanges_nothing() -> None:
     assert not {"gathering weights", "reducing gradients", "offloading", "sharding engine"} & set(found)
 
 
-@pytest.mark.parametrize(("sharding", "share"), [("ddp", 0.94), ("fsdp2", 0.93), ("zero1", 0.89), ("zero2", 0.88), ("zero3", 0.64)])
+MODULES = "zero3 sharding.whole_layers=false"
+
+
+@pytest.mark.parametrize(("sharding", "share"), [("ddp", 0.94), ("fsdp2", 0.93), ("zero1", 0.89), ("zero2", 0.88), (MODULES, 0.64)])
 def test_two_h200s_keep_the_share_of_ones_rate_that_they_kept(sharding: str, share: float) -> None:
     """1B, full bf16, micro-batch 4 x 2048 (conf/shardings.py)."""
     keys = ("model=llama3.2_1b", "regime=full", "training.precision=bf16", "training.micro_batch=4", "data.cutoff=2048")
-    one, two = (told(*keys, *ONE_H200, f"node.gpus={gpus}", f"sharding={sharding if gpus > 1 else 'ddp'}") for gpus in (1, 2))
+    one, two = (told(*keys, *ONE_H200, f"node.gpus={gpus}", *f"sharding={sharding if gpus > 1 else 'ddp'}".split()) for gpus in (1, 2))
     assert one.seconds / two.seconds == pytest.approx(share, abs=0.05)
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from launcher.memory.estimate import estimate
+from launcher.memory.estimate import estimate, estimate_batch
+from launcher.memory.step.activations import Batch
 
 P8 = 8_030_261_248  # Llama-3.1-8B
 # Both buckets of ZeRO-1 and 2 in 16 bits, in GiB, less than those of 500 million elements with which the figures below were measured.
@@ -35,7 +36,7 @@ def test_zero1_splits_gradients_when_a_step_is_over_and_keeps_them_whole_and_its
 
 
 def test_zero3_splits_weights_too_and_holds_a_billion_of_them_and_what_completes_a_module_around_the_loss(described):
-    loss = terms(described, "backward: loss", "sharding=zero3", "node.gpus=4")
+    loss = terms(described, "backward: loss", "sharding=zero3", "sharding.whole_layers=false", "node.gpus=4")
 
     assert loss["weights"] == 2 * P8 // 4
     assert loss["gradient partition"] == 2 * P8 // 4
@@ -46,14 +47,14 @@ def test_zero3_splits_weights_too_and_holds_a_billion_of_them_and_what_completes
 
 
 def test_zero3_by_whole_layers_has_a_bucket_of_one_and_all_gradients_of_the_layer_that_runs(described):
-    choices = ("sharding=zero3", "node.gpus=4", "sharding.whole_layers=true")
+    choices = ("sharding=zero3", "node.gpus=4")  # what is done of its own accord
     layer = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
     loss, norm = (terms(described, phase, *choices) for phase in ("backward: loss", "backward: first norm"))
 
     assert loss["weights that are not split"] == 2 * (2 * 32 + 1) * 4096 + 2 * layer
     assert loss["gathered weights"] == 2 * (128256 * 4096 + 3 * layer)  # the head and two layers are fewer than a billion
     assert norm["whole gradients"] == 2 * layer
-    assert "whole gradients" not in terms(described, "backward: first norm", "sharding=zero3", "node.gpus=4")
+    assert "whole gradients" not in terms(described, "backward: first norm", *choices, "sharding.whole_layers=false")
 
 
 def test_ddp_keeps_gradients_in_its_buckets_and_nowhere_else(described):
@@ -81,6 +82,30 @@ def test_gradients_in_buckets_and_whole_layers_are_within_half_a_percent_of_two_
     run, facts = described("model=llama3.2_1b", "regime=full", *batch, *sharding, "node.gpus=2")
 
     assert estimate(run, facts).allocated / GIB == pytest.approx(measured, rel=0.005)
+
+
+# The same model, full in bf16, 4 x 4,096 tokens, none of them padding (benchmarks/results/speed/h200x2_scaling.jsonl), GiB.
+FUSED = ("training.kernels=fused", "training.loss=fused")
+OF_FULL_ROWS = [
+    ((), 1, 57.237),
+    (("sharding=zero1", *FUSED), 1, 29.750),
+    (("sharding=zero2", *FUSED), 1, 29.750),
+    (("sharding=zero3", "sharding.whole_layers=false"), 1, 61.849),
+    (("sharding=fsdp2",), 1, 57.726),
+    (("sharding=zero3", "sharding.whole_layers=false"), 2, 57.974),
+    (("sharding=zero3",), 2, 58.161),
+    (("sharding=fsdp2",), 2, 54.274),
+    (("sharding=fsdp2", "sharding.reshard_after_forward=false"), 2, 56.086),
+]
+
+
+@pytest.mark.parametrize(("choices", "gpus", "measured"), OF_FULL_ROWS)
+def test_rows_that_are_all_as_long_are_met_to_the_thousandth_on_one_and_two_gpus(described, choices, gpus, measured):
+    """They need no mask. One rank alone holds all shares of ZeRO-1 and 2, gathers nothing under ZeRO-3, and copies the tail under FSDP2."""
+    batch = ("training.micro_batch=4", "data.cutoff=4096", "training.gradient_checkpointing=false", "training.precision=bf16")
+    run, facts = described("model=llama3.2_1b", "regime=full", *batch, *choices, f"node.gpus={gpus}")
+
+    assert estimate_batch(run, facts, Batch(4, 4096, masked=False)).allocated / GIB == pytest.approx(measured, rel=0.001)
 
 
 def test_ddp_makes_one_gradient_at_a_time_beside_its_buckets(described):
