@@ -14,7 +14,6 @@ Exits 1 when either ratio is below 0.9, or when its memory grows over 1.25 times
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -23,9 +22,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks.running.cpus import surroundings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("datasets", "transformers", "tokenizers", "pyarrow", "numpy")
@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="regimen-data-speed-") as folder:
         before = os.getloadavg()
         results = [compared(kind, arguments, Path(folder)) for kind in KINDS]
-    arguments.out.write_text(json.dumps({**surroundings(before), "records": arguments.records, "results": results}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({**surroundings(PACKAGES, before), "records": arguments.records, "results": results}, indent=1) + "\n")
     for result in results:
         speed = f"ratio {result['ratio']:.2f} (wall {result['wall_ratio']:.2f})"
         print(f"{result['kind']}: {speed}, memory at 4n {result['memory_growth']:.2f} times that at n")
@@ -231,24 +231,6 @@ def anonymous_bytes(pid: int) -> int:
 
 
 MEASURED = {"ours": measure_ours, "theirs": measure_theirs}
-
-
-def surroundings(before: tuple[float, float, float]) -> dict[str, Any]:
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "cpu": processor(),
-        "cpus": os.cpu_count(),
-        "load_before": before,
-        "load_after": os.getloadavg(),
-    }
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,16 @@ against `python -c "import hydra, omegaconf"` beside them. Exits 1 when a median
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from benchmarks.running.cpus import surroundings
 from benchmarks.speed.once import REGIMEN, Taken, thousand_estimates, until_agent, whole
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,7 +57,8 @@ def main() -> int:
         ratios = [beside_yardstick(argv, goal, work, site, arguments.runs) for argv, goal in ((("--help",), HELP_RATIO), (PERMITTED, PLAN_RATIO))]
     arguments.out.write_text(
         json.dumps(
-            {**surroundings(before), "runs": arguments.runs, "measurements": [*map(asdict, results)], "ratios": [*map(asdict, ratios)]}, indent=1
+            {**surroundings(PACKAGES, before), "runs": arguments.runs, "measurements": [*map(asdict, results)], "ratios": [*map(asdict, ratios)]},
+            indent=1,
         )
         + "\n"
     )
@@ -116,24 +115,6 @@ def beside_yardstick(argv: Sequence[str], goal: float, work: Path, site: Mapping
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(median(values), 4), "least": round(min(values), 4), "most": round(max(values), 4)}
-
-
-def surroundings(load_before: tuple[float, float, float]) -> dict[str, object]:
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "cpu": processor(),
-        "cpus": os.cpu_count(),
-        "load_before": load_before,
-        "load_after": os.getloadavg(),
-    }
-
-
-def processor() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else platform.machine()
 
 
 if __name__ == "__main__":
