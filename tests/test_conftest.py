@@ -52,3 +52,30 @@ def test_a_skipped_test_that_is_required_fails_with_its_reason(tmp_path: Path) -
     assert "--require=distributed: test_suite.py::test_needs_a_compiler was skipped: Skipped: no g++ here" in done.stdout
     assert "--require=slurm: test_suite.py::test_needs_a_cluster was skipped: Skipped: no daemons" in done.stdout
     assert "1 failed, 2 skipped, 1 error" in done.stdout
+
+
+WORKER = """
+import os
+
+import pytest
+
+@pytest.mark.parametrize("number", range(3))
+def test_here(number):
+    with open("workers.txt", "a") as file:
+        file.write(f"{__file__} {os.environ['PYTEST_XDIST_WORKER']}\\n")
+"""
+
+
+def test_all_files_of_slurm_go_to_one_worker_and_each_other_file_to_one(tmp_path: Path) -> None:
+    """Many small files: without the grouping, those of Slurm would go to both."""
+    shutil.copy(CONFTEST, tmp_path / "conftest.py")
+    for name in (*(f"tests/slurm/test_{letter}.py" for letter in "abcd"), *(f"tests/other/test_{letter}.py" for letter in "efgh")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(WORKER)
+    argv = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--numprocesses=2", "--dist=loadfile", "tests")
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "24 passed" in done.stdout, done.stdout + done.stderr
+    ran = [line.split() for line in (tmp_path / "workers.txt").read_text().splitlines()]
+    assert len({worker for file, worker in ran if "/slurm/" in file}) == 1
+    assert len({worker for _, worker in ran}) == 2
+    assert len(set(map(tuple, ran))) == 8
