@@ -56,6 +56,7 @@ from trainers.measures.layout import write_peak
 from trainers.measures.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.measures.plots import draw_loss, draw_memory
 from trainers.model.conversation import end_answers, save_ends
+from trainers.model.shares import read_shares
 from trainers.model.tokenizer import load_tokenizer
 from trainers.model.vocabulary import grown
 from trainers.optimizers.build import choose_optimizer
@@ -231,6 +232,7 @@ def build(
     trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
     trainer.keeps_rows = True
     trainer.background = background
+    read_shares(trainer)
     finite.trainer = rows.trainer = trainer
     if skipping:
         skipping.trainer = trainer

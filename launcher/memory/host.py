@@ -1,5 +1,6 @@
 """Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
+from conf.loading import reads_shares
 from conf.regimes import regime_row
 from conf.schema import Fsdp, Qlora, Zero
 from launcher.memory.constants import (
@@ -24,6 +25,7 @@ from launcher.memory.weights.parameters import packed_bytes, packed_experts, wei
 PROCESSES = "processes"
 IN_FLIGHT = "checkpoint in flight"
 IMPORTS = "anonymous memory after the imports with CUDA's context, per rank"
+SLICES = 4  # that transformers reads at once: GLOBAL_WORKERS of core_model_loading.py
 KERNELS = "the same with the kernels of all libraries loaded, per rank"
 
 
@@ -74,7 +76,7 @@ def fullest(job: Job, peak: int, *, leads: bool, beside: Terms = ()) -> Terms:
             started,
             Term("weights in one piece", flattened_bytes(job), "ZeRO-3 puts its share together on the host (runtime/zero/utils.py, defragment)"),
         ),
-        (training, *held, Term("saving", saving_bytes(job, leads=leads), "the final model on its way to files")),
+        (training, *held, Term("saving", saving_bytes(job, leads=leads), "the final model, or a checkpoint, on its way to files")),
     )
     return max(phases, key=total)
 
@@ -115,14 +117,17 @@ def loading_bytes(job: Job) -> int:
     """Of one rank on its way to a GPU: measured on a CPU for Qwen2.5-0.5B, qwen3_moe and mixtral, with the code that loads them here.
 
     safetensors maps its files, so that weights in the dtype of their files (16 bits) are no memory of the process until they are copied to the GPU;
-    those that become fp32 are. bitsandbytes' layers go straight to the GPU; ZeRO-3 reads its parts from the mapped files; random weights are made
-    where they train, but under FSDP on the host.
+    those that become fp32 are. Where each rank of FSDP2 reads its share, it has a few slices in hand.
+    bitsandbytes' layers go straight to the GPU; ZeRO-3 reads its parts from the mapped files; random weights are made where they train, but under
+    FSDP on the host.
     """
     run, element = job.run, loaded_element(job.run)
     quantised_in_place = isinstance(run.regime, Qlora) and (run.regime.bits != 2 or packs(job))
     split_in_place = isinstance(run.sharding, Zero) and run.sharding.stage == 3
     if quantised_in_place or split_in_place:
         return 0
+    if reads_shares(run, job.facts.mixture):
+        return SLICES * element * job.census.largest // job.split.weights if element > 2 else 0
     if run.model.init == "random" and not adapts(job):
         return element * (job.census.base + untied_head(job)) if isinstance(run.sharding, Fsdp) else 0
     if element == 2:
@@ -172,7 +177,8 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     """Of one rank at the end: accelerate/accelerator.py, get_state_dict; transformers/trainer.py, save_model; safetensors/torch.py, save_file.
 
     The first rank holds what it writes. ZeRO-1 and 2 have every rank clone the whole model to the host, adapters or not; FSDP2 gathers it for the
-    first rank; ZeRO-3 gathers what learns. Without a split an adapter is written alone.
+    first rank, and for a checkpoint afterwards the optimizer's states (accelerate/utils/fsdp_utils.py, save_fsdp_optimizer); ZeRO-3 gathers what
+    learns. Without a split an adapter is written alone.
     """
     sharding, adapter = job.run.sharding, adapts(job)
     whole = weight_bytes(job.run, job.census, job.storage) - packed_bytes(job.run, job.facts)
@@ -181,7 +187,7 @@ def saving_bytes(job: Job, *, leads: bool) -> int:
     if not leads:
         return 0
     if isinstance(sharding, Fsdp):
-        return whole + named_twice(job) + (0 if adapter else written_copies(job))
+        return max(whole + named_twice(job) + (0 if adapter else written_copies(job)), state_bytes(job.run, job.census, job.storage))
     if adapter:
         return job.storage.weight * job.census.trained
     return whole + (written_copies(job) if isinstance(sharding, Zero) else 0)

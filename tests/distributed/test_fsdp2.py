@@ -11,12 +11,13 @@ import pytest
 import torch
 from peft import PeftModel
 from reward_models import save_reward_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conf import journal
 from conf.exit_codes import NOT_A_NUMBER
 from conf.request import Export, Trained
 from conf.run_dir import RunDir, load_run
+from trainers.model.tokenizer import load_tokenizer
 from trainers.verbs.export import export
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long]
@@ -102,6 +103,25 @@ def test_a_run_that_went_back_twice_goes_on_with_a_quarter_of_the_rate(
     rates = [entry["lr"] for entry in map(json.loads, left[member].folder.progress.read_text().splitlines()) if "lr" in entry]
     assert len(rates) == 4
     assert rates[3] == pytest.approx(rates[2] / 4)
+
+
+def test_a_run_that_reads_its_shares_learns_what_one_of_whole_weights_learns_and_goes_on(cells: ModuleType, tmp_path: Path) -> None:
+    """Its optimizer steps the shares that were read, not what the model was built of."""
+    torch.manual_seed(0)
+    settled = cells.Cell("full_fp32", "ddp").settled
+    config = AutoConfig.for_model(**settled.model.architecture)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "files")
+    load_tokenizer(settled).save_pretrained(tmp_path / "files")
+    further = ("model.init=pretrained", f"model.path={tmp_path / 'files'}")
+    split, whole = (cells.Cell("full_fp32", sharding, further=further) for sharding in ("fsdp2", "ddp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        left = cells.run_cells([split], tmp_path, "torchrun")
+        made = left[split].losses
+        cells.resume_cells(left, tmp_path, "torchrun", step=2)
+    expected = cells.run_cells([whole], tmp_path, "torchrun")[whole].losses
+    assert made == pytest.approx(expected, rel=1e-4)
+    assert left[split].losses[3] == made[2]
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

@@ -164,8 +164,12 @@ def searched_matrix(job: Job) -> int:
 
 
 def split_expert_terms(job: Job) -> Terms:
-    """transformers writes experts one by one, and gate and up apart: copies of every one (core_model_loading.py, revert_weight_conversion)."""
-    if not job.census.experts:
+    """transformers writes experts one by one, and gate and up apart: copies of every one (core_model_loading.py, revert_weight_conversion).
+
+    They are made where the state to be written lies. DeepSpeed and FSDP2 bring it to the host first (accelerate/accelerator.py, get_state_dict);
+    host.py counts them there.
+    """
+    if not job.census.experts or (job.gpu and not isinstance(job.run.sharding, Ddp)):
         return ()
     halves = sum(
         module.parameters * module.instances for module in job.facts.modules if module.kind == "experts" and module.name.endswith("gate_up_proj")

@@ -2,6 +2,8 @@ import pytest
 
 from launcher.memory.constants import DEEPSPEED, EXPERT_KERNELS, GIB, RANK_HOST_CPU, RANK_HOST_LOADING, RANK_HOST_TRAINING
 from launcher.memory.estimate import estimate
+from launcher.memory.host import loading_bytes
+from launcher.memory.job import job_of, worst_batch
 from launcher.memory.weights.offload import pinned, pinned_in_groups
 
 P8 = 8_030_261_248  # Llama-3.1-8B
@@ -68,6 +70,24 @@ def test_packed_experts_pass_through_the_host_one_by_one_and_a_random_base_is_no
     assert not any(term.name == "base" for term in predicted.disk_terms)
 
 
+@pytest.mark.parametrize("sharding", ["zero3", "fsdp2"])
+def test_experts_of_8x22b_are_taken_apart_on_the_host_where_ranks_split_them(described, sharding):
+    """DeepSpeed and FSDP2 give the first rank a state on its host to write; under ddp it is the GPU's, and so are the copies of gate and up."""
+    job = ("model=mixtral_8x22b", "regime=full", "training.precision=bf16", "optim=sgd", "node.gpus=16")
+    run, facts = described(*PRETRAINED, *job, f"sharding={sharding}")
+    predicted = estimate(run, facts)
+    saved = {term.name: term.bytes for term in next(phase for phase in predicted.phases if phase.name == "save").terms}
+    everything = sum(module.parameters * module.instances for module in facts.modules)
+    gate_and_up = 56 * 8 * 2 * 6144 * 16384
+
+    assert "experts, one by one" not in saved
+    found = {term.name: term.bytes for term in predicted.host_terms}
+    assert found["saving"] == pytest.approx(2 * (everything + gate_and_up), rel=0.01)
+    plain = estimate(*described(*PRETRAINED, *job, "sharding=ddp"))
+    copies = {term.name: term.bytes for term in next(phase for phase in plain.phases if phase.name == "save").terms}
+    assert copies["experts, one by one"] == 2 * gate_and_up
+
+
 def test_a_state_that_zero2_copies_to_the_host_names_no_packed_experts(described):
     found = host(described, "model=mixtral_8x7b", "regime=qlora", "sharding=zero2", "node.gpus=2")
     embedding_and_head, attention = 2 * 2 * 32_000 * 4096, 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024)
@@ -89,11 +109,27 @@ def test_zero2_casts_tensor_by_tensor_on_the_host(described):
 
 
 def test_a_tied_head_is_gathered_twice_in_the_dtype_of_the_embedding(described):
-    found = host(described, "model=llama3.2_1b", "regime=full", "sharding=fsdp2", "node.gpus=2")
+    found = host(described, "model=llama3.2_1b", "regime=full", "sharding=fsdp2", "optim=sgd", "node.gpus=2")
 
-    # the second rank loads, the first saves: fp32, and a head of 128,256 x 2,048 again
+    # the first rank saves: fp32, and a head of 128,256 x 2,048 again
     assert found["saving"] == 4 * (1_235_814_400 + 128_256 * 2048)
-    assert found["loading"] == 4 * 1_235_814_400
+
+
+def test_ranks_of_fsdp2_read_their_shares_of_70b_and_no_rank_holds_a_copy(described):
+    """Four slices at once of an embedding of 128,256 x 8,192 in fp32, over 16 ranks; a regime of another kind, or experts, are loaded whole."""
+    job = ("model=llama3.1_70b", "sharding=fsdp2", "node.gpus=16")
+    run, facts = described(*PRETRAINED, *job, "regime=full")
+
+    slices = 4 * 4 * 128_256 * 8192 // 16
+    assert loading_bytes(job_of(run, facts, worst_batch(run, facts))) == slices
+    assert host(described, *job, "regime=full")["loading"] == 15 * slices  # the first rank holds most when it saves
+
+
+@pytest.mark.parametrize("what", [("stage=dpo",), ("stage=rm",), ("model.added_tokens=[new]",), ("model.init=random", "model.path=null")])
+def test_what_is_made_of_whole_weights_is_loaded_whole_by_every_rank(described, what):
+    run, facts = described(*PRETRAINED, "model=llama3.2_1b", "sharding=fsdp2", "node.gpus=2", "regime=full", *what)
+
+    assert loading_bytes(job_of(run, facts, worst_batch(run, facts))) >= 4 * 1_100_000_000
 
 
 def test_paged_states_take_host_memory_only_where_the_gpu_has_no_room(described):
@@ -122,10 +158,13 @@ def test_zero2_clones_the_whole_model_on_every_rank_to_save_it(described):
 
 
 def test_fsdp2_gathers_the_model_for_the_first_rank(described):
-    found = host(described, "regime=full", "training.precision=bf16", "sharding=fsdp2", "node.gpus=2")
+    job = ("regime=full", "training.precision=bf16", "sharding=fsdp2", "node.gpus=2")
+    found = host(described, *job, "optim=sgd")
 
     assert found["saving"] == 2 * P8
     assert found["processes"] == 2 * RANK_HOST_TRAINING
+    assert host(described, *job)["saving"] == 4 * P8  # two states of 16 bits, for a checkpoint
+    assert host(described, "regime=full", "sharding=fsdp2", "node.gpus=2")["saving"] == 8 * P8
 
 
 def test_the_first_rank_draws_and_saves_the_random_base_of_an_adapter(described):
