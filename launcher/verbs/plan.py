@@ -53,12 +53,13 @@ def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPl
 
 def unstarted_again(run_dir: RunDir, overrides: Sequence[str]) -> LaunchPlan:
     """Of a run that goes on; what changes in its length is among the notes."""
-    from launcher.launch import after, lengthen, rewind, status  # a first plan reads no other run
+    from launcher.launch import after, lengthen, measured_times, rewind, status  # a first plan reads no other run
 
     run, before = after.with_run_folder(recorded.resumed_run(run_dir, overrides)), recorded.recorded_run(run_dir)
     if status.status_of(run_dir).state == "finished" and not lengthen.changed_length(before, run):
         rewind.refuse_finished(run_dir, run.checkpoint.resume)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+    measured_times.refuse_by_times(run, run_dir)
     length = lengthen.lengthening(run_dir, before, run)
     decided = judge_recorded(run)
     notes = [*(lengthen.lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
@@ -134,6 +135,24 @@ def show_plan_json(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int
     told = {"proposals": proposals_as_dicts(plan.judged, overrides, config_dirs)} if refused else {}
     print(json.dumps(plan_as_dict(plan, dict(os.environ)) | told, indent=1))
     return REFUSED if refused else 0
+
+
+def show_job(overrides: Sequence[str], config_dirs: Sequence[Path], kind: str, image: str | None) -> int:
+    """A permitted run as a file for another cluster; what the plan has to say besides goes to stderr."""
+    from launcher.launch.other_clusters import rendered
+
+    if config_dirs:
+        raise ConfigError(f"--as {kind}: --config-dir {config_dirs[0]} is a folder of this machine, which the image does not have. Leave it out.")
+    decided = judged(overrides, config_dirs)
+    plan = plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
+    if not decided.verdict.permitted:
+        print(red_alarms(plan_text(plan, os.environ), sys.stderr), file=sys.stderr)
+        return REFUSED
+    text = rendered(kind, plan, overrides, image)
+    for note in decided.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(text, end="")
+    return 0
 
 
 def show_matrix(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:

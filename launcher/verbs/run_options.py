@@ -68,6 +68,8 @@ def add_plan(add: AddParser) -> None:
         "--save", type=Path, metavar="FILE.yaml", help="write the run as a file for `regimen train FILE.yaml`: choices, changed values"
     )
     views.add_argument("--diff", metavar="RUN", help="show what differs from the configuration of that run")
+    views.add_argument("--as", dest="kind", choices=("skypilot", "trainjob"), help="print the run as a task of SkyPilot or a TrainJob of Kubeflow")
+    plan.add_argument("--image", metavar="IMAGE", help="with --as: the container image of the job, in which regimen is installed")
     plan.set_defaults(act=act_plan)
 
 
@@ -134,6 +136,8 @@ def act_plan(arguments: argparse.Namespace) -> int:
 def show_plan(arguments: argparse.Namespace) -> int:
     from launcher.verbs import plan
 
+    if arguments.image is not None and not arguments.kind:
+        raise ConfigError(f"--image {arguments.image} belongs to a rendered job. Add --as skypilot or --as trainjob, or leave it out.")
     if arguments.multirun:
         refuse_with_multirun(arguments)
         return plan_sweep(arguments)
@@ -147,6 +151,8 @@ def show_plan(arguments: argparse.Namespace) -> int:
         return plan.show_plan_json(arguments.overrides, arguments.config_dir)
     if arguments.matrix:
         return plan.show_matrix(arguments.overrides, arguments.config_dir)
+    if arguments.kind:
+        return plan.show_job(arguments.overrides, arguments.config_dir, arguments.kind, arguments.image)
     if arguments.picture:
         from launcher.verbs.pictures import draw_plan
 

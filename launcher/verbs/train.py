@@ -21,7 +21,7 @@ from launcher.composition import recorded
 from launcher.composition.reshaping import reshaping_lines
 from launcher.errors import BY_EXIT_CODE, ConfigError, RegimenError
 from launcher.gate.judge import Judged, judge_recorded
-from launcher.launch import batch_job, execute, heartbeat, lengthen, lock, places, restart, rewind, status, torchrun_door
+from launcher.launch import batch_job, execute, heartbeat, lengthen, lock, measured_times, places, restart, rewind, status, torchrun_door
 from launcher.launch.after import with_run_folder
 from launcher.launch.again import take_again
 from launcher.launch.backends import command, refuse_several_local_nodes
@@ -94,6 +94,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
     batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir, trust.take_over)
     rewind.refuse_unusable(run_dir, run.checkpoint.resume)
+    measured_times.refuse_by_times(run, run_dir)
     length = lengthen.lengthening(run_dir, recorded.recorded_run(run_dir), run)
     decided = after_canary(judge_recorded(run))
     if not decided.verdict.permitted:
