@@ -57,10 +57,11 @@ class Command:
         return {**missing, **kept, **extended, **dict(self.forced)}
 
     def changes(self, site: Mapping[str, str]) -> dict[str, str | None]:
-        """What differs from the site's own environment; None: withheld. This is what a plan shows."""
+        """What differs from the site's own environment; None: withheld. This is what a plan shows, by name."""
         after = self.environment(site)
         removed: dict[str, str | None] = {name: None for name in self.withheld if name in site}
-        return {**{name: value for name, value in after.items() if site.get(name) != value}, **removed}
+        changed: dict[str, str | None] = {name: value for name, value in after.items() if site.get(name) != value}
+        return dict(sorted({**changed, **removed}.items()))
 
 
 def with_interpreter(path: str) -> str:

@@ -169,8 +169,10 @@ def choices_with(key: str) -> list[str]:
 
 
 def meant(key: str, value: str | None = None) -> str:
-    """`Did you mean KEY=VALUE? ` with the nearest key, or nothing."""
+    """`Did you mean KEY=VALUE? ` with the nearest key, or nothing; of a switch without a value that it cannot have."""
     near = nearest_key(key)
+    if near and value is not None and field_type(near) == "bool" and value.strip().lower() not in ("true", "false"):
+        return f"Did you mean {near}, which is true or false? "
     return f"Did you mean {near if value is None else line_for(near, value)}? " if near else ""
 
 

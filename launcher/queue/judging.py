@@ -39,13 +39,19 @@ def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], reso
     """
     name, others = split_resume(overrides)
     if name is None:
-        return judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources)))
+        return without_canary(judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources))))
     run_dir = named(name, others)
     run, before = going_on(run_dir, others), recorded_run(run_dir)
     decided = judge_recorded(as_if_alone(on_its_share(on_this_machine(run), resources)))
     length = lengthening(run_dir, before, run)
     notes = [*(lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
-    return replace(decided, notes=(*notes, *decided.notes))
+    return without_canary(replace(decided, notes=(*notes, *decided.notes)))
+
+
+def without_canary(decided: Judged) -> Judged:
+    """With a note where the run asks for a canary: nobody may try steps on GPUs that other runs hold."""
+    note = "gate.canary=true has no effect in the queue, which judges by the estimate alone. For a canary start the run with `regimen train`."
+    return replace(decided, notes=(*decided.notes, note)) if decided.run.gate.canary else decided
 
 
 def judged_now(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:

@@ -1,7 +1,7 @@
 """How each value of cluster=slurm is written, so that it can stand in a batch script as a value and nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from conf.environment import FromEnvironment
@@ -12,6 +12,11 @@ from launcher.errors import ConfigError, Unsafe
 NAME = r"[A-Za-z0-9_][\w.+@:-]*"
 TIME = re.compile(r"(?:([0-9]+)-)?([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])")
 JOBS = r"(after|afterany|afterok|afternotok|aftercorr|afterburstbuffer)(:[0-9]+(_[0-9]+)?(\+[0-9]+)?)+"
+# sbatch(1), --mail-type and --begin
+EVENT = "(NONE|ALL|BEGIN|END|FAIL|REQUEUE|INVALID_DEPEND|STAGE_OUT|TIME_LIMIT(_90|_80|_50)?|ARRAY_TASKS)"
+CLOCK = r"([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?"
+DAY = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+MOMENT = rf"(now|today|tomorrow|midnight|noon|fika|teatime)(\+[0-9]+(seconds?|minutes?|hours?|days?|weeks?)?)?|{CLOCK}|{DAY}(T{CLOCK})?"
 LIST_OF_NODES = r"[A-Za-z0-9_][\w.,\[\]-]*"
 PATH = r"/[\w./+@=-]*"  # of a mount: a comma would begin another one, and a colon its other side
 WHOLE = ("ALL", "NONE", "NIL")  # words of --export of sbatch, in small and capital letters: all variables, or none
@@ -43,7 +48,9 @@ FORMS: dict[str, Form] = {
     "cluster.exclude": Form(LIST_OF_NODES, "nodes with commas between them", "node[3-5,7]"),
     "cluster.licenses": Form(r"[A-Za-z0-9_][\w.@:,-]*", "names with commas between them, each with :COUNT where it is not 1", "solver:2"),
     "cluster.mail_user": Form(r"[A-Za-z0-9_][\w.+-]*@[A-Za-z0-9][\w.-]*", "an address", "me@example.org"),
-    "cluster.mail_type": Form(r"[A-Z][A-Z0-9_]*(,[A-Z][A-Z0-9_]*)*", "names of events with commas between them", "END,FAIL"),
+    "cluster.mail_type": Form(
+        f"{EVENT}(,{EVENT})*", "BEGIN, END, FAIL, REQUEUE, TIME_LIMIT, ALL or another event of sbatch, with commas between them", "END,FAIL"
+    ),
     "cluster.comment": Form(r"\w[\w.+@:=,/-]*", "letters, digits and _ . + @ : = , / -", "paper-2"),
     "cluster.dependency": Form(rf"singleton|{JOBS}([,?]{JOBS})*", "as sbatch has it", "afterok:4711"),
     "cluster.after": Form(r"[\w/.~][\w./+@:=,~-]*", "a run folder, the name of a run, or last", "last"),
@@ -66,7 +73,7 @@ FORMS: dict[str, Form] = {
 HARMLESS = re.compile(r"[\w.,:+@&|*()\[\]/=%~-]*")  # none of these ends a value in the script
 
 # Options of sbatch that change neither what is planned nor what the script relies on, and how the value of each is written; None: it has none.
-NUMBER, NODE_LIST, MOMENT = r"-?[0-9]+", LIST_OF_NODES, r"[0-9a-zA-Z][\w:+.-]*"
+NUMBER, NODE_LIST = r"-?[0-9]+", LIST_OF_NODES
 FURTHER: dict[str, str | None] = {
     **dict.fromkeys(("begin", "deadline"), MOMENT),
     **dict.fromkeys(("contiguous", "spread-job", "use-min-nodes", "reboot"), None),
@@ -108,6 +115,7 @@ def refuse_other_values(cluster: Slurm) -> None:
         refuse_other_form(key, text)
     for directive in cluster.directives:
         refuse_other_directive(directive)
+    refuse_directive_twice(cluster.directives)
     refuse_whole_environment(cluster)
     refuse_from_environment(cluster)
 
@@ -140,7 +148,15 @@ def refuse_other_directive(directive: str) -> None:
     if pattern is None and stated:
         raise ConfigError(f"cluster.directives={directive}: --{option} has no value. Write {option}.")
     if pattern is not None and re.fullmatch(pattern, value) is None:
-        raise ConfigError(f"cluster.directives={directive} is not a value that sbatch accepts for --{option}.")
+        example = " Write a moment such as 20:00, 2026-12-24T08:00 or now+2hours." if pattern == MOMENT else ""
+        raise ConfigError(f"cluster.directives={directive} is not a value that sbatch accepts for --{option}.{example}")
+
+
+def refuse_directive_twice(directives: Sequence[str]) -> None:
+    options = [directive.partition("=")[0] for directive in directives]
+    twice = next((option for option in options if options.count(option) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"cluster.directives has --{twice} more than once, and sbatch would use the last one alone. Give it once.")
 
 
 def refuse_whole_environment(cluster: Slurm) -> None:

@@ -3,8 +3,10 @@
 ALWAYS and READ_IF together hold every key of conf/schema.py (tests/launcher/rules/test_unread.py).
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from conf.constants import GENERATED
 from conf.data_sets import evaluates
@@ -12,6 +14,7 @@ from conf.evaluations import is_evaluated, with_ends
 from conf.hub import is_folder
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
+from conf.run_dir import RunDir
 from conf.schema import Composed, Grpo, Qlora, Run, Slurm, Zero
 from conf.stages import Loss, StageRow, stage_row
 from launcher.facts.data import held_out_samples
@@ -65,7 +68,7 @@ ALWAYS: Mapping[str, str] = {
     "backend": "name max_restarts",
     "node": "name auto gpus host_memory",
     "cluster": (
-        "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds gpu_types exclusive "
+        "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds exclusive "
         "licenses mail_user mail_type comment dependency after directives setup export container"
     ),
     "hang": "starting data loading compiling training evaluation generation saving",
@@ -207,6 +210,12 @@ READ_IF: tuple[Reading, ...] = (
         "cluster.container=null, and the ranks run in no container",
         "set cluster.container",
     ),
+    Reading(
+        ("cluster.gpu_types",),
+        lambda known: not isinstance(known.run.cluster, Slurm) or known.described.node.auto,
+        "node={run.node.name} is stated, and the partition is not asked for its GPU types",
+        "use node=auto",
+    ),
     Reading(("cluster.gpu_type",), lambda known: known.run.node.gpus > 0, ON_CPU, "describe the node with node="),
     Reading(
         ("tracking.project", "tracking.entity"),
@@ -237,7 +246,24 @@ def warmup_steps(known: Known) -> float:
     return warmup * (known.steps or 0) if warmup < 1 else warmup
 
 
+def unset_variables(known: Known) -> list[str]:
+    """Of cluster.export, those that the submitting shell does not have."""
+    cluster = known.run.cluster
+    return [name for name in (cluster.export or []) if name not in os.environ] if isinstance(cluster, Slurm) else []
+
+
+def waits_for_nothing(known: Known) -> bool:
+    cluster = known.run.cluster
+    return isinstance(cluster, Slurm) and cluster.after is not None and RunDir(Path(cluster.after)).model.is_dir()
+
+
 IN_VAIN: tuple[InVain, ...] = (
+    InVain(
+        "cluster.export",
+        lambda known: bool(unset_variables(known)),
+        lambda known: f"{', '.join(unset_variables(known))} is not set in this shell, so the job does not get it. Set it before you submit the run",
+    ),
+    InVain("cluster.after", waits_for_nothing, lambda known: "that run is finished, so the job waits for nothing. Leave it out"),
     InVain(
         "model.rope_scaling",
         lambda known: (

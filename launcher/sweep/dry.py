@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from conf.exit_codes import REFUSED
 from conf.run_dir import RunDir
 from conf.schema import Composed
 from conf.words import aligned
-from launcher.composition.compose import load_config, parsed
+from launcher.composition.compose import load_config
 from launcher.composition.recorded import output_of, split_resume
 from launcher.errors import ConfigError
 from launcher.launch.foreign import NO_TRUST
 from launcher.sweep import ledger, table
 from launcher.sweep.find import named_sweep
 from launcher.sweep.going_on import judge_again, what_is_left
-from launcher.sweep.grid import fixed_keys, grid_points, refuse_without_effect
+from launcher.sweep.grid import grid_points, refuse_without_effect
+from launcher.sweep.halving import Points, checked, most_steps, steps_of_rounds, with_steps
 from launcher.sweep.judging import Judging
-from launcher.sweep.multirun import checked_start, later_start, submits_jobs
+from launcher.sweep.ledger import Start
+from launcher.sweep.multirun import checked_start, halves, later_start, same_in_all, submits_jobs
 from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
 from launcher.sweep.schedule import Cluster, Resources
 from launcher.sweep.session import limits_of, places_of, resources_here, say, slots_of
@@ -70,13 +72,13 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
     refuse_without_effect(others)
     sweep_dir = None if name is None else named_sweep(name, output_of(others))
     start = checked_start(others, config_dirs) if sweep_dir is None else later_start(sweep_dir, others, config_dirs, NO_TRUST)
-    points = grid_points(start.overrides, start.config_dirs)
+    points = grid_points(without_halving(start), start.config_dirs)
     if points is None:
         raise ConfigError("plan -m shows every point of a grid, and this hydra/sweeper chooses its points as it goes. Leave it out.")
     before = {} if sweep_dir is None else {result.point.number: result for result in ledger.results(sweep_dir)}
     settings = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
-    fixed, taken, judging, rows = fixed_keys(parsed(start.overrides)), dict[str, Point](), Judging(start.config_dirs), []
-    for point in points:
+    fixed, taken, judging, rows = same_in_all(start), dict[str, Point](), Judging(start.config_dirs), []
+    for point in of_rounds(points, start, settings, before.values()) if halves(start) else points:
         one = identified(tuple(point), judging, fixed, before, taken)
         if one.twin is not None:
             rows.append(Row(one.point, Result(one.point, "the same run"), False))
@@ -94,6 +96,20 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
     return rows
 
 
+def without_halving(start: Start) -> list[str]:
+    """The overrides of the grid whose points its first round trains."""
+    return [text for text in start.overrides if not halves(start) or not text.startswith(("hydra/sweeper=", "hydra.sweeper."))]
+
+
+def of_rounds(points: Points, start: Start, settings: DictConfig, before: Iterable[Result]) -> list[tuple[str, ...]]:
+    """The points of a halving sweep: those of its first round, and those that later rounds have chosen by now. Nobody knows which others they will
+    choose; one point alone is trained once."""
+    rounds, factor = checked(settings.hydra.sweeper.rounds, settings.hydra.sweeper.factor)
+    most = most_steps([start.overrides])
+    first = [tuple(point) for point in with_steps(points, most if len(points) == 1 else steps_of_rounds(most, rounds, factor)[0])]
+    return list(dict.fromkeys([*first, *(result.point.overrides for result in before)]))
+
+
 def resources_of(described: object, settings: DictConfig) -> Resources | Cluster:
     """What the sweep would have on the node of the point: as many GPUs as it states, or those of this machine where it is looked up."""
     if submits_jobs(settings):
@@ -105,7 +121,9 @@ def resources_of(described: object, settings: DictConfig) -> Resources | Cluster
     if not isinstance(described, Composed) or described.node.auto or described.node.gpus is None:
         return resources_here(gpus, slots, per_gpu)
     there, memory = described.node.gpus, described.node.gpu_memory
-    names = tuple(map(str, range(there if gpus is None else min(gpus, there))))
+    if gpus is not None and not 0 <= gpus <= there:
+        raise ConfigError(f"hydra.launcher.gpus={gpus}, but node={described.node.name} has {there} GPUs. Leave it out to use all.")
+    names = tuple(map(str, range(there if gpus is None else gpus)))
     return Resources(names, slots_of(slots), places_of(per_gpu), 0 if memory is None else memory)
 
 

@@ -67,13 +67,18 @@ def most_steps(points: Points) -> int:
 def run_rounds(points: Points, rounds: int, factor: int, train: Callable[[Points], Sequence[float | None]]) -> list[float | None]:
     """The objectives of the last round that had points. `train` runs points and says what each came to: less is better, None is no result.
 
+    A point that is alone has nobody to be compared with: it is trained once, for all steps.
+
     Raises:
         ConfigError: as steps_of_rounds and most_steps.
     """
     found: list[float | None] = []
-    for steps in steps_of_rounds(most_steps(points), rounds, factor):
+    most = most_steps(points)
+    for steps in steps_of_rounds(most, rounds, factor):
         if not points:
             break
+        if len(points) == 1 and steps < most:
+            continue
         found = list(train(with_steps(points, steps)))
         points = [points[place] for place in best_of(found, factor)]
     return found

@@ -51,8 +51,9 @@ def add(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
 
 
 def remove(numbers: Sequence[int]) -> int:
-    queue.remove(here(), numbers)
-    print(f"removed: {', '.join(map(str, numbers))}")
+    each = list(dict.fromkeys(numbers))  # a number that is given twice is one entry
+    queue.remove(here(), each)
+    print(f"removed: {', '.join(map(str, each))}")
     return 0
 
 

@@ -243,6 +243,20 @@ def test_a_preempted_job_goes_on_whatever_it_was_doing(
     assert submitted.losses == reference["submitted"].losses
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("asked", [("scancel", "--batch", "--signal=USR1"), ("scontrol", "requeue")], ids=["warned of the time limit", "requeued"])
+def test_a_job_of_accelerate_on_two_nodes_saves_when_slurm_asks_and_goes_on(
+    asked: tuple[str, ...], cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]
+) -> None:
+    submitted = regimen.submit("backend=accelerate")
+    submitted.train_a_step()
+    cluster.ask(*asked, submitted.job)
+    job = cluster.wait_for(submitted.job, "COMPLETED", "FAILED", "CANCELLED")
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "1")
+    assert submitted.events == ["submitted", "start", "commit", "stop requested", "requeued", "start", "commit", "end"]
+    assert submitted.losses == reference["submitted"].losses
+
+
 def test_a_stopped_job_has_saved_and_is_submitted_again_by_resume(cluster: "Cluster", regimen: CommandLine, reference: dict[str, Any]) -> None:
     """Through accelerate, which must make no difference."""
     submitted = regimen.submit("backend=accelerate")

@@ -98,6 +98,8 @@ def test_overrides_beside_the_demo_win_over_its_values() -> None:
         ("regime.rnk=4", "Did you mean regime.rank=4?"),
         ("regim.rank=4", "Did you mean regime.rank=4?"),
         ("rank=4", "Did you mean regime.rank=4?"),
+        ("gate.canary_steps=3", "Did you mean gate.canary, which is true or false?"),
+        ("gate.canery=true", "Did you mean gate.canary=true?"),
         ("optim.learning_rate=1", "optim.learning_rate is not a key. It is LLaMA-Factory's name for optim.lr. Write: optim.lr=1"),
         ("Regime=lora", "Did you mean regime=lora?"),
         ("regime=loar", "regime=loar is not a choice. Did you mean regime=lora? regime is one of: freeze, full, lora, qlora."),

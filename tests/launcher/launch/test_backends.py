@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 
 from conf.run_dir import RunDir
 from conf.schema import Run
-from launcher.command import PACKAGES
+from launcher.command import PACKAGES, Command
 from launcher.launch.backends import accelerate_config, command, node_argv
 from tests.described import described
 
@@ -181,6 +181,11 @@ def test_the_plan_shows_what_is_withheld_without_its_value() -> None:
     changes = command(on_cpu(), RUN_DIR).changes({**SECRETS, "OMP_NUM_THREADS": "7"})
     assert {name: value for name, value in changes.items() if name in SECRETS} == dict.fromkeys(SECRETS)
     assert "OMP_NUM_THREADS" not in changes
+
+
+def test_a_plan_shows_the_environment_by_name_in_whatever_order_the_caller_has_it() -> None:
+    shown = [[*Command((), (("B", "1"), ("A", "1")), (("D", "1"),), ("C",)).changes(site)] for site in ({"C": "x", "D": "2"}, {"D": "2", "C": "x"})]
+    assert shown[0] == shown[1] == sorted(shown[0])
 
 
 def test_what_is_shown_as_changes_makes_the_environment_of_the_ranks() -> None:

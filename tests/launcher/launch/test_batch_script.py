@@ -270,3 +270,26 @@ def test_only_variables_that_would_change_the_planned_job_are_withheld_from_sbat
     assert {"SBATCH_PARTITION", "SBATCH_TIMELIMIT", "SBATCH_MEM_PER_NODE", "SBATCH_GPUS_PER_NODE", "SBATCH_OPEN_MODE", "SBATCH_EXPORT"} <= set(names)
     assert not {"SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_TIMELIMIT"} & set(contradicting_variables(slurm_run(), RUN_DIR))
     assert not {"SLURM_CONF", "SLURM_CLUSTERS"} & set(names)
+
+
+@pytest.mark.parametrize("value", ["SOMETIMES", "END,SOMETIMES", "end"])
+def test_an_event_that_sbatch_does_not_know_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"cluster.mail_type={value} is not a value that sbatch accepts. Write BEGIN"):
+        refuse_other_values(slurm_run(mail_type=value).cluster)
+    refuse_other_values(slurm_run(mail_type="BEGIN,TIME_LIMIT_80").cluster)
+
+
+@pytest.mark.parametrize(
+    ("value", "known"), [("soon", False), ("25:00", False), ("2026-13-01", False), ("now+2hours", True), ("2026-12-24T08:00", True)]
+)
+def test_a_moment_is_written_as_sbatch_reads_it(value: str, known: bool) -> None:
+    if known:
+        refuse_other_directive(f"begin={value}")
+        return
+    with pytest.raises(ConfigError, match=rf"cluster.directives=begin={value} is not a value .* Write a moment such as"):
+        refuse_other_directive(f"begin={value}")
+
+
+def test_a_directive_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.directives has --nice more than once"):
+        refuse_other_values(slurm_run(directives=["nice=1", "contiguous", "nice=2"]).cluster)

@@ -142,7 +142,8 @@ def test_a_run_waits_once(place: QueueDir, working_folder: Path, capsys: pytest.
     assert [add(f"resume={run_dir.path}"), add(f"resume={other.path}")] == [0, 0]
     assert add("resume=outputs/demo/../demo/one", "training.max_steps=120") == 2
     assert f"{run_dir.path} waits already: it is number 1 of the queue." in capsys.readouterr().err
-    assert main(["queue", "remove", "1"]) == 0
+    assert main(["queue", "remove", "1", "1"]) == 0
+    assert "removed: 1\n" in capsys.readouterr().out
     assert add("resume=one", "training.max_steps=120") == 0
     assert [(entry.number, entry.state) for entry in queue.entries(place)] == [(1, "removed"), (2, "waiting"), (3, "waiting")]
 
@@ -150,3 +151,9 @@ def test_a_run_waits_once(place: QueueDir, working_folder: Path, capsys: pytest.
 def test_more_gpus_than_there_are_is_said_in_words_of_a_run() -> None:
     with pytest.raises(ConfigError, match=r"^This run needs 1 GPU, and 0 may be used here\. Lower"):
         refuse_wider(1, ONE)
+
+
+def test_a_canary_that_the_queue_does_not_start_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("launcher.queue.scheduler.ensure_running", lambda *_: None)
+    assert main(["queue", "add", *DEMO, "gate.canary=true"]) == 0
+    assert "gate.canary=true has no effect in the queue" in " ".join(capsys.readouterr().out.split())

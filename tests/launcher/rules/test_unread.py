@@ -134,3 +134,24 @@ def test_only_what_the_user_set_gets_a_line(tmp_path: Path) -> None:
     (tmp_path / "recipe/mine.yaml").write_text("defaults: [{override /model: demo}, {override /data: demo}]\ndata:\n  buffer: 7\n")
     [note] = [note for note in judged(["recipe=mine", "node=cpu"], [tmp_path]).notes if "has no effect" in note]
     assert note.startswith("data.buffer=7 has no effect, because data.streaming=false.")
+
+
+SLURM = ("cluster=slurm", "node=h100_80")
+
+
+def test_gpu_types_of_a_partition_that_is_not_asked_are_in_vain() -> None:
+    found = notes(*SLURM, "cluster.gpu_types=[a100:a100_80]")
+    assert any("cluster.gpu_types=" in note and "node=h100_80 is stated" in note for note in found)
+
+
+def test_a_variable_that_is_not_set_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "/cache")
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    assert any("NOT_THERE is not set in this shell" in note for note in notes(*SLURM, "cluster.export=[HF_HOME,NOT_THERE]"))
+    assert not any("cluster.export" in note for note in notes(*SLURM, "cluster.export=[HF_HOME]"))
+
+
+def test_a_finished_run_is_not_waited_for(tmp_path: Path) -> None:
+    assert not any("cluster.after" in note for note in notes(*SLURM, f"cluster.after={tmp_path}"))
+    (tmp_path / "model").mkdir()
+    assert any("that run is finished, so the job waits for nothing" in note for note in notes(*SLURM, f"cluster.after={tmp_path}"))

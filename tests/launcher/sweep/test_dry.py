@@ -89,6 +89,32 @@ def test_of_a_later_start_the_points_that_are_known_are_not_judged(working_folde
     assert (code, [(row["point"], row["verdict"]) for row in rows]) == (0, [(2, "permitted"), (1, "finished")])
 
 
+def test_a_halving_sweep_shows_its_first_round_and_on_resume_what_later_rounds_have_chosen(
+    working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("recipe=demo", "node=cpu", "hydra/sweeper=halving", "training.max_steps=90")
+    assert main(["plan", "-m", "--json", *small, "optim.lr=1e-3,2e-3,3e-3"]) == 0
+    fresh = json.loads(capsys.readouterr().out)
+    assert [row["varied"] for row in fresh] == [["training.max_steps=10", f"optim.lr={rate}"] for rate in ("0.001", "0.002", "0.003")]
+    sweep_dir = ledger.make_sweep_dir(working_folder / "outputs")
+    ledger.record_sweep(sweep_dir, Start((*small, "optim.lr=1e-3,2e-3,3e-3"), (), str(working_folder)))
+    chosen = {1: (10, "0.001"), 2: (10, "0.002"), 3: (10, "0.003"), 4: (30, "0.002")}
+    for number, (steps, rate) in chosen.items():
+        words = tuple(f"training.max_steps={steps}" if text.startswith("training.max_steps") else text for text in (*small[:2], small[3]))
+        words = (*words, f"optim.lr={rate}")
+        point = Point(number, words, words[2:], fingerprint_of(composed_or_refusal(words, []), words))
+        ledger.record_result(sweep_dir, Result(point, "finished", 0.5, "loss"))
+    capsys.readouterr()
+    code, rows = planned("resume=last", capsys)
+    assert (code, [(row["point"], row["verdict"]) for row in rows]) == (0, [(number, "finished") for number in chosen])
+
+
+@pytest.mark.parametrize("gpus", ["-1", "9"])
+def test_gpus_that_the_stated_node_does_not_have_are_named(gpus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-m", *ON_EIGHT.split(), "regime=lora", "optim.lr=1e-3,2e-3", f"hydra.launcher.gpus={gpus}"]) == 2
+    assert f"hydra.launcher.gpus={gpus}, but node=h100_80 has 8 GPUs." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--matrix", "--explain", "--cfg", "--save=x.yaml"])
 def test_what_shows_one_run_is_refused_for_a_sweep(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", option, "recipe=demo", "optim.lr=1,2"]) == 2

@@ -39,6 +39,13 @@ def test_the_best_of_a_round_are_trained_for_longer_in_the_next() -> None:
     assert [[point[1].partition("=")[2] for point in points] for points in rounds[1:]] == [["5", "4", "6"], ["5"]]
 
 
+@pytest.mark.parametrize(("given", "steps"), [((1,), [90]), ((1, 2), [10, 90])])
+def test_a_point_that_is_alone_is_trained_once_for_all_steps(given: tuple[float, ...], steps: list[int]) -> None:
+    trained: list[str] = []
+    run_rounds(rates(*given), 3, 3, lambda points: [trained.append(points[0][0]) or 1.0 for _ in points][: len(points)])  # type: ignore[func-returns-value]
+    assert list(dict.fromkeys(trained)) == [f"training.max_steps={count}" for count in steps]
+
+
 def test_nothing_goes_on_where_nothing_was_measured() -> None:
     assert run_rounds(rates(1, 2), 2, 2, lambda points: [None] * len(points)) == [None, None]
 
