@@ -45,7 +45,9 @@ def test_golden(kind: str, request: pytest.FixtureRequest) -> None:
     assert found == golden.read_text()
 
 
-@pytest.mark.parametrize("further", [(), ("cluster.nodes=1",), ("node=cpu", "node.gpus=0", "sharding=ddp", "cluster.ranks_per_node=2"), ("tracking=none",)])
+@pytest.mark.parametrize(
+    "further", [(), ("cluster.nodes=1",), ("node=cpu", "node.gpus=0", "sharding=ddp", "cluster.ranks_per_node=2"), ("tracking=none",)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_is_valid_by_the_published_schema(kind: str, further: tuple[str, ...]) -> None:
     if "tracking=none" in further:
