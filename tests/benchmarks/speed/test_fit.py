@@ -14,6 +14,11 @@ def test_the_speed_is_the_median_of_the_steps_after_two_that_warm_up():
     assert speed(combination, [100.0, 109.0, 111.0, 113.0, 118.0]) == {"step_seconds": [2.0, 2.0, 5.0], "tokens_per_second": 8192.0}
 
 
+def test_the_last_step_of_fused_kernels_has_no_time_of_its_own():
+    combination = Combination(JOBS[0], 1, False, "fused", "fused", False, 0, 1024, 1, 1)
+    assert speed(combination, [100.0, 109.0, 111.0, 113.0, 113.0]) == {"step_seconds": [2.0, 2.0], "tokens_per_second": 8192.0}
+
+
 def test_a_run_that_ended_early_has_no_speed():
     assert speed(Combination(JOBS[0], 1, False, "plain", "plain", False, 0, 1024, 1, 1), [100.0, 109.0]) == {}
 
