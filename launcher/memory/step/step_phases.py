@@ -75,9 +75,11 @@ def embedding_terms(job: Job) -> Terms:
 def pending_terms(job: Job, summed: bool) -> Terms:
     """Gradients of the embedding that wait at the end, beside the one that is counted already: a tied one has another as the head, and without
     autocast's copy between them torch then adds the two into a third (csrc/autograd/input_buffer.cpp; measured up to 3,072 tokens, and not with
-    4,096: full_bf16-chunked-lion_8bit/qwen2.5_1.5b/4x1024); an earlier pass may have left one; and where gradients are split, the whole one is
-    still there while its share, or its place in a bucket, is made."""
-    third = summed and not job.storage.autocast and job.tokens <= EMBEDDING_IN_PLACE
+    4,096: full_bf16-chunked-lion_8bit/qwen2.5_1.5b/4x1024; nor on one rank with the fused kernels, whose backward pass runs in the calling thread);
+    an earlier pass may have left one; and where gradients are split, the whole one is still there while its share, or its place in a bucket, is
+    made."""
+    called = job.run.training.kernels == "fused" and job.split.ranks == 1  # trainers/kernels/stepping.py, go_back_in_this_thread
+    third = summed and not job.storage.autocast and job.tokens <= EMBEDDING_IN_PLACE and not called
     tied = 0 if not job.facts.tied else 2 if third else 1
     copied = job.storage.master or (views_buckets(job) and not accumulates(job))
     whole = 1 if copied and job.split.ranks > 1 else 0
