@@ -39,14 +39,14 @@ demo: $(RUNS) ## Train a small model on this machine and show that it learned
 # What measures GPUs needs them alone.
 WORKERS := $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest --durations=20
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --require=distributed,slurm --numprocesses=$(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) --require=distributed,slurm,browser --numprocesses=$(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 ON_GPUS := $(PYTEST) tests/gpu
 
-test: lint slurm-packages ## Check everything that a submission must pass
+test: lint slurm-packages browser-packages ## Check everything that a submission must pass
 	$(SIDE_BY_SIDE) -m "not (long or gpu)"
 	$(ON_GPUS) -m "gpu and not long"
 
-test-full: lint slurm-packages ## The same, and the tests that take minutes
+test-full: lint slurm-packages browser-packages ## The same, and the tests that take minutes
 	$(SIDE_BY_SIDE) -m "not gpu"
 	$(ON_GPUS) -m "gpu"
 
@@ -65,6 +65,12 @@ slurm-packages: ## Install Slurm's daemons for the tests, when root on Debian an
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge; \
 	else echo "Absent:$$missing. As root on Debian: make slurm-packages"; fi
+
+browser-packages: ## Install Chromium for the tests of the board, when root on Debian and it is absent
+	@if command -v chromium > /dev/null || command -v google-chrome > /dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; \
+	else echo "Absent: chromium. As root on Debian: make browser-packages"; fi
 
 clean: ## Remove what was built; runs in outputs/ stay
 	rm -rf build *.egg-info .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

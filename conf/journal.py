@@ -21,6 +21,12 @@ from conf.secrets import masked_in
 # Who starts a run. Only what USER starts was wanted by a person; the others start again what has failed or was interrupted.
 USER, SUPERVISOR, SLURM, TORCHRUN = "the user", "the supervisor", "Slurm", "torchrun"
 
+VIA = "REGIMEN_VIA"  # environment variable: the program through which the user gives a command, such as the board; absent on a command line
+
+
+def through(via: str | None) -> str:
+    return f", via {via}" if via else ""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -35,8 +41,11 @@ class Row:
 @dataclass(frozen=True)
 class Submitted(Row):
     event = "submitted"
-    phrase = "submitted as Slurm job {job}"
     job: str
+    via: str | None = None  # as VIA
+
+    def words(self) -> str:
+        return f"submitted as Slurm job {self.job}{through(self.via)}"
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,11 @@ class Started(Row):
     by: str = USER
     job: str | None = None
     argv: tuple[str, ...] | None = None
+    via: str | None = None  # as VIA
 
     def words(self) -> str:
-        return f"started by {self.by}" + (f" on {self.host}" if self.host else "") + (f" in Slurm job {self.job}" if self.job else "")
+        where = (f" on {self.host}" if self.host else "") + (f" in Slurm job {self.job}" if self.job else "")
+        return f"started by {self.by}{where}{through(self.via)}"
 
 
 @dataclass(frozen=True)
@@ -133,9 +144,10 @@ class StopRequested(Row):
     event = "stop requested"
     by: str  # SIGINT, SIGTERM, ...; regimen stop; the time limit of Slurm; the supervisor, when nothing ended within its grace time
     level: int = 1
+    via: str | None = None  # as VIA
 
     def words(self) -> str:
-        return f"stop requested by {self.by}" + ("" if self.level == 1 else f" (request {self.level})")
+        return f"stop requested by {self.by}" + ("" if self.level == 1 else f" (request {self.level})") + through(self.via)
 
 
 @dataclass(frozen=True)

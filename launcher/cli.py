@@ -164,6 +164,10 @@ def add_board(add: AddParser) -> None:
     board.add_argument("--root", action="append", default=[], type=Path, metavar="FOLDER", help=further)
     board.add_argument("--port", type=int, metavar="PORT", help="listen on this port of 127.0.0.1 (default: any free one; over ssh, a socket)")
     board.add_argument("--socket", type=Path, metavar="FILE", help="listen on this Unix socket, which its user alone can open")
+    board.add_argument(
+        "--behind-proxy", metavar="URL", help="the address of the board in your browser, where a proxy of this node forwards to --port"
+    )
+    board.add_argument("--idle", type=float, default=12.0, metavar="HOURS", help="end after so long without a request; 0: never (default: 12)")
     board.add_argument("--new-token", action="store_true", help="make a new token; addresses that were printed before open no page any more")
     board.set_defaults(act=act_board)
 
@@ -178,9 +182,11 @@ def add_mcp(add: AddParser) -> None:
 
 def act_board(arguments: argparse.Namespace) -> int:
     keep_private()
-    from launcher.board.serve import serve
+    from launcher.board.serve import Options, serve
 
-    return serve(arguments.output, arguments.root, arguments.port, arguments.socket, arguments.new_token)
+    given = vars(arguments)
+    named = {"roots": tuple(given["root"]), "proxy": given["behind_proxy"]}
+    return serve(Options(**named, **{name: given[name] for name in ("output", "port", "socket", "idle", "new_token")}))
 
 
 def act_mcp(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Running:
     address: str
     token: str
     folder: Path
+    options: tuple[str, ...] = ()
+
+    def at(self, port: int) -> "Running":
+        """The same board, asked directly where its address is that of a proxy."""
+        return replace(self, address=f"http://127.0.0.1:{port}")
 
     @property
     def port(self) -> int:
@@ -93,7 +98,7 @@ def board(folder: Path, *options: str, **site: str) -> Iterator[Running]:
             lines = [process.stdout.readline().strip() for _ in range(2)]
             assert process.poll() is None, (runtime / "errors.txt").read_text()
             address, _, token = lines[1].partition("#token=")
-            yield Running(process, address.rstrip("/"), token, folder)
+            yield Running(process, address.rstrip("/"), token, folder, options)
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from launcher.errors import ConfigError, Unsafe
 from launcher.launch.places import state_folder
@@ -30,6 +31,36 @@ class UnixSocket:
 
 
 Address = Loopback | UnixSocket
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Where a browser finds the board behind a proxy: what Host and Origin are there, and what stands before each path."""
+
+    origin: str  # https://hub.example.org
+    path: str  # /user/me/proxy/8899, without a slash at its end
+
+    @property
+    def host(self) -> str:
+        return self.origin.partition("://")[2]
+
+
+def proxy_at(url: str | None) -> Proxy | None:
+    """The proxy of --behind-proxy.
+
+    Raises:
+        ConfigError: for what is not the address of a page.
+    """
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(f"--behind-proxy {url} is not the address of a page. Write it as the browser has it: https://HOST/user/NAME/proxy/8899/")
+    return Proxy(f"{parts.scheme}://{parts.netloc.lower()}", parts.path.rstrip("/"))
 
 
 def address_for(site: Mapping[str, str], port: int | None, path: Path | None) -> Address:
@@ -119,8 +150,23 @@ def listening(address: Address) -> socket.socket:
     return made
 
 
+def refuse_open_folder(path: Path) -> None:
+    """Raises Unsafe where somebody else could put a socket of theirs in the place of this one: the token would go to them."""
+    for folder in path.resolve().parents:
+        try:
+            found = folder.stat()
+        except OSError:  # which making the socket will tell
+            continue
+        if found.st_uid not in (os.geteuid(), 0):
+            raise Unsafe(f"{folder} belongs to another user, who could replace {path}. Name a socket in a folder of yours: --socket FILE")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+            raise Unsafe(f"{folder} can be written by others, who could replace {path}. Name a socket elsewhere, or write: chmod go-w {folder}")
+
+
 def listening_at(path: Path) -> socket.socket:
     """The file of the socket is its owner's alone from its first moment; one that a killed board has left is replaced."""
+    if path.is_socket() and path.lstat().st_uid != os.geteuid():
+        raise Unsafe(f"{path} is a socket of another user. Name another one: --socket FILE")
     if answers(path):
         raise ConfigError(f"A board listens on {path} already. Use it, end it, or give this one --socket FILE.")
     if path.is_socket():
@@ -147,9 +193,11 @@ def answers(path: Path) -> bool:
     return True
 
 
-def how_to_reach(listener: socket.socket, token: str, user: str, host: str) -> list[str]:
+def how_to_reach(listener: socket.socket, token: str, user: str, host: str, proxy: Proxy | None = None) -> list[str]:
     """What the user does next. The token stands behind #, which no browser sends to anybody."""
     name = listener.getsockname()
+    if proxy is not None:
+        return ["The board is, through your proxy, at", f"  {proxy.origin}{proxy.path}/#token={token}"]
     if listener.family == socket.AF_UNIX:
         return [
             f"The board listens on {name}. On your own machine, in a terminal that stays open:",

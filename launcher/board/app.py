@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from conf.secrets import masked
-from launcher.board import new, runs
+from launcher.board import compare, data, new, node, runs, sweeps
+from launcher.board.address import Proxy
 from launcher.board.board import Act, Board, Read, language, page
 from launcher.board.guard import LARGEST_BODY, Guard
 from launcher.board.pages import in_language, rendered
@@ -24,7 +24,9 @@ STATIC = Path(__file__).resolve().parent / "static"
 SERVED = {  # these files and no others are served
     "app.js": "text/javascript",
     "chart.js": "text/javascript",
+    "data.js": "text/javascript",
     "form.js": "text/javascript",
+    "matrix.js": "text/javascript",
     "style.css": "text/css",
     "htmx.min.js": "text/javascript",
     "uPlot.iife.min.js": "text/javascript",
@@ -33,7 +35,7 @@ SERVED = {  # these files and no others are served
 OPEN = ("/", *(f"/static/{name}" for name in SERVED))  # without the token; they hold nothing of the user's
 
 
-def application(board: Board, token: str) -> ASGIApp:
+def application(board: Board, token: str, proxy: Proxy | None = None) -> Guard:
     """Everything that the board answers, behind its guard."""
     routes = [
         Route("/", shell),
@@ -42,7 +44,7 @@ def application(board: Board, token: str) -> ASGIApp:
         *(Route(path, acting(board, act), methods=["POST"]) for path, act in ACTS.items()),
     ]
     handlers: Any = {RegimenError: told, HTTPException: told_plainly, Exception: told_of_bug}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), token, OPEN)
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), token, OPEN, proxy)
 
 
 def reading(board: Board, read: Read) -> Callable[[Request], Awaitable[Response]]:
@@ -110,5 +112,14 @@ def said(_: Board, request: Request) -> Response:
     return JSONResponse(in_language(chosen), headers={"Content-Language": chosen})
 
 
-READS: dict[str, Read] = {"/top": top, "/texts": said, **runs.READS, **new.READS}
-ACTS: dict[str, Act] = {**new.ACTS, **runs.ACTS}
+READS: dict[str, Read] = {
+    "/top": top,
+    "/texts": said,
+    **runs.READS,
+    **new.READS,
+    **compare.READS,
+    **sweeps.READS,
+    **node.READS,
+    **data.READS,
+}
+ACTS: dict[str, Act] = {**new.ACTS, **runs.ACTS, **sweeps.ACTS, **node.ACTS, **data.ACTS}

@@ -24,11 +24,14 @@ from launcher.errors import ConfigError, Unsafe
 PLACE = "the form"
 PATHS = ("output", "model.path", "model.tokenizer", "data.folder", "data.cache", "regime.adapter", "stage.reward_model")
 LISTS_OF_PATHS = ("data.sets", "data.evaluation_sets")
+DATA_FOLDER = "data"  # what conf/data says of data.folder
 CODE = ("stage.reward_packages",)  # which is imported
 ORDER = ("model", "stage", "data", "regime", "training", "optim", "sharding", "node", "cluster", "evaluation", "checkpoint")
 LONGEST = 10_000  # characters of a key and its value
 ODD = re.compile("[\0\ud800-\udfff]")  # what neither an argument of a program nor UTF-8 can hold
 BOOLEAN = ("true", "false")
+PLAIN = re.compile(r"(?<![^\[,])'([A-Za-z_][A-Za-z0-9_./-]*)'(?![^,\]])")  # a text, also in a list, that Hydra's grammar needs no quotes for
+READ_OTHERWISE = (*BOOLEAN, "null", "nan", "inf")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,13 @@ def overrides_of(form: Mapping[str, Any]) -> list[str]:
             raise ConfigError(f"{PLACE}: a key or a value holds NUL or half a character.")
         refuse_unsafe(key, text)
     lines = [line_of(key, node_of(key, text), PLACE) for key, text in form.items()]
-    return [line.text for line in sorted(lines, key=lambda line: line.key not in CHOICES)]
+    return [with_few_quotes(line.text) for line in sorted(lines, key=lambda line: line.key not in CHOICES)]
+
+
+def with_few_quotes(override: str) -> str:
+    """key=value where key='value' says the same in Hydra's grammar: a shell needs quotes around quotes, and people read the command."""
+    key, _, value = override.partition("=")
+    return f"{key}={PLAIN.sub(lambda found: found[0] if found[1].lower() in READ_OTHERWISE else found[1], value)}"
 
 
 def refuse_unsafe(key: str, text: str) -> None:
@@ -138,9 +147,11 @@ def refuse_outside(form: Mapping[str, str], folder: Path, roots: Sequence[Path])
     """
     named = [(name, form[name]) for name in PATHS if name in form]
     listed = [(name, entry) for name in LISTS_OF_PATHS if name in form for entry in entries(form[name])]
+    of_sets = folder / os.path.expanduser(form.get("data.folder", DATA_FOLDER))
     for key, value in [*named, *listed]:
-        path = (folder / os.path.expanduser(value)).resolve()
-        if not any(path.is_relative_to(root.resolve()) for root in roots):
+        places = (folder, of_sets) if key in LISTS_OF_PATHS else (folder,)
+        paths = [(place / os.path.expanduser(value)).resolve() for place in places]
+        if not all(any(path.is_relative_to(root.resolve()) for root in roots) for path in paths):
             raise Unsafe(f"{key}={value} is outside of the folders of this board. Allow that one when you start it: regimen board --root FOLDER")
 
 

@@ -2,6 +2,7 @@
 
 import hmac
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conf.secrets import masked
+from launcher.board.address import Proxy
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")  # any other name leads to this machine by DNS rebinding alone
 ONE_EACH = ("host", "authorization", "origin", "content-type", "content-length")
@@ -33,15 +35,18 @@ class Refusal:
     sentence: str
 
 
-def refusal(method: str, path: str, headers: Headers, token: str, open_paths: Sequence[str]) -> Refusal | None:
+def refusal(method: str, path: str, headers: Headers, token: str, open_paths: Sequence[str], proxy: Proxy | None = None) -> Refusal | None:
     """Why a request is not answered; None where it is. Nothing but `open_paths`, which hold no data, is served without the token."""
     for name in ONE_EACH:
         if len(headers.getlist(name)) > 1:
             return Refusal(400, f"The request has the header {name} more than once.")
     host = headers.get("host", "")
-    if name_of(host) not in HOSTS:
+    origins = [f"http://{host}"] if name_of(host) in HOSTS else []
+    if proxy is not None and (origins or host.lower() == proxy.host):
+        origins.append(proxy.origin)
+    if not origins:
         return Refusal(403, f"The board answers at {', '.join(HOSTS)} alone. Forward a port of your own machine to it.")
-    if headers.get("origin", f"http://{host}") != f"http://{host}":
+    if headers.get("origin", origins[0]) not in origins:
         return Refusal(403, "The request comes from a page that is not the board's.")
     if method in ("GET", "HEAD") and path in open_paths:
         return None
@@ -66,8 +71,13 @@ def name_of(host: str) -> str:
 class Guard:
     """ASGI: answers what is refused itself, lets the rest through, and gives every answer its headers."""
 
-    def __init__(self, app: ASGIApp, token: str, open_paths: Sequence[str]) -> None:
-        self.app, self.token, self.open_paths = app, token, tuple(open_paths)
+    def __init__(self, app: ASGIApp, token: str, open_paths: Sequence[str], proxy: Proxy | None = None) -> None:
+        self.app, self.token, self.open_paths, self.proxy = app, token, tuple(open_paths), proxy
+        self.last = time.monotonic()  # when somebody with the token last asked for something
+
+    def idle(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self.last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,12 +88,21 @@ class Guard:
                 MutableHeaders(scope=message).update({**ANSWER_HEADERS, **kept(message)})
             await send(message)
 
-        refused = refusal(scope["method"], scope["path"], Headers(scope=scope), self.token, self.open_paths)
+        scope = scope if self.proxy is None else without_prefix(scope, self.proxy.path)
+        refused = refusal(scope["method"], scope["path"], Headers(scope=scope), self.token, self.open_paths, self.proxy)
+        if refused is None and scope["path"] not in self.open_paths:
+            self.last = time.monotonic()
         app = self.app if refused is None else PlainTextResponse(refused.sentence, refused.status)
         try:
             await app(scope, receive, with_headers)
         except Exception:  # noqa: BLE001 - a bug: the page has had its sentence, and the other pages go on
             print(masked(traceback.format_exc()), file=sys.stderr)
+
+
+def without_prefix(scope: Scope, prefix: str) -> Scope:
+    """Some proxies leave their prefix before each path, and some remove it."""
+    path = scope["path"]
+    return {**scope, "path": path.removeprefix(prefix)} if path.startswith(f"{prefix}/") else scope
 
 
 def kept(message: Message) -> dict[str, str]:

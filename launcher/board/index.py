@@ -104,12 +104,17 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 def odd_files(run_dir: RunDir) -> str:
     """Which of the records is no plain file: a link may lead out of the folder, and a pipe or a device would never end. Empty for none."""
-    folders = [run_dir.logs, run_dir.exits, run_dir.layouts, run_dir.checkpoints]
-    files = [run_dir.run_yaml, run_dir.plan, run_dir.journal, run_dir.progress, run_dir.memory, run_dir.lock, run_dir.doing]
-    inside = [path for folder in (run_dir.exits, run_dir.layouts) if is_kind(folder, stat.S_ISDIR) for path in folder.glob("*")]
+    folders = [run_dir.logs, run_dir.exits, run_dir.layouts, run_dir.checkpoints, run_dir.signs]
+    files = [run_dir.run_yaml, run_dir.plan, run_dir.journal, run_dir.progress, run_dir.memory, run_dir.lock, run_dir.doing, run_dir.samples]
+    inside = [path for folder in (run_dir.exits, run_dir.layouts, run_dir.signs) if is_kind(folder, stat.S_ISDIR) for path in folder.glob("*")]
     odd = [path for path in folders if not is_kind(path, stat.S_ISDIR)] + [path for path in [*files, *inside] if not is_kind(path, stat.S_ISREG)]
     named = ", ".join(str(path.relative_to(run_dir.path)) for path in odd)
     return f"not shown, because this is a link or no plain file: {named}" if odd else ""
+
+
+def is_plain(path: Path) -> bool:
+    """A file of its own, or nothing at all."""
+    return is_kind(path, stat.S_ISREG)
 
 
 def is_kind(path: Path, kind: Callable[[int], bool]) -> bool:

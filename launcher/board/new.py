@@ -1,6 +1,6 @@
 """The routes of a new run: its form, what the judge says of it, and its start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from launcher.board.board import Act, Board, Read, page, result
 from launcher.board.form import Field, Section
 from launcher.board.index import odd_files
 from launcher.errors import ConfigError, RegimenError
+
+START, QUEUE = ("train", "--detach"), ("queue", "add")  # before the overrides of the form
 
 
 def new(board: Board, request: Request) -> Response:
@@ -46,7 +48,7 @@ def asking(what: str) -> Act:
 
     def act(board: Board, _: Request, values: dict[str, Any]) -> Response:
         given = form_from(board, values)
-        return JSONResponse({**board.judge.ask(what, form=given), "command": command_of_form(given)})
+        return JSONResponse({**board.judge.ask(what, form=given), "command": command_of_form(given), "queue": command_of_form(given, QUEUE)})
 
     return act
 
@@ -57,14 +59,24 @@ def load(board: Board, _: Request, values: dict[str, Any]) -> Response:
     return JSONResponse(board.judge.ask("load", text=values["text"]))
 
 
-def start(board: Board, _: Request, values: dict[str, Any]) -> Response:
-    """What the form describes, started by the command that was shown; the command judges it again."""
-    given = form_from(board, values)
-    saved = board.judge.ask("save", form=given)
-    if saved["error"]:
-        raise ConfigError(saved["error"])
-    board.starts.count()
-    return result(actions.run(start_words(given), board.folder))
+def cell(board: Board, _: Request, values: dict[str, Any]) -> Response:
+    """The form that a cell of the matrix leads to."""
+    named = {name: str(values.get(name, "")) for name in ("regime", "sharding")}
+    return JSONResponse(board.judge.ask("cell", form=form_from(board, values), **named))
+
+
+def beginning(first: Sequence[str]) -> Act:
+    """What the form describes, started or put into the queue by the command that was shown; the command judges it again."""
+
+    def act(board: Board, _: Request, values: dict[str, Any]) -> Response:
+        given = form_from(board, values)
+        saved = board.judge.ask("save", form=given)
+        if saved["error"]:
+            raise ConfigError(saved["error"])
+        board.starts.count()
+        return result(actions.run([*first, *form.overrides_of(given)], board.folder))
+
+    return act
 
 
 def form_from(board: Board, values: dict[str, Any]) -> dict[str, str]:
@@ -75,14 +87,10 @@ def form_from(board: Board, values: dict[str, Any]) -> dict[str, str]:
     return given if board.output is None else {"output": str(board.output), **given}
 
 
-def start_words(given: Mapping[str, Any]) -> list[str]:
-    return ["train", "--detach", *form.overrides_of(given)]
-
-
-def command_of_form(given: Mapping[str, Any]) -> str:
+def command_of_form(given: Mapping[str, Any], first: Sequence[str] = START) -> str:
     """Empty for a form that cannot be said."""
     try:
-        return actions.command_of(start_words(given))
+        return actions.command_of([*first, *form.overrides_of(given)])
     except RegimenError:
         return ""
 
@@ -93,5 +101,8 @@ ACTS: dict[str, Act] = {
     "/new/proposals": asking("proposals"),
     "/new/save": asking("save"),
     "/new/load": load,
-    "/new/start": start,
+    "/new/matrix": asking("matrix"),
+    "/new/cell": cell,
+    "/new/start": beginning(START),
+    "/new/queue": beginning(QUEUE),
 }

@@ -10,12 +10,15 @@ from starlette.responses import JSONResponse, Response
 from conf.run_dir import RunDir
 from launcher.board import actions, files, views
 from launcher.board.board import Act, Board, Read, page, result
-from launcher.board.index import GONE, odd_files
+from launcher.board.compare import differences, name_of
+from launcher.board.index import GONE, id_of, odd_files
 from launcher.errors import ConfigError
+from launcher.verbs.generated import generated_lines
 
 NO_CONTENT = 204
 LONGEST_NUMBER = 10  # digits
-TABS = ("progress", "memory", "log", "plan", "checkpoints", "events")
+TABS = ("progress", "memory", "samples", "log", "plan", "checkpoints", "events")
+OTHERS = 100  # newest runs that a plan may be compared with
 
 
 def the_run(board: Board, request: Request) -> RunDir:
@@ -61,11 +64,9 @@ def head_of(board: Board, request: Request) -> views.Head:
 
 def run_smaller(board: Board, request: Request) -> Response:
     """What would need less memory; made only for a run that ran out of it, and once for a page."""
-    run_dir = the_run(board, request)
-    if odd_files(run_dir):
-        raise ConfigError(odd_files(run_dir))
+    run_dir = plain_run(board, request.path_params["id"])
     found = board.judge.ask("smaller", path=str(run_dir.path.absolute()))
-    return page(request, "smaller.html.j2", text=found["error"] or found["text"])
+    return page(request, "text.html.j2", text=found["error"] or found["text"])
 
 
 def run_tab(board: Board, request: Request) -> Response:
@@ -74,21 +75,50 @@ def run_tab(board: Board, request: Request) -> Response:
     if tab not in TABS:
         raise HTTPException(404, "There is no such page.")
     values: dict[str, Any] = {"id": request.path_params["id"], "odd": odd_files(run_dir)}
-    return page(request, f"tab_{tab}.html.j2", **values, **({} if values["odd"] else tab_values(tab, run_dir, request)))
+    return page(request, f"tab_{tab}.html.j2", **values, **({} if values["odd"] else tab_values(tab, run_dir, board, request)))
 
 
-def tab_values(tab: str, run_dir: RunDir, request: Request) -> dict[str, Any]:
+def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dict[str, Any]:
     if tab == "log":
         names = files.log_names(run_dir)
         name = request.query_params.get("file") or next(iter(names), "")
         return {"names": names, "name": name, "shown": files.log_tail(run_dir, name)}
     read: dict[str, Callable[[RunDir], Any]] = {
         "memory": views.memory,
+        "samples": generated_lines,
         "plan": views.plan_of,
         "checkpoints": views.checkpoints,
         "events": views.events,
     }
-    return {"found": read[tab](run_dir)} if tab in read else {}
+    more = {"others": others(board, run_dir)} if tab == "plan" else {}
+    return {"found": read[tab](run_dir), **more} if tab in read else {}
+
+
+def others(board: Board, run_dir: RunDir) -> list[tuple[str, str]]:
+    """Id and name of the newest other runs."""
+    found = [other for other in board.index.all() if other.path != run_dir.path][:OTHERS]
+    return [(id_of(other), name_of(other)) for other in found]
+
+
+def run_asked(board: Board, request: Request) -> Response:
+    """What was asked for, beside the defaults."""
+    run_dir = plain_run(board, request.path_params["id"])
+    found = board.judge.ask("asked", path=str(run_dir.path.absolute()))
+    return page(request, "text.html.j2", text=found["error"] or found["text"])
+
+
+def run_difference(board: Board, request: Request) -> Response:
+    """The keys in which the run differs from another one."""
+    runs = [plain_run(board, identity) for identity in (request.query_params.get("with", ""), request.path_params["id"])]
+    return page(request, "keys.html.j2", names=list(map(name_of, runs)), **differences(board, runs))
+
+
+def plain_run(board: Board, identity: str) -> RunDir:
+    """Raises ConfigError for a run that is not there, and for one whose records are not plain files."""
+    run_dir = board.index.run(identity)
+    if odd_files(run_dir):
+        raise ConfigError(odd_files(run_dir))
+    return run_dir
 
 
 def curve(board: Board, request: Request) -> Response:
@@ -118,6 +148,8 @@ READS: dict[str, Read] = {
     "/runs/{id}/head": run_head,
     "/runs/{id}/curve": curve,
     "/runs/{id}/smaller": run_smaller,
+    "/runs/{id}/asked": run_asked,
+    "/runs/{id}/difference": run_difference,
     "/runs/{id}/tab/{tab}": run_tab,
 }
 ACTS: dict[str, Act] = {"/runs/{id}/{action}": act_on_run}

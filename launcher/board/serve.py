@@ -4,30 +4,43 @@ import getpass
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from launcher.board import address
+from launcher.board.address import Proxy
 from launcher.errors import ConfigError
 
 MOST_AT_ONCE = 64  # requests
+IDLE_HOURS = 12.0
+IDLE_LOOK_SECONDS = 1
 
 
-def serve(output: Path | None, roots: Sequence[Path], port: int | None, path: Path | None, new_token: bool) -> int:
-    """Answer on this machine alone, until Ctrl-C. What the board has started goes on without it."""
-    for root in roots:
-        if not root.is_dir():
-            raise ConfigError(f"--root {root} is not a folder. Name one that is there.")
-    if port is not None and path is not None:
-        raise ConfigError("--port and --socket are two places to listen at. Give one of them.")
+@dataclass(frozen=True)
+class Options:
+    """As they were given."""
+
+    output: Path | None = None
+    roots: tuple[Path, ...] = ()
+    port: int | None = None
+    socket: Path | None = None
+    proxy: str | None = None
+    idle: float = IDLE_HOURS
+    new_token: bool = False
+
+
+def serve(options: Options) -> int:
+    """Answer on this machine alone, until Ctrl-C or until nobody has asked for long. What the board has started goes on without it."""
+    proxy = checked(options)
     place = address.made_private(address.private_place(os.environ))
-    token = address.token_of(place, new_token)
-    listener = address.listening(address.address_for(os.environ, port, path))
+    token = address.token_of(place, options.new_token)
+    listener = address.listening(address.address_for(os.environ, options.port, options.socket))
     name = listener.getsockname()
     signal.signal(signal.SIGTERM, end)
     try:
-        answer(listener, token, output, roots)
+        answer(listener, token, options, proxy)
+        print(f"The board has ended: nobody asked it for anything for {options.idle:g} hours. Runs that it started go on.", flush=True)
     except (KeyboardInterrupt, SystemExit):
         print("The board has ended. Runs that it started go on.", flush=True)
     finally:
@@ -36,19 +49,45 @@ def serve(output: Path | None, roots: Sequence[Path], port: int | None, path: Pa
     return 0
 
 
+def checked(options: Options) -> Proxy | None:
+    """
+    Raises:
+        ConfigError: for what cannot be meant.
+        Unsafe: for a socket that others could replace.
+    """
+    for root in options.roots:
+        if not root.is_dir():
+            raise ConfigError(f"--root {root} is not a folder. Name one that is there.")
+    if options.port is not None and options.socket is not None:
+        raise ConfigError("--port and --socket are two places to listen at. Give one of them.")
+    if not 0 <= options.idle < float("inf"):
+        raise ConfigError(f"--idle {options.idle:g} is not a number of hours. Give 0 or more; 0 never ends the board.")
+    if options.proxy is not None and options.port is None and options.socket is None:
+        raise ConfigError("--behind-proxy needs the place that your proxy forwards to. Give it with --port PORT or --socket FILE.")
+    if options.socket is not None:
+        address.refuse_open_folder(options.socket.absolute())
+    return address.proxy_at(options.proxy)
+
+
 def end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def answer(listener: socket.socket, token: str, output: Path | None, roots: Sequence[Path]) -> None:
+def answer(listener: socket.socket, token: str, options: Options, proxy: Proxy | None) -> None:
+    """Until the board ends: by itself when it was idle, otherwise with KeyboardInterrupt or SystemExit."""
     import uvicorn
 
     from launcher.board.app import application
     from launcher.board.board import Board
 
     host = socket.gethostname()
-    board = Board(Path.cwd(), output, host, tuple(roots))
-    app = application(board, token)
+    board = Board(Path.cwd(), options.output, host, options.roots)
+    app = application(board, token, proxy)
+
+    async def end_when_idle() -> None:
+        if options.idle and app.idle() >= options.idle * 3600:
+            server.should_exit = True
+
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -58,10 +97,14 @@ def answer(listener: socket.socket, token: str, output: Path | None, roots: Sequ
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MOST_AT_ONCE,
+        callback_notify=end_when_idle,
+        timeout_notify=IDLE_LOOK_SECONDS,
     )
-    print("\n".join(address.how_to_reach(listener, token, getpass.getuser(), host)), flush=True)
-    print("Whoever has this address acts as you. Ctrl-C ends the board; runs go on.", flush=True)
+    server = uvicorn.Server(config)
+    print("\n".join(address.how_to_reach(listener, token, getpass.getuser(), host, proxy)), flush=True)
+    ends = f" Without a request for {options.idle:g} hours it ends by itself (--idle HOURS)." if options.idle else ""
+    print(f"Whoever has this address acts as you. Ctrl-C ends the board; runs go on.{ends}", flush=True)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         board.judge.end()

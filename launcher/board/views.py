@@ -111,7 +111,7 @@ def possible(now: RunStatus) -> tuple[str, ...]:
     """What may be done with a run. Whether it succeeds, the command decides again."""
     if now.state in ACTIVE:
         return ("stop",)
-    going_on = ("resume",) if now.state in CAN_GO_ON else ()
+    going_on = ("resume",) if now.state in CAN_GO_ON else ("export",) if now.state == "finished" else ()
     return (*going_on, *(("delete",) if now.state != "unknown" else ()))
 
 

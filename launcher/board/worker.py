@@ -23,13 +23,16 @@ from conf.secrets import masked_in
 from launcher.board.form import form_of, overrides_of, refuse_outside
 from launcher.composition.compose import compose
 from launcher.composition.described import as_file, described
-from launcher.composition.recorded import flat
+from launcher.composition.recorded import flat, recorded_run
 from launcher.composition.run_file import foreign_names, read_run_file
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.pasting import pasted
+from launcher.gate.proposals import MatrixRow, sharding_matrix
+from launcher.gate.variants import judging_like
 from launcher.verbs import plan
 from launcher.verbs.plan_text import plan_text, recommendation_lines
 from launcher.verbs.smaller import smaller_lines
+from launcher.words import gib
 
 FILE = "your file.yaml"  # as messages name what the browser sent
 
@@ -55,6 +58,44 @@ def proposed(question: dict[str, Any]) -> dict[str, Any]:
 
 def as_form(overrides: Sequence[str]) -> dict[str, str]:
     return form_of(described(compose(overrides)))
+
+
+def matrix(question: dict[str, Any]) -> dict[str, Any]:
+    """Every regime under every sharding, as `regimen plan --matrix` judges those of one sharding."""
+    decided = plan.unstarted(checked(question), ()).judged
+    found = sharding_matrix(decided.run, decided.facts, judging_like(decided))
+    columns = {sharding: [matrix_cell(row) for row in rows] for sharding, rows in found.items()}
+    return {"columns": columns}
+
+
+def matrix_cell(row: MatrixRow) -> dict[str, Any]:
+    """`need`: empty for choices that cannot work together. `chosen`: the run is so already."""
+    need = "" if row.predicted is None else gib(row.predicted)
+    return {"name": row.name, "permitted": row.permitted, "short": row.short, "need": need, "why": row.why, "chosen": not row.overrides}
+
+
+def cell(question: dict[str, Any]) -> dict[str, Any]:
+    """The whole form that one cell of the matrix leads to."""
+    overrides = checked(question)
+    decided = plan.unstarted(overrides, ()).judged
+    rows = sharding_matrix(decided.run, decided.facts, judging_like(decided)).get(question["sharding"], ())
+    row = next((row for row in rows if row.name == question["regime"]), None)
+    if row is None:
+        raise ConfigError("There is no such cell any more. Open the matrix again.")
+    return {"form": as_form(pasted(overrides, row.overrides))}
+
+
+def differing(question: dict[str, Any]) -> dict[str, Any]:
+    """The keys that are not the same in all of the recorded runs, each with its value in each of them."""
+    runs = [flat(run_as_dict(recorded_run(RunDir(Path(path))))) for path in question["paths"]]
+    names = dict.fromkeys(key for run in runs for key in run)
+    texts = [form_of(run) for run in runs]
+    return {"keys": [[key, *(text.get(key, "") for text in texts)] for key in names if any(run.get(key) != runs[0].get(key) for run in runs)]}
+
+
+def asked(question: dict[str, Any]) -> dict[str, Any]:
+    """A recorded run as a file of its choices and changed values: what was asked for, and nothing of what followed from it."""
+    return {"text": as_file(described(recorded_run(RunDir(Path(question["path"])))), "What was asked for; everything else is the default.")}
 
 
 def saved(question: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +155,10 @@ ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "load": loaded,
     "like": alike,
     "smaller": smaller,
+    "matrix": matrix,
+    "cell": cell,
+    "differ": differing,
+    "asked": asked,
 }
 
 

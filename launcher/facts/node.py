@@ -50,6 +50,7 @@ class Gpu:
     free: int
     mig: bool
     users: tuple[str, ...]  # processes that hold memory on it
+    pids: tuple[int, ...] = ()  # of the users, in their order
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,10 @@ def mig_handles(nvml: Any, handle: Any) -> Iterator[Any]:
 
 def read_gpu(nvml: Any, handle: Any, index: int, board: str, *, mig: bool) -> Gpu:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    users = tuple(process_text(process.pid, process.usedGpuMemory) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    users = tuple(process_text(process.pid, process.usedGpuMemory) for process in processes)
     uuid, name = str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle))
-    return Gpu(index, board, uuid, name, int(memory.total), int(memory.free), mig, users)
+    return Gpu(index, board, uuid, name, int(memory.total), int(memory.free), mig, users, tuple(process.pid for process in processes))
 
 
 def process_text(pid: int, used: int | None) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from conf.choices import has_file
+from conf.choices import choice, has_file
 from conf.ranks import ranks
 from conf.regimes import REGIMES, regime_row
 from conf.schema import Qlora, Run
-from conf.shardings import sharding_row
+from conf.shardings import SHARDINGS, sharding_row
 from launcher.facts.model import ModelFacts
 from launcher.gate.changes import (
     Move,
@@ -202,8 +202,24 @@ class MatrixRow:
 
 def regime_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[MatrixRow, ...]:
     """The run's model, data and node under every regime, its own and the built-in ones."""
-    names = [name for name in REGIMES if name == run.regime.name or has_file("regime", name)]
-    variants = [variant for name in names for variant in regime_variants(with_regime(run, name))]
+    return rows_between(run, run, facts, judge_run)
+
+
+def sharding_matrix(run: Run, facts: ModelFacts, judge_run: JudgeRun) -> dict[str, tuple[MatrixRow, ...]]:
+    """The rows of `regime_matrix` under every sharding: its own and the built-in ones."""
+    names = [name for name in SHARDINGS if name == run.sharding.name or has_file("sharding", name)]
+    names = names if run.sharding.name in names else [run.sharding.name, *names]
+    return {name: rows_between(run, with_sharding(run, name), facts, judge_run) for name in names}
+
+
+def with_sharding(run: Run, name: str) -> Run:
+    return run if run.sharding.name == name else replace(run, sharding=choice("sharding", name))
+
+
+def rows_between(run: Run, start: Run, facts: ModelFacts, judge_run: JudgeRun) -> tuple[MatrixRow, ...]:
+    """Every regime from `start` on; their overrides lead to it from `run`."""
+    names = [name for name in REGIMES if name == start.regime.name or has_file("regime", name)]
+    variants = [variant for name in names for variant in regime_variants(with_regime(start, name))]
     return tuple(matrix_row(label, run, changed, facts, judge_run) for label, changed in variants)
 
 

@@ -51,7 +51,7 @@ def ask_sbatch(plan: LaunchPlan) -> str:
 
 
 def record_submission(plan: LaunchPlan, job: str) -> None:
-    journal.record(plan.run_dir, journal.Submitted(job))
+    journal.record(plan.run_dir, journal.Submitted(job, os.environ.get(journal.VIA)))
     print(f"submitted as Slurm job {job}. run folder: {plan.run_dir.path}", flush=True)
 
 

@@ -130,7 +130,8 @@ def start_ranks(
 
     They are killed: on SIGTERM ranks would save for up to 30 s while a resume already begins.
     """
-    journal.record(run_dir, journal.Started(socket.gethostname(), by, argv=command.argv))
+    via = site.get(journal.VIA) if by == journal.USER else None
+    journal.record(run_dir, journal.Started(socket.gethostname(), by, argv=command.argv, via=via))
     shutil.rmtree(run_dir.signs, ignore_errors=True)  # of ranks that have ended
     with (run_dir.logs / "agent.txt").open("ab") as log:
         return subprocess.Popen(

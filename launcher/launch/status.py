@@ -1,6 +1,7 @@
 """What the runs under an output folder are doing, read only from their files; batch_job asks Slurm about those that it still has."""
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from launcher.launch.places import in_words, places
 from launcher.launch.progress import Doing, Expected, expected_of, measures
 from launcher.words import age, first_line, plural
 
+DEPTHS = (2, 3)  # of run folders below a place: NAME/TIME, and those of sweeps
 STARTING_SECONDS = 60.0  # from the making of a folder until something works in it or has its lock; starting Python takes one of them
 ACTIVE = ("running", "queued", "made")  # states from which a run still goes on by itself
 END_STATES = {DONE: "finished", SAVED: "stopped"}
@@ -126,10 +128,31 @@ def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
 
 def find_runs(output: Path | None) -> Iterator[RunDir]:
     """Every run folder under `output`, oldest first; None: under every place that this working folder has used."""
-    files = (file for place in places(output) for pattern in ("*/*/run.yaml", "*/*/*/run.yaml") for file in place.glob(pattern))
-    found = {file.parent.absolute(): file.parent for file in files}  # one place may lie in another
-    for path in sorted(found.values(), key=lambda folder: folder.stat().st_ctime_ns):
+    folders = (folder for place in places(output) for depth in DEPTHS for folder in folders_below(place, depth))
+    found = {folder.absolute(): folder for folder in folders if (folder / "run.yaml").is_file()}  # one place may lie in another
+    for path in sorted(found.values(), key=made_at):
         yield RunDir(path)
+
+
+def folders_below(place: Path, depth: int) -> Iterator[Path]:
+    """The folders so many levels below. One that is removed meanwhile has none."""
+    if depth == 0:
+        yield place
+        return
+    try:
+        inside = [Path(entry) for entry in os.scandir(place) if entry.is_dir()]
+    except OSError:
+        return
+    for folder in inside:
+        yield from folders_below(folder, depth - 1)
+
+
+def made_at(folder: Path) -> int:
+    """Nanoseconds since the epoch; 0 for a folder that has just been removed."""
+    try:
+        return folder.stat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def last_run(output: Path | None) -> RunDir:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.journal import VIA
 from conf.records import is_time, is_whole, read_lines
 from conf.run_dir import RunDir, cut_torn_line
 from conf.secrets import masked_in
@@ -63,6 +64,7 @@ class Entry:
     first: bool = False  # somebody wants it to begin before all others
     cause: str = ""
     changed: float = 0.0  # seconds since the epoch
+    via: str | None = None  # as conf.journal.VIA, of whoever added it
 
 
 def queue_dir(environment: Mapping[str, str]) -> QueueDir:
@@ -83,7 +85,7 @@ def after(found: dict[int, Entry], event: dict[str, Any]) -> None:
     number, kind, moment = event["entry"], event["event"], float(event["time"])
     if kind == ADDED:
         texts = (tuple(event["overrides"]), tuple(event["config_dirs"]), event["working_folder"])
-        found[number] = Entry(number, *texts, event["gpus"], moment, changed=moment)
+        found[number] = Entry(number, *texts, event["gpus"], moment, changed=moment, via=event.get("via"))
         return
     before = found.get(number)
     if before is None:
@@ -110,6 +112,8 @@ def is_event(entry: dict[str, Any]) -> bool:
         return False
     fields = needed.get(entry["event"], {})
     lists = (value for value in entry.values() if isinstance(value, list))
+    if not isinstance(entry.get("via", ""), str):
+        return False
     return all(isinstance(entry.get(key), kind) for key, kind in fields.items()) and all(isinstance(item, str) for one in lists for item in one)
 
 
@@ -149,6 +153,12 @@ def record(queue: QueueDir, number: int, event: str, **facts: Any) -> None:
         raise DiskError(f"{queue.journal} cannot be written: {error.strerror}. Free space, then give the command again.") from error
 
 
+def record_wish(queue: QueueDir, number: int, event: str, **facts: Any) -> None:
+    """An event that a person wanted, and the program through which."""
+    via = os.environ.get(VIA)
+    record(queue, number, event, **facts, **({"via": via} if via else {}))
+
+
 def add(queue: QueueDir, overrides: Sequence[str], config_dirs: Sequence[Path], gpus: int) -> int:
     """The number of the new entry.
 
@@ -161,7 +171,7 @@ def add(queue: QueueDir, overrides: Sequence[str], config_dirs: Sequence[Path], 
         refuse_twice(known, overrides)
         number = max([0, *(entry.number for entry in known)]) + 1
         folders = [str(folder.absolute()) for folder in config_dirs]
-        record(queue, number, ADDED, overrides=[*overrides], config_dirs=folders, working_folder=os.getcwd(), gpus=gpus)
+        record_wish(queue, number, ADDED, overrides=[*overrides], config_dirs=folders, working_folder=os.getcwd(), gpus=gpus)
     return number
 
 
@@ -212,7 +222,7 @@ def remove(queue: QueueDir, numbers: Sequence[int]) -> None:
         for number in numbers:
             refuse_unless_waiting(number, known.get(number))
         for number in numbers:
-            record(queue, number, REMOVED)
+            record_wish(queue, number, REMOVED)
 
 
 def put_first(queue: QueueDir, number: int) -> None:
@@ -223,7 +233,7 @@ def put_first(queue: QueueDir, number: int) -> None:
     """
     with writing(queue):
         refuse_unless_waiting(number, {entry.number: entry for entry in entries(queue)}.get(number))
-        record(queue, number, FIRST)
+        record_wish(queue, number, FIRST)
 
 
 def refuse_unless_waiting(number: int, entry: Entry | None) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from conf.journal import VIA
 from launcher.command import launcher_environment
 from launcher.errors import RunLocked
 from launcher.facts.node import visible_gpus
@@ -39,7 +40,8 @@ def ensure_running(place: QueueDir, site: Mapping[str, str]) -> None:
     """Start a scheduler where there is work and none is at it. One that is not needed ends at once."""
     if owner_lives(place) or not any(entry.state in ("waiting", "running") for entry in queue.entries(place)):
         return
-    start(place, ("queue-serve",), launcher_environment(site), "/")
+    own = {name: value for name, value in site.items() if name != VIA}  # it begins runs of every origin
+    start(place, ("queue-serve",), launcher_environment(own), "/")
 
 
 def start(place: QueueDir, words: Sequence[str], environment: Mapping[str, str], working_folder: str) -> "subprocess.Popen[bytes]":
@@ -124,7 +126,8 @@ class Scheduler:
         threads = max(1, (os.cpu_count() or 1) // max(1, len(resources.gpus)))
         words = ("queue-run", str(entry.number), "--on", ",".join(on), "--of", str(len(resources.gpus)))
         try:
-            process = start(self.place, words, point_environment(os.environ, on, threads), entry.working_folder)
+            site = {**point_environment(os.environ, on, threads), **({VIA: entry.via} if entry.via else {})}
+            process = start(self.place, words, site, entry.working_folder)
         except OSError as error:
             queue.end(self.place, entry.number, "refused", f"{entry.working_folder}: {error.strerror}")
             return

@@ -120,7 +120,7 @@ def submit(sweep_dir: SweepDir, permitted: Sequence[Permitted], throttle: int | 
             yield from (refused_by_slurm(sweep_dir, task, error) for task in array.tasks)
             continue
         for index, task in enumerate(array.tasks):
-            journal.record(task.plan.run_dir, journal.Submitted(f"{job}_{index}"))
+            journal.record(task.plan.run_dir, journal.Submitted(f"{job}_{index}", os.environ.get(journal.VIA)))
             ledger.record(sweep_dir, ledger.BEGUN, **ledger.facts_of(task.point, task.plan.run_dir), gpus=[])
             yield Result(task.point, "running", run_dir=task.plan.run_dir)
         print(f"submitted {plural(len(array.tasks), 'point')} as Slurm job array {job}: {array.script}", flush=True)

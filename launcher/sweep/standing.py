@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conf.run_dir import write_text_atomically
+from conf.run_dir import RunDir, write_text_atomically
 from conf.words import BETWEEN, aligned
 from launcher.errors import RunLocked
 from launcher.launch import lock, status
@@ -26,14 +26,20 @@ class SweepStatus:
     updated: float  # seconds since the epoch
 
 
-def sweep_status(sweep_dir: SweepDir) -> SweepStatus:
+def sweep_status(sweep_dir: SweepDir, may_read: Callable[[RunDir], bool] = lambda run_dir: True) -> SweepStatus:
+    """`may_read`: whether a folder that the ledger names is looked into. Of a point in another one only what the ledger says is told."""
     events = ledger.events(sweep_dir)
-    results = tuple(currents(ledger.results(sweep_dir)))
+    known = ledger.results(sweep_dir)
+    results = tuple(currents([result if result.run_dir is None or may_read(result.run_dir) else elsewhere(result) for result in known]))
     updated = max([float(event["time"]) for event in events], default=sweep_dir.path.stat().st_mtime)
     owned = owner_state(sweep_dir)
     left = any(result.state not in ("finished", "refused", "failed") for result in results)
     submitted = any(result.state in status.ACTIVE for result in results)  # jobs of Slurm go on without an owner of the sweep
     return SweepStatus(sweep_dir, owned or ("running" if submitted else "unfinished" if left or not results else "ended"), results, updated)
+
+
+def elsewhere(result: Result) -> Result:
+    return replace(result, run_dir=None, state="unknown" if result.state == "running" else result.state)
 
 
 def owner_state(sweep_dir: SweepDir) -> str:

@@ -16,6 +16,7 @@ from launcher.queue import entries as queue
 from launcher.queue import scheduler
 from launcher.queue.entries import Entry, QueueDir
 from launcher.queue.judging import judged_for_later, judged_now, settled
+from launcher.queue.standing import standing
 from launcher.sweep.points import Result, one_line
 from launcher.sweep.processes import prepared
 from launcher.sweep.schedule import Resources
@@ -23,7 +24,6 @@ from launcher.sweep.session import resources_here
 from launcher.verbs.train import announce, supervise_folder
 from launcher.words import age
 
-SHOWN = 10  # entries that are over
 HEAD = ("number", "state", "GPUs", "run", "age", "")
 
 
@@ -67,22 +67,14 @@ def show(as_json: bool) -> int:
     """What runs, what waits and why, and the newest that are over."""
     place = here()
     scheduler.ensure_running(place, os.environ)
-    known = queue.entries(place)
-    waiting = [entry for entry in known if entry.state == "waiting"]
-    busy = scheduler.busy_gpus() if waiting else {}
-    held = [entry.on for entry in known if entry.state == "running"]
-    mine = {gpu for on in held for gpu in on}
-    others = {gpu: who for gpu, who in busy.items() if gpu not in mine}
-    free = scheduler.free_now(resources_here(None, scheduler.SLOTS), held, busy) if waiting else Resources((), 0)
-    shown = [*[entry for entry in known if entry.state in queue.OVER][-SHOWN:], *(entry for entry in known if entry.state not in queue.OVER)]
-    why = {entry.number: scheduler.reason(entry, waiting, free, others) for entry in waiting}
+    now = standing(place)
     if as_json:
-        print(json.dumps([as_dict(entry, why.get(entry.number, entry.cause)) for entry in shown], indent=1))
+        print(json.dumps([as_dict(entry, now.words(entry)) for entry in now.entries], indent=1))
         return 0
-    if not shown:
+    if not now.entries:
         print("The queue is empty. Add a run with: regimen queue add KEY=VALUE ...")
         return 0
-    print("\n".join(aligned([HEAD, *(row(entry, why.get(entry.number, entry.cause)) for entry in shown)])))
+    print("\n".join(aligned([HEAD, *(row(entry, now.words(entry)) for entry in now.entries)])))
     return 0
 
 

@@ -1,6 +1,7 @@
 """The verbs status and stop: what runs and sweeps are doing, and how one is asked to end."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -120,7 +121,7 @@ def stop(name: str, output: Path | None) -> int:
         print(f"{run_dir.path} is not running. It is {now.state}.")
         return 0
     execute.ask_to_stop(run_dir)
-    journal.record(run_dir, journal.StopRequested("regimen stop"))
+    journal.record(run_dir, journal.StopRequested("regimen stop", via=os.environ.get(journal.VIA)))
     if now.state == "queued" and now.job is not None and batch_job.cancel(run_dir, now.job):
         print(f"Slurm job {now.job} was waiting and is cancelled. Submit it again with: regimen train resume={run_dir.path}")
         return 0

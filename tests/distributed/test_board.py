@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from conf import journal
 from conf.committed import committed
 from conf.run_dir import RunDir
+from conf.signs import read_sign
 from launcher.board.index import id_of
 from launcher.launch.status import find_runs, status_of
 from tests.boards import Running, board, call_beside
@@ -31,9 +34,9 @@ def posted(running: Running, path: str, values: Any = None) -> dict[str, Any]:
     return done
 
 
-def at_work(run_dir: RunDir) -> list[int]:
-    """The processes whose command names the run."""
-    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if str(run_dir.path) in command_line(pid)]
+def at_work(run_dir: RunDir, *but: int) -> list[int]:
+    """The processes whose command names the run, but for these."""
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if pid not in but and str(run_dir.path) in command_line(pid)]
 
 
 def command_line(pid: int) -> str:
@@ -70,6 +73,9 @@ def test_a_run_of_the_page_outlives_the_board_stops_with_a_checkpoint_and_goes_o
     with board(tmp_path) as second:
         shown = second.get(f"/runs/{id_of(run_dir)}").text
         assert "state running" in shown
+        ranks = second.get("/node").text
+        assert all(f"process {pid}" in ranks for pid in (read_sign(path).pid for path in run_dir.signs.glob("rank-*.json")))
+        decoy = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(3600)", str(run_dir.path)))  # somebody else's, who reads the run
         posted(second, f"/runs/{id_of(run_dir)}/stop")
         wait_until(lambda: status_of(run_dir).state == "stopped", "end of the run")
         assert committed(run_dir)
@@ -82,8 +88,12 @@ def test_a_run_of_the_page_outlives_the_board_stops_with_a_checkpoint_and_goes_o
         wait_until(lambda: steps(run_dir) > stopped_at, "steps after the resume")
         posted(second, f"/runs/{id_of(run_dir)}/stop")
         wait_until(lambda: status_of(run_dir).state == "stopped", "second end of the run")
-        wait_until(lambda: not at_work(run_dir), "end of every process of the run")
+        wait_until(lambda: not at_work(run_dir, decoy.pid), "end of every process of the run")
+        assert decoy.poll() is None
+        decoy.kill()
+        decoy.wait()
         events = [event["event"] for event in journal.events(run_dir) if event["event"] in ("start", "stop requested", "end")]
         assert events == ["start", "stop requested", "end", "start", "stop requested", "end"]
+        assert {event.get("via") for event in journal.events(run_dir) if event["event"] in ("start", "stop requested")} == {"board"}
         posted(second, f"/runs/{id_of(run_dir)}/delete")
         assert not run_dir.path.exists()

@@ -1,5 +1,6 @@
 // The one script of the pages: the token, the address behind #, and what happens when a button is pressed.
 import { drawCharts } from "./chart.js";
+import { watchSets } from "./data.js";
 import { fillForm } from "./form.js";
 
 const KEY = "regimen-token";
@@ -55,13 +56,20 @@ async function open() {
   show();
 }
 
-// #/runs, #/runs/ID and #/runs/ID/TAB
+const PAGES = ["new", "sweeps", "node", "data", "compare"]; // beside that of the runs
+
+// #/PAGE, #/PAGE?QUERY, #/sweeps/ID, #/runs/ID and #/runs/ID/TAB
 function show() {
   takeToken();
   const [page, id, tab] = location.hash.replace(/^#\/?/, "").split("?")[0].split("/");
-  const query = location.hash.split("?")[1];
-  const path = page === "runs" && /^[0-9a-f]+$/.test(id ?? "") ? `runs/${id}?tab=${encodeURIComponent(tab ?? "progress")}`
-    : page === "new" ? `new${query ? `?${query}` : ""}` : "runs";
+  const query = location.hash.split("?")[1], named = /^[0-9a-f]+$/.test(id ?? "");
+  const path = page === "runs" && named ? `runs/${id}?tab=${encodeURIComponent(tab ?? "progress")}`
+    : page === "sweeps" && named ? `sweeps/${id}`
+    : PAGES.includes(page) ? `${page}${query ? `?${query}` : ""}` : "runs";
+  for (const link of document.querySelectorAll("header nav a")) {
+    if (link.hash === `#/${PAGES.includes(page) ? page : "runs"}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
   return htmx.ajax("GET", path, { target: "#page", swap: "innerHTML" });
 }
 
@@ -76,11 +84,40 @@ document.addEventListener("htmx:responseError", (event) => {
 });
 document.addEventListener("htmx:sendError", () => lost(say("lost")));
 document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) lost(""); });
+// What polls and has not changed stays as it is, with whatever has the focus in it; a table that was opened stays open.
+const shown = new WeakMap();
+let opened = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, xhr } = event.detail;
+  if (target.id !== "page" && shown.get(target) === xhr.responseText && target.childElementCount) event.detail.shouldSwap = false;
+  else shown.set(target, xhr.responseText);
+  opened = [...target.querySelectorAll("details[id][open]")].map((details) => details.id);
+});
 document.addEventListener("htmx:afterSwap", (event) => {
+  for (const id of opened) event.detail.target?.querySelector?.(`#${id}`)?.setAttribute("open", "");
+  if (event.detail.target?.querySelector?.(".compared")) showChosen();
+  if (event.detail.target?.querySelector?.("#look-at")) watchSets(event.detail.target, ask, say);
   const charts = event.detail.target?.querySelector?.("#charts");
   if (charts) drawCharts(charts, ask, say);
   const form = event.detail.target?.querySelector?.("#new");
   if (form) fillForm(form, ask, say, confirmAction);
+});
+
+// Runs are chosen to be compared; the list is drawn anew every two seconds.
+const chosen = new Set();
+function showChosen() {
+  for (const box of document.querySelectorAll(".compared")) box.checked = chosen.has(box.value);
+  if (!$("#chosen")) return;
+  $("#chosen").hidden = chosen.size === 0;
+  const link = $("#chosen a");
+  link.hash = `#/compare?r=${[...chosen].join(",")}`;
+  link.hidden = chosen.size < 2 || chosen.size > 6;
+}
+document.addEventListener("change", ({ target }) => {
+  if (!target.classList.contains("compared")) return;
+  if (target.checked) chosen.add(target.value);
+  else chosen.delete(target.value);
+  showChosen();
 });
 
 function lost(text) {
@@ -124,7 +161,7 @@ function confirmAction({ act, name, command, values }) {
       output.textContent = done.text;
       output.hidden = false;
       yes.hidden = true;
-      if (answer.ok && done.code === 0 && (name === "delete" || name === "start")) location.hash = "#/runs";
+      if (answer.ok && done.code === 0 && ["delete", "start", "enqueue"].includes(name)) location.hash = name === "enqueue" ? "#/node" : "#/runs";
     } catch {
       state.textContent = say("lost");
       yes.disabled = false;

@@ -11,7 +11,7 @@ export async function drawCharts(place, ask, say) {
     place.replaceChildren();
   };
   const show = () => {
-    const wanted = JSON.stringify([logarithmic.checked, charts.map((chart) => [chart.name, present(chart).length])]);
+    const wanted = JSON.stringify([logarithmic.checked, charts.map((chart) => [chart.name, present(chart, say).length])]);
     if (wanted === form) {
       drawn.forEach((each, at) => each.update(charts[at]));
       return;
@@ -25,7 +25,7 @@ export async function drawCharts(place, ask, say) {
   resized.observe(place);
   while (place.isConnected) {
     try {
-      const answer = document.hidden ? null : await ask(`runs/${place.dataset.run}/curve?seen=${seen}`);
+      const answer = document.hidden ? null : await ask(`${place.dataset.path}seen=${seen}`);
       if (answer?.status === 200 && place.isConnected) {
         ({ size: seen, charts } = await answer.json());
         const empty = document.querySelector("#no-progress");
@@ -41,37 +41,45 @@ export async function drawCharts(place, ask, say) {
 
 const widthIn = (place) => Math.max(260, place.clientWidth - 14);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const present = (chart) => [chart.training, chart.evaluation].filter((series) => series.steps.length);
-const dataOf = (chart) => {
-  const both = present(chart);
-  return both.length ? uPlot.join(both.map((series) => [series.steps, series.values])) : [[], []];
-};
+
+// The lines of a chart: of one run its training and its evaluation, of several runs those of each in a colour of its own.
+function present(chart, say) {
+  const lines = chart.runs === undefined
+    ? [{ label: say("in_training"), colour: "--line-1", ...chart.training }, { label: say("in_evaluation"), colour: "--line-2", dashed: true, ...chart.evaluation }]
+    : chart.runs.flatMap(({ label, training, evaluation }, at) => [
+      { label, colour: `--line-${at + 1}`, ...training },
+      { label: `${label} ${say("in_evaluation")}`, colour: `--line-${at + 1}`, dashed: true, ...evaluation },
+    ]);
+  return lines.filter((line) => line.steps.length || line.not_finite.length);
+}
+const dataOf = (lines) => lines.length ? uPlot.join(lines.map((line) => [line.steps, line.values])) : [[], []];
 const number = (value) => value === null ? "" : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toLocaleString("en", { maximumFractionDigits: 4 });
 
 function draw(place, chart, say, logarithmic) {
   const box = document.createElement("figure"), lost = document.createElement("p"), values = table(say);
   box.setAttribute("aria-label", chart.name);
   place.append(box);
-  const positive = present(chart).every((series) => series.values.every((value) => value > 0));
+  const lines = present(chart, say), positive = lines.every(({ values: each }) => each.every((value) => value > 0));
   const axis = { stroke: colour("--text"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-  const line = (series) => series === chart.training
-    ? { label: say("in_training"), stroke: colour("--accent"), width: 1.5, spanGaps: true, points: { show: series.steps.length < FEW, size: 4 } }
-    : { label: say("in_evaluation"), stroke: colour("--second"), width: 2, dash: [6, 3], spanGaps: true, points: { show: true, size: 6 } };
+  const line = ({ label, colour: name, dashed, steps }) => ({
+    label, stroke: colour(name), width: dashed ? 2 : 1.5, spanGaps: true,
+    ...(dashed ? { dash: [6, 3], points: { show: true, size: 6 } } : { points: { show: steps.length < FEW, size: 4 } }),
+  });
   const plot = new uPlot({
     title: chart.name, width: widthIn(place), height: 240,
     scales: { x: { time: false }, y: { distr: logarithmic && positive ? LOGARITHMIC : 1 } },
     axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(number) }],
-    series: [{ label: say("step") }, ...(present(chart).length ? present(chart).map(line) : [{}])],
+    series: [{ label: say("step") }, ...(lines.length ? lines.map(line) : [{}])],
     cursor: { drag: { x: true, y: false } },
-  }, dataOf(chart), box);
+  }, dataOf(lines), box);
   const tell = (now) => {
-    const steps = [...new Set([...now.training.not_finite, ...now.evaluation.not_finite])];
+    const steps = [...new Set(present(now, say).flatMap((each) => each.not_finite))];
     lost.textContent = steps.length ? `${say("not_finite")} ${steps.join(", ")}` : "";
     values.fill(now);
   };
   box.append(lost, values.element);
   tell(chart);
-  return { plot, update: (now) => { plot.setData(dataOf(now)); tell(now); } };
+  return { plot, update: (now) => { plot.setData(dataOf(present(now, say))); tell(now); } };
 }
 
 // For whoever cannot see the curve; filled while it is open.
@@ -97,10 +105,10 @@ function filled(chart, say) {
     cell.textContent = text;
     head.append(cell);
   }
-  for (const [series, words] of [[chart.training, say("in_training")], [chart.evaluation, say("in_evaluation")]]) {
-    series.steps.forEach((step, at) => {
+  for (const { steps, values, label } of present(chart, say)) {
+    steps.forEach((step, at) => {
       const row = body.insertRow();
-      for (const text of [step, series.values[at], words]) row.insertCell().textContent = text;
+      for (const text of [step, values[at], label]) row.insertCell().textContent = text;
     });
   }
   return made;

@@ -1,9 +1,12 @@
 // The form of a new run: what was changed, by key, and what the judge says of it.
+import { look } from "./data.js";
+import { fillMatrix } from "./matrix.js";
+
 const QUIET = 250; // milliseconds without a key press until the judge is asked
 
 export function fillForm(form, ask, say, confirmAction) {
   const $ = (selector) => document.querySelector(selector);
-  let values = JSON.parse(form.dataset.form), asking = false, again = false, timer;
+  let values = JSON.parse(form.dataset.form), asking = false, again = false, timer, queue = "";
 
   const inputs = () => [...form.querySelectorAll("[data-key]")];
   const show = () => {
@@ -63,6 +66,7 @@ export function fillForm(form, ask, say, confirmAction) {
 
   async function tell(found) {
     $("#command").textContent = found.command;
+    queue = found.queue ?? "";
     $("#plan").textContent = found.text ?? "";
     $("#form-error").textContent = found.error;
     $("#proposals").replaceChildren();
@@ -70,8 +74,9 @@ export function fillForm(form, ask, say, confirmAction) {
     $("#permitted").className = found.error ? "dead" : found.permitted ? "finished" : "failed";
     $("#permitted").textContent = found.error ? say("not_a_run") : found.permitted ? say("permitted") : say("refused");
     $("#start").disabled = !found.permitted;
-    $("#save").disabled = Boolean(found.error);
+    for (const id of ["#save", "#enqueue", "#look"]) $(id).disabled = Boolean(found.error);
     if (found.error) return;
+    showMatrix();
     for (const [group, choice] of Object.entries(found.choices)) {
       const select = form.querySelector(`#choice-${group}`);
       if (!select) continue;
@@ -85,6 +90,11 @@ export function fillForm(form, ask, say, confirmAction) {
       else if (input.options[0]?.dataset.default) input.options[0].textContent = `${now} (${input.options[0].dataset.default})`;
     }
     if (!found.permitted) await propose();
+  }
+
+  // The widest question of all, so it is asked only while somebody looks at its answer.
+  function showMatrix() {
+    if ($("#matrix").open) fillMatrix($("#matrix > div"), { ...values }, ask, say, take);
   }
 
   async function propose() {
@@ -160,6 +170,9 @@ export function fillForm(form, ask, say, confirmAction) {
     link.click();
   };
   $("#copy").onclick = () => navigator.clipboard.writeText($("#command").textContent);
+  $("#matrix").addEventListener("toggle", showMatrix);
+  $("#look").onclick = () => look($("#report"), { ...values }, ask, say);
+  $("#enqueue").onclick = () => confirmAction({ act: "new/queue", name: "enqueue", command: queue, values: JSON.stringify({ form: values }) });
   $("#start").onclick = () => confirmAction({ act: "new/start", name: "start", command: $("#command").textContent, values: JSON.stringify({ form: values }) });
   show();
   judge();

@@ -1,5 +1,6 @@
 """The board as a browser and as an attacker meet it: a real process, real run folders, and requests of every kind."""
 
+import html
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ import pytest
 
 from conf import journal
 from conf.run_dir import RunDir, save_run
+from launcher.board import files
 from launcher.board.app import ACTS, OPEN, READS, SERVED
 from launcher.board.index import id_of
 from launcher.launch import lock
@@ -62,7 +64,7 @@ def run_id(folder: Path) -> str:
 def paths(run_id: str) -> list[tuple[str, str]]:
     """Every route but the open ones, with a method that it takes."""
     filled = [("GET", path) for path in READS] + [("POST", path) for path in ACTS]
-    for name, value in {"{id}": run_id, "{tab}": "log", "{action}": "stop", "{group}": "regime", "{choice}": "lora"}.items():
+    for name, value in {"{id}": run_id, "{tab}": "log", "{action}": "stop", "{group}": "regime", "{choice}": "lora", "{number}": "1"}.items():
         filled = [(method, path.replace(name, value)) for method, path in filled]
     return filled
 
@@ -353,7 +355,7 @@ def test_stop_is_the_request_of_the_command_line(running: Running, folder: Path)
     assert f"regimen stop {at_work.path}" in running.get(f"/runs/{id_of(at_work)}/head").text
     done = json.loads(running.post(f"/runs/{id_of(at_work)}/stop").text)
     assert (done["code"], f"{at_work.path} is asked to save and stop." in done["text"], at_work.stop.exists()) == (0, True, True)
-    assert [event["event"] for event in journal.events(at_work)] == ["start", "stop requested"]
+    assert [(event["event"], event.get("via")) for event in journal.events(at_work)] == [("start", None), ("stop requested", "board")]
     assert json.loads(running.post(f"/runs/{id_of(at_work)}/delete").text)["code"] == 73
     assert at_work.run_yaml.exists()
 
@@ -361,6 +363,84 @@ def test_stop_is_the_request_of_the_command_line(running: Running, folder: Path)
 def test_neither_arguments_nor_files_of_the_run_hold_the_token(running: Running, folder: Path) -> None:
     arguments = Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
     assert running.token.encode() not in arguments
+    assert "libtorch" not in Path(f"/proc/{running.process.pid}/maps").read_text()
     holding = [path for path in folder.rglob("*") if path.is_file() and running.token in path.read_text(errors="replace")]
     assert [path.name for path in holding] == ["board-token"]
     assert oct(holding[0].stat().st_mode & 0o777) == "0o600"
+
+
+def test_the_last_lines_of_a_log_of_a_gibibyte_are_shown_at_once(running: Running, folder: Path, run_id: str) -> None:
+    """The file has a hole, which is read as zeros; the board reads its end alone."""
+    log = RunDir(folder / "outputs" / "demo" / "2026-11-22_10-00-00").logs / "large.txt"
+    with log.open("wb") as file:
+        file.truncate(2**30)
+        file.seek(2**30)
+        file.write(b"\nthe last line\n")
+    try:
+        shown = running.get(f"/runs/{run_id}/tab/log?file=large.txt").text
+        assert "\nthe last line\n" in shown
+        assert f"{2**30 + 15 - files.TAIL:,}" in shown
+        assert len(shown) < 10 * files.TAIL
+    finally:
+        log.unlink()
+
+
+def test_two_boards_and_the_command_line_say_the_same(running: Running, folder: Path, run_id: str) -> None:
+    [said] = json.loads(call_beside(folder, "status", "--json", str(folder / "outputs" / "demo" / "2026-11-22_10-00-00")).stdout)
+    with board(folder) as other:
+        heads = [each.get(f"/runs/{run_id}/head").text for each in (running, other)]
+    assert heads[0] == heads[1]
+    assert f'class="state {said["state"]}"' in heads[0]
+    assert f"{said['step']}/{said['of']}" in heads[0]
+    assert html.escape(said["message"]) in heads[0]
+
+
+def test_memory_is_shown_as_it_was_predicted_and_measured(running: Running, folder: Path) -> None:
+    run_dir = RunDir(folder / "outputs" / "measured" / "2026-11-20_10-00-00")
+    run_dir.path.mkdir(parents=True)
+    run_dir.run_yaml.write_text("name: measured\n")
+    pair = {"predicted": 10 * 2**30, "measured": 8 * 2**30, "error": 0.25}
+    run_dir.memory.write_text(json.dumps({"sentence": "It fits.", "compared": {"nvml": pair, "phases": {"backward": pair}}}))
+    shown = running.get(f"/runs/{id_of(run_dir)}/tab/memory").text
+    assert "It fits." in shown
+    assert [shown.count(text) for text in ("10.00 GiB", "8.00 GiB", "+25.0%", ">backward<")] == [2, 2, 2, 1]
+
+
+def test_answers_of_a_run_are_shown_as_text(running: Running, folder: Path) -> None:
+    run_dir = RunDir(folder / "outputs" / "answered" / "2026-11-19_10-00-00")
+    run_dir.path.mkdir(parents=True)
+    run_dir.run_yaml.write_text("name: answered\n")
+    run_dir.samples.write_text(
+        json.dumps([{"when": "before", "prompt": "2 + 2", "answer": PAYLOADS[0]}, {"when": "after", "prompt": "2 + 2", "answer": "4"}])
+    )
+    shown = running.get(f"/runs/{id_of(run_dir)}/tab/samples").text
+    assert f"asked before training: '2 + 2'\n  answered: {PAYLOADS[0]!r}" in html.unescape(shown)
+    assert "answered: '4'" in html.unescape(shown)
+    assert PAYLOADS[0] not in shown
+
+
+def test_runs_are_compared_by_the_keys_in_which_they_differ(running: Running, folder: Path, run_id: str) -> None:
+    other = RunDir(folder / "outputs" / "other" / "2026-11-18_10-00-00")
+    other.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu", "optim.lr=3e-4"), other)
+    other.progress.write_text(json.dumps({"step": 5, "of": 9, "loss": 7.0}) + "\n")
+    both = f"{run_id},{id_of(other)}"
+    keys = running.get(f"/compare/keys?r={both}").text
+    assert [f"<code>{text}</code>" in keys for text in ("optim.lr", "0.0003", "data.cutoff")] == [True, True, False]
+    assert keys == running.get(f"/runs/{id_of(other)}/difference?with={run_id}").text
+    said = call_beside(folder, "plan", "--diff", "other", "resume=demo").stdout
+    assert "optim.lr: 0.0003 -> " in said
+    curve = json.loads(running.get(f"/compare/curve?r={both}").text)
+    [loss] = curve["charts"]
+    assert [(one["label"], one["training"]["steps"]) for one in loss["runs"]] == [
+        ("demo/2026-11-22_10-00-00", [1, 2, 3]),
+        ("other/2026-11-18_10-00-00", [5]),
+    ]
+    assert running.get(f"/compare/curve?r={both}&seen={curve['size']}").status == 204
+    assert f"optim.lr: {3e-4}" in running.get(f"/runs/{id_of(other)}/asked").text
+    for chosen in ("", run_id, f"{run_id},{run_id}", f"{run_id},../x", f"{run_id},{'0' * 16}", ",".join(f"{number:016x}" for number in range(7))):
+        assert running.get(f"/compare?r={chosen}").status == 422
+
+
+def test_the_first_page_is_small_enough_for_a_slow_line(running: Running) -> None:
+    assert sum(len(running.get(path, Authorization=None).text.encode()) for path in OPEN) <= 250_000

@@ -14,9 +14,8 @@ from tests.boards import Running, board
 from tests.described import described
 from tests.waiting import PATIENCE
 
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.browser
 MILLISECONDS = PATIENCE * 1000
 MORE = ((360, "en-US"), (1280, "zh-CN"), (3840, "en-US"), (3840, "zh-CN"))
 PAYLOAD = "<img src=x onerror=alert(1)>"
@@ -28,13 +27,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         run_dir = RunDir(place / "outputs" / ("demo" if number else PAYLOAD) / f"2026-11-2{number}_10-00-00")
         run_dir.logs.mkdir(parents=True)
-        save_run(described("model=demo", "data=demo", "node=cpu", "optim.lr=3e-4"), run_dir)
+        save_run(described("model=demo", "data=demo", "node=cpu", "optim.lr=3e-4", f"training.seed={number}"), run_dir)
         journal.record(run_dir, journal.Started("here"))
         steps = [{"step": step, "of": 30, "loss": 5.0 / step, "lr": 1e-4, "tokens_per_second": 5000.0 + step} for step in range(1, 31)]
         run_dir.progress.write_text("".join(json.dumps(step) + "\n" for step in steps))
         run_dir.rank_log(0).write_text(PAYLOAD + "x" * 500)
         journal.record(run_dir, journal.Ended(6 if number else 0, PAYLOAD))
+    write_sweep(place)
     return place
+
+
+def write_sweep(place: Path) -> None:
+    """A sweep of three of the runs, and a point that was refused."""
+    sweep = place / "outputs" / "sweeps" / "2026-11-23_10-00-00"
+    sweep.mkdir(parents=True)
+    lines: list[dict[str, Any]] = [{"time": 1e9, "event": "sweep", "overrides": [PAYLOAD], "config_dirs": [], "working_folder": str(place)}]
+    for number, folder in enumerate(sorted((place / "outputs").glob("*/2026-11-2?_10-00-00/run.yaml")), start=1):
+        about = {"point": number, "overrides": [PAYLOAD], "varied": [f"training.seed={number}"], "fingerprint": str(number)}
+        lines.append({"time": 1e9 + number, "event": "started", **about, "run_folder": str(folder.parent), "gpus": ["0"]})
+        ended = {"objective": 1.0 / number, "measure": "loss", "run_folder": str(folder.parent), "seconds": 60.0}
+        lines.append({"time": 1e9 + 60 * number, "event": "finished", **about, **ended})
+    refused = {"point": 9, "overrides": [PAYLOAD], "varied": [PAYLOAD], "fits": ["regime=lora"], "cause": PAYLOAD, "refusal": 3}
+    lines.append({"time": 1e9 + 500, "event": "refused", **refused})
+    (sweep / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +60,10 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """One for all tests of this file."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
@@ -68,6 +87,12 @@ class Page:
     def show(self, address: str, until: str) -> Any:
         self.page.evaluate("address => { location.hash = address }", address)
         return self.page.wait_for_selector(until)
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds on the page that would keep somebody from using it: rule, and the first place."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+        found = axe.Axe().run(self.page).response["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
 
     def wider_than_the_window(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
@@ -180,18 +205,28 @@ def test_a_new_run_like_an_earlier_one_has_its_values(opened: Page) -> None:
 
 
 @pytest.mark.parametrize(("width", "language"), [(360, "zh-CN"), (1280, "en-US"), *(pytest.param(*case, marks=pytest.mark.long) for case in MORE)])
-def test_every_page_fits_a_window_in_each_language(browser: Any, running: Running, width: int, language: str) -> None:
+def test_every_page_fits_a_window_and_is_open_to_everybody_in_each_language(browser: Any, running: Running, width: int, language: str) -> None:
     theme = "dark" if width == 360 else "light"
     opened = Page(browser, running, viewport={"width": width, "height": 800}, locale=language, color_scheme=theme)
-    identity = opened.page.get_attribute("table.runs th a", "href")
+    identity = str(opened.page.get_attribute("table.runs th a", "href"))
+    run_ids = ",".join(opened.page.eval_on_selector_all(".compared", "boxes => boxes.map(box => box.value)"))
     for address, until in (
         ("#/runs", "table.runs"),
-        (f"{identity}", "#charts .uplot"),
+        (identity, "#charts .uplot"),
         (f"{identity}/plan", "#tab h2"),
+        (f"{identity}/log", "pre.log"),
+        (f"{identity}/events", "#tab table"),
         ("#/new", "#permitted.finished"),
+        ("#/sweeps", "table.runs a[href^='#/sweeps/']"),
+        ("SWEEP", ".timeline"),
+        (f"#/compare?r={run_ids}", "figure .uplot"),
+        ("#/node", "#now h2"),
+        ("#/data", "#look-at"),
     ):
-        opened.show(address, until)
+        here = str(opened.page.get_attribute("a[href^='#/sweeps/']", "href")) if address == "SWEEP" else address
+        opened.show(here, until)
         assert not opened.wider_than_the_window(), address
+        assert opened.barriers() == [], address
     assert opened.page.get_attribute("html", "lang") == language[:2]
     opened.page.click("#language")
     opened.page.wait_for_selector(f"html:not([lang={language[:2]}])")
@@ -210,3 +245,102 @@ def test_a_page_goes_on_when_the_board_comes_back(browser: Any, folder: Path) ->
         opened.page.wait_for_selector("#lost[hidden]", state="attached")
         opened.page.wait_for_selector("table.runs")
     opened.context.close()
+
+
+def test_runs_are_chosen_and_compared(opened: Page) -> None:
+    page = opened.page
+    page.check("table.runs tr:nth-child(1) .compared")
+    assert page.is_hidden("#chosen a")
+    page.check("table.runs tr:nth-child(2) .compared")
+    page.click("#chosen a")
+    page.wait_for_selector("figure .uplot")
+    assert page.eval_on_selector_all("main table.stacked tbody tr", "rows => rows.length") == 2
+    page.wait_for_selector("text=training.seed")
+    page.click("figure:first-of-type details summary")
+    page.wait_for_selector("figure details td")
+    assert page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length") == 60
+
+
+def test_a_cell_of_the_matrix_is_taken_into_the_form(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/new", "#permitted.finished")
+    for group, choice in (("model", "llama3.1_8b"), ("data", "demo"), ("node", "a100_80")):
+        page.select_option(f"#choice-{group}", choice)
+    page.click("#matrix summary")
+    page.wait_for_selector("#matrix button[aria-label^='full, mixed precision, ddp'].failed")
+    page.click("#matrix button[aria-label^='lora, zero3']")
+    page.wait_for_selector(".is-changed #choice-sharding")
+    assert page.input_value("#choice-sharding") == "zero3"
+    page.wait_for_selector("#permitted.finished")
+
+
+def test_the_data_of_a_form_is_shown_as_it_would_be_learned(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/new", "#permitted.finished")
+    page.click("#look")
+    page.wait_for_selector("#report .preview mark")
+    assert page.inner_text("#report .preview mark").startswith("⟦")
+    assert page.inner_text("#report > pre").startswith("regimen data validate --json")
+
+
+def test_a_sweep_is_read_by_keyboard_and_stays_open_while_it_is_drawn_anew(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/sweeps", "table.runs a[href^='#/sweeps/']")
+    page.focus("table.runs a[href^='#/sweeps/']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".timeline rect")
+    page.focus("#timeline-table summary")
+    page.keyboard.press("Enter")
+    with page.expect_response(lambda answer: answer.url.endswith("/now")):
+        pass
+    assert page.is_visible("#timeline-table td")
+    assert PAYLOAD in page.inner_text("main")
+
+
+def test_a_run_that_somebody_else_starts_appears_on_the_open_page(opened: Page, folder: Path) -> None:
+    run_dir = RunDir(folder / "outputs" / "by hand" / "2026-11-25_10-00-00")
+    run_dir.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    try:
+        opened.page.wait_for_selector("text=by hand/2026-11-25_10-00-00")
+    finally:
+        shutil.rmtree(run_dir.path.parent)
+    opened.page.wait_for_selector("text=by hand/2026-11-25_10-00-00", state="detached")
+
+
+@pytest.mark.parametrize("cuts", [2, pytest.param(50, marks=pytest.mark.long)])
+def test_a_cut_connection_leaves_neither_a_gap_nor_a_double_in_the_curve(browser: Any, running: Running, folder: Path, cuts: int) -> None:
+    run_dir = RunDir(folder / "outputs" / "cut" / "2026-11-26_10-00-00")
+    run_dir.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    opened = Page(browser, running)
+    opened.page.wait_for_selector("text=cut/2026-11-26_10-00-00")
+    opened.page.click("text=cut/2026-11-26_10-00-00")
+    opened.page.wait_for_selector("#no-progress")
+    for cut in range(1, cuts + 1):
+        opened.context.set_offline(True)
+        opened.page.wait_for_selector("#lost:not([hidden])")
+        with run_dir.progress.open("a") as file:
+            file.write(json.dumps({"step": cut, "of": cuts, "loss": 1.0 / cut}) + "\n")
+        opened.context.set_offline(False)
+        opened.page.wait_for_selector("#lost[hidden]", state="attached")
+    opened.page.wait_for_selector("figure details summary")
+    opened.page.click("figure details summary")
+    opened.page.wait_for_selector(f"figure details tbody tr:nth-child({cuts})")
+    steps = opened.page.eval_on_selector_all("figure details tbody tr", "rows => rows.map(row => Number(row.cells[0].textContent))")
+    assert steps == list(range(1, cuts + 1))
+    opened.context.close()
+    shutil.rmtree(run_dir.path.parent)
+
+
+@pytest.mark.long
+def test_over_a_slow_line_the_pages_are_there(browser: Any, running: Running) -> None:
+    """200 ms to the board and back, 1 Mbit/s."""
+    opened = Page(browser, running)
+    line = opened.context.new_cdp_session(opened.page)
+    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 200, "downloadThroughput": 125_000, "uploadThroughput": 125_000})
+    opened.page.reload()
+    opened.page.wait_for_selector("table.runs")
+    opened.show("#/new", "#permitted.finished")
+    opened.context.close()
+    assert opened.faults == []

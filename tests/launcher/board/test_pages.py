@@ -6,13 +6,15 @@ import json
 import re
 from pathlib import Path
 
-from launcher.board import pages, runs
+from launcher.board import actions, node, pages, runs, sweeps, views
 from launcher.board.app import SERVED, STATIC
 from launcher.launch.status import ACTIVE, END_STATES
+from launcher.queue.entries import OVER
+from launcher.sweep import table
 
 TEMPLATES = pages.FOLDER / "templates"
-OWN = ("app.js", "chart.js", "form.js")
-TEXT_KEY = re.compile(r"""\b(?:t|say)\("(\w+)"\)""")
+OWN = ("app.js", "chart.js", "data.js", "form.js", "matrix.js")
+TEXT_KEY = re.compile(r"""\b(?:t|say)\(["'](\w+)["']\)""")
 
 
 def test_every_text_is_there_in_every_language() -> None:
@@ -24,8 +26,10 @@ def test_every_text_is_there_in_every_language() -> None:
 def test_every_text_that_a_page_asks_for_is_there_and_no_other() -> None:
     sources = [*TEMPLATES.glob("*.j2"), *(STATIC / name for name in SERVED if name in OWN)]
     asked = {key for path in sources for key in TEXT_KEY.findall(path.read_text(encoding="utf-8"))}
-    states = {f"state_{state}" for state in (*ACTIVE, *END_STATES.values(), "failed", "dead", "unknown")}
-    named = {*states, *(f"tab_{tab}" for tab in runs.TABS), *("stop", "resume", "delete", "allocated", "nvml", "host")}
+    of_runs = (*ACTIVE, *END_STATES.values(), "failed", "dead", "unknown")
+    states = {f"state_{state.replace(' ', '_')}" for state in (*of_runs, *OVER, "waiting", *table.STATES, "ended", "unfinished")}
+    words = {*actions.ACTIONS, *node.QUEUE_ACTIONS, *sweeps.SWEEP_ACTIONS, *views.MEMORY_ROWS, "training_sets", "evaluation_sets"}
+    named = {*states, *words, *(f"tab_{tab}" for tab in runs.TABS)}
     assert asked | named == set(pages.texts())
 
 

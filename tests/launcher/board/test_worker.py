@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from conf.run_dir import RunDir, save_run
 from conf.run_values import run_as_dict
@@ -108,6 +109,20 @@ def test_every_text_reaches_the_run_as_it_was_typed() -> None:
         assert compose(form.overrides_of({"tracking.project": text})).tracking.project == text
 
 
+def test_a_text_has_quotes_only_where_it_needs_them() -> None:
+    plain = ("mine", "a_b-1", "Qwen/Qwen2.5-0.5B", "_x.y", "run-1.10")
+    odd = ("1.10", "true", "nan", "-x", "a b", "a,b", "中文", "it's", "'mine'", "x:y", "a=b", "")
+    assert form.overrides_of({"tracking.project": "mine", "name": "1.10"}) == ["tracking.project=mine", "name='1.10'"]
+    lists = {"[my.jsonl, 'a, b.jsonl']": "[my.jsonl,'a, b.jsonl']", "['true', x]": "['true',x]", "['[a]', \"',b,'\"]": "['[a]','\\',b,\\'']"}
+    for text, written in lists.items():
+        assert form.overrides_of({"data.sets": text}) == [f"data.sets={written}"]
+        assert compose([f"data.sets={written}", "recipe=demo"]).data.sets == yaml.safe_load(text)
+    for text in plain:
+        assert form.overrides_of({"tracking.project": text}) == [f"tracking.project={text}"]
+    for text in (*plain, *odd):
+        assert compose([*form.overrides_of({"tracking.project": text}), "recipe=demo"]).tracking.project == (text or None)
+
+
 def test_each_proposal_leads_to_a_form_that_is_permitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     refused = {"model": "llama3.1_8b", "data": "demo", "node": "a100_80", "node.gpus": "2", "regime": "full", "training.max_steps": "10"}
@@ -190,6 +205,10 @@ def test_what_lies_outside_of_the_folders_is_refused_unless_they_were_named(tmp_
             form.refuse_outside({"model.path": value}, tmp_path, [tmp_path])
         with pytest.raises(form.Unsafe, match="outside"):
             form.refuse_outside({"data.sets": f"[fine.jsonl, {value}]"}, tmp_path, [tmp_path])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked.txt").symlink_to("/etc/passwd")
+    with pytest.raises(form.Unsafe, match="outside"):
+        form.refuse_outside({"data.sets": "[linked.txt]"}, tmp_path, [tmp_path])
     form.refuse_outside({"model.path": "org/name", "data.sets": "[a.jsonl]", "output": "outputs", "optim.lr": "/"}, tmp_path, [tmp_path])
     form.refuse_outside({"model.path": "/etc/passwd"}, tmp_path, [tmp_path, Path("/etc")])
 

@@ -9,10 +9,11 @@ import yaml
 
 from conf.choices import choice
 from conf.schema import Run
+from conf.shardings import SHARDINGS
 from launcher.errors import ConfigError
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.node import settled_node
-from launcher.gate.proposals import alternatives, regime_matrix
+from launcher.gate.proposals import alternatives, regime_matrix, sharding_matrix
 from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import estimate
@@ -312,3 +313,23 @@ def test_the_matrix_shows_what_cannot_work_under_the_sharding_with_its_reason():
     assert not rows["qlora, 2 bits"].permitted
     assert rows["qlora, 8 bits"].permitted
     assert rows["qlora, 4 bits"].permitted
+
+
+def test_the_matrix_of_shardings_holds_that_of_each_and_leads_there():
+    given = ("model=llama3.1_8b", "node=h100_80", "node.gpus=2", "sharding=zero2")
+    run, facts = checked(*given)
+
+    columns = sharding_matrix(run, facts, lambda changed: judged(changed, facts))
+
+    assert columns["zero2"] == regime_matrix(run, facts, lambda changed: judged(changed, facts))
+    assert [row.name for row in columns["zero2"] if not row.overrides] == ["lora"]
+    assert set(columns) == {*SHARDINGS}
+    for sharding, at in (("zero3", 1), ("ddp", 5), ("fsdp2", 3)):
+        cell = columns[sharding][at]
+        there, _ = checked(
+            *(text for text in given if text.partition("=")[0] not in {each.partition("=")[0] for each in cell.overrides}), *cell.overrides
+        )
+        assert there.sharding.name == sharding
+        assert judged(there, facts).permitted == cell.permitted
+    reason = columns["zero3"][-1].why
+    assert "before HQQ can pack them" in reason

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -342,3 +344,24 @@ def test_a_narrow_table_counts_columns_and_not_characters(run_dir: RunDir) -> No
     lines = table([status_of(run_dir)], 30)
     assert max(map(columns, lines[1:])) <= 30
     assert "".join(lines).count("训练") == 1
+
+
+def test_runs_that_are_removed_while_they_are_looked_for_stop_nobody(tmp_path: Path, run_dir: RunDir) -> None:
+    """Was: FileNotFoundError, where a folder went between two looks at it."""
+    other, ended = tmp_path / "other" / "now", threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            (other / "inside").mkdir(parents=True, exist_ok=True)
+            (other / "run.yaml").touch()
+            shutil.rmtree(other.parent)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        found = [[each.path for each in find_runs(tmp_path)] for _ in range(2000)]
+    finally:
+        ended.set()
+        thread.join()
+    assert {path for paths in found for path in paths} <= {other, run_dir.path}
+    assert all(run_dir.path in paths for paths in found)

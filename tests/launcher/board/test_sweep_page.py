@@ -1,0 +1,119 @@
+"""The page of a sweep, from the ledger of one: points, what was refused, the best one, and the bars of its timeline."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf import journal
+from conf.run_dir import RunDir, save_run
+from launcher.board.index import id_of
+from tests.boards import Running, board
+from tests.described import described
+
+STARTED = 1_700_000_000.0
+WHY = "GPU_PEAK: needs 141.60 GiB; 80.00 GiB is there."
+
+
+def point(number: int, event: str, time: float, **facts: object) -> dict[str, object]:
+    about = {"point": number, "overrides": [f"optim.lr={number}e-4"], "varied": [f"optim.lr={number}e-4"], "fingerprint": str(number)}
+    return {"time": STARTED + time, "event": event, **about, **facts}
+
+
+def ended_run(path: Path) -> RunDir:
+    run_dir = RunDir(path)
+    run_dir.path.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    journal.record(run_dir, journal.Started("here"))
+    journal.record(run_dir, journal.Ended(0, "done"))
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of twelve points: two are refused, one has failed, one is not started; and one whose folder lies elsewhere."""
+    place = tmp_path_factory.mktemp("work")
+    sweep = place / "outputs" / "sweeps" / "2026-11-22_10-00-00"
+    sweep.mkdir(parents=True)
+    lines = [{"time": STARTED, "event": "sweep", "overrides": ["recipe=demo", "optim.lr=1e-4,2e-4"], "config_dirs": [], "working_folder": str(place)}]
+    for number in range(1, 10):
+        run_dir = ended_run(place / "outputs" / f"demo-{number}" / "2026-11-22_10-00-01")
+        gpu, begun = str(number % 2), 100.0 * (number // 2)
+        lines.append(point(number, "started", begun, run_folder=str(run_dir.path), gpus=[gpu]))
+        state = "failed" if number == 4 else "finished"
+        measured = {} if number == 4 else {"objective": 2.0 - 0.1 * number, "measure": "evaluation loss"}
+        lines.append(
+            point(number, state, begun + 90, run_folder=str(run_dir.path), seconds=90.0, cause="it broke" if number == 4 else "", **measured)
+        )
+    for number in (10, 11):
+        lines.append(point(number, "refused", 500, cause=WHY, refusal=3, fits=["regime=lora"], seconds=0))
+    outside = ended_run(place / "elsewhere" / "demo" / "2026-11-22_10-00-01")
+    lines.append(point(12, "started", 500, run_folder=str(outside.path), gpus=["0"]))
+    (sweep / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return place
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with board(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def identity(folder: Path) -> str:
+    return id_of(RunDir((folder / "outputs" / "sweeps" / "2026-11-22_10-00-00").absolute()))
+
+
+def test_the_list_counts_the_points_of_each_sweep(running: Running, identity: str) -> None:
+    shown = running.get("/sweeps").text
+    assert f'href="#/sweeps/{identity}"' in shown
+    assert "12 points: 8 finished, 2 refused, 1 failed, 1 unknown" in shown
+    assert 'class="state unfinished"' in shown
+
+
+def test_the_page_has_every_point_the_best_one_and_why_others_were_refused(running: Running, identity: str) -> None:
+    shown = running.get(f"/sweeps/{identity}").text
+    assert "point 9, evaluation loss 1.1000: <code>optim.lr=9e-4</code>" in shown
+    assert shown.count('class="is-best"') == 1
+    assert shown.count(WHY) == 2
+    assert shown.count("<code>regime=lora</code>") == 2
+    assert "it broke" in shown
+    assert f"regimen train -m resume={running.folder}/outputs/sweeps/2026-11-22_10-00-00" in shown
+
+
+def test_the_timeline_has_a_lane_for_each_gpu_and_a_bar_for_each_start(running: Running, identity: str) -> None:
+    shown = running.get(f"/sweeps/{identity}").text
+    assert [f">GPU {gpu}</text>" in shown for gpu in (0, 1, 2)] == [True, True, False]
+    assert shown.count("<rect ") == 10
+    assert shown.count('<rect class="failed"') == 1
+    assert "1 min 40 s" in shown or "100 s" in shown
+
+
+def test_a_folder_that_the_ledger_names_and_that_is_no_run_of_the_board_is_not_read(running: Running, identity: str, folder: Path) -> None:
+    shown = running.get(f"/sweeps/{identity}").text
+    assert "elsewhere" not in shown
+    assert id_of(RunDir(folder / "elsewhere" / "demo" / "2026-11-22_10-00-01")) not in shown
+    assert shown.count("state unknown") == 1
+
+
+def test_a_sweep_that_is_not_there_is_told_so(running: Running, identity: str) -> None:
+    for path in ("/sweeps/0123456789abcdef", "/sweeps/..%2f", f"/sweeps/{identity[:-1]}"):
+        assert running.get(path).status in (307, 404, 422)
+    assert running.post(f"/sweeps/{identity}/delete").status == 404
+
+
+def test_a_ledger_that_is_a_link_is_not_shown(running: Running, folder: Path) -> None:
+    hostile = folder / "outputs" / "sweeps" / "hostile"
+    hostile.mkdir()
+    (hostile / "ledger.jsonl").symlink_to("/etc/passwd")
+    try:
+        assert "hostile" not in running.get("/sweeps").text
+    finally:
+        (hostile / "ledger.jsonl").unlink()
+
+
+def test_stop_is_the_request_of_the_command_line(running: Running, identity: str, folder: Path) -> None:
+    done = json.loads(running.post(f"/sweeps/{identity}/stop").text)
+    assert done["command"] == f"regimen stop {folder}/outputs/sweeps/2026-11-22_10-00-00"
+    assert (done["code"], "is not running" in done["text"]) == (0, True)
