@@ -12,12 +12,18 @@ from benchmarks.memory.tables import GIB, errors, failed, records
 
 SETS = {
     "h200_families.jsonl": "Families without a table, one H200",
+    "h200_fused_layers.jsonl": "Fused kernels, most with a few layers computed again, one H200",
     "h200x2_stages_on_two.jsonl": "Every stage, sharding and regime, two H200",
+}
+# What was fixed after their prediction had been committed and before they ran; the run itself predicted by the fixed formulas before its first step
+SINCE = {
+    **dict.fromkeys(("qlora4/flint/1x1024", "qlora4/ernie4_5_moe/2x1024"), "experts were counted in 16 bits"),
+    **dict.fromkeys(("full_amp-kept/nanochat/1x1024", "qlora4-kept/nanochat/2x1024"), "squares were traced in 16 bits"),
 }
 HEAD = """# Measured cells that were drawn
 
 Made by `benchmarks/memory/before.py` from `benchmarks/results/memory`. Cells were drawn by a seed and predicted before they were
-measured ([families.md](families.md), `benchmarks/memory/families.py`, `benchmarks/memory/stages_on_two.py`). Six steps of `regimen train` a
+measured ([families.md](families.md), `families.py`, `fused.py` and `stages_on_two.py` of `benchmarks/memory`). Six steps of `regimen train` a
 cell, random weights, beside other work on the same GPUs. Errors are those of the committed prediction: of the peak that torch
 allocated, and of what the driver counted.
 """
@@ -37,12 +43,18 @@ def section(path: Path, title: str) -> list[str]:
         f"nvidia-smi {statistics.median(driver):.1%} in the median, {max(driver):.1%} at worst.",
         *([f"Ended with an error: {', '.join(sorted(ended))}."] if ended else []),
         *([f"Predicted and not measured: {', '.join(unmeasured)}."] if unmeasured else []),
+        *(since_line(record) for record, _ in rows if record["cell"] in SINCE),
         "",
         "| cell | allocated GiB | error | nvidia-smi | stated |",
         "|---|---|---|---|---|",
         *(line(record, found) for record, found in sorted(rows, key=lambda row: str(row[0]["cell"]))),
         "",
     ]
+
+
+def since_line(record: dict) -> str:
+    there = record["predicted_there"]["allocated"] / max(rank["allocated"] for rank in record["measured"]) - 1
+    return f"{record['cell']}: when its prediction was committed, {SINCE[record['cell']]}; before its first step the run itself was {there:+.2%} off."
 
 
 def line(record: dict, found: dict[str, list[float]]) -> str:
