@@ -10,7 +10,7 @@ SLURM := slurmctld slurmd sbatch munged
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, and each would compile our modules anew
-.PHONY: help venv demo test test-full test-matrix lint slurm-packages clean
+.PHONY: help venv demo test test-full test-matrix lint slurm-packages browser-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

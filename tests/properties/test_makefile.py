@@ -61,7 +61,7 @@ def test_an_interpreter_of_the_users_gets_nothing_installed(folder: Path) -> Non
 @pytest.mark.parametrize(("target", "long_runs"), [("test", False), ("test-full", True)])
 def test_every_test_is_run_by_exactly_one_command(folder: Path, target: str, long_runs: bool) -> None:
     chosen = [Expression.compile(text) for text in re.findall(r'pytest .*-m "([^"]+)"', dry_run(folder, target))]
-    markers = ("long", "distributed", "slurm", "gpu")
+    markers = ("long", "distributed", "slurm", "browser", "gpu")
     for held in product((True, False), repeat=len(markers)):
         has = dict(zip(markers, held, strict=True))
         runs = [expression for expression in chosen if expression.evaluate(lambda name, **_: has[name])]  # noqa: B023 - called at once
@@ -70,7 +70,7 @@ def test_every_test_is_run_by_exactly_one_command(folder: Path, target: str, lon
 
 def test_files_run_side_by_side_and_those_for_gpus_alone(folder: Path) -> None:
     beside, alone = [line for line in dry_run(folder, "test", "WORKERS=5").splitlines() if " -m pytest " in line]
-    assert "--require=distributed,slurm --numprocesses=5 " in beside
+    assert "--require=distributed,slurm,browser --numprocesses=5 " in beside
     assert "--numprocesses" not in alone
     assert " tests/gpu " in alone
 

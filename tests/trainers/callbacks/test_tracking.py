@@ -85,7 +85,7 @@ os._exit(0)
 """
 
 
-def started(behaviour: str, folder: Path, answer_seconds: float, starts: int = 1, finish_seconds: float = 120.0) -> list[dict[str, Any]]:
+def started(behaviour: str, folder: Path, answer_seconds: float, starts: int = 1, finish_seconds: float = PATIENCE) -> list[dict[str, Any]]:
     folder.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     argv = [sys.executable, "-c", START, behaviour, str(folder), str(starts), str(answer_seconds), str(finish_seconds)]
