@@ -33,6 +33,8 @@ CELLS = {cell.name: cell for grid in GRIDS.values() for group in grid for cell i
 FIGURES = ("allocated", "reserved", "nvidia-smi", "host")
 IN_RECORDS = {"allocated": "allocated", "reserved": "reserved", "nvidia-smi": "nvml", "host": "host"}
 ON_TWO = "calibration_on_two.jsonl"
+# Of these the host is left out: their weights lay in memory (tmpfs), and what is mapped of them counts as shared memory of a process while it loads.
+MAPPED = frozenset({"h200_fused_layers.jsonl"})
 SEED, SHARE = 14, 0.97
 LEAST = 20  # cells of a group of which a share says something: below, one cell is more than 5 %
 
@@ -81,7 +83,9 @@ def line_of(results: Path, record: dict, work: Path) -> Line | None:
         return None
     sharding = run.sharding.name if record["gpus"] > 1 else "one GPU"
     named = (judged.facts.family, regime_name(judged), sharding, run.stage.name, estimate.uncertainty.source)
-    return Line(results.name, record["cell"], *named, sizes_of(predicted, estimate, record["measured"]))
+    sizes = sizes_of(predicted, estimate, record["measured"])
+    counted = {figure: size for figure, size in sizes.items() if figure != "host" or results.name not in MAPPED}
+    return Line(results.name, record["cell"], *named, counted)
 
 
 @cache

@@ -239,7 +239,8 @@ TWO_H200 = [
 
 @pytest.mark.parametrize(("model", "regime", "sharding", "measured"), TWO_H200)
 def test_peaks_of_two_gpus_are_within_half_a_percent_of_the_measured_ones(described, model, regime, sharding, measured):
-    run, facts = described(f"model={model}", *regime, f"sharding={sharding}", "node.gpus=2", "training.micro_batch=4", "data.cutoff=1024")
+    modules = ("sharding.whole_layers=false",) if sharding == "zero3" else ()  # as it was measured
+    run, facts = described(f"model={model}", *regime, f"sharding={sharding}", *modules, "node.gpus=2", "training.micro_batch=4", "data.cutoff=1024")
 
     assert estimate(run, facts).allocated / GIB == pytest.approx(measured, rel=0.005)
 
