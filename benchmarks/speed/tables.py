@@ -89,7 +89,7 @@ def page(results: Path) -> str:
     measured = {record["cell"].split("/")[1] for record in records}
     meanings = [f"- {meaning}" for variant, meaning in VARIANTS.items() if variant in measured]
     mixed = (
-        "The cell of mixed lengths waits for the host, whose speed changed between the machines and within a run: its quiet steps take 57 to 65 ms,\n"
+        "The cell of mixed lengths waits for the host, whose speed changed between the machines and within a run: its quiet steps take 41 to 65 ms,\n"
         "and others up to 170. Its prediction is for eight samples of full length. Where a prediction is far above what was allocated, the plain\n"
         "kernels were counted still. 1b-full computes in bf16_amp by default, and in bf16 in its other variants."
     )
