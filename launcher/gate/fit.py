@@ -214,7 +214,7 @@ def lines(run: Run, chosen: Run, left: Open, against: Mapping[str, str]) -> list
     training = chosen.training
     first = "first in the order of speed"
     kernels = why_plain(run, left) if training.kernels == "plain" else "the same mathematics in less time"
-    whole = "nothing is computed twice, and all activations fit" if can_recompute(chosen.model) else NO_RECOMPUTATION
+    whole = "nothing is computed twice, and all activations fit" if can_recompute(chosen.model.architecture) else NO_RECOMPUTATION
     losses_why = {"fused": "one kernel, whose logits are never whole", "plain": "its logits fit", "chunked": "its logits would not fit whole"}
     rows = (
         (left.micro_batch, "micro_batch", against.get("micro-batch", f"{first}; a step keeps its {training.effective_batch} samples")),

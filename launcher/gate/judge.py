@@ -225,7 +225,7 @@ def whole_exchanges(run: Run) -> tuple[str, ...]:
 
 
 def kept_activations(run: Run) -> tuple[str, ...]:
-    return () if can_recompute(run.model) else (f"training.gradient_checkpointing=false: {NO_RECOMPUTATION}.",)
+    return () if can_recompute(run.model.architecture) else (f"training.gradient_checkpointing=false: {NO_RECOMPUTATION}.",)
 
 
 def absent_base(run: Run) -> tuple[str, ...]:

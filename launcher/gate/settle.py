@@ -27,8 +27,9 @@ def settled(composed: Composed, node: SettledNode) -> Run:
     """
     cluster = with_ranks(composed.cluster, node)
     # The architecture that was planned with is recorded, so that a random model is built from exactly that.
-    model = replace(at_home(composed.model), architecture=architecture_of(composed))
-    training = with_batch(unfitted(composed.training, can_recompute(model)), cluster.nodes * ranks_on(cluster, node))
+    architecture = architecture_of(composed)
+    model = replace(at_home(composed.model), architecture=architecture)
+    training = with_batch(unfitted(composed.training, can_recompute(architecture)), cluster.nodes * ranks_on(cluster, node))
     given = training.attention
     described = replace(
         composed,

@@ -1,6 +1,9 @@
 """Choices beside which training.gradient_checkpointing is not a number of layers, and families beside which it is false."""
 
-from conf.schema import Badam, Freeze, Fsdp, Model, Run
+from collections.abc import Mapping
+from typing import Any
+
+from conf.schema import Badam, Freeze, Fsdp, Run
 from launcher.rules.rule import Rule
 
 ALL = "training.gradient_checkpointing=true"
@@ -12,8 +15,8 @@ WITHOUT_RECOMPUTATION = frozenset({"cpmant", "ctrl", "gpt_neox_japanese", "jetmo
 NO_RECOMPUTATION = "transformers cannot compute the activations of this family again"
 
 
-def can_recompute(model: Model) -> bool:
-    return (model.architecture or {}).get("model_type") not in WITHOUT_RECOMPUTATION
+def can_recompute(architecture: Mapping[str, Any]) -> bool:
+    return architecture.get("model_type") not in WITHOUT_RECOMPUTATION
 
 
 def counts_layers(run: Run) -> bool:
@@ -23,7 +26,7 @@ def counts_layers(run: Run) -> bool:
 LAYER_RULES: tuple[Rule, ...] = (
     Rule(
         "recomputation-family",
-        lambda run: run.training.gradient_checkpointing is not False and not can_recompute(run.model),
+        lambda run: run.training.gradient_checkpointing is not False and not can_recompute(run.model.architecture),
         f"{NO_RECOMPUTATION}: the ranks end with `does not support activation checkpointing`.",
         "training.gradient_checkpointing=false",
     ),
