@@ -12,7 +12,7 @@ from conf.choices import choice, has_file
 from conf.ranks import ranks
 from conf.relaying import bound_to_layout
 from conf.schema import Composed, Run, Zero
-from conf.shardings import SHARDINGS
+from conf.shardings import SHARDINGS, sharding_row
 from conf.stages import stage_row
 from launcher.errors import ConfigError
 from launcher.words import plural
@@ -72,7 +72,10 @@ def relays(before: Run, after: Composed) -> bool:
 
 
 def refuse_relaying(before: Run, after: Composed) -> None:
-    why = bound_to_layout(before)
+    offloads = next((run.sharding.name for run in (before, after) if sharding_row(run.sharding.name).offloads), None)
+    why = bound_to_layout(before) or (
+        f"sharding={offloads} keeps states in host memory, and they have not been laid out anew yet" if offloads else ""
+    )
     if why:
         raise ConfigError(
             f"{said(before, after)}: {why}. Resume under sharding={before.sharding.name} on {plural(ranks(before), 'rank')}, "

@@ -31,19 +31,19 @@ class Move:
 FP32 = ("ddp", "fsdp2", "zero2", "zero3")  # the order in which one process can have them, as tests/distributed/cells.py says
 MOVES = [
     *(Move(before, after) for after in FP32 for before in FP32 if before != after),
-    *(Move("zero2", after) for after in ("zero1", "zero2_offload")),
+    Move("zero2", "zero1"),
     *(
         Move(before, after, 2, regime)
         for regime in ("full_amp", "lora")
         for before, after in (("zero2", "zero3"), ("ddp", "zero2"), ("zero3", "ddp"))
     ),
     Move("zero3", "zero2", 2, "full_bf16"),
-    *(Move(before, after, ranks) for ranks in (1, 3, 4) for before, after in (("zero2", "zero3"), ("zero3", "zero3"), ("zero2", "zero2"))),
-    *(Move("zero3", after, ranks) for ranks in (1, 3) for after in ("ddp", "zero2")),
+    *(Move(before, after, ranks) for ranks in (1, 3) for before, after in (("zero2", "zero3"), ("zero3", "zero3"), ("zero3", "ddp"))),
+    *(Move("zero2", after, 4) for after in ("zero2", "zero3")),
     Move("zero2", "fsdp2", 3),
 ]
 # Of losses, relative. 16 bits: plain ranks keep fp32 weights and cast them for each product, DeepSpeed computes with weights of 16 bits.
-TOLERANCE = {"full_fp32": 1e-4, "lora": 1e-4, "full_amp": 1e-2, "full_bf16": 1e-2}
+TOLERANCE = {"full_fp32": 1e-6, "lora": 1e-6, "full_amp": 1e-2, "full_bf16": 1e-2}
 
 
 def keys(ranks: int) -> tuple[str, ...]:

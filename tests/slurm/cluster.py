@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import LONG_PAUSE, PATIENCE, wait_until
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "setpriv")
 LAB = Path(__file__).parent / "lab.py"
@@ -31,7 +31,7 @@ class Cluster:
             job = self.job(job_id)
             return job if job["JobState"] in states else None
 
-        job = wait_until(reached, f"job {job_id} that is {' or '.join(states)}")
+        job = wait_until(reached, f"job {job_id} that is {' or '.join(states)}", pause=LONG_PAUSE)
         assert job is not None
         return job
 

@@ -9,7 +9,7 @@ from conf.run_dir import RunDir
 from launcher.sweep.ledger import SweepDir
 from launcher.sweep.standing import sweep_status
 from tests.slurm.test_train import RUN, CommandLine
-from tests.waiting import wait_until
+from tests.waiting import LONG_PAUSE, wait_until
 
 if TYPE_CHECKING:
     from tests.slurm.cluster import Cluster
@@ -34,7 +34,7 @@ def test_each_point_of_an_array_trains_and_one_that_was_stopped_goes_on(cluster:
     def ended() -> bool:
         return sweep_status(SweepDir(folder)).state == "ended"
 
-    wait_until(ended, "end of both points")
+    wait_until(ended, "end of both points", pause=LONG_PAUSE)
     assert [result.state for result in sweep_status(SweepDir(folder)).results] == ["finished", "finished"]
     assert (first.model / "adapter_model.safetensors").is_file()
     assert (second.model / "adapter_model.safetensors").is_file()

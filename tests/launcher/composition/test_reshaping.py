@@ -69,6 +69,8 @@ def test_checkpointing_may_change_alone(tmp_path: Path) -> None:
         ),
         (("stage=ppo",), ("sharding=zero3",), "sharding ddp -> zero3: stage=ppo trains beside further models"),
         (("optim=muon", "regime=full"), ("sharding=zero3",), "optim=muon keeps states that belong to whole tensors"),
+        (("sharding=zero2",), ("sharding=zero2_offload",), "sharding=zero2_offload keeps states in host memory"),
+        (("sharding=zero3_offload",), ("cluster.ranks_per_node=1",), "sharding=zero3_offload keeps states in host memory"),
         (("sharding=zero2",), ("sharding=zero4",), "sharding=zero4 cannot be chosen on a resume. Choose one of: ddp, zero1, zero2"),
         (("sharding=zero2",), ("sharding=ddp", "sharding.whole_layers=true"), "sharding.whole_layers is not a key of this run."),
     ],

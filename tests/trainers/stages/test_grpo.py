@@ -1,6 +1,5 @@
 """GRPO on one CPU process: every regime, the prompts as they were tokenised, exact resume, and a reward that rises."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +7,14 @@ import pytest
 import torch
 from datasets import Dataset
 from reward_models import save_reward_model
-from transformers import Trainer
 
 from conf.run_dir import RunDir
-from conf.schema import Run
+from tests.trainers.stages.own_answers import REGIMES, Logged, RunOf, TrainerOf
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.progress import Progress
 from trainers.measures.phases import Peaks, Phases, Reading
 from trainers.model.tokenizer import byte_tokenizer
 
-RunOf = Callable[..., Run]
-TrainerOf = Callable[..., Trainer]
-Logged = Callable[[Trainer, str], list[float]]
-REGIMES = {
-    "full": ("regime=full",),
-    "full in bf16_amp": ("regime=full", "training.precision=bf16_amp", "training.gradient_checkpointing=true"),
-    "freeze": ("regime=freeze", "regime.layers=1"),
-    "lora": ("regime=lora", "regime.rank=4"),
-    "qlora8": ("regime=qlora", "regime.bits=8", "regime.rank=4"),
-    "qlora4": ("regime=qlora", "regime.bits=4", "regime.rank=4"),
-    "qlora2": ("regime=qlora", "regime.bits=2", "regime.rank=4", "training.gradient_checkpointing=true"),
-}
 PROMPTS = Dataset.from_list([{"prompt_ids": [*range(97, 100 + number % 5), 100 + number], "prompt": "", "answer": "7"} for number in range(8)])
 WORDS = ("stage.rewards=[format]", "stage.format='[ -~].*'")  # answers that begin with a printable letter
 
