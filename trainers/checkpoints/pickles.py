@@ -8,10 +8,10 @@ beside tensors is allowed here by name.
 import os
 import pickle
 import re
-from importlib import import_module
 from pathlib import Path
 
 from trainers.errors import UnsafeFile
+from trainers.ranks.libraries import import_after_all
 
 # What torch does not know and the states of the libraries hold, seen in the files that they write.
 ALLOWED = (
@@ -81,7 +81,7 @@ def unsafe_globals(path: Path) -> list[str]:
 
 def found(name: str) -> object:
     module, _, attribute = name.rpartition(".")
-    return getattr(import_module(module), attribute)
+    return getattr(import_after_all(module), attribute)
 
 
 def refusal(path: Path, what: str, checkpoint: Path) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from conf.schema import Qlora, Run, Zero
@@ -41,6 +42,14 @@ def left_out(run: Run) -> tuple[str, ...]:
         return ()
     two_bits = isinstance(run.regime, Qlora) and run.regime.bits == 2
     return (*(() if two_bits else ("hqq",)), *(() if isinstance(run.sharding, Zero) else ("deepspeed",)))
+
+
+def import_after_all(name: str) -> ModuleType:
+    """Import a module, also of a package that was left out: a checkpoint that another sharding saved may name what this run does not use."""
+    package = name.partition(".")[0]
+    if sys.modules.get(package, sys) is None:
+        del sys.modules[package]
+    return importlib.import_module(name)
 
 
 def import_uncompiled(name: str) -> None:

@@ -1,5 +1,6 @@
 """What a rank imports."""
 
+import importlib
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from conf.schema import Run
 from launcher.composition.compose import compose
-from trainers.ranks.libraries import left_out
+from trainers.ranks.libraries import import_after_all, left_out
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,14 @@ from trainers.ranks.libraries import left_out
 )
 def test_packages_are_left_out_that_the_run_does_not_use(overrides: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert left_out(described(*overrides)) == expected
+
+
+def test_a_package_that_was_left_out_is_imported_where_a_checkpoint_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on from ZeRO's checkpoint under ddp reads classes of DeepSpeed."""
+    monkeypatch.setitem(sys.modules, "colorsys", None)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("colorsys")
+    assert import_after_all("colorsys").rgb_to_hsv(1, 0, 0) == (0.0, 1.0, 1)
 
 
 def described(*overrides: str) -> Run:
