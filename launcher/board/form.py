@@ -139,6 +139,9 @@ def form_of(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else yaml_text(value) for key, value in values.items()}
 
 
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes; limits.h of Linux
+
+
 def refuse_outside(form: Mapping[str, str], folder: Path, roots: Sequence[Path]) -> None:
     """What a run reads or writes must lie below the folders that the board was started for. The form was read before: its texts are YAML.
 
@@ -149,6 +152,10 @@ def refuse_outside(form: Mapping[str, str], folder: Path, roots: Sequence[Path])
     listed = [(name, entry) for name in LISTS_OF_PATHS if name in form for entry in entries(form[name])]
     of_sets = folder / os.path.expanduser(form.get("data.folder", DATA_FOLDER))
     for key, value in [*named, *listed]:
+        if "\0" in value or len(value.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+            raise Unsafe(
+                f"{key}={value[:40]!r}... is no path: it may have {LONGEST_PATH} bytes, {LONGEST_NAME} between two slashes, and none that is 0."
+            )
         places = (folder, of_sets) if key in LISTS_OF_PATHS else (folder,)
         paths = [(place / os.path.expanduser(value)).resolve() for place in places]
         if not all(any(path.is_relative_to(root.resolve()) for root in roots) for path in paths):

@@ -67,6 +67,10 @@ class Job:
         return int(planned_memory(self.plan.judged).removesuffix("M")) * MIB
 
 
+# A reference of an image: host and port, path, tag, digest (github.com/distribution/reference).
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[A-Za-z0-9_][A-Za-z0-9._-]*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?")
+
+
 def rendered(kind: str, plan: LaunchPlan, overrides: Sequence[str], image: str | None) -> str:
     """The YAML file of that kind.
 
@@ -75,6 +79,8 @@ def rendered(kind: str, plan: LaunchPlan, overrides: Sequence[str], image: str |
     """
     if image is None:
         raise ConfigError(f"--as {kind} needs an image in which regimen is installed. Name it: --image REGISTRY/NAME:TAG")
+    if not IMAGE.fullmatch(image):
+        raise ConfigError(f"--image {image!r} is no name of an image. It looks like REGISTRY/NAME:TAG, without https:// and without a password.")
     job = Job(plan, passed_on(kind, plan, overrides), image)
     return yaml.dump(KINDS[kind](job), Dumper=Readable, sort_keys=False, width=10**6, allow_unicode=True)
 

@@ -70,6 +70,17 @@ def test_the_schemas_refuse_another_type_and_an_unknown_field(kind: str, path: t
             validator(kind).validate(found)
 
 
+@pytest.mark.parametrize("image", ["", "a: b\nc: {{x}} #", 'x"$(id)', "https://user:word@registry.example/x:1", "-x"])
+def test_what_is_no_image_is_refused(image: str) -> None:
+    with pytest.raises(ConfigError, match="no name of an image"):
+        rendered("skypilot", planned(), RUN, image)
+
+
+@pytest.mark.parametrize("image", ["ubuntu", "localhost:5000/me/regimen_2:v1.0-rc", f"nvcr.io/x/y@sha256:{'0a' * 32}"])
+def test_names_of_images_are_taken(image: str) -> None:
+    assert image in rendered("trainjob", planned(), RUN, image)
+
+
 def test_a_shell_passes_the_words_of_a_task_on_as_they_are(tmp_path: Path) -> None:
     """bash runs the task with a stand-in for python, which prints what it is given."""
     (tmp_path / "python").write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done\n')
