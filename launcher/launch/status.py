@@ -129,7 +129,7 @@ def unsupervised_end(run_dir: RunDir) -> tuple[str, int | None, str]:
 def find_runs(output: Path | None) -> Iterator[RunDir]:
     """Every run folder under `output`, oldest first; None: under every place that this working folder has used."""
     folders = (folder for place in places(output) for depth in DEPTHS for folder in folders_below(place, depth))
-    found = {folder.absolute(): folder for folder in folders if (folder / "run.yaml").is_file()}  # one place may lie in another
+    found = {folder.absolute(): folder for folder in folders if os.path.exists(folder / "run.yaml")}  # one place may lie in another
     for path in sorted(found.values(), key=made_at):
         yield RunDir(path)
 

@@ -53,7 +53,7 @@ def test_hydras_basic_sweeper_writes_into_the_folder_of_the_sweep(working_folder
 
 def test_optuna_goes_on_after_refused_points_and_ends_in_one_message(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
-    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "regime.rank=range(1,9)"]
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2", "hydra.sweeper.sampler.seed=1", "regime.rank=range(1,9)"]
     assert multirun([*TOO_SMALL, *sweeper], []) == 3
     said = capsys.readouterr().out
     drawn_again = said.count("describes the same run as point")  # the sampler may draw a value twice
