@@ -16,6 +16,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from benchmarks.running.cpus import command_line
 from benchmarks.running.processes import environment_for, in_place_of_trainers, run_limited
 from conf.run_dir import RunDir
 from launcher.gate.judge import Judged
@@ -114,7 +115,7 @@ def surroundings() -> dict[str, object]:
         "versions": {name: version(name) for name in packages},
         "gpus": gpus.stdout.strip().splitlines() if gpus else [],
         "cpus": os.cpu_count(),
-        "command": " ".join((os.path.relpath(sys.argv[0]), *sys.argv[1:])),
+        "command": command_line(),
     }
 
 

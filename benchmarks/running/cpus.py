@@ -12,10 +12,15 @@ from pathlib import Path
 Load = tuple[float, float, float]  # processes that ran or waited, over 1, 5 and 15 minutes
 
 
+def command_line() -> str:
+    """Of this process, for a file of results: without the folder in which this machine has the project."""
+    return " ".join(("python", os.path.relpath(sys.argv[0]), *sys.argv[1:]))
+
+
 def surroundings(packages: Sequence[str], load_before: Load) -> dict[str, object]:
     """Of this process, for a file of results."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},

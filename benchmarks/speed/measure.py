@@ -23,6 +23,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from benchmarks.running.cpus import command_line
 from benchmarks.speed import cells
 from benchmarks.speed.cells import CELLS, MODELS, Cell, variants_of
 
@@ -149,7 +150,7 @@ def surroundings() -> dict[str, object]:
     gpus = subprocess.run(query, capture_output=True, text=True, check=False) if which("nvidia-smi") else None
     versions = {name: version(name) for name in PACKAGES if found(name)}
     facts = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "versions": versions, "cpus": os.cpu_count()}
-    return {**facts, "gpus": gpus.stdout.strip().splitlines() if gpus else [], "command": " ".join(sys.argv)}
+    return {**facts, "gpus": gpus.stdout.strip().splitlines() if gpus else [], "command": command_line()}
 
 
 def found(name: str) -> bool:

@@ -27,7 +27,10 @@ class SweepStatus:
 
 
 def sweep_status(sweep_dir: SweepDir, may_read: Callable[[RunDir], bool] = lambda run_dir: True) -> SweepStatus:
-    """`may_read`: whether a folder that the ledger names is looked into. Of a point in another one only what the ledger says is told."""
+    """How a sweep and its points stand.
+
+    `may_read` says whether the run folder of a point may be opened. Of a point whose folder may not, only its line in the ledger is told.
+    """
     events = ledger.events(sweep_dir)
     known = ledger.results(sweep_dir)
     results = tuple(currents([result if result.run_dir is None or may_read(result.run_dir) else elsewhere(result) for result in known]))

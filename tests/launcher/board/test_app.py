@@ -6,7 +6,6 @@ import os
 import shlex
 import socket
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run_dir.logs / "linked.txt").symlink_to(place / "outside.txt")
     journal.record(run_dir, journal.Ended(6, PAYLOADS[0]))
     return place
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[Running]:
-    with board(folder) as found:
-        yield found
 
 
 @pytest.fixture

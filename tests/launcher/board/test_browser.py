@@ -53,12 +53,6 @@ def write_sweep(place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[Running]:
-    with board(folder) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """One for all tests of this file."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -156,13 +150,18 @@ def test_what_runs_hold_is_shown_as_text(opened: Page) -> None:
     assert PAYLOAD in page.inner_text("pre.log")
 
 
+def rows_below_first_curve(page: Any) -> int:
+    page.wait_for_selector("figure details td")
+    found: int = page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length")
+    return found
+
+
 def test_a_curve_has_a_table_of_its_values(opened: Page) -> None:
     page = opened.page
     page.click("table.runs th a")
     page.wait_for_selector("#charts .uplot")
     page.click("figure details summary")
-    page.wait_for_selector("figure details td")
-    assert page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length") == 30
+    assert rows_below_first_curve(page) == 30
 
 
 def test_a_change_is_judged_and_what_would_fit_is_taken_into_the_form(opened: Page) -> None:
@@ -257,8 +256,7 @@ def test_runs_are_chosen_and_compared(opened: Page) -> None:
     assert page.eval_on_selector_all("main table.stacked tbody tr", "rows => rows.length") == 2
     page.wait_for_selector("text=training.seed")
     page.click("figure:first-of-type details summary")
-    page.wait_for_selector("figure details td")
-    assert page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length") == 60
+    assert rows_below_first_curve(page) == 60
 
 
 def test_a_cell_of_the_matrix_is_taken_into_the_form(opened: Page) -> None:

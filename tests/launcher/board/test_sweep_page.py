@@ -1,7 +1,6 @@
 """The page of a sweep, from the ledger of one: points, what was refused, the best one, and the bars of its timeline."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.board.index import id_of
-from tests.boards import Running, board
+from tests.boards import Running
 from tests.described import described
 
 STARTED = 1_700_000_000.0
@@ -52,12 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines.append(point(12, "started", 500, run_folder=str(outside.path), gpus=["0"]))
     (sweep / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return place
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[Running]:
-    with board(folder) as found:
-        yield found
 
 
 @pytest.fixture
