@@ -31,7 +31,7 @@ NEVER, AFTER_WARNING, WITHIN_BUDGET = get_args(Again)
 @dataclass(frozen=True)
 class ExitCode:
     code: int
-    name: str  # as docs/training.md lists it
+    name: str  # as docs/guides/training.md lists it
     meaning: str
     again: Again  # whether the same run is started again by itself (launcher/launch/restart.py)
 

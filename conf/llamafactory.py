@@ -1,7 +1,7 @@
 """LLaMA-Factory's names and the keys that mean the same here, one row a name.
 
-docs/llamafactory.md and the last column of docs/keys.md are made from this table (docs/make_keys.py), and the message about a key that is one of
-these names is too (launcher/composition/spelling.py).
+docs/guides/llamafactory.md and the last column of docs/reference/keys.md are made from this table (docs/make_keys.py), and the message
+about a key that is one of these names is too (launcher/composition/spelling.py).
 """
 
 from dataclasses import dataclass

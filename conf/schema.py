@@ -234,7 +234,7 @@ class Training:
     # null: on GPUs, but for ppo and grpo, all but the sharding, and no form that the estimate is not sure of.
     fit: str | None = MISSING
     effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
-    # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is under autocast. bf16: everything is bf16 (docs/full.md).
+    # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 computing is under autocast. bf16: all is bf16 (docs/concepts/full.md).
     precision: str = MISSING
     # true: activations are computed again in the backward pass, which takes less memory and more time. A number: those of so many layers, the lowest
     # ones. auto: of the fewest layers that fit. null: true, or what fit chooses; false for families that cannot.
@@ -248,7 +248,7 @@ class Training:
     # true: products of frozen matrices under adapters are made in 8-bit floating point: faster, and less exact. For kernels=fused (which null then
     # is), stages pt and sft, and GPUs of the Ada generation or newer. Evaluation and generation stay in 16 bits.
     fp8: bool = MISSING
-    # true: two runs of the same job give the same weights, bit for bit, and so does a run that was stopped and resumed (docs/checkpoints.md).
+    # true: two runs of the same job give the same weights, bit for bit, and so does one that was stopped and resumed (docs/concepts/checkpoints.md).
     deterministic: bool = MISSING
     neftune_alpha: float | None = MISSING  # Amount of noise on the embeddings (NEFTune, arXiv:2310.05914). null: none.
     seed: int = MISSING  # Seed of all random numbers.
@@ -358,11 +358,11 @@ class Slurm(Cluster):
     qos: str | None = MISSING  # What sbatch gets as --qos. null: the site's default.
     time: str | None = MISSING  # Time limit as HH:MM:SS or D-HH:MM:SS. null: the partition's own.
     gpu_type: str | None = MISSING  # The TYPE in --gpus-per-node=TYPE:N. null: any.
-    # Which card a TYPE is that conf/gpu_types.yaml does not have: TYPE:CARD, a file of conf/node, or TYPE:NAME:MEMORY:TFLOPS (docs/slurm.md).
+    # Which card a TYPE is that conf/gpu_types.yaml does not have: TYPE:CARD, a file of conf/node, or TYPE:NAME:MEMORY:TFLOPS (docs/guides/slurm.md).
     gpu_types: list[str] = MISSING
     cpus_per_rank: int = MISSING  # CPU cores for each rank.
     # Host memory of one node (--mem), with its unit: 64GB, 64GiB. A bare number counts MiB. 0: all of the node's. default: what the site gives a job
-    # that asks for none. null: what the plan predicts, with a margin (docs/slurm.md).
+    # that asks for none. null: what the plan predicts, with a margin (docs/guides/slurm.md).
     memory: str | None = MISSING
     constraint: str | None = MISSING  # What sbatch gets as --constraint. null: none.
     reservation: str | None = MISSING  # What sbatch gets as --reservation. null: none.
@@ -375,7 +375,7 @@ class Slurm(Cluster):
     dependency: str | None = MISSING  # What sbatch gets as --dependency. null: none.
     # A run, as a folder, a name or last: this job starts when that run has finished, and may be planned on the model that it will leave. null: none.
     after: str | None = MISSING
-    directives: list[str] = MISSING  # Further options of sbatch without their dashes: nice=100, nodelist=node[3-5] (docs/slurm.md lists them).
+    directives: list[str] = MISSING  # Further options of sbatch without their dashes: nice=100, nodelist=node[3-5] (docs/guides/slurm.md lists them).
     # Lines before the run: module, ml, conda activate, mamba activate, spack load. If one fails, the job ends with exit code 2.
     setup: list[str] = MISSING
     export: list[str] | None = MISSING  # Only these variables of yours reach the job, beside what the plan sets. null: all of them.

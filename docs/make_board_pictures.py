@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/board.md from a real board over real runs, which it trains first.
+"""Takes the pictures of docs/guides/board.md from a real board over real runs, which it trains first.
 
 python -m docs.make_board_pictures                 (needs playwright and Chromium; takes five minutes on two cores)
 python -m docs.make_board_pictures --look FOLDER   every page at three widths and in both languages, into that folder, to be looked at

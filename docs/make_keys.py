@@ -1,4 +1,4 @@
-"""Writes docs/keys.md from conf/schema.py, the YAML files and conf/llamafactory.py, and docs/llamafactory.md from that table.
+"""Writes docs/reference/keys.md from conf/schema.py, the YAML files and conf/llamafactory.py, and docs/guides/llamafactory.md from that table.
 
 python -m docs.make_keys
 """
@@ -13,8 +13,8 @@ from conf.llamafactory import NAMES, NEEDLESS
 from conf.schema import GROUPS, Composed
 
 DOCS = Path(__file__).resolve().parent
-PAGE = DOCS / "keys.md"
-LLAMAFACTORY_PAGE = DOCS / "llamafactory.md"
+PAGE = DOCS / "reference" / "keys.md"
+LLAMAFACTORY_PAGE = DOCS / "guides" / "llamafactory.md"
 FEW = 12  # more different defaults than these are not listed
 HEAD = """# Keys
 
@@ -26,13 +26,13 @@ Every key of a run. `python -m docs.make_keys` makes this page from `conf/schema
 - A size has a unit: `48GB`, `80GiB`, `500MB`. GB counts 1000^3 bytes; GiB and G count 1024^3. A number without unit counts the unit of its row.
 - Where choices have different defaults, the first one applies to every choice that is not named behind it.
 - `recipe=NAME` sets keys of several groups at once (`conf/recipe`). Without a model, data or recipe, `recipe=demo` is used.
-- `hydra.launcher.*` are settings of sweeps (`train -m`): [sweeps.md](sweeps.md).
+- `hydra.launcher.*` are settings of sweeps (`train -m`): [sweeps.md](../guides/sweeps.md).
 """
 LLAMAFACTORY_HEAD = """# Coming from LLaMA-Factory
 
 This table gives, for each of its argument names, the one key that means the same here. A key without a dot takes a choice of that group
 (`regime=lora`); the others take values (`regime.rank=16`). Data registries (`dataset_info.json`) can be used unchanged; [data.md](data.md)
-lists the few differences. [keys.md](keys.md) explains every key.
+lists the few differences. [keys.md](../reference/keys.md) explains every key.
 `python -m docs.make_keys` makes this page from `conf/llamafactory.py`; change it there.
 
 `regimen import` translates a whole training file, or the command line after `--`:

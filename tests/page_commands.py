@@ -51,5 +51,5 @@ def commands() -> list[Command]:
         for text in INLINE.findall(page.read_text(encoding="utf-8")):
             if not re.search(r"\.\.\.|…", text):
                 found += [Command(str(page.relative_to(REPOSITORY)), words) for words in spelt(text)]
-    own = "docs/own_groups.md"  # tests/launcher/composition/test_own_groups.py makes its files
+    own = "docs/reference/own_groups.md"  # tests/launcher/composition/test_own_groups.py makes its files
     return list({command.words: command for command in found if command.page != own}.values())

@@ -1,6 +1,6 @@
 """The page of cells of which only the test counts: what was predicted before they were measured. Nothing is predicted anew: it is made at once.
 
-python -m benchmarks.memory.before --results benchmarks/results/memory --page docs/measured_drawn.md
+python -m benchmarks.memory.before --results benchmarks/results/memory --page docs/reference/measured_drawn.md
 """
 
 import argparse
@@ -23,8 +23,8 @@ SINCE = {
 HEAD = """# Measured cells that were drawn
 
 Made by `benchmarks/memory/before.py` from `benchmarks/results/memory`. Cells were drawn by a seed and predicted before they were
-measured ([families.md](families.md), `families.py`, `fused.py` and `stages_on_two.py` of `benchmarks/memory`). Six steps of `regimen train` a
-cell, random weights, beside other work on the same GPUs. Errors are those of the committed prediction: of the peak that torch
+measured ([families.md](../concepts/families.md), `families.py`, `fused.py` and `stages_on_two.py` of `benchmarks/memory`). Six steps of
+`regimen train` a cell, random weights, beside other work on the same GPUs. Errors are those of the committed prediction: of the peak that torch
 allocated, and of what the driver counted.
 """
 

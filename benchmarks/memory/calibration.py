@@ -3,7 +3,7 @@
     python -m benchmarks.memory.calibration show RESULTS.jsonl ...                  median and worst of each figure, of any results of cells.py
     python -m benchmarks.memory.calibration compare --out LINES.jsonl RESULTS.jsonl ...     one line a cell; cells that LINES holds are skipped
     python -m benchmarks.memory.calibration before --out BEFORE.jsonl RESULTS.jsonl ...      the same of what was predicted where the cell ran
-    python -m benchmarks.memory.calibration page --lines LINES.jsonl --before BEFORE.jsonl --page docs/calibration.md
+    python -m benchmarks.memory.calibration page --lines LINES.jsonl --before BEFORE.jsonl --page docs/reference/calibration.md
 
 RESULTS of cells.py, and of benchmarks/stages/stage_cells.py. Every cell is predicted by the present formulas. Cells that would be refused today, or
 whose trainer was corrected since (tables.MENDED), are left out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step

@@ -1,6 +1,6 @@
 """What other estimators say of the measured one-GPU cells, beside what was measured.
 
-    python -m benchmarks.memory.peers benchmarks/results/memory/h200_chosen.jsonl --peers FOLDER --out PEERS.json --page docs/peers.md
+    python -m benchmarks.memory.peers benchmarks/results/memory/h200_chosen.jsonl --peers FOLDER --out PEERS.json --page docs/reference/peers.md
 
 FOLDER holds what is not installed with this project: EleutherAI's calc_transformer_mem.py (github.com/EleutherAI/cookbook, 069ae2ef) with calc_mem
 returning its total; site/ with the llm_analysis 0.2.2 package; fitcheck/ with the unpacked fitcheck-llm 0.3.1; hardware_fit.py of soup-cli 0.77.0

@@ -1,6 +1,6 @@
 """The page of the memory measurements: what was predicted before, what was measured, and what the present formulas say.
 
-    python -m benchmarks.memory.tables --results benchmarks/results --page docs/measured_memory.md
+    python -m benchmarks.memory.tables --results benchmarks/results --page docs/reference/measured_memory.md
 
 Takes whatever of the sets is there.
 """

@@ -1,6 +1,6 @@
 """The page of the GPUs of a sweep, from the raw lines.
 
-python -m benchmarks.speed.pool_page --results benchmarks/results --page docs/gpus_of_a_sweep.md
+python -m benchmarks.speed.pool_page --results benchmarks/results --page docs/reference/gpus_of_a_sweep.md
 """
 
 import json

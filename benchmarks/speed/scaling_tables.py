@@ -1,4 +1,4 @@
-"""Tables of one and two GPUs for docs/measured_speed.md and docs/predicted_time.md, from the raw lines."""
+"""Tables of one and two GPUs for docs/reference/measured_speed.md and docs/concepts/predicted_time.md, from the raw lines."""
 
 import json
 import statistics
@@ -116,5 +116,5 @@ def two_gpu_lines(results: Path) -> list[str]:
     return [
         "",
         f"Of two GPUs, {len(own)} cells (`results/{MEASURED}`, one for each sharding, and adapters under DDP), predicted before they were measured:",
-        f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} off ([measured_speed.md](measured_speed.md#from-one-gpu-to-two)).",
+        f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} off ([measured](../reference/measured_speed.md#from-one-gpu-to-two)).",
     ]

@@ -1,6 +1,6 @@
 """The page of the speed measurements, from their raw lines.
 
-    python -m benchmarks.speed.tables --results benchmarks/results --page docs/measured_speed.md
+    python -m benchmarks.speed.tables --results benchmarks/results --page docs/reference/measured_speed.md
 
 A cell and variant that was measured several times shows every figure, the newest last.
 """

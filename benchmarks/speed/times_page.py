@@ -1,6 +1,6 @@
 """The page of predicted times, from the raw lines.
 
-python -m benchmarks.speed.times_page --results benchmarks/results --page docs/predicted_time.md
+python -m benchmarks.speed.times_page --results benchmarks/results --page docs/concepts/predicted_time.md
 """
 
 import statistics

@@ -1,7 +1,7 @@
 """Tables and one picture of measured cells: predicted against measured memory.
 
 python -m benchmarks.stages.report benchmarks/results/stages/h200{,x2}_{sft,stages,stages2}.jsonl benchmarks/results/stages/h200{,x2}_stages3.jsonl \\
-    --page docs/measured.md --picture docs/images/measured.png
+    --page docs/reference/measured.md --picture docs/images/measured.png
 """
 
 import argparse
@@ -87,7 +87,7 @@ def page(found: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     note = "\\* measured while other cells ran on the same machine (one a GPU on one GPU, two or three on the same GPUs on two): no figure of speed."
-    return "\n".join([*head, *map(row, found), "", note, "", "![predicted against measured](images/measured.png)", "", *stage_tables(stages)])
+    return "\n".join([*head, *map(row, found), "", note, "", "![predicted against measured](../images/measured.png)", "", *stage_tables(stages)])
 
 
 def draw(found: list[dict], picture: Path) -> None:

@@ -1,6 +1,6 @@
 """The form of a new run: its fields, made of conf/schema.py and the YAML files, and what it says in the words of the command line.
 
-A form is texts by key or choice, such as {"regime": "lora", "regime.rank": "32"}, each written as in a file of a run (docs/run_files.md).
+A form is texts by key or choice, such as {"regime": "lora", "regime.rank": "32"}, each written as in a file of a run (docs/guides/run_files.md).
 """
 
 import os

@@ -96,7 +96,7 @@ def yaml_text(value: Any) -> str:
 
 
 def as_file(values: Mapping[str, Any], head: str, notes: Mapping[str, str] | None = None) -> str:
-    """The YAML text of a run file: the choices, then every other key below what docs/keys.md says of it; `notes` stand beside their keys."""
+    """The YAML text of a run file: the choices, then every other key below what docs/reference/keys.md says of it; `notes` stand beside keys."""
     rows, beside = helps(values), {key: f" # {note}" for key, note in (notes or {}).items()}
     chosen = [f"{key}: {value}{beside.get(key, '')}" for key, value in values.items() if key in GROUPS]
     others = {key: f"{key}: {yaml_text(value)}{beside.get(key, '')}" for key, value in values.items() if key not in GROUPS}

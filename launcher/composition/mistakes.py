@@ -142,7 +142,7 @@ def file_message(kind: str, said: str, key: str) -> str:
     if there:
         said = f"{key} is not a key of the choice that the file starts from, but of {group}={' or '.join(there)}."
         return f"{said} Begin the file with: defaults: [{there[0]}, _self_]"
-    return f"{unknown_key(key, None)} docs/own_groups.md shows such files."
+    return f"{unknown_key(key, None)} docs/reference/own_groups.md shows such files."
 
 
 def unknown_key(key: str, value: str | None) -> str:

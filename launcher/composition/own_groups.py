@@ -136,4 +136,4 @@ def refuse_near_group(path: Path) -> None:
 def where_they_belong(folder: Path) -> str:
     if folder.resolve().name in (*GROUPS, "recipe") and any(folder.glob("*.yaml")):
         return f"It is a group itself. Give the folder above it: --config-dir {folder.parent if folder.name else folder.resolve().parent}"
-    return f"A choice is a file such as {folder}/model/NAME.yaml (docs/own_groups.md). Make one there, or give a different folder."
+    return f"A choice is a file such as {folder}/model/NAME.yaml (docs/reference/own_groups.md). Make one there, or give a different folder."

@@ -20,7 +20,7 @@ OPEN_QUOTE = "a quote is not closed"
 QUOTES = "it has a character that needs quotes within the shell's own"
 EXTRA = "it has a sign too many"
 FULL_WIDTH = str.maketrans(dict(zip("＝，：；（）［］｛｝“”‘’、", "=,:;()[]{}\"\"'',", strict=True)))  # what a Chinese keyboard writes
-PAGE = "docs/llamafactory.md translates all names."
+PAGE = "docs/guides/llamafactory.md translates all names."
 
 
 def readable(text: str) -> bool:
@@ -165,10 +165,10 @@ def tilde(key: str, value: str) -> str:
 
 def file_given(text: str) -> str:
     if text.endswith(".json"):
-        own = "A file of a run is YAML (docs/run_files.md)"
+        own = "A file of a run is YAML (docs/guides/run_files.md)"
         return f"{text} is a file, not key=value. {own}; one of LLaMA-Factory is translated by: regimen import {text}"
     if not Path(text).exists():
-        return f"{text} does not exist. Name a file of a run (docs/run_files.md), or write key=value."
+        return f"{text} does not exist. Name a file of a run (docs/guides/run_files.md), or write key=value."
     return f"{text} is a file, which is read before the overrides. Write it without an option: {text}"
 
 

@@ -189,7 +189,7 @@ def known_card(node: PartitionNode, kind: str, site: Sequence[str]) -> Card:
         if found is None:
             raise ConfigError(
                 f"The GPU type {kind} of node {node.name} (partition {node.partition}) is not known, so its memory is not. "
-                f"Say which card it is with {line_to_add(kind)}. Your own file of the group cluster can keep it (docs/slurm.md)."
+                f"Say which card it is with {line_to_add(kind)}. Your own file of the group cluster can keep it (docs/guides/slurm.md)."
             )
         return found
     named = {feature: card for feature in sorted(node.features) if (card := card_of(feature, site)) is not None}

@@ -34,7 +34,7 @@ SUMS_LESS, SUMS_MORE = 132 * MIB, 16 * MIB
 # NCCL keeps buffers for every channel and peer, and opens 2 channels over PCIe to 32 over NVSwitch (NCCL user guide, NCCL_MAX_NCHANNELS).
 # conf/shardings.py has what two H200 over NVLink held.
 NCCL_MORE = int(0.3 * GIB)
-# A card that no formula has seen: the largest error of a set that they had not seen and met no fault in (docs/measured_memory.md: fixed, 1.4 %).
+# A card that no formula has seen: the largest error of a set that they had not seen and met no fault in: 1.4 % (docs/reference/measured_memory.md).
 UNSEEN = 0.02
 
 

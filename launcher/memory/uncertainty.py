@@ -16,8 +16,8 @@ from launcher.memory.weights.parameters import is_expert_target, packed_experts
 
 Shares = tuple[float, float]  # how much less and how much more than predicted may be measured, as shares of what is predicted
 
-# Each row is as wide as 95 to 99 % of the runs on record ask that the row is for; docs/calibration.md counts them by sharding, regime and family, and
-# tests/benchmarks/memory/test_calibration.py holds the counts.
+# Each row is as wide as 95 to 99 % of the runs on record ask that the row is for; docs/reference/calibration.md counts them by sharding, regime and
+# family, and tests/benchmarks/memory/test_calibration.py holds the counts.
 DRIVER_ONE, DRIVER_ONE_FUSED, DRIVER_EAGER = (0.09, 0.08), (0.13, 0.04), (0.09, 0.12)
 DRIVER_SEVERAL, DRIVER_DEEPSPEED, DRIVER_OFFLOADED = (0.10, 0.13), (0.10, 0.32), (0.05, 0.36)
 DRIVER_ANSWERS = (0.33, 0.08)  # of stages that write their answers
@@ -88,7 +88,7 @@ def uncertainty_of(job: Job) -> Uncertainty:
 
 def kinds(job: Job) -> tuple[tuple[bool, Uncertainty], ...]:
     """Each holds 95 to 99 % of the runs on record that it is for, or all of fewer than twenty: what the present formulas say of all runs measured on
-    one H200 and on two (benchmarks/results/memory/h200*.jsonl), counted in docs/calibration.md and held by
+    one H200 and on two (benchmarks/results/memory/h200*.jsonl), counted in docs/reference/calibration.md and held by
     tests/benchmarks/memory/test_calibration.py. "Before" is what a set showed that the formulas had not seen."""
     return (*kinds_of_model(job), *kinds_of_training(job), *kinds_of_sharding(job), (not job.gpu, Uncertainty(*HOST_CPUS, CPUS)))
 

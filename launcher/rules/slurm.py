@@ -11,7 +11,7 @@ from launcher.facts.gpu_types import card_names, card_of, described_card, read_r
 from launcher.rules.slurm_forms import PATH, SITE_DEFAULT, TIME, refuse_other_form, refuse_other_values
 from launcher.words import duration
 
-SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/slurm.md)
+SLURM_EARLY = 60  # seconds: Slurm looks at time limits about every 30 s, and a signal may come this much before its time (docs/guides/slurm.md)
 START = 60  # seconds: processes, libraries, data and weights of a small model; the demo on two cores needs half of it
 LEAST_MEMORY = 512 * MIB  # RANK_HOST_CPU of launcher/memory/constants.py, rounded up
 

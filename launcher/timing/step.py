@@ -207,7 +207,7 @@ def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[f
     run, waiting = work.run, passes[-1].seconds
     waits = waiting > (2 ** (1 / OVERLAP) - 1) * sum(term.seconds for term in passes[:-1])
     rows = (
-        (0.1, True, "measured on one H200 (docs/predicted_time.md)"),
+        (0.1, True, "measured on one H200 (docs/concepts/predicted_time.md)"),
         (0.25, work.facts.mixture or not work.facts.traits.traced, f"no {work.facts.family} was timed"),
         (0.3, ranks(run) > 1, "one model on two H200s was measured"),
         (0.45, waits, "the GPU waits for the host, whose speed differs"),

@@ -75,7 +75,7 @@ def refuse_without_training(given: dict[str, object]) -> None:
         return
     for name, line in AFTERWARDS.items():
         if given.get(name):
-            raise ConfigError(f"This describes no training ({name} without dataset). {line} (docs/after_training.md).")
+            raise ConfigError(f"This describes no training ({name} without dataset). {line} (docs/guides/after_training.md).")
 
 
 def report(draft: Draft) -> list[str]:

@@ -16,7 +16,7 @@ OVERRIDES = """Overrides have the form key=value or group=choice, as in Hydra:
   regimen train model=qwen2.5_0.5b data=files 'data.sets=[my.jsonl]' regime=lora regime.rank=32
 A file FILE.yaml with a key or a choice a line (regime: lora) may stand before them: regimen train FILE.yaml optim.lr=1e-4
 If they name no model, no data and no recipe, recipe=demo is used. resume=RUN goes on with a run (train and plan).
-docs/keys.md explains every key, docs/own_groups.md choices of your own.
+docs/reference/keys.md explains every key, docs/reference/own_groups.md choices of your own.
 
 Groups and their choices:
 """

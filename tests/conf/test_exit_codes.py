@@ -30,7 +30,7 @@ def test_every_error_of_the_launcher_ends_with_a_code_of_the_table() -> None:
 
 
 def test_a_page_lists_the_table() -> None:
-    found = LIST.search((REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8"))
+    found = LIST.search((REPOSITORY / "docs" / "guides" / "training.md").read_text(encoding="utf-8"))
     assert found is not None
     assert [entry.split(" ", 1) for entry in re.split(r"\s·\s", found[1])] == [[str(row.code), row.name] for row in EXIT_CODES]
 

@@ -1,4 +1,4 @@
-"""docs/keys.md is what docs/make_keys.py makes, and what it says of a key is what a run gets."""
+"""docs/reference/keys.md is what docs/make_keys.py makes, and what it says of a key is what a run gets."""
 
 from dataclasses import fields
 from typing import Any

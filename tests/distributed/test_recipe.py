@@ -1,4 +1,4 @@
-"""docs/recipes/rlhf.md on a small model, through the command line: fine-tune, learn a reward, learn from it."""
+"""docs/guides/recipes/rlhf.md on a small model, through the command line: fine-tune, learn a reward, learn from it."""
 
 from pathlib import Path
 

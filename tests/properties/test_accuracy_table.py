@@ -1,4 +1,4 @@
-"""docs/accuracy.md says how accurate the predictions were: as many runs and errors as the raw results hold."""
+"""docs/reference/accuracy.md says how accurate the predictions were: as many runs and errors as the raw results hold."""
 
 import re
 import statistics
@@ -10,7 +10,7 @@ from benchmarks.memory.tables import FILES, errors, records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| (\w+) \| [^|]+ \| (\d+) \| (\d+) \| ([\d.]+%) \| ([\d.]+%) \|$", re.MULTILINE)
-ROWS = ROW.findall((REPOSITORY / "docs" / "accuracy.md").read_text(encoding="utf-8"))
+ROWS = ROW.findall((REPOSITORY / "docs" / "reference" / "accuracy.md").read_text(encoding="utf-8"))
 
 
 def test_the_tables_have_every_set_of_one_gpu_and_what_was_drawn_for_two() -> None:

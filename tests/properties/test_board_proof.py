@@ -1,4 +1,4 @@
-"""docs/board_proof.md names a test or a reason for each of the forty points, and every test that it names is there."""
+"""docs/reference/board_proof.md names a test or a reason for each of the forty points, and every test that it names is there."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROWS = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", (REPOSITORY / "docs" / "board_proof.md").read_text(encoding="utf-8"), re.MULTILINE)
+ROWS = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", (REPOSITORY / "docs" / "reference" / "board_proof.md").read_text(encoding="utf-8"), re.MULTILINE)
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 

@@ -1,4 +1,4 @@
-"""docs/data.md says what the code does: each record of its table, each stage a set suits, each template."""
+"""docs/guides/data.md says what the code does: each record of its table, each stage a set suits, each template."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from conf.data_registry import KEYS, MEDIA
 from conf.data_sets import ENDINGS
 from trainers.data.samples.conversion import MAKE
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
 RECORD = re.compile(r"^\| `(\{.*\})` \| (\w+) \| (\w+) \|$", re.MULTILINE)
 
 

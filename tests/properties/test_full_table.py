@@ -1,4 +1,4 @@
-"""docs/full.md says what the code says."""
+"""docs/concepts/full.md says what the code says."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from launcher.composition.compose import compose
 from launcher.gate.hardware_table import row_words
 from launcher.memory.weights.dtypes import FULL_MEANING
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "full.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts" / "full.md"
 
 
 def rows() -> list[list[str]]:

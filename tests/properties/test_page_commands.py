@@ -138,8 +138,8 @@ FOUND = commands()
 
 def test_the_commands_of_every_page_are_found() -> None:
     pages = {command.page for command in FOUND}
-    assert {"README.md", "CONTRIBUTING.md", "docs/data.md", "docs/slurm.md", "docs/after_training.md"} <= pages
-    assert {f"docs/stages/{path.name}" for path in (REPOSITORY / "docs" / "stages").glob("*.md")} <= pages
+    assert {"README.md", "CONTRIBUTING.md", "docs/guides/data.md", "docs/guides/slurm.md", "docs/guides/after_training.md"} <= pages
+    assert {f"docs/guides/stages/{path.name}" for path in (REPOSITORY / "docs" / "guides" / "stages").glob("*.md")} <= pages
     assert len([command for command in FOUND if command.words[0] == "regimen"]) > 50
 
 

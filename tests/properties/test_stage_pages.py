@@ -21,7 +21,7 @@ from launcher.rules.pairs import incompatibilities
 from launcher.rules.ranges import check_values
 from tests.waiting import PATIENCE
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "stages"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "guides" / "stages"
 SCRIPT = re.compile(r"^```(?:sh|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPELL = "regimen() { printf '%s\\0' \"$@\"; printf '\\n'; }\n"  # a shell function that tells its arguments
 STAGES = sorted(path.stem for path in PAGES.glob("*.md"))
@@ -35,7 +35,7 @@ def page(stage: str) -> str:
 def script_on(stage: str) -> str:
     """The first block of shell on the page."""
     found = SCRIPT.search(page(stage))
-    assert found is not None, f"docs/stages/{stage}.md shows no command"
+    assert found is not None, f"docs/guides/stages/{stage}.md shows no command"
     return found[1]
 
 

@@ -1,4 +1,4 @@
-"""docs/structure.md names what exists, leaves no folder out, and draws the imports as the contracts have them."""
+"""docs/concepts/structure.md names what exists, leaves no folder out, and draws the imports as the contracts have them."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from conf.run_dir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = (REPOSITORY / "docs" / "structure.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "concepts" / "structure.md").read_text(encoding="utf-8")
 PACKAGES = ("conf", "launcher", "trainers", "benchmarks", "tests")
 NAMED = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)}|slurm|hydra_plugins|docs)/[\w./-]*)")
 FOLDER_LINE = re.compile(r"^([a-z_]+/[\w/]*) *(.*)$", re.MULTILINE)

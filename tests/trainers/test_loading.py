@@ -1,4 +1,4 @@
-"""The lines with which docs/after_training.md loads what a run leaves, run as they stand."""
+"""The lines with which docs/guides/after_training.md loads what a run leaves, run as they stand."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.trainers.conftest import LEARNED, QUESTIONS, trained
 from trainers.after_training.trained import load_trained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WHOLE, ADAPTER, ON_A_BASE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/after_training.md").read_text(encoding="utf-8"), re.DOTALL)
+WHOLE, ADAPTER, ON_A_BASE = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/guides/after_training.md").read_text(encoding="utf-8"), re.DOTALL)
 
 # The byte tokenizer has 260 tokens and the demo's model 264 rows: five tokens need a row more than there is.
 ADDED = 'model.added_tokens=["<a>","<b>","<c>","<d>","<e>"]'

@@ -1,6 +1,6 @@
 """Out of memory in a step: which step, which samples, what was held and what was predicted.
 
-Shown on CPUs by an error that a test raises where a model would; how much of a GPU is held is torch's own count (docs/measured_memory.md).
+Shown on CPUs by an error that a test raises where a model would; how much of a GPU is held is torch's own count (docs/reference/measured_memory.md).
 """
 
 import json

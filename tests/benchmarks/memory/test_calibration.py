@@ -40,7 +40,7 @@ def test_a_summary_names_the_worst_cell_and_how_many_lie_outside() -> None:
 
 
 def test_the_page_is_made_of_the_lines() -> None:
-    assert (REPOSITORY / "docs" / "calibration.md").read_text(encoding="utf-8") == page(LINES, BEFORE)
+    assert (REPOSITORY / "docs" / "reference" / "calibration.md").read_text(encoding="utf-8") == page(LINES, BEFORE)
 
 
 def file_of(one: Line) -> Path:

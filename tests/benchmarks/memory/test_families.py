@@ -18,7 +18,7 @@ def test_every_measured_cell_lies_within_the_uncertainty_that_was_stated() -> No
 
 
 def test_the_page_has_every_cell_once_that_was_measured_ended_or_is_left() -> None:
-    page = (RESULTS.parents[3] / "docs" / "measured_drawn.md").read_text(encoding="utf-8")
+    page = (RESULTS.parents[3] / "docs" / "reference" / "measured_drawn.md").read_text(encoding="utf-8")
     for name, title in SETS.items():
         assert "\n".join(section(RESULTS.with_name(name), title)) in page
         assert all(f"| {record['cell']} |" in page for record in records(RESULTS.with_name(name)))

@@ -1,4 +1,4 @@
-"""The table of trials in docs/checkpoints.md has the counts of the raw lines."""
+"""The table of trials in docs/concepts/checkpoints.md has the counts of the raw lines."""
 
 import json
 import re
@@ -11,14 +11,14 @@ ROW = re.compile(r"\| (?P<held>\d+) of (?P<landed>\d+) \| `(?P<file>\w+\.jsonl)`
 
 
 def test_the_page_has_the_counts_of_the_raw_lines() -> None:
-    page = (REPOSITORY / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "concepts" / "checkpoints.md").read_text(encoding="utf-8")
     rows = {row["file"]: (int(row["held"]), int(row["landed"])) for row in ROW.finditer(page)}
     assert set(rows) == {path.name for path in RESULTS.glob("*.jsonl")} - {COST}
     assert rows == {name: counts(RESULTS / name) for name in rows}
 
 
 def test_the_page_has_what_saving_costs() -> None:
-    page = (REPOSITORY / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "concepts" / "checkpoints.md").read_text(encoding="utf-8")
     [line] = [json.loads(line) for line in (RESULTS / COST).read_text(encoding="utf-8").splitlines()]
     costs = [save["cost"] for save in line["saves"]]
     assert len(costs) == 3

@@ -10,7 +10,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert (REPOSITORY / "docs" / "measured_speed.md").read_text(encoding="utf-8") == page(RESULTS)
+    assert (REPOSITORY / "docs" / "reference" / "measured_speed.md").read_text(encoding="utf-8") == page(RESULTS)
 
 
 def test_every_run_that_ended_well_is_on_the_page() -> None:

@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def test_the_page_is_the_one_that_the_lines_give() -> None:
-    assert (REPOSITORY / "docs" / "predicted_time.md").read_text(encoding="utf-8") == page(REPOSITORY / "benchmarks" / "results")
+    assert (REPOSITORY / "docs" / "concepts" / "predicted_time.md").read_text(encoding="utf-8") == page(REPOSITORY / "benchmarks" / "results")
 
 
 def test_figures_are_of_the_measured_seconds() -> None:

@@ -14,7 +14,7 @@ from launcher.composition.compose import compose
 from launcher.errors import ConfigError
 from tests.launcher.composition.test_compose import DEMO, message, own_file
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "own_groups.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "own_groups.md"
 FILE = re.compile(r"^`(?P<path>[\w./]+)`: .*?\n\n```(?:yaml|json)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -193,22 +193,22 @@ def test_a_sweep_without_m_is_told_with_the_line(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("lf.yaml", "lf.yaml does not exist. Name a file of a run (docs/run_files.md), or write key=value."),
+        ("lf.yaml", "lf.yaml does not exist. Name a file of a run (docs/guides/run_files.md), or write key=value."),
         ("conf/mine.yml", "conf/mine.yml does not exist. Name a file of a run"),
-        ("ds_config.json", "ds_config.json is a file, not key=value. A file of a run is YAML (docs/run_files.md)"),
+        ("ds_config.json", "ds_config.json is a file, not key=value. A file of a run is YAML (docs/guides/run_files.md)"),
     ],
 )
 def test_a_file_as_an_argument_is_told_where_it_belongs(word: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(["train", word], capsys)
     assert said.startswith(expected)
-    for page in re.findall(r"docs/\w+\.md", said):
+    for page in re.findall(r"docs/[\w/]+\.md", said):
         assert (Path(__file__).resolve().parents[3] / page).is_file()
 
 
 def test_a_value_that_does_not_translate_is_told_with_the_words_of_the_page() -> None:
     assert llamafactory("bf16", "true") == (
         "It is LLaMA-Factory's name for training.precision. Write training.precision=VALUE (`bf16: true` is `training.precision=bf16_amp`). "
-        "docs/llamafactory.md translates all names."
+        "docs/guides/llamafactory.md translates all names."
     )
     assert "the opposite" in llamafactory("train_on_prompt", "true")
     assert "null: chosen from" in llamafactory("gradient_accumulation_steps", "auto")

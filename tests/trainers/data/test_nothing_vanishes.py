@@ -32,7 +32,7 @@ PUBLISHED = Path(trl.__file__).parent / "chat_templates"
 NAMED = ("alpaca", "chatml", "deepseek", "gemma", "glm4", "llama2", "llama3", "phi", "qwen", "yi")
 FROM_TRL = ("qwen3", "qwen2_5", "llama3", "deepseekv3")
 TOOLED = ("alpaca", "chatml", "llama3", "qwen", "trl qwen3", "trl qwen2_5")
-# What docs/data.md says that rows can be made of.
+# What docs/guides/data.md says that rows can be made of.
 SUITS: dict[str, tuple[Kind, ...]] = {
     "text": ("text", "prompts"),
     "answers": ("answers", "prompts"),

@@ -1,4 +1,4 @@
-"""The lines of README and docs/after_training.md after a training do what the page says, on a run as `make demo` leaves it.
+"""The lines of README and docs/guides/after_training.md after a training do what the page says, on a run as `make demo` leaves it.
 
 They run as they stand, in the order of the page, in the folder above `outputs`. A user's own files are made here: my_questions.json and my_tasks.
 What only the hub has is left out by two rules, as tests have no network: `--push OWNER/NAME` is taken off the line, and `evaluate` of tasks that
@@ -21,7 +21,7 @@ from tests.page_commands import Command, commands
 
 pytest.importorskip("lm_eval", reason="lm-eval is an extra")
 
-PAGES = ("README.md", "docs/after_training.md")
+PAGES = ("README.md", "docs/guides/after_training.md")
 VERBS = ("export", "predict", "evaluate", "chat")
 QUESTION = {"instruction": "What is 1 + 2?", "output": "1 + 2 = 3."}
 TASK = {
@@ -37,7 +37,7 @@ TASK = {
 
 
 def lines() -> list[Command]:
-    """docs/after_training.md first: README names fewer options of the same verbs."""
+    """docs/guides/after_training.md first: README names fewer options of the same verbs."""
     found = [command for command in commands() if command.page in PAGES and command.words[:1] == ("regimen",) and command.words[1] in VERBS]
     return sorted((command for command in found if len(command.words) > 2 and "RUN" not in command.words), key=lambda one: one.page, reverse=True)
 
