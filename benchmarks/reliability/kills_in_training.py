@@ -88,6 +88,8 @@ JOBS: dict[str, dict[str, tuple[str, ...]]] = {
         "full": (*ON_GPU, "regime=full", "training.precision=bf16_amp"),
         "full-background": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "checkpoint.background=true"),
         "full-zero3": (*ON_GPU, "regime=full", "training.precision=bf16_amp", "sharding=zero3"),
+        "bf16-zero3": (*ON_GPU, "regime=full", "training.precision=bf16", "sharding=zero3"),
+        "bf16-fsdp2": (*ON_GPU, "regime=full", "training.precision=bf16", "sharding=fsdp2"),
         "qlora4": (*ON_GPU, "regime=qlora", "regime.bits=4", "regime.dropout=0.1"),
     },
     "gpus": {

@@ -49,6 +49,9 @@ class Clock(TrainerCallback):
         self.result.write_text(json.dumps({"step_seconds": self.step_seconds(), **peak()}))
         os._exit(0)
 
+    def count(self, trainer: Trainer) -> None:
+        """What else of `trainer` is to be timed: of steps alone, nothing."""
+
     def step_seconds(self) -> list[float]:
         import torch
 
@@ -76,8 +79,8 @@ def load_libraries() -> None:
     import trainers.stages.sft  # noqa: F401
 
 
-def timed(run_folder: Path, result: Path) -> int:
-    """The rank of a run, with a clock. It writes `result` and ends with 0; else what the rank ends with."""
+def timed(run_folder: Path, clock: Clock) -> int:
+    """The rank of a run, with a clock, which ends it with 0; else what the rank ends with."""
     import trainers.run
     from trainers.__main__ import main
 
@@ -85,7 +88,8 @@ def timed(run_folder: Path, result: Path) -> int:
 
     def build_timed(*given: Any) -> Trainer:
         trainer = build(*given)
-        trainer.add_callback(Clock(result))
+        clock.count(trainer)
+        trainer.add_callback(clock)
         return trainer
 
     trainers.run.build = build_timed
@@ -126,7 +130,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def main() -> int:
+def main(clock: type[Clock] = Clock) -> int:
     load_libraries()
     print(READY, flush=True)
     said = sys.stdin.readline()
@@ -135,7 +139,7 @@ def main() -> int:
     order = json.loads(said)
     os.environ.update(order["environment"])
     WAYS[order.get("way", AS_IT_IS)][0]()
-    return timed(Path(order["folder"]), Path(order["result"]))
+    return timed(Path(order["folder"]), clock(Path(order["result"])))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Predicted against measured time of a step, over cells drawn at random: the prediction is written first.
 
     python -m benchmarks.speed.times predict --out PREDICTED.jsonl                                     before anything is measured
+    python -m benchmarks.speed.times predict --grid small --out PREDICTED.jsonl                        adapters on few tokens, and pairs of answers
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --seconds 450      one H200
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
     CUDA_VISIBLE_DEVICES=1 python -m benchmarks.speed.times measure --part 2/2 --work FOLDER2 ...      every second cell, on another GPU
@@ -38,7 +39,6 @@ from launcher.launch.execute import start_fresh, write_plan
 from launcher.launch.plan import plan_for
 from launcher.timing.step import step_time
 
-SEED, COUNT = 20261130, 38
 MODELS = ("qwen2.5_0.5b", "llama3.2_1b", "qwen2.5_1.5b", "llama3.2_3b", "qwen3_4b_instruct", "llama3.1_8b")
 REGIMES: dict[str, tuple[str, ...]] = {
     "lora": ("regime=lora",),
@@ -46,13 +46,29 @@ REGIMES: dict[str, tuple[str, ...]] = {
     "full_bf16": ("regime=full", "training.precision=bf16"),
     "full_amp": ("regime=full", "training.precision=bf16_amp"),
 }
-STAGES = ("sft", "sft", "sft", "sft", "sft", "pt", "dpo")
 LENGTHS, MICRO_BATCHES, ACCUMULATIONS = (512, 1024, 2048, 4096), (1, 2, 4, 8, 16), (1, 1, 2)
-PASS = (1024, 16384)  # tokens of a micro-batch, at least and at most
 LONGEST, ROOM = 2.5, 125 * 2**30  # predicted seconds of a step, and bytes that it needs: a cell beyond them is drawn anew
 DATA = {"sft": "answers.json", "dpo": "pairs.json", "pt": "text.jsonl"}
 CHARACTERS = 4300  # of an answer, each a token: more than any cutoff here
 CELL_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What `count` cells are drawn from."""
+
+    seed: int
+    count: int
+    models: tuple[str, ...]
+    regimes: tuple[str, ...]
+    stages: tuple[str, ...]
+    tokens: tuple[int, int]  # samples of a micro-batch times their length, at least and at most
+
+
+GRIDS = {
+    "drawn": Grid(20261130, 38, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
+    "small": Grid(20261202, 18, MODELS[:-1], ("lora", "qlora4"), ("sft", "sft", "sft", "pt", "dpo"), (512, 4096)),
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,8 @@ class Cell:
     overrides: tuple[str, ...]
 
 
-def draw(source: random.Random, number: int) -> Cell:
-    model, regime, stage = source.choice(MODELS), source.choice(list(REGIMES)), source.choice(STAGES)
+def draw(source: random.Random, number: int, grid: Grid) -> Cell:
+    model, regime, stage = source.choice(grid.models), source.choice(grid.regimes), source.choice(grid.stages)
     length, size, accumulation = source.choice(LENGTHS), source.choice(MICRO_BATCHES), source.choice(ACCUMULATIONS)
     again, kernels = source.choice((False, False, True)), source.choice(("plain", "fused"))
     kernels = "plain" if stage == "dpo" else kernels  # the fused ones are not chosen where answers are compared
@@ -77,13 +93,13 @@ def draw(source: random.Random, number: int) -> Cell:
     )
 
 
-def drawn(work: Path) -> list[tuple[Cell, Judged]]:
-    """COUNT cells that fit, with what the launcher says of each."""
-    source, found = random.Random(SEED), list[tuple[Cell, Judged]]()
-    while len(found) < COUNT:
-        cell = draw(source, len(found))
+def drawn(grid: Grid, work: Path) -> list[tuple[Cell, Judged]]:
+    """Cells that fit, with what the launcher says of each."""
+    source, found = random.Random(grid.seed), list[tuple[Cell, Judged]]()
+    while len(found) < grid.count:
+        cell = draw(source, len(found), grid)
         keys = dict(each.split("=") for each in cell.overrides)
-        if not PASS[0] <= int(keys["training.micro_batch"]) * int(keys["data.cutoff"]) <= PASS[1]:
+        if not grid.tokens[0] <= int(keys["training.micro_batch"]) * int(keys["data.cutoff"]) <= grid.tokens[1]:
             continue
         judged = judge_run(composed(cell, work, Path("/nowhere"), ["node=h200_141", "node.host_memory=128000000000"]))
         if judged.estimate.required < ROOM and step_time(judged.run, judged.facts).seconds < LONGEST:
@@ -124,7 +140,7 @@ def predict(arguments: argparse.Namespace) -> None:
     write_data(arguments.work / "data")
     lines = [
         {"cell": cell.name, "overrides": list(cell.overrides), "predicted": step_time(judged.run, judged.facts).as_dict()}
-        for cell, judged in drawn(arguments.work)
+        for cell, judged in drawn(GRIDS[arguments.grid], arguments.work)
     ]
     arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -135,9 +151,10 @@ def measure(arguments: argparse.Namespace) -> None:
     predicted = read(arguments.predicted)
     there = [line for line in read(arguments.out) if line["exit_code"] == 0] if arguments.out.exists() else []
     done = {(line["cell"], line.get("way", AS_IT_IS)) for line in there}
-    if not all((arguments.bases / model).is_dir() for model in MODELS):
-        make_bases(arguments)
     named = [line for line in part_of(predicted, arguments.part) if line["cell"].startswith(tuple(arguments.only))]
+    models = sorted({line["cell"].split("/")[1] for line in named})
+    if not all((arguments.bases / model).is_dir() for model in models):
+        make_bases(arguments, models)
     left = [{**line, "way": way} for line in named for way in arguments.ways if (line["cell"], way) not in done]
     for start in range(0, len(left), arguments.ready):
         batch = left[start : start + arguments.ready]
@@ -162,9 +179,9 @@ def part_of(lines: Sequence[dict[str, Any]], part: str) -> Sequence[dict[str, An
     return lines[number - 1 :: count]
 
 
-def make_bases(arguments: argparse.Namespace) -> None:
+def make_bases(arguments: argparse.Namespace, models: Sequence[str]) -> None:
     small = ["--tiny"] if arguments.tiny else []
-    command = [sys.executable, "-m", "benchmarks.running.bases", "--out", str(arguments.bases), "--only", *MODELS, *small]
+    command = [sys.executable, "-m", "benchmarks.running.bases", "--out", str(arguments.bases), "--only", *models, *small]
     subprocess.run([*command, "--work", str(arguments.work / "bases")], check=True)
 
 
@@ -225,6 +242,7 @@ def main() -> int:
     parser.add_argument("what", choices=["predict", "measure", "report"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--predicted", type=Path)
+    parser.add_argument("--grid", choices=list(GRIDS), default="drawn", help="of `predict`")
     parser.add_argument("--bases", type=Path, default=Path("/tmp/regimen-times/bases"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-times"))
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")

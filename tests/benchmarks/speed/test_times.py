@@ -2,7 +2,7 @@
 
 import random
 
-from benchmarks.speed.times import PASS, draw, error_of, report
+from benchmarks.speed.times import GRIDS, draw, error_of, report
 
 
 def line(predicted: float, measured: float) -> dict:
@@ -12,18 +12,18 @@ def line(predicted: float, measured: float) -> dict:
 
 
 def test_a_seed_draws_the_same_cells() -> None:
-    first, second = (draw(random.Random(3), 7) for _ in range(2))
+    first, second = (draw(random.Random(3), 7, GRIDS["drawn"]) for _ in range(2))
     assert first == second
     assert first.name.startswith("07/")
-    assert len({draw(random.Random(seed), 0).overrides for seed in range(20)}) > 15
+    assert len({draw(random.Random(seed), 0, GRIDS["drawn"]).overrides for seed in range(20)}) > 15
 
 
 def test_answers_are_compared_by_the_plain_kernels() -> None:
-    drawn = [draw(random.Random(seed), 0) for seed in range(200)]
+    drawn = [draw(random.Random(seed), 0, GRIDS["drawn"]) for seed in range(200)]
     compared = [cell for cell in drawn if "stage=dpo" in cell.overrides]
     assert compared
     assert all({"training.kernels=plain", "training.loss=plain"} <= set(cell.overrides) for cell in compared)
-    assert PASS[0] < PASS[1]
+    assert all(grid.tokens[0] < grid.tokens[1] for grid in GRIDS.values())
 
 
 def test_the_report_has_the_median_the_worst_and_the_range() -> None:
