@@ -2,52 +2,32 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import torch
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer
 
-from conf import journal
 from conf.exit_codes import DONE, SAVED
-from conf.journal import roll_backs
-from conf.regimes import regime_row
 from conf.relaying import bound_to_layout
 from conf.run_dir import RunDir
-from conf.schema import Badam, Run, Zero
+from conf.schema import Run, Zero
 from conf.signs import DATA, LOADING, SAVING
-from trainers.arguments import choose_buckets, keep_output_dtype
-from trainers.callbacks.committing import Committing, best_of
-from trainers.callbacks.doing import Doing
-from trainers.callbacks.early_stopping import EarlyStopping
-from trainers.callbacks.finite import Finite
-from trainers.callbacks.frozen_inputs import FrozenInputs
-from trainers.callbacks.generating import Generating, questions_to_ask
-from trainers.callbacks.last_evaluation import LastEvaluation
-from trainers.callbacks.layout import Layout
-from trainers.callbacks.living import Living
-from trainers.callbacks.progress import Progress
-from trainers.callbacks.rows import Rows
-from trainers.callbacks.schedule import Schedule
-from trainers.callbacks.skipping import Skipping
+from trainers.arguments import keep_output_dtype
+from trainers.building import build
+from trainers.callbacks.committing import best_of
 from trainers.callbacks.stopping import Stopping, owes_evaluation, save_step
-from trainers.callbacks.tensorboard import TensorBoard
-from trainers.callbacks.tracking import Wandb
-from trainers.callbacks.workspaces import Workspaces
-from trainers.checkpoints.background import Background
 from trainers.checkpoints.commit import clear_leftovers, commit_model
 from trainers.checkpoints.keeping import choose, prune
 from trainers.checkpoints.length import end_at_last_step
 from trainers.checkpoints.pickles import admit, load_only_weights
 from trainers.checkpoints.relaid import load_any_layout
-from trainers.checkpoints.room import checkpoint_bytes, refuse_full_disk, weight_bytes
-from trainers.data import PreparedData, build_collator, load_prepared
+from trainers.checkpoints.room import refuse_full_disk, weight_bytes
+from trainers.data import PreparedData, load_prepared
 from trainers.data.inspect.agreement import disagreements, special_tokens
 from trainers.data.prepare.folder import prepare, remove_prepared
 from trainers.data.prepare.streaming import streamed_rows
-from trainers.data.rows.numbers import numbered
 from trainers.errors import NOTHING_TO_SAVE, DataError
 from trainers.measures.comparison import write_memory
 from trainers.measures.exhausted import LastBatch, telling_out_of_memory
@@ -55,11 +35,8 @@ from trainers.measures.host import HostPeaks
 from trainers.measures.layout import write_peak
 from trainers.measures.phases import ELSEWHERE, Peaks, Phases, cuda_meter
 from trainers.measures.plots import draw_loss, draw_memory
-from trainers.model.conversation import end_answers, save_ends
-from trainers.model.shares import read_shares
+from trainers.model.conversation import save_ends
 from trainers.model.tokenizer import load_tokenizer
-from trainers.model.vocabulary import grown
-from trainers.optimizers.build import choose_optimizer
 from trainers.ranks.agreement import broadcast, on_rank_zero
 from trainers.ranks.determinism import choose_kernels
 from trainers.ranks.doing import say_doing
@@ -70,11 +47,8 @@ from trainers.ranks.life import LIFE
 from trainers.ranks.notes import tell
 from trainers.ranks.packages import look_once_for_packages
 from trainers.ranks.place import Place
-from trainers.regimes import prepare_model, save_adapter_alone
-from trainers.regimes.continued import load_adapter
-from trainers.regimes.pissa import keep_initial_adapter, save_as_plain_adapter, starts_from_base
+from trainers.regimes.pissa import save_as_plain_adapter
 from trainers.stages import stage_module
-from trainers.stages.shared.material import Material
 
 WAIT_SECONDS = 0.2
 
@@ -175,75 +149,6 @@ def join_ranks(run: Run, place: Place) -> None:
         ask_torch(deepspeed.accelerator.get_accelerator(), place.visible)
     else:
         deepspeed.init_distributed("gloo")
-
-
-def build(
-    stage: ModuleType,
-    run: Run,
-    run_dir: RunDir,
-    place: Place,
-    arguments: TrainingArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    data: PreparedData,
-    watching: Sequence[TrainerCallback],
-) -> Trainer:
-    prepared = grown(prepare_model(run, stage.MODEL_CLASS, run_dir.base), run, tokenizer)
-    contradictions = end_answers(prepared.model, tokenizer)
-    if place.leads:
-        tell(run_dir, contradictions)
-    if run.node.gpus:
-        torch.cuda.empty_cache()  # weights that were quantised passed through the GPU; nothing else returns that cache
-    finite, rows = Finite(scaled=run.training.precision == "fp16_amp"), Rows(run_dir, place)
-
-    def before_commit(step: int) -> None:
-        finite.refuse(step)
-        rows.keep()
-
-    background = Background(pinned=run.node.gpus > 0) if run.checkpoint.background else None
-    skipping = Skipping(run_dir, place) if run.training.on_nan == "skip" else None
-    callbacks: list[TrainerCallback] = [
-        *watching,
-        Workspaces(both_threads=run.training.kernels != "fused"),  # after Phases, which ends the loading
-        Doing(run_dir, place),
-        *([skipping] if skipping else []),
-        finite,
-        rows,
-        Schedule(lambda step: roll_backs(journal.events(run_dir), step)),
-        Committing(run_dir, run.checkpoint.keep, place.world, before_commit, lambda: checkpoint_bytes(trainer, run, run_dir), background),
-        Progress(run_dir, place.leads, finite.history),  # after it, since the time of a commit is no time of a step
-    ]
-    if regime_row(run.regime.name).learns == "some weights" or isinstance(run.optim, Badam):
-        callbacks.append(FrozenInputs())
-    if data.evaluation is not None:
-        callbacks.append(LastEvaluation(run.evaluation))
-    if run.evaluation.patience is not None:
-        callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
-    if run.tracking.name == "wandb" and place.leads:
-        callbacks.append(Wandb(run, run_dir))
-    if run.tracking.name == "tensorboard" and place.leads:
-        callbacks.append(TensorBoard(run_dir))
-    questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)
-    if place.leads and why_none is not None:
-        tell(run_dir, [why_none])
-    if run.evaluation.generate is not None or questions:
-        callbacks.append(Generating(run_dir, run.evaluation.generate, questions, run.evaluation.micro_batch, tokenizer, place.leads))
-    callbacks.append(Living())  # it sees what the others have decided
-    material = Material(tokenizer, numbered(data.train), data.evaluation, build_collator(run, tokenizer), callbacks)
-    trainer: Trainer = stage.build_trainer(run, arguments, prepared, material)
-    trainer.keeps_rows = True
-    trainer.background = background
-    read_shares(trainer)
-    finite.trainer = rows.trainer = trainer
-    if skipping:
-        skipping.trainer = trainer
-    choose_optimizer(trainer, run)
-    choose_buckets(trainer, run)
-    load_adapter(trainer, run)
-    save_adapter_alone(trainer.model)
-    if starts_from_base(run):
-        keep_initial_adapter(trainer, run_dir.initial_adapter)
-    trainer.add_callback(Layout(lambda: trainer, run_dir, place))
-    return trainer
 
 
 def shared_data(run: Run, tokenizer: PreTrainedTokenizerBase, run_dir: RunDir, place: Place) -> PreparedData:

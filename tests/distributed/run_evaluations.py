@@ -16,10 +16,11 @@ from run_cells import forget_last_cell
 from conf.run_dir import RunDir, load_run
 from trainers.__main__ import place_of_this_rank
 from trainers.arguments import keep_output_dtype
+from trainers.building import build
 from trainers.data import PreparedData
 from trainers.model.tokenizer import load_tokenizer
 from trainers.ranks.place import Place
-from trainers.run import build, join_ranks, set_device
+from trainers.run import join_ranks, set_device
 from trainers.stages import stage_module
 
 
