@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory.tables import FILES, errors, records
+from benchmarks.memory.measured import errors, records
+from benchmarks.memory.tables import FILES
 from benchmarks.speed.times import error_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -8,7 +8,8 @@ import json
 import statistics
 from pathlib import Path
 
-from benchmarks.memory.tables import GIB, errors, failed, records
+from benchmarks.memory.cells import GIB
+from benchmarks.memory.measured import errors, failed, records
 
 SETS = {
     "h200_families.jsonl": "Families without a table, one H200",

@@ -6,7 +6,7 @@
     python -m benchmarks.memory.calibration page --lines LINES.jsonl --before BEFORE.jsonl --page docs/reference/calibration.md
 
 RESULTS of cells.py, and of benchmarks/stages/stage_cells.py. Every cell is predicted by the present formulas. Cells that would be refused today, or
-whose trainer was corrected since (tables.MENDED), are left out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step
+whose trainer was corrected since (measured.MENDED), are left out. Runs that were measured before cuBLAS' workspaces were made ahead of the first step
 are replayed as they were, and of those on two GPUs whose trainer had other buckets counts what was predicted then (then.py). The ranges are those
 that a plan states today.
 """
@@ -16,14 +16,14 @@ import json
 import random
 import statistics
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
 from benchmarks.memory.cells import GRIDS, MORE_SHAPES, write_samples
 from benchmarks.memory.chosen import write_shapes
+from benchmarks.memory.measured import MENDED, errors, records, seen_by_driver
 from benchmarks.memory.stage_records import judge_stage
-from benchmarks.memory.tables import MENDED, records, seen_by_driver
 from benchmarks.memory.then import estimate_then, had_other_buckets, is_late, judge_cell
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged
@@ -67,6 +67,7 @@ class Line:
     stage: str
     kind: str  # of job, whose range of `allocated` is the widest
     sizes: dict[str, Size]
+    phases: list[float] = field(default_factory=list)  # errors of the peak of each phase, by the present formulas
 
 
 def line_of(results: Path, record: dict, work: Path) -> Line | None:
@@ -78,14 +79,16 @@ def line_of(results: Path, record: dict, work: Path) -> Line | None:
     except ConfigError:
         return None
     run, estimate = judged.run, estimate_then(judged, record)
-    predicted = predicted_then(results, record) if had_other_buckets(run, record) else of_estimate(estimate)
+    other_buckets = had_other_buckets(run, record)
+    predicted = predicted_then(results, record) if other_buckets else of_estimate(estimate)
     if predicted is None:
         return None
     sharding = run.sharding.name if record["gpus"] > 1 else "one GPU"
     named = (judged.facts.family, regime_name(judged), sharding, run.stage.name, estimate.uncertainty.source)
     sizes = sizes_of(predicted, estimate, record["measured"])
     counted = {figure: size for figure, size in sizes.items() if figure != "host" or results.name not in MAPPED}
-    return Line(results.name, record["cell"], *named, counted)
+    phases = [] if other_buckets else errors(estimate.as_dict(), record["measured"])["phases"]
+    return Line(results.name, record["cell"], *named, counted, phases)
 
 
 @cache
@@ -173,10 +176,10 @@ def summary(lines: list[Line]) -> list[str]:
 
 def groups_of(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
     yield "all cells", lines
-    for field in ("kind", "sharding", "regime", "family", "stage"):
-        names = sorted({getattr(line, field) for line in lines})
+    for name_of in ("kind", "sharding", "regime", "family", "stage"):
+        names = sorted({getattr(line, name_of) for line in lines})
         for name in names if len(names) > 1 else ():
-            yield f"{field}: {name}", [line for line in lines if getattr(line, field) == name]
+            yield f"{name_of}: {name}", [line for line in lines if getattr(line, name_of) == name]
 
 
 def held_text(lines: list[Line], figure: str) -> str:

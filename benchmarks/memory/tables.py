@@ -2,20 +2,18 @@
 
     python -m benchmarks.memory.tables --results benchmarks/results --page docs/reference/measured_memory.md
 
-Takes whatever of the sets is there.
+Takes whatever of the sets is there. What the present formulas say was worked out by calibration.py, cell by cell (memory/calibration.jsonl).
 """
 
 import argparse
-import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.memory.cells import GIB, GRIDS, MORE_SHAPES, write_samples
-from benchmarks.memory.chosen import MemoryCell, write_shapes
-from benchmarks.memory.then import estimate_then, judge_cell
-from launcher.errors import ConfigError
+from benchmarks.memory.calibration import Line, read_lines
+from benchmarks.memory.cells import GIB
+from benchmarks.memory.measured import MENDED, Errors, errors, failed, records
 
 FILES = {  # of a set on so many GPUs
     ("chosen", 1): "memory/h200_chosen.jsonl",
@@ -33,26 +31,6 @@ FILES = {  # of a set on so many GPUs
     ("mixtures", 1): "memory/h200_mixtures.jsonl",
     ("mixtures", 2): "memory/h200x2_mixtures.jsonl",
 }
-MENDED = {  # measured with a trainer that is another one today
-    "qlora8-zero2/mixtral_cut/1x2048": "ZeRO's buckets held more than what learns",
-    "qlora4-zero2-kept/qwen3_moe_cut/1x1024": "ZeRO's buckets held more than what learns",
-    "freeze-chunked-galore/qwen2.5_0.5b/2x2048": "GaLore kept every direction of a projector",
-    "full_amp-chunked-galore/qwen2.5_0.5b/2x1024": "GaLore kept every direction of a projector",
-    "lora-fused-q_v/gemma3_1b/2x2048": "liger's GEGLU stood in the place of the model's MLP",
-    "freeze-fused-2/gemma3_1b/2x4096": "liger's GEGLU stood in the place of the model's MLP",
-    **dict.fromkeys(
-        (
-            "qlora4/mixtral_cut/1x2048",
-            "qlora4/qwen3_moe_cut/2x1024",
-            "qlora4/deepseek_cut/1x4096",
-            "qlora4-kept/qwen2_moe_cut/1x2048",
-            "qlora4-chunked/deepseek_cut/2x1024",
-            "qlora8-chunked/qwen2_moe_cut/4x2048",
-        ),
-        "experts were not quantised",
-    ),
-}
-MEASURED_IN = {"load": "load", "forward": "forward", "loss": "forward", "backward": "backward", "optimizer": "optimizer step", "save": "save"}
 FIGURES = ("allocated", "phases", "nvidia-smi", "host")
 MEANINGS = {
     "allocated": "torch's peak on the fullest GPU",
@@ -60,7 +38,6 @@ MEANINGS = {
     "nvidia-smi": "what the driver counts for the fullest rank; where it did not tell, or too late, what torch reserved and the context as predicted",
     "host": "anonymous and shared memory of all ranks of the node; the first set measured resident memory, files included",
 }
-Errors = dict[str, list[float]]  # of one cell by figure, relative to what was measured
 
 
 @dataclass(frozen=True)
@@ -71,60 +48,17 @@ class Row:
     now: Errors  # empty where the cell would be refused today, or runs with a mended trainer
 
 
-def rows_of(path: Path, work: Path) -> Iterator[Row]:
+def rows_of(path: Path, lines: Mapping[tuple[str, str], Line]) -> Iterator[Row]:
     """One for every cell that ran to its end."""
-    cells = {cell.name: cell for grid in GRIDS.values() for group in grid for cell in group}
     for record in records(path):
-        ranks = record["measured"]
-        now = errors_now(cells[record["cell"]], record, work)
+        ranks, line = record["measured"], lines.get((path.name, record["cell"]))
+        now = errors_now(line) if line else {}
         yield Row(record["cell"], max(rank["allocated"] for rank in ranks), errors(record["predicted"], ranks), now)
 
 
-def errors_now(cell: MemoryCell, record: dict, work: Path) -> Errors:
-    if cell.name in MENDED:
-        return {}
-    try:
-        present = estimate_then(judge_cell(cell, work), record).as_dict()
-    except ConfigError:
-        return {}
-    return errors(present, record["measured"])
-
-
-def errors(predicted: dict, ranks: list[dict]) -> Errors:
-    fullest = max(ranks, key=lambda rank: rank["allocated"])
-    phases = [size / fullest["phases"][name] - 1 for name, size in by_phase(predicted["phases"]).items() if fullest["phases"].get(name)]
-    found = {"allocated": [predicted["allocated"] / fullest["allocated"] - 1], "phases": phases, "nvidia-smi": [driver_error(predicted, ranks)]}
-    if all("host_phases" in rank for rank in ranks):
-        found["host"] = [predicted["host"] / sum(rank["host"] for rank in ranks) - 1]
-    return found
-
-
-def driver_error(predicted: dict, ranks: list[dict]) -> float:
-    return predicted["nvml"] / max(seen_by_driver(rank, sum(predicted["outside"].values())) for rank in ranks) - 1
-
-
-def seen_by_driver(rank: dict, outside: int) -> int:
-    """At the peak. The driver was asked at the end: what it says is of no use where torch had given pages back since."""
-    told = rank.get("nvml") or 0
-    return told if told > rank["reserved"] else rank["reserved"] + outside
-
-
-def by_phase(phases: dict[str, dict]) -> dict[str, int]:
-    """The highest of the predicted phases that fall into each measured one."""
-    highest: dict[str, int] = {}
-    for name, phase in phases.items():
-        measured = MEASURED_IN.get(name.replace(":", " ").split()[0])
-        if measured is not None:
-            highest[measured] = max(highest.get(measured, 0), phase["bytes"])
-    return highest
-
-
-def records(path: Path) -> list[dict]:
-    return [record for record in map(json.loads, path.read_text().splitlines()) if "measured" in record]
-
-
-def failed(path: Path) -> list[str]:
-    return [record["cell"] for record in map(json.loads, path.read_text().splitlines()) if "measured" not in record]
+def errors_now(line: Line) -> Errors:
+    sizes = {figure: [line.sizes[figure].error] for figure in FIGURES if figure in line.sizes}
+    return {**sizes, **({"phases": line.phases} if line.phases else {})}
 
 
 def summary(title: str, rows: list[Row], when: str) -> list[str]:
@@ -184,12 +118,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--page", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-tables"))
     arguments = parser.parse_args()
-    write_shapes(arguments.work / "shapes", MORE_SHAPES)
-    write_samples(arguments.work / "data")
+    lines = {(line.results, line.cell): line for line in read_lines(arguments.results / "memory" / "calibration.jsonl")}
     paths = {key: arguments.results / name for key, name in FILES.items() if (arguments.results / name).is_file()}
-    sets = {key: list(rows_of(path, arguments.work)) for key, path in paths.items()}
+    sets = {key: list(rows_of(path, lines)) for key, path in paths.items()}
     last = records(list(paths.values())[-1])[-1]["surroundings"]
     missing = [name for path in paths.values() for name in failed(path)]
     arguments.page.write_text(page(sets, last, missing), encoding="utf-8")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.memory.cells import GRIDS, overrides, write_samples
 from benchmarks.memory.chosen import write_shapes
-from benchmarks.memory.tables import FILES, MENDED, records
+from benchmarks.memory.measured import MENDED, records
+from benchmarks.memory.tables import FILES
 from conf.schema import Badam, Freeze
 from launcher.composition.compose import compose
 from launcher.errors import ConfigError

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory.tables import FILES, errors, records
+from benchmarks.memory.measured import errors, records
+from benchmarks.memory.tables import FILES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| (\w+) \| [^|]+ \| (\d+) \| (\d+) \| ([\d.]+%) \| ([\d.]+%) \|$", re.MULTILINE)

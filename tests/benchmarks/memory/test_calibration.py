@@ -7,7 +7,7 @@ import pytest
 from benchmarks.memory.calibration import FIGURES, Line, Size, compared, held_text, page, read_lines, summary
 from benchmarks.memory.cells import MORE_SHAPES, write_samples
 from benchmarks.memory.chosen import write_shapes
-from benchmarks.memory.tables import records
+from benchmarks.memory.measured import records
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MEMORY = REPOSITORY / "benchmarks" / "results" / "memory"

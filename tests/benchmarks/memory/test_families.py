@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.memory.before import SETS, SINCE, section
-from benchmarks.memory.tables import records
+from benchmarks.memory.measured import records
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "memory" / "h200_families.jsonl"
 

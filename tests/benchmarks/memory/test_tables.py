@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.memory.tables import seen_by_driver
+from benchmarks.memory.measured import seen_by_driver
 
 
 @pytest.mark.parametrize(("nvml", "seen"), [(None, 10 + 3), (14, 14), (9, 10 + 3)])

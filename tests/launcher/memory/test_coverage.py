@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.memory.cells import GRIDS, overrides, write_samples
 from benchmarks.memory.chosen import write_shapes
-from benchmarks.memory.tables import records
+from benchmarks.memory.measured import records
 from launcher.composition.compose import compose
 from launcher.gate.judge import judge_run
 from launcher.memory import uncertainty
