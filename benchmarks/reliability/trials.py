@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-Trial = Callable[[int, int], dict[str, Any]]  # number of the trial, seed; `held`: what was promised; `landed`: the fault met what it was meant for
+Result = dict[str, Any]  # `held`: what was promised; `landed`: the fault met what it was meant for
+Trial = Callable[[int, int], Result | list[Result]]  # number of the trial, seed; several results where one run meets several faults
 
 
 def arguments(about: str) -> argparse.ArgumentParser:
@@ -24,19 +25,25 @@ def arguments(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(options: argparse.Namespace, name: str, trial: Trial, threads: ThreadPoolExecutor | None = None) -> int:
+def run(options: argparse.Namespace, name: str, trial: Trial, threads: ThreadPoolExecutor | None = None, numbers: Sequence[int] | None = None) -> int:
     """Trials in order, side by side where there are threads for it, as long as the time lasts. One that did not land proves nothing.
+
+    `numbers`: of these trials alone.
 
     Returns 0 where all that landed held, and at least one did; otherwise 1. An exception of a trial is raised when those beside it have ended.
     """
-    writing, found, start = Lock(), list[dict[str, Any]](), time.monotonic()
+    writing, found, start = Lock(), list[Result](), time.monotonic()
 
     def make(number: int) -> None:
         if time.monotonic() - start > options.seconds:
             return
         began = time.monotonic()
-        result = {"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **trial(number, options.seed)}
-        result["seconds"] = round(time.monotonic() - began, 2)
+        results = trial(number, options.seed)
+        seconds = round(time.monotonic() - began, 2)
+        for result in results if isinstance(results, list) else [results]:
+            keep({"figure": name, "trial": number, "seed": options.seed, "broken": options.broken, **result, "seconds": seconds})
+
+    def keep(result: Result) -> None:
         why = result.pop("why") if result["held"] else result["why"]  # it is of one that did not hold
         with writing:
             found.append(result)
@@ -44,9 +51,9 @@ def run(options: argparse.Namespace, name: str, trial: Trial, threads: ThreadPoo
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(result) + "\n")
             if result["landed"] and not result["held"]:
-                print(f"trial {number}: {why}", flush=True)
+                print(f"trial {result['trial']}: {why}", flush=True)
 
-    numbers = range(options.first, options.trials)
+    numbers = range(options.first, options.trials) if numbers is None else numbers
     if threads is None:
         for number in numbers:
             make(number)

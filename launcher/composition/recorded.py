@@ -21,8 +21,9 @@ from conf.run_values import composed_from_dict, run_as_dict
 from conf.schema import GROUPS, Composed, Run
 from conf.signs import PHASES
 from launcher.composition.compose import parsed, refuse_additions, refuse_secrets
+from launcher.composition.given import written
 from launcher.composition.mistakes import first_line, meant
-from launcher.composition.reshaping import RESHAPING, SHARDING, refuse_reshaping, with_portions, with_sharding
+from launcher.composition.reshaping import RESHAPING, SHARDING, moves, refuse_reshaping, with_portions, with_sharding
 from launcher.composition.values import value_message
 from launcher.errors import ConfigError
 
@@ -94,8 +95,7 @@ def recorded_run(run_dir: RunDir) -> Run:
 def tell_new_keys(run_dir: RunDir) -> None:
     """Once in a process: which keys the file lacks, and what they are taken to be."""
     for key, value in new_keys(recorded_values(run_dir)).items():
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        print(f"note: {run_dir.run_yaml} is older than the key {key}. The run has {key}={shown}.", file=sys.stderr, flush=True)
+        print(f"note: {run_dir.run_yaml} is older than the key {key}. The run has {key}={written(value)}.", file=sys.stderr, flush=True)
 
 
 def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
@@ -107,24 +107,35 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     """
     refuse_secrets(overrides)
     refuse_additions(overrides)
-    before = recorded_run(run_dir)
-    given = {override.key_or_group: one_value(override) for override in parsed(overrides)}
+    before, given = recorded_run(run_dir), given_keys(overrides)
     recorded = with_sharding(run_as_dict(before), given)
     for key in given:
         refuse_unknown(recorded, key)
     wanted = asdict(with_values(recorded, {key: value for key, value in given.items() if key not in GROUPS}))
-    differences = [text for key, value in given.items() for text in difference(asdict(before), wanted, key, value)]
+    own = {key for key in given if key.startswith(f"{SHARDING}.")} if moves(run_as_dict(before), given) else set()
+    differences = [text for key, value in given.items() for text in difference(asdict(before), wanted, key, value, MAY_DIFFER | own)]
     if differences:
         listed = "\n  ".join(differences)
         raise ConfigError(
             f"{run_dir.path} was started with a different configuration:\n  {listed}\nResume without these, or start a new run with them."
         )
-    free = {key: value for key, value in given.items() if key in FREE or key in LENGTH}
+    free = {key: value for key, value in given.items() if key in FREE or key in LENGTH or key in own}
     changed = [key for key, value in given.items() if difference(asdict(before), wanted, key, value, allowed=())]
     run = with_values(recorded, {**NEWEST, **free, **with_portions(given, changed)})
     refuse_without_effect(recorded, run)
     refuse_reshaping(before, run)
     return forget_machine(run)
+
+
+def given_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    return {override.key_or_group: one_value(override) for override in parsed(overrides)}
+
+
+def changed_in_vain(run_dir: RunDir, overrides: Sequence[str]) -> list[str]:
+    """Of a run that does not go on: each given key whose value differs from the recorded one."""
+    before, given = asdict(recorded_run(run_dir)), given_keys(overrides)
+    wanted = asdict(with_values(with_sharding(before, given), {key: value for key, value in given.items() if key not in GROUPS}))
+    return [text for key, value in given.items() for text in difference(before, wanted, key, value, allowed=("checkpoint.resume",))]
 
 
 def refuse_without_effect(recorded: dict[str, Any], run: Composed) -> None:
@@ -181,7 +192,7 @@ def difference(recorded: dict[str, Any], wanted: dict[str, Any], key: str, value
         return [] if name == value else [f"{key}: recorded {name}, given {value}"]
     before, after = lookup(recorded, key), lookup(wanted, key)
     same = Path(before).absolute() == Path(after).absolute() if key == "output" else before == after
-    return [] if same else [f"{key}: recorded {as_written(before)}, given {as_written(after)}"]
+    return [] if same else [f"{key}: recorded {written(as_written(before))}, given {written(as_written(after))}"]
 
 
 def lookup(values: dict[str, Any], key: str) -> Any:

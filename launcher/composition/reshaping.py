@@ -33,15 +33,20 @@ def portions(run: Composed) -> tuple[int | None, int | None, int | None]:
     return run.training.micro_batch, run.cluster.nodes, run.cluster.ranks_per_node
 
 
+def moves(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether another sharding is given: then its own keys may be given with it."""
+    return bool(given.get(SHARDING, recorded[SHARDING]["name"]) != recorded[SHARDING]["name"])
+
+
 def with_sharding(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded values with the defaults of the sharding that is given, where that is another one.
 
     Raises:
         ConfigError: for one that is not built in.
     """
-    name = given.get(SHARDING, recorded[SHARDING]["name"])
-    if name == recorded[SHARDING]["name"]:
+    if not moves(recorded, given):
         return dict(recorded)
+    name = given[SHARDING]
     if name not in SHARDINGS or not has_file(SHARDING, name):
         raise ConfigError(f"sharding={name} cannot be chosen on a resume. Choose one of: {', '.join(SHARDINGS)}.")
     return {**recorded, SHARDING: asdict(choice(SHARDING, name))}
@@ -53,6 +58,7 @@ def refuse_reshaping(before: Run, after: Composed) -> None:
         refuse_relaying(before, after)
     if portions(before) == portions(after):
         return
+    refuse_uneven(before, after)
     bound = stage_row(before.stage.name).bound
     if bound:
         raise ConfigError(f"{said(before, after)}: stage={before.stage.name} {bound}, so its numbers would change. Resume without these keys.")
@@ -83,20 +89,47 @@ def refuse_relaying(before: Run, after: Composed) -> None:
         )
 
 
+def refuse_uneven(before: Run, after: Composed) -> None:
+    """Raises ConfigError where the samples of a step, which stay, do not fill whole passes. What is left open is counted later."""
+    batch, nodes, per_node, size = before.training.effective_batch, after.cluster.nodes, after.cluster.ranks_per_node, after.training.micro_batch
+    if per_node is None or size is None or batch % (nodes * per_node * size) == 0:
+        return
+    who = plural(nodes * per_node, "rank")
+    if batch % (nodes * per_node) == 0:
+        who = f"{who} with training.micro_batch={size}"
+        fitting = f"training.micro_batch={one_of(divisors(batch // (nodes * per_node)))}"
+    elif batch % nodes == 0:
+        fitting = f"cluster.ranks_per_node={one_of(divisors(batch // nodes))}"
+    else:
+        fitting = f"cluster.nodes={before.cluster.nodes}"
+    raise ConfigError(f"{said(before, after)}: each step of this run has {plural(batch, 'sample')}, which {who} cannot share evenly. Set {fitting}.")
+
+
+def divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def one_of(numbers: list[int]) -> str:
+    """1, 2 or 4."""
+    return " or ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))
+
+
 def said(before: Run, after: Composed) -> str:
     pairs = [(SHARDING, before.sharding.name, after.sharding.name), *zip(PORTIONS, portions(before), portions(after), strict=True)]
     return ", ".join(f"{key} {old} -> {new}" for key, old, new in pairs if old != new)
 
 
-def reshaping_lines(before: Run, after: Run) -> list[str]:
-    """What plan and train say of other portions, and of another layout, before anything starts."""
+def reshaping_lines(before: Run, after: Run, saved: bool = True) -> list[str]:
+    """What plan and train say of other portions, and of another layout, before anything starts; `saved`: there is a checkpoint to go on from."""
     layouts, found = [f"{run.sharding.name} on {plural(ranks(run), 'rank')}" for run in (before, after)], []
     if relays(before, after):
-        found.append(
-            f"sharding: {' -> '.join(layouts)}. The weights and the states of the optimizer are the same numbers, laid out anew. "
+        states = (
+            "The weights and the states of the optimizer are the same numbers, laid out anew. "
             "Losses differ by rounding, because another library adds and casts in another order."
         )
-    if portions(before) != portions(after):
+        none = "The run has no checkpoint yet, so it starts at step 1, and nothing is laid out anew."
+        found.append(f"sharding: {' -> '.join(layouts)}. {states if saved else none}")
+    if described(before) != described(after):
         found.append(
             f"batch: {described(before)} -> {described(after)}. Each step takes the same {after.training.effective_batch} samples in the same order; "
             "its loss differs by the order in which numbers are added. Dropout draws other random numbers, and a last step of an epoch that is not "

@@ -56,11 +56,18 @@ def status_of(run_dir: RunDir) -> RunStatus:
     state, code, message = state_of(run_dir, last)
     measured = last_values(entries, expected) | (of_the_kept(run_dir, entries, expected) if state == "finished" else {})
     return RunStatus(
-        run_dir, state, newest["step"], newest["of"], measured.get("loss"), measured.get("eval_loss"),
+        run_dir, state, newest["step"], total_of(newest, history, expected), measured.get("loss"), measured.get("eval_loss"),
         max(float((history or [made])[-1]["time"]), float(newest.get("time", 0))), code, message, last.get("job"),
         doing_of(run_dir) if state == "running" else None, expected.shown, measured,
         damage({run_dir.journal: journalled.damaged, run_dir.progress: progress.damaged}, [run_dir.plan] if expected.damaged else []),
     )  # fmt: skip
+
+
+def total_of(newest: Mapping[str, Any], history: Sequence[Mapping[str, Any]], expected: Expected) -> int:
+    """How many steps the run has. A start that has made none yet may have given it another length, which only its plan holds."""
+    starts = [float(event["time"]) for event in history if event["event"] == journal.Started.event]
+    made_none = bool(starts) and float(newest.get("time", 0.0)) < starts[-1]
+    return int(expected.steps if made_none and expected.steps is not None else newest["of"])
 
 
 def damage(lines: Mapping[Path, int], files: Sequence[Path]) -> str:

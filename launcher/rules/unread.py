@@ -278,6 +278,13 @@ IN_VAIN: tuple[InVain, ...] = (
         lambda known: f"the run ends after {known.steps} steps, before the learning rate reaches optim.lr. Set optim.warmup below that",
     ),
     InVain(
+        "training.on_oom",
+        lambda known: known.run.training.on_oom == "split" and known.run.training.micro_batch == 1,
+        lambda known: (
+            "training.micro_batch=1 cannot be made smaller, so the run ends with 80 where memory runs out. Leave it out, or lower data.cutoff"
+        ),
+    ),
+    InVain(
         "checkpoint.interval",
         lambda known: known.steps is not None and known.run.checkpoint.interval > known.steps,
         lambda known: f"the run ends after {known.steps} steps, so no checkpoint is saved before its end. Set checkpoint.interval below that",

@@ -62,7 +62,8 @@ def unstarted_again(run_dir: RunDir, overrides: Sequence[str]) -> LaunchPlan:
     measured_times.refuse_by_times(run, run_dir)
     length = lengthen.lengthening(run_dir, before, run)
     decided = judge_recorded(run)
-    notes = [*(lengthen.lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
+    reshaped = reshaping_lines(before, decided.run, saved=lengthen.standing(run_dir, run) > 0)
+    notes = [*(lengthen.lengthening_lines(length, run) if length else []), *reshaped]
     return plan_for(replace(decided, notes=(*notes, *decided.notes)), run_dir)
 
 

@@ -89,7 +89,7 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
     longer = lengthen.changed_length(recorded.recorded_run(run_dir), run)
     if status.status_of(run_dir).state == "finished" and not longer:
         rewind.refuse_finished(run_dir, run.checkpoint.resume)
-        print(f"{run_dir.path} is finished. Nothing is left to do.", flush=True)
+        print(finished_text(run_dir, recorded.changed_in_vain(run_dir, overrides)), flush=True)
         return None
     batch_job.refuse_active(run_dir)
     lock.refuse_live_owner(run_dir, trust.take_over)
@@ -100,9 +100,18 @@ def decide_again(run_dir: RunDir, overrides: Sequence[str], trust: Trust = NO_TR
     if not decided.verdict.permitted:
         announce(decided, [f"{recorded.PREFIX}{run_dir.path}", *overrides])
         raise execute.gate_refusal(decided)
-    for text in [*(lengthen.lengthening_lines(length, decided.run) if length else []), *reshaping_lines(recorded.recorded_run(run_dir), decided.run)]:
+    reshaped = reshaping_lines(recorded.recorded_run(run_dir), decided.run, saved=lengthen.standing(run_dir, run) > 0)
+    for text in [*(lengthen.lengthening_lines(length, decided.run) if length else []), *reshaped]:
         print("\n".join(wrapped(text)), flush=True)
     return decided
+
+
+def finished_text(run_dir: RunDir, in_vain: Sequence[str]) -> str:
+    nothing = f"{run_dir.path} is finished. Nothing is left to do."
+    if not in_vain:
+        return nothing
+    listed = "\n  ".join(in_vain)
+    return f"{nothing} These have no effect:\n  {listed}\nTo train it further with them, give more training.max_steps or training.epochs too."
 
 
 def announce(decided: Judged, given: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def test_what_is_given_as_it_was_recorded_is_no_difference(override: str, run_di
     [
         ("regime.rank=8", "regime.rank: recorded 16, given 8"),
         ("optim.lr=2e-4", "optim.lr: recorded 0.0001, given 0.0002"),
-        ("data.max_samples=10", "data.max_samples: recorded None, given 10"),
+        ("data.max_samples=10", "data.max_samples: recorded null, given 10"),
         ("data.sets=[a,b]", "data.sets: recorded ['generated'], given ['a', 'b']"),
         ("regime=full", "regime: recorded lora, given full"),
         ("model=llama2_7b", "model: recorded demo, given llama2_7b"),

@@ -55,8 +55,21 @@ def test_checkpointing_may_change_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("started", "given", "said"),
     [
-        ((), ("training.micro_batch=3",), "training.effective_batch=16 is not a multiple of micro_batch 3 x 2 ranks"),
-        ((), ("cluster.ranks_per_node=3",), "training.effective_batch=16 is not a multiple of micro_batch 4 x 3 ranks"),
+        (
+            (),
+            ("training.micro_batch=3",),
+            "training.micro_batch 4 -> 3: each step of this run has 16 samples, which 2 ranks with training.micro_batch=3 cannot share evenly. "
+            "Set training.micro_batch=1, 2, 4 or 8.",
+        ),
+        (
+            (),
+            ("cluster.ranks_per_node=3",),
+            "cluster.ranks_per_node 2 -> 3: each step of this run has 16 samples, which 3 ranks cannot share evenly. "
+            "Set cluster.ranks_per_node=1, 2, 4, 8 or 16.",
+        ),
+        ((), ("cluster.ranks_per_node=8",), "which 8 ranks with training.micro_batch=4 cannot share evenly. Set training.micro_batch=1 or 2."),
+        ((), ("cluster.nodes=3",), "which 6 ranks cannot share evenly. Set cluster.nodes=1."),
+        (("sharding=zero3",), ("sharding.whole_layers=true",), "sharding.whole_layers: recorded null, given true"),
         ((), ("training.micro_batch=2", "training.accumulation=2"), "Leave training.accumulation out, and it is computed."),
         ((), ("training.effective_batch=8",), "training.effective_batch: recorded 16, given 8"),
         (("stage=kto",), ("training.micro_batch=2",), "training.micro_batch 4 -> 2: stage=kto estimates the divergence"),
@@ -114,3 +127,22 @@ def test_states_are_laid_out_anew_under_another_sharding_and_for_zero_on_other_r
 def test_plain_ranks_of_another_number_and_a_sharding_that_is_named_again_are_laid_out_as_they_were(tmp_path: Path) -> None:
     before, after = resumed(tmp_path, ("sharding=ddp",), "cluster.ranks_per_node=1", "sharding=ddp")
     assert [line.split(":")[0] for line in reshaping_lines(before, after)] == ["batch"]
+
+
+def test_keys_of_the_new_sharding_may_be_given_with_it(tmp_path: Path) -> None:
+    _, after = resumed(tmp_path, ("sharding=zero2",), "sharding=zero3", "sharding.whole_layers=true")
+    assert (after.sharding.name, after.sharding.whole_layers) == ("zero3", True)
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_lay_out_anew(tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, ("sharding=zero2",), "sharding=zero3")
+    [line] = reshaping_lines(before, after, saved=False)
+    assert line == (
+        "sharding: zero2 on 2 ranks -> zero3 on 2 ranks. The run has no checkpoint yet, so it starts at step 1, and nothing is laid out anew."
+    )
+
+
+def test_as_many_ranks_on_other_nodes_change_nothing_that_is_worth_a_line(tmp_path: Path) -> None:
+    before, after = resumed(tmp_path, ("cluster.nodes=2", "cluster.ranks_per_node=1"), "cluster.nodes=1", "cluster.ranks_per_node=2")
+    assert (after.cluster.nodes, after.cluster.ranks_per_node, after.training.accumulation) == (1, 2, 2)
+    assert reshaping_lines(before, after) == []

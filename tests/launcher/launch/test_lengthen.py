@@ -123,6 +123,16 @@ def test_a_finished_run_whose_length_stays_has_nothing_to_do(run_of, capsys: pyt
     assert "Nothing is left to do." in capsys.readouterr().out
 
 
+def test_what_is_given_in_vain_for_a_finished_run_is_said(run_of, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = run_of("training.max_steps=100")
+    assert decide_again(run_dir, ["sharding=zero2", "checkpoint.interval=7", "training.max_steps=100"]) is None
+    assert capsys.readouterr().out == (
+        f"{run_dir.path} is finished. Nothing is left to do. These have no effect:\n  sharding: recorded ddp, given zero2\n"
+        "  checkpoint.interval: recorded 200, given 7\n"
+        "To train it further with them, give more training.max_steps or training.epochs too.\n"
+    )
+
+
 def test_a_longer_run_keeps_its_model_and_is_no_finished_one_any_more(run_of, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever happens next: the length is in run.yaml, the journal says it, and a plain resume goes on."""
     run_dir = run_of("training.max_steps=100")

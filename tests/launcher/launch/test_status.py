@@ -54,6 +54,16 @@ def test_a_commit_or_a_signal_does_not_change_what_a_run_of_slurm_does(run_dir: 
     assert (status_of(run_dir).state, status_of(run_dir).job) == ("running", "4711")
 
 
+def test_a_longer_run_that_failed_before_its_first_step_has_its_new_length(run_dir: RunDir) -> None:
+    run_dir.plan.write_text(json.dumps({"run": {"stage": {"name": "sft"}}, "expected": {"steps": 20, "flops_per_token": 1.0, "peak_flops": None}}))
+    journal.record(run_dir, journal.Started())
+    progress(run_dir, {"step": 10, "of": 10, "time": time.time()})
+    assert (status_of(run_dir).step, status_of(run_dir).of) == (10, 10)
+    journal.record(run_dir, journal.Started())
+    journal.record(run_dir, journal.Ended(80, "out of memory"))
+    assert (status_of(run_dir).step, status_of(run_dir).of) == (10, 20)
+
+
 def test_a_folder_that_nobody_started_is_made(run_dir: RunDir) -> None:
     assert status_of(run_dir).state == "made"
 

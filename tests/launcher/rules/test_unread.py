@@ -96,6 +96,7 @@ def test_a_key_that_the_run_reads_gets_none() -> None:
     ("override", "said"),
     [
         ("optim.lr=0", "optim.lr=0: nothing is learned."),
+        ("training.on_oom=split", "training.on_oom=split: training.micro_batch=1 cannot be made smaller"),
         ("optim.warmup=100", "optim.warmup=100: the run ends after 100 steps, before the learning rate reaches optim.lr."),
         ("checkpoint.interval=101", "checkpoint.interval=101: the run ends after 100 steps, so no checkpoint is saved before its end."),
         ("evaluation.interval=101", "evaluation.interval=101: the run ends after 100 steps, so none is made between its first and last."),
