@@ -14,11 +14,13 @@ from evaluations import SIZES
 from run_cells import forget_last_cell
 
 from conf.run_dir import RunDir, load_run
+from conf.schema import Zero
 from trainers.__main__ import place_of_this_rank
 from trainers.arguments import keep_output_dtype
 from trainers.building import build
 from trainers.data import PreparedData
 from trainers.model.tokenizer import load_tokenizer
+from trainers.ranks.extensions import guard_deepspeed
 from trainers.ranks.place import Place
 from trainers.run import join_ranks, set_device
 from trainers.stages import stage_module
@@ -32,6 +34,8 @@ def evaluate_folder(folder: Path, place: Place) -> None:
     data = PreparedData(*(Dataset.load_from_disk(folder / name) for name in ("train", "evaluation")), report=None)
     arguments = stage.build_arguments(run, run_dir, True)
     keep_output_dtype(arguments, run)
+    if isinstance(run.sharding, Zero):
+        guard_deepspeed(run_dir, place)
     join_ranks(run, place)
     trainer = build(stage, run, run_dir, place, arguments, tokenizer, data, [])
     trainer.train()
