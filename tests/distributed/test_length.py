@@ -58,10 +58,13 @@ def rows_of(run_dir: RunDir) -> dict[int, list[int]]:
     return found
 
 
-def test_a_run_of_two_ranks_is_made_longer_on_one(tmp_path: Path) -> None:
-    run_dir, said = longer(tmp_path / "longer", ("sharding=ddp", CONSTANT), "cluster.ranks_per_node=1")
+def test_a_run_of_two_ranks_is_made_longer_on_one_under_another_sharding(tmp_path: Path) -> None:
+    """DeepSpeed, whose files the checkpoint consists of, is left out of the rank that goes on (trainers/ranks/libraries.py)."""
+    run_dir, said = longer(tmp_path / "longer", ("sharding=zero2", CONSTANT), "sharding=ddp", "cluster.ranks_per_node=1")
     assert "length: training.max_steps 3 -> 6. The run goes on from step 3" in " ".join(said.split())
+    assert "sharding: zero2 on 2 ranks -> ddp on 1 rank." in " ".join(said.split())
     assert "batch: micro-batch 6 x 2 ranks x accumulation 1 -> micro-batch 6 x 1 rank x accumulation 2." in " ".join(said.split())
+    assert load_run(run_dir).sharding.name == "ddp"
     assert line.losses(run_dir) == pytest.approx(whole(tmp_path / "whole", "sharding=ddp", CONSTANT), rel=TOLERANCE)
     assert sorted(line.losses(run_dir)) == [1, 2, 3, 4, 5, 6]
     assert rows_of(run_dir) == rows_of(line.the_run(tmp_path / "whole" / "outputs"))
