@@ -26,3 +26,4 @@ HELD = "waiting for its GPUs"  # a sweep started it before they are free, so tha
 TRAINING = "training"  # steps follow each other, and progress.jsonl has the rest
 
 LOSS_CHUNK = 512  # tokens whose logits exist at a time under training.loss=chunked: enough to fill a GPU in the head's product
+WEIGHTS_FILE = 5 * 10**9  # bytes of a file of weights where a split model is written file by file; a layer that is larger stands alone

@@ -133,7 +133,6 @@ def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
             "reduce_bucket_size": "auto",
             "stage3_prefetch_bucket_size": "auto",
             "stage3_param_persistence_threshold": "auto",
-            "stage3_gather_16bit_weights_on_model_save": True,  # without it no model.safetensors is written
         }
     if zero.offload_optimizer:
         optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": bool(run.node.gpus)}

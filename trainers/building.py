@@ -10,7 +10,7 @@ from conf import journal
 from conf.journal import roll_backs
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
-from conf.schema import Badam, Run
+from conf.schema import Badam, Ddp, Fsdp, Run
 from trainers.arguments import choose_buckets
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.doing import Doing
@@ -30,6 +30,8 @@ from trainers.callbacks.tracking import Wandb
 from trainers.callbacks.workspaces import Workspaces
 from trainers.checkpoints.background import Background
 from trainers.checkpoints.room import checkpoint_bytes
+from trainers.checkpoints.shards import save_in_shards
+from trainers.checkpoints.streamed import write_file_by_file
 from trainers.data import PreparedData, build_collator
 from trainers.data.rows.numbers import numbered
 from trainers.model.conversation import end_answers
@@ -73,6 +75,10 @@ def build(
     trainer.keeps_rows = True
     trainer.background = background
     read_shares(trainer)
+    if not isinstance(run.sharding, Ddp):
+        write_file_by_file(trainer)
+    if isinstance(run.sharding, Fsdp):
+        save_in_shards()
     for callback in callbacks:
         if isinstance(callback, Finite | Rows | Skipping):
             callback.trainer = trainer

@@ -2,7 +2,7 @@
 
 from conf.committed import KEPT_WHOLE
 from conf.regimes import regime_row
-from conf.schema import Badam, Lora, Run
+from conf.schema import Ddp, Lora, Run, Zero
 from launcher.memory.job import Job
 from launcher.memory.terms import Term
 from launcher.memory.weights.optimizer import state_bytes
@@ -10,17 +10,29 @@ from launcher.memory.weights.parameters import packed_experts, weight_bytes
 
 
 def checkpoint_bytes(job: Job) -> int:
-    """What learns, its masters and its states; frozen weights are not saved again."""
-    per_element = max(job.storage.weight, job.storage.master)
-    saved = job.census.base if isinstance(job.run.optim, Badam) else job.census.trained  # BAdam: layers that had their turn have changed too
-    return per_element * saved + state_bytes(job.run, job.census, job.storage)
+    """The model as files and the states of the optimizer, and beside them what the engine of a split saves for itself: ZeRO its masters, FSDP2 and
+    ZeRO-1 and 2 the same weights, and ZeRO-3 its parts of those that are frozen.
+    """
+    sharding = job.run.sharding
+    masters = job.storage.master * job.census.trained
+    if isinstance(sharding, Zero) and sharding.stage == 3:
+        frozen = 0 if adapts(job) else job.storage.frozen * job.census.frozen
+        return checkpoint_tensors(job) + masters + frozen
+    return checkpoint_tensors(job) + masters + (0 if isinstance(sharding, Ddp) else saved_weights(job))
 
 
 def checkpoint_tensors(job: Job) -> int:
-    """What one rank without a split writes of weights and states: an adapter, or every weight, frozen ones included."""
-    adapter = regime_row(job.run.regime.name).learns == "an adapter"
-    weights = job.storage.weight * job.census.trained if adapter else weight_bytes(job.run, job.census, job.storage)
-    return weights + state_bytes(job.run, job.census, job.storage)
+    """What one rank without a split writes."""
+    return saved_weights(job) + state_bytes(job.run, job.census, job.storage)
+
+
+def saved_weights(job: Job) -> int:
+    """An adapter, or every weight, frozen ones included."""
+    return job.storage.weight * job.census.trained if adapts(job) else weight_bytes(job.run, job.census, job.storage)
+
+
+def adapts(job: Job) -> bool:
+    return regime_row(job.run.regime.name).learns == "an adapter"
 
 
 def kept(run: Run) -> int:
@@ -35,10 +47,10 @@ def on_top(run: Run) -> str:
 def disk_terms(job: Job) -> tuple[Term, ...]:
     run: Run = job.run
     one = checkpoint_bytes(job)
-    adapter = regime_row(run.regime.name).learns == "an adapter"
+    adapter = adapts(job)
     final = job.storage.weight * job.census.trained if adapter else job.storage.weight * job.census.base
     return (
-        Term("checkpoints", one * kept(run), f"checkpoint.keep={run.checkpoint.keep}{on_top(run)} x what learns with its states"),
+        Term("checkpoints", one * kept(run), f"checkpoint.keep={run.checkpoint.keep}{on_top(run)} x the model with its states"),
         Term("checkpoint in the making", one, "the oldest is removed after the newest is complete"),
         Term("final model", final, "adapter" if adapter else "all weights"),
         *base_terms(job),

@@ -1,8 +1,11 @@
 """Host memory of one node that nothing can drop (anonymous, shared and pinned; no pages of files), and disk under the run folder."""
 
+from collections import Counter
+
+from conf.constants import WEIGHTS_FILE
 from conf.loading import reads_shares
 from conf.regimes import regime_row
-from conf.schema import Fsdp, Qlora, Zero
+from conf.schema import Ddp, Fsdp, Qlora, Zero
 from launcher.memory.constants import (
     CPU_SLACK,
     CUDA_CONTEXT,
@@ -14,7 +17,7 @@ from launcher.memory.constants import (
     RANK_HOST_LOADING,
     RANK_HOST_TRAINING,
 )
-from launcher.memory.disk import checkpoint_tensors
+from launcher.memory.disk import adapts, checkpoint_tensors
 from launcher.memory.job import Job
 from launcher.memory.terms import Term, Terms, total
 from launcher.memory.weights.dtypes import loaded_element
@@ -101,10 +104,6 @@ def packs(job: Job) -> bool:
     return len(packed_experts(job.run.regime, job.facts)) > 0
 
 
-def adapts(job: Job) -> bool:
-    return regime_row(job.run.regime.name).learns == "an adapter"
-
-
 def random_base_terms(job: Job, *, leads: bool) -> Terms:
     """An adapter's random base is drawn by the first rank on the host, and saved: of experts, gate and up projections are written from copies."""
     if not leads or job.run.model.init != "random" or not adapts(job) or packs(job):
@@ -160,12 +159,8 @@ def one_expert(job: Job) -> int:
 
 
 def untied_head(job: Job) -> int:
-    """Random weights are drawn for a head too, before it is tied to the embedding; and states of a model name a tied weight twice."""
+    """Random weights are drawn for a head too, before it is tied to the embedding."""
     return job.head if job.facts.tied else 0
-
-
-def named_twice(job: Job) -> int:
-    return (job.storage.weight if job.census.embedding else job.storage.frozen) * untied_head(job)
 
 
 def flattened_bytes(job: Job) -> int:
@@ -174,33 +169,33 @@ def flattened_bytes(job: Job) -> int:
 
 
 def saving_bytes(job: Job, *, leads: bool) -> int:
-    """Of one rank at the end: accelerate/accelerator.py, get_state_dict; transformers/trainer.py, save_model; safetensors/torch.py, save_file.
-
-    The first rank holds what it writes. ZeRO-1 and 2 have every rank clone the whole model to the host, adapters or not; FSDP2 gathers it for the
-    first rank, and for a checkpoint afterwards the optimizer's states (accelerate/utils/fsdp_utils.py, save_fsdp_optimizer); ZeRO-3 gathers what
-    learns. Without a split an adapter is written alone.
+    """Of one rank, at a checkpoint and at the end. The first rank holds what it writes: an adapter, every weight, or under ZeRO and FSDP2 one file
+    of them after the other (trainers/checkpoints/streamed.py). Each rank of FSDP2 writes its share of a checkpoint tensor by tensor.
     """
-    sharding, adapter = job.run.sharding, adapts(job)
-    whole = weight_bytes(job.run, job.census, job.storage) - packed_bytes(job.run, job.facts)
-    if isinstance(sharding, Zero) and sharding.stage != 3:
-        return whole + named_twice(job) + (written_copies(job) if leads and not adapter else 0)
+    sharding = job.run.sharding
+    share = job.storage.weight * job.census.largest // job.split.weights if isinstance(sharding, Fsdp) else 0
     if not leads:
-        return 0
-    if isinstance(sharding, Fsdp):
-        return max(whole + named_twice(job) + (0 if adapter else written_copies(job)), state_bytes(job.run, job.census, job.storage))
-    if adapter:
-        return job.storage.weight * job.census.trained
-    return whole + (written_copies(job) if isinstance(sharding, Zero) else 0)
+        return share
+    if adapts(job):
+        return max(job.storage.weight * job.census.trained, share)
+    whole = weight_bytes(job.run, job.census, job.storage) - packed_bytes(job.run, job.facts)
+    return whole if isinstance(sharding, Ddp) else max(min(whole, file_bytes(job)), share)
+
+
+def file_bytes(job: Job) -> int:
+    """The largest of them: layers stay whole, and of the last one's experts gate and up are copied, because files want them apart."""
+    inside, outside = Counter[int](), [0]
+    for module in job.facts.modules:
+        inside.update(dict.fromkeys(module.layers, module.parameters))
+        outside += [] if module.layers else [module.parameters]
+    layers = max((len(module.layers) for module in job.facts.modules if module.kind == "experts"), default=1)
+    largest = job.storage.weight * max(*inside.values(), *outside)
+    return max(WEIGHTS_FILE, largest) + job.storage.weight * 2 * experts(job) // (3 * layers)
 
 
 def copied_bytes(job: Job) -> int:
     """Of what a checkpoint holds, which the first rank keeps until it is written, and for the next one (trainers/checkpoints/background.py)."""
     return checkpoint_tensors(job) if job.run.checkpoint.background else 0
-
-
-def written_copies(job: Job) -> int:
-    """Files want gate and up projections of experts apart: copies, where the model lies on the host by then (a GPU makes them itself)."""
-    return job.storage.weight * 2 * experts(job) // 3
 
 
 def evicted_bytes(job: Job, peak: int) -> int:

@@ -1,4 +1,4 @@
-"""FSDP2 on two ranks reads a model from its files: each rank its share, with the same bits as where every rank reads all."""
+"""FSDP2 on two ranks reads a model from its files, and saves it: each rank its share, with the same bits as where every rank reads all."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_each_rank_reads_its_share_of_the_same_bits(tied: bool, tmp_path: Path) -> None:
+def test_each_rank_reads_and_writes_its_share_of_the_same_bits(tied: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=8, tie_word_embeddings=tied, dtype="bfloat16")).to(torch.bfloat16)
     size = 4 * sum(weight.numel() for weight in model.parameters())  # of fp32 ones
@@ -37,6 +37,13 @@ def test_each_rank_reads_its_share_of_the_same_bits(tied: bool, tmp_path: Path) 
     found = json.loads(lines[-1])
 
     assert (found["differ"], 4 * found["elements"]) == (0, size)
-    assert found["compared"] == 2 * len(list(model.parameters()))
+    assert found["compared"] == len(list(model.parameters()))
     assert found["whole"] > 2 * size  # each of two ranks held all of it
     assert found["shares"] < 1.5 * size  # one model on both, and what is being read
+
+    # A checkpoint of weights and two states, three times the size, and the model beside it: a file of 40 MB is held, or a tensor that is written.
+    assert found["wrong"] == 0, done.stderr[-3000:]
+    assert found["save"] < 0.6 * size
+    files = sorted(path.name for path in (tmp_path / "model" / "out" / "step-1").glob("*.safetensors"))
+    assert (files[0], len(files)) == ("model-00001-of-00010.safetensors", 10)  # of 25 MB each: a layer, the embedding, the head
+    assert {path.name for path in (tmp_path / "model" / "out" / "step-1" / "optimizer_0").iterdir()} == {".metadata", "__0_0.distcp", "__1_0.distcp"}

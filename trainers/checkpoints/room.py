@@ -11,7 +11,7 @@ from transformers import Trainer
 from conf.committed import committed, read_manifest
 from conf.reserve import RUN_BYTES
 from conf.run_dir import RunDir
-from conf.schema import Ddp, Run
+from conf.schema import Ddp, Fsdp, Run, Zero
 from conf.words import size_in_words
 from trainers.checkpoints.commit import clear_leftovers
 from trainers.ranks.agreement import total
@@ -46,6 +46,8 @@ def free(run_dir: RunDir) -> int:
 def checkpoint_bytes(trainer: Trainer, run: Run, run_dir: RunDir) -> int:
     """As large as the last one; before the first, what weights and optimizer hold. A collective act."""
     weights, states = weight_bytes(trainer), float(state_bytes(trainer.optimizer))
+    if isinstance(run.sharding, Fsdp) or (isinstance(run.sharding, Zero) and run.sharding.stage < 3):
+        weights *= 2  # as files of the model, and as the engine keeps them
     summed = states if isinstance(run.sharding, Ddp) else float(total(torch.tensor([states], dtype=torch.float64))[0])
     for checkpoint in committed(run_dir):
         try:

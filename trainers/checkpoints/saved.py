@@ -3,19 +3,25 @@
 Files are mapped, not read: what a rank does not copy of a part never leaves the disk. The layouts are those that the libraries write:
 
 - plain ranks (transformers): `optimizer.pt`, whose states are numbered in the order of the optimizer's groups, and `*.safetensors`;
-- FSDP2 (accelerate): `optimizer.bin` and `pytorch_model_fsdp.bin`, whole tensors by name;
+- FSDP2 (torch.distributed.checkpoint): each rank has rows of each tensor, and an index says where they lie. Earlier versions of regimen wrote whole
+  tensors by name: `optimizer.bin` and `pytorch_model_fsdp.bin`;
 - ZeRO-1 and 2 (DeepSpeed): each rank has a partition of each flat group; `param_slice_mappings` says where a parameter lies in it;
 - ZeRO-3 (DeepSpeed): each rank has an equal part of each parameter, the last one filled up, one after the other in the order of `param_shapes`.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from trainers.checkpoints.pickles import INDEX, read_index
+from trainers.checkpoints.shards import FOLDERS, MODEL, OPTIMIZER, WHOLE_FILES
 
 WEIGHT = "weight"  # among the keys of a parameter's parts; the others are those of its optimizer's state
 STEP = "step"
@@ -28,18 +34,48 @@ class Layout:
 
     engine: str
     stage: int = 0  # of ZeRO
-    world: int = 1  # ranks that hold parts; of plain ranks and FSDP2, whose files are whole, always 1
+    world: int = 1  # ranks that hold parts; of plain ranks, whose files are whole, and of FSDP2, whose files any number of ranks reads, always 1
     offloads: bool = False  # DeepSpeed's optimizer on the CPU writes its states in a form of its own
+
+
+class Part(Protocol):
+    """Consecutive elements of a flattened tensor: one of a mapped file, or what is read when it is asked for."""
+
+    def numel(self) -> int: ...
+
+    def __getitem__(self, elements: slice) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What torch.save has written somewhere in a file of shards."""
+
+    path: Path
+    offset: int
+    length: int
+    elements: int
+
+    def numel(self) -> int:
+        return self.elements
+
+    def __getitem__(self, elements: slice) -> Tensor:
+        return self.read().reshape(-1)[elements]
+
+    def read(self) -> Tensor:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            found: Tensor = torch.load(BytesIO(file.read(self.length)), map_location="cpu", weights_only=True)
+        return found
 
 
 @dataclass
 class SavedParameter:
     """`parts`: of each key the flattened tensor in consecutive parts. `step`: how many steps its optimizer has made; None where it counts none."""
 
-    parts: dict[str, list[Tensor]] = field(default_factory=dict)
+    parts: dict[str, list[Part]] = field(default_factory=dict)
     step: float | None = None
 
-    def add(self, key: str, part: Tensor) -> None:
+    def add(self, key: str, part: Part) -> None:
         self.parts.setdefault(key, []).append(part)
 
     def elements(self, key: str, begin: int, count: int) -> Iterator[tuple[int, Tensor]]:
@@ -67,7 +103,7 @@ def layout_of(checkpoint: Path) -> Layout:
     Raises:
         ValueError: for files of no known layout.
     """
-    if (checkpoint / "optimizer.bin").is_file():
+    if (checkpoint / WHOLE_FILES[OPTIMIZER]).is_file() or (checkpoint / FOLDERS[OPTIMIZER] / INDEX).is_file():
         return Layout(SPLIT)
     if (checkpoint / "optimizer.pt").is_file():
         return Layout(PLAIN)
@@ -92,7 +128,7 @@ def read_saved(checkpoint: Path, order: Sequence[str], saved_as: Mapping[str, st
     if layout.engine == PLAIN:
         return read_plain(checkpoint, order, saved_as)
     if layout.engine == SPLIT:
-        return read_split(checkpoint)
+        return read_whole(checkpoint) if (checkpoint / WHOLE_FILES[OPTIMIZER]).is_file() else read_split(checkpoint)
     return read_zero3(checkpoint) if layout.stage == 3 else read_zero2(checkpoint)
 
 
@@ -107,7 +143,34 @@ def read_plain(checkpoint: Path, order: Sequence[str], saved_as: Mapping[str, st
 
 
 def read_split(checkpoint: Path) -> Saved:
-    weights, states = mapped(checkpoint / "pytorch_model_fsdp.bin"), mapped(checkpoint / "optimizer.bin")["state"]
+    found = Saved()
+    for (_, name), parts in pieces(checkpoint / FOLDERS[MODEL]).items():
+        found[name] = SavedParameter({WEIGHT: parts})
+    for (_, kind, *which), parts in pieces(checkpoint / FOLDERS[OPTIMIZER]).items():
+        if kind != "state":
+            continue
+        name, key = which
+        if key == STEP:
+            found[name].step = float(parts[0].read())
+        else:
+            found[name].parts[key] = parts
+    return found
+
+
+def pieces(folder: Path) -> dict[tuple[Any, ...], list[Any]]:
+    """Of each tensor of a distributed checkpoint, by its path in the dictionary that was saved, the rows of each rank."""
+    index, found = read_index(folder / INDEX), dict[tuple[Any, ...], list[Any]]()
+    places = {(which.fqn, tuple(which.offset or ())): place for which, place in index.storage_data.items()}
+    for name, described in index.state_dict_metadata.items():
+        chunks = sorted(getattr(described, "chunks", ()), key=lambda chunk: tuple(chunk.offsets))
+        at = [(places[name, tuple(chunk.offsets)], math.prod(chunk.sizes)) for chunk in chunks]
+        if at:
+            found[index.planner_data[name]] = [Piece(folder / place.relative_path, place.offset, place.length, count) for place, count in at]
+    return found
+
+
+def read_whole(checkpoint: Path) -> Saved:
+    weights, states = mapped(checkpoint / WHOLE_FILES[MODEL]), mapped(checkpoint / WHOLE_FILES[OPTIMIZER])["state"]
     return {name: with_states(weight, states.get(name, {})) for name, weight in weights.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -101,10 +102,37 @@ def test_a_command_in_any_file_is_named_and_not_run(kind: str, form: str, tmp_pa
     code, message = cause_of(refused.value)
     assert code == UNSAFE
     assert message.startswith(f"{path} ")
-    assert ("system, which no state" if form == "torch.save" else "is not a file that torch.save writes") in message
+    if kind.endswith(".metadata"):  # a bare pickle, which torch loads without its list
+        assert ("system, which no state" if form == "pickle" else "is not an index that torch writes") in message
+    else:
+        assert ("system, which no state" if form == "torch.save" else "is not a file that torch.save writes") in message
     with pytest.raises(pickle.UnpicklingError) as not_loaded:
         torch.load(path, weights_only=False)  # as DeepSpeed asks
     assert cause_of(not_loaded.value)[0] == UNSAFE
+    assert not mark.exists()
+
+
+def test_shards_of_a_distributed_checkpoint_are_admitted_and_loaded(tmp_path: Path) -> None:
+    state = {
+        "optimizer": {"state": {"w": {"exp_avg": torch.arange(4.0), "step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]}
+    }
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(tmp_path / "optimizer_0"), no_dist=True)
+    admit(tmp_path)
+    empty = {
+        "optimizer": {"state": {"w": {"exp_avg": torch.zeros(4), "step": torch.tensor(0.0)}}, "param_groups": [{"lr": 0.0, "betas": (0.0, 0.0)}]}
+    }
+    dcp.load(empty, storage_reader=dcp.FileSystemReader(tmp_path / "optimizer_0"), no_dist=True)
+    assert str(empty) == str(state)
+
+
+def test_a_command_among_the_shards_is_named_and_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    state = {"weights": torch.ones(2), "param_groups": [{"lr": 0.1, "further": Payload(mark)}]}
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(tmp_path / "optimizer_0"), no_dist=True)
+    with pytest.raises(UnsafeFile, match=r"__0_0\.distcp names posix\.system, which no state"):
+        admit(tmp_path)
+    with pytest.raises(dcp.CheckpointException, match="Weights only load failed"):
+        dcp.load(state, storage_reader=dcp.FileSystemReader(tmp_path / "optimizer_0"), no_dist=True)
     assert not mark.exists()
 
 
