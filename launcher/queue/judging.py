@@ -13,6 +13,7 @@ from launcher.errors import ConfigError
 from launcher.facts.node import settle_node
 from launcher.gate.judge import Judged, judge_recorded, judge_run
 from launcher.launch import batch_job, lock, rewind, status
+from launcher.launch.canary import after_canary, is_needed
 from launcher.launch.foreign import NO_TRUST, refuse_foreign
 from launcher.launch.lengthen import changed_length, lengthening, lengthening_lines
 from launcher.sweep.going_on import judge_again
@@ -39,33 +40,33 @@ def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], reso
     """
     name, others = split_resume(overrides)
     if name is None:
-        return without_canary(judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources))))
+        return with_canary_to_come(judge_run(as_if_alone(on_its_share(on_this_machine(compose(overrides, config_dirs)), resources))))
     run_dir = named(name, others)
     run, before = going_on(run_dir, others), recorded_run(run_dir)
     decided = judge_recorded(as_if_alone(on_its_share(on_this_machine(run), resources)))
     length = lengthening(run_dir, before, run)
     notes = [*(lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
-    return without_canary(replace(decided, notes=(*notes, *decided.notes)))
+    return with_canary_to_come(replace(decided, notes=(*notes, *decided.notes)))
 
 
-def without_canary(decided: Judged) -> Judged:
-    """With a note where the run asks for a canary: nobody may try steps on GPUs that other runs hold."""
-    note = "gate.canary=true has no effect in the queue, which judges by the estimate alone. For a canary start the run with `regimen train`."
-    return replace(decided, notes=(*decided.notes, note)) if decided.run.gate.canary else decided
+def with_canary_to_come(decided: Judged) -> Judged:
+    """With a note where a canary will decide: it tries its steps when the run begins, on the GPUs that the run gets."""
+    note = "gate.canary=true: the estimate alone cannot decide, so the run waits, and a canary decides when its turn comes."
+    return replace(decided, notes=(*decided.notes, note)) if is_needed(decided) else decided
 
 
 def judged_now(overrides: Sequence[str], config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
-    """The run ready to start, or why it may not.
+    """The run ready to start, or why it may not. Where the estimate cannot decide and the run asks for it, a canary does, in this process.
 
     Raises:
         RegimenError: as going_on, for a run to go on with.
     """
     name, others = split_resume(overrides)
     if name is None:
-        return judge_point(Point(1, tuple(overrides), ()), config_dirs, resources)
+        return judge_point(Point(1, tuple(overrides), ()), config_dirs, resources, after_canary)
     run_dir = named(name, others)
     going_on(run_dir, others)
-    return judge_again(Point(1, tuple(others), ()), run_dir, resources, NO_TRUST, others)
+    return judge_again(Point(1, tuple(others), ()), run_dir, resources, NO_TRUST, others, after_canary)
 
 
 def named(name: str, others: Sequence[str]) -> RunDir:

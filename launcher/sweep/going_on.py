@@ -1,6 +1,6 @@
 """A later start of a sweep: which grid it has, and what is left to do of a point that an earlier start came to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hydra.core.override_parser.types import Override
@@ -13,12 +13,23 @@ from launcher.composition.compose import load_config, parsed
 from launcher.composition.names import known_keys
 from launcher.composition.recorded import resumed_run
 from launcher.errors import ConfigError, RegimenError
-from launcher.gate.judge import judge_recorded
+from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, lock, status
 from launcher.launch.after import with_run_folder
 from launcher.launch.foreign import Trust, refuse_foreign
 from launcher.sweep.ledger import Start, SweepDir
-from launcher.sweep.points import Permitted, Point, Result, gpus_wanted, on_its_share, permitted_or_refused, refuse_wider, refused, sharing
+from launcher.sweep.points import (
+    Permitted,
+    Point,
+    Result,
+    as_estimated,
+    gpus_wanted,
+    on_its_share,
+    permitted_or_refused,
+    refuse_wider,
+    refused,
+    sharing,
+)
 from launcher.sweep.processes import result_from
 from launcher.sweep.schedule import Cluster, Resources
 
@@ -77,12 +88,21 @@ def what_is_left(before: Result) -> Result | RunDir | None:
     return run_dir
 
 
-def judge_again(point: Point, run_dir: RunDir, resources: Resources | Cluster, trust: Trust, given: Sequence[str] = ()) -> Permitted | Result:
-    """The point ready to go on in its folder, or why it may not. `given`: what this start has with another value than the recorded one."""
+def judge_again(
+    point: Point,
+    run_dir: RunDir,
+    resources: Resources | Cluster,
+    trust: Trust,
+    given: Sequence[str] = (),
+    decide: Callable[[Judged], Judged] = as_estimated,
+) -> Permitted | Result:
+    """The point ready to go on in its folder, or why it may not. `given`: what this start has with another value than the recorded one.
+    `decide`: what has the last word on the verdict.
+    """
     try:
         refuse_foreign(run_dir, trust)
         lock.refuse_live_owner(run_dir, trust.take_over)
-        judged = judge_recorded(on_its_share_again(with_run_folder(resumed_run(run_dir, given)), resources))
+        judged = decide(judge_recorded(on_its_share_again(with_run_folder(resumed_run(run_dir, given)), resources)))
     except RegimenError as error:
         return refused(point, error, run_dir)
     found = permitted_or_refused(point, judged, run_dir)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -87,19 +87,31 @@ def identified(
     return Identified(Point(number, overrides, varied, fingerprint), described, before)
 
 
-def judge_point(point: Point, config_dirs: Sequence[Path], resources: Resources) -> Permitted | Result:
-    """The point ready to start, or why it may not."""
+def as_estimated(judged: Judged) -> Judged:
+    return judged
+
+
+def judge_point(
+    point: Point, config_dirs: Sequence[Path], resources: Resources, decide: Callable[[Judged], Judged] = as_estimated
+) -> Permitted | Result:
+    """The point ready to start, or why it may not. `decide`: what has the last word on the verdict."""
     judging = Judging(config_dirs)
-    return judge_described(point, judging.composer.composed_or_refusal(point.overrides), resources, judging)
+    return judge_described(point, judging.composer.composed_or_refusal(point.overrides), resources, judging, decide)
 
 
-def judge_described(point: Point, described: Composed | RegimenError, resources: Resources | Cluster, judging: Judging) -> Permitted | Result:
+def judge_described(
+    point: Point,
+    described: Composed | RegimenError,
+    resources: Resources | Cluster,
+    judging: Judging,
+    decide: Callable[[Judged], Judged] = as_estimated,
+) -> Permitted | Result:
     if isinstance(described, RegimenError):
         return refused(point, described)
     try:
         run = with_run_folder(on_its_share(described, resources))
         judged = judging.judge(replace(run, name=named(run.name, point.varied)))
-        judged = with_unread(judged, run, given_values(point.overrides, judging.config_dirs))
+        judged = decide(with_unread(judged, run, given_values(point.overrides, judging.config_dirs)))
     except RegimenError as error:
         return refused(point, error)
     found = permitted_or_refused(point, judged)

@@ -10,6 +10,7 @@ from typing import Any
 
 from conf.words import aligned
 from launcher.errors import RegimenError
+from launcher.launch.canary import is_needed
 from launcher.launch.execute import gate_refusal, remove_run_dir
 from launcher.launch.status import shortest
 from launcher.queue import entries as queue
@@ -41,7 +42,7 @@ def add(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     described = settled(overrides)
     decided = judged_for_later(described, config_dirs, resources_here(None, scheduler.SLOTS))
     announce(decided, described)
-    if not decided.verdict.permitted:
+    if not (decided.verdict.permitted or is_needed(decided)):
         raise gate_refusal(decided)
     place = here()
     number = queue.add(place, described, config_dirs, decided.run.node.gpus)

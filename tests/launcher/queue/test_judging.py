@@ -10,7 +10,9 @@ import pytest
 from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.cli import main
+from launcher.composition.compose import compose
 from launcher.errors import ConfigError
+from launcher.gate.judge import judge_run
 from launcher.launch import lock
 from launcher.queue import entries as queue
 from launcher.queue.entries import QueueDir, queue_dir
@@ -153,7 +155,14 @@ def test_more_gpus_than_there_are_is_said_in_words_of_a_run() -> None:
         refuse_wider(1, ONE)
 
 
-def test_a_canary_that_the_queue_does_not_start_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_only_a_canary_can_judge_waits_for_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a node whose host memory is what the run is predicted to need, without the margin."""
     monkeypatch.setattr("launcher.queue.scheduler.ensure_running", lambda *_: None)
+    memory = judge_run(compose([*DEMO, "gate.floor=advisory"])).estimate.host
+    close = [*DEMO, "gate.floor=advisory", f"node.host_memory={memory}"]
+    assert main(["queue", "add", *close]) == 3
+    capsys.readouterr()
+    assert main(["queue", "add", *close, "gate.canary=true"]) == 0
+    assert "a canary decides when its turn comes" in " ".join(capsys.readouterr().out.split())
     assert main(["queue", "add", *DEMO, "gate.canary=true"]) == 0
-    assert "gate.canary=true has no effect in the queue" in " ".join(capsys.readouterr().out.split())
+    assert "a canary decides" not in capsys.readouterr().out
