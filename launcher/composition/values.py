@@ -35,7 +35,9 @@ def type_of(key: str) -> str:
 
 def accepted(key: str) -> str | None:
     """What the type of `key` holds; None for what has no type."""
-    return ACCEPTED.get(type_of(key))
+    wanted = ACCEPTED.get(type_of(key))
+    may_be_null = "[" not in key and field_type(key).endswith(" | None")
+    return f"{wanted}, or null" if wanted is not None and may_be_null else wanted
 
 
 def value_message(key: str, said: str, value: str | None = None) -> str:
@@ -65,7 +67,7 @@ def reference_message(key: str, said: str) -> str:
 def odd_value(key: str, value: Any) -> str | None:
     """The message for a value that the type of `key` would change in silence: OmegaConf takes every number but 0 for true."""
     if type_of(key) == "bool" and is_number(value) and value not in (0, 1):
-        return f"{key}={value} is not possible. It must be true or false."
+        return f"{key}={value} is not possible. It must be {accepted(key)}."
     return None
 
 

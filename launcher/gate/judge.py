@@ -198,7 +198,7 @@ def judged(run: Run, facts: ModelFacts, node: NodeFacts, fit: tuple[str, ...]) -
 
 def with_unread(decided: Judged, described: Composed, given: Mapping[str, str]) -> Judged:
     """The same with a note for each key of `given` (with its value as written) that the run does not read."""
-    known = Known(described, decided.run, decided.expectations.steps)
+    known = Known(described, decided.run, decided.expectations.steps, decided.node.here)
     return replace(decided, notes=(*decided.notes, *unread(given, known), *unevaluated(known)))
 
 

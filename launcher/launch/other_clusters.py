@@ -6,7 +6,7 @@ node where it trains. The given overrides pass as words of one command; no text 
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -14,6 +14,10 @@ from typing import Any
 
 import yaml
 
+from conf.constants import BYTE_TOKENIZER
+from conf.data_sets import evaluation_sources, sources_of
+from conf.hub import is_folder
+from conf.schema import Run
 from conf.sizes import MIB
 from launcher.errors import ConfigError
 from launcher.launch.backends import HANDLED, NO_RESTARTS, TORCHRUN
@@ -108,7 +112,28 @@ def passed_on(kind: str, plan: LaunchPlan, overrides: Sequence[str]) -> tuple[st
             f"output={run.output} is a folder of the container, which is lost when the job ends. Set output to an absolute path on a volume that all "
             "nodes of the job share."
         )
+    for key, path in local_paths(run):
+        if not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key}: {path} is a path relative to the working folder, which is another one in the job. Give an absolute path, which "
+                "must exist on every node of the job: in the image, or on a volume."
+            )
     return tuple(text for text in overrides if not text.startswith(BY_TORCHRUN))
+
+
+def local_paths(run: Run) -> Iterator[tuple[str, str]]:
+    """(key, path) of what the run reads that is neither built in nor on the hub."""
+    for source in sources_of(run.data.sets, run.data):
+        if source.file is not None:
+            yield "data.sets", str(source.file)
+    for source in evaluation_sources(run.data):
+        if source.file is not None:
+            yield "data.evaluation_sets", str(source.file)
+    adapter = getattr(run.regime, "adapter", None)
+    named = {"model.path": run.model.path, "model.tokenizer": run.model.tokenizer, "stage.reward_model": getattr(run.stage, "reward_model", None)}
+    yield from ((key, path) for key, path in named.items() if path is not None and path != BYTE_TOKENIZER and is_folder(path))
+    if adapter is not None:
+        yield "regime.adapter", adapter
 
 
 def skypilot(job: Job) -> dict[str, Any]:

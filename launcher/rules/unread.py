@@ -25,6 +25,7 @@ class Known:
     described: Composed  # as the user wrote it
     run: Run  # the same run, settled
     steps: int | None  # None: not known before the data is read
+    here: bool = True  # the node that is judged is this machine
 
     @property
     def stage(self) -> StageRow:
@@ -231,8 +232,8 @@ READ_IF: tuple[Reading, ...] = (
     ),
     Reading(
         ("gate.canary",),
-        lambda known: known.run.gate.mode == "enforce" and known.run.cluster.name == "local",
-        "a canary decides only local runs with gate.mode=enforce",
+        lambda known: known.run.gate.mode == "enforce" and known.run.cluster.name == "local" and known.here,
+        "a canary decides only runs on this machine with gate.mode=enforce",
     ),
 )
 

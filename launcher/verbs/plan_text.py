@@ -17,6 +17,7 @@ from launcher.gate.judge import Judged
 from launcher.gate.verdict import Verdict, check_line
 from launcher.launch.plan import LaunchPlan
 from launcher.memory.ranges import Range
+from launcher.memory.terms import MemoryEstimate
 from launcher.rules.slurm import stated_memory
 from launcher.words import count, duration, gib, plural, wrapped
 
@@ -79,10 +80,19 @@ def memory_lines(judged: Judged) -> list[str]:
     if node.gpus:
         lines += [size_line("needed to run", estimate.required) + of_capacity, *range_lines(estimate.ranges.needed, estimate.required)]
         lines += [size_line("nvidia-smi will show", estimate.nvml), *range_lines(estimate.ranges.driver, estimate.nvml)]
+        lines += full_card_lines(estimate, node.capacity)
     ranks_here = plural(judged.run.cluster.ranks_per_node, "rank")
     host = size_line(f"host memory of a node, {ranks_here}", estimate.host) + (of_capacity if not node.gpus else "")
     lines += [host, *range_lines(estimate.ranges.host, estimate.host)]
     return [*lines, *(line for doubt in estimate.doubts for line in wrapped(f"  approximate: {doubt}", later=4))]
+
+
+def full_card_lines(estimate: MemoryEstimate, capacity: int) -> list[str]:
+    """Where the range of nvidia-smi ends above the card, and that of what is needed does not."""
+    if not estimate.ranges.driver.high(estimate.nvml) > capacity >= estimate.ranges.needed.high(estimate.required):
+        return []
+    text = f"    It shows at most the {gib(capacity)} of the GPU: before memory runs out, torch gives back what it reserved and does not use."
+    return wrapped(text, later=6)
 
 
 def range_lines(found: Range, predicted: int) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,31 @@ def test_secrets_are_named_and_never_held(monkeypatch: pytest.MonkeyPatch) -> No
         (("backend=accelerate",), IMAGE, "starts torchrun itself"),
         (("cluster=slurm",), IMAGE, "cluster=slurm does not apply"),
         (("node.name=ours",), IMAGE, "node=ours has no name among SkyPilot's accelerators"),
+        (("data.folder=sets", "data.sets=[own.jsonl]"), IMAGE, "data.sets: sets/own.jsonl is a path relative to the working folder"),
+        (
+            ("data.folder=sets", "data.evaluation_sets=[own.jsonl]", "data.validation_share=0"),
+            IMAGE,
+            "data.evaluation_sets: sets/own.jsonl is a path relative",
+        ),
     ],
 )
-def test_what_cannot_be_a_job_there_is_refused(further: tuple[str, ...], image: str | None, said: str) -> None:
+def test_what_cannot_be_a_job_there_is_refused(
+    further: tuple[str, ...], image: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sets").mkdir()
+    Path("sets/own.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 200)
     words = [text for text in RUN if text.split("=")[0] not in {new.split("=")[0] for new in further}]
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         rendered("skypilot", plan_for(judged([*words, *further], ()), RunDir(Path("/x"))), [*words, *further], image)
+
+
+@pytest.mark.parametrize(("path", "refused"), [("./weights", True), ("~/weights", True), ("/shared/weights", False), ("org/weights", False)])
+def test_a_model_of_a_relative_folder_is_no_model_of_the_job(path: str, refused: bool) -> None:
+    plan = planned()
+    plan.run.model.path = path
+    with pytest.raises(ConfigError, match="Give an absolute path, which must exist on every node") if refused else nullcontext():
+        rendered("trainjob", plan, RUN, IMAGE)
 
 
 def test_a_name_that_kubernetes_does_not_accept_is_kept_beside_the_one_that_it_does() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,18 @@ def test_every_key_is_always_read_or_has_a_row_that_says_when() -> None:
         ("tracking=tensorboard tracking.project=mine", "tracking.project", "tracking=tensorboard has none"),
         ("gate.mode=off gate.margin=0.2", "gate.margin", "gate.mode=off checks nothing"),
         ("gate.floor=advisory", "gate.floor", "the published hardware table is not asked"),
-        ("cluster=slurm gate.canary=true", "gate.canary", "a canary decides only local runs"),
+        ("cluster=slurm gate.canary=true", "gate.canary", "a canary decides only runs on this machine"),
     ],
 )
 def test_a_given_key_that_the_run_does_not_read_gets_a_line(overrides: str, key: str, why: str) -> None:
     [note] = [note for note in notes(*overrides.split()) if note.startswith(f"{key}=")]
     assert f"has no effect, because {why}" in note
+
+
+def test_a_canary_decides_nothing_for_a_node_that_is_elsewhere() -> None:
+    elsewhere = replace(known("node=h100_80", "gate.canary=true"), here=False)
+    [note] = unread({"gate.canary": "true"}, elsewhere)
+    assert "has no effect, because a canary decides only runs on this machine" in note
 
 
 def test_a_key_that_the_run_reads_gets_none() -> None:

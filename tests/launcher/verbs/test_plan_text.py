@@ -89,6 +89,16 @@ def test_the_terms_of_the_peak_add_up_to_it() -> None:
     assert f"allocated at the peak{gib(found.estimate.allocated):>25}" in "\n".join(lines)
 
 
+def test_a_range_of_nvidia_smi_that_ends_above_the_card_is_explained() -> None:
+    """Where the run is sure to fit, and what the driver would show of it is not."""
+    roomy = on_one_gpu()
+    ranges, said = roomy.estimate.ranges, "It shows at most the"
+    needed, shown = ranges.needed.high(roomy.estimate.required), ranges.driver.high(roomy.estimate.nvml)
+    assert needed < shown
+    assert said not in "\n".join(memory_lines(roomy))
+    assert said in "\n".join(memory_lines(on_one_gpu(f"node.gpu_memory={(needed + shown) // 2}")))
+
+
 def test_every_check_of_a_verdict_is_a_line() -> None:
     found = on_one_gpu()
     lines = verdict_lines(found.verdict)
