@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import command_line as line
 import pytest
@@ -13,6 +14,7 @@ from launcher.composition.compose import compose
 from launcher.gate.judge import Judged, judge_run
 from launcher.launch import canary
 from launcher.launch.outcome import Outcome
+from tests.waiting import wait_until
 from trainers.verbs.make_up import prompt_tokens
 
 pytestmark = pytest.mark.distributed
@@ -47,6 +49,25 @@ def test_the_command_line_lets_a_canary_of_two_ranks_decide_on_pairs(tmp_path: P
     (plan,) = tmp_path.glob("close/*/plan.json")
     verdict = json.loads(plan.read_text())["verdict"]
     assert [(check["rule"], check["passed"]) for check in verdict["checks"] if check["rule"] == "CANARY"] == [("CANARY", True)]
+    assert not list(tmp_path.glob(".canary-*"))
+
+
+@pytest.mark.long
+def test_a_run_of_the_queue_is_decided_by_a_canary_when_its_turn_comes(tmp_path: Path) -> None:
+    given, state = close(overrides("dpo", tmp_path)), str(tmp_path / "state")
+    added = line.call((*line.MODULE, "queue", "add", *given, "name=close"), tmp_path, XDG_STATE_HOME=state)
+    assert added.code == 0, added.text
+    assert "a canary decides when its turn comes" in " ".join(added.out.split())
+
+    def listed() -> dict[str, Any]:
+        (entry,) = json.loads(line.call((*line.MODULE, "queue", "--json"), tmp_path, XDG_STATE_HOME=state).out)
+        found: dict[str, Any] = entry
+        return found
+
+    wait_until(lambda: listed()["state"] not in ("waiting", "running"), "the end of the run", pause=5.0)
+    assert listed()["state"] == "finished"
+    (plan,) = tmp_path.glob("close/*/plan.json")
+    assert [check["passed"] for check in json.loads(plan.read_text())["verdict"]["checks"] if check["rule"] == "CANARY"] == [True]
     assert not list(tmp_path.glob(".canary-*"))
 
 
