@@ -16,7 +16,7 @@ import json
 import random
 import statistics
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Line:
     stage: str
     kind: str  # of job, whose range of `allocated` is the widest
     sizes: dict[str, Size]
-    phases: list[float] = field(default_factory=list)  # errors of the peak of each phase, by the present formulas
+    phases: list[float] | None = None  # errors of the peak of each phase, by the present formulas; None: they were not compared
 
 
 def line_of(results: Path, record: dict, work: Path) -> Line | None:
@@ -87,7 +87,7 @@ def line_of(results: Path, record: dict, work: Path) -> Line | None:
     named = (judged.facts.family, regime_name(judged), sharding, run.stage.name, estimate.uncertainty.source)
     sizes = sizes_of(predicted, estimate, record["measured"])
     counted = {figure: size for figure, size in sizes.items() if figure != "host" or results.name not in MAPPED}
-    phases = [] if other_buckets else errors(estimate.as_dict(), record["measured"])["phases"]
+    phases = None if other_buckets else errors(estimate.as_dict(), record["measured"])["phases"]
     return Line(results.name, record["cell"], *named, counted, phases)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+import trainers.building
 import trainers.run
 from benchmarks.speed.scaling_trace import kernels_of, summed_up
 from conf.schema import Run
@@ -138,7 +139,7 @@ def wait_for_turn(order: dict[str, Any], rank: int) -> None:
 
 def measure() -> int:
     order, rank = json.loads(Path(sys.argv.pop(1)).read_text()), int(os.environ["RANK"])
-    prepare, build = trainers.run.prepare_model, trainers.run.build
+    prepare, build = trainers.building.prepare_model, trainers.run.build
 
     def prepare_and_wait(run: Run, *others: Any) -> PreparedModel:
         prepared = prepare(run, *others)
@@ -151,7 +152,7 @@ def measure() -> int:
         trainer.add_callback(Clock(order, rank, trainer))
         return trainer
 
-    trainers.run.prepare_model, trainers.run.build = prepare_and_wait, build_timed
+    trainers.building.prepare_model, trainers.run.build = prepare_and_wait, build_timed
     return main()
 
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+import trainers.building
 import trainers.run
 from conf.schema import Qlora, Run
 from trainers.__main__ import main
@@ -47,7 +48,7 @@ class Turn:
 
 
 if __name__ == "__main__":
-    turn, prepare, build = Turn(Path(sys.argv.pop(1))), trainers.run.prepare_model, trainers.run.build
+    turn, prepare, build = Turn(Path(sys.argv.pop(1))), trainers.building.prepare_model, trainers.run.build
 
     def prepare_and_wait(run: Run, *others: Any) -> PreparedModel:
         if isinstance(run.regime, Qlora):  # quantised on the GPU
@@ -61,5 +62,5 @@ if __name__ == "__main__":
         trainer.add_callback(Enough())
         return trainer
 
-    trainers.run.prepare_model, trainers.run.build = prepare_and_wait, build_timed
+    trainers.building.prepare_model, trainers.run.build = prepare_and_wait, build_timed
     os._exit(main())

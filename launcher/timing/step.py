@@ -16,10 +16,10 @@ from launcher.facts.node import is_before_ampere
 from launcher.memory.cards import SLICE
 from launcher.memory.stages import sample_tokens
 from launcher.memory.weights.split import split_of
-from launcher.timing.launches import launches
+from launcher.timing.launches import HostWork, host_work
 from launcher.timing.links import HOST_MEMORY, LINK_SHARE, exchange_of, gathering_host, hooked_tensors
 from launcher.timing.products import attention_load, dequantising_load, product_loads
-from launcher.timing.rates import H200, Rates, attention_rate, data_sheet, pcie, rates_of
+from launcher.timing.rates import H200, Host, Rates, attention_rate, data_sheet, pcie, rates_of
 from launcher.timing.traffic import optimizer_load, traffic_loads
 from launcher.timing.work import Load, Work, work_of
 
@@ -97,12 +97,19 @@ def pass_terms(work: Work, rates: Rates) -> tuple[TimeTerm, ...]:
     """Of all micro-batches of a rank."""
     passes, found = work.run.training.accumulation, loads(work)
     on_gpu = [TimeTerm(load.name, passes * seconds(load, work, rates), SOURCES[load.kind]) for load in found]
-    kernels, gathers = launches(work), gathering_host(work)
-    busy, host = sum(term.seconds for term in on_gpu) / passes, rates.launch * kernels + gathers
+    asked, gathers = host_work(work), gathering_host(work)
+    busy, host = sum(term.seconds for term in on_gpu) / passes, host_seconds(asked, rates.host, passes) + gathers
     waiting = passes * ((busy**OVERLAP + host**OVERLAP) ** (1 / OVERLAP) - busy)
     gathered = f" and {1e3 * gathers:,.0f} ms of the sharding engine" if gathers else ""
-    started = f"{kernels:,.0f} kernels a micro-batch, {rates.launch * 1e6:.0f} microseconds each{gathered}, while the GPU works"
+    started = f"{asked.kernels:,.0f} kernels a micro-batch in {1e3 * (host - gathers):,.0f} ms of the host{gathered}, while the GPU works"
     return (*on_gpu, TimeTerm("waiting for the host", waiting, started))
+
+
+def host_seconds(asked: HostWork, host: Host, passes: int) -> float:
+    """Of one micro-batch of `passes`, with its share of what is done once a step."""
+    once = host.step + host.module * asked.walked
+    each = host.kernel * asked.kernels + host.function * asked.functions + host.dequantised * asked.dequantised + host.repeated * asked.repeated
+    return each + once / passes
 
 
 def loads(work: Work) -> tuple[Load, ...]:

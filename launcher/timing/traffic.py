@@ -4,12 +4,24 @@ Counted by operation: an eager one reads its inputs and writes its output; a fus
 those of llama's blocks (transformers/models/llama/modeling_llama.py); families with other norms or activations come close.
 """
 
-from conf.schema import Lora
+from conf.schema import Lora, Run
+from conf.stages import Loss, compares_joined, stage_row
 from launcher.facts.model import ModuleKind
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.weights.optimizer import state_bytes
 from launcher.memory.weights.parameters import adapter_targets
 from launcher.timing.work import Load, Work
+
+# Bytes a logit of TRL's losses over whole logits, forward and back: to fp32 (6), logsumexp (24), its gradient (24), the stack of all rows and what
+# was picked of them (24), the slice's zeros (12), the way back to 16 bits (6). DPO and KTO: the entropy of every token too (44: a copy,
+# log-probabilities, probabilities, their product and sum) and means of logits (14, 20). ORPO: a next-token loss on half of them (44). Kernels of DPO
+# were seen (benchmarks/results/speed/h200_step_profiles.jsonl).
+COMPARED = {Loss.DPO: 154.0, Loss.KTO: 160.0, Loss.ORPO: 140.0, Loss.SIMPO: 96.0}
+REFERENCE = 26.0  # to fp32, its completion alone, and log-probabilities (trainers/stages/shared/preferences.py, completion_logps)
+
+
+def compares_row_by_row(run: Run) -> bool:
+    return stage_row(run.stage.name).loss in COMPARED and not compares_joined(run)
 
 
 def traffic_loads(work: Work) -> tuple[Load, ...]:
@@ -98,8 +110,9 @@ def loss_traffic(work: Work) -> float:
     logits = work.tokens * work.facts.vocab
     if work.run.training.loss == "fused":
         return 3.0 * work.arithmetic.element * logits
-    without_gradient = 14.0 * work.forwards
-    return (30.0 + without_gradient) * logits
+    if compares_row_by_row(work.run):
+        return (COMPARED[stage_row(work.run.stage.name).loss] + REFERENCE * work.forwards) * logits
+    return (30.0 + 14.0 * work.forwards) * logits
 
 
 def cast_traffic(work: Work) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from conf.buckets import zero_bucket
 from conf.constants import LOSS_CHUNK
 from conf.schema import Badam, Freeze, Lora, Zero
+from launcher.memory.allocator.scripts import Scripts, scripts_of
 from launcher.memory.job import Job
 from launcher.memory.step.activations import mlp_width
 from launcher.memory.step.loss import fused_chunk, own_chunk
@@ -48,6 +49,7 @@ class Blocks:
     gathers: tuple[int, ...]  # FSDP2's, on a stream of their own, whose memory no other stream uses
     kept_share: float  # of a whole gradient, beyond its layer's backward pass
     viewed: bool  # gradients lie in DDP's buckets, which are resident
+    scripts: Scripts | None  # of a loss over whole logits, in the place of logits, copy and kept
 
 
 def blocks_of(job: Job) -> Blocks:
@@ -84,6 +86,7 @@ def blocks_of(job: Job) -> Blocks:
         gathers=gather_blocks(job),
         kept_share=0.0 if flat_gradients(job) or job.split.host_states or views_buckets(job) else 1 / job.split.gradients,
         viewed=views_buckets(job),
+        scripts=scripts_of(job),
     )
 
 

@@ -8,6 +8,7 @@ only behind them. cuBLAS' workspaces are made before (trainers/callbacks/workspa
 from dataclasses import dataclass
 
 from launcher.memory.allocator.blocks import Blocks, blocks_of
+from launcher.memory.allocator.scripts import GRADIENT, Script, Scripts
 from launcher.memory.allocator.segment import PAGE, Block, Segment
 from launcher.memory.constants import FRAGMENTATION, FRAGMENTED_PAGES, FRAGMENTED_PAGES_AUTOCAST
 from launcher.memory.job import Job
@@ -81,8 +82,10 @@ def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | 
     """One forward and backward pass; the gradients it leaves. `shares` is where those go that are split: FSDP2 makes them on a stream of its own."""
     if first:
         heap.take(blocks.late_workspace)
+    if blocks.scripts is not None:
+        play(heap, blocks.scripts.before, {})
     saved = forward(heap, blocks)
-    head = chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
+    head = head_of(heap, blocks, saved, first)
     heap.give(saved.final)
     buckets = heap.take_all(blocks.buckets)
     heap.give_all(heap.take_all(blocks.reduction))
@@ -120,6 +123,30 @@ def forward(heap: Heap, blocks: Blocks) -> Saved:
     return saved
 
 
+def head_of(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | None]:
+    """The loss, forward and back; the head's gradient."""
+    if blocks.scripts is not None:
+        return scripted_loss(heap, blocks, blocks.scripts, saved)
+    return chunked_loss(heap, blocks, saved, first) if blocks.chunks > 1 else loss(heap, blocks, saved, first)
+
+
+def play(heap: Heap, script: Script, held: dict[str, Block | None]) -> None:
+    """What stays at its end is left in `held`."""
+    for name, size in script:
+        if size:
+            held[name] = heap.take(size)
+        else:
+            heap.give(held.pop(name))
+
+
+def scripted_loss(heap: Heap, blocks: Blocks, scripts: Scripts, saved: Saved) -> list[Block | None]:
+    held: dict[str, Block | None] = {}
+    play(heap, scripts.forward, held)
+    end_autocast(heap, blocks, saved)
+    play(heap, scripts.backward, held)
+    return head_gradient(heap, blocks, saved, held.pop(GRADIENT))
+
+
 def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | None]:
     """Logits, loss and the gradients of both; the head's gradient.
 
@@ -136,6 +163,11 @@ def loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[Block | 
     heap.give(softmax)
     if first:
         heap.take(blocks.late_workspace)
+    return head_gradient(heap, blocks, saved, back)
+
+
+def head_gradient(heap: Heap, blocks: Blocks, saved: Saved, back: Block | None) -> list[Block | None]:
+    """Beside that of the logits, which is gone then."""
     product = heap.take_all(blocks.head_cast)
     heap.give_all(saved.head_cast)
     if blocks.head_cast:

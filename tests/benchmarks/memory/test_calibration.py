@@ -1,5 +1,6 @@
 """The page of calibration against the raw records it is made from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def check(lines: list[Line], tmp_path: Path) -> None:
     wanted = {(one.results, one.cell): one for one in lines}
     others = {(one.results, one.cell) for one in LINES} - set(wanted)
     for again in compared(sorted({file_of(one) for one in lines}), tmp_path, others):
-        assert again == wanted.get((again.results, again.cell), again)  # the file may have cells that were not compared yet
+        there = wanted.get((again.results, again.cell), again)  # the file may have cells that were not compared yet
+        assert again == there or replace(again, phases=None) == there
 
 
 def test_some_lines_are_what_the_present_formulas_say(tmp_path: Path) -> None:
