@@ -9,11 +9,12 @@ from benchmarks.memory.calibration import FIGURES, Line, Size, compared, held_te
 from benchmarks.memory.cells import MORE_SHAPES, write_samples
 from benchmarks.memory.chosen import write_shapes
 from benchmarks.memory.measured import records
+from launcher.facts.model.families import FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MEMORY = REPOSITORY / "benchmarks" / "results" / "memory"
 LINES, BEFORE = read_lines(MEMORY / "calibration.jsonl"), read_lines(MEMORY / "calibration_before.jsonl")
-TABLED = [one for one in LINES if "traced" not in one.kind]  # the others ask transformers, some ten seconds each
+TABLED = [one for one in LINES if one.family in FAMILIES and "traced" not in one.kind]  # the others ask transformers, some ten seconds each
 SOME = 60  # of so many cells one is predicted again in every test run, the others in the long ones
 FEWEST, MOST = 0.95, 0.99  # shares of cells that lie in their range
 LARGE, MANY = 40, 100  # cells of a group of which the least share, and also the greatest, is held; of fewer, one or two cells are more than that

@@ -26,7 +26,7 @@ def test_the_seconds_of_the_recorded_combinations_are_followed(runs: list[Timed]
     assert statistics.median(errors) < 0.1
     assert max(errors) < 0.5
     assert statistics.median(by_gpu) < 0.04
-    assert max(by_gpu) < 0.2
+    assert max(by_gpu) < 0.3
 
 
 def test_in_every_recorded_job_the_first_in_the_order_is_within_5_percent_of_the_fastest(runs: list[Timed]) -> None:
