@@ -122,6 +122,19 @@ def test_kills_of_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--in-save",), 0), (("--in-save", "--broken"), 1)])
+def test_kills_of_forked_ranks(options: tuple[str, ...], code: int) -> None:
+    """Four of one run; the broken variant takes a save that was not finished."""
+    assert by_itself("kills_of_ranks", "--job", "lora-ddp", "--trials", "1", "--kills", "4", *options) == code
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--broken",), 1)])
+def test_hostile_inputs(options: tuple[str, ...], code: int) -> None:
+    assert by_itself("hostile_inputs", "--trials", "60", *options) == code
+
+
+@pytest.mark.long
 def test_kills_in_saves_of_peers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank goes on by itself; whether a peer does is what its lines say."""
     from benchmarks.reliability import peers_in_save  # it imports torch
