@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launcher.agent import commands
 from launcher.board.actions import command_of, run
-from launcher.board.files import log_names, log_tail
+from launcher.board.files import log_names, log_part
 from launcher.errors import ConfigError, RegimenError
 from launcher.launch.status import named_run
 
@@ -78,7 +78,7 @@ def tools(folder: Path, output: Path | None, allow_start: bool) -> Sequence[Tool
         run_dir = named_run(run, output)
         names = log_names(run_dir)
         name = names[0] if file is None and names else file
-        shown = None if name is None else log_tail(run_dir, name)
+        shown = None if name is None else log_part(run_dir, name)
         if shown is None:
             there = f"Its log files are {', '.join(names)}." if names else "It has no log file yet."
             raise ConfigError(f"{run_dir.path} has no log file{'' if name is None else ' ' + repr(name)}. {there}")

@@ -65,6 +65,11 @@ def words_of(action: str, run_dir: RunDir, output: Path | None) -> list[str]:
     return words[action]
 
 
+def words_of_checkpoint(run_dir: RunDir, name: str) -> list[str]:
+    """The export of one checkpoint."""
+    return ["export", f"{run_dir.path.absolute()}@{name}"]
+
+
 def entry(module: str) -> tuple[str, ...]:
     return sys.executable, "-c", ENTRY.format(module), str(PACKAGES)
 

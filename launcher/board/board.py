@@ -25,12 +25,14 @@ class Board:
     roots: tuple[Path, ...] = ()  # of --root: further folders that a new run may read and write
     index: Index = field(init=False)
     judge: Judge = field(init=False)
+    advisor: Judge = field(init=False)  # of what takes longer, so that no verdict waits for it
     curves: AllCurves = field(default_factory=AllCurves)
     starts: Starts = field(default_factory=Starts)
 
     def __post_init__(self) -> None:
         self.index = Index(self.output)
-        self.judge = Judge(self.folder, (self.folder, *places(self.output), *self.roots))
+        roots = (self.folder, *places(self.output), *self.roots)
+        self.judge, self.advisor = Judge(self.folder, roots), Judge(self.folder, roots)
 
 
 Read = Callable[[Board, Request], Response]

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from conf.run_dir import RunDir
 from launcher.board import views
 from launcher.board.board import Board, Read, page
+from launcher.board.curves import SMOOTHINGS, smoothing
 from launcher.board.index import GONE, odd_files
 from launcher.errors import ConfigError
 
@@ -23,12 +24,12 @@ def compare(board: Board, request: Request) -> Response:
         raise ConfigError(GONE)
     heads = [views.head_of(statuses[run_dir.path], board.output) for run_dir in runs]
     columns = [{"row": head.row, "measures": head.measures, "memory": memory_of(run_dir)} for head, run_dir in zip(heads, runs, strict=True)]
-    return page(request, "compare.html.j2", columns=columns, ids=",".join(head.row.id for head in heads))
+    return page(request, "compare.html.j2", columns=columns, smoothings=SMOOTHINGS, ids=",".join(head.row.id for head in heads))
 
 
 def compare_keys(board: Board, request: Request) -> Response:
     runs = those_runs(board, request)
-    return page(request, "keys.html.j2", names=list(map(name_of, runs)), **differences(board, runs))
+    return page(request, "keys.html.j2", **differences(board, runs))
 
 
 def name_of(run_dir: RunDir) -> str:
@@ -58,20 +59,22 @@ def memory_of(run_dir: RunDir) -> str:
 
 
 def differences(board: Board, runs: Sequence[RunDir]) -> dict[str, Any]:
-    """What `regimen plan --diff` compares, for any number of runs: each key with its values, and why it cannot be said."""
-    found = board.judge.ask("differ", paths=[str(run_dir.path.absolute()) for run_dir in runs])
-    return {"keys": found.get("keys", []), "error": found["error"]}
+    """What `regimen plan --diff` compares, for any number of runs: each key with its values. A run that cannot be read is left out and named."""
+    named = {str(run_dir.path.absolute()): name_of(run_dir) for run_dir in runs}
+    found = board.advisor.ask("differ", paths=[*named])
+    faults = [found["error"]] if found["error"] else found["faults"]
+    return {"names": [named[path] for path in found.get("paths", [])], "keys": found.get("keys", []), "faults": faults}
 
 
 def compare_curves(board: Board, request: Request) -> Response:
     """Each measure that a run has, with the lines of all runs; nothing where the files are as long as the page says that it has seen."""
-    runs = those_runs(board, request)
+    runs, keep = those_runs(board, request), smoothing(request.query_params.get("smooth", ""))
     with board.curves.lock:
         curves = [board.curves.of(run_dir) for run_dir in runs]
         seen = "-".join(str(each.tail.offset) for each in curves)
         if request.query_params.get("seen") == seen:
             return Response(status_code=NO_CONTENT)
-        drawn = [{chart["name"]: chart for chart in each.charts()} for each in curves]
+        drawn = [{chart["name"]: chart for chart in each.charts(keep)} for each in curves]
     names = list(dict.fromkeys(name for charts in drawn for name in charts))
     labels = list(map(name_of, runs))
     lines = {name: [{"label": label, **charts[name]} for label, charts in zip(labels, drawn, strict=True) if name in charts] for name in names}

@@ -14,6 +14,7 @@ from launcher.launch.progress import Tail
 BUCKETS = 400  # of steps, of which each keeps its lowest and its highest value
 KEPT_RUNS = 8  # whose curves stay in memory
 NO_CURVE = ("step", "of", "time", "epoch", "eta_seconds")
+SMOOTHINGS = ("0.6", "0.9", "0.97")  # how much of the average up to a step the next one keeps
 FIRST = ("loss", "reward", "reward_accuracy", "reward_margin", "kl", "lr", "grad_norm", "tokens_per_second")
 
 
@@ -36,13 +37,31 @@ class Series:
         else:
             self.not_finite.append(step)
 
-    def thinned(self) -> dict[str, Any]:
+    def thinned(self, keep: float = 0.0) -> dict[str, Any]:
+        """What is drawn of it; with `keep` also the smoothed values of the same steps, which are made of all values."""
         chosen = thinned(self.values, BUCKETS)
-        return {
+        drawn = {
             "steps": [self.steps[place] for place in chosen],
             "values": [self.values[place] for place in chosen],
             "not_finite": self.not_finite[:BUCKETS],
         }
+        whole = smoothed(self.values, keep) if keep else []
+        return drawn | ({"smoothed": [whole[place] for place in chosen]} if keep else {})
+
+
+def smoothed(values: "array[float]", keep: float) -> list[float]:
+    """The exponential moving average, each value with the weight `keep` of the one after it; corrected for its start as Adam's moments are.
+
+    None lies outside of the values up to its own.
+    """
+    found, average, weight = [], 0.0, 0.0
+    for value in values:
+        weight = keep * weight + 1.0 - keep
+        share = (1.0 - keep) / weight
+        near, far = sorted((average, value)) if found else (value, value)
+        average = min(max(average + share * (value - average), near), far)
+        found.append(average)
+    return found
 
 
 def thinned(values: "array[float]", buckets: int) -> list[int]:
@@ -70,14 +89,19 @@ class Curves:
                 if name not in NO_CURVE:
                     self.series.setdefault(name, Series()).add(entry["step"], float(value))
 
-    def charts(self) -> list[dict[str, Any]]:
-        """One for each measure: its values in training, and in evaluation where it has them."""
+    def charts(self, keep: float = 0.0) -> list[dict[str, Any]]:
+        """One for each measure: its values in training, smoothed with `keep`, and in evaluation where it has them."""
         names = list(dict.fromkeys(name.removeprefix("eval_") for name in self.series))
         ordered = sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
-        return [{"name": name, "training": self.drawn(name), "evaluation": self.drawn(f"eval_{name}")} for name in ordered]
+        return [{"name": name, "training": self.drawn(name, keep), "evaluation": self.drawn(f"eval_{name}")} for name in ordered]
 
-    def drawn(self, name: str) -> dict[str, Any]:
-        return self.series.get(name, Series()).thinned()
+    def drawn(self, name: str, keep: float = 0.0) -> dict[str, Any]:
+        return self.series.get(name, Series()).thinned(keep)
+
+
+def smoothing(asked: str) -> float:
+    """One of SMOOTHINGS; 0 for anything else."""
+    return float(asked) if asked in SMOOTHINGS else 0.0
 
 
 class AllCurves:

@@ -3,8 +3,11 @@
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from conf.run_dir import RunDir
 
@@ -19,21 +22,32 @@ class Shown:
     text: str
     size: int  # bytes of the whole file
     left_out: int  # bytes before the text
+    after: int = 0  # bytes behind the text
 
 
-def read_plain(path: Path, most: int = MOST) -> Shown | None:
-    """The end of a file, at most `most` bytes of it; None where it is not there, or a link, a pipe or a device."""
+def read_plain(path: Path, most: int = MOST, around: int | None = None) -> Shown | None:
+    """At most `most` bytes of a file, its end or what lies around a byte; None where it is not there, or a link, a pipe or a device."""
+    with opened_plain(path) as file:
+        if file is None:
+            return None
+        size = os.fstat(file.fileno()).st_size
+        end = max(0, size - most)
+        start = end if around is None else min(max(0, around - most // 2), end)
+        file.seek(start)
+        read = file.read(most)
+        return Shown(visible(read.decode("utf-8", errors="replace")), size, start, max(0, size - start - len(read)))
+
+
+@contextmanager
+def opened_plain(path: Path) -> Iterator[BinaryIO | None]:
+    """A file of its own, open to be read; None for what is not there, and for a link, a pipe or a device."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None
+        yield None
+        return
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        start = max(0, found.st_size - most)
-        file.seek(start)
-        return Shown(visible(file.read(most).decode("utf-8", errors="replace")), found.st_size, start)
+        yield file if stat.S_ISREG(os.fstat(handle).st_mode) else None
 
 
 def visible(text: str) -> str:
@@ -51,6 +65,6 @@ def log_names(run_dir: RunDir) -> list[str]:
     return sorted(found, key=lambda name: (not name.startswith("rank-"), len(name), name))
 
 
-def log_tail(run_dir: RunDir, name: str) -> Shown | None:
-    """The end of one of `log_names`; None for any other name."""
-    return read_plain(run_dir.logs / name, TAIL) if name in log_names(run_dir) else None
+def log_part(run_dir: RunDir, name: str, around: int | None = None) -> Shown | None:
+    """The end of one of `log_names`, or what lies around a byte of it; None for any other name."""
+    return read_plain(run_dir.logs / name, TAIL, around) if name in log_names(run_dir) else None

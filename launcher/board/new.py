@@ -15,13 +15,14 @@ from launcher.board.form import Field, Section
 from launcher.board.index import odd_files
 from launcher.errors import ConfigError, RegimenError
 
+QUICK = ("plan", "save")  # what a person waits for at each change, and at the start
 START, QUEUE = ("train", "--detach"), ("queue", "add")  # before the overrides of the form
 
 
 def new(board: Board, request: Request) -> Response:
     """The form of a new run; with ?like=ID as that run was."""
     like = request.query_params.get("like")
-    found: dict[str, Any] = board.judge.ask("like", path=str(plain_run_yaml(board.index.run(like)).absolute())) if like else {"error": ""}
+    found: dict[str, Any] = board.advisor.ask("like", path=str(plain_run_yaml(board.index.run(like)).absolute())) if like else {"error": ""}
     given: dict[str, str] = found.get("form", {})
     sections = [(section, shown_fields(section, given)) for section in form.sections()]
     values = {"sections": sections, "form": given, "error": found["error"], "recipes": built_in_choices("recipe")}
@@ -44,11 +45,12 @@ def new_fields(board: Board, request: Request) -> Response:
 
 
 def asking(what: str) -> Act:
-    """A question to the process that judges, about the form that the page sends."""
+    """A question to a process that judges, about the form that the page sends."""
 
     def act(board: Board, _: Request, values: dict[str, Any]) -> Response:
         given = form_from(board, values)
-        return JSONResponse({**board.judge.ask(what, form=given), "command": command_of_form(given), "queue": command_of_form(given, QUEUE)})
+        asked = board.judge if what in QUICK else board.advisor
+        return JSONResponse({**asked.ask(what, form=given), "command": command_of_form(given), "queue": command_of_form(given, QUEUE)})
 
     return act
 
@@ -56,13 +58,13 @@ def asking(what: str) -> Act:
 def load(board: Board, _: Request, values: dict[str, Any]) -> Response:
     if not isinstance(values.get("text"), str):
         raise ConfigError("There is no text of a file.")
-    return JSONResponse(board.judge.ask("load", text=values["text"]))
+    return JSONResponse(board.advisor.ask("load", text=values["text"]))
 
 
 def cell(board: Board, _: Request, values: dict[str, Any]) -> Response:
     """The form that a cell of the matrix leads to."""
     named = {name: str(values.get(name, "")) for name in ("regime", "sharding")}
-    return JSONResponse(board.judge.ask("cell", form=form_from(board, values), **named))
+    return JSONResponse(board.advisor.ask("cell", form=form_from(board, values), **named))
 
 
 def beginning(first: Sequence[str]) -> Act:

@@ -5,18 +5,23 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from conf.committed import committed
 from conf.run_dir import RunDir
 from launcher.board import actions, files, views
 from launcher.board.board import Act, Board, Read, page, result
 from launcher.board.compare import differences, name_of
+from launcher.board.curves import SMOOTHINGS, smoothing
 from launcher.board.index import GONE, id_of, odd_files
+from launcher.board.searching import search
 from launcher.errors import ConfigError
+from launcher.verbs import clean
 from launcher.verbs.generated import generated_lines
 
 NO_CONTENT = 204
 LONGEST_NUMBER = 10  # digits
+LONGEST_PLACE = 18  # digits of a byte of a file
 TABS = ("progress", "memory", "samples", "log", "plan", "checkpoints", "events")
 OTHERS = 100  # newest runs that a plan may be compared with
 
@@ -65,7 +70,7 @@ def head_of(board: Board, request: Request) -> views.Head:
 def run_smaller(board: Board, request: Request) -> Response:
     """What would need less memory; made only for a run that ran out of it, and once for a page."""
     run_dir = plain_run(board, request.path_params["id"])
-    found = board.judge.ask("smaller", path=str(run_dir.path.absolute()))
+    found = board.advisor.ask("smaller", path=str(run_dir.path.absolute()))
     return page(request, "text.html.j2", text=found["error"] or found["text"])
 
 
@@ -82,7 +87,7 @@ def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dic
     if tab == "log":
         names = files.log_names(run_dir)
         name = request.query_params.get("file") or next(iter(names), "")
-        return {"names": names, "name": name, "shown": files.log_tail(run_dir, name)}
+        return {"names": names, "name": name, "shown": files.log_part(run_dir, name, number_of(request, "at"))}
     read: dict[str, Callable[[RunDir], Any]] = {
         "memory": views.memory,
         "samples": generated_lines,
@@ -91,7 +96,28 @@ def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dic
         "events": views.events,
     }
     more = {"others": others(board, run_dir)} if tab == "plan" else {}
-    return {"found": read[tab](run_dir), **more} if tab in read else {}
+    return {"found": read[tab](run_dir), **more} if tab in read else {"smoothings": SMOOTHINGS}
+
+
+def run_log(board: Board, request: Request) -> Response:
+    """The lines of a log that hold the words, from a byte of it on."""
+    run_dir, words = plain_run(board, request.path_params["id"]), request.query_params.get("words", "").strip()
+    name = request.query_params.get("file", "")
+    found = search(run_dir.logs / name, words, number_of(request, "start") or 0) if name in files.log_names(run_dir) else None
+    return page(request, "log_lines.html.j2", id=request.path_params["id"], name=name, words=words, found=found)
+
+
+def number_of(request: Request, name: str) -> int | None:
+    """A number of the address; None for anything else."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < LONGEST_PLACE else None
+
+
+def run_removal(board: Board, request: Request) -> Response:
+    """What `regimen clean RUN` says of the run before it asks: its size, and who uses its files."""
+    run_dir = the_run(board, request)
+    offer = clean.named_runs([str(run_dir.path.absolute())], board.output)
+    return PlainTextResponse("\n".join(clean.lines_of(offer)))
 
 
 def others(board: Board, run_dir: RunDir) -> list[tuple[str, str]]:
@@ -103,14 +129,14 @@ def others(board: Board, run_dir: RunDir) -> list[tuple[str, str]]:
 def run_asked(board: Board, request: Request) -> Response:
     """What was asked for, beside the defaults."""
     run_dir = plain_run(board, request.path_params["id"])
-    found = board.judge.ask("asked", path=str(run_dir.path.absolute()))
+    found = board.advisor.ask("asked", path=str(run_dir.path.absolute()))
     return page(request, "text.html.j2", text=found["error"] or found["text"])
 
 
 def run_difference(board: Board, request: Request) -> Response:
     """The keys in which the run differs from another one."""
     runs = [plain_run(board, identity) for identity in (request.query_params.get("with", ""), request.path_params["id"])]
-    return page(request, "keys.html.j2", names=list(map(name_of, runs)), **differences(board, runs))
+    return page(request, "keys.html.j2", **differences(board, runs))
 
 
 def plain_run(board: Board, identity: str) -> RunDir:
@@ -130,7 +156,7 @@ def curve(board: Board, request: Request) -> Response:
         curves = board.curves.of(run_dir)
         if request.query_params.get("seen") == str(curves.tail.offset):
             return Response(status_code=NO_CONTENT)
-        return JSONResponse({"size": curves.tail.offset, "charts": curves.charts()})
+        return JSONResponse({"size": curves.tail.offset, "charts": curves.charts(smoothing(request.query_params.get("smooth", "")))})
 
 
 def act_on_run(board: Board, request: Request, _: dict[str, Any]) -> Response:
@@ -141,15 +167,24 @@ def act_on_run(board: Board, request: Request, _: dict[str, Any]) -> Response:
     return result(done)
 
 
+def export_checkpoint(board: Board, request: Request, _: dict[str, Any]) -> Response:
+    run_dir, name = plain_run(board, request.path_params["id"]), request.path_params["name"]
+    if name not in [path.name for path in committed(run_dir)]:
+        raise ConfigError("There is no such checkpoint any more. Open the checkpoints of the run again.")
+    return result(actions.run(actions.words_of_checkpoint(run_dir, name), board.folder))
+
+
 READS: dict[str, Read] = {
     "/runs": runs,
     "/runs/list": run_list,
     "/runs/{id}": run,
     "/runs/{id}/head": run_head,
     "/runs/{id}/curve": curve,
+    "/runs/{id}/log": run_log,
+    "/runs/{id}/removal": run_removal,
     "/runs/{id}/smaller": run_smaller,
     "/runs/{id}/asked": run_asked,
     "/runs/{id}/difference": run_difference,
     "/runs/{id}/tab/{tab}": run_tab,
 }
-ACTS: dict[str, Act] = {"/runs/{id}/{action}": act_on_run}
+ACTS: dict[str, Act] = {"/runs/{id}/checkpoints/{name}/export": export_checkpoint, "/runs/{id}/{action}": act_on_run}

@@ -39,13 +39,14 @@ def serve(options: Options) -> int:
     name = listener.getsockname()
     signal.signal(signal.SIGTERM, end)
     try:
-        answer(listener, token, options, proxy)
-        print(f"The board has ended: nobody asked it for anything for {options.idle:g} hours. Runs that it started go on.", flush=True)
+        idle = answer(listener, token, options, proxy)
     except (KeyboardInterrupt, SystemExit):
-        print("The board has ended. Runs that it started go on.", flush=True)
+        idle = False
     finally:
         if isinstance(name, str):
             Path(name).unlink(missing_ok=True)
+    why = f": nobody asked it for anything for {options.idle:g} hours" if idle else ""
+    print(f"The board has ended{why}. Runs that it started go on.", flush=True)
     return 0
 
 
@@ -73,8 +74,12 @@ def end(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def answer(listener: socket.socket, token: str, options: Options, proxy: Proxy | None) -> None:
-    """Until the board ends: by itself when it was idle, otherwise with KeyboardInterrupt or SystemExit."""
+def answer(listener: socket.socket, token: str, options: Options, proxy: Proxy | None) -> bool:
+    """Until the board ends, which a signal may do by KeyboardInterrupt or SystemExit. Whether it ended by itself because it was idle.
+
+    A board in the background of a script was started with SIGINT ignored; uvicorn hears it all the same, and then returns as if by itself.
+    """
+    idle = False
     import uvicorn
 
     from launcher.board.app import application
@@ -85,8 +90,9 @@ def answer(listener: socket.socket, token: str, options: Options, proxy: Proxy |
     app = application(board, token, proxy)
 
     async def end_when_idle() -> None:
-        if options.idle and app.idle() >= options.idle * 3600:
-            server.should_exit = True
+        nonlocal idle
+        if options.idle and app.idle() >= options.idle * 3600 and not server.should_exit:
+            server.should_exit = idle = True
 
     config = uvicorn.Config(
         app,
@@ -108,3 +114,5 @@ def answer(listener: socket.socket, token: str, options: Options, proxy: Proxy |
         server.run(sockets=[listener])
     finally:
         board.judge.end()
+        board.advisor.end()
+    return idle

@@ -13,6 +13,8 @@ from starlette.responses import Response
 from launcher.board import actions
 from launcher.board.board import Act, Board, Read, page, result
 from launcher.board.index import SLURM_SECONDS, id_of, is_plain, odd_files
+from launcher.board.panels import HEIGHT, panels
+from launcher.board.panels import WIDTH as WIDTH_OF_PANEL
 from launcher.errors import ConfigError
 from launcher.launch.places import places
 from launcher.launch.status import ACTIVE, shortest
@@ -126,6 +128,8 @@ def now_of(board: Board, request: Request) -> dict[str, Any]:
         "compared": [row.run for row in rows if row.run and row.loss][:MOST_COMPARED],
         "overrides": " ".join(overrides),
         "chart": timeline(summary),
+        "panels": panels(now.results, None if winner is None else winner.point.number),
+        "panel_size": (WIDTH_OF_PANEL, HEIGHT),
         "actions": [(name, actions.command_of(words_of(name, sweep_dir))) for name in possible(now.state)],
     }
 

@@ -15,7 +15,7 @@ from conf.records import is_step, parsed
 from conf.run_dir import RunDir
 from conf.words import BETWEEN, duration
 from launcher.board import files
-from launcher.board.actions import command_of, words_of
+from launcher.board.actions import command_of, words_of, words_of_checkpoint
 from launcher.board.index import id_of, odd_files
 from launcher.launch import status
 from launcher.launch.progress import expected_of, facts
@@ -72,6 +72,7 @@ class CheckpointRow:
     ranks: int = 0
     age: str = ""
     fault: str | None = None  # why its manifest cannot be used; empty: it was set aside
+    export: str = ""  # the command
 
 
 def rows(statuses: Sequence[RunStatus]) -> list[Row]:
@@ -134,7 +135,8 @@ def checkpoint_row(path: Path) -> CheckpointRow:
         manifest, made = read_manifest(path), age(time.time() - path.stat().st_mtime)
     except (OSError, ValueError) as error:
         return CheckpointRow(path.name, fault=str(error))
-    return CheckpointRow(path.name, gib(manifest.size), manifest.world, made)
+    command = command_of(words_of_checkpoint(RunDir(path.parent.parent), path.name))
+    return CheckpointRow(path.name, gib(manifest.size), manifest.world, made, export=command)
 
 
 def events(run_dir: RunDir) -> list[dict[str, str]]:

@@ -29,27 +29,35 @@ from launcher.errors import ConfigError, RegimenError
 from launcher.gate.pasting import pasted
 from launcher.gate.proposals import MatrixRow, sharding_matrix
 from launcher.gate.variants import judging_like
+from launcher.launch.plan import LaunchPlan
+from launcher.sweep.composing import Composer
 from launcher.verbs import plan
 from launcher.verbs.plan_text import plan_text, recommendation_lines
 from launcher.verbs.smaller import smaller_lines
 from launcher.words import gib
 
 FILE = "your file.yaml"  # as messages name what the browser sent
+FORMS = 32  # changed step by step, whose choices and texts are remembered as they were composed
+COMPOSER = Composer((), FORMS)
 
 
 def judged(question: dict[str, Any]) -> dict[str, Any]:
     """The text of `regimen plan`, and the values that the run would have."""
-    overrides = checked(question)
-    found = plan.unstarted(overrides, ())
+    found = unstarted(checked(question))
     values = flat(run_as_dict(found.run))
     choices = {key.removesuffix(".name"): value for key, value in values.items() if key.endswith(".name")}
     return {"permitted": found.judged.verdict.permitted, "text": plan_text(found, os.environ), "values": form_of(values), "choices": choices}
 
 
+def unstarted(overrides: Sequence[str]) -> LaunchPlan:
+    """As plan.unstarted: the change of a number or a truth composes nothing anew."""
+    return plan.unstarted(overrides, (), lambda texts, _: COMPOSER.composed(texts))
+
+
 def proposed(question: dict[str, Any]) -> dict[str, Any]:
     """What would fit instead: the lines of `regimen plan`, and the whole form that each change leads to."""
     overrides = checked(question)
-    decided = plan.unstarted(overrides, ()).judged
+    decided = unstarted(overrides).judged
     found = plan.proposals(decided, overrides)
     forms = [as_form(pasted(overrides, change.overrides)) for change in found]
     rows = [{"words": " ".join(change.overrides), "form": form} for change, form in zip(found, forms, strict=True)]
@@ -62,7 +70,7 @@ def as_form(overrides: Sequence[str]) -> dict[str, str]:
 
 def matrix(question: dict[str, Any]) -> dict[str, Any]:
     """Every regime under every sharding, as `regimen plan --matrix` judges those of one sharding."""
-    decided = plan.unstarted(checked(question), ()).judged
+    decided = unstarted(checked(question)).judged
     found = sharding_matrix(decided.run, decided.facts, judging_like(decided))
     columns = {sharding: [matrix_cell(row) for row in rows] for sharding, rows in found.items()}
     return {"columns": columns}
@@ -77,7 +85,7 @@ def matrix_cell(row: MatrixRow) -> dict[str, Any]:
 def cell(question: dict[str, Any]) -> dict[str, Any]:
     """The whole form that one cell of the matrix leads to."""
     overrides = checked(question)
-    decided = plan.unstarted(overrides, ()).judged
+    decided = unstarted(overrides).judged
     rows = sharding_matrix(decided.run, decided.facts, judging_like(decided)).get(question["sharding"], ())
     row = next((row for row in rows if row.name == question["regime"]), None)
     if row is None:
@@ -86,11 +94,17 @@ def cell(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing(question: dict[str, Any]) -> dict[str, Any]:
-    """The keys that are not the same in all of the recorded runs, each with its value in each of them."""
-    runs = [flat(run_as_dict(recorded_run(RunDir(Path(path))))) for path in question["paths"]]
-    names = dict.fromkeys(key for run in runs for key in run)
-    texts = [form_of(run) for run in runs]
-    return {"keys": [[key, *(text.get(key, "") for text in texts)] for key in names if any(run.get(key) != runs[0].get(key) for run in runs)]}
+    """The keys that are not the same in all of the recorded runs that can be read, each with its value in each of them; why others cannot."""
+    runs, faults = dict[str, dict[str, Any]](), list[str]()
+    for path in question["paths"]:
+        try:
+            runs[path] = flat(run_as_dict(recorded_run(RunDir(Path(path)))))
+        except RegimenError as error:
+            faults.append(str(error))
+    names = dict.fromkeys(key for run in runs.values() for key in run)
+    texts = {path: form_of(run) for path, run in runs.items()}
+    keys = [[key, *(text.get(key, "") for text in texts.values())] for key in names if len({json.dumps(run.get(key)) for run in runs.values()}) > 1]
+    return {"paths": [*runs], "keys": keys, "faults": faults}
 
 
 def asked(question: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from launcher.sweep.points import Result
@@ -67,40 +68,61 @@ def thinned(line: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def parameters_svg(summary: Summary) -> str:
     """A panel for each swept key: its value against the objective; empty where nothing was measured alike."""
-    measured = [result for result in summary.results if result.objective is not None]
-    pairs = {pair for result in measured for pair in varied(result)}
-    keys = [key for key in dict.fromkeys(key for result in measured for key, _ in varied(result)) if sum(1 for name, _ in pairs if name == key) > 1]
-    if len(measured) < 2 or len({result.measure for result in measured}) > 1 or not keys:
+    panels = parameters(summary.results)
+    if not panels:
         return ""
-    columns = min(3, len(keys))
-    figure, axes = figure_of(columns, math.ceil(len(keys) / columns), 2.8)
-    for place, key in zip(axes, keys, strict=False):
-        draw_parameter(place, key, [(dict(varied(result))[key], result) for result in measured if key in dict(varied(result))], best_number(summary))
-    for unused in axes[len(keys) :]:
+    columns = min(3, len(panels))
+    figure, axes = figure_of(columns, math.ceil(len(panels) / columns), 2.8)
+    for place, (key, points) in zip(axes, panels.items(), strict=False):
+        draw_parameter(place, key, points, best_number(summary))
+    for unused in axes[len(panels) :]:
         unused.remove()
     return as_svg(figure)
+
+
+def parameters(results: Sequence[Result]) -> dict[str, list[tuple[str, Result]]]:
+    """Each key that was swept with its values and what came of them; nothing where fewer than two points were measured alike."""
+    measured = [result for result in results if result.objective is not None]
+    pairs = {pair for result in measured for pair in varied(result)}
+    keys = [key for key in dict.fromkeys(key for result in measured for key, _ in varied(result)) if sum(1 for name, _ in pairs if name == key) > 1]
+    if len(measured) < 2 or len({result.measure for result in measured}) > 1:
+        return {}
+    return {key: [(dict(varied(result))[key], result) for result in measured if key in dict(varied(result))] for key in keys}
 
 
 def varied(result: Result) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in (text.partition("=") for text in result.point.varied)]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where the values of a key lie."""
+
+    places: list[float]  # of each value that was given
+    names: dict[float, str]  # what is written at which place, from the lowest
+    is_numeric: bool
+    is_logarithmic: bool
+
+
+def scale_of(values: Sequence[str]) -> Scale:
+    """Numbers where they are, others one beside the next."""
+    numbers = [number for number in map(as_number, values) if number is not None]
+    if len(numbers) == len(values):
+        wide = min(numbers) > 0 and max(numbers) / min(numbers) >= WIDE_RANGE
+        return Scale(numbers, {place: f"{place:g}" for place in sorted(set(numbers))}, True, wide)
+    names = list(dict.fromkeys(values))
+    return Scale([float(names.index(value)) for value in values], {float(at): name for at, name in enumerate(names)}, False, False)
+
+
 def draw_parameter(axes: "Axes", key: str, points: Sequence[tuple[str, Result]], first: int | None) -> None:
-    numbers = [as_number(value) for value, _ in points]
-    if all(number is not None for number in numbers):
-        places: list[float] = [number for number in numbers if number is not None]
-        wide = min(places) > 0 and max(places) / min(places) >= WIDE_RANGE
-        axes.set_xscale("log" if wide else "linear")
-        there = sorted(set(places))
-        if len(there) <= MOST_TICKS:
-            axes.set_xticks(there, [f"{place:g}" for place in there])
-            axes.minorticks_off()
-    else:
-        names = list(dict.fromkeys(value for value, _ in points))
-        places = [float(names.index(value)) for value, _ in points]
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-    for place, (_, result) in zip(places, points, strict=True):
+    scale = scale_of([value for value, _ in points])
+    axes.set_xscale("log" if scale.is_logarithmic else "linear")
+    if not scale.is_numeric or len(scale.names) <= MOST_TICKS:
+        axes.set_xticks([*scale.names], [*scale.names.values()])
+        axes.minorticks_off()
+    if not scale.is_numeric:
+        axes.set_xlim(-0.5, len(scale.names) - 0.5)
+    for place, (_, result) in zip(scale.places, points, strict=True):
         is_best = result.point.number == first
         axes.scatter([place], [result.objective or 0.0], s=40 if is_best else 26, color=BEST if is_best else "#3182bd", zorder=4 if is_best else 3)
     axes.set(xlabel=key, ylabel=points[0][1].measure)

@@ -1,8 +1,9 @@
-"""Points composed quickly: Hydra composes equal choices and texts once, and numbers and truths are set through the typed nodes of its result.
+"""Runs composed quickly: Hydra composes equal choices and texts once, and numbers and truths are set through the typed nodes of its result.
 
 What cannot be set so is composed as every run is, and so is what fails: the message is that of a run alone.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -36,29 +37,35 @@ class Base:
 
 
 class Composer:
-    """Remembers what it has composed; for one grid."""
+    """Remembers what it has composed: of one grid, or of a form that is changed step by step, for which the last `most` are enough."""
 
-    def __init__(self, config_dirs: Sequence[Path]) -> None:
-        self.config_dirs = config_dirs
+    def __init__(self, config_dirs: Sequence[Path], most: float = math.inf) -> None:
+        self.config_dirs, self.most = config_dirs, most
         self.bases: dict[tuple[str, ...], Base | None] = {}
 
     def composed_or_refusal(self, overrides: Sequence[str]) -> Composed | RegimenError:
         """As composed_or_refusal of points.py."""
-        light = [text for text in overrides if is_light(text)]
-        base = self.base(tuple(text for text in overrides if text not in light)) if light else None
         try:
-            if base is not None:
-                refuse_secrets(light)
-                quick = with_light(base, light)
-                if quick is not None:
-                    return quick
-            return compose(overrides, self.config_dirs)
+            return self.composed(overrides)
         except RegimenError as error:
             return error
 
+    def composed(self, overrides: Sequence[str]) -> Composed:
+        """As compose."""
+        light = [text for text in overrides if is_light(text)]
+        base = self.base(tuple(text for text in overrides if text not in light)) if light else None
+        if base is not None:
+            refuse_secrets(light)
+            quick = with_light(base, light)
+            if quick is not None:
+                return quick
+        return compose(overrides, self.config_dirs)
+
     def base(self, overrides: tuple[str, ...]) -> Base | None:
-        if overrides not in self.bases:
-            self.bases[overrides] = self.composed_base(overrides)
+        """The one that was asked for last is the last to be forgotten."""
+        self.bases[overrides] = self.bases.pop(overrides) if overrides in self.bases else self.composed_base(overrides)
+        while len(self.bases) > self.most:
+            del self.bases[next(iter(self.bases))]
         return self.bases[overrides]
 
     def composed_base(self, overrides: tuple[str, ...]) -> Base | None:

@@ -48,8 +48,7 @@ class Offer:
 def clean(names: Sequence[str], output: Path | None, older: float | None, agreed: bool) -> int:
     """Say what would go and how large it is, ask, and remove it."""
     offer = named_runs(names, output) if names else all_leftovers(output, older)
-    lines = [*(f"kept: {line}" for line in offer.kept), *(f"{gib(item.size):>12}  {item.path}  ({item.what})" for item in offer.items)]
-    print("".join(f"{line}\n" for line in lines), end="")
+    print("".join(f"{line}\n" for line in lines_of(offer)), end="")
     if not offer.items:
         print(nothing_line(offer, output))
         return 0
@@ -60,6 +59,10 @@ def clean(names: Sequence[str], output: Path | None, older: float | None, agreed
     freed = sum(removed(item) for item in offer.items)
     print(f"{gib(freed)} removed.")
     return 0
+
+
+def lines_of(offer: Offer) -> list[str]:
+    return [*(f"kept: {line}" for line in offer.kept), *(f"{gib(item.size):>12}  {item.path}  ({item.what})" for item in offer.items)]
 
 
 def nothing_line(offer: Offer, output: Path | None) -> str:

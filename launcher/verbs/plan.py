@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +30,12 @@ from launcher.words import red_alarms
 if TYPE_CHECKING:
     from launcher.gate.proposals import Change
 
+Composing = Callable[[Sequence[str], Sequence[Path]], Composed]
 
-def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
-    """The described run, judged; its notes also say which of the given keys it does not read."""
-    described = compose(overrides, config_dirs)
+
+def judged(overrides: Sequence[str], config_dirs: Sequence[Path], composing: Composing = compose) -> Judged:
+    """The described run, judged; its notes also say which of the given keys it does not read. `composing`: compose, or a quicker way."""
+    described = composing(overrides, config_dirs)
     if isinstance(described.cluster, Slurm) and described.cluster.after is not None:
         from launcher.launch.after import with_run_folder  # a plan of one run reads no other
 
@@ -41,12 +43,12 @@ def judged(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Judged:
     return with_unread(judge_run(described), described, given_values(overrides, config_dirs))
 
 
-def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path]) -> LaunchPlan:
+def unstarted(overrides: Sequence[str], config_dirs: Sequence[Path], composing: Composing = compose) -> LaunchPlan:
     """The plan of a run whose folder does not exist yet, except that of a resumed run."""
     name, others = recorded.split_resume(overrides)
     if name is not None:
         return unstarted_again(named(name, others), others)
-    decided = judged(overrides, config_dirs)
+    decided = judged(overrides, config_dirs, composing)
     refuse_several_local_nodes(decided.run)
     return plan_for(decided, new_run_dir(decided.run, PLANNED_TIME))
 

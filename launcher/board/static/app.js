@@ -137,7 +137,7 @@ document.addEventListener("click", (event) => {
 });
 
 // Shows the command line's words; only then are they run.
-function confirmAction({ act, name, command, values }) {
+function confirmAction({ act, name, command, values, told }) {
   const dialog = $("#ask"), yes = $("#ask-yes"), no = $("#ask-no"), state = $("#ask-state"), output = $("#ask-output");
   $("#ask-title").textContent = say(name);
   $("#ask-warning").hidden = name !== "delete";
@@ -168,8 +168,17 @@ function confirmAction({ act, name, command, values }) {
     }
     no.textContent = say("close");
   };
+  if (told) tellBefore(told, output, yes);
   if (!dialog.open) dialog.showModal();
   no.focus();
+}
+
+// What the command would say before it asks; it may come after the command was run, and is not shown then.
+async function tellBefore(path, output, yes) {
+  const answer = await ask(path).catch(() => null), text = answer && await answer.text();
+  if (!text || yes.hidden || yes.disabled) return;
+  output.textContent = text;
+  output.hidden = false;
 }
 
 // j and k move through the runs, as Enter on a link opens one.

@@ -1,17 +1,18 @@
 // Curves of a run, drawn by uPlot; asked for again as long as they are on the page.
 const PAUSE = 3000;
 const LOGARITHMIC = 3;
+const FAINT = "66"; // of 255: what shows through behind a smoothed line
 const FEW = 60; // so few points are drawn as points too
 
 export async function drawCharts(place, ask, say) {
-  let seen = -1, charts = [], drawn = [], form = "";
-  const logarithmic = document.querySelector("#logarithmic");
+  let seen = -1, smoothed = "", charts = [], drawn = [], form = "";
+  const logarithmic = document.querySelector("#logarithmic"), smoothing = document.querySelector("#smoothing");
   const clear = () => {
     drawn.forEach(({ plot }) => plot.destroy());
     place.replaceChildren();
   };
   const show = () => {
-    const wanted = JSON.stringify([logarithmic.checked, charts.map((chart) => [chart.name, present(chart, say).length])]);
+    const wanted = JSON.stringify([logarithmic.checked, smoothed, charts.map((chart) => [chart.name, present(chart, say).length])]);
     if (wanted === form) {
       drawn.forEach((each, at) => each.update(charts[at]));
       return;
@@ -23,16 +24,20 @@ export async function drawCharts(place, ask, say) {
   logarithmic.addEventListener("change", show);
   const resized = new ResizeObserver(() => drawn.forEach(({ plot }) => plot.setSize({ width: widthIn(place), height: plot.height })));
   resized.observe(place);
+  const read = async () => {
+    const wanted = smoothing.value;
+    const answer = document.hidden ? null : await ask(`${place.dataset.path}smooth=${wanted}&seen=${wanted === smoothed ? seen : -1}`);
+    if (answer?.status !== 200 || !place.isConnected || wanted !== smoothing.value) return;
+    ({ size: seen, charts } = await answer.json());
+    smoothed = wanted;
+    const empty = document.querySelector("#no-progress");
+    if (empty) empty.hidden = charts.length > 0;
+    show();
+  };
+  const tryToRead = () => read().catch(() => {}); // the board is away; the head of the page says so, and this asks again
+  smoothing.addEventListener("change", tryToRead);
   while (place.isConnected) {
-    try {
-      const answer = document.hidden ? null : await ask(`${place.dataset.path}seen=${seen}`);
-      if (answer?.status === 200 && place.isConnected) {
-        ({ size: seen, charts } = await answer.json());
-        const empty = document.querySelector("#no-progress");
-        if (empty) empty.hidden = charts.length > 0;
-        show();
-      }
-    } catch { /* the board is away; the head of the page says so, and this asks again */ }
+    await tryToRead();
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
   }
   resized.disconnect();
@@ -45,12 +50,17 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 // The lines of a chart: of one run its training and its evaluation, of several runs those of each in a colour of its own.
 function present(chart, say) {
   const lines = chart.runs === undefined
-    ? [{ label: say("in_training"), colour: "--line-1", ...chart.training }, { label: say("in_evaluation"), colour: "--line-2", dashed: true, ...chart.evaluation }]
+    ? [...both(say("in_training"), "--line-1", chart.training, say), { label: say("in_evaluation"), colour: "--line-2", dashed: true, ...chart.evaluation }]
     : chart.runs.flatMap(({ label, training, evaluation }, at) => [
-      { label, colour: `--line-${at + 1}`, ...training },
+      ...both(label, `--line-${at + 1}`, training, say),
       { label: `${label} ${say("in_evaluation")}`, colour: `--line-${at + 1}`, dashed: true, ...evaluation },
     ]);
   return lines.filter((line) => line.steps.length || line.not_finite.length);
+}
+// What was smoothed is drawn over the values themselves, which stay.
+function both(label, colour, line, say) {
+  if (!line.smoothed) return [{ label, colour, ...line }];
+  return [{ label, colour, faint: true, ...line }, { label: `${label}, ${say("smoothed")}`, colour, made: true, steps: line.steps, values: line.smoothed, not_finite: [] }];
 }
 const dataOf = (lines) => lines.length ? uPlot.join(lines.map((line) => [line.steps, line.values])) : [[], []];
 const number = (value) => value === null ? "" : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toLocaleString("en", { maximumFractionDigits: 4 });
@@ -61,9 +71,9 @@ function draw(place, chart, say, logarithmic) {
   place.append(box);
   const lines = present(chart, say), positive = lines.every(({ values: each }) => each.every((value) => value > 0));
   const axis = { stroke: colour("--text"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
-  const line = ({ label, colour: name, dashed, steps }) => ({
-    label, stroke: colour(name), width: dashed ? 2 : 1.5, spanGaps: true,
-    ...(dashed ? { dash: [6, 3], points: { show: true, size: 6 } } : { points: { show: steps.length < FEW, size: 4 } }),
+  const line = ({ label, colour: name, dashed, faint, made, steps }) => ({
+    label, stroke: faint ? `${colour(name)}${FAINT}` : colour(name), width: dashed || made ? 2 : 1.5, spanGaps: true,
+    ...(dashed ? { dash: [6, 3], points: { show: true, size: 6 } } : { points: { show: !made && steps.length < FEW, size: 4 } }),
   });
   const plot = new uPlot({
     title: chart.name, width: widthIn(place), height: 240,
@@ -105,7 +115,8 @@ function filled(chart, say) {
     cell.textContent = text;
     head.append(cell);
   }
-  for (const { steps, values, label } of present(chart, say)) {
+  for (const { steps, values, label, made } of present(chart, say)) {
+    if (made) continue; // the table has what was measured
     steps.forEach((step, at) => {
       const row = body.insertRow();
       for (const text of [step, values[at], label]) row.insertCell().textContent = text;

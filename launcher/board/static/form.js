@@ -2,11 +2,11 @@
 import { look } from "./data.js";
 import { fillMatrix } from "./matrix.js";
 
-const QUIET = 250; // milliseconds without a key press until the judge is asked
+const QUIET = 300; // milliseconds without a change until it is asked what would fit instead
 
 export function fillForm(form, ask, say, confirmAction) {
   const $ = (selector) => document.querySelector(selector);
-  let values = JSON.parse(form.dataset.form), asking = false, again = false, timer, queue = "";
+  let values = JSON.parse(form.dataset.form), asking = false, again = false, changes = 0, quiet, queue = "";
 
   const inputs = () => [...form.querySelectorAll("[data-key]")];
   const show = () => {
@@ -44,6 +44,8 @@ export function fillForm(form, ask, say, confirmAction) {
   }
 
   async function judge() {
+    changes += 1;
+    clearTimeout(quiet);
     if (asking) {
       again = true;
       return;
@@ -89,7 +91,7 @@ export function fillForm(form, ask, say, confirmAction) {
       if (input.tagName === "INPUT") input.placeholder = now;
       else if (input.options[0]?.dataset.default) input.options[0].textContent = `${now} (${input.options[0].dataset.default})`;
     }
-    if (!found.permitted) await propose();
+    if (!found.permitted) quiet = setTimeout(propose, QUIET, changes);
   }
 
   // The widest question of all, so it is asked only while somebody looks at its answer.
@@ -97,10 +99,12 @@ export function fillForm(form, ask, say, confirmAction) {
     if ($("#matrix").open) fillMatrix($("#matrix > div"), { ...values }, ask, say, take);
   }
 
-  async function propose() {
-    const answer = await ask("new/proposals", { form: values });
-    if (!answer.ok || again) return;
+  // Of the form as it is after so many changes; a later one makes the answer stale.
+  async function propose(at) {
+    const answer = await ask("new/proposals", { form: values }).catch(() => null); // the board is away: the next change asks again
+    if (!answer?.ok || at !== changes) return;
     const found = await answer.json();
+    if (at !== changes || !form.isConnected) return;
     const text = document.createElement("pre");
     text.textContent = found.error || found.text;
     $("#proposals").replaceChildren(text);
@@ -133,8 +137,7 @@ export function fillForm(form, ask, say, confirmAction) {
       leaveOutStrange();
     }
     mark();
-    clearTimeout(timer);
-    timer = setTimeout(judge, QUIET);
+    judge();
   });
 
   function find(words) {

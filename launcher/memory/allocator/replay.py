@@ -6,6 +6,7 @@ only behind them. cuBLAS' workspaces are made before (trainers/callbacks/workspa
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from launcher.memory.allocator.blocks import Blocks, blocks_of
 from launcher.memory.allocator.scripts import GRADIENT, Script, Scripts
@@ -15,6 +16,7 @@ from launcher.memory.job import Job
 
 SMALL = 2**20  # kSmallSize: smaller blocks live in segments of their own, which hardly waste anything
 CHUNKS = 3  # of a chunked loss: from the third on nothing changes
+KEPT = 32  # results: while a plan is changed, most changes leave the blocks as they are
 STEPS = 3  # the second grows around what the first left behind; from the third on nothing changes
 
 
@@ -30,6 +32,7 @@ def reserved_bytes(job: Job, copies: int) -> int:
     return replayed(blocks_of(job), copies)
 
 
+@lru_cache(maxsize=KEPT)
 def replayed(blocks: Blocks, copies: int) -> int:
     heap = Heap(Segment())
     shares, gathered = Heap(Segment()) if blocks.gathers else heap, Heap(Segment())

@@ -29,13 +29,21 @@ class Segment:
         The last hole can grow, so it comes last (get_free_block).
         """
         size = -(-size // ROUNDING) * ROUNDING
-        fitting = [hole for hole in self.holes if hole.size >= size]
-        inner = [hole for hole in fitting if hole is not self.last]
-        block = min(inner or fitting or [self.grown(size)], key=lambda hole: (hole.size, hole.start))
+        block = self.fitting(size) or self.grown(size)
         self.holes.discard(block)
         self.cut(block, size)
         block.free = False
         return block
+
+    def fitting(self, size: int) -> Block | None:
+        """A loop of comparisons: a plan asks thousands of times, and is waited for."""
+        found, last = None, self.last
+        for hole in self.holes:
+            if hole.size < size or (hole is last and found is not None):
+                continue
+            if found is None or found is last or hole.size < found.size or (hole.size == found.size and hole.start < found.start):
+                found = hole
+        return found
 
     def grown(self, size: int) -> Block:
         """A free block at the end, extended or made (try_allocate_expandable_block)."""

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import shlex
 import socket
 import urllib.parse
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from conf import journal
+from conf.committed import Manifest, sealed
 from conf.run_dir import RunDir, save_run
-from launcher.board import files
+from launcher.board import files, searching
 from launcher.board.app import ACTS, OPEN, READS, SERVED
 from launcher.board.index import id_of
 from launcher.launch import lock
@@ -57,7 +59,15 @@ def run_id(folder: Path) -> str:
 def paths(run_id: str) -> list[tuple[str, str]]:
     """Every route but the open ones, with a method that it takes."""
     filled = [("GET", path) for path in READS] + [("POST", path) for path in ACTS]
-    for name, value in {"{id}": run_id, "{tab}": "log", "{action}": "stop", "{group}": "regime", "{choice}": "lora", "{number}": "1"}.items():
+    for name, value in {
+        "{id}": run_id,
+        "{tab}": "log",
+        "{action}": "stop",
+        "{group}": "regime",
+        "{choice}": "lora",
+        "{number}": "1",
+        "{name}": "step-1",
+    }.items():
         filled = [(method, path.replace(name, value)) for method, path in filled]
     return filled
 
@@ -362,7 +372,7 @@ def test_neither_arguments_nor_files_of_the_run_hold_the_token(running: Running,
     assert oct(holding[0].stat().st_mode & 0o777) == "0o600"
 
 
-def test_the_last_lines_of_a_log_of_a_gibibyte_are_shown_at_once(running: Running, folder: Path, run_id: str) -> None:
+def test_the_last_lines_of_a_log_of_a_gibibyte_are_shown_at_once_and_found(running: Running, folder: Path, run_id: str) -> None:
     """The file has a hole, which is read as zeros; the board reads its end alone."""
     log = RunDir(folder / "outputs" / "demo" / "2026-11-22_10-00-00").logs / "large.txt"
     with log.open("wb") as file:
@@ -374,8 +384,52 @@ def test_the_last_lines_of_a_log_of_a_gibibyte_are_shown_at_once(running: Runnin
         assert "\nthe last line\n" in shown
         assert f"{2**30 + 15 - files.TAIL:,}" in shown
         assert len(shown) < 10 * files.TAIL
+        start, parts = 0, 0
+        while (
+            "THE LAST"
+            not in (found := running.get(f"/runs/{run_id}/log?file=large.txt&words=THE%20LAST&start={start}").text).partition("<code>")[2].upper()
+        ):
+            [following] = re.findall(r"start=(\d+)", found)
+            assert start < int(following) <= start + searching.MOST_BYTES + searching.BLOCK
+            start, parts = int(following), parts + 1
+        assert f"{2**30 + 1:,}</button> <code>the last line</code>" in found
+        assert parts == 2**30 // searching.MOST_BYTES - 1
+        around = running.get(f"/runs/{run_id}/tab/log?file=large.txt&at=1000").text
+        assert f"Later bytes that are not shown: {2**30 + 15 - files.TAIL:,}" in around
     finally:
         log.unlink()
+
+
+def test_the_lines_of_a_log_are_found_as_text_and_no_other_file_is_searched(running: Running, run_id: str, folder: Path) -> None:
+    found = running.get(f"/runs/{run_id}/log?file=rank-0.txt&words=ALERT").text
+    assert html.unescape(found).count("alert(1)") == sum("alert" in payload for payload in PAYLOADS)
+    assert not any(payload in found for payload in PAYLOADS)
+    assert SECRET not in running.get(f"/runs/{run_id}/log?file=rank-0.txt&words={SECRET[:6]}").text
+    for name in ("linked.txt", "../run.yaml", "/etc/passwd", ""):
+        assert "<code>" not in running.get(f"/runs/{run_id}/log?file={urllib.parse.quote(name)}&words=o").text
+
+
+def test_what_deleting_takes_is_said_before_as_the_command_says_it(running: Running, run_id: str, folder: Path) -> None:
+    told = running.get(f"/runs/{run_id}/removal").text
+    said = call_beside(folder, "clean", str(folder / "outputs" / "demo" / "2026-11-22_10-00-00"))
+    assert "nobody can be asked here" in said.stderr
+    assert told == said.stdout.splitlines()[0]
+    assert "GiB" in told
+
+
+def test_one_checkpoint_is_exported_by_the_words_of_the_command_line(running: Running, folder: Path) -> None:
+    run_dir = RunDir((folder / "outputs" / "saved" / "2026-11-16_10-00-00").absolute())
+    step = run_dir.checkpoints / "step-3"
+    step.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    (step / "manifest.json").write_text(sealed(Manifest(3, 1, {})))
+    identity = id_of(run_dir)
+    assert f"regimen export {run_dir.path}@step-3" in html.unescape(running.get(f"/runs/{identity}/tab/checkpoints").text)
+    done = json.loads(running.post(f"/runs/{identity}/checkpoints/step-3/export").text)
+    assert done["command"] == f"regimen export {run_dir.path}@step-3"
+    assert done["code"] != 0  # there is no model in it
+    for name in ("step-4", "..", "damaged-step-3", "step-3%2F..", "final"):
+        assert running.post(f"/runs/{identity}/checkpoints/{name}/export").status in (404, 422)
 
 
 def test_two_boards_and_the_command_line_say_the_same(running: Running, folder: Path, run_id: str) -> None:
@@ -431,6 +485,12 @@ def test_runs_are_compared_by_the_keys_in_which_they_differ(running: Running, fo
     ]
     assert running.get(f"/compare/curve?r={both}&seen={curve['size']}").status == 204
     assert f"optim.lr: {3e-4}" in running.get(f"/runs/{id_of(other)}/asked").text
+    damaged = RunDir(folder / "outputs" / "damaged" / "2026-11-17_10-00-00")
+    damaged.path.mkdir(parents=True)
+    damaged.run_yaml.write_text("name: [\n")
+    beside = running.get(f"/compare/keys?r={run_id},{id_of(damaged)},{id_of(other)}").text  # was: it hid the keys of the others
+    assert [text in html.unescape(beside) for text in ("<code>optim.lr</code>", "<code>0.0003</code>", str(damaged.run_yaml))] == [True] * 3
+    assert beside.count('scope="col"') == 3
     for chosen in ("", run_id, f"{run_id},{run_id}", f"{run_id},../x", f"{run_id},{'0' * 16}", ",".join(f"{number:016x}" for number in range(7))):
         assert running.get(f"/compare?r={chosen}").status == 422
 

@@ -10,8 +10,10 @@ import pytest
 
 from conf import journal
 from conf.run_dir import RunDir, save_run
+from launcher.board.index import id_of
 from tests.boards import Running, board
 from tests.described import described
+from tests.payloads import HOSTILE
 from tests.waiting import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,6 +152,36 @@ def test_what_runs_hold_is_shown_as_text(opened: Page) -> None:
     assert PAYLOAD in page.inner_text("pre.log")
 
 
+def test_a_hundred_hostile_texts_of_a_run_and_its_log_run_nothing(opened: Page, folder: Path) -> None:
+    """As names of measures, in the log, in what the search of it finds, in answers, events, the configuration and the plan."""
+    run_dir = RunDir(folder / "outputs" / HOSTILE[0].replace("/", "") / "2026-11-27_10-00-00")
+    run_dir.logs.mkdir(parents=True)
+    save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
+    run_dir.run_yaml.write_text(run_dir.run_yaml.read_text() + "".join(f"# {text}\n" for text in HOSTILE))
+    run_dir.progress.write_text("".join(json.dumps({"step": step, "of": 2, **dict.fromkeys(HOSTILE, 1.0)}) + "\n" for step in (1, 2)))
+    run_dir.rank_log(0).write_text("".join(f"{text} found\n" for text in HOSTILE))
+    run_dir.samples.write_text(json.dumps([{"when": "after", "prompt": text, "answer": text} for text in HOSTILE]))
+    run_dir.plan.write_text(json.dumps({"argv": HOSTILE, "environment": dict(zip(HOSTILE, HOSTILE, strict=True))}))
+    for text in HOSTILE:
+        journal.record(run_dir, journal.Ended(6, text))
+    identity = f"#/runs/{id_of(RunDir(run_dir.path.absolute()))}"
+    try:
+        opened.show(identity, "#charts .uplot")
+        assert opened.page.locator("#charts figure").count() == len(HOSTILE)
+        for tab, place in (("log", "pre.log"), ("samples", "#tab pre"), ("events", "#tab"), ("plan", "#tab")):
+            opened.show(f"{identity}/{tab}", f'.tabs a[href$="/{tab}"][aria-current]')
+            opened.page.wait_for_selector(f"{place} >> text=evil.example")
+            assert opened.page.locator("#tab script, #tab iframe, #tab img, #tab object, #tab base, #tab [hx-on\\:load]").count() == 0
+        opened.show(f"{identity}/log", "#found")
+        opened.page.fill("#tab input[name=words]", "found")
+        opened.page.press("#tab input[name=words]", "Enter")
+        opened.page.wait_for_selector(f"#found .log-line:nth-child({len(HOSTILE)})")
+        assert HOSTILE[0] in opened.page.inner_text("#found")
+        opened.show("#/runs", "table.runs")
+    finally:
+        shutil.rmtree(run_dir.path.parent)
+
+
 def rows_below_first_curve(page: Any) -> int:
     page.wait_for_selector("figure details td")
     found: int = page.eval_on_selector_all("figure:first-of-type details tbody tr", "rows => rows.length")
@@ -162,6 +194,31 @@ def test_a_curve_has_a_table_of_its_values(opened: Page) -> None:
     page.wait_for_selector("#charts .uplot")
     page.click("figure details summary")
     assert rows_below_first_curve(page) == 30
+
+
+def test_a_smoothed_curve_is_drawn_over_its_values(opened: Page) -> None:
+    page = opened.page
+    page.click("table.runs th a")
+    page.wait_for_selector("#charts .uplot")
+    assert page.locator("figure:first-of-type .u-series").count() == 2  # the steps, and the values
+    page.select_option("#smoothing", "0.9")
+    page.wait_for_selector("figure:first-of-type .u-series:nth-child(3)")
+    assert "in training, smoothed" in page.inner_text("figure:first-of-type .u-legend")
+    page.click("figure details summary")
+    assert rows_below_first_curve(page) == 30
+
+
+def test_a_log_is_searched_and_shown_around_what_was_found(opened: Page) -> None:
+    page = opened.page
+    page.click(f"text={PAYLOAD}/")
+    page.click('.tabs a[href$="/log"]')
+    page.fill("#tab input[name=words]", "ONERROR")
+    page.click("#tab form button")
+    page.wait_for_selector("#found .log-line code")
+    assert PAYLOAD in page.inner_text("#found code")
+    page.click("#found .log-line button")
+    page.wait_for_selector("#found:empty", state="attached")
+    assert PAYLOAD in page.inner_text("pre.log")
 
 
 def test_a_change_is_judged_and_what_would_fit_is_taken_into_the_form(opened: Page) -> None:

@@ -5,8 +5,10 @@ import random
 from array import array
 from pathlib import Path
 
+import pytest
+
 from conf.run_dir import RunDir
-from launcher.board.curves import BUCKETS, AllCurves, thinned
+from launcher.board.curves import BUCKETS, SMOOTHINGS, AllCurves, Series, smoothed, smoothing, thinned
 
 
 def write(run_dir: RunDir, *entries: dict[str, float], mode: str = "a") -> None:
@@ -46,3 +48,34 @@ def test_what_is_not_finite_is_named_and_not_drawn(tmp_path: Path) -> None:
     [loss] = AllCurves().of(run_dir).charts()
     assert loss["training"] == {"steps": [1, 3], "values": [1.0, 2.0], "not_finite": [2]}
     assert json.loads(json.dumps(loss, allow_nan=False)) == loss
+
+
+def test_smoothing_never_leaves_the_values_and_keeps_those_of_a_constant() -> None:
+    drawn = random.Random(1)
+    for keep in map(float, SMOOTHINGS):
+        for scale in (1e-300, 1e-7, 1.0, 1e12):
+            values = array("d", (scale * drawn.uniform(-1, 1) for _ in range(500)))
+            made = smoothed(values, keep)
+            assert made[0] == values[0]
+            assert all(min(values[: at + 1]) <= value <= max(values[: at + 1]) for at, value in enumerate(made))
+        assert smoothed(array("d", [0.1] * 50), keep) == [0.1] * 50
+
+
+def test_smoothed_values_are_made_of_every_value_by_hand(tmp_path: Path) -> None:
+    """With 0.6 kept, the weights of three values are 0.36, 0.6 and 1, and their average (0.36 * 4 + 0.6 * 2 + 1 * 8) / 1.96."""
+    run_dir = RunDir(tmp_path)
+    write(run_dir, *({"step": step, "of": 3, "loss": loss, "eval_loss": loss} for step, loss in ((1, 4.0), (2, 2.0), (3, 8.0))))
+    [loss] = AllCurves().of(run_dir).charts(smoothing("0.6"))
+    assert loss["training"]["values"] == [4.0, 2.0, 8.0]
+    assert loss["training"]["smoothed"] == pytest.approx([4.0, (0.6 * 4 + 2) / 1.6, (0.36 * 4 + 0.6 * 2 + 8) / 1.96])
+    assert "smoothed" not in loss["evaluation"]
+    assert [smoothing(text) for text in ("", "0.5", "x", "0.97")] == [0.0, 0.0, 0.0, 0.97]
+
+
+def test_of_many_values_each_smoothed_one_is_that_of_its_step() -> None:
+    drawn, series = random.Random(2), Series()
+    for step in range(10_000):
+        series.add(step, drawn.random())
+    shown, whole = series.thinned(0.9), smoothed(series.values, 0.9)
+    assert shown["smoothed"] == [whole[step] for step in shown["steps"]]
+    assert shown["values"] == series.thinned()["values"]

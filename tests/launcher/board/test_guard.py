@@ -101,6 +101,20 @@ def test_a_board_that_is_asked_to_end_ends_whenever_it_is_asked(tmp_path: Path) 
         assert running.process.wait(PATIENCE) == 0
 
 
+def test_a_board_that_was_started_with_sigint_ignored_does_not_say_that_nobody_asked_it(tmp_path: Path) -> None:
+    """As `regimen board &` in a script is; was: it named twelve hours that had not passed."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the process of the board inherits
+    try:
+        with board(tmp_path) as running:
+            assert running.get("/runs").status == 200
+            running.process.send_signal(signal.SIGINT)
+            said, _ = running.process.communicate(timeout=PATIENCE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert running.process.returncode == 0
+    assert said.splitlines()[-1] == "The board has ended. Runs that it started go on."
+
+
 def test_what_cannot_be_meant_is_refused_in_a_sentence(tmp_path: Path) -> None:
     def said(*options: str) -> tuple[int, str]:
         argv = (sys.executable, "-m", "launcher", "board", *options)

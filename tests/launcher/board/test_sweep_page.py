@@ -1,6 +1,8 @@
 """The page of a sweep, from the ledger of one: points, what was refused, the best one, and the bars of its timeline."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.board.index import id_of
+from launcher.board.panels import panels
+from launcher.sweep.points import Point, Result
 from tests.boards import Running
 from tests.described import described
 
@@ -110,3 +114,31 @@ def test_stop_is_the_request_of_the_command_line(running: Running, identity: str
     done = json.loads(running.post(f"/sweeps/{identity}/stop").text)
     assert done["command"] == f"regimen stop {folder}/outputs/sweeps/2026-11-22_10-00-00"
     assert (done["code"], "is not running" in done["text"]) == (0, True)
+
+
+def test_each_swept_key_is_drawn_against_the_result(running: Running, identity: str) -> None:
+    """Eight points were measured: those from 1 to 9 without the failed one; of optim.lr=1e-4 to 9e-4 the loss falls from 1.9 to 1.1."""
+    shown = running.get(f"/sweeps/{identity}/now").text
+    [picture] = re.findall(r'<svg class="panel".*?</svg>', shown, re.DOTALL)
+    dots = re.findall(r'<circle class="([\w-]+)" cx="([\d.]+)" cy="([\d.]+)" r="\d"><title>(.*?)</title>', picture)
+    assert len(dots) == 8
+    ordered = sorted((float(x), float(y)) for _, x, y, _ in dots)
+    assert [y for _, y in ordered] == sorted(y for _, y in ordered)  # further right is lower, and y grows downwards
+    [best] = [words for kind, _, _, words in dots if kind == "best-dot"]
+    assert best.split() == ["point", "9", "·", "optim.lr=9e-4:", "evaluation", "loss", "1.1", "·", "Best"]
+    assert 'aria-label="optim.lr · evaluation loss.' in picture
+
+
+def test_values_that_are_no_numbers_stand_side_by_side_and_far_ones_logarithmically() -> None:
+    def results(*values: str) -> list[Result]:
+        points = [Point(at, (), (f"key={value}",), str(at)) for at, value in enumerate(values)]
+        return [Result(one, "finished", float(one.number), "loss") for one in points]
+
+    [names] = panels(results("adamw", "lion", "sgd"), 0)
+    assert [name for _, name in names.names] == ["adamw", "lion", "sgd"]
+    [wide] = panels(results("0.001", "0.01", "0.1"), 0)
+    left, middle, right = sorted(dot.x for dot in wide.dots)
+    assert right - middle == pytest.approx(middle - left, abs=0.2)
+    assert panels(results("1"), 0) == panels(results("1", "1"), 0) == []
+    [level] = panels([replace(one, objective=1.0) for one in results("1", "2")], 0)
+    assert len({dot.y for dot in level.dots}) == 1
