@@ -50,6 +50,8 @@ def to_object(config: DictConfig) -> Any:
     """
     hide_named(config)
     made = OmegaConf.to_object(config)
+    if not any(RESOLVER in text for text in texts_in(config)):
+        return made
     folder = f"{getattr(made, 'output', '')}/{getattr(made, 'name', '')}"
     for value, source in mark(config, made):
         hide_parts(value, source, folder)
@@ -75,11 +77,21 @@ def mark(node: Any, made: Any) -> list[tuple[str, str]]:
 
 def hide_named(config: DictConfig) -> None:
     """Hide the variables of a configuration that may turn out to be wrong: its error is a message too."""
-    raw = OmegaConf.to_container(config, resolve=False)
-    in_folder = NAMED.findall(" ".join(str(raw.get(key, "")) for key in ("output", "name")) if isinstance(raw, dict) else "")
-    for name in NAMED.findall(str(raw)):
+    named = [name for text in texts_in(config) for name in NAMED.findall(text)]
+    in_folder = [name for key in ("output", "name") if key in config for text in texts_in(config._get_node(key)) for name in NAMED.findall(text)]
+    for name in named:
         if name not in in_folder and not os.environ.get(name, "/").startswith("/"):
             hide(os.environ[name], f"${{{RESOLVER}:{name}}}")
+
+
+def texts_in(node: Any) -> Iterator[str]:
+    """Every text of a configuration as it was written. OmegaConf's own copy to plain values takes many times as long, and a plan is waited for."""
+    content = node._value()
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (dict, list)):
+        for child in content.values() if isinstance(content, dict) else content:
+            yield from texts_in(child)
 
 
 def put(made: Any, key: Any, value: str) -> None:

@@ -98,12 +98,12 @@ def begin(words: Sequence[str], folder: Path, log: Path) -> Done:
     return Done(code, command_of(words), masked(log.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]))
 
 
-def started(words: Sequence[str], folder: Path, output: int, errors: int) -> "subprocess.Popen[str]":
+def started(words: Sequence[str], folder: Path, output: int, errors: int, given: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         (*entry("launcher.cli"), *words),
         cwd=folder,
         env={**os.environ, VIA: "board"},
-        stdin=subprocess.DEVNULL,
+        stdin=given,
         stdout=output,
         stderr=errors,
         start_new_session=True,

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 
 from conf.secrets import masked
-from launcher.board import compare, data, new, node, runs, sweeps
+from launcher.board import chat, compare, data, new, node, runs, sweeps
 from launcher.board.address import Proxy
 from launcher.board.board import Act, Board, Read, language, page
 from launcher.board.guard import LARGEST_BODY, Guard
@@ -122,4 +122,4 @@ READS: dict[str, Read] = {
     **node.READS,
     **data.READS,
 }
-ACTS: dict[str, Act] = {**new.ACTS, **runs.ACTS, **sweeps.ACTS, **node.ACTS, **data.ACTS}
+ACTS: dict[str, Act] = {**new.ACTS, **chat.ACTS, **runs.ACTS, **sweeps.ACTS, **node.ACTS, **data.ACTS}

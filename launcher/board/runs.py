@@ -11,6 +11,7 @@ from conf.committed import committed
 from conf.run_dir import RunDir
 from launcher.board import actions, files, views
 from launcher.board.board import Act, Board, Read, page, result
+from launcher.board.chat import words_of_chat
 from launcher.board.compare import differences, name_of
 from launcher.board.curves import SMOOTHINGS, smoothing
 from launcher.board.index import GONE, id_of, odd_files
@@ -95,7 +96,9 @@ def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dic
         "checkpoints": views.checkpoints,
         "events": views.events,
     }
-    more = {"others": others(board, run_dir)} if tab == "plan" else {}
+    more: dict[str, Any] = {"others": others(board, run_dir)} if tab == "plan" else {}
+    if tab == "samples":
+        more = {"chat": actions.command_of(words_of_chat(run_dir)) if run_dir.model.is_dir() else ""}
     return {"found": read[tab](run_dir), **more} if tab in read else {"smoothings": SMOOTHINGS}
 
 

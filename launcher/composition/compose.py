@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -53,6 +54,7 @@ NAMING = {
 }  # what says which model and data
 PATHS = ("output", "model.path", "data.folder", "data.cache", "regime.adapter", "stage.reward_model")
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, where PyYAML has it: written in Python, the text took a fifth of composing
+KEPT = 1024  # overrides, as Hydra's grammar reads them
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
@@ -244,11 +246,17 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 def read(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides([*overrides])
+        return [as_read(text) for text in overrides]
     except OverrideParseException as error:
         raise ConfigError(unreadable(str(error.override))) from error
     except HydraException as error:
         raise ConfigError(first_line(error)) from error
+
+
+@lru_cache(maxsize=KEPT)
+def as_read(text: str) -> Override:
+    """Composing reads each override twice, and a process that composes forms reads most of them many times."""
+    return OverridesParser.create().parse_overrides([text])[0]
 
 
 def refuse_no_choice(override: Override, config_dirs: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ from launcher.errors import ConfigError, DiskError
 from launcher.launch.places import state_folder
 
 ADDED, REMOVED, FIRST, PASSED, STARTED, ENDED = "added", "removed", "first", "passed", "started", "ended"
+SLOTS = "slots"  # an event of the queue itself, whose entry is 0
 OVER = ("finished", "stopped", "failed", "refused", "dead", "removed")
 
 
@@ -80,6 +81,12 @@ def entries(queue: QueueDir) -> list[Entry]:
     return [found[number] for number in sorted(found)]
 
 
+def slots(queue: QueueDir) -> int:
+    """How many runs without a GPU go on at the same time. One, unless somebody has said otherwise: each is judged to have the whole host memory."""
+    said = [event["slots"] for event in read_lines(queue.journal, is_event).entries if event["event"] == SLOTS]
+    return max(1, said[-1]) if said else 1
+
+
 def after(found: dict[int, Entry], event: dict[str, Any]) -> None:
     """`found` with one more event."""
     number, kind, moment = event["entry"], event["event"], float(event["time"])
@@ -107,6 +114,7 @@ def is_event(entry: dict[str, Any]) -> bool:
         ADDED: {"overrides": list, "config_dirs": list, "working_folder": str, "gpus": int},
         STARTED: {"run_folder": str, "on": list},
         ENDED: {"state": str, "cause": str},
+        SLOTS: {"slots": int},
     }
     if not (is_time(entry.get("time")) and is_whole(entry.get("entry")) and isinstance(entry.get("event"), str)):
         return False
@@ -196,8 +204,9 @@ def begin(queue: QueueDir, number: int, run_dir: RunDir, on: tuple[str, ...]) ->
     """Record that an entry begins; False where it does not wait any more, or another one has its GPUs, so that it may not."""
     with writing(queue):
         known = {entry.number: entry for entry in entries(queue)}
-        running = [entry for entry in known.values() if entry.state == "running"]
-        if known[number].state != "waiting" or any(set(entry.on) & set(on) or entry.on == on for entry in running):
+        running = [entry.on for entry in known.values() if entry.state == "running"]
+        taken = any(set(other) & set(on) for other in running) if on else running.count(on) >= slots(queue)
+        if known[number].state != "waiting" or taken:
             return False
         record(queue, number, STARTED, run_folder=str(run_dir.path.absolute()), on=list(on))
         for entry in known.values():
@@ -223,6 +232,18 @@ def remove(queue: QueueDir, numbers: Sequence[int]) -> None:
             refuse_unless_waiting(number, known.get(number))
         for number in numbers:
             record_wish(queue, number, REMOVED)
+
+
+def set_slots(queue: QueueDir, number: int) -> None:
+    """Let so many runs without a GPU go on at the same time, from now on.
+
+    Raises:
+        ConfigError: for less than one.
+    """
+    if number < 1:
+        raise ConfigError(f"{number} is not a number of runs. Give 1 or more.")
+    with writing(queue):
+        record_wish(queue, 0, SLOTS, slots=number)
 
 
 def put_first(queue: QueueDir, number: int) -> None:

@@ -24,7 +24,6 @@ from launcher.sweep.schedule import Request, Resources, left_over, startable
 from launcher.sweep.session import resources_here
 
 POLL_SECONDS = 1.0
-SLOTS = 1  # runs without a GPU at the same time
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Scheduler:
         begins = {one.number for one in self.beginning}
         waiting = [entry for entry in self.in_state("waiting") if entry.number not in begins]
         if waiting:
-            resources = resources_here(None, SLOTS)
+            resources = resources_here(None, queue.slots(self.place))
             held = [entry.on for entry in self.in_state("running")] + [one.on for one in self.beginning]
             for number, on in decided(waiting, free_now(resources, held, busy_gpus())):
                 self.begin(next(entry for entry in waiting if entry.number == number), on, resources)
@@ -123,7 +122,7 @@ class Scheduler:
             queue.end(self.place, entry.number, "dead", f"its process is gone; go on with: regimen queue add resume={entry.run_dir.path}")
 
     def begin(self, entry: Entry, on: tuple[str, ...], resources: Resources) -> None:
-        threads = max(1, (os.cpu_count() or 1) // max(1, len(resources.gpus)))
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(resources.gpus) if on else resources.slots))
         words = ("queue-run", str(entry.number), "--on", ",".join(on), "--of", str(len(resources.gpus)))
         try:
             site = {**point_environment(os.environ, on, threads), **({VIA: entry.via} if entry.via else {})}
@@ -168,7 +167,7 @@ def busy_gpus() -> dict[str, str]:
 def reason(entry: Entry, waiting: Sequence[Entry], free: Resources, busy: Mapping[str, str]) -> str:
     """Why an entry waits, in words. `busy`: GPUs that others use."""
     if entry.gpus == 0:
-        return "waits for the end of the run on the CPU" if free.slots == 0 else "begins next"
+        return "waits for the end of a run on the CPU" if free.slots == 0 else "begins next"
     due = sorted((other for other in waiting if request_of(other).due and other.gpus), key=lambda other: (not other.first, other.number))
     if due and due[0].number != entry.number and due[0].gpus > len(free.gpus):
         return f"waits behind {due[0].number}, before which no other begins"

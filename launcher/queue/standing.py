@@ -39,7 +39,7 @@ def standing(place: QueueDir) -> Standing:
     held = [entry.on for entry in known if entry.state == "running"]
     mine = {gpu for on in held for gpu in on}
     others = {gpu: who for gpu, who in busy.items() if gpu not in mine}
-    free = scheduler.free_now(resources_here(None, scheduler.SLOTS), held, busy) if waiting else Resources((), 0)
+    free = scheduler.free_now(resources_here(None, queue.slots(place)), held, busy) if waiting else Resources((), 0)
     shown = [*[entry for entry in known if entry.state in queue.OVER][-SHOWN:], *(entry for entry in known if entry.state not in queue.OVER)]
     why = {entry.number: scheduler.reason(entry, waiting, free, others) for entry in waiting}
     return Standing(tuple(shown), why, scheduler.owner_lives(place))

@@ -23,7 +23,7 @@ from launcher.sweep.processes import prepared
 from launcher.sweep.schedule import Resources
 from launcher.sweep.session import resources_here
 from launcher.verbs.train import announce, supervise_folder
-from launcher.words import age
+from launcher.words import age, plural
 
 HEAD = ("number", "state", "GPUs", "run", "age", "")
 
@@ -40,7 +40,7 @@ def add(overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
         GateRefused: where it would not fit on this machine with nothing else there.
     """
     described = settled(overrides)
-    decided = judged_for_later(described, config_dirs, resources_here(None, scheduler.SLOTS))
+    decided = judged_for_later(described, config_dirs, resources_here(None, queue.slots(here())))
     announce(decided, described)
     if not (decided.verdict.permitted or is_needed(decided)):
         raise gate_refusal(decided)
@@ -61,6 +61,13 @@ def remove(numbers: Sequence[int]) -> int:
 def put_first(number: int) -> int:
     queue.put_first(here(), number)
     print(f"{number} begins before all others, as soon as its GPUs are free.")
+    return 0
+
+
+def set_slots(number: int) -> int:
+    queue.set_slots(here(), number)
+    each = "the whole host memory" if number == 1 else f"1/{number} of the host memory"
+    print(f"{plural(number, 'run')} without a GPU may go on at the same time, from now on. Each that begins is judged to have {each}.")
     return 0
 
 
@@ -119,7 +126,7 @@ def run(number: int, on: tuple[str, ...], of: int) -> int:
     place = here()
     entry = next(entry for entry in queue.entries(place) if entry.number == number)
     try:
-        found = judged_now(entry.overrides, [*map(Path, entry.config_dirs)], Resources(tuple(map(str, range(of))), scheduler.SLOTS))
+        found = judged_now(entry.overrides, [*map(Path, entry.config_dirs)], Resources(tuple(map(str, range(of))), queue.slots(place)))
         if isinstance(found, Result):
             queue.end(place, number, "refused", found.cause)
             return found.refusal

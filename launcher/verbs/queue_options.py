@@ -26,6 +26,10 @@ def add_queue(add: Callable[..., argparse.ArgumentParser], composing: Callable[[
     )
     first.add_argument("number", type=int, metavar="NUMBER", help="as `regimen queue` shows it")
     first.set_defaults(act=act_first)
+    what = "how many runs without a GPU go on at the same time: 1 unless it was set; each gets its share of the host memory and the cores"
+    slots = verbs.add_parser("slots", help=what, description=what.capitalize() + ".")
+    slots.add_argument("number", type=int, metavar="NUMBER")
+    slots.set_defaults(act=act_slots)
 
 
 def add_queue_processes(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -66,6 +70,13 @@ def act_first(arguments: argparse.Namespace) -> int:
     from launcher.verbs import queue
 
     return queue.put_first(arguments.number)
+
+
+def act_slots(arguments: argparse.Namespace) -> int:
+    keep_private()
+    from launcher.verbs import queue
+
+    return queue.set_slots(arguments.number)
 
 
 def act_serve(arguments: argparse.Namespace) -> int:

@@ -15,10 +15,11 @@ from conf import journal
 from conf.committed import committed
 from conf.run_dir import RunDir
 from conf.signs import read_sign
+from launcher.board.files import visible
 from launcher.board.index import id_of
 from launcher.launch.status import find_runs, status_of
-from tests.boards import Running, board, call_beside
-from tests.waiting import wait_until
+from tests.boards import Running, board, call_beside, environment
+from tests.waiting import PATIENCE, wait_until
 
 FORM = {"recipe": "demo", "name": "from_the_page", "training.max_steps": "400", "checkpoint.interval": "10"}
 
@@ -48,6 +49,30 @@ def command_line(pid: int) -> str:
 
 def steps(run_dir: RunDir) -> int:
     return status_of(run_dir).step
+
+
+@pytest.mark.long
+@pytest.mark.distributed
+def test_the_model_of_a_finished_run_answers_on_its_page_as_on_the_command_line(tmp_path: Path) -> None:
+    done = call_beside(tmp_path, "train", "recipe=demo", "training.max_steps=2", "evaluation.answers=0")
+    assert done.returncode == 0, done.stderr
+    run_dir, questions = only_run(tmp_path), "2 + 2\nAnd once more?\n"
+    with board(tmp_path) as running:
+        assert "regimen chat " in running.get(f"/runs/{id_of(run_dir)}/tab/samples").text
+        answers = running.post(f"/runs/{id_of(run_dir)}/chat", {"lines": questions})
+    said = subprocess.run(
+        (sys.executable, "-m", "launcher", "chat", str(run_dir.path)),
+        cwd=tmp_path,
+        env=environment(tmp_path / ".runtime"),
+        input=questions,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert answers.status == 200
+    assert said.stdout.strip()
+    assert answers.text.endswith(visible(said.stdout))
 
 
 @pytest.mark.long

@@ -181,6 +181,27 @@ async function tellBefore(path, output, yes) {
   output.hidden = false;
 }
 
+// The answers of the model as they come.
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("form[data-chat]");
+  if (!form) return;
+  event.preventDefault();
+  const button = form.querySelector("button"), answers = form.querySelector("pre");
+  button.disabled = true;
+  answers.hidden = false;
+  answers.textContent = say("chat_loading");
+  try {
+    const answer = await ask(form.dataset.chat, { lines: form.querySelector("textarea").value });
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part = await reader.read(), first = true; !part.done; part = await reader.read(), first = false) {
+      answers.textContent = first ? part.value : answers.textContent + part.value;
+    }
+  } catch {
+    answers.textContent = say("lost");
+  }
+  button.disabled = false;
+});
+
 // j and k move through the runs, as Enter on a link opens one.
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;

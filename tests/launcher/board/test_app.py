@@ -414,7 +414,7 @@ def test_what_deleting_takes_is_said_before_as_the_command_says_it(running: Runn
     said = call_beside(folder, "clean", str(folder / "outputs" / "demo" / "2026-11-22_10-00-00"))
     assert "nobody can be asked here" in said.stderr
     assert told == said.stdout.splitlines()[0]
-    assert "GiB" in told
+    assert str(folder) in told
 
 
 def test_one_checkpoint_is_exported_by_the_words_of_the_command_line(running: Running, folder: Path) -> None:
@@ -430,6 +430,16 @@ def test_one_checkpoint_is_exported_by_the_words_of_the_command_line(running: Ru
     assert done["code"] != 0  # there is no model in it
     for name in ("step-4", "..", "damaged-step-3", "step-3%2F..", "final"):
         assert running.post(f"/runs/{identity}/checkpoints/{name}/export").status in (404, 422)
+
+
+def test_the_model_of_a_run_is_asked_by_the_command_line_and_its_words_are_passed_on(running: Running, folder: Path, run_id: str) -> None:
+    """This run has no model, which the command says; tests/distributed/test_board.py asks one that has."""
+    asked = running.post(f"/runs/{run_id}/chat", {"lines": "2 + 2\n"})
+    said = call_beside(folder, "chat", str((folder / "outputs" / "demo" / "2026-11-22_10-00-00").absolute()))
+    assert said.returncode != 0
+    assert asked.text == f"{said.stderr}\n(exit code {said.returncode})"
+    for odd in (None, "", " \n", "x" * 10_001, ["x"]):
+        assert running.post(f"/runs/{run_id}/chat", {"lines": odd}).status == 422
 
 
 def test_two_boards_and_the_command_line_say_the_same(running: Running, folder: Path, run_id: str) -> None:

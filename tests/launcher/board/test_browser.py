@@ -221,6 +221,20 @@ def test_a_log_is_searched_and_shown_around_what_was_found(opened: Page) -> None
     assert PAYLOAD in page.inner_text("pre.log")
 
 
+def test_what_the_model_says_is_shown_on_the_page(opened: Page, folder: Path) -> None:
+    """The folder of this model is empty, which is what the command says."""
+    [run_dir] = [RunDir(path) for path in (folder / "outputs" / "demo").glob("2026-11-21*")]
+    run_dir.model.mkdir()
+    try:
+        opened.show(f"#/runs/{id_of(RunDir(run_dir.path.absolute()))}/samples", "#chat-lines")
+        opened.page.fill("#chat-lines", "2 + 2")
+        opened.page.click("[data-chat] button")
+        opened.page.wait_for_selector("#chat-answers >> text=exit code")
+        assert "regimen: " in opened.page.inner_text("#chat-answers")
+    finally:
+        run_dir.model.rmdir()
+
+
 def test_a_change_is_judged_and_what_would_fit_is_taken_into_the_form(opened: Page) -> None:
     page = opened.page
     opened.show("#/new", "#permitted.finished")

@@ -52,6 +52,19 @@ def test_a_run_does_not_begin_twice_nor_on_a_gpu_that_another_has(place: QueueDi
     assert states(place) == {1: "finished", 2: "running", 3: "waiting"}
 
 
+def test_as_many_runs_without_a_gpu_begin_as_somebody_has_said(place: QueueDir, tmp_path: Path) -> None:
+    numbers = [queue.add(place, (f"optim.lr={number}",), [], 0) for number in range(4, 9)]
+    assert [queue.begin(place, number, RunDir(tmp_path / str(number)), ()) for number in numbers[:2]] == [True, False]
+    queue.set_slots(place, 3)
+    assert [queue.begin(place, number, RunDir(tmp_path / str(number)), ()) for number in numbers] == [False, True, True, False, False]
+    assert queue.slots(place) == 3
+    queue.end(place, numbers[0], "finished", "")
+    assert queue.begin(place, numbers[3], RunDir(tmp_path / "again"), ())
+    assert list(states(place)) == [1, 2, 3, *numbers]
+    with pytest.raises(ConfigError, match="0 is not a number of runs"):
+        queue.set_slots(place, 0)
+
+
 def test_only_what_waits_can_be_removed_and_all_of_the_numbers_or_none(place: QueueDir, tmp_path: Path) -> None:
     queue.begin(place, 1, RunDir(tmp_path / "run"), ("0",))
     with pytest.raises(ConfigError, match=f"1 does not wait any more: it runs in {tmp_path / 'run'}. End it with: regimen stop"):
