@@ -78,7 +78,8 @@ def mark(node: Any, made: Any) -> list[tuple[str, str]]:
 def hide_named(config: DictConfig) -> None:
     """Hide the variables of a configuration that may turn out to be wrong: its error is a message too."""
     named = [name for text in texts_in(config) for name in NAMED.findall(text)]
-    in_folder = [name for key in ("output", "name") if key in config for text in texts_in(config._get_node(key)) for name in NAMED.findall(text)]
+    of_folder = [node for key in ("output", "name") if (node := config._get_node(key, validate_access=False)) is not None]
+    in_folder = [name for node in of_folder for text in texts_in(node) for name in NAMED.findall(text)]
     for name in named:
         if name not in in_folder and not os.environ.get(name, "/").startswith("/"):
             hide(os.environ[name], f"${{{RESOLVER}:{name}}}")

@@ -17,8 +17,8 @@ from launcher.board.curves import SMOOTHINGS, smoothing
 from launcher.board.index import GONE, id_of, odd_files
 from launcher.board.searching import search
 from launcher.errors import ConfigError
-from launcher.verbs import clean
 from launcher.verbs.generated import generated_lines
+from launcher.verbs.offer import lines_of, named_runs
 
 NO_CONTENT = 204
 LONGEST_NUMBER = 10  # digits
@@ -119,8 +119,8 @@ def number_of(request: Request, name: str) -> int | None:
 def run_removal(board: Board, request: Request) -> Response:
     """What `regimen clean RUN` says of the run before it asks: its size, and who uses its files."""
     run_dir = the_run(board, request)
-    offer = clean.named_runs([str(run_dir.path.absolute())], board.output)
-    return PlainTextResponse("\n".join(clean.lines_of(offer)))
+    offer = named_runs([str(run_dir.path.absolute())], board.output)
+    return PlainTextResponse("\n".join(lines_of(offer)))
 
 
 def others(board: Board, run_dir: RunDir) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from conf.choices import subtypes, type_of
-from conf.environment import hide_named, to_object
+from conf.environment import hide_named, texts_in, to_object
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
 from conf.secrets import shape_of_secret
@@ -170,7 +170,8 @@ def typed_run(config: DictConfig) -> Composed:
 
 def refuse_odd_references(config: DictConfig) -> None:
     for group in GROUPS:
-        for field in config[group] if not OmegaConf.is_missing(config, group) else ():
+        refers = any("${" in text for text in texts_in(config._get_node(group)))
+        for field in config[group] if refers and not OmegaConf.is_missing(config, group) else ():
             if OmegaConf.is_interpolation(config[group], field):
                 odd = odd_reference(f"{group}.{field}", config[group][field])
                 if odd is not None:

@@ -20,4 +20,6 @@ def test_each_point_names_a_test_that_is_there() -> None:
     assert [int(number) for number, _, _ in ROWS] == list(range(1, 41))
     named = [(path, name) for _, _, shown in ROWS for path, name in NAMED.findall(shown)]
     assert [one for one in named if one[1] not in names_in(one[0])] == []
-    assert [number for number, _, shown in ROWS if not NAMED.search(shown) and "the test of point" not in shown and "the same test" not in shown] == []
+    assert [
+        number for number, _, shown in ROWS if not NAMED.search(shown) and "the test of point" not in shown and "the same test" not in shown
+    ] == []
