@@ -10,7 +10,7 @@ from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,7 +44,10 @@ def compose_built_in(given: Sequence[Override]) -> DictConfig:
     """
     groups = BuiltIn()
     values = [override for override in given if isinstance(override.value(), dict) or not groups.group_exists(override.key_or_group)]
-    config = deepcopy(composed_choices(tuple(str(override.input_line) for override in given if override not in values)))
+    found = composed_choices(tuple(str(override.input_line) for override in given if override not in values))
+    if isinstance(found, Exception):
+        raise found.with_traceback(None)
+    config = deepcopy(found)
     try:
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
     except OmegaConfBaseException as error:
@@ -53,7 +56,15 @@ def compose_built_in(given: Sequence[Override]) -> DictConfig:
 
 
 @cache
-def composed_choices(overrides: tuple[str, ...]) -> DictConfig:
+def composed_choices(overrides: tuple[str, ...]) -> DictConfig | Exception:
+    """What they compose, or what Hydra raises: choices that cannot work are asked about again and again while a form is changed."""
+    try:
+        return composed_anew(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError) as error:
+        return error
+
+
+def composed_anew(overrides: tuple[str, ...]) -> DictConfig:
     choices, groups = OverridesParser.create().parse_overrides([*overrides]), BuiltIn()
     try:
         found = create_defaults_list(groups, RUN, choices, prepend_hydra=False, skip_missing=False)

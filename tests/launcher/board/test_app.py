@@ -1,5 +1,6 @@
 """The board as a browser and as an attacker meet it: a real process, real run folders, and requests of every kind."""
 
+import hashlib
 import html
 import json
 import os
@@ -422,7 +423,8 @@ def test_one_checkpoint_is_exported_by_the_words_of_the_command_line(running: Ru
     step = run_dir.checkpoints / "step-3"
     step.mkdir(parents=True)
     save_run(described("model=demo", "data=demo", "node=cpu"), run_dir)
-    (step / "manifest.json").write_text(sealed(Manifest(3, 1, {})))
+    (step / "weights").write_bytes(b"xyz")
+    (step / "manifest.json").write_text(sealed(Manifest(3, 1, {"weights": (3, hashlib.sha256(b"xyz").hexdigest())})))
     identity = id_of(run_dir)
     assert f"regimen export {run_dir.path}@step-3" in html.unescape(running.get(f"/runs/{identity}/tab/checkpoints").text)
     done = json.loads(running.post(f"/runs/{identity}/checkpoints/step-3/export").text)
