@@ -88,7 +88,8 @@ def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dic
     if tab == "log":
         names = files.log_names(run_dir)
         name = request.query_params.get("file") or next(iter(names), "")
-        return {"names": names, "name": name, "shown": files.log_part(run_dir, name, number_of(request, "at"))}
+        at = number_of(request, "at")
+        return {"names": names, "name": name, "at": at, "shown": files.log_part(run_dir, name, at)}
     read: dict[str, Callable[[RunDir], Any]] = {
         "memory": views.memory,
         "samples": generated_lines,

@@ -186,6 +186,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return masked({"code": code, "error": "", "told": told.getvalue(), **found})
     except RegimenError as error:
         return masked({"code": error.exit_code, "error": str(error), "told": told.getvalue()})
+    except FileNotFoundError as error:  # a run that is removed meanwhile
+        return masked({"code": ConfigError.exit_code, "error": f"{error.filename} is not there any more. Reload the page.", "told": told.getvalue()})
 
 
 def masked(values: dict[str, Any]) -> dict[str, Any]:

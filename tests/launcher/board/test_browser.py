@@ -172,7 +172,7 @@ def test_a_hundred_hostile_texts_of_a_run_and_its_log_run_nothing(opened: Page, 
             opened.show(f"{identity}/{tab}", f'.tabs a[href$="/{tab}"][aria-current]')
             opened.page.wait_for_selector(f"{place} >> text=evil.example")
             assert opened.page.locator("#tab script, #tab iframe, #tab img, #tab object, #tab base, #tab [hx-on\\:load]").count() == 0
-        opened.show(f"{identity}/log", "#found")
+        opened.show(f"{identity}/log", "#tab input[name=words]")
         opened.page.fill("#tab input[name=words]", "found")
         opened.page.press("#tab input[name=words]", "Enter")
         opened.page.wait_for_selector(f"#found .log-line:nth-child({len(HOSTILE)})")
@@ -217,7 +217,8 @@ def test_a_log_is_searched_and_shown_around_what_was_found(opened: Page) -> None
     page.wait_for_selector("#found .log-line code")
     assert PAYLOAD in page.inner_text("#found code")
     page.click("#found .log-line button")
-    page.wait_for_selector("#found:empty", state="attached")
+    page.wait_for_selector("text=What stands around byte")
+    assert page.inner_text("#found") == ""
     assert PAYLOAD in page.inner_text("pre.log")
 
 

@@ -189,6 +189,13 @@ def test_a_run_that_ran_out_of_memory_is_told_what_needs_less(tmp_path: Path) ->
     assert found["text"].splitlines() == smaller_lines(RunDir(tmp_path))
 
 
+def test_a_run_that_was_removed_meanwhile_is_named(tmp_path: Path) -> None:
+    """Was: the process ended with a traceback."""
+    found = question("asked", {}, path=str(tmp_path / "gone"))
+    assert found["code"] == 2
+    assert str(tmp_path / "gone" / "run.yaml") in found["error"]
+
+
 def test_every_key_of_a_run_but_those_of_code_has_a_field() -> None:
     keys = {field.key for section in form.sections() for name in [form.first_choice(section.group)] for field in form.fields_of(section.group, name)}
     assert {"optim.lr", "regime.rank", "training.max_steps", "data.sets", "cluster.nodes", "checkpoint.interval"} <= keys
