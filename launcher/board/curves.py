@@ -54,7 +54,7 @@ def smoothed(values: "array[float]", keep: float) -> list[float]:
 
     None lies outside of the values up to its own.
     """
-    found, average, weight = [], 0.0, 0.0
+    found, average, weight = list[float](), 0.0, 0.0
     for value in values:
         weight = keep * weight + 1.0 - keep
         share = (1.0 - keep) / weight
