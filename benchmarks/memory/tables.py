@@ -30,6 +30,9 @@ FILES = {  # of a set on so many GPUs
     ("drawn_on_two_again", 2): "memory/h200x2_drawn_again.jsonl",
     ("mixtures", 1): "memory/h200_mixtures.jsonl",
     ("mixtures", 2): "memory/h200x2_mixtures.jsonl",
+    ("families", 1): "memory/h200_families.jsonl",
+    ("fused_layers", 1): "memory/h200_fused_layers.jsonl",
+    ("stages_on_two", 2): "memory/h200x2_stages_on_two.jsonl",
 }
 FIGURES = ("allocated", "phases", "nvidia-smi", "host")
 MEANINGS = {

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.pages import write_page
-from benchmarks.speed.rates import timed_runs
+from benchmarks.speed.rates import as_run, timed_runs
 from benchmarks.speed.scaling_tables import two_gpu_lines
 from benchmarks.speed.times import error_of, read
 from benchmarks.speed.ways import AS_IT_IS
+from conf.schema import Run
+from launcher.facts.model import ModelFacts, model_facts
+from launcher.timing.launches import host_work
 from launcher.timing.step import step_time
+from launcher.timing.work import work_of
 
 FITTED, PREDICTED, MEASURED = "speed/h200_fit.jsonl", "speed/h200_times_predicted.jsonl", "speed/h200_times.jsonl"
-NORMS = "speed/h200_times_norms.jsonl"
+NORMS, PROFILES = "speed/h200_times_norms.jsonl", "speed/h200_step_profiles.jsonl"
+SMALL_PREDICTED, SMALL = "speed/h200_times_small_predicted.jsonl", "speed/h200_times_small.jsonl"
 HEAD = """# Predicted time
 
 `regimen plan` says how long a step takes, how many tokens a second that is, and how long all steps take. `--explain` lists the terms, `--json`
@@ -27,10 +32,11 @@ has them under `expected.step`. Made by `benchmarks/speed/times_page.py`.
 - products: two operations an element and token: forward, again where layers are computed again, gradients of inputs and of weights; each matrix
   passes through memory once, which is most of an adapter's time
 - attention: two products forward and five back of the causal half, by the measured rate of its kernel, the width of a head and the length
-- element-wise kernels, loss, casts, around adapters: bytes that each operation reads and writes, plain or fused
+- element-wise kernels, loss, casts, around adapters: bytes that each operation reads and writes, plain or fused; of stages that compare answers
+  what TRL does with whole logits beside the loss
 - dequantising: packed weights read and 16-bit ones written, in each pass
-- waiting for the host: kernels that a micro-batch starts, by `training.kernels`, adapters and layers computed again, at a fixed time each, as far
-  as the GPU is done earlier
+- waiting for the host, as far as the GPU is done earlier: kernels that a micro-batch starts, functions of autograd that are written in Python,
+  matrices that bitsandbytes dequantises, layers computed again, and the modules over which the Trainer walks, at a measured time each
 - optimizer: gradients, weights and states, read and written; with offloading by the CPU, at an assumed rate of host memory
 - gathering weights, reducing gradients: bytes of a rank in a ring, at the slower of a share of the link inside of a node (`node.link`, else the
   card's data sheet) and `node.network` between nodes; nothing is taken to overlap
@@ -63,9 +69,9 @@ def fitted_lines(results: Path) -> list[str]:
     errors = [abs(found.seconds / seconds - 1) for found, seconds in runs]
     busy = [abs(found.seconds / seconds - 1) for found, seconds in runs if "waits for the host" not in found.source]
     return [
-        f"Four rates are fitted to the {len(errors)} combinations of `results/{FITTED}` (`benchmarks/speed/rates.py`):",
+        f"Two rates are fitted to the {len(errors)} combinations of `results/{FITTED}` (`benchmarks/speed/rates.py`):",
         f"median {statistics.median(errors):.1%}, worst {max(errors):.1%} off; of the {len(busy)} whose GPU does not wait for the host,",
-        f"median {statistics.median(busy):.1%}, worst {max(busy):.1%}. Their hosts were starting other runs.",
+        f"median {statistics.median(busy):.1%}, worst {max(busy):.1%}. Their hosts were starting other runs, which is not counted.",
         "In all six jobs the first in the order of the prediction is the fastest. The 12 runs of `results/speed/h200_speed.jsonl` with rows of full",
         "length (8B and 1B) are met within 5 % (`tests/launcher/timing/test_step.py`). Of them only the rate of dequantising was taken, but they",
         "were in sight when the form of the terms was chosen, so the cells below are the test.",
@@ -107,7 +113,7 @@ def norms_lines(results: Path) -> list[str]:
         "",
         f"Three of them were measured again on a host of 16 processors (`results/{NORMS}`, {date}), with torch's kernel for the",
         f"norms under adapters, as it is, and with liger's: torch's is not what slows them. As they are, the predictions are {short}",
-        "short. These steps wait for the host.",
+        "short, as they were made then. These steps wait for the host.",
         "",
         "| cell | " + " | ".join(f"{way}, ms" for way in ways) + " |",
         "|---|" + "---|" * len(ways),
@@ -115,6 +121,66 @@ def norms_lines(results: Path) -> list[str]:
             f"| {cell[3:]} | " + " | ".join(", ".join(f"{1e3 * line['step']:,.0f}" for line in found[cell, way]) for way in ways) + " |"
             for cell in cells
         ),
+    ]
+
+
+def profile_lines(results: Path) -> list[str]:
+    """What steps spend their time on, beside what the present formulas count."""
+    return [
+        "",
+        "## What the host does",
+        "",
+        f"Ten of these cells were looked into, one at a time on a host of 16 processors (`results/{PROFILES}`): how long the GPU works,",
+        "how many kernels, copies and fills a step starts, and how long the host is busy with the forward and the backward pass. Steps with fused",
+        "kernels wait for Python: about 0.1 ms for each function of autograd that is written in it, 0.1 ms for each matrix that bitsandbytes",
+        "dequantises (three kernels, where two were counted), and 2.4 ms for each layer that `torch.utils.checkpoint` computes again. With plain",
+        "kernels, PEFT's and the Trainer's walks over all modules take up to 50 ms a step. What the formulas take the host to need comes from these",
+        "runs. The same job took 131 to 185 ms a step in four sessions, on hosts of the same kind.",
+        "",
+        "| cell | step, ms | GPU works, ms | kernels started | counted now | forward, ms of the host | backward |",
+        "|---|---|---|---|---|---|---|",
+        *(profile_row(line) for line in read(results / PROFILES) if "gpu" in line),
+    ]
+
+
+def profile_row(line: dict[str, Any]) -> str:
+    gpu, host = line["gpu"], line["host_seconds"]
+    started, counted = gpu["kernels"] + gpu["copies"], counted_kernels(line)
+    seconds = (line["step"], gpu["busy"], host["compute_loss"], host["backward"])
+    step, busy, forward, backward = (f"{1e3 * each:,.0f}" for each in seconds)
+    return f"| {line['cell'][3:]} | {step} | {busy} | {started:,.0f} | {counted:,.0f} | {forward} | {backward} |"
+
+
+def counted_kernels(line: dict[str, Any]) -> float:
+    """Of a step, by the present formulas."""
+    work = work_of(*run_of(line))
+    return host_work(work).kernels * work.run.training.accumulation
+
+
+def run_of(line: dict[str, Any]) -> tuple[Run, ModelFacts]:
+    """Every sample is as long as data.cutoff: which data there are does not matter."""
+    name = next(key.split("=")[1] for key in line["overrides"] if key.startswith("model="))
+    run = as_run(tuple(line["overrides"]))
+    return run, model_facts(run.model.architecture, name)
+
+
+def small_lines(results: Path) -> list[str]:
+    """Of small steps with adapters and of pairs, predicted after the profiles."""
+    if not (results / SMALL).exists():
+        return ["", f"18 more small cells were predicted by these formulas (`results/{SMALL_PREDICTED}`); they are not measured yet."]
+    predicted = {line["cell"]: line["predicted"] for line in read(results / SMALL_PREDICTED)}
+    lines = [{**line, "predicted": predicted[line["cell"]]} for line in read(results / SMALL) if "step" in line]
+    fused, pairs = ([line for line in lines if part in line["cell"]] for part in ("/fused", "/dpo/"))
+    others = [line for line in lines if line not in fused and line not in pairs]
+    return [
+        "",
+        f"{len(lines)} of 18 small cells, drawn at random and predicted by these formulas before they were measured",
+        f"(`results/{SMALL}`): {said(lines)}",
+        f"With fused kernels, {len(fused)}: {said(fused)} Of `stage=dpo`, {len(pairs)}: {said(pairs)} The {len(others)} others: {said(others)}",
+        "",
+        "| cell | predicted, ms | measured, ms | off |",
+        "|---|---|---|---|",
+        *(row(line) for line in lines),
     ]
 
 
@@ -135,7 +201,8 @@ def said(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def page(results: Path) -> str:
-    return "\n".join([HEAD, *fitted_lines(results), *cell_lines(results), *norms_lines(results), *two_gpu_lines(results), ""])
+    of_one = (*fitted_lines(results), *cell_lines(results), *norms_lines(results), *profile_lines(results), *small_lines(results))
+    return "\n".join([HEAD, *of_one, *two_gpu_lines(results), ""])
 
 
 def main() -> int:
