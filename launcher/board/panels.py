@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from launcher.sweep.points import Result
 
-WIDTH, HEIGHT, LEFT, RIGHT, ABOVE, BELOW = 340, 220, 62, 14, 12, 42  # of a panel, in units of its own; then its margins
+WIDTH, HEIGHT, LEFT, RIGHT, ABOVE, BELOW = 340, 230, 62, 14, 22, 42  # of a panel, in units of its own; then its margins
 MARGIN = 0.06  # of an axis, beside its outermost points
 MOST_NAMES = 5  # below an axis
 LINES = 3  # across
