@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainers.checkpoints.pickles import admit
-from trainers.checkpoints.saved import Saved, read_saved
+from trainers.checkpoints.saved import Part, Saved, read_saved
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
@@ -84,6 +84,10 @@ def saved_in(folder: Path, order: list[str], saved_as: dict[str, str]) -> Saved:
     return read_saved(folder, order, saved_as)
 
 
+def flat(parts: list[Part]) -> torch.Tensor:
+    return torch.cat([part[: part.numel()] for part in parts])
+
+
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: f"{move.regime}-{move.before}-{move.after}-{move.ranks}")
 def test_a_run_that_moves_goes_on_as_if_it_had_not(moved: dict[Move, tuple[Any, Any]], move: Move) -> None:
     stayed, left = moved[move]
@@ -99,4 +103,4 @@ def test_a_run_that_moves_goes_on_as_if_it_had_not(moved: dict[Move, tuple[Any, 
         assert before[name].step == after[name].step == STEP
         assert before[name].parts.keys() == after[name].parts.keys() == {"weight", "exp_avg", "exp_avg_sq"}
         for key, parts in before[name].parts.items():
-            assert torch.equal(torch.cat(parts), torch.cat(after[name].parts[key])), (name, key)
+            assert torch.equal(flat(parts), flat(after[name].parts[key])), (name, key)
