@@ -5,12 +5,14 @@ PYTHON ?=
 PY := $(or $(PYTHON),.venv/bin/python)
 READY := $(if $(PYTHON),,.venv/.installed)
 RUNS := $(if $(PYTHON),,.venv/.runs)
+FULL := $(if $(PYTHON),,.venv/.full)
+DOCS := $(if $(PYTHON),,.venv/.docs)
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable
 SLURM := slurmctld slurmd sbatch munged
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, and each would compile our modules anew
-.PHONY: help venv demo test test-full test-matrix lint slurm-packages browser-packages clean
+.PHONY: help venv demo docs test test-full test-matrix lint slurm-packages browser-packages clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +34,19 @@ venv: .venv/.installed ## Make .venv with everything that a developer needs
 	$(PIP) '.[dev]'
 	touch $@
 
+# What only the long tests need: every tracker, and the generator of the pages.
+.venv/.full: .venv/.installed
+	@echo "Installing every tracker and the generator of the pages into .venv. Only problems are shown."
+	$(PIP) '.[trackers,docs]'
+	touch $@
+
+.venv/.docs: .venv/.runs
+	$(PIP) '.[docs]'
+	touch $@
+
+docs: $(DOCS) ## Build the pages as a site in build/site, without a network; a broken link is an error
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html -c docs/site docs build/site
+
 demo: $(RUNS) ## Train a small model on this machine and show that it learned
 	$(PY) -m launcher train recipe=demo
 
@@ -46,7 +61,7 @@ test: lint slurm-packages browser-packages ## Check everything that a submission
 	$(SIDE_BY_SIDE) -m "not (long or gpu)"
 	$(ON_GPUS) -m "gpu and not long"
 
-test-full: lint slurm-packages browser-packages ## The same, and the tests that take minutes
+test-full: $(FULL) lint slurm-packages browser-packages ## The same, and the tests that take minutes
 	$(SIDE_BY_SIDE) -m "not gpu"
 	$(ON_GPUS) -m "gpu"
 

@@ -147,7 +147,9 @@ NAMES: tuple[Name, ...] = (
     Name("early_stopping_steps", "evaluation.patience", "evaluations without a better `evaluation.metric`"),
     Name("deepspeed", "sharding", "a choice instead of a JSON file: `zero1`, `zero2`, `zero3`, `zero2_offload`, `zero3_offload`"),
     Name("fsdp", "sharding", "`sharding=fsdp2`"),
-    Name("report_to", "tracking", "a choice: `none`, `tensorboard`, `wandb`"),
+    Name(
+        "report_to", "tracking", "a choice: `none`, `tensorboard`, `wandb`, `mlflow`, `swanlab`, `trackio`, `comet`; further ones in `tracking.also`"
+    ),
     Name("output_dir", "output", "the folder that holds all runs: each run gets its own folder, and none is overwritten"),
 )
 

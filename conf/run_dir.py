@@ -187,10 +187,9 @@ class RunDir:
     def tracking(self) -> Path:
         return self.path / "tracking"
 
-    @property
-    def tracked(self) -> Path:
-        """The id of the run at Weights & Biases."""
-        return self.tracking / "wandb-id.txt"
+    def tracked(self, tracker: str) -> Path:
+        """The id of the run there."""
+        return self.tracking / f"{tracker}-id.txt"
 
     @property
     def plots(self) -> Path:

@@ -234,7 +234,7 @@ class Training:
     # null: on GPUs, but for ppo and grpo, all but the sharding, and no form that the estimate is not sure of.
     fit: str | None = MISSING
     effective_batch: int | None = MISSING  # samples: Per optimizer step, over all ranks. null: micro_batch x accumulation x ranks.
-    # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 computing is under autocast. bf16: all is bf16 (docs/concepts/full.md).
+    # bf16_amp | fp16_amp | bf16 | fp32: With _amp, trained weights are fp32 and computing is autocast. bf16: all is bf16 (docs/concepts/full.md).
     precision: str = MISSING
     # true: activations are computed again in the backward pass, which takes less memory and more time. A number: those of so many layers, the lowest
     # ones. auto: of the fewest layers that fit. null: true, or what fit chooses; false for families that cannot.
@@ -388,9 +388,11 @@ class Slurm(Cluster):
 
 @dataclass
 class Tracking:
-    name: str = MISSING  # none | tensorboard | wandb: Where metrics go beside progress.jsonl.
-    project: str | None = MISSING  # Project of Weights & Biases. null: the library decides.
-    entity: str | None = MISSING  # User or team of Weights & Biases. null: the library decides.
+    # none | tensorboard | wandb | mlflow | swanlab | trackio | comet: Where metrics go beside progress.jsonl.
+    name: str = MISSING
+    also: list[str] = MISSING  # Further trackers that get the same metrics.
+    project: str | None = MISSING  # Project of wandb, swanlab, trackio and comet, experiment of mlflow. null: the library decides.
+    entity: str | None = MISSING  # User or team of wandb, workspace of swanlab and comet. null: the library decides.
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.processes import SUPERVISOR
+from conf.trackers import TRACKERS
 
 LAUNCHER = (sys.executable, "-m", "launcher")
 
@@ -14,7 +15,7 @@ LAUNCHER = (sys.executable, "-m", "launcher")
 PACKAGES = Path(__file__).resolve().parent.parent  # holds conf, launcher and trainers
 
 
-# Credentials that no rank needs. Those of the hub and of wandb are given only to runs that use them.
+# Credentials that no rank needs. Those of the hub and of trackers are given only to runs that use them.
 SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -24,7 +25,6 @@ SECRETS = (
     "GITLAB_TOKEN",
     "OPENAI_API_KEY",
     "ANTHROPIC_API_KEY",
-    "COMET_API_KEY",
     "NEPTUNE_API_TOKEN",
 )
 
@@ -32,7 +32,7 @@ SECRETS = (
 HUB_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-WANDB_SECRETS = ("WANDB_API_KEY",)
+TRACKER_SECRETS = tuple(secret for row in TRACKERS.values() for secret in row.secrets if secret not in HUB_SECRETS)
 
 
 # Libraries read their own files in the encoding of the site: torch's templates cannot be read where that is ASCII.

@@ -35,7 +35,7 @@ def training_arguments(run: Run, run_dir: RunDir, has_evaluation: bool) -> dict[
         "label_names": ["labels"],
         "accelerator_config": {"dispatch_batches": False},  # of a stream each rank reads its own share; rank 0 could not cut padded batches of others
         "prediction_loss_only": True,  # no logits are kept over an evaluation
-        "report_to": [],  # trainers/callbacks/tracking.py and tensorboard.py beside it do
+        "report_to": [],  # trainers/callbacks/integrations.py does
         "run_name": run_dir.path.parent.name + "/" + run_dir.path.name,
         "neftune_noise_alpha": run.training.neftune_alpha,
         **loss_arguments(run),

@@ -18,6 +18,7 @@ from trainers.callbacks.early_stopping import EarlyStopping
 from trainers.callbacks.finite import Finite
 from trainers.callbacks.frozen_inputs import FrozenInputs
 from trainers.callbacks.generating import Generating, questions_to_ask
+from trainers.callbacks.integrations import trackers_of
 from trainers.callbacks.last_evaluation import LastEvaluation
 from trainers.callbacks.layout import Layout
 from trainers.callbacks.living import Living
@@ -25,8 +26,6 @@ from trainers.callbacks.progress import Progress
 from trainers.callbacks.rows import Rows
 from trainers.callbacks.schedule import Schedule
 from trainers.callbacks.skipping import Skipping
-from trainers.callbacks.tensorboard import TensorBoard
-from trainers.callbacks.tracking import Wandb
 from trainers.callbacks.workspaces import Workspaces
 from trainers.checkpoints.background import Background
 from trainers.checkpoints.room import checkpoint_bytes
@@ -122,10 +121,8 @@ def callbacks_of_evaluation(run: Run, run_dir: RunDir, place: Place, tokenizer: 
         callbacks.append(LastEvaluation(run.evaluation))
     if run.evaluation.patience is not None:
         callbacks.append(EarlyStopping(run.evaluation.metric, run.evaluation.patience))
-    if run.tracking.name == "wandb" and place.leads:
-        callbacks.append(Wandb(run, run_dir))
-    if run.tracking.name == "tensorboard" and place.leads:
-        callbacks.append(TensorBoard(run_dir))
+    if place.leads:
+        callbacks.extend(trackers_of(run, run_dir))
     questions, why_none = questions_to_ask(run, data.evaluation or [], tokenizer)
     if place.leads and why_none is not None:
         tell(run_dir, [why_none])

@@ -37,7 +37,16 @@ FREE = frozenset(
     {
         *("checkpoint.interval", "checkpoint.keep", "checkpoint.resume", "checkpoint.background", "backend.port", "backend.max_restarts"),
         "training.on_oom",
-        *("tracking.project", "tracking.entity", "cluster.partition", "cluster.account", "cluster.qos", "cluster.time", "cluster.memory"),
+        *(
+            "tracking.also",
+            "tracking.project",
+            "tracking.entity",
+            "cluster.partition",
+            "cluster.account",
+            "cluster.qos",
+            "cluster.time",
+            "cluster.memory",
+        ),
         *("cluster.constraint", "cluster.reservation", "cluster.exclude", "cluster.signal_seconds", "cluster.gpu_types"),
         *(f"cluster.{key}" for key in ("exclusive", "licenses", "mail_user", "mail_type", "comment", "dependency", "after", "directives")),
         *(f"cluster.{key}" for key in ("setup", "export", "container", "container_runtime", "container_mounts", "container_python")),

@@ -8,7 +8,8 @@ from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Run, Slurm
 from conf.stages import stage_row
-from launcher.command import HUB_SECRETS, SECRETS, UTF8, WANDB_SECRETS, Command
+from conf.trackers import tracker_row, trackers
+from launcher.command import HUB_SECRETS, SECRETS, TRACKER_SECRETS, UTF8, Command
 from launcher.errors import ConfigError
 
 TORCHRUN = "torch.distributed.run"
@@ -131,17 +132,15 @@ def forced(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def tracking(run: Run, run_dir: RunDir) -> tuple[tuple[str, str], ...]:
-    """Trackers read their folder and names only from the environment."""
-    if run.tracking.name == "tensorboard":
-        return (("TENSORBOARD_LOGGING_DIR", str(run_dir.tracking)),)
-    if run.tracking.name == "wandb":
+    """These two read their folder and names only from the environment; trainers/callbacks/integrations.py sets the others'."""
+    found = [("TENSORBOARD_LOGGING_DIR", str(run_dir.tracking))] if "tensorboard" in trackers(run.tracking) else []
+    if "wandb" in trackers(run.tracking):
         named = (("WANDB_PROJECT", run.tracking.project), ("WANDB_ENTITY", run.tracking.entity))
-        return (("WANDB_DIR", str(run_dir.path)), *((name, value) for name, value in named if value is not None))
-    return ()
+        found += [("WANDB_DIR", str(run_dir.path)), *((name, value) for name, value in named if value is not None)]
+    return tuple(found)
 
 
 def withheld(run: Run) -> tuple[str, ...]:
     from_hub = run.model.path is not None or run.model.tokenizer not in (None, BYTE_TOKENIZER) or run.data.sets != [GENERATED]
-    hub = () if from_hub else HUB_SECRETS
-    wandb = () if run.tracking.name == "wandb" else WANDB_SECRETS
-    return (*SECRETS, *hub, *wandb)
+    used = {secret for name in trackers(run.tracking) for secret in tracker_row(name).secrets} | (set(HUB_SECRETS) if from_hub else set())
+    return tuple(secret for secret in (*SECRETS, *HUB_SECRETS, *TRACKER_SECRETS) if secret not in used)

@@ -100,7 +100,7 @@ def canary_run(run: Run, folder: Path, samples: Path) -> Run:
         training=replace(run.training, max_steps=steps_of(run), fit="off"),
         checkpoint=replace(run.checkpoint, interval=0),
         evaluation=replace(run.evaluation, interval=0, at_start=False, at_end=False, best_at_end=False, generate=None, answers=0),
-        tracking=replace(run.tracking, name="none"),
+        tracking=replace(run.tracking, name="none", also=[]),
         gate=replace(run.gate, mode="off", canary=False),
     )
 

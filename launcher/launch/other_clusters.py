@@ -19,6 +19,7 @@ from conf.data_sets import evaluation_sources, sources_of
 from conf.hub import is_folder
 from conf.schema import Run
 from conf.sizes import MIB
+from launcher.command import TRACKER_SECRETS
 from launcher.errors import ConfigError
 from launcher.launch.backends import HANDLED, NO_RESTARTS, TORCHRUN
 from launcher.launch.plan import LaunchPlan, planned_memory
@@ -26,7 +27,7 @@ from launcher.memory.constants import GIB
 
 PORT = 29500  # torchrun's own default
 TRAIN = ("-m", "launcher", "train")
-SECRETS = ("HF_TOKEN", "WANDB_API_KEY")  # what a run may need of the site; a job names them and never holds their values
+SECRETS = ("HF_TOKEN", *TRACKER_SECRETS)  # what a run may need of the site; a job names them and never holds their values
 SECRET = "regimen"  # the Secret of Kubernetes that holds them
 ANNOTATION = "regimen/run"
 BY_TORCHRUN = ("cluster.nodes=", "cluster.ranks_per_node=")  # which the job's torchrun states

@@ -10,7 +10,8 @@ OWN_WAY = "regimen has its own way, which changes neither the samples nor the lo
 MEDIA = "it is one of images, videos and sounds, and only texts are trained on"
 UNUSED = "it belongs to a choice that this file does not make"
 SECRET = "a token does not belong into a file: set HF_TOKEN (or the tracker's variable) in the environment"
-OF_TRACKERS = "choose tracking=tensorboard or tracking=wandb instead"
+OF_TRACKERS = "trackio reads TRACKIO_SPACE_ID from the environment"
+OF_SWANLAB = "use_swanlab is off"
 
 IDLE: Mapping[str, tuple[str, ...]] = {
     OWN_WAY: (
@@ -55,7 +56,8 @@ IDLE: Mapping[str, tuple[str, ...]] = {
     ),
     "the chat template decides, and answers are learned as they stand": ("enable_thinking", "preserve_thinking"),
     SECRET: ("hf_hub_token", "ms_hub_token", "om_hub_token", "hub_token", "swanlab_api_key", "swanlab_lark_secret", "swanlab_lark_webhook_url"),
-    OF_TRACKERS: ("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_run_name", "swanlab_mode", "swanlab_logdir", "trackio_space_id"),
+    OF_TRACKERS: ("trackio_space_id",),
+    OF_SWANLAB: ("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_run_name", "swanlab_mode", "swanlab_logdir"),
 }
 
 # What would be learned differently. Stated as off, each is without effect.

@@ -7,12 +7,13 @@ from typing import Any
 
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
+from conf.trackers import TRACKERS
 from launcher.errors import ConfigError
 from launcher.moving.arguments import deepspeed_form
 from launcher.moving.draft import OFF, Draft
 
 ZERO = re.compile(r"z(?:ero)?[-_]?(?P<stage>[0-3])", re.IGNORECASE)
-TRACKERS = ("none", "tensorboard", "wandb")
+THEIR_TRACKERS = {"comet_ml": "comet"}
 
 
 def training(draft: Draft, beside: Path) -> None:
@@ -269,14 +270,33 @@ def fsdp(draft: Draft) -> None:
 
 
 def tracking(draft: Draft) -> None:
-    named = [name for name in draft.texts("report_to") if name.lower() not in ("none", "null")]
-    others = [name for name in named if name not in TRACKERS]
-    if others or len(named) > 1:
-        draft.refuse("report_to", f"{', '.join(named)} is not possible. Use one of: {', '.join(TRACKERS)}")
+    swanlab(draft)
+    said = [name.lower() for name in draft.texts("report_to") if name.lower() not in ("none", "null")]
+    named = list(dict.fromkeys([*(THEIR_TRACKERS.get(name, name) for name in said), *(["swanlab"] if draft.on("use_swanlab") else [])]))
+    if unknown := [name for name in named if name not in TRACKERS]:
+        draft.refuse("report_to", f"{', '.join(unknown)} is not possible. Use one or several of: {', '.join(TRACKERS)}")
     elif named:
-        draft.put("report_to", "tracking", named[0])
+        by = "report_to" if said else "use_swanlab"
+        draft.put(by, "tracking", named[0], f"and tracking.also: [{', '.join(named[1:])}]" if named[1:] else "")
+        if named[1:]:
+            draft.put(by, "tracking.also", named[1:])
+            draft.same("use_swanlab", "tracking.also: [swanlab]")
     draft.same("report_to", "tracking: none")
     if draft.on("run_name"):
         draft.put("run_name", "name", str(draft.value("run_name")))
     if draft.on("output_dir"):
         draft.put("output_dir", "output", str(draft.value("output_dir")), "each run gets a folder of its own there")
+
+
+def swanlab(draft: Draft) -> None:
+    if not draft.on("use_swanlab"):
+        return
+    draft.put("swanlab_project", "tracking.project", draft.value("swanlab_project") or "llamafactory")
+    if draft.on("swanlab_workspace"):
+        draft.put("swanlab_workspace", "tracking.entity", str(draft.value("swanlab_workspace")))
+    draft.idle("swanlab_run_name", "it is named as the run folder")
+    draft.idle("swanlab_logdir", "the run folder holds it")
+    if draft.value("swanlab_mode") in (None, "cloud"):
+        draft.idle("swanlab_mode", "cloud, as here")
+    else:
+        draft.refuse("swanlab_mode", "it is stated in the environment: set SWANLAB_MODE=local for the run, and leave it out here")

@@ -10,6 +10,7 @@ from typing import Any
 from conf.schema import Composed, Zero
 from conf.shardings import sharding_row, sharding_types
 from conf.signs import PHASES
+from conf.trackers import NONE, TRACKERS
 from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
@@ -69,6 +70,10 @@ def size(key: str, least: int, most: int) -> Limit:
 def all_words(value: list[str]) -> bool:
     """OmegaConf lets a list inside of a list of strings pass."""
     return len(value) > 0 and all(isinstance(word, str) and word != "" for word in value)
+
+
+def all_trackers(value: list[str]) -> bool:
+    return len(set(value)) == len(value) and set(value) <= set(TRACKERS)
 
 
 LIMITS: tuple[Limit, ...] = (
@@ -183,7 +188,8 @@ LIMITS: tuple[Limit, ...] = (
     counted("cluster.ranks_per_node", 1, MOST_PROCESSES),
     counted("cluster.cpus_per_rank", 1, MOST_PROCESSES),
     counted("cluster.signal_seconds", 1, MOST_SECONDS),
-    one_of("tracking.name", "none", "tensorboard", "wandb"),
+    one_of("tracking.name", NONE, *TRACKERS),
+    Limit("tracking.also", all_trackers, f"a list of different names among {', '.join(TRACKERS)}"),
     *(counted(f"hang.{phase}", 0) for phase in PHASES),
     one_of("gate.mode", "enforce", "advise", "off"),
     one_of("gate.floor", "strict", "advisory"),
@@ -198,7 +204,15 @@ def check_values(run: Composed) -> None:
         ConfigError: a line for each, naming the key, the value and what it may be.
     """
     together(*(partial(check, run) for check in (refuse_odd_name, refuse_odd_output, refuse_any_out_of_range, refuse_lists_in_lists)))
-    alone = (refuse_empty_texts, refuse_other_sharding, check_rewards, refuse_no_source, refuse_other_evaluation, refuse_other_data)
+    alone = (
+        refuse_odd_trackers,
+        refuse_empty_texts,
+        refuse_other_sharding,
+        check_rewards,
+        refuse_no_source,
+        refuse_other_evaluation,
+        refuse_other_data,
+    )
     together(*(partial(check, run) for check in alone))
 
 
@@ -214,6 +228,16 @@ def refuse_odd_output(run: Composed) -> None:
         raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
     if any(not character.isprintable() for character in run.output):
         raise ConfigError(f"output={run.output!r} holds a character that cannot be shown. Set it to a folder without it.")
+
+
+def refuse_odd_trackers(run: Composed) -> None:
+    tracking = run.tracking
+    if tracking.also and tracking.name == NONE:
+        raise ConfigError(
+            f"tracking.also=[{','.join(tracking.also)}] stands beside tracking=none. Use tracking={tracking.also[0]}, and name the others here."
+        )
+    if tracking.name in tracking.also:
+        raise ConfigError(f"tracking.also=[{','.join(tracking.also)}] names tracking={tracking.name} again. Remove it from tracking.also.")
 
 
 def refuse_no_source(run: Composed) -> None:

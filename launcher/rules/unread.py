@@ -17,6 +17,7 @@ from conf.ranks import ranks
 from conf.run_dir import RunDir
 from conf.schema import Composed, Grpo, Qlora, Run, Slurm, Zero
 from conf.stages import Loss, StageRow, stage_row
+from conf.trackers import read_by_one
 from launcher.facts.data import held_out_samples
 
 
@@ -73,7 +74,7 @@ ALWAYS: Mapping[str, str] = {
         "licenses mail_user mail_type comment dependency after directives setup export container"
     ),
     "hang": "starting data loading compiling training evaluation generation saving",
-    "tracking": "name",
+    "tracking": "name also",
     "gate": "mode",
 }
 
@@ -219,8 +220,14 @@ READ_IF: tuple[Reading, ...] = (
     ),
     Reading(("cluster.gpu_type",), lambda known: known.run.node.gpus > 0, ON_CPU, "describe the node with node="),
     Reading(
-        ("tracking.project", "tracking.entity"),
-        lambda known: known.run.tracking.name == "wandb",
+        ("tracking.project",),
+        lambda known: read_by_one(known.run.tracking, "project"),
+        "tracking={run.tracking.name} has none",
+        "use tracking=wandb",
+    ),
+    Reading(
+        ("tracking.entity",),
+        lambda known: read_by_one(known.run.tracking, "entity"),
         "tracking={run.tracking.name} has none",
         "use tracking=wandb",
     ),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from conf import exit_codes
 from conf.run_dir import write_text_atomically
-from launcher.command import HUB_SECRETS, SECRETS, WANDB_SECRETS, Command
+from launcher.command import HUB_SECRETS, SECRETS, TRACKER_SECRETS, Command
 from launcher.errors import ConfigError
 from launcher.facts.model.facts import ModelFacts, ModuleKind
 from launcher.facts.model.families import traits_of
@@ -105,7 +105,7 @@ def finished(module: str, folder: str, what: str) -> subprocess.CompletedProcess
     Raises:
         ConfigError: where it does not end.
     """
-    command = Command((sys.executable, "-m", module, folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *WANDB_SECRETS))
+    command = Command((sys.executable, "-m", module, folder), (), FORCED, (*SECRETS, *HUB_SECRETS, *TRACKER_SECRETS))
     try:
         return subprocess.run(command.argv, env=command.environment(os.environ), capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

@@ -58,6 +58,10 @@ MET: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         {"stage": "dpo", "pref_beta": 0.1, "pref_loss": "sigmoid", "dataset": "dpo_en_demo", "learning_rate": 5.0e-6},
         {**LORA, **BATCH, "stage": "dpo", "stage.loss": "sigmoid", "stage.beta": 0.1, "data.sets": ["dpo_en_demo"], "optim.lr": 5e-6},
     ),
+    "two trackers": (
+        {"report_to": ["wandb", "comet_ml"], "use_swanlab": True, "swanlab_project": "mine", "swanlab_mode": "cloud"},
+        {"tracking": "wandb", "tracking.also": ["comet", "swanlab"], "tracking.project": "mine"},
+    ),
     "dpo with orpo": ({"stage": "dpo", "pref_beta": 0.1, "pref_loss": "orpo"}, {"stage": "orpo", "stage.beta": 0.1}),
     "dpo with simpo": (
         {"stage": "dpo", "pref_beta": 2.0, "pref_loss": "simpo", "simpo_gamma": 1.0},
@@ -215,7 +219,8 @@ REFUSING: dict[str, tuple[Mapping[str, Any], str]] = {
     "two adapters": ({"adapter_name_or_path": "a,b"}, "adapter_name_or_path"),
     "a whole module beside adapters": ({"additional_target": "embed_tokens"}, "additional_target"),
     "settings of a schedule": ({"lr_scheduler_kwargs": {"num_cycles": 3}}, "lr_scheduler_kwargs"),
-    "a tracker that is not here": ({"report_to": "mlflow"}, "report_to"),
+    "a tracker that is not here": ({"report_to": ["wandb", "neptune"]}, "report_to"),
+    "a mode of a tracker": ({"use_swanlab": True, "swanlab_mode": "local"}, "swanlab_mode"),
     "a name that nobody knows": ({"lerning_rate": 1}, "lerning_rate"),
     "no number": ({"learning_rate": "fast"}, "learning_rate"),
     "a checkpoint of theirs": ({"resume_from_checkpoint": "saves/checkpoint-5"}, "resume_from_checkpoint"),

@@ -109,7 +109,7 @@ def test_a_server_that_refuses_is_said_once_and_the_metrics_are_kept(tmp_path: P
     warnings = told(tmp_path)
     assert len(warnings) == 2
     assert all(line.startswith("WARNING: tracking=wandb: ") and "The metrics are kept on disk." in line for line in warnings)
-    known = RunDir(tmp_path).tracked.read_text().strip()
+    known = RunDir(tmp_path).tracked("wandb").read_text().strip()
     assert [any(known in question for question in start["asked"]) for start in (first, second)] == [True, True]
     kept = list((tmp_path / "wandb").glob(f"offline-run-*-{known}/run-{known}.wandb"))
     assert len(kept) == 2
