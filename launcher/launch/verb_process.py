@@ -15,7 +15,7 @@ from conf.hub import cache_alone, hub_silence
 from conf.request import Chat, Evaluate, Export, MakeUp, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
-from launcher.command import HUB_SECRETS, SECRETS, UTF8, WANDB_SECRETS, Command
+from launcher.command import HUB_SECRETS, SECRETS, UTF8, TRACKER_SECRETS, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.execute import end_with_this_process
 
@@ -31,7 +31,7 @@ FROM_CACHE = (("HF_HUB_OFFLINE", "1"),)  # the libraries look into their caches 
 
 def verb_command(verb: str, folder: Path, *, needs_hub: bool, hides_gpus: bool, offline: bool = False) -> Command:
     forced = (("PYTHONSAFEPATH", "1"), UTF8, *(ON_CPU if hides_gpus else ()), *(FROM_CACHE if offline else ()))
-    secrets = (*SECRETS, *WANDB_SECRETS, *(() if needs_hub else HUB_SECRETS))
+    secrets = (*SECRETS, *TRACKER_SECRETS, *(() if needs_hub else HUB_SECRETS))
     return Command((sys.executable, "-m", f"trainers.verbs.{verb}", str(folder)), QUIET, forced, secrets)
 
 
