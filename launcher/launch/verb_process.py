@@ -15,7 +15,7 @@ from conf.hub import cache_alone, hub_silence
 from conf.request import Chat, Evaluate, Export, MakeUp, Predict, Prepare, Validate, save_request
 from conf.run_dir import RunDir, save_run
 from conf.schema import Composed
-from launcher.command import HUB_SECRETS, SECRETS, UTF8, TRACKER_SECRETS, Command
+from launcher.command import HUB_SECRETS, SECRETS, TRACKER_SECRETS, UTF8, Command
 from launcher.errors import BY_EXIT_CODE, RanksFailed, RegimenError
 from launcher.launch.execute import end_with_this_process
 

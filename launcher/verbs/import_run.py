@@ -1,5 +1,6 @@
-"""The verb import: a training file or command of LLaMA-Factory becomes a file of a run."""
+"""The verb import: a training file or command of LLaMA-Factory, or a training file of axolotl, becomes a file of a run."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +11,13 @@ from launcher.composition.compose import compose
 from launcher.composition.described import as_file, described, in_grammar, save
 from launcher.composition.run_file import read_run_file
 from launcher.errors import ConfigError
+from launcher.moving import afterwards, axolotl, translate
 from launcher.moving.arguments import ENDINGS, read_command, read_file
 from launcher.moving.draft import ASSUMED, REFUSED, TRANSLATED, Draft, in_words
-from launcher.moving.translate import translate
-
-AFTERWARDS = {
-    "do_predict": "regimen predict RUN --data SET answers the prompts of a set with a trained run, or with a model's folder",
-    "export_dir": "regimen export RUN --to FOLDER writes a model from a trained run",
-    "infer_backend": "regimen chat RUN answers questions with a trained run, or with a model's folder",
-}
 
 
-def import_run(words: Sequence[str], to: Path | None) -> Draft:
-    """Translate, say what became of every argument, and write the file, or print it where `to` is None.
+def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> Draft:
+    """Translate, say what became of every argument, and write the file, or print it where `to` is None. `starts`: the run is started afterwards.
 
     Raises:
         ConfigError: where an argument cannot mean the same here; then nothing is written.
@@ -30,14 +25,15 @@ def import_run(words: Sequence[str], to: Path | None) -> Draft:
     named = next((word for word in words if word.endswith(ENDINGS) and "=" not in word and not word.startswith("-")), None)
     single = words == [named]
     given = read_file(Path(words[0])) if single else read_command(words)
-    refuse_without_training(given)
-    draft = translate(given, Path(named or "").parent)
-    print("\n".join(report(draft)), file=sys.stderr)
-    if draft.refused:
-        listed = "\n".join(f"  {name}: {why}." for name, why in draft.refused)
-        raise ConfigError(f"{len(draft.refused)} of the arguments cannot mean the same here, so no file is written:\n{listed}")
+    verb = afterwards.verb_of(given)
+    if verb is not None:
+        return import_afterwards(verb, given, "--save" if to is not None else "--run" if starts else None)
+    program, translated = ("axolotl", axolotl.translate) if axolotl.is_axolotl(given) else ("LLaMA-Factory", translate.translate)
+    draft = translated(given, Path(named or "").parent)
+    print("\n".join(report(draft, program)), file=sys.stderr)
+    refuse_refused(draft, "no file is written")
     values = without_common(draft)
-    head = f"Translated from LLaMA-Factory{f' ({named})' if single else ''} by regimen import."
+    head = f"Translated from {program}{f' ({named})' if single else ''} by regimen import."
     if to is None:
         print(as_file(values, head, draft.notes), end="")
     else:
@@ -69,16 +65,25 @@ def start(draft: Draft) -> int:
     return train.train(overrides_of(draft), [], detached=False, trust=Trust(take_over=False, other_owner=False))
 
 
-def refuse_without_training(given: dict[str, object]) -> None:
-    """Files of export, chat and predict describe no run. Raises ConfigError with the command that does the same."""
-    if given.get("do_train") or given.get("dataset") is not None:
-        return
-    for name, line in AFTERWARDS.items():
-        if given.get(name):
-            raise ConfigError(f"This describes no training ({name} without dataset). {line} (docs/guides/after_training.md).")
+def import_afterwards(verb: str, given: dict[str, Any], option: str | None) -> Draft:
+    """A file of export, predict or chat describes no run: print the command that does the same."""
+    draft, words = afterwards.translate(verb, given)
+    print("\n".join(report(draft, "LLaMA-Factory")), file=sys.stderr)
+    refuse_refused(draft, "no command is written")
+    if option is not None:
+        what = {"--save": "file of a run to save", "--run": "run to start"}[option]
+        raise ConfigError(f"This describes no training but {verb}, so there is no {what}. Leave out {option} to see the command.")
+    print("regimen " + shlex.join(words))
+    return draft
 
 
-def report(draft: Draft) -> list[str]:
+def refuse_refused(draft: Draft, instead: str) -> None:
+    if draft.refused:
+        listed = "\n".join(f"  {name}: {why}." for name, why in draft.refused)
+        raise ConfigError(f"{len(draft.refused)} of the arguments cannot mean the same here, so {instead}:\n{listed}")
+
+
+def report(draft: Draft, program: str) -> list[str]:
     """One line for each argument, in the order of the file."""
     width = max(len(name) for name in draft.given)
     lines = []
@@ -87,4 +92,4 @@ def report(draft: Draft) -> list[str]:
         sign = {TRANSLATED: "->", REFUSED: "REFUSED:"}.get(outcome.kind, "no effect:")
         lines.append(f"{name:<{width}}  {sign} {outcome.said}")
     assumed = [f"{key}: {in_words(value)}" for key, value in draft.values.items() if is_assumed(draft, key)]
-    return [*lines, f"Not stated, and so the default of LLaMA-Factory: {', '.join(assumed)}."] if assumed else lines
+    return [*lines, f"Not stated, and so the default of {program}: {', '.join(assumed)}."] if assumed else lines

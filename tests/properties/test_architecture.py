@@ -73,6 +73,7 @@ def test_trainers_ask_the_environment_in_one_place() -> None:
         "trainers/ranks/extensions.py",
         "trainers/checkpoints/pickles.py",
         "trainers/callbacks/tracking.py",
+        "trainers/callbacks/integrations.py",
     }
     assert readers - for_libraries <= {"trainers/__main__.py", "trainers/ranks/place.py"}
 

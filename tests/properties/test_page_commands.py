@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.yaml").write_text("recipe: demo\n")  # a file of a run, and two of LLaMA-Factory
     for theirs in ("lf.yaml", "llama3_lora_sft.yaml"):
         (tmp_path / theirs).write_text("stage: sft\nmodel_name_or_path: Qwen/Qwen2.5-0.5B-Instruct\ndataset: identity\n")
+    (tmp_path / "axolotl.yml").write_text("base_model: Qwen/Qwen2.5-0.5B\ndatasets: [{path: my.jsonl, type: alpaca}]\nlearning_rate: 2e-4\n")
     for place in ("data", "my_data", "law_data"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "dataset_info.json").write_text(json.dumps({"alpaca_en_demo": {"file_name": "my.jsonl"}}))

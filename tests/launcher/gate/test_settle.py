@@ -155,6 +155,18 @@ def test_every_limit_has_its_boundaries_here() -> None:
     assert {limit.key for limit in LIMITS} == {key for key, *_ in BOUNDARIES}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("tracking.also=[mlflow]",), r"^tracking.also=\[mlflow\] stands beside tracking=none. Use tracking=mlflow"),
+        (("tracking=wandb", "tracking.also=[wandb]"), r"^tracking.also=\[wandb\] names tracking=wandb again. Remove it"),
+    ],
+)
+def test_further_trackers_stand_beside_a_first_one(overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_values(compose([*DEMO, *overrides]))
+
+
 def test_every_limit_names_a_key_of_the_schema() -> None:
     for limit in LIMITS:
         group, field = limit.key.split(".")

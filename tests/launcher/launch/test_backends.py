@@ -160,7 +160,7 @@ def test_the_interpreters_folder_is_the_last_to_be_searched() -> None:
     assert environment(on_gpus(), {"PATH": f"{folder}:/b"})["PATH"] == f"{folder}:/b"
 
 
-SECRETS = {"AWS_SECRET_ACCESS_KEY": "a", "GITHUB_TOKEN": "b", "OPENAI_API_KEY": "c", "HF_TOKEN": "d", "WANDB_API_KEY": "e"}
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "a", "GITHUB_TOKEN": "b", "OPENAI_API_KEY": "c", "HF_TOKEN": "d", "WANDB_API_KEY": "e", "COMET_API_KEY": "f"}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,7 @@ SECRETS = {"AWS_SECRET_ACCESS_KEY": "a", "GITHUB_TOKEN": "b", "OPENAI_API_KEY": 
     [
         ((), set()),
         (("tracking=wandb",), {"WANDB_API_KEY"}),
+        (("tracking=tensorboard", "tracking.also=[comet,trackio]"), {"COMET_API_KEY", "HF_TOKEN"}),
         (("data.sets=[tatsu-lab/alpaca]",), {"HF_TOKEN"}),
         (("model.path=meta-llama/Llama-3.1-8B",), {"HF_TOKEN"}),
         (("model.tokenizer=meta-llama/Llama-3.1-8B",), {"HF_TOKEN"}),

@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def test_an_optimizer_whose_library_is_absent_is_refused_with_the_command_that_i
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"optim=galore needs galore-torch, .* `pip install galore-torch`"):
         judge_run(compose(GALORE))
+
+
+def test_a_tracker_whose_package_is_absent_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "comet_ml" else find_spec(name))
+    run = compose(["model=demo", "data=demo", "node=cpu", "tracking=tensorboard", "tracking.also=[comet]"])
+    with pytest.raises(
+        ConfigError, match=r"^tracking=comet needs the package comet-ml, .* `.*python.* -m pip install comet-ml`, or use tracking=none"
+    ):
+        judge_run(run)
 
 
 def test_every_optimizer_of_a_development_environment_finds_its_library() -> None:

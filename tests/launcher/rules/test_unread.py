@@ -66,6 +66,7 @@ def test_every_key_is_always_read_or_has_a_row_that_says_when() -> None:
         ("node=h100_80 node.network=5", "node.network", "the run has one node"),
         ("cluster=slurm cluster.gpu_type=a100", "cluster.gpu_type", "node=cpu has no GPUs"),
         ("tracking=tensorboard tracking.project=mine", "tracking.project", "tracking=tensorboard has none"),
+        ("tracking=mlflow tracking.entity=mine", "tracking.entity", "tracking=mlflow has none"),
         ("gate.mode=off gate.margin=0.2", "gate.margin", "gate.mode=off checks nothing"),
         ("gate.floor=advisory", "gate.floor", "the published hardware table is not asked"),
         ("cluster=slurm gate.canary=true", "gate.canary", "a canary decides only runs on this machine"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.cli import main
+from launcher.cli import main, parsed_arguments
 from launcher.composition.compose import compose
 from launcher.composition.run_file import read_run_file
 
@@ -81,15 +81,62 @@ def test_run_starts_what_was_translated_through_the_gate_of_train(theirs: Path, 
     assert not (tmp_path / "saves").exists()
 
 
+EXPORT = "model_name_or_path: a/b\nadapter_name_or_path: saves/lora\ntemplate: llama3\nexport_dir: merged\nexport_size: 5\nexport_device: cpu\n"
+PREDICT = """model_name_or_path: a/b
+template: llama3
+stage: sft
+do_predict: true
+predict_with_generate: true
+eval_dataset: identity,alpaca_en_demo
+max_samples: 50
+cutoff_len: 2048
+per_device_eval_batch_size: 1
+output_dir: saves/predict
+"""
+CHAT = "model_name_or_path: a/b\ntemplate: llama3\ninfer_backend: huggingface\ntrust_remote_code: true\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [("export_dir", "regimen export RUN --to FOLDER"), ("do_predict", "regimen predict RUN"), ("infer_backend", "regimen chat RUN")],
+    ("text", "command"),
+    [
+        (EXPORT, "regimen export RUN --to merged --shard-size 5GB"),
+        (
+            PREDICT,
+            "regimen predict RUN --data identity --data alpaca_en_demo data.folder=data data.max_samples=50 data.cutoff=2048 --batch 1 "
+            "--to saves/predict --max-new-tokens 1024 --temperature 0.95 --top-p 0.7",
+        ),
+        (PREDICT + "do_sample: false\n", "--max-new-tokens 1024"),
+        (CHAT, "regimen chat RUN --max-new-tokens 1024 --temperature 0.95 --top-p 0.7"),
+    ],
 )
-def test_a_file_of_another_verb_names_ours(name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_trains_nothing_becomes_the_command_that_does_the_same(
+    text: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "other.yaml"
-    path.write_text(f"model_name_or_path: a/b\n{name}: somewhere\n")
-    assert main(["import", str(path)]) == 2
-    assert line in capsys.readouterr().err
+    path.write_text(text)
+    assert main(["import", str(path)]) == 0
+    printed, said = capsys.readouterr()
+    assert printed.strip().endswith(command)
+    parsed_arguments(printed.split()[1:])  # a command that there is
+    assert {line.split(" ")[0] for line in said.splitlines()} >= {line.split(":")[0] for line in text.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "told"),
+    [
+        (EXPORT + "export_quantization_bit: 4\n", (), "export_quantization_bit: an exported model is not quantised"),
+        (CHAT + "colour: red\n", (), "colour: it is not an argument that is known of chat"),
+        (CHAT, ("--save", "mine.yaml"), "so there is no file of a run to save. Leave out --save"),
+        (CHAT, ("--run",), "so there is no run to start. Leave out --run"),
+    ],
+)
+def test_what_cannot_be_done_of_such_a_file_is_refused(
+    text: str, more: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(text)
+    assert main(["import", str(path), *more]) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "\ufeff- x"])
