@@ -55,7 +55,9 @@ marked `the default there`. `--run` starts the run at once. These differ, and th
 - `ppo` draws answers from all tokens (no `top_p`, no `top_k`), and its price of divergence is fixed (`stage.kl_coef`).
 - Of a DeepSpeed file the stage and the offloading count. Its bucket sizes and other settings are regimen's own.
 
-The translation of 50 sets of arguments, and the refusal of 28 more, is tested against values worked out by hand
+A file of export, predict or chat describes no run. It becomes the command that does the same, in which RUN stands for the run folder.
+
+The translation of 51 sets of arguments, and the refusal of 29 more, is tested against values worked out by hand
 (`tests/launcher/moving/test_translate.py`). Nothing was trained with LLaMA-Factory beside regimen.
 """
 TOP = (("name", "${stage.name}-${regime.name}-${model.name}"), ("output", "outputs"))
