@@ -108,9 +108,9 @@ def test_four_at_once_keep_one_run_through_a_resume_and_need_no_network(tmp_path
     assert ("optim.lr",) in rows(kept / "mlflow.db", "select key from params")
 
     [database] = (kept / "trackio").glob("*.db")
-    logged = rows(database, "select run_name, metrics from metrics order by id")
+    logged = rows(database, "select run_id, metrics from metrics order by id")
     assert [json.loads(text)["train/global_step"] for _, text in logged] == list(range(10))
-    assert len({name for name, _ in logged}) == 1
+    assert len({run for run, _ in logged}) == 1
 
     swanlab = sorted((kept / "swanlab").glob("run-*"))
     known = run_dir.tracked("swanlab").read_text().strip()
