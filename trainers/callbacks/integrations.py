@@ -112,6 +112,7 @@ class SwanLab(Integrated):
         return {
             "SWANLAB_LOG_DIR": str(self.run_dir.tracking / "swanlab"),
             "SWANLAB_INTERACTIVE": "false",  # nobody answers a rank's question for a key
+            "SWANLAB_TERMINAL_PROXY_TYPE": "none",  # nothing stands in the place of this process's output: log/rank-0.txt has it
         }
 
     def start(self) -> None:
@@ -156,7 +157,8 @@ class Comet(Integrated):
             "COMET_AUTO_LOG_CODE": "false",  # of the working folder, and its differences from the last commit: nobody asked for them
             "COMET_AUTO_LOG_GIT_METADATA": "false",
             "COMET_AUTO_LOG_GIT_PATCH": "false",
-            "COMET_AUTO_OUTPUT_LOGGING": "false",
+            "COMET_AUTO_LOG_OUTPUT_LOGGER": "",  # nothing stands in the place of this process's output, which log/rank-0.txt has
+            "COMET_AUTO_LOG_ENV_DETAILS": "false",  # packages, addresses, and a question to the cloud's server of metadata
         }
 
     def finish(self) -> None:
