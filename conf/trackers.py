@@ -1,9 +1,14 @@
 """Where metrics can go beside the run folder: one row for each tracker. How each is spoken to: trainers/callbacks."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conf.rows import row_of
-from conf.schema import Tracking
+
+if TYPE_CHECKING:
+    from conf.schema import Tracking  # which would bring Hydra into what reads only the names of secrets
 
 NONE = "none"
 

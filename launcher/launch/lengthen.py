@@ -15,7 +15,7 @@ from conf.schedules import depends_on_total, rate, schedule_row, warmup_steps
 from conf.schema import Composed, Run
 from launcher.composition.recorded import LENGTH
 from launcher.errors import ConfigError
-from launcher.launch.rewind import NEWEST
+from launcher.launch.rewind import NEWEST, START
 from launcher.launch.status import status_of
 from launcher.words import plural
 
@@ -62,6 +62,8 @@ def lengthening(run_dir: RunDir, before: Run, after: Composed) -> Lengthening | 
 def standing(run_dir: RunDir, after: Composed) -> int:
     """The step from which the run goes on; 0 where it has no checkpoint."""
     wanted = after.checkpoint.resume
+    if wanted == START:
+        return 0
     there = committed(run_dir) if wanted == NEWEST else [run_dir.checkpoints / wanted]
     return step_of(there[0]) if there else 0
 

@@ -73,7 +73,7 @@ def all_words(value: list[str]) -> bool:
 
 
 def all_trackers(value: list[str]) -> bool:
-    return len(set(value)) == len(value) and set(value) <= set(TRACKERS)
+    return all(name in TRACKERS for name in map(str, value)) and len(set(map(str, value))) == len(value)
 
 
 LIMITS: tuple[Limit, ...] = (
