@@ -33,8 +33,13 @@ def read_plain(path: Path, most: int = MOST, around: int | None = None) -> Shown
         size = os.fstat(file.fileno()).st_size
         end = max(0, size - most)
         start = end if around is None else min(max(0, around - most // 2), end)
-        file.seek(start)
-        read = file.read(most)
+        file.seek(max(0, start - 1))
+        read = file.read(most + min(1, start))
+        if start > 0:  # whole lines: of half of a secret nobody could tell what it is
+            begin = read.find(b"\n") + 1 or 1
+            read, start = read[begin:], start - 1 + begin
+        if start + len(read) < size:
+            read = read[: read.rfind(b"\n") + 1 or len(read)]
         return Shown(visible(read.decode("utf-8", errors="replace")), size, start, max(0, size - start - len(read)))
 
 

@@ -66,7 +66,7 @@ VERBS: Mapping[str, Verb] = {
     "chat": Verb(
         "infer_backend",
         {
-            **{"default_system": option("--system"), "max_new_tokens": option("--max-new-tokens"), "temperature": option("--temperature")},
+            **{"default_system": key("--system"), "max_new_tokens": option("--max-new-tokens"), "temperature": option("--temperature")},
             **{"top_p": option("--top-p"), "seed": option("--seed")},
         },
         {**SAMPLING, "max_new_tokens": 1024},

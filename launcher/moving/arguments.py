@@ -23,6 +23,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        refuse_repeated(path, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -32,6 +33,16 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path} holds no arguments. A training file of LLaMA-Factory has lines such as `stage: sft`.")
     return {str(name): value for name, value in content.items()}
+
+
+def refuse_repeated(path: Path, text: str) -> None:
+    """Of a key that stands twice a reader of YAML or JSON takes the last value, and says nothing."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)  # JSON is YAML too
+    seen: set[str] = set()
+    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
+        if str(key.value) in seen:
+            raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice. Keep one of the two.")
+        seen.add(str(key.value))
 
 
 def read_command(words: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,10 @@ DEFAULTS: Mapping[str, Any] = {
     **{"gradient_checkpointing": False, "simpo_gamma": 0.5, "cpo_alpha": 1.0, "kto_desirable_weight": 1.0, "kto_undesirable_weight": 1.0},
 }
 READ_BY_COLUMNS = ("alpaca", "sharegpt", "chat_template", "completion", "pretrain")  # types whose records are known by their columns here
-FIELDS = {"field_messages": ("messages", "conversations", "conversation"), "message_property_mappings": ()}
+FIELDS = {"field_messages": ("messages", "conversations", "conversation")}
+# Of one message: the columns, and the names of who speaks, that are known here.
+COLUMNS = {"role": {"role", "from"}, "content": {"content", "value"}}
+SPEAKERS = {"system": {"system"}, "user": {"human", "user"}, "assistant": {"gpt", "assistant"}, "tool": {"tool"}}
 
 
 def is_axolotl(given: Mapping[str, Any]) -> bool:
@@ -56,7 +59,11 @@ def model(draft: Draft) -> None:
     if draft.value("tokenizer_config") not in (None, path):
         draft.refuse("tokenizer_config", "the tokenizer of another model changes what each row of the embeddings means. Leave it out")
     draft.idle("tokenizer_config", "the tokenizer of the model, as here")
-    others = sorted({"bos_token", "eos_token", "unk_token"} & set(draft.value("special_tokens") or {}))
+    special = draft.value("special_tokens") or {}
+    if not isinstance(special, Mapping):
+        draft.refuse("special_tokens", f"{special!r} is no table of names and tokens")
+        return
+    others = sorted({"bos_token", "eos_token", "unk_token"} & set(special))
     why = (
         f"the tokenizer's own are used, also for {', '.join(others)}. See what is written: regimen data validate"
         if others
@@ -123,6 +130,8 @@ def regime(draft: Draft) -> None:
     elif kind == "qlora" and not four:
         draft.refuse("adapter", "qlora needs load_in_4bit: true")
     else:
+        if four and eight:
+            draft.refuse("load_in_8bit", "load_in_4bit is on too. Leave one of them out")
         draft.put("adapter", "regime", "qlora" if four or eight else "lora")
         if four or eight:
             draft.put("load_in_4bit" if four else "load_in_8bit", "regime.bits", 4 if four else 8)
@@ -160,9 +169,12 @@ def lora(draft: Draft) -> None:
 def data(draft: Draft) -> None:
     name = "pretraining_dataset" if draft.value("pretraining_dataset") is not None else "datasets"
     rows = listed(draft)
+    stated = draft.value(name)
     if not rows or not all(isinstance(row.get("path"), str) for row in rows):
         draft.refuse(name, "each of its entries needs a path")
         return
+    if isinstance(stated, list) and len(rows) < len(stated):
+        draft.refuse(name, f"{next(row for row in stated if not isinstance(row, Mapping))!r} is no table with a path")
     if name != "datasets" and draft.on("datasets"):
         draft.refuse("datasets", "pretraining_dataset is stated too. Leave one of them out")
     draft.values["data"] = "files"
@@ -192,14 +204,18 @@ def notes_of(draft: Draft, name: str, row: Mapping[str, Any]) -> list[str]:
     kind = row.get("type", "pretrain" if name == "pretraining_dataset" else "")
     base = kind.split(".")[0] if isinstance(kind, str) else ""
     preferring = draft.on("rl") or draft.on("reward_model")
-    if base not in READ_BY_COLUMNS and not preferring:
+    if not isinstance(kind, str) or (base not in READ_BY_COLUMNS and not preferring):
         draft.refuse(
             name, f"type {kind!r} of {row['path']} is not known by its columns. Describe the set in a dataset_info.json (docs/guides/data.md)"
         )
     for key, value in row.items():
-        if key in ("path", "type", "ds_type", "trust_remote_code", "roles") or value in (None, "") or (key, value) == ("split", "train"):
+        if key in ("path", "type", "ds_type", "trust_remote_code") or value in (None, "") or (key, value) == ("split", "train"):
             continue
-        if key in FIELDS and (key == "message_property_mappings" or value in FIELDS[key]):
+        if (
+            value in FIELDS.get(key, ())
+            or (key == "message_property_mappings" and known(value, COLUMNS))
+            or (key == "roles" and known(value, SPEAKERS))
+        ):
             continue
         if key in ("field_chosen", "field_rejected") and f"field_{value}" == key:
             continue
@@ -207,6 +223,12 @@ def notes_of(draft: Draft, name: str, row: Mapping[str, Any]) -> list[str]:
     if preferring:
         return ["its columns decide how it is read: regimen data validate shows it"]
     return ["an input follows its instruction without a heading of its own"] if base == "alpaca" else []
+
+
+def known(stated: Any, names: Mapping[str, set[str]]) -> bool:
+    """Whether a table states nothing else than the names that are known here."""
+    rows = stated.items() if isinstance(stated, Mapping) else [("", stated)]
+    return all({str(name) for name in (value if isinstance(value, list) else [value])} <= names.get(str(key), set()) for key, value in rows)
 
 
 def template(draft: Draft, texts: bool) -> None:

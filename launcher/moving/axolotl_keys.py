@@ -156,6 +156,8 @@ def precision(draft: Draft) -> None:
         draft.put("bf16", "training.precision", "bf16" if learned else "bf16_amp", note)
     elif draft.on("fp16"):
         draft.put("fp16", "training.precision", "fp16_amp")
+        if draft.stated("bf16") and str(draft.value("bf16")).lower() in ("true", "full"):
+            draft.refuse("bf16", "fp16 is on too. Leave one of them out")
     else:
         draft.values["training.precision"] = "fp32"
         draft.same("bf16", "training.precision: fp32")
@@ -236,8 +238,10 @@ def settle_others(draft: Draft) -> None:
         off: Any = value.lower() if isinstance(value, str) else value
         if name in reasons:
             draft.idle(name, reasons[name])
+        elif name == "shuffle_merged_datasets" and off is False:
+            draft.refuse(name, "samples are drawn in an order of their own here. Leave it out")
         elif off in OFF:
-            draft.idle(name, "off, as here")
+            draft.idle(name, "off, as here" if name in REFUSED or name in draft.defaults else "off; the key is not known here")
         elif name in REFUSED:
             draft.refuse(name, REFUSED[name])
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.board import searching
+from launcher.board.files import read_plain
 from launcher.board.searching import Found, search
 
 
@@ -65,3 +66,26 @@ def test_a_link_a_pipe_and_no_words_find_nothing(tmp_path: Path) -> None:
     assert search(tmp_path / "link.txt", "words", 0) is None
     assert search(tmp_path / "log.txt", "", 0) is None
     assert found_in(tmp_path / "log.txt", "words", 10**9).over
+
+
+@pytest.mark.parametrize("between", [106, 140, 150, 200, 4000, 4090, 4200])
+def test_no_part_of_a_secret_is_shown_wherever_it_is_cut(tmp_path: Path, between: int) -> None:
+    secret, log = "hf_" + "a1B2c3D4e5" * 4, tmp_path / "rank-0.txt"
+    log.write_text(f"before {secret} {'.' * between} needle {'.' * (between + 200)} {secret} behind\n" + "needle and more\n")
+    for start in range(len(f"before {secret} ")):
+        found = found_in(log, "NEEDLE", start).lines
+        assert [("needle" in line.text, "a1B2c3" in line.text) for line in found] == [(True, False)] * 2
+    assert all(secret[4:20] not in line.text for line in found_in(log, secret[4:20], 0).lines)
+
+
+def test_a_window_of_a_file_begins_and_ends_with_whole_lines(tmp_path: Path) -> None:
+    log = tmp_path / "rank-0.txt"
+    log.write_text("".join(f"line {number} hf_{'a1B2c3D4e5' * 4}\n" for number in range(1000)))
+    for around in range(20_000, 20_070):
+        window = read_plain(log, 400, around)
+        assert window is not None
+        lines = window.text.splitlines()
+        assert len(lines) >= 5
+        assert all(line.startswith("line ") and line.endswith("e5") for line in lines)
+        assert log.read_bytes()[window.left_out :].startswith(lines[0].encode())
+        assert window.left_out + len(window.text) + window.after == window.size

@@ -78,7 +78,7 @@ def test_host_memory_is_judged_where_it_is_known():
     verdict = judge(small, facts, predicted)
     assert not verdict.permitted
     assert check(verdict, "HOST_RAM").need == predicted.host
-    assert "saving" in check(verdict, "HOST_RAM").sentence
+    assert "loading" in check(verdict, "HOST_RAM").sentence
 
 
 def test_a_cpu_node_is_judged_by_its_host_memory_alone():

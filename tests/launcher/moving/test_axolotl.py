@@ -176,6 +176,17 @@ REFUSING: dict[str, tuple[Mapping[str, Any], str]] = {
     "a plugin that changes the loss": ({"plugins": ["axolotl.integrations.kd.KDPlugin"]}, "plugins"),
     "grpo": ({"rl": "grpo"}, "rl"),
     "a name that nobody knows": ({"lerning_rate": 1}, "lerning_rate"),
+    "a set that is no table": ({"datasets": [*ALPACA, "c/d"]}, "datasets"),
+    "columns of its own in a comparison": ({"rl": "dpo", "datasets": [{"path": "a/b", "type": {"field_prompt": "q"}}]}, "datasets"),
+    "speakers of other names": ({"datasets": [{"path": "a/b", "type": "chat_template", "roles": {"user": ["x"]}}]}, "datasets"),
+    "columns of messages of other names": (
+        {"datasets": [{"path": "a/b", "type": "chat_template", "message_property_mappings": {"role": "speaker"}}]},
+        "datasets",
+    ),
+    "4 and 8 bits": ({**QLORA, "load_in_8bit": True}, "load_in_8bit"),
+    "two dtypes": ({"bf16": True, "fp16": True}, "bf16"),
+    "special tokens that are none": ({"special_tokens": 5}, "special_tokens"),
+    "sets one after the other": ({"shuffle_merged_datasets": False}, "shuffle_merged_datasets"),
 }
 
 

@@ -145,3 +145,21 @@ def test_a_broken_file_is_one_message(text: str, tmp_path: Path, capsys: pytest.
     path.write_text(text)
     assert main(["import", str(path)]) == 2
     assert capsys.readouterr().err.count("regimen:") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"), [("lf.yaml", "stage: sft\nstage: pt\n", 2), ("lf.json", '{"stage": "sft",\n "bf16": true,\n "stage": "pt"}', 3)]
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(
+    name: str, text: str, line: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert main(["import", str(tmp_path / name)]) == 2
+    assert f"{name}, line {line}: stage stands twice. Keep one of the two." in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_prompt_of_the_system_that_begins_with_a_dash_is_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chat.yaml").write_text("model_name_or_path: a/b\ntemplate: qwen\ninfer_backend: huggingface\ndefault_system: --help\n")
+    assert main(["import", str(tmp_path / "chat.yaml")]) == 0
+    assert "--system=--help" in capsys.readouterr().out
+    assert parsed_arguments(["chat", "RUN", "--system=--help"]).system == "--help"
