@@ -208,7 +208,7 @@ def test_torchrun_reads_the_verdict_on_a_run_that_goes_on(tmp_path: Path) -> Non
 
 def test_torchrun_with_ranks_on_which_a_step_would_take_other_samples_is_refused(tmp_path: Path) -> None:
     run_dir = recorded_run(tmp_path)
-    with pytest.raises(ConfigError, match=r"training\.effective_batch=2 is not a multiple of micro_batch 1 x 4 ranks"):
+    with pytest.raises(ConfigError, match="each step of this run has 2 samples, which 4 ranks cannot share evenly"):
         train.folder_for_torchrun(replace(torchrun_rank(), world=4, ranks_per_node=4), tmp_path / "place", [f"resume={run_dir.path}"], [])
 
 
