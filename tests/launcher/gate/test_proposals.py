@@ -136,7 +136,7 @@ def refused_job(source: random.Random, stage: tuple[str, ...] = ()) -> Job:
             return job
 
 
-@pytest.mark.parametrize(("jobs", "seed"), [(80, 3), pytest.param(1000, 13, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("jobs", "seed"), [(80, 4), pytest.param(1000, 13, marks=pytest.mark.long)])
 def test_every_proposal_for_random_refused_jobs_is_permitted_and_keeps_the_effective_batch(jobs: int, seed: int):
     source = random.Random(seed)
     proposed: Counter[str] = Counter()
