@@ -29,7 +29,7 @@ class SweepStatus:
 def sweep_status(sweep_dir: SweepDir, may_read: Callable[[RunDir], bool] = lambda run_dir: True) -> SweepStatus:
     """How a sweep and its points stand.
 
-    `may_read` says whether the run folder of a point may be opened. Of a point whose folder may not, only its line in the ledger is told.
+    `may_read` says whether the run folder of a point may be opened. Where it may not, the ledger alone says how the point stands.
     """
     events = ledger.events(sweep_dir)
     known = ledger.results(sweep_dir)

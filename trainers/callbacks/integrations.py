@@ -1,6 +1,6 @@
 """Metrics for MLflow, SwanLab, Trackio and Comet by transformers' own integrations, each in a thread of its own (tracking.py).
 
-These libraries are told their folders and names only by the environment. What the user has set there comes first.
+These libraries read their folders and names from environment variables. A variable that the user has set is kept.
 """
 
 import os
