@@ -16,13 +16,12 @@ from typing import Any
 
 from benchmarks.running.cell_runs import surroundings
 from benchmarks.speed import alone
+from benchmarks.speed.host_speed import host_speed
 from benchmarks.speed.times import Cell, composed, one, read, write_data
 from benchmarks.speed.ways import AS_IT_IS
 from launcher.gate.judge import judge_run
 from launcher.timing.launches import launches
 from launcher.timing.work import work_of
-
-STARTS = 20_000
 
 
 def counted(line: dict[str, Any], work: Path) -> float:
@@ -31,25 +30,6 @@ def counted(line: dict[str, Any], work: Path) -> float:
         composed(Cell(line["cell"], tuple(line["overrides"])), work, Path("/nowhere"), ["node=h200_141", "node.host_memory=128000000000"])
     )
     return launches(work_of(judged.run, judged.facts)) * judged.run.training.accumulation
-
-
-def host_speed() -> dict[str, float]:
-    """Microseconds of the host: to add to a small tensor (on the GPU where there is one), and for one turn of a loop of Python."""
-    import torch
-
-    small = torch.zeros(16, device="cuda" if torch.cuda.is_available() else "cpu")
-    for _ in range(STARTS):
-        small.add_(1)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(STARTS):
-        small.add_(1)
-    added = time.perf_counter()
-    total = 0
-    for number in range(50 * STARTS):
-        total += number
-    return {"kernel": (added - began) / STARTS * 1e6, "loop": (time.perf_counter() - added) / (50 * STARTS) * 1e6}
 
 
 def measure(arguments: argparse.Namespace) -> None:

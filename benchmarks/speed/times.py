@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed.times predict --out PREDICTED.jsonl                                     before anything is measured
     python -m benchmarks.speed.times predict --grid small --out PREDICTED.jsonl                        adapters on few tokens, and pairs of answers
+    python -m benchmarks.speed.times predict --grid again --out PREDICTED.jsonl                        as the first, by the formulas of 2026-12-01
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --seconds 450      one H200
     python -m benchmarks.speed.times measure --predicted PREDICTED.jsonl --out TIMES.jsonl --bases FOLDER --tiny             a rehearsal on a CPU
     CUDA_VISIBLE_DEVICES=1 python -m benchmarks.speed.times measure --part 2/2 --work FOLDER2 ...      every second cell, on another GPU
@@ -67,6 +68,7 @@ class Grid:
 
 GRIDS = {
     "drawn": Grid(20261130, 38, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
+    "again": Grid(20261206, 36, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
     "small": Grid(20261202, 18, MODELS[:-1], ("lora", "qlora4"), ("sft", "sft", "sft", "pt", "dpo"), (512, 4096)),
 }
 
@@ -153,14 +155,16 @@ def measure(arguments: argparse.Namespace) -> None:
     done = {(line["cell"], line.get("way", AS_IT_IS)) for line in there}
     named = [line for line in part_of(predicted, arguments.part) if line["cell"].startswith(tuple(arguments.only))]
     models = sorted({line["cell"].split("/")[1] for line in named})
+    left = [{**line, "way": way} for line in named for way in arguments.ways if (line["cell"], way) not in done]
+    processes = [alone.waiting() for _ in left[: arguments.ready]]  # they load their libraries while the bases are made
     if not all((arguments.bases / model).is_dir() for model in models):
         make_bases(arguments, models)
-    left = [{**line, "way": way} for line in named for way in arguments.ways if (line["cell"], way) not in done]
     for start in range(0, len(left), arguments.ready):
         batch = left[start : start + arguments.ready]
-        if time.monotonic() - began > arguments.seconds:
-            return
-        processes = [alone.waiting() for _ in batch]
+        if start:
+            if time.monotonic() - began > arguments.seconds:
+                return
+            processes = [alone.waiting() for _ in batch]
         for process in processes:
             alone.until_ready(process)
         for line, process in zip(batch, processes, strict=True):

@@ -27,6 +27,7 @@ ROW, CHUNK = 40, 5  # of a loss over whole logits: of each sequence, forward and
 FUNCTIONS = 2
 SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # trainers/kernels/lora.py
 MODULES, ADAPTED_MODULES = 7, 6  # of a plain layer beside its matrices; of PEFT around each adapted matrix
+LEAVING_OUT = 1.5  # times as many modules as the Trainer walks over in a step: calls of named_modules in one job of DPO against two of others
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class HostWork:
     dequantised: float  # matrices that are made from packed ones
     repeated: int  # layers around which torch.utils.checkpoint works
     walked: float  # modules over which the Trainer walks by itself, where nothing spares it
+    left_out: float  # modules over which PEFT walks to leave the adapter out where a reference answers, and to put it back
 
 
 def host_work(work: Work) -> HostWork:
@@ -48,6 +50,7 @@ def host_work(work: Work) -> HostWork:
         dequantised=dequantised(work),
         repeated=work.again,
         walked=0.0 if fused else walked(work),
+        left_out=LEAVING_OUT * walked(work) if work.forwards and work.census.adapters else 0.0,
     )
 
 

@@ -53,7 +53,8 @@ class Rates:
     traffic: float  # bytes a second of element-wise kernels
     dequantising: float  # bytes a second
     attention: float  # share of the table below
-    host: Host
+    plain: Host  # with training.kernels=plain
+    fused: Host
     measured: bool
     hopper: bool  # cuDNN's attention is there
 
@@ -61,12 +62,13 @@ class Rates:
 # One H200. products and traffic: benchmarks/speed/rates.py fits them to results/speed/h200_fit.jsonl, whose runs started side by side and
 # trained one at a time. operands: of the products of adapters alone, 2.4 to 2.7e12 (results/speed/h200_kernels.jsonl). dequantising: what 8B QLoRA
 # takes more than 8B LoRA (results/speed/h200_speed.jsonl).
-# host: results/speed/h200_step_profiles.jsonl, on 16 processors of a virtual machine where nothing else ran. A kernel: the passes of 4B LoRA with
-# plain kernels. A function: those of the same with fused ones. A dequantised matrix: three jobs of QLoRA. A layer computed again: two jobs, 2.4 and
-# 2.5 ms. A module and a step: what is left of the steps beside their passes. All of them less a twentieth, since the same jobs took 131 to 185 ms a
-# step in four sessions, and that was a slow one.
-HOST = Host(kernel=19.8e-6, function=90e-6, dequantised=114e-6, repeated=2.33e-3, module=21e-6, step=8.5e-3)
-H200 = Rates(products=856e12, operands=2.5e12, traffic=3.1e12, dequantising=2.0e12, attention=1.0, host=HOST, measured=True, hopper=True)
+# plain, fused: fitted by benchmarks/speed/host_rates.py to every run on record that was timed alone, on 16 processors of virtual machines of four
+# sessions. The same job took 131 to 185 ms a step in them.
+PLAIN = Host(kernel=20.8e-6, function=87e-6, dequantised=127e-6, repeated=2.26e-3, module=22e-6, step=6.2e-3)
+FUSED = Host(kernel=18.6e-6, function=87e-6, dequantised=91e-6, repeated=1.77e-3, module=22e-6, step=6.2e-3)
+H200 = Rates(
+    products=856e12, operands=2.5e12, traffic=3.1e12, dequantising=2.0e12, attention=1.0, plain=PLAIN, fused=FUSED, measured=True, hopper=True
+)
 
 # Operations a second of causal attention, forward and back, in rows of 2048 and of 4096 tokens, by kernel and width of a head
 # (results/speed/h200_kernels.jsonl, one H200).

@@ -20,12 +20,12 @@ from launcher.timing.launches import HostWork, host_work
 from launcher.timing.links import HOST_MEMORY, LINK_SHARE, exchange_of, gathering_host, hooked_tensors
 from launcher.timing.products import attention_load, dequantising_load, product_loads
 from launcher.timing.rates import H200, Host, Rates, attention_rate, data_sheet, pcie, rates_of
-from launcher.timing.traffic import optimizer_load, traffic_loads
+from launcher.timing.traffic import compares_row_by_row, optimizer_load, traffic_loads
 from launcher.timing.work import Load, Work, work_of
 
 # The GPU works on what was started before while the host starts more: the longer of both counts, and near to equal neither hides the other. The power
-# fits the cells of launcher/timing/rates.py best.
-OVERLAP = 4
+# fits the cells of launcher/timing/rates.py best. Where answers are compared, the host reads numbers from the GPU in the middle of a step.
+OVERLAP, OVERLAP_COMPARING = 4, 3
 STEP = 0.002  # seconds of the trainer once a step
 
 
@@ -98,18 +98,24 @@ def pass_terms(work: Work, rates: Rates) -> tuple[TimeTerm, ...]:
     passes, found = work.run.training.accumulation, loads(work)
     on_gpu = [TimeTerm(load.name, passes * seconds(load, work, rates), SOURCES[load.kind]) for load in found]
     asked, gathers = host_work(work), gathering_host(work)
-    busy, host = sum(term.seconds for term in on_gpu) / passes, host_seconds(asked, rates.host, passes) + gathers
-    waiting = passes * ((busy**OVERLAP + host**OVERLAP) ** (1 / OVERLAP) - busy)
+    own = rates.fused if work.arithmetic.fused else rates.plain
+    busy, host = sum(term.seconds for term in on_gpu) / passes, host_seconds(asked, own, passes) + gathers
+    power = overlap(work)
+    waiting = passes * ((busy**power + host**power) ** (1 / power) - busy)
     gathered = f" and {1e3 * gathers:,.0f} ms of the sharding engine" if gathers else ""
     started = f"{asked.kernels:,.0f} kernels a micro-batch in {1e3 * (host - gathers):,.0f} ms of the host{gathered}, while the GPU works"
     return (*on_gpu, TimeTerm("waiting for the host", waiting, started))
+
+
+def overlap(work: Work) -> int:
+    return OVERLAP_COMPARING if compares_row_by_row(work.run) else OVERLAP
 
 
 def host_seconds(asked: HostWork, host: Host, passes: int) -> float:
     """Of one micro-batch of `passes`, with its share of what is done once a step."""
     once = host.step + host.module * asked.walked
     each = host.kernel * asked.kernels + host.function * asked.functions + host.dequantised * asked.dequantised + host.repeated * asked.repeated
-    return each + once / passes
+    return each + host.module * asked.left_out + once / passes
 
 
 def loads(work: Work) -> tuple[Load, ...]:
@@ -212,7 +218,7 @@ def missing(work: Work, rates: Rates | None) -> tuple[str, ...]:
 def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[float, str]:
     """The largest that applies, the first of several. Where the host takes as long as the GPU, `passes` wait for a fifth of what the GPU does."""
     run, waiting = work.run, passes[-1].seconds
-    waits = waiting > (2 ** (1 / OVERLAP) - 1) * sum(term.seconds for term in passes[:-1])
+    waits = waiting > (2 ** (1 / overlap(work)) - 1) * sum(term.seconds for term in passes[:-1])
     rows = (
         (0.1, True, "measured on one H200 (docs/concepts/predicted_time.md)"),
         (0.25, work.facts.mixture or not work.facts.traits.traced, f"no {work.facts.family} was timed"),

@@ -1,4 +1,4 @@
-"""What liger's kernels leave behind in a process, by a stand-in that replaces what liger 0.8.5 replaces: later models on a CPU are transformers' own."""
+"""What liger's kernels leave behind in a process, by a stand-in for liger 0.8.5: models that are built later, on a CPU, are transformers' own."""
 
 import sys
 from types import ModuleType
