@@ -145,6 +145,7 @@ def deepspeed_config(run: Run, zero: Zero) -> dict[str, Any]:
         "gradient_clipping": "auto",
         "zero_optimization": optimization,
         "zero_allow_untested_optimizer": True,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the GPU twice a step
         **engine_precision(run.training.precision),
     }
 
@@ -154,7 +155,7 @@ def engine_precision(precision: str) -> dict[str, Any]:
     if precision == "fp16_amp":
         return {"fp16": {"enabled": True}}
     if precision in ("bf16_amp", "bf16"):
-        return {"bf16": {"enabled": True}}
+        return {"bf16": {"enabled": True, "check_grad_overflow": False}}  # a bad step would be left out without a word: trainers/callbacks/finite.py
     return {"bf16": {"enabled": False}, "fp16": {"enabled": False}}
 
 

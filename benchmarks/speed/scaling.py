@@ -88,14 +88,14 @@ def measure(arguments: argparse.Namespace) -> None:
     (arguments.work / "turns").mkdir()
     done = {line["cell"] for line in read(arguments.out) if line["exit_code"] == 0} if arguments.out.exists() else set()
     predicted = {line["cell"]: line for line in read(arguments.predicted)}
-    wanted = [cell for cell in CELLS if cell.name not in done and (not arguments.only or cell.name in arguments.only)]
+    wanted = [cell for cell in CELLS if cell.gpus <= arguments.gpus and cell.name not in done and (not arguments.only or cell.name in arguments.only)]
     make_bases(arguments, {cell.model for cell in wanted})
     for start in range(0, len(wanted), arguments.ready):
         if time.monotonic() - began > arguments.seconds - CELL_SECONDS:
             return
         loaded = load([Started(cell, predicted[cell.name], arguments.work / "turns") for cell in wanted[start : start + arguments.ready]], arguments)
         try:
-            for turn in turns(loaded):
+            for turn in turns(loaded, arguments.gpus):
                 if time.monotonic() - began < arguments.seconds:
                     take_turn(turn, arguments, facts, began)
         finally:
@@ -103,17 +103,17 @@ def measure(arguments: argparse.Namespace) -> None:
                 started.end()
 
 
-def turns(loaded: Sequence[Started]) -> list[list[Started]]:
+def turns(loaded: Sequence[Started], gpus: int) -> list[list[Started]]:
     """Those of one GPU together, as many as there are GPUs, and each of two GPUs alone."""
     singles = [started for started in loaded if started.cell.gpus == 1]
-    return [*(singles[at : at + 2] for at in range(0, len(singles), 2)), *([started] for started in loaded if started.cell.gpus > 1)]
+    return [*(singles[at : at + gpus] for at in range(0, len(singles), gpus)), *([started] for started in loaded if started.cell.gpus > 1)]
 
 
 def load(group: list[Started], arguments: argparse.Namespace) -> list[Started]:
     """Start all of them and wait until each is ready or has ended."""
     singles = 0
     for started in group:
-        devices = ["0", "1"] if started.cell.gpus == 2 else [str(singles % 2)]
+        devices = ["0", "1"] if started.cell.gpus == 2 else [str(singles % arguments.gpus)]
         singles += started.cell.gpus == 1
         start(started, devices, arguments)
     until = time.monotonic() + LOADING_SECONDS
@@ -240,6 +240,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="cells")
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
     parser.add_argument("--ready", type=int, default=12, help="cells that load their weights together")
+    parser.add_argument("--gpus", type=int, choices=[1, 2], default=2, help="GPUs of this machine; with 1, cells of two are left out")
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--traced", type=int, default=2, help="more steps, which a profiler follows")

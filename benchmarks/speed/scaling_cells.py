@@ -76,6 +76,7 @@ def ahead(layers: int, **keys: Any) -> dict[str, Any]:
 WHOLE, MODULES = ("sharding.whole_layers=true",), ("sharding.whole_layers=false",)
 SMALL = zero(reduce_bucket_size=2**26, reduce_scatter=False)
 VIEWS = {"ddp": {"gradient_as_bucket_view": True}}
+WAITING, WRAPPED = {"waiting": True}, {"wrapped": True}
 DEEPSPEED = {"reduce_bucket_size": 500_000_000, "reduce_scatter": True}  # its own settings
 
 CELLS = (
@@ -93,6 +94,12 @@ CELLS = (
     Cell("1b-full/1/fsdp2", FULL, "fsdp2", gpus=1),
     Cell("1b-full/1/zero2", FULL, "zero2", gpus=1, changes=SMALL),
     Cell("1b-full/1/zero1", FULL, "zero1", gpus=1, changes=SMALL),
+    Cell("1b-full/1/zero2/waiting", FULL, "zero2", gpus=1, changes={**SMALL, **WAITING}),
+    Cell("1b-full/1/zero1/waiting", FULL, "zero1", gpus=1, changes={**SMALL, **WAITING}),
+    Cell("1b-full/1/zero3/layers", FULL, "zero3", keys=WHOLE, gpus=1),
+    Cell("1b-full/1/zero3/layers-waiting", FULL, "zero3", keys=WHOLE, gpus=1, changes=WAITING),
+    Cell("1b-full/1/ddp", FULL, "ddp", gpus=1, changes=WRAPPED),
+    Cell("8b-lora/1/ddp", LORA, "ddp", gpus=1, changes=WRAPPED),
     Cell("1b-full/2/zero2/deepspeeds-own", FULL, "zero2", changes=zero(**DEEPSPEED), goal=0.95),
     Cell("1b-full/2/zero2/256M", FULL, "zero2", changes=zero(reduce_bucket_size=2**28, reduce_scatter=False), goal=0.95),
     Cell("1b-full/2/zero2/one-stream", FULL, "zero2", changes=zero(reduce_bucket_size=2**26, reduce_scatter=False, overlap_comm=False), goal=0.95),

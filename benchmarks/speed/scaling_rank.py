@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import trainers.building
@@ -21,6 +23,7 @@ import trainers.run
 from benchmarks.speed.scaling_trace import kernels_of, summed_up
 from conf.schema import Run
 from trainers.__main__ import main
+from trainers.callbacks.engine_steps import EngineSteps
 from trainers.measures.phases import Phases
 from trainers.model.prepared import PreparedModel
 
@@ -112,11 +115,35 @@ def engine_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def apply(changes: dict[str, Any], trainer: Trainer) -> None:
-    """`zero`: keys of DeepSpeed's zero_optimization; `ddp`: arguments of DistributedDataParallel; `ahead`: see gather_ahead."""
+    """`zero`: keys of DeepSpeed's zero_optimization; `ddp`: arguments of DistributedDataParallel; `ahead`: see gather_ahead.
+
+    `waiting`: DeepSpeed's steps as they are without trainers/kernels/engine_steps.py; `wrapped`: one rank in the wrapper that several have.
+    """
     if "zero" in changes:
         trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"] |= changes["zero"]
+    if "waiting" in changes:
+        trainer.pop_callback(EngineSteps)
+        trainer.accelerator.state.deepspeed_plugin.deepspeed_config |= {"timers": {}, "bf16": {"enabled": True}}
+    if "wrapped" in changes:
+        wrap(trainer)
     for name, value in changes.get("ddp", {}).items():
         setattr(trainer.accelerator.ddp_handler, name, value)
+
+
+def wrap(trainer: Trainer) -> None:
+    """What accelerate does with two ranks; the host then walks over all modules in each step, as it does there."""
+    prepare, inner = trainer.accelerator.prepare_model, trainer.model
+    for name in ("train", "zero_grad"):
+        vars(inner).pop(name, None)
+    vars(trainer).pop("_clip_grad_norm", None)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+    def prepare_wrapped(model: torch.nn.Module, *given: Any, **named: Any) -> torch.nn.Module:
+        prepared = prepare(model, *given, **named)
+        return prepared if isinstance(prepared, DistributedDataParallel) else DistributedDataParallel(prepared, gradient_as_bucket_view=True)
+
+    trainer.accelerator.prepare_model = prepare_wrapped
 
 
 def gather_ahead(model: torch.nn.Module, count: int) -> None:

@@ -26,11 +26,12 @@ def test_goals_are_those_of_two_gpus_alone() -> None:
 
 def test_cells_of_one_gpu_train_two_at_a_time_and_others_alone(tmp_path: Path) -> None:
     loaded = [Started(cell, {}, tmp_path) for cell in CELLS]
-    found = turns(loaded)
+    found = turns(loaded, gpus=2)
 
     assert sorted(started.cell.name for turn in found for started in turn) == sorted(cell.name for cell in CELLS)
     assert all(len(turn) == 1 for turn in found if turn[0].cell.gpus == 2)
     assert all(started.cell.gpus == 1 for turn in found if len(turn) == 2 for started in turn)
+    assert all(len(turn) == 1 for turn in turns(loaded, gpus=1))
 
 
 def test_spans_that_overlap_or_touch_become_one() -> None:

@@ -37,7 +37,8 @@ class Watched(Trainer):
         return batches, counted
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        self.step_norm = super()._get_grad_norm(model, grad_norm)
+        """DeepSpeed's as it is: transformers would read its value."""
+        self.step_norm = grad_norm if self.is_deepspeed_enabled and grad_norm is not None else super()._get_grad_norm(model, grad_norm)
         return self.step_norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
