@@ -89,6 +89,22 @@ def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
     assert losses[3] == losses[2]
 
 
+@pytest.mark.parametrize("regime", ["full_fp32", "lora"])
+def test_a_checkpoint_of_an_earlier_version_with_whole_tensors_is_loaded(cells: ModuleType, tmp_path: Path, regime: str) -> None:
+    member = cells.Cell(regime, "fsdp2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "SCRIPT", Path(__file__).with_name("run_earlier_fsdp_cells.py"))
+        left = cells.run_cells([member], tmp_path, "torchrun")
+        saved = left[member].folder.checkpoint(2)
+        assert {"pytorch_model_fsdp.bin", "optimizer.bin"} <= {path.name for path in saved.iterdir()}
+        patch.setattr(cells, "SCRIPT", SCRIPT)
+        cells.resume_cells(left, tmp_path, "torchrun", step=2)
+    losses = left[member].losses
+    assert len(losses) == 4, left[member].folder.rank_log(0).read_text()[-2500:]
+    assert losses[3] == losses[2]
+    assert not (left[member].folder.checkpoint(3) / "optimizer.bin").exists()  # the next one is in shards
+
+
 def test_a_run_that_went_back_twice_goes_on_with_a_quarter_of_the_rate(
     cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path: Path
 ) -> None:
