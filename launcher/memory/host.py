@@ -4,6 +4,7 @@ from collections import Counter
 
 from conf.constants import WEIGHTS_FILE
 from conf.loading import reads_shares
+from conf.mixtures import draws_experts
 from conf.regimes import regime_row
 from conf.schema import Ddp, Fsdp, Qlora, Zero
 from launcher.memory.constants import (
@@ -106,7 +107,7 @@ def packs(job: Job) -> bool:
 
 def random_base_terms(job: Job, *, leads: bool) -> Terms:
     """An adapter's random base is drawn by the first rank on the host, and saved: of experts, gate and up projections are written from copies."""
-    if not leads or job.run.model.init != "random" or not adapts(job) or packs(job):
+    if not leads or job.run.model.init != "random" or not adapts(job) or draws_experts(job.run):
         return ()
     size = job.storage.frozen * (job.census.base + untied_head(job) + 2 * experts(job) // 3)
     return (Term("random base", size, "drawn and saved by the first rank"),)
