@@ -16,6 +16,7 @@ from launcher.board.index import odd_files
 from launcher.errors import ConfigError, RegimenError
 
 QUICK = ("plan", "save")  # what a person waits for at each change, and at the start
+COMMAND_FORMS = ("command", "processes", "script")  # by which the page shows what would run
 START, QUEUE = ("train", "--detach"), ("queue", "add")  # before the overrides of the form
 
 
@@ -25,7 +26,7 @@ def new(board: Board, request: Request) -> Response:
     found: dict[str, Any] = board.advisor.ask("like", path=str(plain_run_yaml(board.index.run(like)).absolute())) if like else {"error": ""}
     given: dict[str, str] = found.get("form", {})
     sections = [(section, shown_fields(section, given)) for section in form.sections()]
-    values = {"sections": sections, "form": given, "error": found["error"], "recipes": built_in_choices("recipe")}
+    values = {"sections": sections, "form": given, "error": found["error"], "recipes": built_in_choices("recipe"), "command_forms": COMMAND_FORMS}
     return page(request, "new.html.j2", name_help=form.name_help("name"), **values)
 
 

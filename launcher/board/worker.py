@@ -32,7 +32,7 @@ from launcher.gate.variants import judging_like
 from launcher.launch.plan import LaunchPlan
 from launcher.sweep.composing import Composer
 from launcher.verbs import plan
-from launcher.verbs.plan_text import plan_text, recommendation_lines
+from launcher.verbs.plan_text import command_lines, plan_text, recommendation_lines
 from launcher.verbs.smaller import smaller_lines
 from launcher.words import gib
 
@@ -42,11 +42,15 @@ COMPOSER = Composer((), FORMS)
 
 
 def judged(question: dict[str, Any]) -> dict[str, Any]:
-    """The text of `regimen plan`, and the values that the run would have."""
+    """The text of `regimen plan`, the values that the run would have, and what of the plan is a command: that of the ranks, and the batch script."""
     found = unstarted(checked(question))
     values = flat(run_as_dict(found.run))
     choices = {key.removesuffix(".name"): value for key, value in values.items() if key.endswith(".name")}
-    return {"permitted": found.judged.verdict.permitted, "text": plan_text(found, os.environ), "values": form_of(values), "choices": choices}
+    forms = {
+        "processes": "\n".join(line.strip() for line in command_lines(found, os.environ)[1:]),
+        "script": "\n".join(text for _, text in found.files),
+    }
+    return {"permitted": found.judged.verdict.permitted, "text": plan_text(found, os.environ), "values": form_of(values), "choices": choices, **forms}
 
 
 def unstarted(overrides: Sequence[str]) -> LaunchPlan:

@@ -5,7 +5,6 @@ a key on. Where a value cannot mean the same here it is refused by name, and not
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from conf.chat_templates import template_names
@@ -13,12 +12,19 @@ from conf.constants import ALL_LINEAR
 from launcher.composition.names import preset_of
 from launcher.moving.axolotl_keys import settle_others, training
 from launcher.moving.draft import Draft
+from launcher.moving.program import Program
 
 DEFAULTS: Mapping[str, Any] = {
     **{"sequence_len": 512, "val_set_size": 0.0, "lora_dropout": 0.0, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "num_epochs": 1.0},
     **{"optimizer": "adamw_torch_fused", "lr_scheduler": "cosine", "weight_decay": 0.0, "max_grad_norm": 1.0, "bf16": "auto", "seed": 42},
     **{"gradient_checkpointing": False, "simpo_gamma": 0.5, "cpo_alpha": 1.0, "kto_desirable_weight": 1.0, "kto_undesirable_weight": 1.0},
 }
+# Arguments that may be a list, and those that may be a table; all others are one value.
+LISTS = (
+    *("datasets", "pretraining_dataset", "test_datasets", "tokens", "lora_target_modules", "lora_modules_to_save", "fsdp", "plugins"),
+    *("unfrozen_parameters", "lora_target_parameters", "relora_prune_ratio", "peft_layers_to_transform"),
+)
+TABLES = ("pretraining_dataset", "deepspeed", "fsdp_config", "special_tokens", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs", "optim_args")
 READ_BY_COLUMNS = ("alpaca", "sharegpt", "chat_template", "completion", "pretrain")  # types whose records are known by their columns here
 FIELDS = {"field_messages": ("messages", "conversations", "conversation")}
 # Of one message: the columns, and the names of who speaks, that are known here.
@@ -31,29 +37,16 @@ def is_axolotl(given: Mapping[str, Any]) -> bool:
     return "base_model" in given and "model_name_or_path" not in given
 
 
-def translate(given: Mapping[str, Any], beside: Path = Path()) -> Draft:
-    """What a training file means here. `beside`: the folder of the file, from which the files that it names are looked for too."""
-    draft = Draft(given, DEFAULTS)
-    model(draft)
-    stage(draft)
-    regime(draft)
-    data(draft)
-    training(draft, beside)
-    settle_others(draft)
-    return draft
-
-
 def model(draft: Draft) -> None:
-    path = draft.value("base_model")
-    if not isinstance(path, str):
-        draft.refuse("base_model", f"{path!r} names no model")
+    path = draft.text("base_model")
+    if path is None:
+        draft.refuse("base_model", "it names no model")
         return
     preset = preset_of(path)
     draft.put("base_model", "model", preset or "local")
     if preset is None:
         draft.put("base_model", "model.path", path)
-    if draft.value("revision_of_model"):
-        draft.put("revision_of_model", "model.revision", str(draft.value("revision_of_model")))
+    draft.text_to("revision_of_model", "model.revision")
     if draft.texts("tokens"):
         draft.put("tokens", "model.added_tokens", draft.texts("tokens"))
     if draft.value("tokenizer_config") not in (None, path):
@@ -73,8 +66,8 @@ def model(draft: Draft) -> None:
 
 
 def stage(draft: Draft) -> None:
-    draft.values["stage"] = "sft"
-    if draft.on("reward_model"):
+    draft.assume("stage", "sft")
+    if draft.switch("reward_model"):
         draft.put("reward_model", "stage", "rm")
     elif draft.on("rl"):
         preferences(draft)
@@ -93,7 +86,7 @@ def preferences(draft: Draft) -> None:
     draft.put("rl", "stage", "dpo" if name == "ipo" else name)
     beta = "orpo_alpha" if name == "orpo" else "dpo_beta" if draft.stated("dpo_beta") else "rl_beta"
     if draft.value(beta) is None:
-        draft.values["stage.beta"], draft.notes["stage.beta"] = 0.1, "the default there"
+        draft.assume("stage.beta", 0.1)
     else:
         draft.number_to(beta, "stage.beta")
     if name in ("dpo", "ipo"):
@@ -118,14 +111,14 @@ def listed(draft: Draft) -> list[Mapping[str, Any]]:
 
 
 def regime(draft: Draft) -> None:
-    kind, four, eight = draft.value("adapter") or None, draft.on("load_in_4bit"), draft.on("load_in_8bit")
+    kind, four, eight = draft.value("adapter") or None, draft.switch("load_in_4bit"), draft.switch("load_in_8bit")
     if kind not in (None, "lora", "qlora"):
         draft.refuse("adapter", f"{kind} is not a regime here. Use lora or qlora, or leave it out to train every weight")
         return
     if kind is None:
         draft.put("adapter", "regime", "full")
         for name in ("load_in_4bit", "load_in_8bit"):
-            if draft.on(name):
+            if draft.switch(name):
                 draft.refuse(name, "quantised weights cannot learn. Use adapter: qlora")
     elif kind == "qlora" and not four:
         draft.refuse("adapter", "qlora needs load_in_4bit: true")
@@ -136,7 +129,7 @@ def regime(draft: Draft) -> None:
         if four or eight:
             draft.put("load_in_4bit" if four else "load_in_8bit", "regime.bits", 4 if four else 8)
         if four:
-            draft.values["regime.double_quant"] = True  # its own bnb_config_kwargs
+            draft.put("load_in_4bit", "regime.double_quant", True)  # its own bnb_config_kwargs
         lora(draft)
     for name in ("load_in_4bit", "load_in_8bit"):
         draft.idle(name, "off, as here")
@@ -150,7 +143,7 @@ def lora(draft: Draft) -> None:
             draft.number_to(name, key)
     draft.number_to("lora_dropout", "regime.dropout")
     targets = draft.texts("lora_target_modules")
-    if draft.on("lora_target_linear"):
+    if draft.switch("lora_target_linear"):
         draft.put("lora_target_linear", "regime.targets", [ALL_LINEAR])
         if targets:
             draft.refuse("lora_target_modules", "lora_target_linear is on too. Leave one of them out")
@@ -163,7 +156,7 @@ def lora(draft: Draft) -> None:
     if draft.on("loraplus_lr_ratio"):
         draft.number_to("loraplus_lr_ratio", "regime.lora_plus_ratio")
     if draft.on("lora_model_dir"):
-        draft.put("lora_model_dir", "regime.adapter", str(draft.value("lora_model_dir")))
+        draft.text_to("lora_model_dir", "regime.adapter")
 
 
 def data(draft: Draft) -> None:
@@ -177,20 +170,19 @@ def data(draft: Draft) -> None:
         draft.refuse(name, f"{next(row for row in stated if not isinstance(row, Mapping))!r} is no table with a path")
     if name != "datasets" and draft.on("datasets"):
         draft.refuse("datasets", "pretraining_dataset is stated too. Leave one of them out")
-    draft.values["data"] = "files"
+    draft.put(name, "data", "files")
     notes = [note for row in rows for note in notes_of(draft, name, row)]
     draft.put(name, "data.sets", [str(row["path"]) for row in rows], "; ".join(dict.fromkeys(notes)))
     texts = draft.values.get("stage") == "pt"
     if name == "pretraining_dataset":
-        draft.values["data.streaming"] = True
+        draft.put(name, "data.streaming", True)
     draft.number_to("sequence_len", "data.cutoff")
-    if not texts:  # the other program leaves out what is longer, however much that is
-        draft.values |= {"data.on_long": "drop", "data.bad_share": 1.0}
+    if not texts:
+        draft.assume("data.on_long", "drop", "what is longer is left out")
+        draft.assume("data.bad_share", 1.0, "however much that is")
     template(draft, texts)
     draft.switch_to("train_on_inputs", "data.mask_prompt", False)
-    draft.switch_to("sample_packing", "data.packing")
-    if not draft.on("sample_packing"):
-        draft.values["data.packing"] = False
+    draft.put("sample_packing", "data.packing", draft.switch("sample_packing"))
     share = draft.number("val_set_size") or 0
     if share >= 1:
         draft.refuse("val_set_size", f"{share} samples: only a share below 1 can be held out, such as val_set_size: 0.1")
@@ -204,7 +196,7 @@ def notes_of(draft: Draft, name: str, row: Mapping[str, Any]) -> list[str]:
     kind = row.get("type", "pretrain" if name == "pretraining_dataset" else "")
     base = kind.split(".")[0] if isinstance(kind, str) else ""
     preferring = draft.on("rl") or draft.on("reward_model")
-    if not isinstance(kind, str) or (base not in READ_BY_COLUMNS and not preferring):
+    if not isinstance(kind, str) or (kind not in READ_BY_COLUMNS and not preferring):
         draft.refuse(
             name, f"type {kind!r} of {row['path']} is not known by its columns. Describe the set in a dataset_info.json (docs/guides/data.md)"
         )
@@ -232,14 +224,16 @@ def known(stated: Any, names: Mapping[str, set[str]]) -> bool:
 
 
 def template(draft: Draft, texts: bool) -> None:
-    name = draft.value("chat_template")
+    name, kinds = draft.text("chat_template"), types(draft)
     if texts:
         draft.idle("chat_template", "stage=pt learns texts as they stand")
-    elif types(draft) == {"alpaca"} and not draft.on("rl"):
-        draft.values["data.template"] = "alpaca"
+    elif len(written(kinds)) > 1:
+        draft.refuse("datasets", f"a run has one template, and sets of the types {', '.join(sorted(kinds))} are written in different ones")
+    elif kinds == {"alpaca"} and not draft.on("rl"):
+        draft.put("datasets", "data.template", "alpaca")
         draft.idle("chat_template", "type alpaca has prompts of its own: data.template=alpaca")
-    elif name is None and len(types(draft) & set(template_names())) == 1:  # llama3.ultra, chatml.intel: pairs written in that template
-        [draft.values["data.template"]] = types(draft) & set(template_names())
+    elif name is None and len(kinds & set(template_names())) == 1:  # llama3.ultra, chatml.intel: pairs written in that template
+        draft.put("datasets", "data.template", *(kinds & set(template_names())))
     elif name in template_names():
         draft.put("chat_template", "data.template", name)
     elif name is not None:
@@ -249,3 +243,11 @@ def template(draft: Draft, texts: bool) -> None:
             else f"{name} is not among the named ones: the tokenizer's own is used. See what it writes: data validate"
         )
         draft.put("chat_template", "data.template", None, note)
+
+
+def written(kinds: set[str]) -> set[str]:
+    """The templates that the types stand for; sharegpt and chat_template are both written in that of the model."""
+    return {"chat_template" if kind == "sharegpt" else kind for kind in kinds}
+
+
+AXOLOTL = Program("axolotl", DEFAULTS, LISTS, TABLES, model, stage, regime, data, training, settle_others)

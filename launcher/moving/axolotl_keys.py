@@ -2,22 +2,21 @@
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
-from launcher.moving.draft import OFF, Draft
-from launcher.moving.training_keys import deepspeed
+from launcher.moving.draft import OFF, SECRET, Draft
+from launcher.moving.sharding_keys import deepspeed
 
 OPTIMIZERS_THERE = {"adamw_bnb_8bit": "adamw_8bit", "paged_adamw_32bit": "paged_adamw", "adamw_hf": "adamw"}
+PROJECTS = {"wandb": "wandb_project", "mlflow": "mlflow_experiment_name", "comet": "comet_project_name"}  # by tracker, which it switches on there
 WARMUP = 0.03  # of the steps, where a file states none; there at most 100 steps
 
 OWN_WAY = "regimen has its own way, which changes neither the samples nor the loss"
 FASTER = "what is fastest and fits is chosen: training.attention, training.kernels, training.loss"
 STEPS = "checkpoints and evaluations are made by steps: set checkpoint.interval and evaluation.interval in the new file"
 AFTER = "`regimen export RUN --push` uploads a model after training"
-SECRET = "a token does not belong into a file: set HF_TOKEN (or the tracker's variable) in the environment"
 
 IDLE: Mapping[str, tuple[str, ...]] = {
     OWN_WAY: (
@@ -67,7 +66,7 @@ IDLE: Mapping[str, tuple[str, ...]] = {
     "it belongs to a choice that this file does not make": (
         *("rl_beta", "dpo_beta", "orpo_alpha", "simpo_gamma", "cpo_alpha", "kto_desirable_weight", "kto_undesirable_weight", "dpo_label_smoothing"),
         *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear", "lora_model_dir", "peft_use_dora", "peft_use_rslora"),
-        *("loraplus_lr_ratio", "wandb_project", "wandb_entity", "mlflow_experiment_name", "comet_project_name"),
+        "loraplus_lr_ratio",
     ),
 }
 
@@ -90,7 +89,7 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-def training(draft: Draft, beside: Path) -> None:
+def training(draft: Draft) -> None:
     optimizer(draft)
     schedule(draft)
     draft.numbers_to(micro_batch_size="training.micro_batch", gradient_accumulation_steps="training.accumulation", num_epochs="training.epochs")
@@ -104,10 +103,10 @@ def training(draft: Draft, beside: Path) -> None:
     draft.number_to("seed", "training.seed")
     precision(draft)
     checkpoints(draft)
-    sharding(draft, beside)
+    sharding(draft)
     trackers(draft)
     if draft.on("output_dir"):
-        draft.put("output_dir", "output", str(draft.value("output_dir")), "each run gets a folder of its own there")
+        draft.text_to("output_dir", "output", "each run gets a folder of its own there")
 
 
 def optimizer(draft: Draft) -> None:
@@ -145,7 +144,7 @@ def schedule(draft: Draft) -> None:
     elif draft.stated("warmup_ratio") or draft.stated("warmup_steps"):
         draft.number_to("warmup_ratio" if draft.stated("warmup_ratio") else "warmup_steps", "optim.warmup")
     else:
-        draft.values["optim.warmup"], draft.notes["optim.warmup"] = WARMUP, "the default there, which is at most 100 steps"
+        draft.assume("optim.warmup", WARMUP, "there at most 100 steps")
 
 
 def precision(draft: Draft) -> None:
@@ -159,15 +158,19 @@ def precision(draft: Draft) -> None:
         if draft.stated("bf16") and str(draft.value("bf16")).lower() in ("true", "full"):
             draft.refuse("bf16", "fp16 is on too. Leave one of them out")
     else:
-        draft.values["training.precision"] = "fp32"
-        draft.same("bf16", "training.precision: fp32")
+        draft.put("bf16", "training.precision", "fp32")
         draft.same("float32", "training.precision: fp32")
     for name in ("bf16", "fp16", "float32"):
         draft.idle(name, "off, as here")
-    draft.put("gradient_checkpointing", "training.gradient_checkpointing", draft.on("gradient_checkpointing"))
-    if draft.on("eager_attention"):
+    draft.put("gradient_checkpointing", "training.gradient_checkpointing", checkpointing(draft))
+    if draft.switch("eager_attention"):
         draft.put("eager_attention", "training.attention", "eager")
     draft.idle("eager_attention", "off, as here")
+
+
+def checkpointing(draft: Draft) -> bool:
+    """Beside true and false it knows two ways of keeping what is not computed again somewhere else."""
+    return draft.value("gradient_checkpointing") in ("offload", "offload_disk", "unsloth") or draft.switch("gradient_checkpointing")
 
 
 def checkpoints(draft: Draft) -> None:
@@ -187,10 +190,10 @@ def checkpoints(draft: Draft) -> None:
         draft.idle(name, "no data is held out")
 
 
-def sharding(draft: Draft, beside: Path) -> None:
+def sharding(draft: Draft) -> None:
     settings = draft.value("fsdp_config") if isinstance(draft.value("fsdp_config"), Mapping) else {}
     if draft.on("deepspeed"):
-        deepspeed(draft, beside)
+        deepspeed(draft)
     elif draft.on("fsdp") or settings:
         by = "fsdp" if draft.on("fsdp") else "fsdp_config"
         if "offload" in draft.texts("fsdp") or settings.get("fsdp_offload_params") or settings.get("offload_params"):
@@ -202,27 +205,26 @@ def sharding(draft: Draft, beside: Path) -> None:
 
 
 def trackers(draft: Draft) -> None:
-    used = {
-        "wandb": draft.on("use_wandb") or draft.on("wandb_project"),
-        "mlflow": draft.on("use_mlflow") or draft.on("mlflow_tracking_uri"),
-        "comet": draft.on("use_comet") or draft.on("comet_project_name"),
-    }
-    named = [name for name, on in used.items() if on]
-    for name in named:
-        draft.same(f"use_{name}", f"tracking: {name}")
+    named = [tracker for tracker, project in PROJECTS.items() if draft.switch(f"use_{tracker}") or draft.text(project)]
+    for tracker in named:
+        by = f"use_{tracker}" if draft.switch(f"use_{tracker}") else PROJECTS[tracker]
+        draft.put(by, "tracking" if tracker == named[0] else "tracking.also", tracker if tracker == named[0] else named[1:])
+        draft.idle(f"use_{tracker}", f"{PROJECTS[tracker]} is stated, and switches it on there")
+    for tracker in PROJECTS:
+        draft.idle(f"use_{tracker}", "off, as here")
+    stated = [PROJECTS[tracker] for tracker in named if draft.text(PROJECTS[tracker])]
+    for name in stated:
+        if draft.text(name) == draft.text(stated[0]):
+            draft.text_to(name, "tracking.project")
+        else:
+            draft.refuse(name, f"a run has one name of a project for all of its trackers, and {stated[0]} names another. Leave one of them out")
+    if "wandb" in named and draft.on("wandb_entity"):
+        draft.text_to("wandb_entity", "tracking.entity")
+    draft.idle("wandb_entity", "there is no run at wandb")
     if draft.on("mlflow_tracking_uri"):
         draft.refuse("mlflow_tracking_uri", "it is stated in the environment: set MLFLOW_TRACKING_URI for the run, and leave it out here")
-    if named:
-        draft.values["tracking"] = named[0]
-    if named[1:]:
-        draft.values["tracking.also"] = named[1:]
-    for name in ("wandb_project", "mlflow_experiment_name", "comet_project_name"):
-        if named and draft.on(name) and "tracking.project" not in draft.values:
-            draft.put(name, "tracking.project", str(draft.value(name)))
-    if "wandb" in named and draft.on("wandb_entity"):
-        draft.put("wandb_entity", "tracking.entity", str(draft.value("wandb_entity")))
-    draft.idle("wandb_name", "a run there is named as the run folder: set name in the new file")
-    draft.idle("wandb_run_name", "a run there is named as the run folder: set name in the new file")
+    for name in ("wandb_name", "wandb_run_name", "mlflow_run_name"):
+        draft.idle(name, "a run there is named as the run folder: set name in the new file")
 
 
 def settle_others(draft: Draft) -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 TRANSLATED, WITHOUT_EFFECT, REFUSED = "translated", "without effect", "refused"
 ASSUMED = "the default there"  # how the note of a key begins that the file does not state
 OFF: tuple[Any, ...] = (None, False, "", "no", "none", "false", [], {})
+SECRET = "a token does not belong into a file: set HF_TOKEN (or the tracker's variable) in the environment"
+TRUTHS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False, "": False}
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,11 @@ class Draft:
 
     given: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    beside: Path = Path()  # the folder of the file, from which the files that it names are looked for too
     values: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)  # by key: what stands beside it in the file
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)  # by key: the argument that gives it
 
     def stated(self, name: str) -> bool:
         return self.given.get(name) is not None
@@ -37,6 +42,25 @@ class Draft:
 
     def value(self, name: str) -> Any:
         return self.given[name] if self.stated(name) else self.defaults.get(name)
+
+    def switch(self, name: str) -> bool:
+        """Whether a truth is true; False, and a refusal, for what is none."""
+        value = self.value(name)
+        known = value.lower() if isinstance(value, str) else value
+        if known is None or (isinstance(known, (bool, int, str)) and known in TRUTHS):
+            return known is not None and TRUTHS[known]
+        self.refuse(name, f"{value!r} is neither true nor false")
+        return False
+
+    def text(self, name: str) -> str | None:
+        """A text; None, and a refusal, for what is none. What YAML has read as a number or a truth is no longer as it was written: 1.10 is 1.1."""
+        value = self.value(name)
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        self.refuse(name, f"it needs a text, and {in_words(value)} is none. Put it in quotes" if is_single(value) else f"{value!r} is not one text")
+        return None
 
     def number(self, name: str) -> float | int | None:
         """A number; YAML takes 1e-4 for a text. None, and a refusal, where it is none."""
@@ -51,25 +75,51 @@ class Draft:
             return None
         return int(number) if isinstance(number, float) and number.is_integer() and abs(number) >= 1 else number
 
+    def whole(self, name: str) -> int | None:
+        """A whole number; None, and a refusal, where it is none."""
+        number = self.number(name)
+        if number is None or number == int(number):
+            return None if number is None else int(number)
+        self.refuse(name, f"{number} is not a whole number")
+        return None
+
     def texts(self, name: str) -> list[str]:
-        """A list, written as one or with commas."""
+        """A list, written as one or with commas. Without its entries, and a refusal, where one of them is no text."""
         value = self.value(name)
-        parts = value if isinstance(value, list) else [] if value is None else str(value).split(",")
+        parts = value if isinstance(value, list) else [] if value in OFF else value.split(",") if isinstance(value, str) else [value]
+        odd = next((part for part in parts if not isinstance(part, str) and (isinstance(part, (bool, float)) or not is_single(part))), None)
+        if odd is not None:
+            self.refuse(name, f"it needs texts, and {in_words(odd)} is none. Put it in quotes")
+            return []
         return [str(part).strip() for part in parts if str(part).strip()]
 
     def put(self, name: str, key: str, value: Any, note: str = "") -> None:
         """The key has this value because of the argument, or of its default there."""
         self.values[key] = value
+        self.sources[key] = name
         if self.stated(name):
-            self.outcomes.setdefault(name, Outcome(TRANSLATED, f"{key}: {in_words(value)}{f' ({note})' if note else ''}"))
+            before = self.outcomes.get(name)
+            said = f"{key}: {in_words(value)}{f' ({note})' if note else ''}"
+            if before is None or before.kind == TRANSLATED:
+                self.outcomes[name] = Outcome(TRANSLATED, said if before is None else f"{before.said}, {said}")
         note = note if self.stated(name) else "; ".join(part for part in (ASSUMED, note) if part)
         if note:
             self.notes[key] = note
+
+    def assume(self, key: str, value: Any, why: str = "") -> None:
+        """The key has this value by what the program does without an argument."""
+        self.values[key] = value
+        self.notes[key] = "; ".join(part for part in (ASSUMED, why) if part)
 
     def number_to(self, name: str, key: str) -> None:
         value = self.number(name)
         if value is not None:
             self.put(name, key, value)
+
+    def text_to(self, name: str, key: str, note: str = "") -> None:
+        value = self.text(name)
+        if value is not None:
+            self.put(name, key, value, note)
 
     def numbers_to(self, **keys: str) -> None:
         for name, key in keys.items():
@@ -77,9 +127,9 @@ class Draft:
 
     def switch_to(self, name: str, key: str, when_on: Any = True) -> None:
         """The key where the switch is on; stated as off, it is what regimen does without it."""
-        if self.on(name):
+        if self.switch(name):
             self.put(name, key, when_on)
-        elif name in self.given:
+        elif name in self.given and name not in self.outcomes:
             self.idle(name, "off, as here")
 
     def same(self, name: str, why: str) -> None:
@@ -97,6 +147,10 @@ class Draft:
     @property
     def refused(self) -> list[tuple[str, str]]:
         return [(name, outcome.said) for name, outcome in self.outcomes.items() if outcome.kind == REFUSED]
+
+
+def is_single(value: Any) -> bool:
+    return not isinstance(value, (list, dict))
 
 
 def in_words(value: Any) -> str:

@@ -4,12 +4,11 @@ import difflib
 from collections.abc import Mapping
 
 from conf.llamafactory import NAMES, NEEDLESS, row_of_needless
-from launcher.moving.draft import OFF, Draft
+from launcher.moving.draft import OFF, SECRET, Draft
 
 OWN_WAY = "regimen has its own way, which changes neither the samples nor the loss"
 MEDIA = "it is one of images, videos and sounds, and only texts are trained on"
 UNUSED = "it belongs to a choice that this file does not make"
-SECRET = "a token does not belong into a file: set HF_TOKEN (or the tracker's variable) in the environment"
 OF_TRACKERS = "trackio reads TRACKIO_SPACE_ID from the environment"
 OF_SWANLAB = "use_swanlab is off"
 
@@ -17,6 +16,7 @@ IDLE: Mapping[str, tuple[str, ...]] = {
     OWN_WAY: (
         *("use_fast_tokenizer", "low_cpu_mem_usage", "use_reentrant_gc", "use_unsloth", "use_unsloth_gc", "use_v1_kernels", "offload_folder"),
         *("preprocessing_batch_size", "cache_dir", "gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile", "attn"),
+        *("torch_compile_backend", "torch_compile_mode"),
         *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "eval_accumulation_steps", "tf32"),
         *("save_only_model", "save_safetensors", "save_on_each_node", "load_best_model_at_end", "remove_unused_columns", "label_names"),
         *("include_num_input_tokens_seen", "include_effective_tokens_per_second", "include_mfu", "logging_first_step", "logging_dir", "log_level"),
@@ -80,7 +80,6 @@ REFUSED: Mapping[str, str] = {
     "tool_format": "tools are written by the chat template",
     "use_dft_loss": "the DFT loss is not supported",
     "use_mca": "Megatron is not supported",
-    "torch_compile_backend": "layers are not compiled",
     "ray_run_name": "Ray is not supported. Use cluster=slurm, or torchrun on each node",
     "use_ray": "Ray is not supported. Use cluster=slurm, or torchrun on each node",
 }

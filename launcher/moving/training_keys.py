@@ -1,22 +1,18 @@
 """The arguments of LLaMA-Factory as the keys of a run: optimizer, schedule, batch, precision, checkpoints, evaluation, sharding, tracking."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
 from conf.trackers import TRACKERS
-from launcher.errors import ConfigError
-from launcher.moving.arguments import deepspeed_form
 from launcher.moving.draft import OFF, Draft
+from launcher.moving.sharding_keys import sharding
 
-ZERO = re.compile(r"z(?:ero)?[-_]?(?P<stage>[0-3])", re.IGNORECASE)
 THEIR_TRACKERS = {"comet_ml": "comet"}
 
 
-def training(draft: Draft, beside: Path) -> None:
+def training(draft: Draft) -> None:
     optimizer(draft)
     schedule(draft)
     batch(draft)
@@ -24,12 +20,12 @@ def training(draft: Draft, beside: Path) -> None:
     kernels(draft)
     checkpoints(draft)
     evaluation(draft)
-    sharding(draft, beside)
+    sharding(draft)
     tracking(draft)
 
 
 def optimizer(draft: Draft) -> None:
-    own = [name for name in ("use_galore", "use_apollo", "use_badam", "use_muon", "use_adam_mini") if draft.on(name)]
+    own = [name for name in ("use_galore", "use_apollo", "use_badam", "use_muon", "use_adam_mini") if draft.switch(name)]
     if len(own) > 1:
         draft.refuse(own[1], f"a run has one optimizer, and {own[0]} is on too")
     elif own:
@@ -144,7 +140,7 @@ def batch(draft: Draft) -> None:
 
 
 def precision(draft: Draft) -> None:
-    stated = [name for name in ("pure_bf16", "bf16", "fp16") if draft.on(name)]
+    stated = [name for name in ("pure_bf16", "bf16", "fp16") if draft.switch(name)]
     if "bf16" in stated and "fp16" in stated:
         draft.refuse("fp16", "bf16 is on too. Choose one")
     ours = {"pure_bf16": "bf16", "bf16": "bf16_amp", "fp16": "fp16_amp"}
@@ -152,15 +148,14 @@ def precision(draft: Draft) -> None:
         draft.put(stated[0], "training.precision", ours[stated[0]])
         draft.same("bf16", f"training.precision: {ours[stated[0]]}")
     else:
-        draft.values["training.precision"] = "bf16_amp"
-        draft.notes["training.precision"] = "the file states none, and the model's own is used there"
+        draft.assume("training.precision", "bf16_amp", "the file states no precision, and the model's own is used there")
     for name in ours:
         draft.idle(name, "off, as here")
 
 
 def kernels(draft: Draft) -> None:
     if "disable_gradient_checkpointing" in draft.given:
-        draft.put("disable_gradient_checkpointing", "training.gradient_checkpointing", not draft.on("disable_gradient_checkpointing"))
+        draft.put("disable_gradient_checkpointing", "training.gradient_checkpointing", not draft.switch("disable_gradient_checkpointing"))
     name = str(draft.value("flash_attn"))
     if name in ("sdpa", "disabled"):
         draft.put("flash_attn", "training.attention", "eager" if name == "disabled" else "sdpa")
@@ -208,7 +203,7 @@ def evaluation(draft: Draft) -> None:
     if strategy == "epoch":
         draft.refuse("eval_strategy", "evaluations are made by steps. Write eval_strategy: steps and eval_steps: N")
     elif strategy == "no":
-        draft.values["evaluation.interval"], draft.notes["evaluation.interval"] = 0, "eval_strategy is no, the default there"
+        draft.assume("evaluation.interval", 0, "eval_strategy is no")
         draft.same("eval_strategy", "evaluation.interval: 0")
         draft.idle("eval_steps", "eval_strategy is no")
     else:
@@ -217,83 +212,38 @@ def evaluation(draft: Draft) -> None:
         draft.same("evaluation_strategy", "evaluation.interval")
     draft.switch_to("load_best_model_at_end", "evaluation.best_at_end")
     if draft.stated("metric_for_best_model"):
-        metric = str(draft.value("metric_for_best_model"))
+        metric = draft.text("metric_for_best_model") or ""
         draft.put("metric_for_best_model", "evaluation.metric", metric if metric.startswith("eval_") else f"eval_{metric}")
     draft.same("greater_is_better", "evaluation.metric: its name decides")
     if draft.value("early_stopping_steps") is not None:
         draft.number_to("early_stopping_steps", "evaluation.patience")
 
 
-def sharding(draft: Draft, beside: Path) -> None:
-    if draft.on("deepspeed"):
-        deepspeed(draft, beside)
-    elif draft.on("fsdp"):
-        fsdp(draft)
-    else:
-        for name in ("deepspeed", "fsdp"):
-            draft.idle(name, "off, as here")
-
-
-def deepspeed(draft: Draft, beside: Path) -> None:
-    try:
-        form = deepspeed_form(draft.value("deepspeed"), beside)
-    except ConfigError as error:
-        draft.refuse("deepspeed", str(error))
-        return
-    if isinstance(form, str):
-        named = ZERO.search(Path(form).name)
-        stage, offloads = (int(named["stage"]) if named else None), "offload" in form
-    else:
-        zero = table(form.get("zero_optimization"))
-        stage = zero.get("stage", 0)
-        offloads = any(table(zero.get(part)).get("device") == "cpu" for part in ("offload_optimizer", "offload_param"))
-    choice = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}.get(stage) if isinstance(stage, int) else None
-    if choice is None or (offloads and stage not in (2, 3)):
-        draft.refuse("deepspeed", f"{draft.value('deepspeed')} names no stage of ZeRO. Add sharding=zero2, or another, to the new file yourself")
-        return
-    draft.put("deepspeed", "sharding", f"{choice}_offload" if offloads else choice, "its buckets and other settings are regimen's own")
-
-
-def table(value: Any) -> Mapping[str, Any]:
-    """The value where it is a table; anything else names no stage."""
-    return value if isinstance(value, Mapping) else {} if value is None else {"stage": value}
-
-
-def fsdp(draft: Draft) -> None:
-    words = set(draft.texts("fsdp")) if isinstance(draft.value("fsdp"), list) else set(str(draft.value("fsdp")).split())
-    if "offload" in words:
-        draft.refuse("fsdp", "offload is not possible with FSDP here. Use sharding=zero3_offload")
-    draft.put("fsdp", "sharding", "fsdp2")
-    if "shard_grad_op" in words:
-        draft.values["sharding.reshard_after_forward"] = False
-    draft.idle("fsdp_config", "the settings of FSDP are regimen's own")
-
-
 def tracking(draft: Draft) -> None:
     swanlab(draft)
     said = [name.lower() for name in draft.texts("report_to") if name.lower() not in ("none", "null")]
-    named = list(dict.fromkeys([*(THEIR_TRACKERS.get(name, name) for name in said), *(["swanlab"] if draft.on("use_swanlab") else [])]))
+    named = list(dict.fromkeys([*(THEIR_TRACKERS.get(name, name) for name in said), *(["swanlab"] if draft.switch("use_swanlab") else [])]))
     if unknown := [name for name in named if name not in TRACKERS]:
         draft.refuse("report_to", f"{', '.join(unknown)} is not possible. Use one or several of: {', '.join(TRACKERS)}")
     elif named:
         by = "report_to" if said else "use_swanlab"
-        draft.put(by, "tracking", named[0], f"and tracking.also: [{', '.join(named[1:])}]" if named[1:] else "")
+        draft.put(by, "tracking", named[0])
         if named[1:]:
             draft.put(by, "tracking.also", named[1:])
             draft.same("use_swanlab", "tracking.also: [swanlab]")
     draft.same("report_to", "tracking: none")
     if draft.on("run_name"):
-        draft.put("run_name", "name", str(draft.value("run_name")))
+        draft.text_to("run_name", "name")
     if draft.on("output_dir"):
-        draft.put("output_dir", "output", str(draft.value("output_dir")), "each run gets a folder of its own there")
+        draft.text_to("output_dir", "output", "each run gets a folder of its own there")
 
 
 def swanlab(draft: Draft) -> None:
-    if not draft.on("use_swanlab"):
+    if not draft.switch("use_swanlab"):
         return
-    draft.put("swanlab_project", "tracking.project", draft.value("swanlab_project") or "llamafactory")
+    draft.text_to("swanlab_project", "tracking.project")
     if draft.on("swanlab_workspace"):
-        draft.put("swanlab_workspace", "tracking.entity", str(draft.value("swanlab_workspace")))
+        draft.text_to("swanlab_workspace", "tracking.entity")
     draft.idle("swanlab_run_name", "it is named as the run folder")
     draft.idle("swanlab_logdir", "the run folder holds it")
     if draft.value("swanlab_mode") in (None, "cloud"):

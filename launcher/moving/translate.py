@@ -1,21 +1,21 @@
-"""The arguments of LLaMA-Factory as the keys of a run: model, stage, regime, data. The rest is in training_keys.py.
+"""The arguments of LLaMA-Factory as the keys of a run: model, stage, regime. The rest is in data_keys.py and training_keys.py.
 
 Defaults and meanings are those of its src/llamafactory/hparams (finetuning_args.py, data_args.py, model_args.py) and of transformers'
 TrainingArguments. Where a value cannot mean the same here it is refused by name, and nothing is started.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from conf.chat_templates import template_names
 from conf.constants import ALL_LINEAR
 from launcher.composition.names import preset_of
+from launcher.moving.data_keys import data
 from launcher.moving.draft import Draft
 from launcher.moving.others import settle_others
+from launcher.moving.program import Program
 from launcher.moving.training_keys import training
 
-STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
+STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto", "orpo")  # orpo was a stage of its own before pref_loss
 DEFAULTS: Mapping[str, Any] = {
     **{"stage": "sft", "finetuning_type": "lora", "pref_loss": "sigmoid", "pref_beta": 0.1, "pref_ftx": 0.0, "dpo_label_smoothing": 0.0},
     **{"simpo_gamma": 0.5, "kto_chosen_weight": 1.0, "kto_rejected_weight": 1.0, "ppo_epochs": 4, "ppo_buffer_size": 1, "reward_model_type": "lora"},
@@ -31,8 +31,9 @@ DEFAULTS: Mapping[str, Any] = {
     **{"apollo_proj_type": "std", "apollo_scale_type": "channel"},
     **{"badam_mode": "layer", "badam_switch_mode": "ascending", "badam_switch_interval": 50},
     **{"logging_steps": 500, "save_steps": 500, "save_strategy": "steps", "eval_strategy": "no", "flash_attn": "auto"},
+    **{"swanlab_project": "llamafactory"},
 }
-
+METHODS = {"bnb": "bnb", "bitsandbytes": "bnb", "hqq": "hqq"}  # bitsandbytes is what older files say
 
 # Arguments that may be a list, and those that may be a table; all others are one value.
 LISTS = (
@@ -42,35 +43,20 @@ LISTS = (
 TABLES = ("deepspeed", "fsdp_config", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
 
 
-def translate(given: Mapping[str, Any], beside: Path = Path()) -> Draft:
-    """What a training file means here. `beside`: the folder of the file, from which the files that it names are looked for too."""
-    several = [name for name, value in given.items() if isinstance(value, (list, dict)) and name not in (*LISTS, *TABLES)]
-    draft = Draft({name: None if name in several else value for name, value in given.items()}, DEFAULTS)
-    for name in several:
-        draft.refuse(name, f"{given[name]!r} is not one value, which it needs")
-    model(draft)
-    stage(draft)
-    regime(draft)
-    data(draft)
-    training(draft, beside)
-    settle_others(draft)
-    return draft
-
-
 def model(draft: Draft) -> None:
-    path = draft.value("model_name_or_path")
-    preset = preset_of(str(path)) if path is not None else None
-    if path is None:
+    path = draft.text("model_name_or_path")
+    preset = preset_of(path) if path is not None else None
+    if not draft.stated("model_name_or_path"):
         draft.refuse("model_name_or_path", "it is not stated, and names the model")
     elif preset is not None:
         draft.put("model_name_or_path", "model", preset)
-    else:
+    elif path is not None:
         draft.put("model_name_or_path", "model", "local")
-        draft.put("model_name_or_path", "model.path", str(path))
+        draft.put("model_name_or_path", "model.path", path)
     if draft.value("model_revision") in (None, "main"):
         draft.idle("model_revision", "the default branch, as here")
     else:
-        draft.put("model_revision", "model.revision", str(draft.value("model_revision")))
+        draft.text_to("model_revision", "model.revision")
     draft.switch_to("train_from_scratch", "model.init", "random")
     draft.switch_to("resize_vocab", "model.vocab_multiple", 64)
     if draft.texts("add_tokens"):
@@ -133,7 +119,7 @@ def ppo(draft: Draft) -> None:
         draft.refuse("reward_model_type", "only a folder can be the reward model, of type lora or full. stage=grpo takes reward functions")
     draft.same("reward_model_type", "stage.reward_model: found by its files")
     if draft.on("reward_model"):
-        draft.put("reward_model", "stage.reward_model", str(draft.value("reward_model")))
+        draft.text_to("reward_model", "stage.reward_model")
     else:
         draft.refuse("reward_model", "it is not stated, and stage=ppo needs one")
     draft.numbers_to(ppo_epochs="stage.epochs", ppo_buffer_size="stage.mini_batches")
@@ -161,7 +147,7 @@ def regime(draft: Draft) -> None:
 
 
 def freeze(draft: Draft) -> None:
-    if draft.on("use_llama_pro"):
+    if draft.switch("use_llama_pro"):
         draft.refuse(
             "use_llama_pro",
             "the model of this file has its new blocks already, and regime=freeze inserts them itself. Name the original model, and write "
@@ -187,9 +173,9 @@ def lora(draft: Draft) -> None:
     draft.put("lora_target", "regime.targets", [ALL_LINEAR] if targets == ["all"] else targets)
     draft.switch_to("use_rslora", "regime.rslora")
     draft.switch_to("use_dora", "regime.dora")
-    rounds = draft.number("pissa_iter")
+    rounds = draft.whole("pissa_iter")
     draft.switch_to("pissa_init", "regime.init", "pissa" if rounds == -1 else f"pissa_niter_{rounds}")
-    if draft.on("pissa_init"):
+    if draft.switch("pissa_init"):
         draft.same("pissa_iter", "regime.init")
     else:
         draft.idle("pissa_iter", "pissa_init is off")
@@ -201,7 +187,7 @@ def lora(draft: Draft) -> None:
         draft.refuse("adapter_name_or_path", "several adapters cannot be trained on. Merge all but the last into the base")
     elif adapters:
         draft.put("adapter_name_or_path", "regime.adapter", adapters[0])
-        if draft.on("create_new_adapter"):
+        if draft.switch("create_new_adapter"):
             draft.refuse("create_new_adapter", "the named adapter is trained on. Merge it into the base and name that as the model")
     if draft.texts("additional_target"):
         draft.refuse("additional_target", "modules beside the adapters cannot learn in whole. Leave it out, or use finetuning_type: full or freeze")
@@ -213,7 +199,7 @@ def quantised(draft: Draft, bits: Any) -> None:
             draft.idle(name, "quantization_bit is not stated")
         return
     method = draft.value("quantization_method")
-    if (method, bits) not in (("bnb", 8), ("bnb", 4), ("hqq", 2)):
+    if (METHODS.get(method), bits) not in (("bnb", 8), ("bnb", 4), ("hqq", 2)):
         draft.refuse("quantization_bit", f"{bits} bits by {method} are not possible. 8 and 4 are made by bitsandbytes (bnb), 2 by HQQ (hqq)")
         return
     draft.put("quantization_bit", "regime.bits", bits)
@@ -222,83 +208,10 @@ def quantised(draft: Draft, bits: Any) -> None:
         draft.refuse("quantization_type", f"{draft.value('quantization_type')} is not possible. 4 bits are nf4")
     if bits == 4:
         draft.same("quantization_type", "regime.bits: 4 is nf4")
-        draft.put("double_quantization", "regime.double_quant", bool(draft.value("double_quantization")))
+        draft.put("double_quantization", "regime.double_quant", draft.switch("double_quantization"))
     else:
         for name in ("quantization_type", "double_quantization"):
             draft.idle(name, "it is one of 4 bits")
 
 
-def data(draft: Draft) -> None:
-    sets = draft.texts("dataset")
-    draft.values["data"] = "files"
-    if sets:
-        draft.put("dataset", "data.sets", sets)
-    else:
-        draft.refuse("dataset", "it is not stated, and a run needs data")
-    folder = str(draft.value("dataset_dir"))
-    if folder == "ONLINE":
-        draft.same("dataset_dir", "data.sets: ids of the hub")
-    elif folder.startswith("REMOTE:"):
-        draft.refuse("dataset_dir", "a registry of the hub is not read. Download it and name its folder")
-    else:
-        draft.put("dataset_dir", "data.folder", folder)
-    draft.number_to("cutoff_len", "data.cutoff")
-    template(draft)
-    if draft.value("max_samples") is not None:
-        draft.number_to("max_samples", "data.max_samples")
-    packing(draft)
-    draft.switch_to("mask_history", "data.train_history", False)
-    draft.switch_to("train_on_prompt", "data.mask_prompt", False)
-    draft.switch_to("streaming", "data.streaming")
-    if draft.on("streaming"):
-        draft.number_to("buffer_size", "data.buffer")
-    draft.switch_to("split_special_tokens", "data.control_tokens", "text")
-    mixing(draft, len(sets))
-    if draft.value("preprocessing_num_workers") is not None:
-        draft.number_to("preprocessing_num_workers", "data.workers")
-    draft.idle("tokenized_path", "tokenised data is kept by itself, and used again while data and settings are the same")
-
-
-def template(draft: Draft) -> None:
-    name = draft.value("template")
-    if draft.value("stage") == "pt":
-        draft.idle("template", "stage=pt learns texts as they stand")
-    elif name in template_names():
-        draft.put("template", "data.template", name)
-    elif name is not None:
-        draft.put(
-            "template", "data.template", None, f"{name} is not among the named ones: the tokenizer's own is used. See what it writes: data validate"
-        )
-
-
-def packing(draft: Draft) -> None:
-    """Not stated, it is on for stage=pt. Without neat_packing, attention crosses samples there."""
-    stated = draft.value("packing")
-    packed = draft.on("packing") or draft.on("neat_packing") or (stated is None and draft.value("stage") == "pt")
-    if not packed:
-        for name in ("packing", "neat_packing"):
-            draft.idle(name, "off, as here")
-        return
-    apart = "" if draft.on("neat_packing") else "attention does not cross samples here"
-    draft.put("packing", "data.packing", True, apart)
-    draft.same("neat_packing", "data.packing: true")
-
-
-def mixing(draft: Draft, sets: int) -> None:
-    strategy = draft.value("mix_strategy")
-    names = {"concat": "concatenate", "interleave_under": "interleave_under", "interleave_over": "interleave_over"}
-    if strategy not in names:
-        draft.refuse("mix_strategy", f"{strategy} is not one of {', '.join(names)}")
-    elif draft.stated("mix_strategy"):
-        draft.put("mix_strategy", "data.mixing", names[strategy])
-    shares = draft.texts("interleave_probs")
-    if not shares:
-        return
-    try:
-        numbers = [float(share) for share in shares]
-    except ValueError:
-        draft.refuse("interleave_probs", f"{','.join(shares)} are not numbers")
-        return
-    if len(numbers) != sets:
-        draft.refuse("interleave_probs", f"{len(numbers)} shares stand for {sets} data sets")
-    draft.put("interleave_probs", "data.probabilities", numbers)
+LLAMA_FACTORY = Program("LLaMA-Factory", DEFAULTS, LISTS, TABLES, model, stage, regime, data, training, settle_others)

@@ -8,12 +8,15 @@ from typing import Any
 
 from conf.schema import GROUPS
 from launcher.composition.compose import compose
-from launcher.composition.described import as_file, described, in_grammar, save
+from launcher.composition.described import as_file, described, save
 from launcher.composition.run_file import read_run_file
 from launcher.errors import ConfigError
-from launcher.moving import afterwards, axolotl, translate
+from launcher.moving import afterwards
 from launcher.moving.arguments import ENDINGS, read_command, read_file
+from launcher.moving.axolotl import AXOLOTL, is_axolotl
 from launcher.moving.draft import ASSUMED, REFUSED, TRANSLATED, Draft, in_words
+from launcher.moving.translate import LLAMA_FACTORY
+from launcher.verbs.import_checks import overrides_of, refuse_wrong_options, refuse_wrong_values
 
 
 def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> Draft:
@@ -28,12 +31,13 @@ def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> D
     verb = afterwards.verb_of(given)
     if verb is not None:
         return import_afterwards(verb, given, "--save" if to is not None else "--run" if starts else None)
-    program, translated = ("axolotl", axolotl.translate) if axolotl.is_axolotl(given) else ("LLaMA-Factory", translate.translate)
-    draft = translated(given, Path(named or "").parent)
-    print("\n".join(report(draft, program)), file=sys.stderr)
+    program = AXOLOTL if is_axolotl(given) else LLAMA_FACTORY
+    draft = program.translate(given, Path(named or "").parent)
+    refuse_wrong_values(draft)
+    print("\n".join(report(draft, program.name)), file=sys.stderr)
     refuse_refused(draft, "no file is written")
     values = without_common(draft)
-    head = f"Translated from {program}{f' ({named})' if single else ''} by regimen import."
+    head = f"Translated from {program.name}{f' ({named})' if single else ''} by regimen import."
     if to is None:
         print(as_file(values, head, draft.notes), end="")
     else:
@@ -45,7 +49,7 @@ def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> D
 
 def without_common(draft: Draft) -> dict[str, Any]:
     """The values without those that the file does not state and that both programs have by default; they are composed for it, so they are valid."""
-    changed = described(compose(overrides_of(draft)))
+    changed = described(compose(overrides_of(draft.values)))
     return {key: value for key, value in draft.values.items() if key in changed or key in GROUPS or not is_assumed(draft, key)}
 
 
@@ -53,27 +57,24 @@ def is_assumed(draft: Draft, key: str) -> bool:
     return draft.notes.get(key, "").startswith(ASSUMED)
 
 
-def overrides_of(draft: Draft) -> list[str]:
-    return [f"{key}={in_grammar(value, key)}" for key, value in draft.values.items()]
-
-
 def start(draft: Draft) -> int:
     """The translated run, trained here and now."""
     from launcher.launch.foreign import Trust
     from launcher.verbs import train
 
-    return train.train(overrides_of(draft), [], detached=False, trust=Trust(take_over=False, other_owner=False))
+    return train.train(overrides_of(draft.values), [], detached=False, trust=Trust(take_over=False, other_owner=False))
 
 
 def import_afterwards(verb: str, given: dict[str, Any], option: str | None) -> Draft:
     """A file of export, predict or chat describes no run: print the command that does the same."""
-    draft, words = afterwards.translate(verb, given)
+    draft = afterwards.translate(verb, given)
+    refuse_wrong_options(draft)
     print("\n".join(report(draft, "LLaMA-Factory")), file=sys.stderr)
     refuse_refused(draft, "no command is written")
     if option is not None:
         what = {"--save": "file of a run to save", "--run": "run to start"}[option]
         raise ConfigError(f"This describes no training but {verb}, so there is no {what}. Leave out {option} to see the command.")
-    print("regimen " + shlex.join(words))
+    print("regimen " + shlex.join(afterwards.words_of(verb, draft)))
     return draft
 
 

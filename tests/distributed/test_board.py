@@ -54,7 +54,7 @@ def steps(run_dir: RunDir) -> int:
 @pytest.mark.long
 @pytest.mark.distributed
 def test_the_model_of_a_finished_run_answers_on_its_page_as_on_the_command_line(tmp_path: Path) -> None:
-    done = call_beside(tmp_path, "train", "recipe=demo", "training.max_steps=2", "evaluation.answers=0")
+    done = call_beside(tmp_path, "train", "recipe=demo", "training.max_steps=100", "evaluation.answers=0")  # its answers end
     assert done.returncode == 0, done.stderr
     run_dir, questions = only_run(tmp_path), "2 + 2\nAnd once more?\n"
     with board(tmp_path) as running:

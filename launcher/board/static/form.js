@@ -6,7 +6,7 @@ const QUIET = 300; // milliseconds without a change until it is asked what would
 
 export function fillForm(form, ask, say, confirmAction) {
   const $ = (selector) => document.querySelector(selector);
-  let values = JSON.parse(form.dataset.form), asking = false, again = false, changes = 0, quiet, queue = "";
+  let values = JSON.parse(form.dataset.form), asking = false, again = false, changes = 0, quiet, queue = "", forms = { command: "" };
 
   const inputs = () => [...form.querySelectorAll("[data-key]")];
   const show = () => {
@@ -67,7 +67,8 @@ export function fillForm(form, ask, say, confirmAction) {
   }
 
   async function tell(found) {
-    $("#command").textContent = found.command;
+    forms = { command: found.command, processes: found.processes ?? "", script: found.script || say("no_script") };
+    showCommand();
     queue = found.queue ?? "";
     $("#plan").textContent = found.text ?? "";
     $("#form-error").textContent = found.error;
@@ -93,6 +94,8 @@ export function fillForm(form, ask, say, confirmAction) {
     }
     if (!found.permitted) quiet = setTimeout(propose, QUIET, changes);
   }
+
+  const showCommand = () => { $("#command").textContent = forms[$("[name=command-form]:checked").value]; };
 
   // The widest question of all, so it is asked only while somebody looks at its answer.
   function showMatrix() {
@@ -173,10 +176,11 @@ export function fillForm(form, ask, say, confirmAction) {
     link.click();
   };
   $("#copy").onclick = () => navigator.clipboard.writeText($("#command").textContent);
+  for (const choice of document.querySelectorAll("[name=command-form]")) choice.addEventListener("change", showCommand);
   $("#matrix").addEventListener("toggle", showMatrix);
   $("#look").onclick = () => look($("#report"), { ...values }, ask, say);
   $("#enqueue").onclick = () => confirmAction({ act: "new/queue", name: "enqueue", command: queue, values: JSON.stringify({ form: values }) });
-  $("#start").onclick = () => confirmAction({ act: "new/start", name: "start", command: $("#command").textContent, values: JSON.stringify({ form: values }) });
+  $("#start").onclick = () => confirmAction({ act: "new/start", name: "start", command: forms.command, values: JSON.stringify({ form: values }) });
   show();
   judge();
 }

@@ -251,6 +251,21 @@ def test_a_change_is_judged_and_what_would_fit_is_taken_into_the_form(opened: Pa
     assert page.is_enabled("#start")
 
 
+def test_the_command_is_shown_in_three_forms(opened: Page) -> None:
+    page = opened.page
+    opened.show("#/new", "#permitted.finished")
+    assert page.inner_text("#command").startswith("regimen train --detach")
+    page.check("[name=command-form][value=processes]")
+    assert "torch.distributed.run" in page.inner_text("#command")
+    page.check("[name=command-form][value=script]")
+    assert "cluster=slurm" in page.inner_text("#command")
+    page.select_option("#choice-node", "a100_80")
+    page.select_option("#choice-cluster", "slurm")
+    page.wait_for_function("() => document.querySelector('#command').textContent.startsWith('#!/bin/bash')")
+    page.check("[name=command-form][value=command]")
+    assert "cluster=slurm" in page.inner_text("#command")
+
+
 def test_a_mistyped_value_is_named_and_marked(opened: Page) -> None:
     page = opened.page
     opened.show("#/new", "#permitted.finished")

@@ -95,6 +95,15 @@ def test_the_board_says_of_a_form_what_the_command_line_says(
     assert {0, 2, 3} <= set(codes)
 
 
+def test_the_command_of_the_ranks_and_the_batch_script_are_those_of_the_plan() -> None:
+    found = question("plan", {"model": "demo", "data": "demo", "node": "a100_80", "node.gpus": "2", "cluster": "slurm"})
+    for part in ("processes", "script"):
+        assert set(map(str.strip, found[part].splitlines())) <= set(map(str.strip, found["text"].splitlines()))
+    assert found["script"].startswith("#!/bin/bash")
+    assert found["processes"].startswith("sbatch --parsable ")
+    assert question("plan", {"model": "demo", "data": "demo", "node": "cpu"})["script"] == ""
+
+
 @pytest.mark.long
 def test_the_board_says_of_300_forms_what_the_command_line_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

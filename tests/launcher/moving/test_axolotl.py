@@ -16,7 +16,7 @@ from launcher.cli import main
 from launcher.composition.compose import compose
 from launcher.composition.described import described, in_grammar
 from launcher.composition.names import known_keys
-from launcher.moving.axolotl import is_axolotl, translate
+from launcher.moving.axolotl import AXOLOTL, is_axolotl
 from launcher.moving.draft import WITHOUT_EFFECT
 
 ALPACA = [{"path": "mhenrichsen/alpaca_2k_test", "type": "alpaca"}]
@@ -197,7 +197,7 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("source", MET)
 def test_a_file_gives_the_keys_that_mean_the_same(source: str) -> None:
     changes, keys = MET[source]
-    draft = translate(keys_of(changes))
+    draft = AXOLOTL.translate(keys_of(changes))
     assert draft.refused == []
     assert {key: draft.values.get(key) for key in keys} == dict(keys)
     assert set(keys_of(changes)) == set(draft.outcomes)
@@ -206,7 +206,7 @@ def test_a_file_gives_the_keys_that_mean_the_same(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["llama-3/lora-1b.yml", "llama-3/qlora-1b-kto.yaml", "llama-2/fft_optimized.yml", "gemma2/reward-model.yaml"])
 def test_the_keys_compose_a_run(source: str) -> None:
-    draft = translate(keys_of(MET[source][0]))
+    draft = AXOLOTL.translate(keys_of(MET[source][0]))
     run = described(compose([f"{key}={in_grammar(value, key)}" for key, value in draft.values.items()]))
     assert {key: run[key] for key in MET[source][1] if key in run}.items() <= MET[source][1].items()
 
@@ -214,7 +214,7 @@ def test_the_keys_compose_a_run(source: str) -> None:
 @pytest.mark.parametrize("source", REFUSING)
 def test_what_cannot_mean_the_same_is_refused_by_name(source: str) -> None:
     changes, name = REFUSING[source]
-    draft = translate(keys_of(changes))
+    draft = AXOLOTL.translate(keys_of(changes))
     assert [refused for refused, _ in draft.refused] == [name]
     assert set(keys_of(changes)) == set(draft.outcomes)
 
@@ -222,7 +222,7 @@ def test_what_cannot_mean_the_same_is_refused_by_name(source: str) -> None:
 @pytest.mark.parametrize(("ranks", "samples"), [(1, 1000), (4, 1001)])
 def test_batch_steps_and_warmup_are_those_of_the_file(ranks: int, samples: int) -> None:
     """By hand, code-llama/7b/qlora.yml without packing: 2 x 4 x ranks samples a step, and a tenth of the steps of 4 epochs, rounded up."""
-    values = translate(keys_of(MET["code-llama/7b/qlora.yml"][0])).values
+    values = AXOLOTL.translate(keys_of(MET["code-llama/7b/qlora.yml"][0])).values
     batch = values["training.micro_batch"] * values["training.accumulation"] * ranks
     assert batch == 8 * ranks
     steps = ceil(samples / batch) * values["training.epochs"]
@@ -244,7 +244,7 @@ def test_a_file_is_known_by_the_name_of_its_model(tmp_path: Path, capsys: pytest
 
 
 def test_what_only_changes_speed_or_output_is_without_effect_and_says_why() -> None:
-    draft = translate(keys_of(MET["llama-2/fft_optimized.yml"][0]))
+    draft = AXOLOTL.translate(keys_of(MET["llama-2/fft_optimized.yml"][0]))
     idle = {name: outcome.said for name, outcome in draft.outcomes.items() if outcome.kind == WITHOUT_EFFECT}
     assert "training.attention" in idle["flash_attention"]
     assert "bos_token" in idle["special_tokens"]
