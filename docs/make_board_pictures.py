@@ -2,6 +2,8 @@
 
 python -m docs.make_board_pictures                 (needs playwright and Chromium; takes five minutes on two cores)
 python -m docs.make_board_pictures --look FOLDER   every page at three widths and in both languages, into that folder, to be looked at
+--runs FOLDER takes the runs that an earlier call has trained there, and keeps them; without it they are trained and removed.
+Chinese pages need a font of Chinese, such as Debian's fonts-wqy-microhei.
 """
 
 import argparse
@@ -76,15 +78,21 @@ class Page:
         self.page.wait_for_selector(until)
         return self.page
 
+    def node(self) -> Any:
+        """With ranks at work."""
+        return self.show("#/node", "#now td:text-is('training')")
+
     def each(self) -> Iterator[str]:
-        """The name of each page, once it is shown."""
+        """The name of each page but that of the node, once it is shown."""
         finished = str(self.page.get_attribute("table.runs tr:has(.finished) th a", "href"))
         for name, address, until in (
             ("runs", "#/runs", "table.runs"),
             ("run", finished, "#charts .uplot"),
-            *((tab, f"{finished}/{tab}", f'.tabs a[href$="/{tab}"][aria-current]') for tab in ("memory", "samples", "plan", "checkpoints", "events")),
+            *(
+                (tab, f"{finished}/{tab}", f'main:has(.tabs a[href$="/{tab}"][aria-current]) #tab > *')
+                for tab in ("memory", "samples", "plan", "checkpoints", "events")
+            ),
             ("compare", f"#/compare?r={','.join(self.ids[-3:])}", "main:has(figure .uplot) #keys td"),
-            ("node", "#/node", "#now table"),
         ):
             self.show(address, until)
             self.page.wait_for_load_state("networkidle")
@@ -102,21 +110,38 @@ class Page:
         yield "new"
 
 
-def look(browser: Any, address: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def look_pages(browser: Any, address: str) -> Iterator[tuple[str, Page]]:
+    """What stands at the end of a file's name, and a page."""
     for width in WIDTHS:
         for language in LANGUAGES:
             scheme = "dark" if width == WIDTHS[0] else "light"
             page = Page(browser, address, viewport={"width": width, "height": 1000}, locale=language, color_scheme=scheme)
-            for name in page.each():
-                page.page.screenshot(path=folder / f"{name}_{width}_{language}.png", full_page=True)
+            yield f"{width}_{language}", page
             page.context.close()
+
+
+def take(folder: Path, site: dict[str, str], looked: Path | None) -> None:
+    """The page of the node beside a run of the queue, the others after its end: it takes the time of the browser."""
+    with browser_at(folder, site) as (browser, address):
+        with queue_at_work(folder, site):
+            if looked is None:
+                Page(browser, address, viewport=WIDE, locale="en-US").node().screenshot(path=IMAGES / "board_node.png")
+            else:
+                looked.mkdir(parents=True, exist_ok=True)
+                for end, page in look_pages(browser, address):
+                    page.node().screenshot(path=looked / f"node_{end}.png", full_page=True)
+        if looked is None:
+            pictures(browser, address)
+        else:
+            for end, page in look_pages(browser, address):
+                for name in page.each():
+                    page.page.screenshot(path=looked / f"{name}_{end}.png", full_page=True)
 
 
 def pictures(browser: Any, address: str) -> None:
     page = Page(browser, address, viewport=WIDE, locale="en-US")
     for name in page.each():
-        if name in ("run", "new", "compare", "sweep", "node", "data"):
+        if name in ("run", "new", "compare", "sweep", "data"):
             page.page.screenshot(path=IMAGES / f"board_{name}.png")
     page = Page(browser, address, viewport=NARROW, locale="zh-CN", color_scheme="dark")
     page.show(str(page.page.get_attribute("table.runs tr:has(.finished) th a", "href")), "#charts .uplot").screenshot(
@@ -124,21 +149,22 @@ def pictures(browser: Any, address: str) -> None:
     )
 
 
-def take(folder: Path, site: dict[str, str], looked: Path | None) -> None:
-    train(folder, site)
-    with browser_at(folder, site) as (browser, address), queue_at_work(folder, site):
-        page = Page(browser, address)
-        page.show("#/node", "#now td:text-is('training')")
-        if looked is None:
-            pictures(browser, address)
-        else:
-            look(browser, address, looked)
+def make(folder: Path, looked: Path | None) -> None:
+    where = {"XDG_RUNTIME_DIR": f"{folder}/.runtime", "XDG_STATE_HOME": f"{folder}/.state", "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
+    site = {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"} | where
+    if not (folder / "outputs").is_dir():
+        train(folder, site)
+    take(folder, site, looked)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--look", type=Path)
+    parser.add_argument("--runs", type=Path)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fine-tuning-") as name:
-        where = {"XDG_RUNTIME_DIR": f"{name}/.runtime", "XDG_STATE_HOME": f"{name}/.state", "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
-        take(Path(name), {key: value for key, value in os.environ.items() if key != "SSH_CONNECTION"} | where, given.look)
+    if given.runs is not None:
+        given.runs.mkdir(parents=True, exist_ok=True)
+        make(given.runs, given.look)
+    else:
+        with tempfile.TemporaryDirectory(prefix="fine-tuning-") as name:
+            make(Path(name), given.look)

@@ -24,7 +24,7 @@ from launcher.board.form import form_of, overrides_of, refuse_outside
 from launcher.composition.compose import compose
 from launcher.composition.described import as_file, described
 from launcher.composition.recorded import flat, recorded_run
-from launcher.composition.run_file import foreign_names, read_run_file
+from launcher.composition.run_file import foreign_program, read_run_file
 from launcher.errors import ConfigError, RegimenError
 from launcher.gate.pasting import pasted
 from launcher.gate.proposals import MatrixRow, sharding_matrix
@@ -127,7 +127,7 @@ def smaller(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def loaded(question: dict[str, Any]) -> dict[str, Any]:
-    """The form that a file describes: one of a run, a run.yaml, or a training file of LLaMA-Factory."""
+    """The form that a file describes: one of a run, a run.yaml, or a training file of LLaMA-Factory or axolotl."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, FILE)
         try:
@@ -142,15 +142,16 @@ def loaded(question: dict[str, Any]) -> dict[str, Any]:
 
 def translated(path: Path) -> Path:
     try:
-        theirs = foreign_names(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+        theirs = foreign_program(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError):
         return path  # whose reader says what is wrong with it
-    if not theirs:
+    if theirs is None:
         return path
     from launcher.verbs.import_run import import_run
 
     ours = path.with_name("translated.yaml")
-    import_run([str(path)], ours)
+    with redirect_stdout(io.StringIO()):  # where it wrote the file, which nobody keeps
+        import_run([str(path)], ours)
     return ours
 
 

@@ -32,6 +32,7 @@ ENDINGS = (".yaml", ".yml")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # YAML 1.1 takes 1e-4 for a text
 WORDS = {"null": "null", "~": "null", "": "null", "true": "true", "false": "false"}
 FOREIGN = 2  # so many names of LLaMA-Factory make a file one of its own
+OF_AXOLOTL = "base_model"  # each of its training files names the model so
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,20 @@ def recorded(path: Path, text: str) -> Composed:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}). It is damaged, or a different version of regimen wrote it.") from error
 
 
-def foreign_names(root: Node | None) -> list[str]:
-    """The names that are LLaMA-Factory's alone; empty where they are too few to make the file one of its own."""
+def foreign_program(root: Node | None) -> tuple[str, list[str]] | None:
+    """Whose file it is where it is none of regimen, and the names by which that is known; two of LLaMA-Factory's own are needed."""
     keys = [key.value for key, _ in root.value] if isinstance(root, MappingNode) else []
+    if OF_AXOLOTL in keys:
+        return "axolotl", [OF_AXOLOTL]
     theirs = [key for key in keys if key not in known_keys() and (row_of_name(key) or row_of_needless(key))]
-    return theirs if len(theirs) >= FOREIGN else []
+    return ("LLaMA-Factory", theirs) if len(theirs) >= FOREIGN else None
 
 
 def refuse_foreign(path: Path, root: MappingNode) -> None:
-    theirs = foreign_names(root)
-    if theirs:
-        raise ConfigError(f"{path} is a file of LLaMA-Factory ({', '.join(theirs[:3])}, ...). Translate it: regimen import {path} --save my.yaml")
+    found = foreign_program(root)
+    if found is not None:
+        program, names = found
+        raise ConfigError(f"{path} is a file of {program} ({', '.join(names[:3])}, ...). Translate it: regimen import {path} --save my.yaml")
 
 
 def refuse_repeated(lines: Sequence[Line]) -> None:

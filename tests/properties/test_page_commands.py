@@ -20,6 +20,7 @@ from launcher.sweep.points import Point, Result
 from launcher.verbs.weights import is_model_folder
 from tests.described import described
 from tests.page_commands import BLOCK, INLINE, PAGES, PROGRAMS, REPOSITORY, Command, commands
+from tests.page_fates import fate_of
 
 RUN = re.compile(r"^(resume=)?(RUN|FOLDER)\b")  # what a reader fills in with a run folder
 GOOD = {"instruction": "What is 1 + 1?", "input": "", "output": "1 + 1 = 2."}
@@ -184,3 +185,18 @@ def test_the_pages_quote_what_zsh_would_expand() -> None:
     lines = lines_for_a_shell()
     assert len(lines) > 100
     assert [line for line in lines if EXPANDED.search(SAFE.sub("", line))] == []
+
+
+UNRUN = REPOSITORY / "tests" / "unrun_commands.txt"  # what only the network or a cluster has, and how much of it is tested
+
+
+def test_every_command_is_run_by_a_test_or_stands_in_the_list_with_what_it_needs(request: pytest.FixtureRequest) -> None:
+    """`pytest tests/properties/test_page_commands.py --update-golden` writes the list anew."""
+    fates = {command: fate_of(command.page, command.words) for command in FOUND}
+    assert [command.name for command, fate in fates.items() if fate is None] == []
+    assert [fate.test for fate in fates.values() if fate is not None and not (REPOSITORY / fate.test).is_file()] == []
+    lines = sorted(f"{fate.needs} ({fate.why}): {command.name}" for command, fate in fates.items() if fate is not None and fate.needs)
+    text = "".join(f"{line}\n" for line in lines)
+    if request.config.getoption("--update-golden"):
+        UNRUN.write_text(text, encoding="utf-8")
+    assert UNRUN.read_text(encoding="utf-8") == text

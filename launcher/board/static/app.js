@@ -93,7 +93,16 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   else shown.set(target, xhr.responseText);
   opened = [...target.querySelectorAll("details[id][open]")].map((details) => details.id);
 });
+// A narrow window shows each row as a list: every cell begins with the name of its column there (style.css).
+function nameCells(root) {
+  for (const table of root?.querySelectorAll?.("table.runs, table.stacked") ?? []) {
+    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, at) => { if (cell.tagName === "TD" && cell.textContent.trim()) cell.dataset.column = names[at]; });
+  }
+}
+
 document.addEventListener("htmx:afterSwap", (event) => {
+  nameCells(event.detail.target);
   for (const id of opened) event.detail.target?.querySelector?.(`#${id}`)?.setAttribute("open", "");
   if (event.detail.target?.querySelector?.(".compared")) showChosen();
   if (event.detail.target?.querySelector?.("#look-at")) watchSets(event.detail.target, ask, say);

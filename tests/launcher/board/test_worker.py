@@ -173,6 +173,15 @@ def test_a_training_file_of_llama_factory_is_translated_with_a_line_for_each_arg
     assert "lora_rank" in found["told"]
 
 
+def test_a_training_file_of_axolotl_is_translated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "base_model: Qwen/Qwen2.5-0.5B\nadapter: lora\nlora_r: 32\nlora_alpha: 32\nlora_target_linear: true\nlearning_rate: 2e-4\n"
+    found = question("load", {}, text=text + "datasets: [{path: a/b, type: alpaca}]\n")
+    assert (found["form"]["model"], found["form"]["regime.rank"], found["form"]["data.template"]) == ("qwen2.5_0.5b", "32", "alpaca")
+    assert "lora_r" in found["told"]
+    assert "wrote" not in found["told"]
+
+
 def test_a_file_that_cannot_be_read_is_named_with_its_line() -> None:
     found = question("load", {}, text="regime: lora\nregime.rnk: 8\n")
     assert found["error"].startswith("your file.yaml, line 2: ")

@@ -74,6 +74,7 @@ def test_every_text_arrives_as_it_stands(tmp_path_factory: pytest.TempPathFactor
         ("- a\n", "holds no keys. Write one a line"),
         ("", "holds no keys. Write one a line"),
         ("lora_rank: 8\nlearning_rate: 1e-4\n", "is a file of LLaMA-Factory (lora_rank, learning_rate, ...). Translate it: regimen import"),
+        ("base_model: a/b\nlearning_rate: 1e-4\n", "is a file of axolotl (base_model, ...). Translate it: regimen import"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_line(text: str, said: str, tmp_path: Path) -> None:
