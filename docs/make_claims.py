@@ -72,15 +72,15 @@ CLAIMS: Mapping[str, Callable[[], str]] = {
 
 
 def with_figures(page: str) -> str:
-    """The page with the second cell of each claim's row made anew.
+    """The page with the line below each claim made anew.
 
     Raises:
-        ValueError: where a claim has no row, or several.
+        ValueError: where a claim is not there, or several times.
     """
     for claim, figure in CLAIMS.items():
-        page, made = re.subn(rf"^(\| {re.escape(claim)}[^|]*\| )[^|]*( \|)", rf"\g<1>{figure()}\g<2>", page, flags=re.MULTILINE)
+        page, made = re.subn(rf"^(- {re.escape(claim)}[^\n]*:\n  )[^\n]*$", rf"\g<1>{figure()}", page, flags=re.MULTILINE)
         if made != 1:
-            raise ValueError(f"README.md has {made} rows that begin with {claim!r}; it needs one.")
+            raise ValueError(f"README.md has {made} claims that begin with {claim!r}; it needs one.")
     return page
 
 

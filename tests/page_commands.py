@@ -35,6 +35,7 @@ def in_blocks(text: str) -> Iterator[tuple[str, ...]]:
     for language, block in BLOCK.findall(text):
         if language not in ("", "sh", "bash"):
             continue
+        block = block.replace("\\\n", " ")
         shown = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
         script = "\n".join(shown) if shown else block
         if not any(re.search(rf"(^|\| ){name} ", line) for name in PROGRAMS for line in script.splitlines()):

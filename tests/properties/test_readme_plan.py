@@ -9,7 +9,7 @@ import pytest
 from launcher.cli import main
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n\$ regimen (plan [^\n]+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```\n\$ regimen (plan [^\n]+)\n(.*?)^```$", README.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
 
 
 def test_there_is_one() -> None:
