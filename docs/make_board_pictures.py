@@ -107,6 +107,7 @@ class Page:
         for group, choice in TOO_LARGE:
             self.page.select_option(f"#choice-{group}", choice)
         self.page.wait_for_selector("#proposals button")
+        self.page.evaluate("scrollTo(0, 0)")
         yield "new"
 
 
