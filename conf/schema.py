@@ -337,6 +337,8 @@ class Node:
     tflops: float | None = MISSING  # TFLOP/s: Dense bf16 peak of one GPU in the vendor's data sheet. null: no MFU is shown, and no time predicted.
     link: float | None = MISSING  # GB/s: What one GPU sends to another of its node, in one direction. null: what the data sheet of the card says.
     network: float | None = MISSING  # GB/s: What one node sends to another, all its adapters together. null: no time is predicted on several nodes.
+    # ns: What one turn of a loop in Python takes there, which `regimen doctor` measures: small steps wait for the host. null: 36.
+    python_turn: float | None = MISSING
 
 
 @dataclass

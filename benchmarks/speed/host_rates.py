@@ -6,23 +6,24 @@ Searched one after the other, in turns; each is drawn back to where it began, so
 each cell by rates that were fitted without it.
 """
 
-import json
 import math
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.speed.rates import misfit
+from benchmarks.speed.times import read
 from benchmarks.speed.times_page import run_of
 from benchmarks.speed.ways import AS_IT_IS
 from launcher.timing.launches import HostWork, host_work
-from launcher.timing.rates import H200, Host, Rates
+from launcher.timing.rates import H200, TURN, Host, Rates
 from launcher.timing.step import host_seconds, once_terms, overlap, pass_terms
 from launcher.timing.work import work_of
 
-FILES = ("h200_times.jsonl", "h200_times_small.jsonl", "h200_times_norms.jsonl", "h200_step_profiles.jsonl")
+FILES = ("h200_times_again.jsonl", "h200_times.jsonl", "h200_times_small.jsonl", "h200_times_norms.jsonl", "h200_step_profiles.jsonl")
 # Where the search begins: what ten profiles told (results/speed/h200_step_profiles.jsonl).
 BEGIN = Host(kernel=19.8e-6, function=90e-6, dequantised=114e-6, repeated=2.33e-3, module=21e-6, step=8.5e-3)
 ROUNDS, STEPS, DRAWN_BACK, PARTS = 6, (-0.05, -0.02, 0.0, 0.02, 0.05), 2.0, 12
@@ -39,23 +40,32 @@ class Alone:
     busy: float  # seconds of the GPU in one micro-batch
     once: float
     power: int
+    slower: float  # than the host of launcher/timing/rates.py, TURN
 
 
 def runs_alone(folder: Path) -> list[Alone]:
-    lines = [json.loads(line) for name in FILES for line in (folder / name).read_text().splitlines()]
     found = []
-    for line in lines:
+    for line in (line for name in FILES for line in with_turns(read(folder / name))):
         if "step" not in line or line.get("way", AS_IT_IS) != AS_IT_IS:
             continue
         work = work_of(*run_of(line))
         passes, (*on_gpu, _) = work.run.training.accumulation, pass_terms(work, H200)
         busy, once = sum(term.seconds for term in on_gpu) / passes, sum(term.seconds for term in once_terms(work, H200))
-        found.append(Alone(line["cell"], line["step"], host_work(work), work.arithmetic.fused, passes, busy, once, overlap(work)))
+        found.append(
+            Alone(line["cell"], line["step"], host_work(work), work.arithmetic.fused, passes, busy, once, overlap(work), line["turn"] / TURN)
+        )
     return found
 
 
+def with_turns(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each with `turn`: ns of a turn in Python, of its own steps, else the median of its session, else as if it had been TURN."""
+    looks = [1e3 * speeds["loop"] for line in lines for speeds in line.get("host_speeds", [])]
+    session = statistics.median(looks) if looks else TURN
+    return [{**line, "turn": statistics.median(line["python_turns"]) if "python_turns" in line else session} for line in lines]
+
+
 def step_seconds(run: Alone, rates: Rates) -> float:
-    host = host_seconds(run.asked, rates.fused if run.fused else rates.plain, run.passes)
+    host = run.slower * host_seconds(run.asked, rates.fused if run.fused else rates.plain, run.passes)
     return float(run.passes * (run.busy**run.power + host**run.power) ** (1 / run.power) + run.once)
 
 

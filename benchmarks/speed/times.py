@@ -34,6 +34,7 @@ from benchmarks.speed import alone
 from benchmarks.speed.ways import AS_IT_IS, WAYS
 from conf.schema import Composed
 from launcher.composition.compose import compose
+from launcher.facts.host_speed import python_turn
 from launcher.gate.judge import Judged, judge_run
 from launcher.launch.backends import command
 from launcher.launch.execute import start_fresh, write_plan
@@ -69,6 +70,7 @@ class Grid:
 GRIDS = {
     "drawn": Grid(20261130, 38, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
     "again": Grid(20261206, 36, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
+    "hosts": Grid(20261207, 36, MODELS, tuple(REGIMES), ("sft", "sft", "sft", "sft", "sft", "pt", "dpo"), (1024, 16384)),
     "small": Grid(20261202, 18, MODELS[:-1], ("lora", "qlora4"), ("sft", "sft", "sft", "pt", "dpo"), (512, 4096)),
 }
 
@@ -159,6 +161,8 @@ def measure(arguments: argparse.Namespace) -> None:
     processes = [alone.waiting() for _ in left[: arguments.ready]]  # they load their libraries while the bases are made
     if not all((arguments.bases / model).is_dir() for model in models):
         make_bases(arguments, models)
+    while arguments.after is not None and not arguments.after.exists():
+        time.sleep(0.5)
     for start in range(0, len(left), arguments.ready):
         batch = left[start : start + arguments.ready]
         if start:
@@ -192,8 +196,8 @@ def make_bases(arguments: argparse.Namespace, models: Sequence[str]) -> None:
 def one(line: dict[str, Any], arguments: argparse.Namespace, process: "subprocess.Popen[str]") -> dict[str, Any]:
     """The seconds of its steps, or why there are none."""
     cell, result = Cell(line["cell"], tuple(line["overrides"])), arguments.work / "result.json"
-    keys = dict(each.split("=") for each in cell.overrides)
-    node = ["node=auto", "node.gpus=1"] if not arguments.tiny else ["node=cpu", *small(keys["model"])]
+    keys, turn = dict(each.split("=") for each in cell.overrides), python_turn()
+    node = ["node=auto", "node.gpus=1", f"node.python_turn={turn:.1f}"] if not arguments.tiny else ["node=cpu", *small(keys["model"])]
     judged = judge_run(composed(cell, arguments.work, arguments.bases, [*node, *WAYS[line["way"]][1]]))
     run_dir = start_fresh(judged)
     write_plan(plan_for(judged, run_dir), dict(os.environ))
@@ -201,7 +205,8 @@ def one(line: dict[str, Any], arguments: argparse.Namespace, process: "subproces
     began = time.monotonic()
     environment = command(judged.run, run_dir).environment(dict(os.environ))
     code = alone.trained(process, run_dir.path, result, environment, CELL_SECONDS, way=line["way"])
-    took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1)}
+    here = {"python_turn": turn, "predicted_here": step_time(judged.run, judged.facts).as_dict()}  # as `plan` says it right before the run
+    took = {"exit_code": code, "seconds": round(time.monotonic() - began, 1), **here}
     log = run_dir.rank_log(0).read_text() if run_dir.rank_log(0).exists() else ""
     shutil.rmtree(run_dir.path, ignore_errors=True)
     if code or not result.exists():
@@ -251,6 +256,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/regimen-times"))
     parser.add_argument("--seconds", type=float, default=1e9, help="seconds after which no cell is started")
     parser.add_argument("--ready", type=int, default=8, help="processes that load their libraries together before the first of them trains")
+    parser.add_argument("--after", type=Path, help="a file: until it is there, something else is at work and nothing is timed")
     parser.add_argument("--part", default="1/1", help="the share of the cells that this process measures, as 2/2")
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of cell names")
     parser.add_argument("--ways", nargs="*", default=[AS_IT_IS], choices=list(WAYS))

@@ -182,6 +182,7 @@ LIMITS: tuple[Limit, ...] = (
     positive("node.tflops"),
     positive("node.link"),
     positive("node.network"),
+    at_least("node.python_turn", 1),
     size("node.gpu_memory", 2**28, 2**42),
     size("node.host_memory", 2**26, 2**50),
     counted("cluster.nodes", 1, MOST_NODES),

@@ -62,9 +62,10 @@ def launches(work: Work) -> float:
     linears = [module for module in facts.modules if module.layers and module.kind in ("linear", "router", "experts")]
     matrices = sum(len(module.layers) for module in linears)
     whole = not work.census.adapters
-    cast = 2 if work.arithmetic.own_casts and whole and not fused else 1  # autocast casts the weight, then multiplies
-    once = (forward + more * norm_forward) * facts.layers + cast * matrices
-    back = (backward + more * norm_backward) * work.depth + (2 if whole else 1) * sum(work.backward(module) for module in linears)
+    casts = work.arithmetic.own_casts and whole  # autocast casts the weight, then multiplies; with fused kernels the input is in fp32 too
+    once_cast, back_cast = ((3, 2) if fused else (2, 0)) if casts else (1, 0)
+    once = (forward + more * norm_forward) * facts.layers + once_cast * matrices
+    back = (backward + more * norm_backward) * work.depth + ((2 if whole else 1) + back_cast) * sum(work.backward(module) for module in linears)
     again = work.again * once / facts.layers
     return once * (1 + work.forwards) + again + back + of_adapters(work) + QUANTISED * dequantised(work) + of_whole_logits(work) + AROUND
 

@@ -63,9 +63,11 @@ class Rates:
 # trained one at a time. operands: of the products of adapters alone, 2.4 to 2.7e12 (results/speed/h200_kernels.jsonl). dequantising: what 8B QLoRA
 # takes more than 8B LoRA (results/speed/h200_speed.jsonl).
 # plain, fused: fitted by benchmarks/speed/host_rates.py to every run on record that was timed alone, on 16 processors of virtual machines of four
-# sessions. The same job took 131 to 185 ms a step in them.
-PLAIN = Host(kernel=20.8e-6, function=87e-6, dequantised=127e-6, repeated=2.26e-3, module=22e-6, step=6.2e-3)
-FUSED = Host(kernel=18.6e-6, function=87e-6, dequantised=91e-6, repeated=1.77e-3, module=22e-6, step=6.2e-3)
+# five sessions. The same job took 131 to 250 ms a step in them, as neighbours left the processors to it: the times of a host are taken to be in
+# proportion to one turn of a loop in Python (launcher/facts/host_speed.py), and these are those of a host that needs TURN ns for it.
+TURN = 36.0
+PLAIN = Host(kernel=22.3e-6, function=80e-6, dequantised=114e-6, repeated=1.88e-3, module=21e-6, step=8.0e-3)
+FUSED = Host(kernel=19.6e-6, function=80e-6, dequantised=89e-6, repeated=1.71e-3, module=21e-6, step=8.0e-3)
 H200 = Rates(
     products=856e12, operands=2.5e12, traffic=3.1e12, dequantising=2.0e12, attention=1.0, plain=PLAIN, fused=FUSED, measured=True, hopper=True
 )
@@ -86,12 +88,13 @@ def rates_of(node: SettledNode) -> Rates | None:
     sheet = data_sheet(node)
     if not node.gpus or sheet is None or not node.tflops:
         return None
-    name = node.gpu_name or ""
+    name, slower = node.gpu_name or "", (node.python_turn or TURN) / TURN
+    here = replace(H200, plain=scaled(PLAIN, slower), fused=scaled(FUSED, slower))
     if re.search(MEASURED, name) and node.tflops == MEASURED_TFLOPS:
-        return H200
+        return here
     operations, memory = node.tflops / MEASURED_TFLOPS, sheet[0] / MEASURED_MEMORY
     return replace(
-        H200,
+        here,
         products=H200.products * operations,
         operands=H200.operands * memory,
         traffic=H200.traffic * memory,
@@ -100,6 +103,10 @@ def rates_of(node: SettledNode) -> Rates | None:
         measured=False,
         hopper=re.search(FASTER_ATTENTION, name) is not None,
     )
+
+
+def scaled(host: Host, by: float) -> Host:
+    return Host(**{name: by * seconds for name, seconds in vars(host).items()})
 
 
 def data_sheet(node: SettledNode) -> tuple[float, float] | None:

@@ -23,9 +23,9 @@ from launcher.timing.rates import H200, Host, Rates, attention_rate, data_sheet,
 from launcher.timing.traffic import compares_row_by_row, optimizer_load, traffic_loads
 from launcher.timing.work import Load, Work, work_of
 
-# The GPU works on what was started before while the host starts more: the longer of both counts, and near to equal neither hides the other. The power
-# fits the cells of launcher/timing/rates.py best. Where answers are compared, the host reads numbers from the GPU in the middle of a step.
-OVERLAP, OVERLAP_COMPARING = 4, 3
+# The GPU works on what was started before while the host starts more: the longer of both counts, and near to equal neither hides the other. These
+# powers fit the cells of benchmarks/speed/host_rates.py best. Where answers are compared, the host reads numbers from the GPU within a step.
+OVERLAP, OVERLAP_FUSED, OVERLAP_COMPARING = 6, 8, 3
 STEP = 0.002  # seconds of the trainer once a step
 
 
@@ -108,7 +108,9 @@ def pass_terms(work: Work, rates: Rates) -> tuple[TimeTerm, ...]:
 
 
 def overlap(work: Work) -> int:
-    return OVERLAP_COMPARING if compares_row_by_row(work.run) else OVERLAP
+    if compares_row_by_row(work.run):
+        return OVERLAP_COMPARING
+    return OVERLAP_FUSED if work.arithmetic.fused else OVERLAP
 
 
 def host_seconds(asked: HostWork, host: Host, passes: int) -> float:
@@ -216,7 +218,7 @@ def missing(work: Work, rates: Rates | None) -> tuple[str, ...]:
 
 
 def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[float, str]:
-    """The largest that applies, the first of several. Where the host takes as long as the GPU, `passes` wait for a fifth of what the GPU does."""
+    """The largest that applies, the first of several. Where the host takes as long as the GPU, `passes` wait for a part of what the GPU does."""
     run, waiting = work.run, passes[-1].seconds
     waits = waiting > (2 ** (1 / overlap(work)) - 1) * sum(term.seconds for term in passes[:-1])
     rows = (
@@ -224,6 +226,11 @@ def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[f
         (0.25, work.facts.mixture or not work.facts.traits.traced, f"no {work.facts.family} was timed"),
         (0.3, ranks(run) > 1, "one model on two H200s was measured"),
         (0.45, waits, "the GPU waits for the host, whose speed differs"),
+        (
+            1.0,
+            waits and run.node.python_turn is None,
+            "the GPU waits for the host, whose speed is not stated (node.python_turn, from regimen doctor)",
+        ),
         (0.5, run.cluster.nodes > 1, "several nodes were not measured; gathers and reductions are counted as if nothing of them overlapped"),
         (0.5, not rates.measured, f"not measured on this card ({run.node.gpu_name}): by its data sheet"),
         (0.5, stage_row(run.stage.name).learns == "comparison", "comparing answers took up to half as long again on one H200"),

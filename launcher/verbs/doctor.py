@@ -15,7 +15,9 @@ from typing import Literal
 
 from launcher.command import PACKAGES
 from launcher.errors import ConfigError
+from launcher.facts.host_speed import python_turn
 from launcher.facts.node import Gpu, refuse_mixed, visible_gpus
+from launcher.timing.rates import TURN
 from launcher.words import GIB, gib
 
 PYPROJECT = PACKAGES / "pyproject.toml"
@@ -41,6 +43,7 @@ def check_machine(output: Path) -> list[Finding]:
         *judge_torch(installed_versions().get("torch", ""), gpus, cuda_of_driver() if gpus else 0),
         *probe_compilers(on_gpus=bool(gpus)),
         *probe_folders(output),
+        *([Finding("Python", "ok", turn_said(python_turn()))] if gpus else []),
         judge_memlock(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0], on_gpus=bool(gpus)),
     ]
 
@@ -48,6 +51,11 @@ def check_machine(output: Path) -> list[Finding]:
 def lines(findings: Sequence[Finding]) -> list[str]:
     width = max((len(finding.name) for finding in findings), default=0)
     return [f"{finding.state:<4}  {finding.name:<{width}}  {finding.found}{'. ' if finding.instead else ''}{finding.instead}" for finding in findings]
+
+
+def turn_said(nanoseconds: float) -> str:
+    said = f"one turn of a loop takes {nanoseconds:.0f} ns"
+    return f"{said}; with node.python_turn={nanoseconds:.0f} plans count with it where a step waits for the host (null: {TURN:.0f})"
 
 
 def probe_gpus() -> tuple[tuple[Gpu, ...], list[Finding]]:

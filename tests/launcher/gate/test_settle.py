@@ -118,6 +118,7 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("node.tflops", "", [1e-9, None], [0.0, -1.0]),
     ("node.link", "", [1e-9, None], [0.0, -1.0]),
     ("node.network", "", [1e-9, None], [0.0, -1.0]),
+    ("node.python_turn", "", [1.0, 36.5, None], [0.5, -1.0]),
     ("node.gpu_memory", "", [None, 2**28, 2**42], [0, -1, 48, 81559, 2**42 + 1]),
     ("node.host_memory", "", [None, 2**26, 2**50], [0, -1, 64, 515000, 2**50 + 1]),
     ("cluster.nodes", "", [1], [0, -1]),
