@@ -10,7 +10,7 @@ from conf import journal
 from conf.journal import roll_backs
 from conf.regimes import regime_row
 from conf.run_dir import RunDir
-from conf.schema import Badam, Ddp, Fsdp, Run, Zero
+from conf.schema import Badam, Ddp, Fsdp, Run
 from trainers.arguments import choose_buckets
 from trainers.callbacks.committing import Committing
 from trainers.callbacks.doing import Doing
@@ -88,8 +88,7 @@ def build(
     save_adapter_alone(trainer.model)
     if starts_from_base(run):
         keep_initial_adapter(trainer, run_dir.initial_adapter)
-    if isinstance(run.sharding, Zero):
-        trainer.add_callback(EngineSteps(lambda: trainer))
+    trainer.add_callback(EngineSteps(lambda: trainer))
     trainer.add_callback(Layout(lambda: trainer, run_dir, place))
     return trainer
 

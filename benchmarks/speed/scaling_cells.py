@@ -100,6 +100,7 @@ CELLS = (
     Cell("1b-full/1/zero3/layers-waiting", FULL, "zero3", keys=WHOLE, gpus=1, changes=WAITING),
     Cell("1b-full/1/ddp", FULL, "ddp", gpus=1, changes=WRAPPED),
     Cell("8b-lora/1/ddp", LORA, "ddp", gpus=1, changes=WRAPPED),
+    Cell("8b-lora/1/ddp/each-gradient", LORA, "ddp", gpus=1, changes={**WRAPPED, **WAITING}),
     Cell("1b-full/2/zero2/deepspeeds-own", FULL, "zero2", changes=zero(**DEEPSPEED), goal=0.95),
     Cell("1b-full/2/zero2/256M", FULL, "zero2", changes=zero(reduce_bucket_size=2**28, reduce_scatter=False), goal=0.95),
     Cell("1b-full/2/zero2/one-stream", FULL, "zero2", changes=zero(reduce_bucket_size=2**26, reduce_scatter=False, overlap_comm=False), goal=0.95),

@@ -117,13 +117,15 @@ def engine_of(trainer: Trainer) -> dict[str, Any]:
 def apply(changes: dict[str, Any], trainer: Trainer) -> None:
     """`zero`: keys of DeepSpeed's zero_optimization; `ddp`: arguments of DistributedDataParallel; `ahead`: see gather_ahead.
 
-    `waiting`: DeepSpeed's steps as they are without trainers/kernels/engine_steps.py; `wrapped`: one rank in the wrapper that several have.
+    `wrapped`: one rank in the wrapper that several have; `waiting`: without what trainers/callbacks/engine_steps.py does.
     """
     if "zero" in changes:
         trainer.accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"] |= changes["zero"]
     if "waiting" in changes:
         trainer.pop_callback(EngineSteps)
-        trainer.accelerator.state.deepspeed_plugin.deepspeed_config |= {"timers": {}, "bf16": {"enabled": True}}
+    if "waiting" in changes and trainer.is_deepspeed_enabled:
+        config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+        config["timers"], config["bf16"]["check_grad_overflow"] = {}, True
     if "wrapped" in changes:
         wrap(trainer)
     for name, value in changes.get("ddp", {}).items():
@@ -131,11 +133,8 @@ def apply(changes: dict[str, Any], trainer: Trainer) -> None:
 
 
 def wrap(trainer: Trainer) -> None:
-    """What accelerate does with two ranks; the host then walks over all modules in each step, as it does there."""
-    prepare, inner = trainer.accelerator.prepare_model, trainer.model
-    for name in ("train", "zero_grad"):
-        vars(inner).pop(name, None)
-    vars(trainer).pop("_clip_grad_norm", None)
+    """What accelerate does with two ranks."""
+    prepare = trainer.accelerator.prepare_model
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 

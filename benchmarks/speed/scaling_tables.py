@@ -23,6 +23,7 @@ SETTINGS = {
     "ddp/100MB": "buckets of 100 MiB instead of 25",
     "ddp/copies": "gradients beside the buckets, as before",
     "ddp/few-channels": "NCCL_MAX_CTAS=8",
+    "ddp/each-gradient": "each gradient divided by a kernel of its own",
     "zero1/waiting": "DeepSpeed's own steps, in which the host waits",
     "zero2/waiting": "DeepSpeed's own steps, in which the host waits",
     "zero3/layers-waiting": "whole layers, with DeepSpeed's meter of throughput",

@@ -1,8 +1,10 @@
-"""DeepSpeed's engine, told to go on without waiting once the Trainer has made it."""
+"""What surrounds the model is told to spare the host, once the Trainer has made it."""
 
 from collections.abc import Callable
 from typing import Any
 
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainers.kernels.engine_steps import go_on, goes_on
@@ -13,7 +15,12 @@ class EngineSteps(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        wrapper = self.trainer().accelerator.deepspeed_engine_wrapped
-        wrapper.get_global_grad_norm = wrapper.engine.get_global_grad_norm  # accelerate's own reads its value
-        if goes_on(wrapper.engine.optimizer):
-            go_on(wrapper.engine.optimizer)
+        trainer = self.trainer()
+        wrapper, engine = trainer.model_wrapped, getattr(trainer.accelerator, "deepspeed_engine_wrapped", None)
+        if engine is not None:
+            engine.get_global_grad_norm = engine.engine.get_global_grad_norm  # accelerate's own reads its value
+            if goes_on(engine.engine.optimizer):
+                go_on(engine.engine.optimizer)
+        elif isinstance(wrapper, DistributedDataParallel):
+            # without it DDP divides the gradients one by one, each by a kernel of its own, before it reduces them; with it whole buckets
+            wrapper.register_comm_hook(None, allreduce_hook)

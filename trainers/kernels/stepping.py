@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_pt_utils import nested_gather
 
+PLAIN_RANKS = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)  # each holds all weights, in DDP's wrapper
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -50,13 +52,13 @@ def keep_going(trainer: Trainer) -> None:
 def queue_less(trainer: Trainer) -> None:
     """What every step does with less work of the host; logs stay where they are."""
     trainer.accelerator.dataloader_config.non_blocking = True
-    if trainer.args.world_size == 1:
+    if trainer.args.world_size == 1 or trainer.accelerator.distributed_type in PLAIN_RANKS:
         walk_over_what_learns(trainer)
     go_back_in_this_thread(trainer)
 
 
 def walk_over_what_learns(trainer: Trainer) -> None:
-    """Of a model that no wrapper surrounds."""
+    """Of a model that no wrapper surrounds, or DDP's alone, which asks the model inside to train and leaves its gradients whole on every rank."""
     model: torch.nn.Module = trainer.model
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     train, walked = model.train, False
@@ -74,8 +76,8 @@ def walk_over_what_learns(trainer: Trainer) -> None:
             parameter.grad = None
 
     model.train, model.zero_grad = train_once, drop_gradients
-    in_one = trainer.accelerator.distributed_type == DistributedType.NO and trainer.accelerator.scaler is None
-    clip = clip_together if in_one and one_kind(learning) else trainer.accelerator.clip_grad_norm_
+    whole = trainer.accelerator.distributed_type in (DistributedType.NO, *PLAIN_RANKS) and trainer.accelerator.scaler is None
+    clip = clip_together if whole and one_kind(learning) else trainer.accelerator.clip_grad_norm_
     trainer._clip_grad_norm = lambda _: clip(learning, trainer.args.max_grad_norm)
 
 
