@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.speed.scaling_cells import CELLS, Cell
 
 MEASURED, PROFILES = "speed/h200x2_scaling.jsonl", "speed/h200x2_profiles.jsonl"
+MEASURED_ALONE, PROFILES_ALONE = "speed/h200_scaling.jsonl", "speed/h200_scaling_profiles.jsonl"
 GIB = 2**30
 Line = dict[str, Any]
 HEAD = """## From one GPU to two
@@ -16,6 +17,12 @@ Tokens/s of one of two GPUs over those of one GPU without a sharding, by the sam
 `benchmarks/speed/scaling.py`, `benchmarks/results/{file}`). 1b-full: 4 rows of 4096 tokens a GPU in bf16, without checkpointing;
 8b-lora: rank 16 on all linear layers, 4 rows of 2048. Shardings that split weights compute with plain kernels: the fused ones cannot read
 such weights. A row without settings is what regimen chooses; in the others the settings of the engine differ as they say.
+"""
+HEAD_ALONE = """## What an engine costs on one GPU
+
+The same jobs on one GPU under each engine ({count} runs on {gpus}, {dates}; `benchmarks/speed/scaling.py measure --gpus 1`,
+`benchmarks/results/{file}`): what an engine adds to a step before anything goes between GPUs. Plain ranks have no wrapper when there is one
+of them; the rows of ddp have the wrapper of several, and are predicted without it.
 """
 COLUMNS = ("job", "GPUs", "sharding", "settings", "tokens/s a GPU", "of one GPU", "goal", "step, ms", "predicted, ms", "off")
 MEMORY = ("allocated, GiB", "predicted, GiB")
@@ -50,22 +57,26 @@ def newest(path: Path) -> dict[str, Line]:
 
 
 def scaling_lines(results: Path) -> list[str]:
-    found = newest(results / MEASURED)
+    return [*section(results, HEAD_ALONE, "one", MEASURED_ALONE, PROFILES_ALONE), *section(results, HEAD, "two", MEASURED, PROFILES)]
+
+
+def section(results: Path, head: str, gpus: str, measured: str, profiles: str) -> list[str]:
+    found = newest(results / measured)
     if not found:
         return []
     facts = [line["surroundings"] for line in found.values()]
-    head = HEAD.format(
+    head = head.format(
         count=len(found),
-        gpus=f"two {facts[-1]['gpus'][0].split(',')[0]}",
+        gpus=f"{gpus} {facts[-1]['gpus'][0].split(',')[0]}",
         dates=", ".join(sorted({fact["date"] for fact in facts})),
-        file=MEASURED,
+        file=measured,
     )
     table = [
         f"| {' | '.join((*COLUMNS, *MEMORY))} |",
         "|---" * len((*COLUMNS, *MEMORY)) + "|",
         *(row(cell, found) for cell in CELLS if cell.name in found),
     ]
-    return ["", head, *table, *profile_lines(results)]
+    return ["", head, *table, *profile_lines(results, profiles)]
 
 
 def row(cell: Cell, found: dict[str, Line]) -> str:
@@ -89,8 +100,8 @@ def off(line: Line) -> float:
     return float(line["predicted"]["step"] / line["step"] - 1)
 
 
-def profile_lines(results: Path) -> list[str]:
-    found = newest(results / PROFILES)
+def profile_lines(results: Path, profiles: str) -> list[str]:
+    found = newest(results / profiles)
     rows = [
         f"| {cell.name} | " + " | ".join(f"{found[cell.name][key]:.1f}" for key in ("step", "computing", "between_gpus", "exposed", "idle")) + " |"
         for cell in CELLS
@@ -102,7 +113,7 @@ def profile_lines(results: Path) -> list[str]:
         "",
         "Where the time of such a step goes on rank 0 while a profiler follows it, in milliseconds: kernels that compute, kernels of NCCL, and of",
         "these what no kernel that computes hides; idle is the rest, in which the GPU waits for the host",
-        f"(`benchmarks/results/{PROFILES}`, kernel by kernel).",
+        f"(`benchmarks/results/{profiles}`, kernel by kernel).",
         "",
         "| cell | step | computing | between GPUs | exposed | idle |",
         "|---|---|---|---|---|---|",
