@@ -220,19 +220,18 @@ def missing(work: Work, rates: Rates | None) -> tuple[str, ...]:
 def uncertainty(work: Work, rates: Rates, passes: Sequence[TimeTerm]) -> tuple[float, str]:
     """The largest that applies, the first of several. Where the host takes as long as the GPU, `passes` wait for a part of what the GPU does."""
     run, waiting = work.run, passes[-1].seconds
+    by_sheet = f"not measured on this card ({run.node.gpu_name}): by its data sheet"
     waits = waiting > (2 ** (1 / overlap(work)) - 1) * sum(term.seconds for term in passes[:-1])
+    unknown = waits and run.node.python_turn is None
     rows = (
         (0.1, True, "measured on one H200 (docs/concepts/predicted_time.md)"),
         (0.25, work.facts.mixture or not work.facts.traits.traced, f"no {work.facts.family} was timed"),
         (0.3, ranks(run) > 1, "one model on two H200s was measured"),
         (0.45, waits, "the GPU waits for the host, whose speed differs"),
-        (
-            1.0,
-            waits and run.node.python_turn is None,
-            "the GPU waits for the host, whose speed is not stated (node.python_turn, from regimen doctor)",
-        ),
+        (1.0, unknown and not rates.measured, by_sheet),
+        (1.0, unknown, "the GPU waits for the host, whose speed is not stated (node.python_turn, from regimen doctor)"),
         (0.5, run.cluster.nodes > 1, "several nodes were not measured; gathers and reductions are counted as if nothing of them overlapped"),
-        (0.5, not rates.measured, f"not measured on this card ({run.node.gpu_name}): by its data sheet"),
+        (0.5, not rates.measured, by_sheet),
         (0.5, stage_row(run.stage.name).learns == "comparison", "comparing answers took up to half as long again on one H200"),
         (1.0, split_of(run).host_states, "offloading was not measured"),
     )
