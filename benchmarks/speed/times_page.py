@@ -5,6 +5,7 @@ python -m benchmarks.speed.times_page --results benchmarks/results --page docs/c
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from launcher.timing.work import work_of
 
 FITTED, PREDICTED, MEASURED = "speed/h200_fit.jsonl", "speed/h200_times_predicted.jsonl", "speed/h200_times.jsonl"
 NORMS, PROFILES = "speed/h200_times_norms.jsonl", "speed/h200_step_profiles.jsonl"
+AGAIN, HOSTS = "speed/h200_times_again.jsonl", "speed/h200_times_hosts.jsonl"
 SMALL_PREDICTED, SMALL = "speed/h200_times_small_predicted.jsonl", "speed/h200_times_small.jsonl"
 HEAD = """# Predicted time
 
@@ -36,7 +38,8 @@ has them under `expected.step`. Made by `benchmarks/speed/times_page.py`.
   what TRL does with whole logits beside the loss
 - dequantising: packed weights read and 16-bit ones written, in each pass
 - waiting for the host, as far as the GPU is done earlier: kernels that a micro-batch starts, functions of autograd that are written in Python,
-  matrices that bitsandbytes dequantises, layers computed again, and the modules over which the Trainer walks, at a measured time each
+  matrices that bitsandbytes dequantises, layers computed again, and the modules over which the Trainer and PEFT walk, at a measured time each
+  (`benchmarks/speed/host_rates.py`), in proportion to `node.python_turn`
 - optimizer: gradients, weights and states, read and written; with offloading by the CPU, at an assumed rate of host memory
 - gathering weights, reducing gradients: bytes of a rank in a ring, at the slower of a share of the link inside of a node (`node.link`, else the
   card's data sheet) and `node.network` between nodes; nothing is taken to overlap
@@ -50,8 +53,10 @@ earlier.
 
 Rates were measured on one H200. On other cards they are those times what the data sheet says of operations and memory, and the plan says `not
 measured on this card`. The plan states a range with each time, as a share to both sides: 10 % on one H200, 25 % for mixtures and families whose
-layers were not traced, 30 % where several GPUs work, 45 % where the GPU waits for the host, 50 % on other cards, on several nodes and in stages
-that compare answers, and twice or half with offloading: the largest that applies. The runs below have the ranges that were stated when they were
+layers were not traced, 30 % where several GPUs work, 45 % where the GPU waits for a host whose speed is stated, 50 % on other cards, on several
+nodes and in stages that compare answers, and twice or half with offloading and where the GPU waits for a host whose speed is not stated: the largest
+that applies. `regimen doctor` measures one turn of a loop in Python: `node.python_turn=58` makes a plan count with it.
+The runs below have the ranges that were stated when they were
 predicted: 10 % in stages that compare answers, and 30 % where the GPU waits. The plan says `not predicted`, with the reason, on CPUs and cards
 without a row, on several nodes without `node.network`, for stages that write their answers (ppo, grpo), `training.precision=fp32`,
 `training.attention=eager`, `training.fp8`,
@@ -184,6 +189,31 @@ def small_lines(results: Path) -> list[str]:
     ]
 
 
+def again_lines(results: Path) -> list[str]:
+    """Of every kind, predicted by what hosts of earlier sessions needed: as predicted, and by the present formulas at this host's speed."""
+    lines = [line for line in read(results / AGAIN) if "step" in line]
+    turn = statistics.median(1e3 * speeds["loop"] for line in lines for speeds in line["host_speeds"])
+    present, date = [{**line, "predicted": at_turn(line, turn)} for line in lines], lines[-1]["surroundings"]["date"]
+    return [
+        "",
+        f"{len(lines)} more cells of every kind, drawn by another seed and predicted before (`results/{AGAIN}`, {date}):",
+        f"{said(lines)} That host was slower: where",
+        "steps wait for it, they took one and a half times as long as in the sessions before. One turn of a loop in Python took",
+        f"{turn:.0f} ns (median of the looks before and after each cell: about 35 ns in some seconds, 58 in others). By the present formulas, which",
+        f"were fitted to these cells too, with `node.python_turn={turn:.0f}`:",
+        said(present),
+        "",
+        "| cell | predicted, ms | measured, ms | off | present formulas, ms | off |",
+        "|---|---|---|---|---|---|",
+        *(f"{row(line)} {now['predicted']['step'] * 1e3:,.0f} | {error_of(now):+.1%} |" for line, now in zip(lines, present, strict=True)),
+    ]
+
+
+def at_turn(line: dict[str, Any], turn: float) -> dict[str, Any]:
+    run, facts = run_of(line)
+    return step_time(replace(run, node=replace(run.node, python_turn=turn)), facts).as_dict()
+
+
 def first(lines: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]) -> str:
     """What is to be said of which cells these are; `lines` in the order of the draw."""
     drawn = [line["cell"] for line in predicted[: len(lines)]]
@@ -201,7 +231,14 @@ def said(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def page(results: Path) -> str:
-    of_one = (*fitted_lines(results), *cell_lines(results), *norms_lines(results), *profile_lines(results), *small_lines(results))
+    of_one = (
+        *fitted_lines(results),
+        *cell_lines(results),
+        *norms_lines(results),
+        *profile_lines(results),
+        *small_lines(results),
+        *again_lines(results),
+    )
     return "\n".join([HEAD, *of_one, *two_gpu_lines(results), ""])
 
 
