@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.distributed, pytest.mark.long]
 MINE = """recipe: demo
 node: cpu
 cluster.ranks_per_node: 1
+data.max_samples: 100
+training.micro_batch: 4
 training.max_steps: 6
 checkpoint.interval: 3
 evaluation.interval: 0
