@@ -27,7 +27,7 @@ from conf.records import is_step, read_lines
 from conf.run_dir import RunDir
 from conf.signs import read_sign
 from launcher.board.index import id_of
-from launcher.launch.status import last_run
+from launcher.launch.status import ACTIVE, last_run, status_of
 from tests.boards import Running, board, environment
 from tests.waiting import PATIENCE, wait_until
 
@@ -85,6 +85,7 @@ def running_job(folder: Path) -> Iterator[RunDir]:
         yield run_dir
     finally:
         call("stop", str(run_dir.path))
+        wait_until(lambda: status_of(run_dir).state not in ACTIVE, "the end of the run")  # until then it writes into its folder
 
 
 def pair(folder: Path, run_dir: RunDir, seconds: float) -> tuple[Window, Window]:

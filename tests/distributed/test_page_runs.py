@@ -10,7 +10,7 @@ import pytest
 
 from conf.committed import committed
 from conf.run_dir import RunDir
-from launcher.launch.status import find_runs
+from launcher.launch.status import find_runs, status_of
 from tests.boards import environment
 from tests.page_commands import commands
 from tests.page_fates import fate_of
@@ -75,6 +75,7 @@ class Folder:
         run_dir = RunDir(run.path.absolute())
         wait_until(lambda: bool(committed(run_dir)), "a first checkpoint")
         self.page("stop RUN", RUN=run_dir.path)
+        wait_until(lambda: status_of(run_dir).state == "stopped", "the end of the run")
         return run_dir
 
 
