@@ -15,7 +15,7 @@ from launcher.gate.judge import Judged, judge_recorded, judge_run
 from launcher.launch import batch_job, lock, rewind, status
 from launcher.launch.canary import after_canary, is_needed
 from launcher.launch.foreign import NO_TRUST, refuse_foreign
-from launcher.launch.lengthen import changed_length, lengthening, lengthening_lines
+from launcher.launch.lengthen import changed_length, lengthening, lengthening_lines, standing
 from launcher.sweep.going_on import judge_again
 from launcher.sweep.points import Permitted, Point, Result, judge_point, on_its_share
 from launcher.sweep.schedule import Resources
@@ -45,7 +45,7 @@ def judged_for_later(overrides: Sequence[str], config_dirs: Sequence[Path], reso
     run, before = going_on(run_dir, others), recorded_run(run_dir)
     decided = judge_recorded(as_if_alone(on_its_share(on_this_machine(run), resources)))
     length = lengthening(run_dir, before, run)
-    notes = [*(lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run)]
+    notes = [*(lengthening_lines(length, run) if length else []), *reshaping_lines(before, decided.run, saved=standing(run_dir, run) > 0)]
     return with_canary_to_come(replace(decided, notes=(*notes, *decided.notes)))
 
 
@@ -98,7 +98,7 @@ def on_this_machine(run: Composed) -> Composed:
     if run.cluster.name != "local":
         raise ConfigError(
             f"cluster={run.cluster.name} is not possible here: the queue begins runs on this machine. Use cluster=local, "
-            f"or `regimen train ... cluster={run.cluster.name}`, which waits in the cluster's own queue."
+            f"or `regimen train ... cluster={run.cluster.name}`, which does not need it."
         )
     return run
 

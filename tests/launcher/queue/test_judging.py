@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_keys_that_are_given_for_a_run_that_goes_on_are_judged_and_run(
     found = judged_now(entry.overrides, [], ONE)
     assert isinstance(found, Permitted)
     assert (found.run_dir, found.judged.run.training.max_steps, found.judged.run.checkpoint.interval) == (run_dir, 120, 7)
+
+
+@pytest.mark.parametrize(("saved", "said"), [(True, "laid out anew. Losses differ"), (False, "nothing is laid out anew")])
+def test_a_move_is_said_to_lay_out_anew_only_what_was_saved(
+    saved: bool, said: str, place: QueueDir, working_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = made(working_folder, "one")
+    if not saved:
+        shutil.rmtree(run_dir.checkpoints)
+    assert main(["queue", "add", f"resume={run_dir.path}", "sharding=zero2"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
