@@ -131,6 +131,8 @@ def local_paths(run: Run) -> Iterator[tuple[str, str]]:
         if source.file is not None:
             yield "data.evaluation_sets", str(source.file)
     adapter = getattr(run.regime, "adapter", None)
+    if run.data.cache is not None:
+        yield "data.cache", run.data.cache
     named = {"model.path": run.model.path, "model.tokenizer": run.model.tokenizer, "stage.reward_model": getattr(run.stage, "reward_model", None)}
     yield from ((key, path) for key, path in named.items() if path is not None and path != BYTE_TOKENIZER and is_folder(path))
     if adapter is not None:

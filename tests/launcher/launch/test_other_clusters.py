@@ -124,6 +124,7 @@ def test_secrets_are_named_and_never_held(monkeypatch: pytest.MonkeyPatch) -> No
         (("backend=accelerate",), IMAGE, "starts torchrun itself"),
         (("cluster=slurm",), IMAGE, "cluster=slurm does not apply"),
         (("node.name=ours",), IMAGE, "node=ours has no name among SkyPilot's accelerators"),
+        (("data.cache=tokens",), IMAGE, "data.cache: tokens is a path relative to the working folder"),
         (("data.folder=sets", "data.sets=[own.jsonl]"), IMAGE, "data.sets: sets/own.jsonl is a path relative to the working folder"),
         (
             ("data.folder=sets", "data.evaluation_sets=[own.jsonl]", "data.validation_share=0"),
