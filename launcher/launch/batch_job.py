@@ -82,7 +82,16 @@ def as_slurm_says(found: Sequence[RunStatus]) -> list[RunStatus]:
         queue = slurm_commands.queue(jobs, os.environ)
     except SubmissionError as error:  # the files are still worth showing
         return [now if now.job is None else replace(now, message=f"{now.message}; unconfirmed: {error}") for now in found]
-    return [now if now.job is None else confirmed(now, queue.get(now.job)) for now in found]
+    known = {**accounted_ends([job for job in jobs if job not in queue]), **queue}
+    return [now if now.job is None else confirmed(now, known.get(now.job)) for now in found]
+
+
+def accounted_ends(forgotten: Sequence[str]) -> dict[str, QueuedJob]:
+    """How jobs ended that squeue has forgotten, where the site has accounting and it answers."""
+    try:
+        return slurm_commands.accounted_ends(forgotten, os.environ) if forgotten else {}
+    except SubmissionError:
+        return {}
 
 
 def confirmed(now: RunStatus, queued: QueuedJob | None) -> RunStatus:

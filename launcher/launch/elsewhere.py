@@ -62,6 +62,6 @@ def job_has_ended(job: str) -> bool:
 
     try:
         queued = slurm_commands.queue([job], os.environ).get(job)
-        return queued.ended if queued is not None else slurm_commands.accounted_end(job, os.environ)
+        return queued.ended if queued is not None else job in slurm_commands.accounted_ends([job], os.environ)
     except SubmissionError:
         return False

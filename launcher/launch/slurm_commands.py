@@ -106,15 +106,16 @@ def parse_queue(stdout: str) -> dict[str, QueuedJob]:
     return {job: QueuedJob(state, reason, start) for job, state, reason, start in rows}
 
 
-def accounted_end(job: str, site: Mapping[str, str]) -> bool:
-    """Whether the accounting says that a job has ended, which squeue has forgotten; false where there is no accounting.
+def accounted_ends(jobs: Sequence[str], site: Mapping[str, str]) -> dict[str, QueuedJob]:
+    """How jobs have ended that squeue has forgotten, by the accounting; what goes on by it, and all where there is none, is absent.
 
     Raises:
         SubmissionError: when Slurm cannot be asked.
     """
-    done = ask(("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State"), site)
-    states = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]  # such as `CANCELLED by 1000`
-    return done.returncode == 0 and bool(states) and all(state in ENDED for state in states)
+    done = ask(("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(jobs)}", "--format=JobID,State"), site)
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 1] if done.returncode == 0 else []
+    states = {job: state.split()[0] for job, state in rows if state.strip()}  # such as `CANCELLED by 1000`
+    return {job: QueuedJob(state, "None") for job, state in states.items() if state in ENDED}
 
 
 def cancel_pending(job: str, site: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.waiting import LONG_PAUSE, PATIENCE, wait_until
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "setpriv")
+FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "mariadb", "sacctmgr", "sacct")
 LAB = Path(__file__).parent / "lab.py"
 
 
@@ -36,19 +37,21 @@ class Cluster:
         return job
 
 
-def missing() -> str:
+def missing(accounting: bool = False) -> str:
     """What a cluster lacks here, in words; empty where it can be started."""
-    absent = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    needed = (*NEEDED, *FOR_ACCOUNTING) if accounting else NEEDED
+    absent = [name for name in needed if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if not absent and os.geteuid() == 0:
         return ""
     return f"a Slurm cluster needs root and {', '.join(absent) or 'nothing else'}: run `make slurm-packages` as root"
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
+def running_cluster(folder: Path, accounting: bool = False) -> Iterator[Cluster]:
     """With its files in `folder`; it ends with this process, however that ends: setpriv and --kill-child see to it."""
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "SLURM_CONF": str(folder / "slurm.conf")}
     inside = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child=KILL", sys.executable, str(LAB), str(folder), str(PATIENCE))
+    inside = (*inside, "accounting") if accounting else inside
     with subprocess.Popen(("setpriv", "--pdeathsig", "KILL", *inside), env=environment, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout is not None
         try:

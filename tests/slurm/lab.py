@@ -1,4 +1,4 @@
-"""A throw-away Slurm cluster on one machine: `python lab.py FOLDER SECONDS` as the first process of a PID namespace.
+"""A throw-away Slurm cluster on one machine: `python lab.py FOLDER SECONDS [accounting]` as the first process of a PID namespace.
 
 `ready` comes on stdout when it is up; after that many seconds without it the logs of the daemons come, and the end.
 
@@ -24,6 +24,7 @@ SLURM_CONF = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={first_job}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -44,6 +45,7 @@ SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0
 ReturnToService=2
 SlurmdTimeout=5
 KillWait=30
+MinJobAge=7200
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
@@ -55,11 +57,48 @@ PartitionName=urgent Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
-def main(folder: Path, patience: float) -> None:
-    configure(folder, free_ports(1 + len(NODES)))
+# With a database: what squeue has forgotten (MinJobAge, no less than 2 s) sacct still knows.
+ACCOUNTING = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.sock
+AccountingStorageEnforce=limits
+"""
+# An account without a limit, and one that may submit nothing.
+ACCOUNTS = (
+    "add cluster lab",
+    "add account lab",
+    "add account empty",
+    "add user root account=lab defaultaccount=lab",
+    "add user root account=empty maxsubmitjobs=0",
+)
+
+SLURMDBD_CONF = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=lab
+"""
+
+
+def main(folder: Path, patience: float, accounting: bool) -> None:
+    ports = free_ports(3 + len(NODES))
+    configure(folder, ports[: 1 + len(NODES)])
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     start(folder, "munged", ("munged", "--foreground", "--force", *munge_files(folder)))
     wait_until(folder, patience, (folder / "munge.sock").is_socket)
+    if accounting:
+        start_accounting(folder, patience, *ports[-2:])
     start(folder, "slurmctld", ("slurmctld", "-D", "-f", str(folder / "slurm.conf")))
     nodes = {start(folder, node, node_argv(folder, node)): node for node in NODES}
     wait_until(folder, patience, all_idle)
@@ -67,12 +106,49 @@ def main(folder: Path, patience: float) -> None:
     reap_for_ever(folder, nodes)
 
 
+def start_accounting(folder: Path, patience: float, port: int, database_port: int) -> None:
+    conf = (folder / "slurm.conf").read_text().replace("MinJobAge=7200", "MinJobAge=2") + ACCOUNTING.format(folder=folder, port=port)
+    (folder / "slurm.conf").write_text(conf)
+    (folder / "slurmdbd.conf").touch(mode=0o600)
+    (folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(folder=folder, port=port, database_port=database_port))
+    data, place = folder / "db", f"--socket={folder}/db.sock"
+    run(
+        folder,
+        "mariadb-install-db",
+        "--no-defaults",
+        "--user=root",
+        f"--datadir={data}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+    )
+    start(folder, "mariadbd", ("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", place, f"--pid-file={folder}/mariadbd.pid",
+                               "--bind-address=127.0.0.1", f"--port={database_port}", "--innodb-flush-log-at-trx-commit=2"))  # fmt: skip
+    user = "create user if not exists slurm@'127.0.0.1' identified by 'lab'; grant all on *.* to slurm@'127.0.0.1'"
+    wait_until(folder, patience, lambda: run(folder, "mariadb", "--no-defaults", place, "-e", user))
+    start(folder, "slurmdbd-output", ("env", f"SLURM_CONF={folder}/slurmdbd.conf", "slurmdbd", "-D"))
+    wait_until(folder, patience, lambda: run(folder, "timeout", "5", "sacctmgr", "--noheader", "show", "cluster"))
+    for words in ACCOUNTS:
+        run(folder, "sacctmgr", "--immediate", *words.split())
+
+
+def run(folder: Path, *argv: str) -> bool:
+    with (folder / f"{Path(argv[0]).name}.log").open("ab") as log:
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode == 0
+
+
 def configure(folder: Path, ports: list[int]) -> None:
     for name in ("state", "dev"):
         (folder / name).mkdir(parents=True)
     (folder / "slurm.conf").write_text(
         SLURM_CONF.format(
-            folder=folder, host=socket.gethostname(), port=ports[0], first_port=ports[1], last_port=ports[-1], nodes=len(NODES), gpus=GPUS
+            folder=folder,
+            host=socket.gethostname(),
+            port=ports[0],
+            first_port=ports[1],
+            last_port=ports[-1],
+            first_job=1000 + secrets.randbelow(8000),  # the batch script makes the ranks' port of it: clusters of one machine must not meet there
+            nodes=len(NODES),
+            gpus=GPUS,
         )
     )
     for number in range(GPUS):
@@ -153,4 +229,4 @@ def reap_for_ever(folder: Path, nodes: dict[int, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve(), float(sys.argv[2]))
+    main(Path(sys.argv[1]).resolve(), float(sys.argv[2]), sys.argv[3:] == ["accounting"])

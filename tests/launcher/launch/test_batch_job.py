@@ -302,6 +302,22 @@ def test_a_job_that_ended_without_a_word_is_dead(squeue: str, how: str, run_dir:
     assert f"regimen train resume={run_dir.path}" in now.message
 
 
+@pytest.mark.parametrize(
+    ("sacct", "how"),
+    [
+        ("echo '12|NODE_FAIL'", "ended as NODE_FAIL"),
+        ("echo '12|CANCELLED by 1000'", "ended as CANCELLED"),
+        ("echo '12|RUNNING'", "is gone from the queue"),
+        ("echo 'Slurm accounting storage is disabled' >&2; exit 1", "is gone from the queue"),
+    ],
+)
+def test_how_a_job_ended_that_squeue_has_forgotten_is_asked_of_the_accounting(sacct: str, how: str, run_dir: RunDir, put: Put) -> None:
+    journal.record(run_dir, journal.Started("n1", job="12"))
+    put("squeue", "echo")
+    put("sacct", sacct)
+    assert (told(run_dir).state, f"Slurm job 12 {how} without recording why." in told(run_dir).message) == ("dead", True)
+
+
 def test_an_end_that_was_recorded_while_slurm_was_asked_counts(run_dir: RunDir, put: Put) -> None:
     put(
         "squeue",

@@ -357,10 +357,10 @@ def test_a_lock_without_a_heartbeat_is_taken_over_only_on_demand(run_dir: RunDir
     ("squeue", "sacct", "dead"),
     [
         ("echo '77|COMPLETED|None|N/A'", "exit 1", True),
-        ("echo '77|RUNNING|None|N/A'", "echo COMPLETED", False),
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "echo 'CANCELLED by 1000'", True),
+        ("echo '77|RUNNING|None|N/A'", "echo '77|COMPLETED'", False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "echo '77|CANCELLED by 1000'", True),
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "echo 'Slurm accounting storage is disabled' >&2; exit 1", False),
-        ("echo 'Unable to contact slurm controller' >&2; exit 1", "echo COMPLETED", False),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", "echo '77|COMPLETED'", False),
     ],
 )
 def test_the_end_of_its_job_is_the_end_of_an_owner(
