@@ -137,10 +137,11 @@ def test_a_job_whose_node_failed_goes_on(cluster: "Cluster", tmp_path: Path) -> 
     )
 
 
-def kill_node(name: str) -> None:
-    """As a power failure does: its slurmd and all that it has started, which are alone in a UTS namespace."""
+def kill_node(cluster: "Cluster", name: str) -> None:
+    """As a power failure does: its slurmd and all that it has started, alone in a UTS namespace. Another cluster may have such a node too."""
+    slurmd_words = ["-f", cluster.environment["SLURM_CONF"], "-N", name]
     names = {path: words_of(path) for path in Path("/proc").glob("[0-9]*")}
-    [slurmd] = [path for path, words in names.items() if words[:1] == ["slurmd"] and words[-2:] == ["-N", name]]
+    [slurmd] = [path for path, words in names.items() if words[:1] == ["slurmd"] and words[-4:] == slurmd_words]
     place = os.readlink(slurmd / "ns/uts")
     for path in names:
         with suppress(OSError):  # it has ended, or may not be looked at
@@ -163,7 +164,7 @@ def state_of_node(cluster: "Cluster", name: str) -> str:
 def test_a_job_of_two_nodes_goes_on_when_one_of_them_dies(cluster: "Cluster", tmp_path: Path) -> None:
     job = submit(cluster, tmp_path / "run", "train:0.1")
     job.train()
-    kill_node("n2")
+    kill_node(cluster, "n2")
     wait_until(lambda: state_of_node(cluster, "n2").startswith("down"), "node that is down")
     (Path(cluster.environment["SLURM_CONF"]).parent / "again").touch()
     wait_until(lambda: state_of_node(cluster, "n2") in ("idle", "allocated"), "node that is up again")
