@@ -103,6 +103,14 @@ def pairs() -> Iterator[list[str]]:
     yield from crossed(on_cpu, stages, some[:1], ("sharding=ddp", "sharding=zero2", "sharding=fsdp2"))
 
 
+def sizes() -> Iterator[list[str]]:
+    """What cannot be run here: 70B and 8x22B on 4 to 128 nodes of eight cards."""
+    nodes = [f"cluster=slurm cluster.nodes={count} node.network=50" for count in (4, 16, 64, 128)]
+    shardings = ("sharding=zero3", "sharding=zero3_offload", "sharding=fsdp2")
+    for model in ("llama3.1_70b", "mixtral_8x22b"):
+        yield from crossed(f"model={model} data=demo node=h100_80 node.gpus=8 node.host_memory=2TB", ("regime=full", "regime=lora"), shardings, nodes)
+
+
 def crossed(first: str, *columns: "list[str] | tuple[str, ...]") -> Iterator[list[str]]:
     rows = [first]
     for column in columns:
@@ -112,7 +120,7 @@ def crossed(first: str, *columns: "list[str] | tuple[str, ...]") -> Iterator[lis
 
 def main() -> int:
     found: dict[tuple[str, ...], str] = {}
-    for source, overrides in (*cells(), *commands(), *(("pairs", pair) for pair in pairs())):
+    for source, overrides in (*cells(), *commands(), *(("pairs", pair) for pair in pairs()), *(("sizes", job) for job in sizes())):
         found.setdefault(tuple(overrides), source)
     for overrides, source in found.items():
         print(json.dumps({"from": source, "overrides": overrides}))
