@@ -42,7 +42,7 @@ EXIT_CODES = (
     ExitCode(CONFIG, "configuration", "A key, a value or a pair of them cannot work, or does not match the run that is resumed.", NEVER),
     ExitCode(REFUSED, "refused by the gate", "The job does not fit the node.", NEVER),
     ExitCode(DATA, "data", "A data file or a record cannot be used.", NEVER),
-    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or cannot be reached.", NEVER),
+    ExitCode(SUBMISSION, "submission", "Slurm did not accept the job, or Slurm or a machine of cluster=hosts cannot be reached.", NEVER),
     ExitCode(RANKS_FAILED, "ranks failed", "The processes failed and left no other cause.", WITHIN_BUDGET),
     ExitCode(IN_USE, "folder in use", "Another process works in the run folder.", NEVER),
     ExitCode(DISK, "disk", "The disk is full, or the place cannot be written.", NEVER),

@@ -109,6 +109,15 @@ class RunDir:
         """What a rank holds of the disk for its exit file."""
         return self.exits / f".reserve-rank-{rank}"
 
+    def host_file(self, node_rank: int) -> Path:
+        """Of cluster=hosts: that a machine has begun, and how its agent ended."""
+        return self.exits / f"host-{node_rank}.json"
+
+    @property
+    def hosts_failure(self) -> Path:
+        """Of cluster=hosts: why the shares of all machines are ended."""
+        return self.exits / "hosts.json"
+
     @property
     def reserve(self) -> Path:
         """What the run holds of the disk for the end of its journal."""

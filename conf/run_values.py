@@ -7,12 +7,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.choices import subtypes, type_of
 from conf.environment import as_written, to_object
+from conf.hosts import with_nodes
 from conf.schema import (
     Cluster,
     Composed,
+    Hosts,
     Local,
     Run,
     SettledCluster,
+    SettledHosts,
     SettledLocal,
     SettledModel,
     SettledNode,
@@ -34,7 +37,7 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
 
     Raises:
         KeyError, omegaconf.errors.OmegaConfBaseException: when a key or value does not belong to the schema.
-        ValueError: for a size that cannot be read.
+        ValueError: for a size that cannot be read, and for machines that cannot be counted.
     """
     node = OmegaConf.structured(Composed)
     for group in subtypes():
@@ -44,10 +47,10 @@ def composed_from_dict(values: dict[str, Any]) -> Composed:
     run = to_object(config)
     if not isinstance(run, Composed):
         raise TypeError(f"OmegaConf made {type(run).__name__} of a run.")
-    return with_sizes(run)
+    return with_nodes(with_sizes(run))
 
 
-SETTLED_CLUSTERS: dict[type, type[SettledCluster]] = {Local: SettledLocal, Slurm: SettledSlurm}
+SETTLED_CLUSTERS: dict[type, type[SettledCluster]] = {Local: SettledLocal, Slurm: SettledSlurm, Hosts: SettledHosts}
 
 
 def as_settled(composed: Composed) -> Run:

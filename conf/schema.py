@@ -389,6 +389,17 @@ class Slurm(Cluster):
 
 
 @dataclass
+class Hosts(Cluster):
+    # The machines: names, addresses, user@name, or lists such as node[01-03,07]. The ranks meet on the first one.
+    hosts: list[str] = MISSING
+    address: str | None = MISSING  # Under which the others reach the first machine. null: its name in `hosts`.
+    start: str = MISSING  # ssh | print: ssh starts the ranks of every machine. print shows the commands, for you to start there.
+    python: str | None = MISSING  # The Python of regimen on every machine. null: the path of the one that runs here.
+    export: list[str] = MISSING  # These variables of yours reach the machines, beside all that begin with NCCL_ or GLOO_.
+    connect_seconds: int = MISSING  # seconds: A machine that has not begun by then ends the run.
+
+
+@dataclass
 class Tracking:
     # none | tensorboard | wandb | mlflow | swanlab | trackio | comet: Where metrics go beside progress.jsonl.
     name: str = MISSING
@@ -491,6 +502,11 @@ class SettledSlurm(SettledCluster, Slurm):
 
 
 @dataclass
+class SettledHosts(SettledCluster, Hosts):
+    pass
+
+
+@dataclass
 class Run(Composed):
     """One settled run: what is planned, judged, recorded in run.yaml and trained. conf.run_dir.load_run reads it back."""
 
@@ -501,7 +517,7 @@ class Run(Composed):
 
 
 # One row per choice whose type has more fields than its group's; the key is what `name` holds.
-SUBTYPES: dict[str, dict[str, type]] = {"cluster": {"local": Local, "slurm": Slurm}}
+SUBTYPES: dict[str, dict[str, type]] = {"cluster": {"local": Local, "slurm": Slurm, "hosts": Hosts}}
 
 # Of these groups conf/stages.py, regimes.py, optimizers.py and shardings.py hold a row for each choice, which says which of the types it has.
 ROW_TYPES: dict[str, tuple[type, ...]] = {

@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from conf.choices import subtypes, type_of
 from conf.environment import hide_named, texts_in, to_object
+from conf.hosts import with_nodes
 from conf.rows import MissingRow
 from conf.schema import GROUPS, Composed, register
 from conf.secrets import shape_of_secret
@@ -163,7 +164,7 @@ def typed_run(config: DictConfig) -> Composed:
     refuse_renamed(run)
     refuse_tilde(config)
     try:
-        return with_sizes(run)
+        return with_nodes(with_sizes(run))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

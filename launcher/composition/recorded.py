@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from conf.environment import as_written
+from conf.hosts import expanded
 from conf.new_keys import new_keys
 from conf.run_dir import RunDir, load_run, recorded_values
 from conf.run_values import composed_from_dict, run_as_dict
@@ -50,6 +51,7 @@ FREE = frozenset(
         *("cluster.constraint", "cluster.reservation", "cluster.exclude", "cluster.signal_seconds", "cluster.gpu_types"),
         *(f"cluster.{key}" for key in ("exclusive", "licenses", "mail_user", "mail_type", "comment", "dependency", "after", "directives")),
         *(f"cluster.{key}" for key in ("setup", "export", "container", "container_runtime", "container_mounts", "container_python")),
+        *(f"cluster.{key}" for key in ("hosts", "address", "start", "python", "connect_seconds")),
         *(f"hang.{phase}" for phase in PHASES),
     }
 )
@@ -116,7 +118,7 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
     """
     refuse_secrets(overrides)
     refuse_additions(overrides)
-    before, given = recorded_run(run_dir), given_keys(overrides)
+    before, given = recorded_run(run_dir), with_counted_hosts(given_keys(overrides))
     recorded = with_sharding(run_as_dict(before), given)
     for key in given:
         refuse_unknown(recorded, key)
@@ -138,6 +140,16 @@ def resumed_run(run_dir: RunDir, overrides: Sequence[str]) -> Composed:
 
 def given_keys(overrides: Sequence[str]) -> dict[str, Any]:
     return {override.key_or_group: one_value(override) for override in parsed(overrides)}
+
+
+def with_counted_hosts(given: dict[str, Any]) -> dict[str, Any]:
+    """With cluster.nodes where other machines are given: each is one node."""
+    if not given.get("cluster.hosts") or "cluster.nodes" in given:
+        return given
+    try:
+        return {**given, "cluster.nodes": len(expanded(given["cluster.hosts"]))}
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def changed_in_vain(run_dir: RunDir, overrides: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.rules.adapter import refuse_other_layers
+from launcher.rules.hosts import refuse_hosts_values
 from launcher.rules.layer_pairs import NO_RECOMPUTATION, can_recompute
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.model_limits import passed_over, refuse_beyond_model
@@ -119,7 +120,7 @@ def judge_fitted(composed: Composed) -> Judged:
 
 def node_of(composed: Composed) -> NodeFacts:
     """What every run is judged on, after its single values have been looked at."""
-    together(partial(check_values, composed), partial(refuse_slurm_values, composed))
+    together(partial(check_values, composed), partial(refuse_slurm_values, composed), partial(refuse_hosts_values, composed))
     return place_of(composed)
 
 
@@ -237,8 +238,8 @@ def absent_base(run: Run) -> tuple[str, ...]:
 
 
 def disk_of(run: Run, node: NodeFacts) -> int | None:
-    """Free bytes where the run folder would be; None for another machine's disk. The folder of a Slurm job is on a disk that this machine shares."""
-    return free_disk(Path(run.output)) if node.here or run.cluster.name == "slurm" else None
+    """Free bytes where the run folder would be; None for another machine's disk. Nodes of Slurm and of cluster=hosts share the disk of this one."""
+    return free_disk(Path(run.output)) if node.here or run.cluster.name != "local" else None
 
 
 def free_disk(output: Path) -> int:

@@ -48,9 +48,10 @@ def start_fresh(judged: Judged, listed: bool = True) -> RunDir:
     if not judged.verdict.permitted:
         raise GateRefused(refusal_text(judged.verdict))
     if judged.run.cluster.name != "slurm":
-        refuse_absent_gpus(judged.run.node)
         refuse_absent_tokenizer(judged.run.model)
-    refuse_occupied_port(judged.run.backend.port)
+    if judged.run.cluster.name == "local":
+        refuse_absent_gpus(judged.run.node)
+        refuse_occupied_port(judged.run.backend.port)
     run_dir = make_run_dir(judged)
     if listed:
         places.remember(Path(judged.run.output))

@@ -11,6 +11,7 @@ from pathlib import Path
 from conf.processes import stat_of
 from conf.ranks import ranks
 from conf.run_dir import RunDir, load_run, write_text_atomically
+from conf.schema import Hosts
 from conf.signs import COMPILING, DATA, EVALUATION, GENERATION, LOADING, SAVING, STARTING, TRAINING, Sign, read_sign
 from launcher.launch import hang
 from launcher.launch.hang import Hangs, Seen
@@ -37,19 +38,29 @@ class Watcher:
 
     def __init__(self, run_dir: RunDir, now: float) -> None:
         run = load_run(run_dir)
-        self.run_dir, self.limits = run_dir, asdict(run.hang)
-        self.history = hang.begun(now, ranks(run))
+        self.run_dir, self.limits, self.ranks = run_dir, asdict(run.hang), ranks(run)
+        self.machines = run.cluster.nodes if isinstance(run.cluster, Hosts) else 0  # 0: the ranks are processes of this one
+        self.history = hang.begun(now, self.ranks)
 
     def look(self, now: float) -> Hangs | None:
         if now - self.history.now < LOOK_SECONDS:
             return None
-        self.history = hang.after(self.history, now, {rank: seen(self.run_dir, rank) for rank in self.history.ranks})
+        if not all(self.run_dir.host_file(number).exists() for number in range(self.machines)):
+            self.history = hang.begun(now, self.ranks)  # host_agents.py knows how long a machine may take to begin
+            return None
+        look = seen_elsewhere if self.machines else seen
+        self.history = hang.after(self.history, now, {rank: look(self.run_dir, rank) for rank in self.history.ranks})
         return hang.verdict(self.history, self.limits)
 
 
 def seen(run_dir: RunDir, rank: int) -> Seen:
     sign = read_sign(run_dir.sign(rank))
     return Seen(sign, sign is None or sign.process.lives())
+
+
+def seen_elsewhere(run_dir: RunDir, rank: int) -> Seen:
+    """A rank of another machine: its process cannot be looked at, but it leaves a file when it ends by itself."""
+    return Seen(read_sign(run_dir.sign(rank)), not run_dir.exit_file(rank).exists())
 
 
 def named(hangs: Hangs, history: hang.History) -> str:
@@ -64,9 +75,10 @@ def living_of(history: hang.History) -> dict[int, Sign]:
 def report(run_dir: RunDir, said: str, history: hang.History) -> str:
     """Ask every rank for its stacks, write what is known of each after what was said, and return that with where the rest is."""
     stacks = asked_for_stacks(run_dir, living_of(history))
-    sections = [said]
+    elsewhere, sections = run_dir.host_file(0).exists(), [said]
     for rank, past in sorted(history.ranks.items()):
-        known = f"rank {rank}: {facts(past.sign)}, no sign for {past.quiet:.0f} s, no progress for {past.still:.0f} s"
+        what = told(past.sign) if past.sign is not None and elsewhere else facts(past.sign)
+        known = f"rank {rank}: {what}, no sign for {past.quiet:.0f} s, no progress for {past.still:.0f} s"
         sections.append(f"{known}\n{stacks.get(rank) or 'It did not answer, so where it stands is not known.'}")
     write_text_atomically(run_dir.hang_log, "\n\n".join(sections) + "\n")
     return f"{sections[0]} Stacks of all ranks that could answer: {run_dir.hang_log}. Go on with: regimen train resume={run_dir.path}"
@@ -110,6 +122,11 @@ def sentence(hangs: Hangs, living: Mapping[int, Sign]) -> str:
     first = living.get(hangs.ranks[0])
     process = f" Process: {facts(first)}." if first else ""
     return f"{names} {GAVE[hangs.kind]} for {hangs.seconds:.0f} s while {where} (limit {hangs.limit:.0f} s, hang.{hangs.phase}).{process}"
+
+
+def told(sign: Sign) -> str:
+    """Of a rank of cluster=hosts, whose kernel is not asked."""
+    return f"process {sign.pid} of its machine, phase {sign.phase}, step {sign.step}"
 
 
 def facts(sign: Sign | None) -> str:

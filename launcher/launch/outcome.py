@@ -9,7 +9,7 @@ from typing import Any
 from conf import journal
 from conf.committed import committed
 from conf.exit_codes import DISK, DONE, LOST_PEER, RANKS_FAILED, SAVED
-from conf.records import is_exit, read_object
+from conf.records import is_exit, is_whole, read_object
 from conf.run_dir import RunDir
 from conf.words import size_in_words
 from launcher.facts.output import nearest_folder
@@ -30,6 +30,15 @@ def read_exits(run_dir: RunDir) -> list[dict[str, Any]]:
     return sorted((entry or damaged_exit(path) for path, entry in found.items()), key=lambda entry: float(entry["time"]))
 
 
+def hosts_failure(run_dir: RunDir) -> Outcome | None:
+    """Of cluster=hosts: why the shares of all machines were ended; None where they were not."""
+    try:
+        found = read_object(run_dir.hosts_failure, lambda entry: is_whole(entry.get("code")) and isinstance(entry.get("message"), str))
+    except FileNotFoundError:
+        return None
+    return None if found is None else Outcome(int(found["code"]), found["message"])
+
+
 def damaged_exit(path: Path) -> dict[str, Any]:
     message = f"{path} is damaged, so it is not known why that rank ended"
     return {"rank": rank_of(path), "code": RANKS_FAILED, "message": message, "time": path.lstat().st_mtime}
@@ -37,7 +46,7 @@ def damaged_exit(path: Path) -> dict[str, Any]:
 
 def outcome_of(run_dir: RunDir, agent_code: int, cause: Outcome | None = None) -> Outcome:
     """How the run ended. `cause`: why the supervisor ended it, which counts unless a rank had failed by itself, or all had saved."""
-    exits = read_exits(run_dir)
+    exits, cause = read_exits(run_dir), cause or hosts_failure(run_dir)
     failures = [entry for entry in exits if entry["code"] not in (DONE, SAVED)]
     if cause is not None and all(entry["code"] == LOST_PEER for entry in exits):
         return cause

@@ -1,6 +1,7 @@
 """One run from overrides to a LaunchPlan: everything that will happen, decided and nothing done."""
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from launcher.launch.batch_script import (
     render,
     sbatch_argv,
 )
+from launcher.launch.hosts import Share, shares, supervised_command
 from launcher.memory.constants import DATALOADER_WORKER, GIB, RANK_HOST_LOADING
 
 HOST_MARGIN = 0.25  # what data and libraries may take that the formulas have not seen; a job that takes more than --mem is killed
@@ -39,6 +41,7 @@ class LaunchPlan:
     run_dir: RunDir
     command: Command
     files: tuple[tuple[Path, str], ...]  # written into the run folder before the command starts
+    shares: tuple[Share, ...] = ()  # of cluster=hosts: what starts on each machine
 
     @property
     def run(self) -> Run:
@@ -50,7 +53,8 @@ def plan_for(judged: Judged, run_dir: RunDir) -> LaunchPlan:
     run = judged.run
     files = ((run_dir.accelerate_config, accelerate_config(run)),) if run.backend.name == "accelerate" else ()
     if run.cluster.name != "slurm":
-        return LaunchPlan(judged, run_dir, command(run, run_dir), files)
+        on_each = shares(run, run_dir, os.environ, os.getcwd()) if run.cluster.name == "hosts" else ()
+        return LaunchPlan(judged, run_dir, supervised_command(run, run_dir), files, on_each)
     on_one_node = command(run, run_dir)
     in_a_step = tuple({**dict(on_one_node.forced), **dict(IN_A_STEP)}.items())
     # set again on the node: Slurm removes CUDA_VISIBLE_DEVICES from the steps of a job that requested no GPU, which would then see every GPU
@@ -108,4 +112,5 @@ def plan_as_dict(plan: LaunchPlan, site: dict[str, str]) -> dict[str, Any]:
         "environment": as_written(plan.command.changes(site)),
         "files": {str(path): text for path, text in plan.files},
     }
+    values |= {"machines": [asdict(share) for share in plan.shares]} if plan.shares else {}
     return {key: masked_in(value) for key, value in values.items()}

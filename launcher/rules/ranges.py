@@ -189,6 +189,8 @@ LIMITS: tuple[Limit, ...] = (
     counted("cluster.ranks_per_node", 1, MOST_PROCESSES),
     counted("cluster.cpus_per_rank", 1, MOST_PROCESSES),
     counted("cluster.signal_seconds", 1, MOST_SECONDS),
+    one_of("cluster.start", "ssh", "print"),
+    counted("cluster.connect_seconds", 1, MOST_SECONDS),
     one_of("tracking.name", NONE, *TRACKERS),
     Limit("tracking.also", all_trackers, f"a list of different names among {', '.join(TRACKERS)}"),
     *(counted(f"hang.{phase}", 0) for phase in PHASES),

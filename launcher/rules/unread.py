@@ -200,7 +200,7 @@ READ_IF: tuple[Reading, ...] = (
         "sharding={run.sharding.name} never splits weights",
         "use sharding=zero3",
     ),
-    Reading(("backend.port",), lambda known: known.run.cluster.name == "local", "a job of cluster={run.cluster.name} chooses its port itself"),
+    Reading(("backend.port",), lambda known: known.run.cluster.name != "slurm", "a job of cluster={run.cluster.name} chooses its port itself"),
     Reading(("node.gpu_name", "node.gpu_memory", "node.tflops", "node.python_turn"), lambda known: known.run.node.gpus > 0, ON_CPU, "set node.gpus"),
     Reading(
         ("node.link",), lambda known: known.run.node.gpus > 0 and ranks(known.run) > 1, "no GPU of it sends anything to another", "use more GPUs"

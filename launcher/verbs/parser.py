@@ -29,7 +29,7 @@ VERBS = (
     "evaluate",
     "chat",
 )
-INTERNAL = ("supervise", "queue-serve", "queue-run", "job-start", "job-end")  # what regimen calls itself; they are not offered
+INTERNAL = ("supervise", "queue-serve", "queue-run", "job-start", "job-end", "start-hosts", "host")  # what regimen calls itself; they are not offered
 # What people type for a verb that has a different name here.
 SAID = {
     "run": "train",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf.ranks import ranks
 from conf.regimes import regime_row
-from conf.schema import Freeze, Run, Slurm
+from conf.schema import Freeze, Hosts, Run, Slurm
 from conf.sizes import MIB
 from launcher.composition.recorded import PREFIX
 from launcher.gate.expectations import Expectations
@@ -164,6 +164,16 @@ def command_lines(plan: LaunchPlan, site: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def machine_lines(plan: LaunchPlan) -> list[str]:
+    """For each machine what is started there, through ssh or by hand, and what that starts."""
+    through_ssh = isinstance(plan.run.cluster, Hosts) and plan.run.cluster.start == "ssh"
+    lines = []
+    for share in plan.shares:
+        lines += [f"machine {share.node_rank}, {share.host}:", f"  {shlex.join(share.connected) if through_ssh else share.pasted}"]
+        lines += [f"    which starts: {shlex.join(share.ranks)}"]
+    return lines
+
+
 def added(name: str, value: str, site: Mapping[str, str]) -> str:
     """The value, with $NAME for what the site has in it already: of a long PATH only the folder that is added is news."""
     before = site.get(name, "")
@@ -191,6 +201,7 @@ def plan_text(plan: LaunchPlan, site: Mapping[str, str]) -> str:
         verdict_lines(judged.verdict),
         expectation_lines(judged),
         command_lines(plan, site),
+        machine_lines(plan),
         *(file_lines(path, text) for path, text in plan.files),
         [f"run folder: {plan.run_dir.path}"],
     ]

@@ -15,6 +15,7 @@ def add_processes(add: AddParser) -> None:
     add_supervise(add)
     add_queue_processes(add)
     add_job_records(add)
+    add_hosts(add)
 
 
 def add_supervise(add: AddParser) -> None:
@@ -36,6 +37,38 @@ def add_job_records(add: AddParser) -> None:
     end.add_argument("code", type=int, help="the exit code of srun")
     end.add_argument("--set-up", action="store_true", help="a line of cluster.setup failed with this code, and no rank was started")
     end.add_argument("--ending", action="store_true", help="Slurm ends the job itself: it was cancelled or queued again, or its time is over")
+
+
+def add_hosts(add: AddParser) -> None:
+    start = add("start-hosts", description="Start the ranks of every machine of cluster=hosts and wait for them. The supervisor of a run calls this.")
+    start.add_argument("run", type=Path)
+    start.set_defaults(act=act_start_hosts)
+    host = add(
+        "host", description="Start the ranks of this machine for a run of cluster=hosts. `regimen train` calls this through ssh, or prints it."
+    )
+    host.add_argument("run", type=Path)
+    host.add_argument("node", type=int, help="the number of this machine, from 0")
+    host.add_argument("--folder", type=Path, default=Path(), help="the working folder, from which relative paths are meant")
+    host.add_argument("--attached", action="store_true", help="end the ranks when the standard input ends")
+    host.set_defaults(act=act_host)
+
+
+def act_start_hosts(arguments: argparse.Namespace) -> int:
+    keep_private()
+    import os
+
+    from conf.run_dir import RunDir
+    from launcher.launch import host_agents
+
+    return host_agents.collect(RunDir(arguments.run), os.environ)
+
+
+def act_host(arguments: argparse.Namespace) -> int:
+    keep_private()
+    from conf.run_dir import RunDir
+    from launcher.launch import host_share
+
+    return host_share.run_share(RunDir(arguments.run), arguments.node, arguments.folder, arguments.attached)
 
 
 def act_supervise(arguments: argparse.Namespace) -> int:

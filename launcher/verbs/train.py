@@ -15,6 +15,7 @@ from conf.metrics import SHOWN, shown_of
 from conf.processes import die_with_parent, identity_of
 from conf.records import is_step, read_lines, read_object
 from conf.run_dir import RunDir
+from conf.schema import Hosts
 from conf.words import BETWEEN
 from launcher.command import Command
 from launcher.composition import recorded
@@ -24,15 +25,16 @@ from launcher.gate.judge import Judged, judge_recorded
 from launcher.launch import batch_job, execute, heartbeat, lengthen, lock, measured_times, places, restart, rewind, status, torchrun_door
 from launcher.launch.after import with_run_folder
 from launcher.launch.again import take_again
-from launcher.launch.backends import command, refuse_several_local_nodes
+from launcher.launch.backends import refuse_several_local_nodes
 from launcher.launch.canary import after_canary
 from launcher.launch.foreign import NO_TRUST, Trust, refuse_foreign
+from launcher.launch.hosts import supervised_command
 from launcher.launch.outcome import Outcome, outcome_of, read_exits
 from launcher.launch.plan import LaunchPlan, plan_for
 from launcher.launch.progress import measures
 from launcher.verbs.generated import generated_lines
 from launcher.verbs.plan import judged, recommendations
-from launcher.verbs.plan_text import expectation_lines, fit_lines, note_lines, run_sentence, verdict_lines
+from launcher.verbs.plan_text import expectation_lines, fit_lines, machine_lines, note_lines, run_sentence, verdict_lines
 from launcher.words import red_alarms, wrapped
 
 
@@ -55,6 +57,7 @@ def train(overrides: Sequence[str], config_dirs: Sequence[Path], detached: bool,
     refuse_wait(wait)
     plan, held = take_fresh(decided)
     print(f"run folder: {plan.run_dir.path}", flush=True)
+    say_what_to_start(plan)
     return detach(plan, held) if detached else supervised(plan.run_dir, plan.command, held, restart.budget(plan.run, journal.SUPERVISOR))
 
 
@@ -120,6 +123,13 @@ def announce(decided: Judged, given: Sequence[str]) -> None:
     print(red_alarms("\n".join(lines), sys.stdout), flush=True)
     if not decided.verdict.permitted:
         print("\n".join(recommendations(decided, given)), flush=True)
+
+
+def say_what_to_start(plan: LaunchPlan) -> None:
+    """With cluster.start=print a person starts the ranks of each machine."""
+    if not isinstance(plan.run.cluster, Hosts) or plan.run.cluster.start != "print":
+        return
+    print("\n".join(["Start this on each machine; the run begins when all have started:", *machine_lines(plan)]), flush=True)
 
 
 def detach(plan: LaunchPlan, held: lock.Owner) -> int:
@@ -210,6 +220,7 @@ def go_on(run_dir: RunDir, overrides: Sequence[str], detached: bool, trust: Trus
         print(f"note: {line} is read from the environment again.")
     if decided.run.cluster.name == "slurm":
         return submitted(batch_job.submit_again(plan, held), wait)
+    say_what_to_start(plan)
     if detached:
         return detach(plan, held)
     print(f"going on in {run_dir.path}", flush=True)
@@ -228,7 +239,7 @@ def submitted(run_dir: RunDir, wait: bool) -> int:
 
 def refuse_wait(wait: bool) -> None:
     if wait:
-        raise ConfigError("--wait follows a job that is submitted, and cluster=local starts here, where `regimen train` follows it anyway.")
+        raise ConfigError("--wait follows a job that is submitted by cluster=slurm. Other runs are followed by `regimen train` anyway. Leave it out.")
 
 
 def supervise_folder(path: Path, nonce: str | None = None) -> int:
@@ -241,7 +252,7 @@ def supervise_folder(path: Path, nonce: str | None = None) -> int:
     run_dir = RunDir(path.absolute())
     run = recorded.recorded_run(run_dir)
     restarts = restart.budget(run, journal.SUPERVISOR)
-    return ended(run_dir, supervise(run_dir, command(run, run_dir), os.environ, execute.own(run_dir, nonce), restarts))
+    return ended(run_dir, supervise(run_dir, supervised_command(run, run_dir), os.environ, execute.own(run_dir, nonce), restarts))
 
 
 def join_torchrun(rank: torchrun_door.Rank, overrides: Sequence[str], config_dirs: Sequence[Path], trust: Trust = NO_TRUST) -> int:
