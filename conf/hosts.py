@@ -80,17 +80,17 @@ def numbers(inside: str, text: str) -> Iterator[str]:
 
 
 def with_nodes(run: Described) -> Described:
-    """The run with one node for each of its machines.
+    """The run with one node for each of its machines; where none is named yet, as it is.
 
     Raises:
-        ValueError: as expanded, where no machine is named, and where cluster.nodes says another number.
+        ValueError: as expanded, and where cluster.nodes says another number.
     """
     cluster = run.cluster
     if not isinstance(cluster, Hosts):
         return run
     count = len(expanded(cluster.hosts))
     if count == 0:
-        raise ValueError(f"cluster=hosts needs the machines. Name them: {EXAMPLE}.")
+        return run
     if cluster.nodes not in (0, count):
         raise ValueError(f"cluster.hosts names {count} machines, and cluster.nodes={cluster.nodes}. Leave cluster.nodes out, or set it to {count}.")
     return replace(run, cluster=replace(cluster, nodes=count))

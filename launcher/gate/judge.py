@@ -26,7 +26,7 @@ from launcher.gate.settle import settled
 from launcher.gate.verdict import Verdict, judge
 from launcher.memory.estimate import MemoryEstimate, estimate
 from launcher.rules.adapter import refuse_other_layers
-from launcher.rules.hosts import refuse_hosts_values
+from launcher.rules.hosts import refuse_hosts_values, refuse_no_hosts
 from launcher.rules.layer_pairs import NO_RECOMPUTATION, can_recompute
 from launcher.rules.libraries import refuse_absent
 from launcher.rules.model_limits import passed_over, refuse_beyond_model
@@ -120,6 +120,7 @@ def judge_fitted(composed: Composed) -> Judged:
 
 def node_of(composed: Composed) -> NodeFacts:
     """What every run is judged on, after its single values have been looked at."""
+    refuse_no_hosts(composed)
     together(partial(check_values, composed), partial(refuse_slurm_values, composed), partial(refuse_hosts_values, composed))
     return place_of(composed)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from conf.hosts import EXAMPLE
 from conf.schema import Composed, Hosts
 from launcher.command import HUB_SECRETS, SECRETS, TRACKER_SECRETS
 from launcher.errors import ConfigError, Unsafe
@@ -13,6 +14,12 @@ FORMS: dict[str, Form] = {
     "cluster.python": Form(r"/[\w./+@=-]*", "an absolute path", "/opt/regimen/bin/python"),
     "cluster.export": Form(r"[A-Za-z_]\w*", "the name of a variable", "HF_HOME"),
 }
+
+
+def refuse_no_hosts(run: Composed) -> None:
+    """Raises ConfigError where no machine is named: the number of nodes follows from them."""
+    if isinstance(run.cluster, Hosts) and not run.cluster.hosts:
+        raise ConfigError(f"cluster=hosts needs the machines. Name them: {EXAMPLE}.")
 
 
 def refuse_hosts_values(run: Composed) -> None:

@@ -64,7 +64,6 @@ def test_each_machine_is_a_node() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((), "cluster=hosts needs the machines. Name them: cluster.hosts="),
         (("cluster.hosts=[a,b]", "cluster.nodes=3"), "cluster.hosts names 2 machines, and cluster.nodes=3. Leave cluster.nodes out, or set it to 2."),
         (("cluster.hosts=[a,a]",), "names a twice"),
     ],

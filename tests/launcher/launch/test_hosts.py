@@ -100,6 +100,12 @@ def test_what_no_machine_could_use_is_refused_before_a_folder_is_made(given: str
         judge_run(composed(*WORDS, given))
 
 
+def test_machines_are_needed_to_judge_a_run_and_not_to_compose_it() -> None:
+    run = composed("model=demo", "data=demo", "node=cpu", "cluster=hosts")
+    with pytest.raises(ConfigError, match=r"cluster=hosts needs the machines\. Name them: cluster\.hosts="):
+        judge_run(run)
+
+
 @pytest.mark.parametrize("again", ["backend.max_restarts=1", "training.on_oom=split", "training.on_nan=rollback"])
 def test_a_run_whose_commands_a_person_starts_is_not_started_again_by_itself(again: str) -> None:
     with pytest.raises(ConfigError, match=f"{again.partition('=')[0]}.* starts a run again by itself"):
