@@ -1,7 +1,7 @@
 """Containers of cluster=slurm on a real Slurm, with stand-ins for pyxis and Apptainer: which words each gets, and that the ranks run inside.
 
 No image is there to run. The stand-in of Apptainer is a program, that of pyxis (a plugin of srun) a program named srun, which takes pyxis' options
-and calls Slurm's own. Both write down what they got, and then start what they were to start.
+and calls Slurm's own; it is of bash, since other shells pass no functions on. Both write down what they got, and then start what they were to start.
 """
 
 import os
@@ -31,7 +31,7 @@ while [ "$1" != /images/regimen.sif ]; do shift; done
 shift
 INSIDE=apptainer exec "$@"
 """
-SRUN = """#!/bin/sh
+SRUN = """#!/bin/bash
 printf '%s\\n' "$@" > "$WORDS"
 for word; do
   shift
