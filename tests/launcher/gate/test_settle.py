@@ -125,6 +125,8 @@ BOUNDARIES: list[tuple[str, str, list[object], list[object]]] = [
     ("cluster.ranks_per_node", "", [None, 1], [0, -1]),
     ("cluster.cpus_per_rank", "cluster=slurm", [1], [0]),
     ("cluster.signal_seconds", "cluster=slurm", [1], [0]),
+    ("cluster.start", "cluster=hosts cluster.hosts=[a]", ["ssh", "print"], ["rsh"]),
+    ("cluster.connect_seconds", "cluster=hosts cluster.hosts=[a]", [1, 65535], [0, 65536]),
     ("tracking.name", "", ["none", "tensorboard", "wandb", "mlflow", "swanlab", "trackio", "comet"], ["neptune"]),
     ("tracking.also", "tracking=wandb", [[], ["mlflow", "comet"]], [["none"], ["mlflow", "mlflow"]]),
     ("gate.mode", "", ["enforce", "advise", "off"], ["on"]),
