@@ -15,7 +15,7 @@ from conf.hub import is_folder
 from conf.optimizers import optimizer_row
 from conf.ranks import ranks
 from conf.run_dir import RunDir
-from conf.schema import Composed, Grpo, Qlora, Run, Slurm, Zero
+from conf.schema import Composed, Grpo, Hosts, Qlora, Run, Slurm, Zero
 from conf.stages import Loss, StageRow, stage_row
 from conf.trackers import read_by_one
 from launcher.facts.data import held_out_samples
@@ -70,6 +70,7 @@ ALWAYS: Mapping[str, str] = {
     "backend": "name max_restarts",
     "node": "name auto gpus host_memory",
     "cluster": (
+        "hosts address start python "
         "name nodes ranks_per_node partition account qos time cpus_per_rank memory constraint reservation exclude signal_seconds exclusive "
         "licenses mail_user mail_type comment dependency after directives setup export container"
     ),
@@ -218,6 +219,12 @@ READ_IF: tuple[Reading, ...] = (
         "node={run.node.name} is stated, and the partition is not asked for its GPU types",
         "use node=auto",
     ),
+    Reading(
+        ("cluster.connect_seconds",),
+        lambda known: not isinstance(known.run.cluster, Hosts) or known.run.cluster.start == "ssh",
+        "with cluster.start=print a person starts the machines",
+        "use cluster.start=ssh",
+    ),
     Reading(("cluster.gpu_type",), lambda known: known.run.node.gpus > 0, ON_CPU, "describe the node with node="),
     Reading(
         ("tracking.project",),
@@ -257,7 +264,7 @@ def warmup_steps(known: Known) -> float:
 def unset_variables(known: Known) -> list[str]:
     """Of cluster.export, those that the submitting shell does not have."""
     cluster = known.run.cluster
-    return [name for name in (cluster.export or []) if name not in os.environ] if isinstance(cluster, Slurm) else []
+    return [name for name in (cluster.export or []) if name not in os.environ] if isinstance(cluster, Slurm | Hosts) else []
 
 
 def waits_for_nothing(known: Known) -> bool:
