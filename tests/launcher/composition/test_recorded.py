@@ -190,6 +190,7 @@ def test_what_only_the_site_sees_may_differ_on_a_resume() -> None:
     site = {"partition", "account", "qos", "time", "memory", "constraint", "reservation", "exclude", "signal_seconds"}
     site |= {"gpu_types", "exclusive", "licenses", "mail_user", "mail_type", "comment", "dependency", "after", "directives", "setup", "export"}
     site |= {"container", "container_runtime", "container_mounts", "container_python"}
+    site |= {"hosts", "address", "start", "python", "connect_seconds"}  # other machines of as many ranks
     assert {key.removeprefix("cluster.") for key in FREE if key.startswith("cluster.")} == site
 
 
