@@ -1,7 +1,5 @@
 """The commands of the pages that train, watch, stop and go on, run as they stand on a small file of a run; tests/page_fates.py names them."""
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +27,6 @@ evaluation.interval: 0
 evaluation.answers: 0
 """
 LONGER = ("mine.yaml", "training.max_steps=60", "checkpoint.interval=2")
-ROWS = {
-    "pairs.jsonl": {"prompt": "What is 1 + 1?", "chosen": "1 + 1 = 2.", "rejected": "No."},
-    "labelled.jsonl": {"prompt": "What is 1 + 1?", "completion": "1 + 1 = 2.", "label": True},
-}
 Words = tuple[str, ...]
 
 
@@ -82,10 +76,6 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     (tmp_path / "mine.yaml").write_text(MINE)
-    (tmp_path / "data").mkdir()
-    for name, row in ROWS.items():
-        rows = [{**row, "label": number % 2 == 0} if "label" in row else row for number in range(24)]
-        (tmp_path / "data" / name).write_text("".join(f"{json.dumps(each)}\n" for each in rows))
     return Folder(tmp_path)
 
 
@@ -126,19 +116,8 @@ def go_on(folder: Folder) -> None:
     folder.page("train resume=last sharding=zero3 cluster.ranks_per_node=1")
 
 
-def learn_more(folder: Folder) -> None:
-    """The stages that start from the model of a run."""
-    folder.call("train", "recipe=demo", "regime=full", *MINE.replace(": ", "=").split()[2:])
-    start = folder.newest()
-    shutil.copytree(start.path, folder.path / "outputs" / "RUN" / "TIME")
-    for command in sorted(ours()):
-        if "model.path=outputs/RUN/TIME/model" in command:
-            folder.page(" ".join(command))
-
-
 def test_the_commands_of_the_pages_do_what_they_say(folder: Folder) -> None:
     ask(folder, train_and_watch(folder))
     sweep(folder)
     go_on(folder)
-    learn_more(folder)
     assert folder.called == ours()
