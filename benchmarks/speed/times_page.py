@@ -23,6 +23,7 @@ from launcher.timing.work import work_of
 FITTED, PREDICTED, MEASURED = "speed/h200_fit.jsonl", "speed/h200_times_predicted.jsonl", "speed/h200_times.jsonl"
 NORMS, PROFILES = "speed/h200_times_norms.jsonl", "speed/h200_step_profiles.jsonl"
 AGAIN, HOSTS = "speed/h200_times_again.jsonl", "speed/h200_times_hosts.jsonl"
+HOSTS_PREDICTED = "speed/h200_times_hosts_predicted.jsonl"
 SMALL_PREDICTED, SMALL = "speed/h200_times_small_predicted.jsonl", "speed/h200_times_small.jsonl"
 HEAD = """# Predicted time
 
@@ -205,8 +206,39 @@ def again_lines(results: Path) -> list[str]:
         "",
         "| cell | predicted, ms | measured, ms | off | present formulas, ms | off |",
         "|---|---|---|---|---|---|",
-        *(f"{row(line)} {now['predicted']['step'] * 1e3:,.0f} | {error_of(now):+.1%} |" for line, now in zip(lines, present, strict=True)),
+        *(f"{row(line)} {both(now)}" for line, now in zip(lines, present, strict=True)),
     ]
+
+
+def host_lines(results: Path) -> list[str]:
+    """By formulas that know the host's speed: without it, with what was measured right before each run, and with what was measured in its steps."""
+    predicted = read(results / HOSTS_PREDICTED)
+    if not (results / HOSTS).exists():
+        return ["", f"{len(predicted)} cells more are predicted (`results/{HOSTS_PREDICTED}`); they are not measured yet."]
+    lines = [line for line in read(results / HOSTS) if "step" in line]
+    before = [{**line, "predicted": line["predicted_here"]} for line in lines]
+    within = [{**line, "predicted": at_turn(line, statistics.median(line["python_turns"]))} for line in lines]
+    busy = [line for line in before if "waits for the host" not in line["predicted"]["source"] and "/dpo/" not in line["cell"]]
+    turns, date = sorted(line["python_turn"] for line in lines), lines[-1]["surroundings"]["date"]
+    return [
+        "",
+        f"{len(lines)} of {len(predicted)} cells of every kind, by a third seed, predicted by the present formulas before they ran",
+        f"(`results/{HOSTS}`, {date}), the first of the draw. One turn took {turns[0]:.0f} to {turns[-1]:.0f} ns,",
+        f"{statistics.median(turns):.0f} in the median.",
+        "",
+        f"- host not stated: {said(lines)}",
+        f"- `node.python_turn` as it was measured for half a second right before each run: {said(before)}",
+        f"- as it was measured in the steps themselves, which no plan can know: {said(within)}",
+        f"- the {len(busy)} of them whose GPU does not wait: {said(busy)} All took longer: this card itself was slower than those before.",
+        "",
+        "| cell | predicted, ms | measured, ms | off | turn before, ms | off | turn of its steps, ms | off |",
+        "|---|---|---|---|---|---|---|---|",
+        *(f"{row(line)} {both(one)} {both(other)}" for line, one, other in zip(lines, before, within, strict=True)),
+    ]
+
+
+def both(line: dict[str, Any]) -> str:
+    return f"{line['predicted']['step'] * 1e3:,.0f} | {error_of(line):+.1%} |"
 
 
 def at_turn(line: dict[str, Any], turn: float) -> dict[str, Any]:
@@ -238,6 +270,7 @@ def page(results: Path) -> str:
         *profile_lines(results),
         *small_lines(results),
         *again_lines(results),
+        *host_lines(results),
     )
     return "\n".join([HEAD, *of_one, *two_gpu_lines(results), ""])
 

@@ -75,6 +75,22 @@ def test_split_weights_learn_what_whole_ones_learn(split: Results, whole: Result
     assert split[cell].losses == pytest.approx(whole[cell].losses, rel=1e-3, abs=1e-5)
 
 
+def test_weights_that_stay_gathered_until_the_backward_pass_change_nothing(cells: ModuleType, tmp_path: Path) -> None:
+    """In two micro-batches a step: what is kept of one must not be that of the step before."""
+    found = {}
+    for freed in ("true", "false"):
+        further = ("training.micro_batch=2", "training.accumulation=2", f"sharding.reshard_after_forward={freed}")
+        root = tmp_path / freed
+        root.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cells, "SCRIPT", SCRIPT)
+            [left] = cells.run_cells([cells.Cell("full_fp32", "fsdp2", further=further)], root, "torchrun").values()
+        assert load_run(left.folder).sharding.reshard_after_forward is (freed == "true")
+        found[freed] = left.losses
+    assert len(found["true"]) == 3
+    assert found["false"] == found["true"]
+
+
 @pytest.mark.parametrize(("stage", "regime"), [("pt", "full_amp"), ("dpo", "lora"), ("rm", "full_fp32")])  # of a score one rank has no row
 def test_a_run_that_goes_on_from_its_second_step_repeats_the_third(
     cells: ModuleType, cell_of: Callable[[str, str, str], Any], tmp_path: Path, stage: str, regime: str
