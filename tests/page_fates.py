@@ -35,6 +35,10 @@ ROWS: tuple[tuple[Callable[[str, Words], bool], Fate], ...] = (
         lambda page, words: "cluster=slurm" in words or "hydra/launcher=slurm" in words,
         Fate("tests/slurm/test_train.py", CLUSTER, "tests/slurm submits the same forms of the demo to a cluster of this machine"),
     ),
+    (
+        lambda page, words: "cluster=hosts" in words,
+        Fate("tests/distributed/test_hosts.py", CLUSTER, "the test starts a run of the demo on hosts of this machine"),
+    ),
     (lambda page, words: words[1] == "import" or (words[1] == "plan" and not needs_hub(words)), Fate(HERE)),
     (
         lambda page, words: needs_hub(words),
