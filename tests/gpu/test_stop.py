@@ -14,7 +14,7 @@ from tests.waiting import PATIENCE, wait_until
 
 JOB = (
     *("model=qwen2.5_1.5b", "model.init=random", "model.path=null", "model.tokenizer=bytes", "data=demo", "name=stopped"),
-    *("regime=lora", "training.precision=bf16", "training.micro_batch=4", "data.cutoff=512", "training.max_steps=100000", "checkpoint.interval=1000"),
+    *("regime=lora", "training.precision=bf16", "training.micro_batch=4", "data.cutoff=512", "training.max_steps=2000", "checkpoint.interval=1000"),
     *("evaluation.interval=0", "evaluation.answers=0", "cluster.ranks_per_node=1", "sharding=ddp", "node=auto"),
 )
 MOST_OF_IT = 0.8  # other tests may use the same GPU meanwhile, so what is free is no exact number
