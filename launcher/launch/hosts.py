@@ -7,12 +7,13 @@ them and waits for them all is host_agents.py.
 import os
 import shlex
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from conf.hosts import expanded, without_user
 from conf.run_dir import RunDir
 from conf.schema import Hosts, Run
+from conf.secrets import shape_of_secret
 from launcher.command import LAUNCHER, UTF8, Command, python_path
 from launcher.errors import Unsafe
 from launcher.launch.backends import command, node_argv
@@ -53,11 +54,12 @@ def shares(run: Run, run_dir: RunDir, site: Mapping[str, str], folder: str) -> t
         folder: the working folder, from which relative paths of the run are meant.
 
     Raises:
-        Unsafe: for a word with a control character, which no shell may get.
+        Unsafe: for a word with a control character, which no shell may get, and for one that looks like a secret.
     """
     cluster = of_hosts(run)
     python = cluster.python or LAUNCHER[0]
     passed = tuple(f"{name}={value}" for name, value in {**passed_on(cluster, site), **python_path(site.get("PYTHONPATH", ""))}.items())
+    refuse_secrets(passed)
     attached = ("--attached",) if cluster.start == "ssh" else ()
     found = []
     for node_rank, host in enumerate(expanded(cluster.hosts)):
@@ -76,6 +78,15 @@ def refuse_control_characters(argv: tuple[str, ...]) -> None:
     odd = next((word for word in argv if not word.isprintable()), None)
     if odd is not None:
         raise Unsafe(f"{odd!r} cannot be passed to another machine, because it holds a control character. Change it.")
+
+
+def refuse_secrets(variables: Sequence[str]) -> None:
+    """Words of a command are shown to everybody who lists the processes of a machine."""
+    for variable in variables:
+        shape = shape_of_secret(variable)
+        if shape:
+            name = variable.partition("=")[0]
+            raise Unsafe(f"The value of {name} looks like {shape}, and would stand in a command line on each machine. Set it there instead.")
 
 
 def share_of_ranks(run: Run, run_dir: RunDir, node_rank: int) -> Command:

@@ -14,6 +14,7 @@ FORMS: dict[str, Form] = {
     "cluster.python": Form(r"/[\w./+@=-]*", "an absolute path", "/opt/regimen/bin/python"),
     "cluster.export": Form(r"[A-Za-z_]\w*", "the name of a variable", "HF_HOME"),
 }
+NAME_OF_A_SECRET = re.compile(r"(?i)token|secret|passw|credential|(?:api|access|private)_?key")
 
 
 def refuse_no_hosts(run: Composed) -> None:
@@ -38,7 +39,7 @@ def refuse_hosts_values(run: Composed) -> None:
         for text in texts:
             refuse_other_form(key, text)
     for name in cluster.export:
-        if name in (*SECRETS, *HUB_SECRETS, *TRACKER_SECRETS):
+        if name in (*SECRETS, *HUB_SECRETS, *TRACKER_SECRETS) or NAME_OF_A_SECRET.search(name):
             raise Unsafe(f"cluster.export={name} would show a secret to everybody who lists the processes of a machine. Set it on each machine.")
     refuse_unstartable(run)
 

@@ -54,6 +54,12 @@ def test_a_shell_runs_the_words_and_nothing_of_what_stands_in_them(tmp_path: Pat
     assert not (tmp_path / "x").exists()
 
 
+def test_a_value_that_looks_like_a_secret_stands_in_no_command() -> None:
+    with pytest.raises(Unsafe, match="The value of STORE_URL looks like a password in a URL") as refused:
+        shares(on_hosts("cluster.export=[STORE_URL]"), RUN_DIR, {"STORE_URL": "s3://me:hunter22@store"}, "/")
+    assert "hunter22" not in str(refused.value)
+
+
 def test_a_control_character_reaches_no_other_machine() -> None:
     with pytest.raises(Unsafe, match="control character"):
         shares(on_hosts(), RUN_DIR, {"NCCL_DEBUG": "INFO\ntouch x"}, "/")
@@ -91,6 +97,7 @@ def test_accelerate_and_another_python_are_started_likewise() -> None:
         ("cluster.python=python3", ConfigError, "cluster.python=python3 cannot be used on another machine. Write an absolute path"),
         ("cluster.export=['A=1']", ConfigError, "cluster.export=A=1 cannot be used"),
         ("cluster.export=[HF_TOKEN]", Unsafe, "cluster.export=HF_TOKEN would show a secret"),
+        ("cluster.export=[STORE_PASSWORD]", Unsafe, "cluster.export=STORE_PASSWORD would show a secret"),
         ("cluster.start=rsh", ConfigError, "cluster.start=rsh is out of range. It must be one of ssh, print"),
         ("cluster.connect_seconds=0", ConfigError, "cluster.connect_seconds=0 is out of range"),
     ],
