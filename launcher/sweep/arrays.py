@@ -18,7 +18,7 @@ from launcher.launch.plan import LaunchPlan
 from launcher.sweep import ledger, table
 from launcher.sweep.judging import Judging
 from launcher.sweep.ledger import SweepDir
-from launcher.sweep.points import Permitted, Point, Result, one_line
+from launcher.sweep.points import Batch, Permitted, Point, Result, one_line
 from launcher.sweep.processes import planned
 from launcher.sweep.schedule import Cluster
 from launcher.sweep.session import Sweep
@@ -49,8 +49,8 @@ class Array:
 
 def submit_batch(sweep: Sweep, job_overrides: Sequence[Sequence[str]], throttle: int | None) -> None:
     """Judge every point, then submit the permitted ones."""
-    judging, taken = Judging(sweep.config_dirs), dict[str, Point]()
-    decided = [sweep.decided(tuple(overrides), Cluster(), judging, taken) for overrides in job_overrides]
+    judging, batch = Judging(sweep.config_dirs), Batch(sweep.known().values())
+    decided = [sweep.decided(tuple(overrides), Cluster(), judging, batch) for overrides in job_overrides]
     permitted = [point for point in decided if isinstance(point, Permitted)]
     sweep.note([note for point in permitted for note in point.judged.notes])
     for result in submit(sweep.sweep_dir, permitted, throttle):

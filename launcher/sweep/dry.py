@@ -26,7 +26,7 @@ from launcher.sweep.halving import Points, checked, most_steps, steps_of_rounds,
 from launcher.sweep.judging import Judging
 from launcher.sweep.ledger import Start
 from launcher.sweep.multirun import checked_start, halves, later_start, same_in_all, submits_jobs
-from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
+from launcher.sweep.points import Batch, Permitted, Point, Result, judge_described
 from launcher.sweep.schedule import Cluster, Resources
 from launcher.sweep.session import limits_of, places_of, resources_here, say, slots_of
 from launcher.words import duration, gib, plural
@@ -77,13 +77,12 @@ def judged_rows(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[R
         raise ConfigError("plan -m shows every point of a grid, and this hydra/sweeper chooses its points as it goes. Leave it out.")
     before = {} if sweep_dir is None else {result.point.number: result for result in ledger.results(sweep_dir)}
     settings = load_config(start.overrides, start.config_dirs, RunMode.MULTIRUN)
-    fixed, taken, judging, rows = same_in_all(start), dict[str, Point](), Judging(start.config_dirs), []
+    fixed, batch, judging, rows = same_in_all(start), Batch(before.values()), Judging(start.config_dirs), []
     for point in of_rounds(points, start, settings, before.values()) if halves(start) else points:
-        one = identified(tuple(point), judging, fixed, before, taken)
+        one = batch.identified(tuple(point), judging, fixed)
         if one.twin is not None:
             rows.append(Row(one.point, Result(one.point, "the same run"), False))
             continue
-        taken[one.point.fingerprint] = one.point
         left = None if one.before is None else what_is_left(one.before)
         resources = resources_of(one.described, settings)
         if isinstance(left, Result):

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -71,20 +71,30 @@ class Identified:
     twin: Point | None = None  # of the same batch, with the same configuration: one run answers for both
 
 
-def identified(
-    overrides: tuple[str, ...], judging: Judging, fixed: frozenset[str], known: Mapping[int, Result], taken: Mapping[str, Point]
-) -> Identified:
-    """Which point this is: one of `known`, by its configuration, or a new one. `taken`: the other points of the batch, by their fingerprints."""
-    described = judging.composer.composed_or_refusal(overrides)
-    fingerprint = fingerprint_of(described, overrides)
-    varied = tuple(override for override in overrides if override.split("=", 1)[0] not in fixed)
-    if fingerprint in taken:
-        twin = taken[fingerprint]
-        return Identified(replace(twin, overrides=overrides, varied=varied), described, None, twin)
-    before = next((result for result in known.values() if result.point.fingerprint == fingerprint), None)
-    numbers = (0, *known, *(point.number for point in taken.values()))
-    number = max(numbers) + 1 if before is None else before.point.number
-    return Identified(Point(number, overrides, varied, fingerprint), described, before)
+class Batch:
+    """The points of one batch so far, and those that the sweep came to before; a point is known again by the fingerprint of its configuration."""
+
+    def __init__(self, known: Iterable[Result]) -> None:
+        self.before: dict[str, Result] = {}
+        self.taken: dict[str, Point] = {}
+        self.highest = 0
+        for result in known:
+            self.before.setdefault(result.point.fingerprint, result)
+            self.highest = max(self.highest, result.point.number)
+
+    def identified(self, overrides: tuple[str, ...], judging: Judging, fixed: frozenset[str]) -> Identified:
+        """Which point this is, one of before or a new one, which is of this batch from now on; or the twin of one of this batch."""
+        described = judging.composer.composed_or_refusal(overrides)
+        fingerprint = fingerprint_of(described, overrides)
+        varied = tuple(override for override in overrides if override.split("=", 1)[0] not in fixed)
+        twin = self.taken.get(fingerprint)
+        if twin is not None:
+            return Identified(replace(twin, overrides=overrides, varied=varied), described, None, twin)
+        before = self.before.get(fingerprint)
+        point = Point(self.highest + 1 if before is None else before.point.number, overrides, varied, fingerprint)
+        self.taken[fingerprint] = point
+        self.highest = max(self.highest, point.number)
+        return Identified(point, described, before)
 
 
 def as_estimated(judged: Judged) -> Judged:

@@ -14,7 +14,7 @@ from launcher.sweep.display import Display, Lines, display_for
 from launcher.sweep.going_on import judge_again, what_is_left
 from launcher.sweep.judging import Judging
 from launcher.sweep.ledger import SweepDir
-from launcher.sweep.points import Permitted, Point, Result, identified, judge_described
+from launcher.sweep.points import Batch, Permitted, Point, Result, judge_described
 from launcher.sweep.pool import Limits, Pool
 from launcher.sweep.processes import Running
 from launcher.sweep.schedule import Cluster, Resources
@@ -42,9 +42,8 @@ class Sweep:
         Raises:
             KeyboardInterrupt: when it was asked to stop or too many points failed, so that no sampler goes on.
         """
-        self.gpus, taken = resources.gpus, dict[str, Point]()
-        judging = Judging(self.config_dirs)
-        decided = [self.decided(tuple(overrides), resources, judging, taken) for overrides in job_overrides]
+        self.gpus, batch, judging = resources.gpus, Batch(self.known().values()), Judging(self.config_dirs)
+        decided = [self.decided(tuple(overrides), resources, judging, batch) for overrides in job_overrides]
         permitted = [found for found in decided if isinstance(found, Permitted)]
         self.note([note for point in permitted for note in point.judged.notes])
         failed = sum(1 for result in self.results.values() if result.state == "failed" and result != self.before.get(result.point.number))
@@ -57,19 +56,13 @@ class Sweep:
             raise KeyboardInterrupt
         return [self.results[found.number if isinstance(found, Point) else found.point.number].objective for found in decided]
 
-    def decided(
-        self, overrides: tuple[str, ...], resources: Resources | Cluster, judging: Judging, taken: dict[str, Point]
-    ) -> Permitted | Result | Point:
-        """What happens to a point: it begins, it goes on, its result is known, or it is another one of its batch, whose result it has.
-
-        `taken`: the points of this batch so far, by their fingerprints.
-        """
-        one = identified(overrides, judging, self.fixed, self.known(), taken)
+    def decided(self, overrides: tuple[str, ...], resources: Resources | Cluster, judging: Judging, batch: Batch) -> Permitted | Result | Point:
+        """What happens to a point: it begins, it goes on, its result is known, or it is another one of its batch, whose result it has."""
+        one = batch.identified(overrides, judging, self.fixed)
         if one.twin is not None:
             self.say(table.twin_line(one.point, one.twin))
             return one.twin
         point, left = one.point, None if one.before is None else what_is_left(one.before)
-        taken[point.fingerprint] = point
         if isinstance(left, Result):
             self.keep(left)
             return left

@@ -105,9 +105,10 @@ def test_every_wrong_value_is_named_at_once(tmp_path: Path, capsys: pytest.Captu
     assert all(f"  {name}: " in said for name in ("seed", "save_total_limit", "lora_rank", "bf16"))
 
 
-@pytest.mark.parametrize(
-    ("program", "given"), [*((LLAMA_FACTORY, meant.arguments) for meant in list(FILES.values())[::6]), (AXOLOTL, AXOLOTL_FILE)], ids=str
-)
+SOME = {name: (LLAMA_FACTORY, meant.arguments) for name, meant in [*FILES.items()][::6]} | {"axolotl": (AXOLOTL, AXOLOTL_FILE)}
+
+
+@pytest.mark.parametrize(("program", "given"), SOME.values(), ids=SOME)
 def test_every_key_of_the_new_file_stands_in_a_line(program: Program, given: dict[str, Any]) -> None:
     draft = program.translate(given)
     said = "\n".join(report(draft, program.name))
