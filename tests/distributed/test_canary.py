@@ -26,7 +26,7 @@ JOB = (
     *("evaluation.interval=0", "checkpoint.interval=0", "cluster.ranks_per_node=2", "training.max_steps=1"),
 )
 OF_STAGE = {"ppo": ("stage.response_length=4", "stage.epochs=1"), "grpo": ("stage.response_length=4", "stage.generations=2")}
-FAST, *OTHERS = sorted(set(STAGES) - {"dpo"}, key=lambda stage: stage != "grpo")
+FAST, *OTHERS = sorted(set(STAGES) - {"dpo"}, key=lambda stage: (stage != "grpo", stage))
 
 
 def overrides(stage: str, folder: Path) -> tuple[str, ...]:
