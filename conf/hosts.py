@@ -1,17 +1,21 @@
 """The machines of cluster=hosts: lists of them as Slurm writes such lists, one by one."""
 
+import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 from conf.schema import Composed, Hosts
 
 MOST = 4096  # of one list: a slip of the pen is refused before a million names are made
 RANGE = re.compile(r"\[([^\[\]]*)\]")
-NUMBERS = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+NUMBERS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 USER = r"(?:[A-Za-z_][\w.-]*@)?"
-NAME = re.compile(rf"{USER}[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?")
+LABEL = r"[A-Za-z0-9_](?:[\w-]*[A-Za-z0-9_])?"
+NAME = re.compile(rf"{USER}(?!.{{254}}){LABEL}(?:\.{LABEL})*", re.ASCII)
+DOTTED = re.compile(r"[0-9]+(?:\.[0-9]+)+")  # looks like an address of version 4
 IPV6 = re.compile(rf"({USER})(\[)?([0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*(?:%[\w.-]+)?)(?(2)\])")
 EXAMPLE = "cluster.hosts='[\"node[01-03,07]\"]'"
 
@@ -30,11 +34,20 @@ def expanded(entries: Sequence[str]) -> tuple[str, ...]:
             found += machines(text)
             if len(found) > MOST:
                 raise ValueError(f"cluster.hosts names more than {MOST} machines, the last by {text}. Name those of this run alone.")
-    alone = [without_user(host) for host in found]
-    twice = next((host for host in alone if alone.count(host) > 1), None)
-    if twice is not None:
-        raise ValueError(f"cluster.hosts names {twice} twice, and each machine runs one share of the ranks. Name it once.")
+    seen: set[str] = set()
+    for host in map(without_user, found):
+        if one_name(host) in seen:
+            raise ValueError(f"cluster.hosts names {host} twice, and each machine runs one share of the ranks. Name it once.")
+        seen.add(one_name(host))
     return tuple(found)
+
+
+def one_name(host: str) -> str:
+    """The same for every way of writing a name or an address."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def without_user(host: str) -> str:
@@ -48,15 +61,23 @@ def parts(entry: str) -> list[str]:
 
 def machines(text: str) -> list[str]:
     address = IPV6.fullmatch(text)
-    if address is not None:
+    if address is not None and is_address(address[3]):
         return [f"{address[1]}{address[3]}"]
-    found = list(names(text))
+    found = list(islice(names(text), MOST + 1))
     for name in found:
-        if NAME.fullmatch(name) is None:
+        if NAME.fullmatch(name) is None or (DOTTED.fullmatch(without_user(name)) and not is_address(without_user(name))):
             raise ValueError(
                 f"cluster.hosts: {text!r} names no machine. Write a name, an address, user@name, or a list as Slurm has it, for example {EXAMPLE}."
             )
     return found
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def names(text: str) -> Iterator[str]:

@@ -30,6 +30,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8. Save it as UTF-8.") from error
     except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}. Fix that line.") from error
+    except ValueError as error:  # Python reads no number of more than 4300 digits, and YAML no day such as 2026-13-01
+        raise ConfigError(f"{path} holds a number or a date that cannot be read: {str(error).split(';')[0]}. Fix it.") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path} holds no arguments. A training file of LLaMA-Factory has lines such as `stage: sft`.")
     return {str(name): value for name, value in content.items()}

@@ -11,7 +11,7 @@ from conf.chat_templates import template_names
 from conf.constants import ALL_LINEAR
 from launcher.composition.names import preset_of
 from launcher.moving.axolotl_keys import settle_others, training
-from launcher.moving.draft import Draft
+from launcher.moving.draft import NAME_OF_A_SECRET, Draft
 from launcher.moving.program import Program
 
 DEFAULTS: Mapping[str, Any] = {
@@ -211,7 +211,8 @@ def notes_of(draft: Draft, name: str, row: Mapping[str, Any]) -> list[str]:
             continue
         if key in ("field_chosen", "field_rejected") and f"field_{value}" == key:
             continue
-        draft.refuse(name, f"{key}: {value} of {row['path']} is not translated. Describe the set in a dataset_info.json (docs/guides/data.md)")
+        said = f"{key}: ***" if NAME_OF_A_SECRET.search(key) else f"{key}: {value}"
+        draft.refuse(name, f"{said} of {row['path']} is not translated. Describe the set in a dataset_info.json (docs/guides/data.md)")
     if preferring:
         return ["its columns decide how it is read: regimen data validate shows it"]
     return ["an input follows its instruction without a heading of its own"] if base == "alpaca" else []

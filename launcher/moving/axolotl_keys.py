@@ -7,7 +7,7 @@ from typing import Any
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
 from launcher.moving.draft import OFF, SECRET, Draft
-from launcher.moving.sharding_keys import deepspeed
+from launcher.moving.sharding_keys import deepspeed, fsdp_words
 
 OPTIMIZERS_THERE = {"adamw_bnb_8bit": "adamw_8bit", "paged_adamw_32bit": "paged_adamw", "adamw_hf": "adamw"}
 PROJECTS = {"wandb": "wandb_project", "mlflow": "mlflow_experiment_name", "comet": "comet_project_name"}  # by tracker, which it switches on there
@@ -141,8 +141,10 @@ def schedule(draft: Draft) -> None:
     elif draft.number("warmup_steps"):
         draft.number_to("warmup_steps", "optim.warmup")
         draft.idle("warmup_ratio", "warmup_steps is stated")
-    elif draft.stated("warmup_ratio") or draft.stated("warmup_steps"):
-        draft.number_to("warmup_ratio" if draft.stated("warmup_ratio") else "warmup_steps", "optim.warmup")
+    elif draft.stated("warmup_ratio"):
+        draft.put("warmup_ratio", "optim.warmup", draft.share("warmup_ratio") or 0)
+    elif draft.stated("warmup_steps"):
+        draft.number_to("warmup_steps", "optim.warmup")
     else:
         draft.assume("optim.warmup", WARMUP, "there at most 100 steps")
 
@@ -150,7 +152,12 @@ def schedule(draft: Draft) -> None:
 def precision(draft: Draft) -> None:
     """There bf16 is the dtype of the weights too, and adapters learn in fp32."""
     learned = draft.values.get("regime") == "full"
-    if str(draft.value("bf16")).lower() in ("true", "auto", "full") and not draft.on("fp16"):
+    in_bf16 = str(draft.value("bf16")).lower() in ("auto", "full") or draft.switch("bf16")
+    if draft.switch("float32"):
+        draft.put("float32", "training.precision", "fp32")
+        for name in (name for name in ("bf16", "fp16") if draft.stated(name) and draft.on(name) and draft.value(name) != "auto"):
+            draft.refuse(name, "float32 is on too. Leave one of them out")
+    elif in_bf16 and not draft.on("fp16"):
         note = "weights are bf16 there too" if learned else "auto is bf16 on every GPU since Ampere" if draft.value("bf16") == "auto" else ""
         draft.put("bf16", "training.precision", "bf16" if learned else "bf16_amp", note)
     elif draft.on("fp16"):
@@ -159,7 +166,6 @@ def precision(draft: Draft) -> None:
             draft.refuse("bf16", "fp16 is on too. Leave one of them out")
     else:
         draft.put("bf16", "training.precision", "fp32")
-        draft.same("float32", "training.precision: fp32")
     for name in ("bf16", "fp16", "float32"):
         draft.idle(name, "off, as here")
     draft.put("gradient_checkpointing", "training.gradient_checkpointing", checkpointing(draft))
@@ -196,10 +202,13 @@ def sharding(draft: Draft) -> None:
         deepspeed(draft)
     elif draft.on("fsdp") or settings:
         by = "fsdp" if draft.on("fsdp") else "fsdp_config"
-        if "offload" in draft.texts("fsdp") or settings.get("fsdp_offload_params") or settings.get("offload_params"):
+        words = fsdp_words(draft)
+        if "offload" in words or settings.get("fsdp_offload_params") or settings.get("offload_params"):
             draft.refuse(by, "offload is not possible with FSDP here. Use sharding=zero3_offload")
         else:
             draft.put(by, "sharding", "fsdp2")
+            if "shard_grad_op" in words:
+                draft.put(by, "sharding.reshard_after_forward", False)
     for name in ("deepspeed", "fsdp"):
         draft.idle(name, "off, as here")
 

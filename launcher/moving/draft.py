@@ -1,5 +1,7 @@
 """A run in the making: what becomes of each argument, and the keys that it gives."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ TRANSLATED, WITHOUT_EFFECT, REFUSED = "translated", "without effect", "refused"
 ASSUMED = "the default there"  # how the note of a key begins that the file does not state
 OFF: tuple[Any, ...] = (None, False, "", "no", "none", "false", [], {})
 SECRET = "a token does not belong into a file: set HF_TOKEN (or the tracker's variable) in the environment"
+NAME_OF_A_SECRET = re.compile(r"(?i)token|secret|passw|credential|_key$")
 TRUTHS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False, "": False}
 
 
@@ -49,7 +52,7 @@ class Draft:
         known = value.lower() if isinstance(value, str) else value
         if known is None or (isinstance(known, (bool, int, str)) and known in TRUTHS):
             return known is not None and TRUTHS[known]
-        self.refuse(name, f"{value!r} is neither true nor false")
+        self.refuse(name, f"{shown(value)} is neither true nor false")
         return False
 
     def text(self, name: str) -> str | None:
@@ -59,7 +62,10 @@ class Draft:
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        self.refuse(name, f"it needs a text, and {in_words(value)} is none. Put it in quotes" if is_single(value) else f"{value!r} is not one text")
+        self.refuse(
+            name,
+            f"it needs a text, and {in_words(value)} is none. Put it in quotes" if is_single(value) else f"it needs one text, and is {shown(value)}",
+        )
         return None
 
     def number(self, name: str) -> float | int | None:
@@ -71,7 +77,10 @@ class Draft:
             number = None
         if number is None or isinstance(number, bool) or not isinstance(number, (int, float)):
             if value is not None:
-                self.refuse(name, f"{value!r} is not a number")
+                self.refuse(name, f"{shown(value)} is not a number")
+            return None
+        if not math.isfinite(number):
+            self.refuse(name, f"{number} is not a finite number")
             return None
         return int(number) if isinstance(number, float) and number.is_integer() and abs(number) >= 1 else number
 
@@ -81,6 +90,14 @@ class Draft:
         if number is None or number == int(number):
             return None if number is None else int(number)
         self.refuse(name, f"{number} is not a whole number")
+        return None
+
+    def share(self, name: str) -> float | int | None:
+        """A number from 0 to below 1; None, and a refusal, where it is none: from 1 on optim.warmup would count steps."""
+        number = self.number(name)
+        if number is None or 0 <= number < 1:
+            return number
+        self.refuse(name, f"{number} is no share of the steps. Write one from 0 to below 1, or warmup_steps")
         return None
 
     def texts(self, name: str) -> list[str]:
@@ -147,6 +164,11 @@ class Draft:
     @property
     def refused(self) -> list[tuple[str, str]]:
         return [(name, outcome.said) for name, outcome in self.outcomes.items() if outcome.kind == REFUSED]
+
+
+def shown(value: Any) -> str:
+    """A value in a reason; of a list or a table not what it holds, which may be a secret under a name of its own."""
+    return repr(value) if is_single(value) else "a list" if isinstance(value, list) else "a table"
 
 
 def is_single(value: Any) -> bool:

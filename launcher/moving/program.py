@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.secrets import shape_of_secret
-from launcher.moving.draft import SECRET, Draft
+from launcher.moving.draft import SECRET, Draft, shown
 
 Part = Callable[[Draft], None]
 
@@ -31,7 +31,7 @@ class Program:
         several = {name: value for name, value in given.items() if self.is_odd(name, value)}
         draft = Draft({name: None if name in several else value for name, value in given.items()}, self.defaults, beside)
         for name, value in several.items():
-            draft.refuse(name, f"{value!r} is not one value, which it needs")
+            draft.refuse(name, f"it needs one value, and is {shown(value)}")
         for part in (self.model, self.stage, self.regime, self.data, self.training, self.settle_others):
             part(draft)
         refuse_tokens(draft, given)

@@ -34,7 +34,11 @@ def deepspeed(draft: Draft) -> None:
     else:
         zero = table(form.get("zero_optimization"))
         stage = zero.get("stage", 0)
-        offloads = any(table(zero.get(part)).get("device") == "cpu" for part in ("offload_optimizer", "offload_param"))
+        devices = {str(table(zero.get(part)).get("device", "none")) for part in ("offload_optimizer", "offload_param")} - {"none", "None"}
+        if devices - {"cpu"}:
+            draft.refuse("deepspeed", f"offloading to {', '.join(sorted(devices - {'cpu'}))} is not possible here. Use sharding=zero3_offload")
+            return
+        offloads = bool(devices)
     choice = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}.get(stage) if isinstance(stage, int) else None
     if choice is None or (offloads and stage not in (2, 3)):
         draft.refuse("deepspeed", f"{draft.value('deepspeed')} names no stage of ZeRO. Add sharding=zero2, or another, to the new file yourself")
@@ -47,8 +51,13 @@ def table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {} if value is None else {"stage": value}
 
 
+def fsdp_words(draft: Draft) -> set[str]:
+    """As a list, or with spaces or commas."""
+    return {word for text in draft.texts("fsdp") for word in text.split()}
+
+
 def fsdp(draft: Draft) -> None:
-    words = set(draft.texts("fsdp")) if isinstance(draft.value("fsdp"), list) else set(str(draft.value("fsdp")).split())
+    words = fsdp_words(draft)
     if "offload" in words:
         draft.refuse("fsdp", "offload is not possible with FSDP here. Use sharding=zero3_offload")
     draft.put("fsdp", "sharding", "fsdp2")

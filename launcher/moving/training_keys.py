@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from conf.metrics import HIGHER_IS_BETTER
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
 from conf.trackers import TRACKERS
@@ -107,7 +108,7 @@ def schedule(draft: Draft) -> None:
     if settings not in OFF and not as_here:
         draft.refuse("lr_scheduler_kwargs", "schedules have no settings here. cosine_with_min_lr ends at a tenth of the peak (min_lr_rate: 0.1)")
     draft.same("lr_scheduler_kwargs", f"optim.scheduler: {name}")
-    steps, share = draft.number("warmup_steps") or 0, draft.number("warmup_ratio") or 0
+    steps, share = draft.number("warmup_steps") or 0, draft.share("warmup_ratio") or 0
     if name == "constant":
         for each in ("warmup_steps", "warmup_ratio"):
             draft.idle(each, "lr_scheduler_type: constant has no warmup")
@@ -214,6 +215,9 @@ def evaluation(draft: Draft) -> None:
     if draft.stated("metric_for_best_model"):
         metric = draft.text("metric_for_best_model") or ""
         draft.put("metric_for_best_model", "evaluation.metric", metric if metric.startswith("eval_") else f"eval_{metric}")
+    higher = HIGHER_IS_BETTER.get(str(draft.values.get("evaluation.metric", "eval_loss")))
+    if draft.stated("greater_is_better") and higher is not None and draft.switch("greater_is_better") != higher:
+        draft.refuse("greater_is_better", f"of this metric the {'higher' if higher else 'lower'} value is the better one here")
     draft.same("greater_is_better", "evaluation.metric: its name decides")
     if draft.value("early_stopping_steps") is not None:
         draft.number_to("early_stopping_steps", "evaluation.patience")

@@ -132,7 +132,7 @@ def ppo(draft: Draft) -> None:
 
 
 def regime(draft: Draft) -> None:
-    kind, bits = draft.value("finetuning_type"), draft.value("quantization_bit")
+    kind, bits = draft.value("finetuning_type"), draft.whole("quantization_bit")
     if kind not in ("full", "freeze", "lora"):
         draft.refuse("finetuning_type", f"{kind} is not a regime here. Use full, freeze or lora")
         return

@@ -28,7 +28,7 @@ TOKEN = "hf_" + 30 * "a"
 WRONG: list[tuple[Mapping[str, Any], dict[str, Any], str]] = [
     (arguments({}), {"warmup_steps": -5}, "warmup_steps: optim.warmup=-5.0 is out of range. It must be at least 0."),
     (arguments({}), {"learning_rate": -1}, "learning_rate: optim.lr=-1.0 is out of range"),
-    (arguments({}), {"learning_rate": "nan"}, "learning_rate: optim.lr=nan is out of range"),
+    (arguments({}), {"learning_rate": "nan"}, "learning_rate: nan is not a finite number"),
     (arguments({}), {"lora_rank": 2.5}, "lora_rank: regime.rank=2.5 is not possible. It must be a whole number"),
     (arguments({}), {"lora_rank": 0}, "lora_rank: regime.rank=0 is out of range"),
     (arguments({}), {"per_device_train_batch_size": 0}, "per_device_train_batch_size: training.micro_batch=0 is out of range"),
@@ -50,9 +50,9 @@ WRONG: list[tuple[Mapping[str, Any], dict[str, Any], str]] = [
     (AXOLOTL_FILE, {"use_wandb": 7}, "use_wandb: 7 is neither true nor false"),
     (AXOLOTL_FILE, {"wandb_project": True}, "wandb_project: it needs a text, and true is none"),
     (AXOLOTL_FILE, {"output_dir": 1.5}, "output_dir: it needs a text, and 1.5 is none"),
-    (AXOLOTL_FILE, {"sequence_len": [512]}, "sequence_len: [512] is not one value"),
+    (AXOLOTL_FILE, {"sequence_len": [512]}, "sequence_len: it needs one value, and is a list"),
     (AXOLOTL_FILE, {"base_model": 1.5}, "base_model: it names no model"),
-    (AXOLOTL_FILE, {"lora_model_dir": {"a": 1}}, "lora_model_dir: {'a': 1} is not one value"),
+    (AXOLOTL_FILE, {"lora_model_dir": {"a": 1}}, "lora_model_dir: it needs one value, and is a table"),
     (AXOLOTL_FILE, {"hub_model_id": TOKEN}, "hub_model_id: its value looks like an access token"),
     (
         AXOLOTL_FILE,
@@ -159,3 +159,44 @@ def test_a_file_that_names_a_model_alone_is_one_of_chat(more: dict[str, Any], tm
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({"model_name_or_path": "a/b", "template": "llama3", "trust_remote_code": True, **more}))
     assert main(["import", str(tmp_path / "theirs.yaml")]) == 0
     assert capsys.readouterr().out.startswith("regimen chat RUN ")
+
+
+FOUND = {
+    "offload among words": (AXOLOTL, {**AXOLOTL_FILE, "fsdp": "full_shard auto_wrap offload"}, "fsdp", "offload is not possible with FSDP"),
+    "another device": (
+        AXOLOTL,
+        {**AXOLOTL_FILE, "deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "nvme"}}}},
+        "deepspeed",
+        "offloading to nvme is not possible",
+    ),
+    "all steps": (LLAMA_FACTORY, {"warmup_ratio": 1.0}, "warmup_ratio", "1 is no share of the steps"),
+    "all steps there": (AXOLOTL, {**AXOLOTL_FILE, "warmup_ratio": 10}, "warmup_ratio", "10 is no share of the steps"),
+    "no end": (LLAMA_FACTORY, {"pissa_iter": float("inf"), "pissa_init": True}, "pissa_iter", "inf is not a finite number"),
+    "no number": (LLAMA_FACTORY, {"pissa_iter": float("nan"), "pissa_init": True}, "pissa_iter", "nan is not a finite number"),
+    "no precision": (AXOLOTL, {**AXOLOTL_FILE, "bf16": "banana"}, "bf16", "'banana' is neither true nor false"),
+    "two precisions": (AXOLOTL, {**AXOLOTL_FILE, "bf16": True, "float32": True}, "bf16", "float32 is on too"),
+    "the other direction": (
+        LLAMA_FACTORY,
+        {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 10, "metric_for_best_model": "eval_loss", "greater_is_better": True},
+        "greater_is_better",
+        "the lower value is the better one",
+    ),
+}
+
+
+@pytest.mark.parametrize(("program", "given", "name", "said"), FOUND.values(), ids=FOUND)
+def test_what_would_change_a_value_is_refused(program: Program, given: dict[str, Any], name: str, said: str) -> None:
+    assert said in dict(program.translate(given).refused)[name]
+
+
+@pytest.mark.parametrize("given", [{"learning_rate": {"deep": "Bearer hunter2secret"}}, {"seed": ["hunter2secret"]}])
+def test_a_reason_does_not_show_what_a_table_or_a_list_holds(given: dict[str, Any]) -> None:
+    refused = dict(LLAMA_FACTORY.translate(given).refused)
+    assert set(given) <= set(refused)
+    assert "hunter2secret" not in str(refused)
+
+
+def test_a_number_of_too_many_digits_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs.yaml").write_text(f"stage: sft\nmax_steps: {'9' * 5000}\n")
+    assert main(["import", str(tmp_path / "theirs.yaml")]) == 2
+    assert "holds a number or a date that cannot be read" in capsys.readouterr().err
