@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.moving.draft import OFF, Draft
+from launcher.moving.draft import OFF, Draft, shown
 from launcher.moving.program import refuse_tokens
 
 SAMPLING = {"temperature": 0.95, "top_p": 0.7}  # its GeneratingArguments, with do_sample: true
@@ -92,7 +92,7 @@ def translate(name: str, given: Mapping[str, Any]) -> Draft:
     several = {argument: value for argument, value in given.items() if isinstance(value, dict) or (isinstance(value, list) and argument not in LISTS)}
     draft = Draft({argument: None if argument in several else value for argument, value in given.items()}, verb.defaults)
     for argument, value in several.items():
-        draft.refuse(argument, f"{value!r} is not one value, which it needs")
+        draft.refuse(argument, f"it needs one value, and is {shown(value)}")
     drawn = draft.value("do_sample") is None or draft.switch("do_sample")
     for argument, (option, read) in verb.options.items():
         wanted = read(draft, argument) if drawn or argument not in SAMPLING else None

@@ -61,7 +61,7 @@ WRONG: list[tuple[Mapping[str, Any], dict[str, Any], str]] = [
     ),
     (AXOLOTL_FILE, {"wandb_project": "one", "comet_project_name": "two"}, "comet_project_name: a run has one name of a project"),
     (EXPORT, {"export_dir": True}, "export_dir: it needs a text, and true is none"),
-    (EXPORT, {"export_dir": ["a"]}, "export_dir: ['a'] is not one value"),
+    (EXPORT, {"export_dir": ["a"]}, "export_dir: it needs one value, and is a list"),
     (EXPORT, {"export_size": "big"}, "export_size: 'big' is not a number"),
     (EXPORT, {"export_size": -2}, "export_size: "),
     (EXPORT, {"export_hub_model_id": "mine"}, "export_hub_model_id: --push mine is not a hub repository. Use the form owner/name."),
