@@ -1,6 +1,6 @@
 """cluster=hosts with real ranks: two machines that are this one, reached through a stand-in of ssh, which starts the words it gets in a shell.
 
-What it does with a machine is told by the machine's name: gone (it is not found), mute (it never answers), any other (it starts the command).
+The stand-in for ssh looks at the name of a machine: gone... is not found, mute... never answers, and for any other name it starts the command here.
 """
 
 import json
@@ -122,7 +122,7 @@ def test_a_run_on_two_machines_is_stopped_looked_at_and_goes_on_to_its_end(site:
     ("given", "code", "said"),
     [
         (('cluster.hosts=["node01","gone02"]',), 5, "gone02 (node 1) was not reached through ssh:\n  | ssh: Could not resolve hostname gone02"),
-        (('cluster.hosts=["node01","mute02"]', "cluster.connect_seconds=20"), 5, "mute02 (node 1) has not begun within 20 s"),
+        (('cluster.hosts=["mute01","node02"]', "cluster.connect_seconds=20"), 5, "mute01 (node 0) has not begun within 20 s"),
         (("cluster.python=/nowhere/python",), 5, "could not start its ranks (exit code 127)"),
     ],
 )
