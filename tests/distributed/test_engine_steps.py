@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 pytestmark = pytest.mark.distributed
 
 SCRIPT = Path(__file__).with_name("run_engine_steps.py")
@@ -21,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     result = tmp_path_factory.mktemp("engine") / "result.json"
     argv = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT), str(result), "cpu")
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(result.read_text())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 SCRIPT = Path(__file__).parents[1] / "distributed" / "run_engine_steps.py"
 
 
@@ -17,7 +19,7 @@ def test_a_step_waits_for_nothing_and_gives_the_same(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     argv = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", str(SCRIPT), str(result), "cuda")
     environment = {**os.environ, "PYTHONPATH": f"{SCRIPT.parents[2]}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     for stage, found in json.loads(result.read_text()).items():
         assert found["going on"]["norms"] == pytest.approx(found["waiting"]["norms"], rel=1e-3), stage

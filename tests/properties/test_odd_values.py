@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.choices import subtypes
+from conf.hosts import with_nodes
 from conf.schema import PLAIN_GROUPS, Composed
 from conf.sizes import with_sizes
 from launcher.composition.compose import compose, compose_config, parsed, refuse_no_choice, typed_run
@@ -17,6 +18,7 @@ from launcher.composition.mistakes import first_line
 from launcher.composition.names import field_type
 from launcher.composition.values import value_message
 from launcher.errors import ConfigError, RegimenError
+from launcher.rules.hosts import refuse_hosts_values, refuse_no_hosts
 from launcher.rules.ranges import check_values
 from launcher.rules.slurm import refuse_slurm_values
 
@@ -36,7 +38,7 @@ def keys_with_choice() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from ((key, ()) for key in ("name", "output"))
     for group, node in PLAIN_GROUPS.items():
         yield from ((f"{group}.{field.name}", ()) for field in fields(node))
-    needs = {"ppo": ("stage.reward_model=some/model",), "grpo": ("stage.rewards=[exact_answer]",)}
+    needs = {"ppo": ("stage.reward_model=some/model",), "grpo": ("stage.rewards=[exact_answer]",), "hosts": ("cluster.hosts=[a,b]",)}
     for group, types in subtypes().items():
         first = {field.name: choice for choice, node in reversed(types.items()) for field in fields(node) if field.name != "name"}
         yield from ((f"{group}.{name}", (f"{group}={choice}", *needs.get(choice, ()))) for name, choice in first.items())
@@ -55,11 +57,13 @@ def given(run: Composed, config: DictConfig, override: str) -> Composed:
     except OmegaConfBaseException as error:
         raise ConfigError(value_message(error.full_key or key, first_line(error), override.partition("=")[2])) from error
     try:
-        run = with_sizes(replace(run, **({group: made} if group else {key: made[field]})))
+        run = with_nodes(with_sizes(replace(run, **({group: made} if group else {key: made[field]}))))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    refuse_no_hosts(run)
     check_values(run)
     refuse_slurm_values(run)
+    refuse_hosts_values(run)
     return run
 
 
