@@ -7,6 +7,7 @@ about a key that is one of these names is too (launcher/composition/spelling.py)
 from dataclasses import dataclass
 
 SAME = "same"
+LIGER = "on GPUs the loss and the kernels are chosen by what fits and is fastest"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,11 @@ NAMES: tuple[Name, ...] = (
     Name("pure_bf16", "training.precision", "`pure_bf16: true` is `training.precision=bf16`"),
     Name("disable_gradient_checkpointing", "training.gradient_checkpointing", "the opposite"),
     Name("flash_attn", "training.attention", "`auto` is `null`; `sdpa` is `sdpa`; `disabled` is `eager`; `fa2` on packed rows is `varlen`"),
-    Name("enable_liger_kernel", "training.loss", "`true` is `training.loss=fused`; `chunked` avoids the logits without liger, also on a CPU"),
+    Name(
+        "enable_liger_kernel",
+        "training.loss",
+        f"not needed: {LIGER}. `fused` is liger's loss; `chunked` avoids the logits without it, also on a CPU",
+    ),
     Name("use_muon", "optim", "`true` is `optim=muon` (torch's own); `weight_decay` and the momentum are `optim.weight_decay` and `optim.beta1`"),
     Name(
         "use_galore",

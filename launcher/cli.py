@@ -58,12 +58,19 @@ def answer(argv: Sequence[str]) -> int:
         return int(arguments.act(arguments))
     except RegimenError as error:
         if str(error):
-            print(f"regimen: {with_places(str(error), places)}", file=sys.stderr)
+            print(f"regimen: {readable(with_places(str(error), places))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug: the traceback is kept for us, the user gets a sentence
         return report_bug()
+
+
+def readable(message: str) -> str:
+    """What a file or a word of the command line holds must not move the cursor of a terminal."""
+    from launcher.words import on_one_line
+
+    return "\n".join(map(on_one_line, message.split("\n")))
 
 
 def with_places(message: str, places: Mapping[str, str]) -> str:

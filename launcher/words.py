@@ -2,6 +2,9 @@
 
 import os
 import re
+import shlex
+import unicodedata
+from collections.abc import Sequence
 from typing import TextIO
 
 from conf.words import duration as duration
@@ -43,6 +46,31 @@ def wrapped(text: str, later: int = 2) -> list[str]:
 
 def first_line(text: str) -> str:
     return text.split("\n", 1)[0]
+
+
+def on_one_line(text: str) -> str:
+    """With control characters as Python writes them, which could move a terminal's cursor, begin a line or turn the direction of writing."""
+    return "".join(written(character) if is_control(character) else character for character in text)
+
+
+def is_control(character: str) -> bool:
+    return unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
+
+
+def written(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """The words as a line for a shell; one with a control character in the quotes of bash, zsh and ksh that take it as it is written there."""
+    return " ".join(shlex.quote(word) if not any(map(is_control, word)) else f"$'{''.join(map(in_quotes, word))}'" for word in words)
+
+
+def in_quotes(character: str) -> str:
+    number = ord(character)
+    if not is_control(character):
+        return f"\\{character}" if character in "\\'" else character
+    return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 ALARM = re.compile(r"\bREFUSED\b|^  FAIL\b|^fail\b|(?<=  )(?:failed|dead)(?=  )", re.MULTILINE)  # in verdicts, of doctor, states of status

@@ -17,6 +17,7 @@ from conf.groups import built_in_choices, default_choices
 from conf.keys import KeyRow, choice_help, field_of, group_help, key_rows, types_of
 from conf.schema import GROUPS, Composed
 from launcher.composition.described import CHOICES, yaml_text
+from launcher.composition.read_yaml import nodes_of
 from launcher.composition.run_file import line_of
 from launcher.composition.values import type_of
 from launcher.errors import ConfigError, Unsafe
@@ -127,7 +128,7 @@ def node_of(key: str, text: str) -> Node:
     if key in CHOICES or type_of(key) == "str":
         return plain
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader) or plain
+        return nodes_of(text, f"{PLACE}: {key}") or plain
     except yaml.YAMLError as error:
         raise ConfigError(f"{PLACE}: {key}={text} cannot be read: {' '.join(str(error).split())}.") from error
     except RecursionError as error:

@@ -16,6 +16,7 @@ from launcher.composition.compose import compose
 from launcher.composition.names import preset_of
 from launcher.composition.recorded import flat
 from launcher.errors import ConfigError
+from launcher.words import on_one_line
 
 NAMED = ("stage", "regime", "optim", "sharding", "backend", "cluster", "tracking")  # `name` is the choice
 CHOICES = (*GROUPS, "recipe")
@@ -92,12 +93,13 @@ def quoted(text: str) -> str:
 
 def yaml_text(value: Any) -> str:
     """One value as YAML and Hydra's grammar both write it, on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
+    readable = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
+    return readable if on_one_line(readable) == readable else yaml.safe_dump(value, default_flow_style=True, width=float("inf")).rstrip()
 
 
 def as_file(values: Mapping[str, Any], head: str, notes: Mapping[str, str] | None = None) -> str:
     """The YAML text of a run file: the choices, then every other key below what docs/reference/keys.md says of it; `notes` stand beside keys."""
-    rows, beside = helps(values), {key: f" # {note}" for key, note in (notes or {}).items()}
+    rows, beside = helps(values), {key: f" # {on_one_line(note)}" for key, note in (notes or {}).items()}
     chosen = [f"{key}: {value}{beside.get(key, '')}" for key, value in values.items() if key in GROUPS]
     others = {key: f"{key}: {yaml_text(value)}{beside.get(key, '')}" for key, value in values.items() if key not in GROUPS}
     lines = [line for key, text in others.items() for line in ("", *rows.get(key, []), text)]

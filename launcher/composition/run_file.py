@@ -25,6 +25,7 @@ from conf.schema import GROUPS, Composed
 from launcher.composition.described import CHOICES, described, in_grammar, quoted
 from launcher.composition.mistakes import first_line, meant, unknown_key
 from launcher.composition.names import known_keys
+from launcher.composition.read_yaml import nodes_of, refuse_repeated_keys
 from launcher.composition.values import type_of
 from launcher.errors import ConfigError
 
@@ -57,7 +58,7 @@ def read_run_file(path: Path) -> list[Line]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = nodes_of(text, str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -70,9 +71,11 @@ def read_run_file(path: Path) -> list[Line]:
         raise ConfigError(f"{path} holds no keys. Write one a line, such as `regime: lora` or `optim.lr: 1e-4`.")
     refuse_foreign(path, root)
     if is_recorded(root):
+        refuse_repeated_keys(root, str(path))
         return [Line(key, f"{key}={in_grammar(value, key)}", str(path)) for key, value in described(recorded(path, text)).items()]
     lines = list(lines_of(path, root))
     refuse_repeated(lines)
+    refuse_repeated_keys(root, str(path))
     return lines
 
 

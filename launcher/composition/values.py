@@ -44,6 +44,8 @@ def value_message(key: str, said: str, value: str | None = None) -> str:
     """Why `value` is not one of `key`, where OmegaConf `said` it in its own words."""
     if said.endswith("is not Optional"):
         return f"{key}=null is not possible. Give {key} a value."
+    if said.startswith("Invalid type assigned: NoneType") and "[" in key:
+        return f"{key}=null is not possible. Each entry must be {accepted(key)}: write it, or leave it out."
     if "is not a ListConfig" in said:
         return f"{key} must be a list. Write: {line_for(key, 'FIRST,SECOND' if value is None else value)}"
     found, wanted = FOUND.match(said), accepted(key)

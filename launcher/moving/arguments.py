@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml import ScalarNode
 
+from launcher.composition.read_yaml import nodes_of, odd_number, refuse_odd_numbers, refuse_repeated_keys
 from launcher.errors import ConfigError
+from launcher.words import on_one_line
 
 PROGRAMS = ("llamafactory-cli", "lmf", "llamafactory")
 VERBS = ("train", "export", "chat", "api", "webchat", "eval", "webui")
@@ -18,12 +21,10 @@ def read_file(path: Path) -> dict[str, Any]:
     """The arguments of a file, YAML or JSON.
 
     Raises:
-        ConfigError: where it cannot be read or is no table.
+        ConfigError: where it cannot be read, is no table, holds a key twice, or a number that YAML reads as another one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        refuse_repeated(path, text)
+        content = content_of(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -37,14 +38,17 @@ def read_file(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-def refuse_repeated(path: Path, text: str) -> None:
-    """Of a key that stands twice a reader of YAML or JSON takes the last value, and says nothing."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)  # JSON is YAML too
-    seen: set[str] = set()
-    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
-        if str(key.value) in seen:
-            raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice. Keep one of the two.")
-        seen.add(str(key.value))
+def content_of(path: Path, text: str) -> Any:
+    """Read once its nodes are known to be few enough, and their keys to be different."""
+    is_json = path.suffix == ".json"
+    content = json.loads(text) if is_json else None
+    root = nodes_of(text.replace("\t", " ") if is_json else text, str(path))  # JSON is YAML too, but for tabs between its words
+    refuse_repeated_keys(root, str(path))
+    if is_json:
+        return content
+    content = yaml.safe_load(text)
+    refuse_odd_numbers(root, str(path))
+    return content
 
 
 def read_command(words: Sequence[str]) -> dict[str, Any]:
@@ -69,18 +73,28 @@ def read_command(words: Sequence[str]) -> dict[str, Any]:
             name, _, value = word.partition("=")
         else:
             raise ConfigError(f"{word!r} is not an argument of LLaMA-Factory. They have the forms --key value and, after a file, key=value.")
-        found[name.replace("-", "_")] = scalar(value)
+        found[name.replace("-", "_")] = scalar(name, value)
     if not found:
         raise ConfigError("There is nothing to translate. Write: regimen import FILE.yaml, or: regimen import -- llamafactory-cli train ...")
     return found
 
 
-def scalar(text: str) -> Any:
-    """The value of a word of a command line: a number, true, false, null, or the text."""
+def scalar(name: str, text: str) -> Any:
+    """The value of a word of a command line: a number, true, false, null, or the text.
+
+    Raises:
+        ConfigError: for a number that YAML reads as another one.
+    """
     try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(node, ScalarNode):
+            return text if node is not None else None
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         return text
+    said = odd_number(node)
+    if said is not None:
+        raise ConfigError(f"{on_one_line(name)}: {said}")
     return value if value is None or isinstance(value, (bool, int, float)) else text
 
 

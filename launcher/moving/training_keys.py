@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from conf.llamafactory import LIGER
 from conf.metrics import HIGHER_IS_BETTER
 from conf.optimizers import OPTIMIZERS
 from conf.schedules import MIN_SHARE, SCHEDULES
@@ -10,6 +11,7 @@ from conf.trackers import TRACKERS
 from launcher.moving.draft import OFF, Draft
 from launcher.moving.sharding_keys import sharding
 
+EVAL_STRATEGY = ("eval_strategy", "evaluation_strategy")  # the newer name and the older one
 THEIR_TRACKERS = {"comet_ml": "comet"}
 
 
@@ -162,7 +164,7 @@ def kernels(draft: Draft) -> None:
         draft.put("flash_attn", "training.attention", "eager" if name == "disabled" else "sdpa")
     else:
         draft.idle("flash_attn", "the fastest form that works is chosen: training.attention")
-    draft.idle("enable_liger_kernel", "loss and kernels are chosen by what fits and is fastest: training.loss, training.kernels")
+    draft.idle("enable_liger_kernel", f"{LIGER}: training.loss, training.kernels")
 
 
 def checkpoints(draft: Draft) -> None:
@@ -188,7 +190,8 @@ def checkpoints(draft: Draft) -> None:
 def evaluation(draft: Draft) -> None:
     """Without held-out data there is none; with it, eval_strategy says when."""
     sets, share = draft.texts("eval_dataset"), draft.number("val_size") or 0
-    strategy = str(draft.given.get("eval_strategy") or draft.given.get("evaluation_strategy") or "no").lower()
+    named = next((name for name in EVAL_STRATEGY if draft.stated(name)), EVAL_STRATEGY[0])
+    strategy = str(draft.value(named) or "no").lower()
     strategy = "no" if strategy == "false" else strategy
     if share >= 1:
         draft.refuse("val_size", f"{share} samples: only a share below 1 can be held out, such as val_size: 0.1")
@@ -197,20 +200,23 @@ def evaluation(draft: Draft) -> None:
     if sets:
         draft.put("eval_dataset", "data.evaluation_sets", sets)
     if not sets and not share:
-        for name in ("val_size", "eval_strategy", "evaluation_strategy", "eval_steps", "per_device_eval_batch_size", "load_best_model_at_end"):
+        for name in ("val_size", *EVAL_STRATEGY, "eval_steps", "per_device_eval_batch_size", "load_best_model_at_end"):
             draft.idle(name, "no data is held out")
         return
     draft.number_to("per_device_eval_batch_size", "evaluation.micro_batch")
+    if draft.value("evaluation_strategy") not in (None, draft.value(named)):
+        draft.refuse("evaluation_strategy", "eval_strategy, its newer name, is stated too. Leave one of them out")
     if strategy == "epoch":
-        draft.refuse("eval_strategy", "evaluations are made by steps. Write eval_strategy: steps and eval_steps: N")
+        draft.refuse(named, f"evaluations are made by steps. Write {named}: steps and eval_steps: N")
     elif strategy == "no":
-        draft.assume("evaluation.interval", 0, "eval_strategy is no")
-        draft.same("eval_strategy", "evaluation.interval: 0")
-        draft.idle("eval_steps", "eval_strategy is no")
+        draft.assume("evaluation.interval", 0, f"{named} is no")
+        for name in EVAL_STRATEGY:
+            draft.same(name, "evaluation.interval: 0")
+        draft.idle("eval_steps", f"{named} is no")
     else:
         draft.number_to("eval_steps" if draft.stated("eval_steps") else "logging_steps", "evaluation.interval")
-        draft.same("eval_strategy", "evaluation.interval")
-        draft.same("evaluation_strategy", "evaluation.interval")
+        for name in EVAL_STRATEGY:
+            draft.same(name, "evaluation.interval")
     draft.switch_to("load_best_model_at_end", "evaluation.best_at_end")
     if draft.stated("metric_for_best_model"):
         metric = draft.text("metric_for_best_model") or ""

@@ -1,6 +1,5 @@
 """The verb import: a training file or command of LLaMA-Factory, or a training file of axolotl, becomes a file of a run."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from launcher.moving.axolotl import AXOLOTL, is_axolotl
 from launcher.moving.draft import ASSUMED, REFUSED, TRANSLATED, Draft, in_words
 from launcher.moving.translate import LLAMA_FACTORY
 from launcher.verbs.import_checks import overrides_of, refuse_wrong_options, refuse_wrong_values
+from launcher.words import on_one_line, shell_line
 
 
 def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> Draft:
@@ -37,7 +37,7 @@ def import_run(words: Sequence[str], to: Path | None, starts: bool = False) -> D
     print("\n".join(report(draft, program.name)), file=sys.stderr)
     refuse_refused(draft, "no file is written")
     values = without_common(draft)
-    head = f"Translated from {program.name}{f' ({named})' if single else ''} by regimen import."
+    head = f"Translated from {program.name}{f' ({on_one_line(str(named))})' if single else ''} by regimen import."
     if to is None:
         print(as_file(values, head, draft.notes), end="")
     else:
@@ -74,23 +74,23 @@ def import_afterwards(verb: str, given: dict[str, Any], option: str | None) -> D
     if option is not None:
         what = {"--save": "file of a run to save", "--run": "run to start"}[option]
         raise ConfigError(f"This describes no training but {verb}, so there is no {what}. Leave out {option} to see the command.")
-    print("regimen " + shlex.join(afterwards.words_of(verb, draft)))
+    print(shell_line(["regimen", *afterwards.words_of(verb, draft)]))
     return draft
 
 
 def refuse_refused(draft: Draft, instead: str) -> None:
     if draft.refused:
-        listed = "\n".join(f"  {name}: {why}." for name, why in draft.refused)
+        listed = "\n".join(f"  {on_one_line(f'{name}: {why}')}." for name, why in draft.refused)
         raise ConfigError(f"{len(draft.refused)} of the arguments cannot mean the same here, so {instead}:\n{listed}")
 
 
 def report(draft: Draft, program: str) -> list[str]:
-    """One line for each argument, in the order of the file."""
-    width = max(len(name) for name in draft.given)
+    """One line for each argument, in the order of the file, with what could move a terminal's cursor as it is written."""
+    shown = {name: on_one_line(name) for name in draft.given}
+    width = max(map(len, shown.values()))
     lines = []
-    for name in draft.given:
-        outcome = draft.outcomes[name]
+    for name, outcome in ((name, draft.outcomes[name]) for name in draft.given):
         sign = {TRANSLATED: "->", REFUSED: "REFUSED:"}.get(outcome.kind, "no effect:")
-        lines.append(f"{name:<{width}}  {sign} {outcome.said}")
+        lines.append(f"{shown[name]:<{width}}  {sign} {on_one_line(outcome.said)}")
     assumed = [f"{key}: {in_words(value)}" for key, value in draft.values.items() if is_assumed(draft, key)]
     return [*lines, f"Not stated, and so the default of {program}: {', '.join(assumed)}."] if assumed else lines

@@ -130,7 +130,7 @@ def test_a_key_of_another_choice_is_told_as_such() -> None:
         ("data.packing=maybe", "data.packing=maybe is not possible. It must be true or false."),
         ("data.sets=one", "data.sets must be a list. Write: 'data.sets=[one]'"),
         ("optim.lr=fast", "optim.lr=fast is not possible. It must be a number."),
-        ("data.sets=[null]", "data.sets[0]"),
+        ("data.sets=[null]", "data.sets[0]=null is not possible. Each entry must be one text: write it, or leave it out."),
         ("model.architecture=abc", "model.architecture"),
         ("name=null", "name=null"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conf.llamafactory import NAMES
 from conf.schedules import warmup_steps
 from launcher.composition.compose import compose
 from launcher.composition.described import described, in_grammar
@@ -89,6 +90,11 @@ MET: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         {"eval_dataset": "a,b", "eval_strategy": "steps", "eval_steps": 50, "load_best_model_at_end": True, "metric_for_best_model": "loss"},
         {"data.evaluation_sets": ["a", "b"], "evaluation.interval": 50, "evaluation.best_at_end": True, "evaluation.metric": "eval_loss"},
     ),
+    "the older name of eval_strategy": (
+        {"val_size": 0.1, "eval_strategy": None, "evaluation_strategy": "steps", "eval_steps": 50},
+        {"evaluation.interval": 50},
+    ),
+    "no evaluation, by the older name": ({"val_size": 0.1, "eval_strategy": None, "evaluation_strategy": "no"}, {"evaluation.interval": 0}),
     "held-out data that is not evaluated": ({"val_size": 0.1}, {"evaluation.interval": 0, "data.validation_share": 0.1}),
     "everything left out": (
         dict.fromkeys(set(SHARED) - {"model_name_or_path", "dataset"}),
@@ -110,6 +116,8 @@ REFUSING: dict[str, tuple[Mapping[str, Any], str]] = {
     "fp4": ({"quantization_bit": 4, "quantization_type": "fp4"}, "quantization_type"),
     "a count of held-out samples": ({"val_size": 100}, "val_size"),
     "evaluation by epochs": ({"val_size": 0.1, "eval_strategy": "epoch"}, "eval_strategy"),
+    "evaluation by epochs, by its older name": ({"val_size": 0.1, "eval_strategy": None, "evaluation_strategy": "epoch"}, "evaluation_strategy"),
+    "two strategies": ({"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 5, "evaluation_strategy": "epoch"}, "evaluation_strategy"),
     "checkpoints by epochs": ({"save_strategy": "epoch"}, "save_strategy"),
     "two adapters": ({"adapter_name_or_path": "a,b"}, "adapter_name_or_path"),
     "a whole module beside adapters": ({"additional_target": "embed_tokens"}, "additional_target"),
@@ -174,3 +182,11 @@ def test_every_refusal_says_what_to_do_or_why() -> None:
         outcome = LLAMA_FACTORY.translate(arguments(changes)).outcomes[name]
         assert outcome.kind == REFUSED
         assert len(outcome.said.split()) > 4, name
+
+
+def test_what_the_page_says_of_liger_is_what_an_import_says() -> None:
+    said = LLAMA_FACTORY.translate(arguments({"enable_liger_kernel": True})).outcomes["enable_liger_kernel"]
+    row = next(row for row in NAMES if row.theirs == "enable_liger_kernel")
+    assert said.kind == "without effect"
+    assert said.said.partition(":")[0] in row.values
+    assert "not needed" in row.values
