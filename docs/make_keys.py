@@ -55,6 +55,10 @@ marked `the default there`. `--run` starts the run at once. These differ, and th
 - `ppo` draws answers from all tokens (no `top_p`, no `top_k`), and its price of divergence is fixed (`stage.kl_coef`).
 - Of a DeepSpeed file the stage and the offloading count. Its bucket sizes and other settings are regimen's own.
 
+Refused before anything is translated, with file, line and key: a key that stands twice in a table, at any depth; a number that YAML reads as
+another one than stands there (`max_steps: 1:30` is 90 to LLaMA-Factory too, and `010` is 8: write what you mean); aliases (`*name`) that stand
+for more than a million characters.
+
 A file of export, predict or chat describes no run. It becomes the command that does the same, in which RUN stands for the run folder.
 
 Tested against values worked out by hand: 51 of its example files, of every stage, each with its path and commit, and 12 more that are
