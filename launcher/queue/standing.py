@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from launcher.queue import entries as queue
 from launcher.queue import scheduler
 from launcher.queue.entries import Entry, QueueDir
-from launcher.sweep.schedule import Resources, urgency
+from launcher.sweep.schedule import Resources, in_order
 from launcher.sweep.session import resources_here
 
 SHOWN = 10  # entries that are over
@@ -24,7 +24,8 @@ class Standing:
     @property
     def waiting(self) -> list[Entry]:
         """In the order in which they begin where nothing comes between: those that are due, then the widest first."""
-        return sorted((entry for entry in self.entries if entry.state == "waiting"), key=lambda entry: urgency(scheduler.request_of(entry)))
+        waiting = {entry.number: entry for entry in self.entries if entry.state == "waiting"}
+        return [waiting[request.number] for request in in_order([scheduler.request_of(entry) for entry in waiting.values()])]
 
     @property
     def neglected(self) -> bool:

@@ -91,7 +91,10 @@ class Pool:
         return len(self.waiting) if self.limits.jobs is None else max(0, self.limits.jobs - len(self.running) - len(self.held))
 
     def requests(self) -> list[Request]:
-        return [Request(permitted.point.number, permitted.gpus, bytes=permitted.shares) for permitted in self.waiting]
+        return [
+            Request(permitted.point.number, permitted.gpus, bytes=permitted.shares, seconds=permitted.judged.expectations.seconds)
+            for permitted in self.waiting
+        ]
 
     def start_what_fits(self) -> None:
         for placement in startable(self.requests(), self.free())[: self.room()]:

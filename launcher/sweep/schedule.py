@@ -38,6 +38,7 @@ class Request:
     passed: int = 0  # how many that came later began before it; the points of a sweep come together, and nobody passes them
     first: bool = False  # somebody wants it to begin before all others
     bytes: int = 0  # of its one GPU, which it shares with others; 0: with nobody
+    seconds: float | None = None  # predicted; None: not known
 
     @property
     def due(self) -> bool:
@@ -52,15 +53,15 @@ class Placement:
 
 
 def startable(waiting: Sequence[Request], free: Resources) -> list[Placement]:
-    """The widest first, in the order of their numbers; narrower ones fill what is left.
+    """The largest first, in the order of their numbers; smaller ones fill what is left. `sizes` says what is large.
 
-    Nobody waits for ever. Of requests that came together the widest begin first, so where one of them ends there is room for the next. Where
-    others come later, PATIENCE of them pass one that waits; then it is due, and GPUs that become free are kept for it: it waits at most until the
+    Nobody waits for ever. Requests that came together all begin, since they are finitely many and GPUs become free as runs end. Where others
+    come later, PATIENCE of them pass one that waits; then it is due, and GPUs that become free are kept for it: it waits at most until the
     runs that have GPUs then have ended. Those that are due begin in the order of their numbers, after one that somebody put first.
     """
     gpus, slots, shared = list(free.gpus), free.slots, list(free.shared)
     placements = []
-    for request in sorted(waiting, key=urgency):
+    for request in in_order(waiting):
         beside = roomiest(shared, request.bytes)
         if beside is not None:
             shared.remove(beside)
@@ -88,9 +89,21 @@ def less(shared: Shared, needed: int) -> Shared:
     return replace(shared, places=shared.places - 1, bytes=shared.bytes - needed)
 
 
-def urgency(request: Request) -> tuple[bool, bool, int, int]:
-    """By this the requests are looked at, the least first."""
-    return (not request.first, not request.due, 0 if request.due else -request.gpus, request.number)
+def in_order(waiting: Sequence[Request]) -> list[Request]:
+    """In this order the requests are looked at: those that are due, then the largest first."""
+    size = sizes(waiting)
+    return sorted(waiting, key=lambda request: (not request.first, not request.due, 0.0 if request.due else -size[request.number], request.number))
+
+
+def sizes(waiting: Sequence[Request]) -> dict[int, float]:
+    """By number: GPU seconds where the time of every request is predicted, else GPUs.
+
+    The largest product of width and time first leaves the least idle at the end: longest processing time first (Graham, SIAM J. Appl. Math. 17,
+    1969), for jobs of several machines. `benchmarks/speed/pool_bound.py` measures both orders.
+    """
+    if all(request.seconds for request in waiting):
+        return {request.number: max(request.gpus, 1) * (request.seconds or 0.0) for request in waiting}
+    return {request.number: request.gpus for request in waiting}
 
 
 def startable_ahead(waiting: Sequence[Request], free: Sequence[str], ending: Collection[str], everything: Resources) -> list[Placement]:
