@@ -1,6 +1,6 @@
 """A run as plain values, as run.yaml holds them, and back."""
 
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,8 +28,19 @@ from conf.sizes import with_sizes
 
 def run_as_dict(run: Composed) -> dict[str, Any]:
     """The run as plain dicts, lists and scalars, in the order of the schema. What was read from the environment is as it was written."""
-    written: dict[str, Any] = as_written(asdict(run))
+    written: dict[str, Any] = as_written(plain(run))
     return written
+
+
+def plain(value: Any) -> Any:
+    """As dataclasses.asdict, which copies each scalar: a sweep asks for the values of ten thousand runs."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    return value
 
 
 def composed_from_dict(values: dict[str, Any]) -> Composed:

@@ -287,8 +287,7 @@ def refuse_sweep_settings(overrides: Sequence[str]) -> None:
 
 
 def refuse_secrets(overrides: Sequence[str]) -> None:
-    for text in overrides:
-        refuse_secret(text, os.environ)
+    refuse_secret("\n".join(overrides), os.environ)
 
 
 def refuse_secret(text: str, environment: "os._Environ[str]") -> None:

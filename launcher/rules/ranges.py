@@ -1,8 +1,8 @@
 """The values that each key may hold, one row a key."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
 from typing import Any
@@ -15,10 +15,9 @@ from launcher.errors import ConfigError
 from launcher.rules.data import refuse_other_data
 from launcher.rules.evaluation import refuse_other_evaluation
 from launcher.rules.rewards import check_rewards
+from launcher.rules.texts import refuse_empty_texts, refuse_lists_in_lists, refuse_odd_name, refuse_odd_output
 from launcher.rules.together import together
 from launcher.words import gib
-
-FOLDER_NAME = re.compile(r"\w[\w.+=,@-]{0,199}")  # file names end at 255 bytes, and a sweep adds to the name
 
 MOST = 2**31 - 1  # of a count: libraries hold them in 32 bits
 MOST_PROCESSES = 4096  # on one node: more than any has
@@ -219,20 +218,6 @@ def check_values(run: Composed) -> None:
     together(*(partial(check, run) for check in alone))
 
 
-def refuse_odd_name(run: Composed) -> None:
-    if FOLDER_NAME.fullmatch(run.name) is None:
-        raise ConfigError(
-            f"name={run.name!r} cannot be the name of a folder. Use at most 200 letters, digits and . _ + = , @ -, and begin with a letter or digit."
-        )
-
-
-def refuse_odd_output(run: Composed) -> None:
-    if not run.output.strip():
-        raise ConfigError("output is empty. Set it to a folder. Runs are kept in output/NAME/TIME.")
-    if any(not character.isprintable() for character in run.output):
-        raise ConfigError(f"output={run.output!r} holds a character that cannot be shown. Set it to a folder without it.")
-
-
 def refuse_odd_trackers(run: Composed) -> None:
     tracking = run.tracking
     if tracking.also and tracking.name == NONE:
@@ -251,30 +236,6 @@ def refuse_no_source(run: Composed) -> None:
         )
     if run.model.init == "random" and run.model.path is None and run.model.architecture is None:
         raise ConfigError("model.init=random needs model.architecture or a model.path whose config.json holds it.")
-
-
-def values_of(run: Composed) -> Iterator[tuple[str, Any, bool]]:
-    """Every key of a group, its value, and whether it may be null."""
-    for group in fields(run):
-        choice = getattr(run, group.name)
-        for field in fields(choice) if is_dataclass(choice) else ():
-            yield f"{group.name}.{field.name}", getattr(choice, field.name), "None" in str(field.type)
-
-
-def refuse_lists_in_lists(run: Composed) -> None:
-    """OmegaConf takes a list for a text where the text is in a list."""
-    for key, value, _ in values_of(run):
-        if isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value):
-            raise ConfigError(f"{key}={value} is not possible. It must be a list of single values, without lists or tables in it.")
-
-
-def refuse_empty_texts(run: Composed) -> None:
-    """A text of nothing but spaces would name the folder at hand, or nothing: what is left out is null."""
-    for key, value, may_be_null in values_of(run):
-        if isinstance(value, str) and not value.strip():
-            raise ConfigError(f"{key} is an empty text. {'Set it to null, or' if may_be_null else 'Leave it out, or'} give it a value.")
-        if isinstance(value, list) and any(isinstance(one, str) and not one.strip() for one in value):
-            raise ConfigError(f"{key}={value} holds an empty text. Remove it from the list.")
 
 
 def check_given(run: Composed, keys: Collection[str]) -> None:
