@@ -13,7 +13,10 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
+from conf.run_dir import RunDir
+from trainers.__main__ import place_of_this_rank
 from trainers.kernels.engine_steps import go_on, goes_on
+from trainers.ranks.extensions import guard_deepspeed
 
 STEPS, WIDTH, LAYERS = 4, 64, 6
 LARGEST_NORM = 0.01  # each step is scaled down
@@ -85,6 +88,7 @@ def infinite(engine: Any, device: str) -> dict[str, Any]:
 
 def main() -> None:
     result, device = Path(sys.argv[1]), sys.argv[2]
+    guard_deepspeed(RunDir(result.parent), place_of_this_rank())  # what runs have compiled is not compiled again
     deepspeed.init_distributed()
     rank = dist.get_rank()
     if device == "cuda":

@@ -1,10 +1,12 @@
 """Under torchrun: a tiny model under ZeRO-3 writes answers as ppo has it do, and with the engine's hooks; rank 0 prints what each took, as JSON.
 
-python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/write_answers.py
+python -m torch.distributed.run --standalone --nproc-per-node=2 tests/distributed/write_answers.py FOLDER
 """
 
 import json
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +17,11 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.integrations import HfDeepSpeedConfig
 
+from conf.run_dir import RunDir
+from trainers.__main__ import place_of_this_rank
 from trainers.model.answers import write_answers
 from trainers.model.conversation import LIKELIEST
+from trainers.ranks.extensions import guard_deepspeed
 from trainers.reinforcement.whole_weights import whole_weights
 
 TINY = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -41,6 +46,7 @@ def counted(fetches: list[int]) -> None:
 
 
 def main() -> None:
+    guard_deepspeed(RunDir(Path(sys.argv[1])), place_of_this_rank())  # what runs have compiled is not compiled again
     deepspeed.init_distributed(dist_backend="gloo")
     kept = HfDeepSpeedConfig(SETTINGS)  # transformers asks for as long as it lives whether this is ZeRO-3
     torch.manual_seed(0)
