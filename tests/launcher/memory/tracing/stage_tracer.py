@@ -1,4 +1,8 @@
-"""Live bytes of one training step of a stage's own trainer: tiny weights on the CPU, real rows, the second step of a real loop."""
+"""Live bytes of one training step of a stage's own trainer: tiny weights on the CPU, real rows, the second step of a real loop.
+
+Products of matrices, which are nearly all of the work, are not computed: each gives zeros of its shape, and no size here depends on a value. Logits
+of zeros are answers of any tokens, as those of a random model are.
+"""
 
 import importlib
 import inspect
@@ -99,6 +103,14 @@ def pair(draw: random.Random, cutoff: int, shorter: int) -> Row:
     return {"prompt_ids": [5], "chosen_ids": tokens(draw, cutoff - 1), "rejected_ids": tokens(draw, cutoff - 1 - shorter)}
 
 
+def product(func: Any, args: Any) -> torch.Tensor | None:
+    """Zeros as large as the product of matrices that `func` computes; None: it computes none."""
+    if func not in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default):
+        return None
+    left, right = args[-2:]
+    return left.new_zeros((*left.shape[:-1], right.shape[-1]))
+
+
 def mending(kind: Any) -> Any:
     """Under any dispatch mode torch makes the gradients of gather and index_select out of place, else in place (autograd/FunctionsManual)."""
     in_place_of = {
@@ -108,6 +120,10 @@ def mending(kind: Any) -> Any:
 
     class Mended(kind):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            zeros = product(func, args)
+            if zeros is not None:
+                self.hold(zeros)
+                return zeros
             return super().__torch_dispatch__(in_place_of.get(func, func), types, args, kwargs)
 
     return Mended
