@@ -43,10 +43,18 @@ import trainers.__main__
 heavy = ("torch", "transformers", "hqq", "deepspeed", "scipy.optimize", "trl", "torch._inductor.compile_fx")
 print([name for name in heavy if sys.modules.get(name)])
 from launcher.composition.compose import compose
-from trainers.ranks.libraries import only_what_is_needed
+from trainers.ranks.libraries import only_what_is_needed, without_prefix
 with only_what_is_needed(compose(["model=llama3.1_8b", "data=demo", "regime=qlora"])):
     import trainers.run, trainers.stages.sft, trainers.regimes.qlora
 print([name for name in heavy if sys.modules.get(name)])
+from pathlib import Path
+import transformers
+from transformers.utils import import_utils
+read, folder = import_utils.define_import_structure, Path(transformers.__file__).parent / "models"
+print("LlamaConfig" in dir(transformers.models))
+before = read.cache_info().misses
+told = {needs: names for needs, names in without_prefix(read(folder, prefix="models"), "models").items() if names}
+print(told == read(str(folder / "__init__.py")), read.cache_info().misses - before)
 from accelerate.utils import is_deepspeed_available
 from transformers.utils import is_hqq_available, is_scipy_available
 import gc, scipy.optimize
@@ -61,4 +69,4 @@ print(bool(is_deepspeed_available()), is_hqq_available(), is_scipy_available(), 
 def test_a_rank_answers_before_libraries_and_loads_those_of_its_run_alone() -> None:
     """In a process of its own, since these modules are in this one already. scipy is there for whoever asks later."""
     done = subprocess.run([sys.executable, "-c", CHECK], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "['torch', 'transformers']", "8 10", "False False True True"]
+    assert done.stdout.splitlines() == ["[]", "['torch', 'transformers']", "True", "True 1", "8 10", "False False True True"]
