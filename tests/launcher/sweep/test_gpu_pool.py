@@ -22,8 +22,9 @@ SMALL = [
     "evaluation.interval=0",
     "evaluation.at_end=true",
     "evaluation.answers=0",
+    "data.max_samples=64",
 ]
-THREE_STEPS = [*SMALL, "training.max_steps=3"]
+THREE_STEPS = [*SMALL, "training.micro_batch=4", "training.max_steps=3"]
 
 
 @pytest.fixture

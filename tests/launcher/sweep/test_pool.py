@@ -15,10 +15,11 @@ from launcher.sweep.schedule import Resources, Shared
 
 TWO = Resources(("GPU-a", "GPU-b"), 1)
 ONE_STEP = ["cluster.ranks_per_node=1", "sharding=ddp", "training.max_steps=1", "evaluation.interval=0", "evaluation.answers=0"]
+FEW = ["training.micro_batch=4", "data.max_samples=64"]
 
 
 def permitted(output: Path, number: int, gpus: int) -> Permitted:
-    overrides = ("recipe=demo", "node=cpu", f"output={output}", *ONE_STEP)
+    overrides = ("recipe=demo", "node=cpu", f"output={output}", *ONE_STEP, *FEW)
     point = judge_point(Point(number, overrides, ()), [], TWO)
     assert isinstance(point, Permitted)
     return replace(point, gpus=gpus)
