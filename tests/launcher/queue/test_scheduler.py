@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE as SECONDS
 from tests.waiting import wait_until
 
 TWO = Resources(("0", "1"), 1)
-SMALL = "recipe=demo node=cpu cluster.ranks_per_node=1 sharding=ddp evaluation.interval=0 evaluation.answers=0 data.max_samples=64"
+SMALL = "recipe=demo node=cpu cluster.ranks_per_node=1 sharding=ddp evaluation.interval=0 evaluation.answers=0"
 
 
 def waiting(number: int, gpus: int, passed: int = 0, first: bool = False) -> Entry:
