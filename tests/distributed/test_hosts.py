@@ -9,18 +9,12 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sites import LONG, Site, alive, steps, trains
 
 from conf import journal
-from conf.committed import committed
-from conf.processes import process_start
-from conf.records import is_step, read_lines
-from conf.run_dir import RunDir
-from conf.signs import read_sign
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.distributed
@@ -35,66 +29,12 @@ esac
 echo $$ > "$STAND_IN/$host"
 exec sh -c "$*"
 """
-RUN = (
-    *("model=demo", "model.architecture.hidden_size=64", "model.architecture.intermediate_size=128", "data=demo", "data.max_samples=64"),
-    *("node=cpu", "regime=full", "training.precision=fp32", "evaluation.answers=0", "data.validation_share=0", "evaluation.interval=0", "name=demo"),
-)
 TWO = ("cluster=hosts", 'cluster.hosts=["node[01-02]"]', "cluster.address=127.0.0.1", "cluster.ranks_per_node=1")
-LONG = ("training.max_steps=100000", "checkpoint.interval=5")
-
-
-class Site:
-    """A user whose ssh is the stand-in."""
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "bin").mkdir()
-        (folder / "bin/ssh").write_text(SSH)
-        (folder / "bin/ssh").chmod(0o755)
-        self.folder, self.output = folder, folder / "outputs"
-        hidden = ("PYTEST_CURRENT_TEST", "GITHUB_TOKEN")
-        self.environment = {name: value for name, value in os.environ.items() if name not in hidden}
-        self.environment |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "STAND_IN": str(folder), "GLOO_SOCKET_IFNAME": "lo"}
-
-    def argv(self, *words: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "launcher", *words)
-
-    def call(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self.argv(*words), env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-
-    def train(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return self.call("train", *RUN, f"output={self.output}", *TWO, *words)
-
-    def start(self, *words: str) -> "subprocess.Popen[str]":
-        argv = self.argv("train", *RUN, f"output={self.output}", *TWO, *words)
-        return subprocess.Popen(argv, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    @property
-    def run_dir(self) -> RunDir:
-        [path] = self.output.glob("demo/*")
-        return RunDir(path)
-
-    def status(self) -> dict[str, Any]:
-        [found] = json.loads(self.call("status", "--json", str(self.run_dir.path)).stdout)
-        return dict(found)
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-def alive(run_dir: RunDir) -> list[int]:
-    """The ranks whose processes live."""
-    signs = {rank: read_sign(run_dir.sign(rank)) for rank in (0, 1)}
-    return [rank for rank, sign in signs.items() if sign is not None and process_start(sign.pid) == sign.start]
-
-
-def steps(run_dir: RunDir) -> list[int]:
-    return [entry["step"] for entry in read_lines(run_dir.progress, is_step).entries if "loss" in entry]
-
-
-def trains(site: Site, process: "subprocess.Popen[str]") -> None:
-    wait_until(lambda: list(site.output.glob("demo/*")) and len(committed(site.run_dir)) > 0, "checkpoint", process)
+    return Site(tmp_path, SSH, *TWO, GLOO_SOCKET_IFNAME="lo")
 
 
 def test_a_run_on_two_machines_is_stopped_looked_at_and_goes_on_to_its_end(site: Site) -> None:

@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Trainer
 from transformers.core_model_loading import revert_weight_conversion
@@ -62,7 +63,10 @@ def save_streamed(trainer: Trainer, folder: Path) -> None:
 
 @contextmanager
 def at_rest(trainer: Trainer) -> Iterator[None]:
-    """Within it ZeRO-3 has parted all weights again."""
+    """Within it ZeRO-3 and FSDP2 have parted all weights again: after an evaluation some are still whole."""
+    for module in trainer.model_wrapped.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
     zero = trainer.model_wrapped.optimizer if trainer.is_deepspeed_enabled else None
     parts = hasattr(zero, "checkpoint_event_prologue")
     if parts:
