@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from types import UnionType
 from typing import IO, Any, ClassVar, get_args, get_type_hints
 
@@ -234,11 +235,13 @@ def is_event(entry: dict[str, Any]) -> bool:
     if not is_time(entry.get("time")) or not isinstance(entry.get("event"), str):
         return False
     row = ROWS.get(entry["event"])
-    return row is None or all(suits(entry, name, kind, needed) for name, kind, needed in shape(row))
+    return row is None or all(suits(entry, name, kind, needed) for name, kind, needed in shape(row.event))
 
 
-def shape(row: type[Row]) -> list[tuple[str, Any, bool]]:
-    """(name, type, whether a line must have it) of each field."""
+@cache
+def shape(event: str) -> list[tuple[str, Any, bool]]:
+    """(name, type, whether a line must have it) of each field of its row."""
+    row = ROWS[event]
     kinds = get_type_hints(row)
     return [(field.name, kinds[field.name], field.default is MISSING) for field in fields(row)]
 
@@ -263,7 +266,7 @@ def row_of(entry: dict[str, Any]) -> Row | None:
     row = ROWS.get(entry["event"])
     if row is None:
         return None
-    given = {name: entry[name] for name, _, _ in shape(row) if name in entry}
+    given = {name: entry[name] for name, _, _ in shape(row.event) if name in entry}
     return row(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 

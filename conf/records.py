@@ -4,13 +4,14 @@ It is left out and counted; `regimen status` shows the count. Damage comes from 
 """
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 NUMBERS = {int, float}  # a truth is none of them
+FEW_LINES = 200  # are read at once: a damaged line makes no more than these slower
 
 Fits = Callable[[dict[str, Any]], bool]
 
@@ -33,10 +34,21 @@ def read_lines(path: Path, fits: Fits) -> Read:
 
 
 def parse_lines(text: bytes, fits: Fits) -> Read:
-    lines = text[: text.rfind(b"\n") + 1].splitlines()
-    entries = at_once(lines)
-    found = [parsed(line, fits) for line in lines] if entries is None else [entry if is_object(entry) and fits(entry) else None for entry in entries]
+    found = [entry for some in few_at_a_time(text[: text.rfind(b"\n") + 1]) for entry in parsed_lines(some, fits)]
     return Read([entry for entry in found if entry is not None], found.count(None))
+
+
+def few_at_a_time(text: bytes) -> Iterator[list[bytes]]:
+    lines = text.splitlines()
+    return (lines[start : start + FEW_LINES] for start in range(0, len(lines), FEW_LINES))
+
+
+def parsed_lines(lines: list[bytes], fits: Fits) -> list[dict[str, Any] | None]:
+    """One for each line; None for one that is damaged."""
+    entries = at_once(lines)
+    if entries is None:
+        return [parsed(line, fits) for line in lines]
+    return [entry if isinstance(entry, dict) and fits(entry) else None for entry in entries]
 
 
 def at_once(lines: list[bytes]) -> list[Any] | None:
@@ -76,8 +88,32 @@ def parsed(text: bytes, fits: Fits) -> dict[str, Any] | None:
 
 def is_step(entry: dict[str, Any]) -> bool:
     """A line of progress.jsonl: numbers alone, of which a loss may be none (NaN)."""
-    whole = is_whole(entry.get("step")) and is_whole(entry.get("of"))
-    return whole and set(map(type, entry.values())) <= NUMBERS and is_time(entry.get("time", 0)) and is_time(entry.get("eta_seconds", 0))
+    if not (is_whole(entry.get("step")) and is_whole(entry.get("of")) and NUMBERS.issuperset(map(type, entry.values()))):
+        return False
+    return ("time" not in entry or is_time(entry["time"])) and ("eta_seconds" not in entry or is_time(entry["eta_seconds"]))
+
+
+def are_steps(columns: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether is_step is true of every one of some lines with the same keys, whose values are given by key."""
+    if not all(all(map(is_whole, columns.get(key, [None]))) for key in ("step", "of")):
+        return False
+    numbers = all(NUMBERS.issuperset(map(type, column)) for column in columns.values())
+    return numbers and all(all(map(is_time, columns[key])) for key in ("time", "eta_seconds") if key in columns)
+
+
+def columns_of_steps(text: bytes) -> Iterator[dict[str, tuple[Any, ...]]]:
+    """The lines of progress.jsonl in their order, by key: of as many lines at once as have the same keys. One that is no step is left out."""
+    for lines in few_at_a_time(text):
+        entries = at_once(lines)
+        if entries is None or set(map(type, entries)) != {dict}:
+            entries = [entry for entry in parsed_lines(lines, is_step) if entry is not None]
+        for keys, alike in groupby(entries, key=tuple):
+            rows = list(alike)
+            columns = dict(zip(keys, zip(*map(dict.values, rows), strict=True), strict=True))
+            if are_steps(columns):
+                yield columns
+            else:
+                yield from ({key: (value,) for key, value in row.items()} for row in rows if is_step(row))
 
 
 def is_doing(entry: dict[str, Any]) -> bool:
@@ -95,8 +131,8 @@ def is_number(value: object) -> bool:
 
 
 def is_whole(value: object) -> bool:
-    return type(value) is int and abs(value) < 2**63
+    return type(value) is int and -(2**63) < value < 2**63
 
 
 def is_time(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value) and 0 <= value < 2**40
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 2**40  # false of NaN too

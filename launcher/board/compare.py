@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from conf.run_dir import RunDir
 from launcher.board import views
+from launcher.board.axes import AXES, STEP
 from launcher.board.board import Board, Read, page
 from launcher.board.curves import SMOOTHINGS, smoothing
 from launcher.board.index import GONE, odd_files
@@ -24,7 +25,7 @@ def compare(board: Board, request: Request) -> Response:
         raise ConfigError(GONE)
     heads = [views.head_of(statuses[run_dir.path], board.output) for run_dir in runs]
     columns = [{"row": head.row, "measures": head.measures, "memory": memory_of(run_dir)} for head, run_dir in zip(heads, runs, strict=True)]
-    return page(request, "compare.html.j2", columns=columns, smoothings=SMOOTHINGS, ids=",".join(head.row.id for head in heads))
+    return page(request, "compare.html.j2", columns=columns, smoothings=SMOOTHINGS, axes=AXES, ids=",".join(head.row.id for head in heads))
 
 
 def compare_keys(board: Board, request: Request) -> Response:
@@ -74,11 +75,13 @@ def compare_curves(board: Board, request: Request) -> Response:
         seen = "-".join(str(each.tail.offset) for each in curves)
         if request.query_params.get("seen") == seen:
             return Response(status_code=NO_CONTENT)
-        drawn = [{chart["name"]: chart for chart in each.charts(keep)} for each in curves]
+        known = {each.clock.known(request.query_params.get("x", "")) for each in curves}
+        axis = known.pop() if len(known) == 1 else STEP
+        drawn = [{chart["name"]: chart for chart in each.charts(keep, axis)} for each in curves]
     names = list(dict.fromkeys(name for charts in drawn for name in charts))
     labels = list(map(name_of, runs))
     lines = {name: [{"label": label, **charts[name]} for label, charts in zip(labels, drawn, strict=True) if name in charts] for name in names}
-    return JSONResponse({"size": seen, "charts": [{"name": name, "runs": lines[name]} for name in names]})
+    return JSONResponse({"size": seen, "axis": axis, "charts": [{"name": name, "runs": lines[name]} for name in names]})
 
 
 READS: dict[str, Read] = {"/compare": compare, "/compare/keys": compare_keys, "/compare/curve": compare_curves}

@@ -1,79 +1,21 @@
 """The curves of a run from progress.jsonl: every value once, thinned out so that no peak is lost."""
 
-import math
-from array import array
-from bisect import bisect_left
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from operator import lt
 from threading import Lock
 from typing import Any
 
+from conf.records import columns_of_steps
 from conf.run_dir import RunDir
+from launcher.board.axes import STEP, Clock
+from launcher.board.series import Series
 from launcher.launch.progress import Tail
 
-BUCKETS = 400  # of steps, of which each keeps its lowest and its highest value
 KEPT_RUNS = 8  # whose curves stay in memory
-NO_CURVE = ("step", "of", "time", "epoch", "eta_seconds")
+NO_CURVE = ("step", "of", "time", "epoch", "eta_seconds", "resumed_from")
 SMOOTHINGS = ("0.6", "0.9", "0.97")  # how much of the average up to a step the next one keeps
 FIRST = ("loss", "reward", "reward_accuracy", "reward_margin", "kl", "lr", "grad_norm", "tokens_per_second")
-
-
-@dataclass
-class Series:
-    steps: "array[int]" = field(default_factory=lambda: array("q"))
-    values: "array[float]" = field(default_factory=lambda: array("d"))
-    not_finite: list[int] = field(default_factory=list)  # steps whose value was NaN or infinite
-
-    def add(self, step: int, value: float) -> None:
-        """A run that goes on from a checkpoint makes steps again: they replace what came after it."""
-        if self.steps and step <= self.steps[-1]:
-            there = bisect_left(self.steps, step)
-            del self.steps[there:], self.values[there:]
-        if self.not_finite and step <= self.not_finite[-1]:
-            del self.not_finite[bisect_left(self.not_finite, step) :]
-        if math.isfinite(value):
-            self.steps.append(step)
-            self.values.append(value)
-        else:
-            self.not_finite.append(step)
-
-    def thinned(self, keep: float = 0.0) -> dict[str, Any]:
-        """What is drawn of it; with `keep` also the smoothed values of the same steps, which are made of all values."""
-        chosen = thinned(self.values, BUCKETS)
-        drawn = {
-            "steps": [self.steps[place] for place in chosen],
-            "values": [self.values[place] for place in chosen],
-            "not_finite": self.not_finite[:BUCKETS],
-        }
-        whole = smoothed(self.values, keep) if keep else []
-        return drawn | ({"smoothed": [whole[place] for place in chosen]} if keep else {})
-
-
-def smoothed(values: "array[float]", keep: float) -> list[float]:
-    """The exponential moving average, each value with the weight `keep` of the one after it; corrected for its start as Adam's moments are.
-
-    None lies outside of the values up to its own.
-    """
-    found, average, weight = list[float](), 0.0, 0.0
-    for value in values:
-        weight = keep * weight + 1.0 - keep
-        share = (1.0 - keep) / weight
-        near, far = sorted((average, value)) if found else (value, value)
-        average = min(max(average + share * (value - average), near), far)
-        found.append(average)
-    return found
-
-
-def thinned(values: "array[float]", buckets: int) -> list[int]:
-    """Places of the values that are drawn: all where they are few, else the lowest and the highest of each bucket, and the last."""
-    if len(values) <= 2 * buckets:
-        return list(range(len(values)))
-    size = math.ceil(len(values) / buckets)
-    found: set[int] = {0, len(values) - 1}
-    for start in range(0, len(values), size):
-        places = range(start, min(start + size, len(values)))
-        found |= {min(places, key=values.__getitem__), max(places, key=values.__getitem__)}
-    return sorted(found)
 
 
 class Curves:
@@ -81,22 +23,28 @@ class Curves:
 
     def __init__(self, run_dir: RunDir) -> None:
         self.tail = Tail(run_dir, from_start=True)
-        self.series: dict[str, Series] = {}
+        self.series: defaultdict[str, Series] = defaultdict(Series)
+        self.clock = Clock(self.series["tokens_per_second"])
 
     def read(self) -> None:
-        for entry in self.tail.new_entries():
-            for name, value in entry.items():
+        for columns in columns_of_steps(self.tail.new_lines()):
+            steps = columns["step"]
+            rising = all(map(lt, steps, steps[1:]))
+            self.clock.read(columns, rising)
+            for name, values in columns.items():
                 if name not in NO_CURVE:
-                    self.series.setdefault(name, Series()).add(entry["step"], float(value))
+                    self.series[name].extend(steps, values, rising)
 
-    def charts(self, keep: float = 0.0) -> list[dict[str, Any]]:
-        """One for each measure: its values in training, smoothed with `keep`, and in evaluation where it has them."""
-        names = list(dict.fromkeys(name.removeprefix("eval_") for name in self.series))
+    def charts(self, keep: float = 0.0, axis: str = STEP) -> list[dict[str, Any]]:
+        """One for each measure: its values in training, smoothed with `keep`, and in evaluation where it has them. `axis`: what `x` is."""
+        names = list(dict.fromkeys(name.removeprefix("eval_") for name, series in self.series.items() if series.steps or series.not_finite))
         ordered = sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
-        return [{"name": name, "training": self.drawn(name, keep), "evaluation": self.drawn(f"eval_{name}")} for name in ordered]
+        over = None if axis == STEP else self.clock.over(axis)
+        return [{"name": name, "training": self.drawn(name, keep, over), "evaluation": self.drawn(f"eval_{name}", 0.0, over)} for name in ordered]
 
-    def drawn(self, name: str, keep: float = 0.0) -> dict[str, Any]:
-        return self.series.get(name, Series()).thinned(keep)
+    def drawn(self, name: str, keep: float, over: Callable[[int], float] | None) -> dict[str, Any]:
+        line = self.series.get(name, Series()).thinned(keep)
+        return line if over is None else {**line, "x": list(map(over, line["steps"]))}
 
 
 def smoothing(asked: str) -> float:

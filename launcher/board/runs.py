@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from conf.committed import committed
 from conf.run_dir import RunDir
 from launcher.board import actions, files, views
+from launcher.board.axes import AXES
 from launcher.board.board import Act, Board, Read, page, result
 from launcher.board.chat import words_of_chat
 from launcher.board.compare import differences, name_of
@@ -100,7 +101,7 @@ def tab_values(tab: str, run_dir: RunDir, board: Board, request: Request) -> dic
     more: dict[str, Any] = {"others": others(board, run_dir)} if tab == "plan" else {}
     if tab == "samples":
         more = {"chat": actions.command_of(words_of_chat(run_dir)) if run_dir.model.is_dir() else ""}
-    return {"found": read[tab](run_dir), **more} if tab in read else {"smoothings": SMOOTHINGS}
+    return {"found": read[tab](run_dir), **more} if tab in read else {"smoothings": SMOOTHINGS, "axes": AXES}
 
 
 def run_log(board: Board, request: Request) -> Response:
@@ -160,7 +161,10 @@ def curve(board: Board, request: Request) -> Response:
         curves = board.curves.of(run_dir)
         if request.query_params.get("seen") == str(curves.tail.offset):
             return Response(status_code=NO_CONTENT)
-        return JSONResponse({"size": curves.tail.offset, "charts": curves.charts(smoothing(request.query_params.get("smooth", "")))})
+        axis = curves.clock.known(request.query_params.get("x", ""))
+        restarts = sorted(map(curves.clock.over(axis), curves.clock.restarts))
+        charts = curves.charts(smoothing(request.query_params.get("smooth", "")), axis)
+        return JSONResponse({"size": curves.tail.offset, "axis": axis, "restarts": [sorted(curves.clock.restarts), restarts], "charts": charts})
 
 
 def act_on_run(board: Board, request: Request, _: dict[str, Any]) -> Response:

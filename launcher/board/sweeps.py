@@ -128,6 +128,7 @@ def now_of(board: Board, request: Request) -> dict[str, Any]:
         "compared": [row.run for row in rows if row.run and row.loss][:MOST_COMPARED],
         "overrides": " ".join(overrides),
         "chart": timeline(summary),
+        "makespan": makespan(summary),
         "panels": panels(now.results, None if winner is None else winner.point.number),
         "panel_size": (WIDTH_OF_PANEL, HEIGHT),
         "actions": [(name, actions.command_of(words_of(name, sweep_dir))) for name in possible(now.state)],
@@ -190,6 +191,23 @@ def timeline(summary: "Summary") -> dict[str, Any]:
     ]
     size = {"width": WIDTH, "height": len(rows) * ROW + BELOW, "row": ROW - 6, "bottom": len(rows) * ROW}
     return {**size, "names": names, "bars": bars, "ticks": ticks, "again": again, "table": table}
+
+
+def makespan(summary: "Summary") -> dict[str, Any]:
+    """How long the sweep took, beside what no order of its points goes below: their seconds shared out among the lanes, and the longest of them.
+
+    Empty where nothing has taken any time. The lanes are the GPUs that were used: of others the ledger knows nothing.
+    """
+    from launcher.sweep.charts import elapsed, lanes
+
+    rows = lanes(summary.attempts)
+    longest = max((one.ended - one.started for one in summary.attempts), default=0.0)
+    if longest <= 0:
+        return {}
+    shared = sum(one.ended - one.started for _, own in rows for one in own) / len(rows)
+    took, bound = max(elapsed(summary, one.ended) for one in summary.attempts), max(shared, longest)
+    words = {name: duration(seconds) for name, seconds in {"took": took, "bound": bound, "shared": shared, "longest": longest}.items()}
+    return {**words, "lanes": len(rows), "above": f"{max(0.0, took / bound - 1):.0%}"}
 
 
 def possible(state: str) -> tuple[str, ...]:

@@ -28,13 +28,18 @@ class Tail:
         self.offset = 0 if from_start or not self.path.exists() else self.path.stat().st_size
 
     def new_entries(self) -> list[dict[str, Any]]:
+        return parse_lines(self.new_lines(), is_step).entries
+
+    def new_lines(self) -> bytes:
+        """Whole ones; a torn last line is left for later."""
         if not self.path.exists():
-            return []
+            return b""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
-        self.offset += data.rfind(b"\n") + 1
-        return parse_lines(data, is_step).entries
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return whole
 
 
 class Doing:

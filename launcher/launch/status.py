@@ -78,8 +78,8 @@ def damage(lines: Mapping[Path, int], files: Sequence[Path]) -> str:
 
 def last_values(entries: Sequence[dict[str, Any]], expected: Expected) -> dict[str, float]:
     names = [*expected.shown, *(f"eval_{name}" for name in expected.shown)]
-    found = {name: value for entry in entries for name, value in entry.items()}
-    return {name: found[name] for name in names if name in found}
+    found = {name: next((entry[name] for entry in reversed(entries) if name in entry), None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def of_the_kept(run_dir: RunDir, entries: Sequence[dict[str, Any]], expected: Expected) -> dict[str, float]:

@@ -93,7 +93,7 @@ def test_an_event_of_a_newer_version_stays_readable(run_dir: RunDir) -> None:
 
 def test_every_row_has_words_and_comes_back_as_it_was(run_dir: RunDir) -> None:
     examples = {int: 3, int | None: 3, float: 0.5, str: "text", tuple[str, ...]: ("a", "b"), str | None: "text", tuple[str, ...] | None: ("a",)}
-    rows = [row(**{name: examples[kind] for name, kind, _ in journal.shape(row)}) for row in journal.ROWS.values()]
+    rows = [row(**{name: examples[kind] for name, kind, _ in journal.shape(event)}) for event, row in journal.ROWS.items()]
     for row in rows:
         record(run_dir, row)
     assert [journal.row_of(event) for event in events(run_dir)] == rows

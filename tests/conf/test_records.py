@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.journal import is_event
-from conf.records import is_step, parse_lines, parsed, read_lines, read_object
+from conf.records import FEW_LINES, columns_of_steps, is_step, parse_lines, parsed, read_lines, read_object
 
 WHOLE = b'{"step": 1, "of": 4, "time": 3.5, "loss": 2.0}\n'
 
@@ -60,3 +60,16 @@ def test_lines_that_are_read_at_once_are_those_that_are_read_one_by_one(seed: in
     read = parse_lines(b"".join(line + b"\n" for line in lines), is_step)
     assert str(read.entries) == str([entry for entry in one_by_one if entry is not None])
     assert read.damaged == one_by_one.count(None)
+
+
+ODD = [b'{"step": 7, "of": 9, "time": -1}', b'{"step": 7, "of": 9, "time": NaN}', b'{"step": 7, "of": 9.0}', b'{"of": 9, "loss": 1}', b"{}"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_steps_by_key_are_those_that_are_read_line_by_line(seed: int) -> None:
+    drawn = random.Random(seed)
+    kinds = GOOD if seed % 2 else [*GOOD, *BAD, *ODD]
+    lines = [drawn.choice(kinds) for _ in range(drawn.choice([0, 5, 3 * FEW_LINES]))]
+    text = b"".join(line + b"\n" for line in lines)
+    by_key = [dict(zip(columns, row, strict=True)) for columns in columns_of_steps(text) for row in zip(*columns.values(), strict=True)]
+    assert repr(by_key) == repr(parse_lines(text, is_step).entries)  # a NaN is not equal to itself

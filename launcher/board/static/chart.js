@@ -3,45 +3,57 @@ const PAUSE = 3000;
 const LOGARITHMIC = 3;
 const FAINT = "66"; // of 255: what shows through behind a smoothed line
 const FEW = 60; // so few points are drawn as points too
+const STEP = "step", TIME = "time";
 
 export async function drawCharts(place, ask, say) {
-  let seen = -1, smoothed = "", charts = [], drawn = [], form = "";
-  const logarithmic = document.querySelector("#logarithmic"), smoothing = document.querySelector("#smoothing");
+  let seen = -1, asked = "", charts = [], drawn = [], form = "", axis = STEP, restarts = [[], []];
+  const logarithmic = document.querySelector("#logarithmic"), smoothing = document.querySelector("#smoothing"), over = document.querySelector("#over");
+  const chosen = () => `smooth=${smoothing.value}&x=${over.value}`;
   const clear = () => {
     drawn.forEach(({ plot }) => plot.destroy());
     place.replaceChildren();
   };
   const show = () => {
-    const wanted = JSON.stringify([logarithmic.checked, smoothed, charts.map((chart) => [chart.name, present(chart, say).length])]);
+    const wanted = JSON.stringify([logarithmic.checked, asked, axis, restarts, charts.map((chart) => [chart.name, present(chart, say).length])]);
     if (wanted === form) {
       drawn.forEach((each, at) => each.update(charts[at]));
       return;
     }
     clear();
-    drawn = charts.map((chart) => draw(place, chart, say, logarithmic.checked));
+    drawn = charts.map((chart) => draw(place, chart, say, { logarithmic: logarithmic.checked, axis, marks: restarts[1] }));
     form = wanted;
   };
   logarithmic.addEventListener("change", show);
   const resized = new ResizeObserver(() => drawn.forEach(({ plot }) => plot.setSize({ width: widthIn(place), height: plot.height })));
   resized.observe(place);
   const read = async () => {
-    const wanted = smoothing.value;
-    const answer = document.hidden ? null : await ask(`${place.dataset.path}smooth=${wanted}&seen=${wanted === smoothed ? seen : -1}`);
-    if (answer?.status !== 200 || !place.isConnected || wanted !== smoothing.value) return;
-    ({ size: seen, charts } = await answer.json());
-    smoothed = wanted;
+    const wanted = chosen();
+    const answer = document.hidden ? null : await ask(`${place.dataset.path}${wanted}&seen=${wanted === asked ? seen : -1}`);
+    if (answer?.status !== 200 || !place.isConnected || wanted !== chosen()) return;
+    ({ size: seen, charts, axis, restarts = [[], []] } = await answer.json());
+    asked = wanted;
     const empty = document.querySelector("#no-progress");
     if (empty) empty.hidden = charts.length > 0;
+    tellAbove(charts.length && axis !== over.value ? say("no_such_axis") : "", restarts[0].length ? `${say("restarted")} ${restarts[0].join(", ")}` : "");
     show();
   };
   const tryToRead = () => read().catch(() => {}); // the board is away; the head of the page says so, and this asks again
   smoothing.addEventListener("change", tryToRead);
+  over.addEventListener("change", tryToRead);
   while (place.isConnected) {
     await tryToRead();
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
   }
   resized.disconnect();
   clear();
+}
+
+// What concerns all charts stands above them, for whoever cannot see the marks too.
+function tellAbove(...sentences) {
+  const place = document.querySelector("#restarts"), text = sentences.filter(Boolean).join(" ");
+  if (!place) return;
+  place.textContent = text;
+  place.hidden = !text;
 }
 
 const widthIn = (place) => Math.max(260, place.clientWidth - 14);
@@ -60,12 +72,31 @@ function present(chart, say) {
 // What was smoothed is drawn over the values themselves, which stay.
 function both(label, colour, line, say) {
   if (!line.smoothed) return [{ label, colour, ...line }];
-  return [{ label, colour, faint: true, ...line }, { label: `${label}, ${say("smoothed")}`, colour, made: true, steps: line.steps, values: line.smoothed, not_finite: [] }];
+  return [{ label, colour, faint: true, ...line }, { label: `${label}, ${say("smoothed")}`, colour, made: true, steps: line.steps, x: line.x, values: line.smoothed, not_finite: [] }];
 }
-const dataOf = (lines) => lines.length ? uPlot.join(lines.map((line) => [line.steps, line.values])) : [[], []];
+const dataOf = (lines) => lines.length ? uPlot.join(lines.map((line) => [line.x ?? line.steps, line.values])) : [[], []];
 const number = (value) => value === null ? "" : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toLocaleString("en", { maximumFractionDigits: 4 });
 
-function draw(place, chart, say, logarithmic) {
+const clock = (seconds) => seconds === null ? "" : [seconds / 3600, (seconds % 3600) / 60, seconds % 60].map((part) => String(Math.floor(part)).padStart(2, "0")).join(":");
+const many = (value) => value === null ? "" : value.toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 });
+const below = { [STEP]: number, [TIME]: clock, tokens: many };
+
+// A dotted line where the run went on from a checkpoint.
+const marked = (marks) => (plot) => {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.strokeStyle = colour("--text");
+  ctx.setLineDash([2, 4]);
+  for (const x of marks.map((mark) => plot.valToPos(mark, "x", true)).filter((x) => x >= bbox.left && x <= bbox.left + bbox.width)) {
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+};
+
+function draw(place, chart, say, { logarithmic, axis: over, marks }) {
   const box = document.createElement("figure"), lost = document.createElement("p"), values = table(say);
   box.setAttribute("aria-label", chart.name);
   place.append(box);
@@ -78,9 +109,10 @@ function draw(place, chart, say, logarithmic) {
   const plot = new uPlot({
     title: chart.name, width: widthIn(place), height: 240,
     scales: { x: { time: false }, y: { distr: logarithmic && positive ? LOGARITHMIC : 1 } },
-    axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(number) }],
-    series: [{ label: say("step") }, ...(lines.length ? lines.map(line) : [{}])],
+    axes: [{ ...axis, values: (_, ticks) => ticks.map(below[over]) }, { ...axis, size: 70, values: (_, ticks) => ticks.map(number) }],
+    series: [{ label: say(over === STEP ? "step" : `over_${over}`), value: (_, value) => below[over](value) }, ...(lines.length ? lines.map(line) : [{}])],
     cursor: { drag: { x: true, y: false } },
+    hooks: { draw: [marked(marks)] },
   }, dataOf(lines), box);
   const tell = (now) => {
     const steps = [...new Set(present(now, say).flatMap((each) => each.not_finite))];

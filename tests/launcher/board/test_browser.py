@@ -31,7 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_dir.logs.mkdir(parents=True)
         save_run(described("model=demo", "data=demo", "node=cpu", "optim.lr=3e-4", f"training.seed={number}"), run_dir)
         journal.record(run_dir, journal.Started("here"))
-        steps = [{"step": step, "of": 30, "loss": 5.0 / step, "lr": 1e-4, "tokens_per_second": 5000.0 + step} for step in range(1, 31)]
+        steps = [
+            {"step": step, "of": 30, "loss": 5.0 / step, "lr": 1e-4, "tokens_per_second": 5000.0, "time": 1e9 + 60 * step} for step in range(1, 31)
+        ]
+        steps[15]["resumed_from"] = 15
         run_dir.progress.write_text("".join(json.dumps(step) + "\n" for step in steps))
         run_dir.rank_log(0).write_text(PAYLOAD + "x" * 500)
         journal.record(run_dir, journal.Ended(6 if number else 0, PAYLOAD))
@@ -204,6 +207,15 @@ def test_a_smoothed_curve_is_drawn_over_its_values(opened: Page) -> None:
     page.select_option("#smoothing", "0.9")
     page.wait_for_selector("figure:first-of-type .u-series:nth-child(3)")
     assert "in training, smoothed" in page.inner_text("figure:first-of-type .u-legend")
+    assert page.inner_text("#restarts") == "Went on from the checkpoint of step (dotted line): 15"
+    for axis, named, last in (("time", "time since the first logged step", "00:29:00"), ("tokens", "tokens (rate × time)", "9M")):
+        page.focus("#over")
+        page.keyboard.press("ArrowDown")
+        page.wait_for_selector(f'figure:first-of-type .u-legend >> text="{named}"')
+        assert page.input_value("#over") == axis
+        box = page.locator("figure:first-of-type .u-over").bounding_box()
+        page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 5)
+        page.wait_for_function("last => document.querySelector('figure .u-legend .u-value').textContent === last", arg=last)
     page.click("figure details summary")
     assert rows_below_first_curve(page) == 30
 

@@ -3,12 +3,15 @@
 import json
 import random
 from array import array
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from conf.run_dir import RunDir
-from launcher.board.curves import BUCKETS, SMOOTHINGS, AllCurves, Series, smoothed, smoothing, thinned
+from launcher.board.axes import AXES, STEP, TIME, TOKENS
+from launcher.board.curves import SMOOTHINGS, AllCurves, smoothing
+from launcher.board.series import BUCKETS, Series, smoothed, thinned
 
 
 def write(run_dir: RunDir, *entries: dict[str, float], mode: str = "a") -> None:
@@ -79,3 +82,45 @@ def test_of_many_values_each_smoothed_one_is_that_of_its_step() -> None:
     shown, whole = series.thinned(0.9), smoothed(series.values, 0.9)
     assert shown["smoothed"] == [whole[step] for step in shown["steps"]]
     assert shown["values"] == series.thinned()["values"]
+
+
+def test_steps_added_at_once_are_those_added_one_by_one() -> None:
+    drawn = random.Random(3)
+    for _ in range(300):
+        one_by_one, at_once = Series(), Series()
+        for _ in range(4):
+            steps = sorted(drawn.sample(range(20), 5)) if drawn.random() < 0.7 else [drawn.randrange(20) for _ in range(5)]
+            values = [drawn.choice([1.0, 2, float("nan"), float("inf")] if drawn.random() < 0.3 else [0.5, 3]) for _ in steps]
+            for step, value in zip(steps, values, strict=True):
+                one_by_one.add(step, float(value))
+            at_once.extend(steps, values, rising=all(left < right for left, right in pairwise(steps)))
+        assert at_once == one_by_one
+
+
+def test_time_and_tokens_until_a_step_by_hand(tmp_path: Path) -> None:
+    """50 tokens a second. From the end of the evaluation at step 20 to step 30 it is 10 s, so 500 tokens, as from step 10 to 20.
+
+    No line tells the seconds of the first ten steps, and of the ten after the start from step 30: they count as the ten after them, 500 and 800.
+    """
+    run_dir = RunDir(tmp_path)
+    trained = [(10, 100.0, 50.0), (20, 110.0, 50.0), (30, 125.0, 50.0), (40, 900.0, 60.0), (50, 910.0, 80.0)]
+    for step, time, rate in trained:
+        more = {"resumed_from": 30} if step == 40 else {}
+        write(run_dir, {"step": step, "of": 50, "time": time, "loss": 1.0, "tokens_per_second": rate, **more})
+        if step == 20:
+            write(run_dir, {"step": 20, "of": 50, "time": 115.0, "eval_loss": 2.0})
+    curves = AllCurves().of(run_dir)
+    assert [curves.clock.known(axis) for axis in (*AXES, "x")] == [*AXES, STEP]
+    over = {axis: curves.charts(axis=axis)[0] for axis in AXES}
+    assert over[TIME]["training"]["x"] == [0.0, 10.0, 25.0, 800.0, 810.0]
+    assert over[TOKENS]["training"]["x"] == [500.0, 1000.0, 1500.0, 2300.0, 3100.0]
+    assert (over[TIME]["evaluation"]["x"], over[TOKENS]["evaluation"]["x"]) == ([10.0], [1000.0])
+    assert "x" not in over[STEP]["training"]
+    assert [chart["name"] for chart in curves.charts()] == ["loss", "tokens_per_second"]  # where it went on is no measure
+    assert [*map(curves.clock.over(TOKENS), curves.clock.restarts)] == [1500.0]
+
+
+def test_a_run_whose_lines_have_no_time_is_drawn_over_steps(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    write(run_dir, {"step": 1, "of": 2, "loss": 1.0, "tokens_per_second": 5.0})
+    assert [AllCurves().of(run_dir).clock.known(axis) for axis in AXES] == [STEP, STEP, STEP]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher.board import actions, new, node, pages, runs, sweeps, views
 from launcher.board.app import SERVED, STATIC
+from launcher.board.axes import AXES
 from launcher.launch.status import ACTIVE, END_STATES
 from launcher.queue.entries import OVER
 from launcher.sweep import table
@@ -29,7 +30,8 @@ def test_every_text_that_a_page_asks_for_is_there_and_no_other() -> None:
     of_runs = (*ACTIVE, *END_STATES.values(), "failed", "dead", "unknown")
     states = {f"state_{state.replace(' ', '_')}" for state in (*of_runs, *OVER, "waiting", *table.STATES, "ended", "unfinished")}
     words = {*actions.ACTIONS, *node.QUEUE_ACTIONS, *sweeps.SWEEP_ACTIONS, *views.MEMORY_ROWS, "training_sets", "evaluation_sets"}
-    named = {*states, *words, *(f"tab_{tab}" for tab in runs.TABS), *(f"form_{form}" for form in new.COMMAND_FORMS)}
+    axes = {f"over_{axis}" for axis in AXES}
+    named = {*states, *words, *axes, *(f"tab_{tab}" for tab in runs.TABS), *(f"form_{form}" for form in new.COMMAND_FORMS)}
     assert asked | named == set(pages.texts())
 
 

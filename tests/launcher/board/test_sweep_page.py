@@ -87,6 +87,16 @@ def test_the_timeline_has_a_lane_for_each_gpu_and_a_bar_for_each_start(running: 
     assert "1 min 40 s" in shown or "100 s" in shown
 
 
+def test_the_time_of_the_sweep_stands_beside_what_no_order_goes_below(running: Running, identity: str) -> None:
+    """Nine points of 90 s on two GPUs: 405 s each; the last start was after 500 s, which is 23 % above."""
+    [shown] = re.findall(r'<p class="facts" id="makespan">(.*?)</p>', running.get(f"/sweeps/{identity}").text, re.DOTALL)
+    words = " ".join(re.sub(r"<[^>]*>", "", shown).split())
+    assert words == (
+        "The whole sweep so far: 8 min 20 s No order of these points takes less than: 6 min 45 s "
+        "(seconds of all lanes / lanes that were used, 2: 6 min 45 s; longest point: 1 min 30 s) Above it: 23%"
+    )
+
+
 def test_a_folder_that_the_ledger_names_and_that_is_no_run_of_the_board_is_not_read(running: Running, identity: str, folder: Path) -> None:
     shown = running.get(f"/sweeps/{identity}").text
     assert "elsewhere" not in shown
