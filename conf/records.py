@@ -4,6 +4,7 @@ It is left out and counted; `regimen status` shows the count. Damage comes from 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -94,11 +95,17 @@ def is_step(entry: dict[str, Any]) -> bool:
 
 
 def are_steps(columns: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether is_step is true of every one of some lines with the same keys, whose values are given by key."""
-    if not all(all(map(is_whole, columns.get(key, [None]))) for key in ("step", "of")):
+    """Whether is_step is true of every one of some lines with the same keys, whose values are given by key: False also where that is not certain."""
+    counts = [columns.get(key, [None]) for key in ("step", "of")]
+    if not all(set(map(type, column)) == {int} and min(column) > -(2**63) and max(column) < 2**63 for column in counts):
         return False
-    numbers = all(NUMBERS.issuperset(map(type, column)) for column in columns.values())
-    return numbers and all(all(map(is_time, columns[key])) for key in ("time", "eta_seconds") if key in columns)
+    times = [columns[key] for key in ("time", "eta_seconds") if key in columns]
+    if not all(NUMBERS.issuperset(map(type, column)) for column in columns.values()):
+        return False
+    try:
+        return all(all(map(math.isfinite, column)) and min(column) >= 0 and max(column) < 2**40 for column in times)
+    except OverflowError:  # a number that no float holds
+        return False
 
 
 def columns_of_steps(text: bytes) -> Iterator[dict[str, tuple[Any, ...]]]:
