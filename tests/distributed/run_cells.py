@@ -9,16 +9,16 @@ import sys
 import traceback
 from pathlib import Path
 
-from accelerate.state import AcceleratorState, GradientState
-
 from conf.run_dir import RunDir, load_run
 from trainers.__main__ import place_of_this_rank, write_exit
 from trainers.ranks.causes import cause_of
-from trainers.run import train
+from trainers.ranks.libraries import only_what_is_needed
 
 
 def forget_last_cell() -> None:
     """Accelerate keeps one state a process; a run of its own would have found none."""
+    from accelerate.state import AcceleratorState, GradientState  # seconds: as a rank imports it, below
+
     AcceleratorState._reset_state()
     GradientState._reset_state()
     gc.collect()
@@ -28,8 +28,10 @@ def forget_last_cell() -> None:
 def main() -> int:
     place = place_of_this_rank()
     worst = 0
-    for folder in sys.argv[1:]:
-        run_dir = RunDir(Path(folder))
+    folders = [RunDir(Path(folder)) for folder in sys.argv[1:]]
+    with only_what_is_needed(*(load_run(run_dir) for run_dir in folders)):
+        from trainers.run import train
+    for run_dir in folders:
         run_dir.logs.mkdir(exist_ok=True)
         try:
             code, message = train(load_run(run_dir), run_dir, place)
