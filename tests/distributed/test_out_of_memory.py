@@ -27,7 +27,7 @@ if sys.orig_argv[-3:-1] == ["-m", "trainers"] and os.environ.get("RANK") == os.e
         return step(self, *given, **named)
     transformers.Trainer.training_step = limited
 """
-ROOM = 400 * 2**20  # sixteen texts of 512 tokens need more, with four heads and eager attention in two layers, and eight need less
+ROOM = 250 * 2**20  # sixteen texts of 512 tokens need more, with four heads and eager attention in two layers, and eight need less
 RUN = (
     *("model=demo", "data=files", "data.sets=[answers.json]", "data.template=chatml", "data.cutoff=512", "data.validation_share=0", "node=cpu"),
     *("regime=full", "training.precision=fp32", "training.attention=eager", "training.gradient_checkpointing=false", "training.max_steps=4"),
