@@ -110,7 +110,7 @@ function draw(place, chart, say, { logarithmic, axis: over, marks }) {
     title: chart.name, width: widthIn(place), height: 240,
     scales: { x: { time: false }, y: { distr: logarithmic && positive ? LOGARITHMIC : 1 } },
     axes: [{ ...axis, values: (_, ticks) => ticks.map(below[over]) }, { ...axis, size: 70, values: (_, ticks) => ticks.map(number) }],
-    series: [{ label: say(over === STEP ? "step" : `over_${over}`), value: (_, value) => below[over](value) }, ...(lines.length ? lines.map(line) : [{}])],
+    series: [{ label: say(over === STEP ? "step" : `over_${over}`), value: (_, value) => value === null ? "--" : below[over](value) }, ...(lines.length ? lines.map(line) : [{}])],
     cursor: { drag: { x: true, y: false } },
     hooks: { draw: [marked(marks)] },
   }, dataOf(lines), box);
