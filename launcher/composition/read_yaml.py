@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.constructor import ConstructorError
 
 from launcher.errors import ConfigError
 from launcher.words import on_one_line
@@ -13,6 +15,27 @@ MOST = 1_000_000  # characters and entries; the longest file of a run on record 
 # YAML 1.1 counts these in sixties, and in eights: 1:30 is 90, and 010 is 8.
 ODD_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?|0[0-7_]+)")
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may stand twice: both tables are merged
+
+
+class Loader(yaml.SafeLoader):
+    """As SafeLoader, which has errors of Python alone for a value that is none of its tag, such as `!!bool maybe`."""
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError) as error:
+            raise ConstructorError(None, None, f"{node.value!r} is no {node.tag.rpartition(':')[2]}", node.start_mark) from error
+
+
+def values_of(text: str) -> Any:
+    """What the text holds, as yaml.safe_load reads it.
+
+    Raises:
+        yaml.YAMLError, RecursionError: where it is no YAML, or a value is none of its tag.
+        ValueError: for a number or a date that cannot be read.
+    """
+    return yaml.load(text, Loader=Loader)
 
 
 def nodes_of(text: str, place: str) -> Node | None:
@@ -59,7 +82,7 @@ def refuse_repeated_keys(root: Node | None, place: str) -> None:
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, MappingNode) else ():
             name = str(key.value)
-            if name in seen:
+            if name in seen and key.tag != MERGE:
                 raise ConfigError(f"{place}, line {key.start_mark.line + 1}: {below(around, name)} stands twice. Keep one of the two.")
             seen.add(name)
 
@@ -73,11 +96,15 @@ def refuse_odd_numbers(root: Node | None, place: str) -> None:
 
 
 def odd_number(node: Node | None) -> str | None:
-    """What to write in the place of a number that YAML reads as another one; None for every other value."""
+    """What to write in the place of a number that YAML reads as another one; None for every other value.
+
+    Raises:
+        ValueError: for a number of more digits than Python writes.
+    """
     if not isinstance(node, ScalarNode) or node.tag not in NUMBERS or not ODD_NUMBER.fullmatch(node.value):
         return None
     read = yaml.SafeLoader("").construct_object(node)
-    if ":" not in node.value and int(node.value) == read:  # 007
+    if ":" not in node.value and int(node.value.replace("_", "")) == read:  # 007
         return None
     return f"{node.value} is {read} to every reader of YAML 1.1. Write {read}, or put it in quotes where it is a text."
 

@@ -25,7 +25,7 @@ from conf.schema import GROUPS, Composed
 from launcher.composition.described import CHOICES, described, in_grammar, quoted
 from launcher.composition.mistakes import first_line, meant, unknown_key
 from launcher.composition.names import known_keys
-from launcher.composition.read_yaml import nodes_of, refuse_repeated_keys
+from launcher.composition.read_yaml import nodes_of, refuse_repeated_keys, values_of
 from launcher.composition.values import type_of
 from launcher.errors import ConfigError
 
@@ -92,9 +92,11 @@ def recorded(path: Path, text: str) -> Composed:
         ConfigError: where it is damaged, or another version wrote it.
     """
     try:
-        return composed_from_dict(with_new_keys(yaml.safe_load(text)))
+        return composed_from_dict(with_new_keys(values_of(text)))
     except InterpolationResolutionError as error:
         raise ConfigError(f"{error.full_key or 'A key'} of {path} cannot be resolved: {first_line(error)}. Set the variable.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Fix that line.") from error
     except (KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read ({first_line(error)}). It is damaged, or a different version of regimen wrote it.") from error
 

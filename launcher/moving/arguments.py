@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from yaml import ScalarNode
 
-from launcher.composition.read_yaml import nodes_of, odd_number, refuse_odd_numbers, refuse_repeated_keys
+from launcher.composition.read_yaml import nodes_of, odd_number, refuse_odd_numbers, refuse_repeated_keys, values_of
 from launcher.errors import ConfigError
 from launcher.words import on_one_line
 
@@ -46,7 +46,7 @@ def content_of(path: Path, text: str) -> Any:
     refuse_repeated_keys(root, str(path))
     if is_json:
         return content
-    content = yaml.safe_load(text)
+    content = values_of(text)
     refuse_odd_numbers(root, str(path))
     return content
 
@@ -89,10 +89,9 @@ def scalar(name: str, text: str) -> Any:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, ScalarNode):
             return text if node is not None else None
-        value = yaml.safe_load(text)
+        value, said = values_of(text), odd_number(node)
     except (yaml.YAMLError, RecursionError, ValueError):
         return text
-    said = odd_number(node)
     if said is not None:
         raise ConfigError(f"{on_one_line(name)}: {said}")
     return value if value is None or isinstance(value, (bool, int, float)) else text

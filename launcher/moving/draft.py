@@ -79,7 +79,7 @@ class Draft:
             if value is not None:
                 self.refuse(name, f"{shown(value)} is not a number")
             return None
-        if not math.isfinite(number):
+        if not is_finite(number):
             self.refuse(name, f"{number} is not a finite number")
             return None
         return int(number) if isinstance(number, float) and number.is_integer() and abs(number) >= 1 else number
@@ -179,3 +179,10 @@ def in_words(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number that no float holds
+        return False

@@ -4,8 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from conf.run_values import run_as_dict
 from launcher.cli import main
+from launcher.composition.compose import compose
 from launcher.words import on_one_line, shell_line
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]\n" for depth in range(1, 12))
@@ -118,3 +121,30 @@ def test_a_word_with_control_characters_is_pasted_as_it_is() -> None:
     utf8 = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True, env=utf8)
     assert ran.stdout.decode().split("\0")[:-1] == words
+
+
+@pytest.mark.parametrize("text", [
+    "!!timestamp abc", "!!int ''", "!!bool maybe", f"1{':00' * 200}.0", f"1{'0' * 400}", "0_", f"0{'7' * 5000}",
+])  # fmt: skip
+def test_a_value_that_is_none_of_its_tag_or_too_large_is_refused_and_is_no_bug(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs.yaml").write_text(f"model_name_or_path: a/b\ndataset: c\nlearning_rate: {text}\n")
+    expected = 0 if text == "0_" else 2  # 0, which a rate may be
+    assert main(["import", str(tmp_path / "theirs.yaml")]) == expected
+    assert main(["import", "--", "--model_name_or_path", "a/b", "--dataset", "c", "--learning_rate", text]) == expected
+    assert "bug" not in capsys.readouterr().err
+
+
+def test_a_recorded_run_with_a_tag_that_means_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = yaml.safe_dump(run_as_dict(compose([])))
+    for value in ("!foo 1", "!!timestamp x", "!!int ''"):
+        (tmp_path / "run.yaml").write_text(recorded.replace("seed: 42", f"seed: {value}"))
+        assert main(["plan", str(tmp_path / "run.yaml")]) == 2
+        assert "is not YAML: " in capsys.readouterr().err
+
+
+def test_two_merges_of_one_table_are_both_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs.yaml").write_text("model_name_or_path: a/b\ndataset: c\n<<: {seed: 7}\n<<: {max_steps: 3}\n")
+    assert main(["import", str(tmp_path / "theirs.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "training.seed: 7" in said
+    assert "training.max_steps: 3" in said
