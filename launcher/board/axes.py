@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from conf.records import is_whole
 from launcher.board.series import Series
 
 STEP, TIME, TOKENS = AXES = ("step", "time", "tokens")
+MOST = 2.0**63  # tokens a second: no more is believed
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Clock:
     def read(self, columns: Mapping[str, Sequence[Any]], rising: bool) -> None:
         if "resumed_from" in columns:
             self.begun.update(columns["step"])
-            self.restarts.update(columns["resumed_from"])
+            self.restarts.update(filter(is_whole, columns["resumed_from"]))
         if "time" in columns:
             self.logged.extend(columns["step"], columns["time"], rising)
             if "loss" in columns:
@@ -53,7 +55,7 @@ class Clock:
         rates, ends = dict(zip(self.rates.steps, self.rates.values, strict=True)), dict(zip(self.logged.steps, self.logged.values, strict=True))
         per_step: list[float | None] = []
         for before, (step, time) in zip([0, *self.trained.steps], zip(self.trained.steps, self.trained.values, strict=True), strict=False):
-            is_known = step in rates and before in ends and step not in self.begun
+            is_known = 0 <= rates.get(step, -1) < MOST and before in ends and before < step and step not in self.begun
             per_step.append(rates[step] * max(0.0, time - ends[before]) / (step - before) if is_known else None)
         filled = filled_up(per_step)
         widths = [step - before for before, step in zip([0, *self.trained.steps], self.trained.steps, strict=False)]

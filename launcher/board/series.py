@@ -32,12 +32,12 @@ class Series:
     def extend(self, steps: Sequence[int], values: Sequence[float], rising: bool) -> None:
         """The same as `add` of each; `rising`: every step is later than the one before it."""
         last = max(self.steps[-1] if self.steps else steps[0] - 1, self.not_finite[-1] if self.not_finite else steps[0] - 1)
-        if rising and steps[0] > last and all(map(math.isfinite, values)):
+        if rising and steps[0] > last and all(map(is_finite, values)):
             self.steps.extend(steps)
             self.values.extend(values)
         else:
             for step, value in zip(steps, values, strict=True):
-                self.add(step, float(value))
+                self.add(step, float(value) if is_finite(value) else math.inf)
 
     def thinned(self, keep: float = 0.0) -> dict[str, Any]:
         """What is drawn of it; with `keep` also the smoothed values of the same steps, which are made of all values."""
@@ -49,6 +49,13 @@ class Series:
         }
         whole = smoothed(self.values, keep) if keep else []
         return drawn | ({"smoothed": [whole[place] for place in chosen]} if keep else {})
+
+
+def is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def smoothed(values: "array[float]", keep: float) -> list[float]:

@@ -124,3 +124,17 @@ def test_a_run_whose_lines_have_no_time_is_drawn_over_steps(tmp_path: Path) -> N
     run_dir = RunDir(tmp_path)
     write(run_dir, {"step": 1, "of": 2, "loss": 1.0, "tokens_per_second": 5.0})
     assert [AllCurves().of(run_dir).clock.known(axis) for axis in AXES] == [STEP, STEP, STEP]
+
+
+def test_a_file_with_numbers_that_no_run_writes_is_drawn_without_them(tmp_path: Path) -> None:
+    run_dir, every = RunDir(tmp_path), AllCurves()
+    rates = (5, 10**400, 1e308, -3.0, 5)
+    write(run_dir, *({"step": step, "of": 9, "loss": 1.0, "time": 100.0 + step, "tokens_per_second": rate} for step, rate in enumerate(rates)))
+    write(run_dir, *({"step": 5, "of": 9, "loss": 10**400, "resumed_from": odd} for odd in (10**400, float("nan"), float("inf"), 3)))
+    curves = every.of(run_dir)
+    assert curves.clock.restarts == {3}
+    for axis in AXES:
+        drawn = {chart["name"]: chart["training"] for chart in curves.charts(axis=axis)}
+        json.dumps(drawn, allow_nan=False)  # as a page is answered
+        assert (drawn["loss"]["steps"], drawn["loss"]["not_finite"]) == ([0, 1, 2, 3, 4], [5])
+        assert drawn["loss"].get("x", []) == sorted(drawn["loss"].get("x", []))
