@@ -196,18 +196,19 @@ def timeline(summary: "Summary") -> dict[str, Any]:
 def makespan(summary: "Summary") -> dict[str, Any]:
     """How long the sweep took, beside what no order of its points goes below: their seconds shared out among the lanes, and the longest of them.
 
-    Empty where nothing has taken any time. The lanes are the GPUs that were used: of others the ledger knows nothing.
+    Empty where nothing has taken any time. The lanes are the GPUs that were used, each as often as points shared it: the ledger knows no others.
     """
-    from launcher.sweep.charts import elapsed, lanes
+    from launcher.sweep.charts import at_once, elapsed, lanes
 
     rows = lanes(summary.attempts)
+    places = sum(at_once(own) for _, own in rows)
     longest = max((one.ended - one.started for one in summary.attempts), default=0.0)
     if longest <= 0:
         return {}
-    shared = sum(one.ended - one.started for _, own in rows for one in own) / len(rows)
+    shared = sum(one.ended - one.started for _, own in rows for one in own) / places
     took, bound = max(elapsed(summary, one.ended) for one in summary.attempts), max(shared, longest)
     words = {name: duration(seconds) for name, seconds in {"took": took, "bound": bound, "shared": shared, "longest": longest}.items()}
-    return {**words, "lanes": len(rows), "above": f"{max(0.0, took / bound - 1):.0%}"}
+    return {**words, "lanes": places, "above": f"{max(0.0, took / bound - 1):.0%}"}
 
 
 def possible(state: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from launcher.sweep.points import Result
@@ -165,6 +166,12 @@ def lanes(attempts: Sequence[Attempt]) -> list[tuple[str, list[Attempt]]]:
         free = next((slot for slot in slots if slot[-1].ended <= one.started), None)
         slots.append([one]) if free is None else free.append(one)
     return [*rows, *((f"slot {number}", slot) for number, slot in enumerate(slots, start=1))]
+
+
+def at_once(own: Sequence[Attempt]) -> int:
+    """How many of a row ran at the same time at most: several where points share a GPU."""
+    moments = sorted([(one.started, 1) for one in own] + [(one.ended, -1) for one in own])  # of one moment, ends come first
+    return max(1, *accumulate(change for _, change in moments))
 
 
 def elapsed(summary: Summary, moment: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 PATIENCE = 8  # requests that came later may begin before one that waits
 
@@ -101,8 +102,9 @@ def sizes(waiting: Sequence[Request]) -> dict[int, float]:
     The largest product of width and time first leaves the least idle at the end: longest processing time first (Graham, SIAM J. Appl. Math. 17,
     1969), for jobs of several machines. `benchmarks/speed/pool_bound.py` measures both orders.
     """
-    if all(request.seconds for request in waiting):
-        return {request.number: max(request.gpus, 1) * (request.seconds or 0.0) for request in waiting}
+    seconds = [request.seconds or 0.0 for request in waiting]
+    if all(0 < time < inf for time in seconds):
+        return {request.number: max(request.gpus, 1) * time for request, time in zip(waiting, seconds, strict=True)}
     return {request.number: request.gpus for request in waiting}
 
 

@@ -11,7 +11,11 @@ from conf import journal
 from conf.run_dir import RunDir, save_run
 from launcher.board.index import id_of
 from launcher.board.panels import panels
+from launcher.board.sweeps import makespan
+from launcher.sweep.charts import at_once
+from launcher.sweep.ledger import SweepDir
 from launcher.sweep.points import Point, Result
+from launcher.sweep.summary import Attempt, Summary
 from tests.boards import Running
 from tests.described import described
 
@@ -95,6 +99,15 @@ def test_the_time_of_the_sweep_stands_beside_what_no_order_goes_below(running: R
         "The whole sweep so far: 8 min 20 s No order of these points takes less than: 6 min 45 s "
         "(seconds of all lanes / lanes that were used, 2: 6 min 45 s; longest point: 1 min 30 s) Above it: 23%"
     )
+
+
+def test_points_that_shared_a_gpu_count_as_often_as_it_was_shared() -> None:
+    """Two points of 10 s at once on one GPU, and a third after them: 15 s of two places."""
+    ran = [Attempt(number, ("0",), start, start + 10, "finished") for number, start in ((1, 0.0), (2, 0.0), (3, 10.0))]
+    summary = Summary(SweepDir(Path("sweep")), (), (0.0,), (), tuple(ran), ())
+    told = makespan(summary)
+    assert (told["took"], told["bound"], told["lanes"], told["above"]) == ("20 s", "15 s", 2, "33%")
+    assert at_once([Attempt(1, ("0",), 5.0, 5.0, "")]) == 1
 
 
 def test_a_folder_that_the_ledger_names_and_that_is_no_run_of_the_board_is_not_read(running: Running, identity: str, folder: Path) -> None:

@@ -27,7 +27,8 @@ def test_points_of_one_width_start_in_the_order_of_their_numbers() -> None:
 def test_where_every_time_is_predicted_most_gpu_seconds_start_first() -> None:
     waiting = [Request(1, 8, seconds=10), Request(2, 2, seconds=90), Request(3, 4, seconds=30), Request(4, 4, seconds=60)]
     assert [placement.number for placement in startable(waiting, EIGHT)] == [4, 2]  # 240 and 180 GPU seconds; 120 fit no more, nor do 80
-    assert [placement.number for placement in startable([*waiting[1:], replace(waiting[0], seconds=None)], EIGHT)] == [1]
+    for unknown in (None, 0.0, float("nan"), float("inf")):
+        assert [placement.number for placement in startable([*waiting[1:], replace(waiting[0], seconds=unknown)], EIGHT)] == [1]
 
 
 def test_points_without_gpus_whose_times_are_predicted_start_longest_first() -> None:
