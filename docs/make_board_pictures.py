@@ -7,6 +7,7 @@ Chinese pages need a font of Chinese, such as Debian's fonts-wqy-microhei.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -42,9 +43,14 @@ def queue_at_work(folder: Path, site: dict[str, str]) -> Iterator[None]:
     """A run of the queue, and one that waits for its end."""
     for _ in range(2):
         subprocess.run([*REGIMEN, "queue", "add", *LONG], cwd=folder, env=site, check=True, stdout=subprocess.DEVNULL)
-    yield
-    subprocess.run([*REGIMEN, "queue", "remove", "2"], cwd=folder, env=site, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*REGIMEN, "stop", "last"], cwd=folder, env=site, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        listed = subprocess.run([*REGIMEN, "queue", "--json"], cwd=folder, env=site, check=True, capture_output=True, text=True).stdout
+        for entry in sorted(json.loads(listed), key=lambda entry: entry["state"] == "running"):  # none begins when the one before it ends
+            ends = {"waiting": ("queue", "remove", str(entry["number"])), "running": ("stop", str(entry["run_folder"]))}
+            if entry["state"] in ends:
+                subprocess.run([*REGIMEN, *ends[entry["state"]]], cwd=folder, env=site, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
