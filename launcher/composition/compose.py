@@ -37,7 +37,7 @@ from launcher.composition.mistakes import (
     uncomposed_message,
 )
 from launcher.composition.names import folder_name
-from launcher.composition.spelling import in_pieces, tilde, unreadable
+from launcher.composition.spelling import in_pieces, tilde, too_many_digits, unreadable
 from launcher.composition.values import as_written, odd_reference, odd_value, reference_message, value_message
 from launcher.errors import ConfigError, Unsafe
 
@@ -234,9 +234,9 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     Raises:
         ConfigError: naming the one that is not key=value, and a number where true or false belongs.
     """
-    apart = in_pieces(overrides)
-    if apart is not None:
-        raise ConfigError(apart)
+    unreadable_words = in_pieces(overrides) or too_many_digits(overrides)
+    if unreadable_words is not None:
+        raise ConfigError(unreadable_words)
     given = read(overrides)
     for override in given:
         odd = None if override.is_sweep_override() else odd_value(override.key_or_group, override.value())

@@ -15,7 +15,9 @@ MOST = 1_000_000  # characters and entries; the longest file of a run on record 
 # YAML 1.1 counts these in sixties, and in eights: 1:30 is 90, and 010 is 8.
 ODD_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?|0[0-7_]+)")
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may stand twice: both tables are merged
+STANDARD = "tag:yaml.org,2002:"
+PLAIN_TAGS = {f"{STANDARD}{name}" for name in ("bool", "float", "int", "map", "null", "seq", "str", "timestamp", "value")}
+MERGE = f"{STANDARD}merge"  # `<<`, which may stand twice: both tables are merged
 
 
 class Loader(yaml.SafeLoader):
@@ -42,10 +44,11 @@ def nodes_of(text: str, place: str) -> Node | None:
     """What the text holds, its aliases not filled in; `place` names it in messages.
 
     Raises:
-        ConfigError: where it is longer than MOST once its aliases are filled in, or has no end then.
+        ConfigError: where it is longer than MOST once its aliases are filled in, or has no end then, and for half a character.
         yaml.YAMLError, RecursionError: where it is no YAML.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
+    refuse_half_characters(root, place)
     if root is not None and length(root, {}, place) > MOST:
         raise ConfigError(
             f"{place} is longer than {MOST:,} characters once its aliases (`*name`) are filled in. Write out what they stand for, or leave it out."
@@ -70,6 +73,33 @@ def parts(node: Node) -> list[Node]:
     if isinstance(node, MappingNode):
         return [part for pair in node.value for part in pair]
     return list(node.value) if isinstance(node, SequenceNode) else []
+
+
+def refuse_half_characters(root: Node | None, place: str) -> None:
+    """JSON writes some characters in two halves, such as \\ud83d\\ude00. Raises ConfigError for one without the other, which no file can hold."""
+    for _, node in named_nodes(root):
+        texts = [node.value] if isinstance(node, ScalarNode) else [part.value for part in parts(node) if isinstance(part, ScalarNode)]
+        try:
+            "".join(map(str, texts)).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{place}, line {node.start_mark.line + 1}: half a character stands here (\\ud800 to \\udfff). Remove it.") from error
+
+
+def refuse_what_is_not_read(root: Node | None, place: str) -> None:
+    """Of what YAML can hold a file of a run has keys and plain values alone.
+
+    Raises:
+        ConfigError: naming the line of another tag, of a merge or of a key that is no word.
+    """
+    for _, node in named_nodes(root):
+        where = f"{place}, line {node.start_mark.line + 1}"
+        if node.tag not in PLAIN_TAGS:
+            raise ConfigError(f"{where}: the tag {on_one_line(node.tag.replace(STANDARD, '!!'))} is not read here. Write the value without it.")
+        for key, _ in node.value if isinstance(node, MappingNode) else ():
+            if key.tag == MERGE:
+                raise ConfigError(f"{where}: `<<` is not read here. Write out the keys that it stands for.")
+            if not isinstance(key, ScalarNode):
+                raise ConfigError(f"{where}: a list or a table stands where a key must be. Write one word.")
 
 
 def refuse_repeated_keys(root: Node | None, place: str) -> None:

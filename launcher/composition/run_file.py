@@ -25,7 +25,7 @@ from conf.schema import GROUPS, Composed
 from launcher.composition.described import CHOICES, described, in_grammar, quoted
 from launcher.composition.mistakes import first_line, meant, unknown_key
 from launcher.composition.names import known_keys
-from launcher.composition.read_yaml import nodes_of, refuse_repeated_keys, values_of
+from launcher.composition.read_yaml import nodes_of, refuse_repeated_keys, refuse_what_is_not_read, values_of
 from launcher.composition.values import type_of
 from launcher.errors import ConfigError
 
@@ -70,6 +70,7 @@ def read_run_file(path: Path) -> list[Line]:
     if not isinstance(root, MappingNode) or not root.value:
         raise ConfigError(f"{path} holds no keys. Write one a line, such as `regime: lora` or `optim.lr: 1e-4`.")
     refuse_foreign(path, root)
+    refuse_what_is_not_read(root, str(path))
     if is_recorded(root):
         refuse_repeated_keys(root, str(path))
         return [Line(key, f"{key}={in_grammar(value, key)}", str(path)) for key, value in described(recorded(path, text)).items()]

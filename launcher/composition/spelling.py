@@ -13,6 +13,7 @@ from conf.groups import built_in_choices
 from conf.llamafactory import NAMES, SAME, Name, row_of_name, row_of_needless
 from conf.schema import GROUPS
 from launcher.composition.names import field_type, known_keys, nearest_choices, nearest_key, preset_of
+from launcher.words import on_one_line
 
 FILE = re.compile(r"\S+\.(ya?ml|json)")
 PLAIN = re.compile(r"null|true|false|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -20,6 +21,8 @@ OPEN_QUOTE = "a quote is not closed"
 QUOTES = "it has a character that needs quotes within the shell's own"
 EXTRA = "it has a sign too many"
 FULL_WIDTH = str.maketrans(dict(zip("＝，：；（）［］｛｝“”‘’、", "=,:;()[]{}\"\"'',", strict=True)))  # what a Chinese keyboard writes
+MOST_DIGITS = 300  # a float holds some 308
+ENDLESS_NUMBER = re.compile(rf"\d{{{MOST_DIGITS + 1}}}")
 PAGE = "docs/guides/llamafactory.md translates all names."
 
 
@@ -75,6 +78,14 @@ def quoted(text: str) -> str:
     bare = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
     escaped = bare.replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def too_many_digits(overrides: Sequence[str]) -> str | None:
+    """The message for a number that Python refuses to read, or no float holds; None where there is none."""
+    for text in overrides:
+        if ENDLESS_NUMBER.search(text):
+            return f"{on_one_line(text[:60])}... holds a number of more than {MOST_DIGITS} digits, and no key takes one. Shorten it."
+    return None
 
 
 def in_pieces(overrides: Sequence[str]) -> str | None:

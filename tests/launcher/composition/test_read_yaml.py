@@ -136,10 +136,10 @@ def test_a_value_that_is_none_of_its_tag_or_too_large_is_refused_and_is_no_bug(t
 
 def test_a_recorded_run_with_a_tag_that_means_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorded = yaml.safe_dump(run_as_dict(compose([])))
-    for value in ("!foo 1", "!!timestamp x", "!!int ''"):
+    for value, said in (("!foo 1", "the tag !foo is not read here"), ("!!timestamp x", "is not YAML: "), ("!!int ''", "is not YAML: ")):
         (tmp_path / "run.yaml").write_text(recorded.replace("seed: 42", f"seed: {value}"))
         assert main(["plan", str(tmp_path / "run.yaml")]) == 2
-        assert "is not YAML: " in capsys.readouterr().err
+        assert said in capsys.readouterr().err
 
 
 def test_two_merges_of_one_table_are_both_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,3 +148,31 @@ def test_two_merges_of_one_table_are_both_read(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "training.seed: 7" in said
     assert "training.max_steps: 3" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name: "\\ud800"\n', "line 1: half a character stands here"),
+        ("training.seed: !foo 1\n", "line 1: the tag !foo is not read here"),
+        ("training.seed: !!python/object/apply:os.system [x]\n", "line 1: the tag !!python/object/apply:os.system is not read here"),
+        ("? [a]\n: 1\n", "line 1: a list or a table stands where a key must be"),
+        ("training:\n  <<: {seed: 1}\n", "line 2: `<<` is not read here"),
+        (f"training.seed: {'7' * 5000}\n", "holds a number of more than 300 digits"),
+        (f"optim.lr: {'7' * 400}\n", "holds a number of more than 300 digits"),
+    ],
+)
+def test_what_a_file_of_a_run_does_not_read_is_named(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert main(["plan", str(path), "model=demo", "data=demo", "node=cpu"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told) < 500
+
+
+def test_a_character_that_json_writes_in_two_halves_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "theirs.json"
+    path.write_text('{"model_name_or_path": "a/b", "dataset": "c", "output_dir": "\\ud83d\\ude00"}')
+    main(["import", str(path)])
+    assert "half a character" not in capsys.readouterr().err
