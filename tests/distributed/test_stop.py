@@ -59,7 +59,7 @@ def test_inside_a_rollout_answers_end_and_the_step_before_is_saved(tmp_path: Pat
 
 def test_while_it_tokenises_it_ends_at_once_and_leaves_no_half_of_a_cache(tmp_path: Path) -> None:
     record = json.dumps({"instruction": "What is 3 + 4? " * 20, "output": "7"})
-    (tmp_path / "many.jsonl").write_text(f"{record}\n" * 150_000)
+    (tmp_path / "many.jsonl").write_text(f"{record}\n" * 300_000)  # more than a busy machine tokenises before the signal arrives
     data = (
         "data=files",
         "data.sets=[many.jsonl]",
