@@ -14,8 +14,8 @@ from launcher.words import on_one_line
 MOST = 1_000_000  # characters and entries; the longest file of a run on record has some 20,000
 # YAML 1.1 counts these in sixties, and in eights: 1:30 is 90, and 010 is 8.
 ODD_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?|0[0-7_]+)")
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 STANDARD = "tag:yaml.org,2002:"
+NUMBERS = (f"{STANDARD}int", f"{STANDARD}float")
 PLAIN_TAGS = {f"{STANDARD}{name}" for name in ("bool", "float", "int", "map", "null", "seq", "str", "timestamp", "value")}
 MERGE = f"{STANDARD}merge"  # `<<`, which may stand twice: both tables are merged
 

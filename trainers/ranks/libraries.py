@@ -81,8 +81,10 @@ def when_called(compile_now: Callable[..., Callable[..., Any]]) -> Callable[...,
 
 
 def import_models_read_once() -> None:
-    """transformers reads the text of all its models' files to know what is in them, twice: for its own names, and again for those of
-    transformers.models. The second time, 0.4 s, it is told here what it has found; where it keeps that no longer, it reads them again.
+    """Spare the second of two readings of all the files of transformers' models, which takes 0.4 s.
+
+    transformers reads them for its own names, and again for those of transformers.models. The second time it is given what the first one found.
+    A version of transformers that does not keep that reads the files twice, as it does by itself.
     """
     import transformers
     from transformers.utils import import_utils
